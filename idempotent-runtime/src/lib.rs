@@ -1,0 +1,2 @@
+//! stub
+#![allow(dead_code, missing_docs)]

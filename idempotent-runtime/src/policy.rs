@@ -1,0 +1,198 @@
+//! What a route asks for, and what it gets where it did not ask.
+//!
+//! A [`Policy`] names only what was chosen. The engine fills each gap first from its own default policy
+//! ([`Builder::policy`](crate::Builder::policy)), then from the defaults below:
+//!
+//! | option | default |
+//! |---|---|
+//! | [`ttl`](Policy::ttl) | 24 hours |
+//! | [`wait`](Policy::wait) | true |
+//! | [`wait_timeout`](Policy::wait_timeout) | 30 seconds |
+//! | [`lease`](Policy::lease) | 30 seconds |
+//! | [`max_lifetime`](Policy::max_lifetime) | 15 minutes |
+//! | [`on_crash`](Policy::on_crash) | [`OnCrash::Refuse`] |
+//! | [`required`](Policy::required) | false |
+//! | [`cache`](Policy::cache) | [`Cache::All`] |
+//! | [`max_body`](Policy::max_body), [`max_response`](Policy::max_response) | 1 MiB |
+//!
+//! Every setter is a `const fn`, so that a policy can be a `static` and a bad value in one is a compile error.
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use http::request::Parts;
+
+use crate::{engine::{Crash, Recovery}, fingerprint::FingerprintRule, scope::Scope};
+
+/// Longest duration a policy takes: a hundred years, far inside what every store's clock can add.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The settings of one route. See the [module documentation](self).
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct Policy {
+    pub(crate) name: Option<&'static str>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) wait: Option<bool>,
+    pub(crate) wait_timeout: Option<Duration>,
+    pub(crate) lease: Option<Duration>,
+    pub(crate) max_lifetime: Option<Duration>,
+    pub(crate) on_crash: Option<OnCrash>,
+    pub(crate) required: Option<bool>,
+    pub(crate) header: Option<&'static str>,
+    pub(crate) strict: Option<bool>,
+    pub(crate) uuid: Option<bool>,
+    pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
+    pub(crate) fingerprint: Option<FingerprintRule>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) max_body: Option<usize>,
+    pub(crate) max_response: Option<usize>,
+}
+
+/// Which answers of the handler become the stored outcome.
+///
+/// Whatever is chosen, 401, 407, 408, 421, 425, 429 and 503 release the key: they ask for the same request
+/// again. A handler can decide for one response with [`Retention`](crate::Retention).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cache {
+    /// Every answer, errors included.
+    #[default]
+    All,
+    /// Every answer but 5xx. A handler that answers 5xx after its effect is executed again by the retry.
+    NoServerErrors,
+    /// Only 2xx and 3xx. A handler that answers an error after its effect is executed again by the retry.
+    Success,
+}
+
+/// What a retry finds when the execution before it vanished: its lease lapsed and no outcome is stored.
+#[derive(Clone, Copy, Default)]
+#[non_exhaustive]
+pub enum OnCrash {
+    /// At most once: the outcome is unknown, retries are told so, nothing is executed again.
+    #[default]
+    Refuse,
+    /// At least once, single outcome: the retry executes again as attempt n+1, and fences the one before.
+    Retry,
+    /// The given function finds out what happened.
+    Recover(RecoverFn),
+}
+
+/// Finds out what became of an execution that vanished. See [`Crash`].
+pub type RecoverFn = fn(Crash) -> Pin<Box<dyn Future<Output = Recovery> + Send>>;
+
+impl fmt::Debug for OnCrash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "Refuse",
+            Self::Retry => "Retry",
+            Self::Recover(_) => "Recover(_)",
+        })
+    }
+}
+
+/// Setters that only record what was chosen.
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $ty:ty;)*) => {$(
+        $(#[$doc])*
+        pub const fn $name(mut self, $name: $ty) -> Self {
+            self.$name = Some($name);
+            self
+        }
+    )*};
+}
+
+/// Setters that check a duration: a `static` policy with a bad one does not compile.
+macro_rules! durations {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Panics
+        ///
+        /// If it is zero or longer than a hundred years.
+        pub const fn $name(mut self, $name: Duration) -> Self {
+            assert!(
+                !$name.is_zero() && $name.as_millis() <= LONGEST.as_millis(),
+                concat!(stringify!($name), " must be longer than zero and at most a hundred years"),
+            );
+            self.$name = Some($name);
+            self
+        }
+    )*};
+}
+
+impl Policy {
+    /// A policy that chooses nothing.
+    pub const fn new() -> Self {
+        Self {
+            name: None,
+            ttl: None,
+            wait: None,
+            wait_timeout: None,
+            lease: None,
+            max_lifetime: None,
+            on_crash: None,
+            required: None,
+            header: None,
+            strict: None,
+            uuid: None,
+            scope: None,
+            fingerprint: None,
+            cache: None,
+            max_body: None,
+            max_response: None,
+        }
+    }
+
+    durations! {
+        /// How long a completed record replays, counted from its completion.
+        ttl;
+        /// How long a duplicate waits for the outcome before it gets `conflict`.
+        wait_timeout;
+        /// How long an execution may stay silent. The heartbeat renews it every third of this.
+        lease;
+        /// How long the heartbeat keeps renewing; after that the lease lapses, the handler runs on.
+        max_lifetime;
+    }
+
+    setters! {
+        /// Replaces "method + route template" as the endpoint in the scope, so that a renamed route keeps its records.
+        name: &'static str;
+        /// Whether concurrent duplicates wait for the outcome (`true`) or get `conflict` at once.
+        wait: bool;
+        /// What a retry finds when the execution before it vanished.
+        on_crash: OnCrash;
+        /// Whether a request without a key is refused with `missing_key`.
+        required: bool;
+        /// The request header that carries the key, in any case. Checked when a request arrives: a policy whose
+        /// header is no valid name answers as if the header were absent, so prefer the attribute, which checks it
+        /// when it compiles.
+        header: &'static str;
+        /// Whether bare keys, without the quotes of RFC 9651, are refused.
+        strict: bool;
+        /// Whether a key must be a UUID (any version but nil).
+        uuid: bool;
+        /// Who the caller is, for this route.
+        scope: fn(&Parts) -> Option<Scope>;
+        /// What identifies the request besides its key.
+        fingerprint: FingerprintRule;
+        /// Which answers become the stored outcome.
+        cache: Cache;
+        /// Largest request body in bytes; a larger one is refused with 413 and claims nothing.
+        max_body: usize;
+        /// Largest response body in bytes that is kept; a larger one leaves a tombstone.
+        max_response: usize;
+    }
+
+    /// This policy, with its gaps filled from `other`.
+    pub const fn or(self, other: &Self) -> Self {
+        macro_rules! fill {
+            ($($field:ident),*) => {
+                Self { $($field: if self.$field.is_some() { self.$field } else { other.$field }),* }
+            };
+        }
+        fill!(
+            name, ttl, wait, wait_timeout, lease, max_lifetime, on_crash, required, header, strict, uuid, scope,
+            fingerprint, cache, max_body, max_response
+        )
+    }
+}
