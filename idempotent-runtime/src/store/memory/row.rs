@@ -1,0 +1,161 @@
+//! One record, and every decision about it. Pure: the caller brings the time and holds the lock.
+
+use std::time::Duration;
+
+use super::clock::micros;
+use crate::{
+    fingerprint::Fingerprint,
+    store::{Acquisition, Claim, Held, Outcome, Record, RecordState, Token, TraceId, Write},
+};
+
+/// A record as it lies in memory. Times are the store's microseconds.
+pub(super) struct Row {
+    fingerprint: Fingerprint,
+    token: Token,
+    trace_id: Option<TraceId>,
+    attempt: u32,
+    state: State,
+    expires: u64,
+    /// The deadline under which the expiry index holds the record: at most [`Row::deadline`], because a
+    /// renewal moves only the latter. Kept by the table.
+    pub(super) indexed: u64,
+}
+
+enum State {
+    InFlight { lease_until: u64 },
+    Completed(Outcome),
+}
+
+impl Row {
+    /// The record of a key that had none.
+    pub(super) fn new(claim: &Claim, now: u64) -> Self {
+        let mut row = Self {
+            fingerprint: claim.fingerprint,
+            token: claim.token,
+            trace_id: None,
+            attempt: 0,
+            state: State::InFlight { lease_until: now },
+            expires: now,
+            indexed: 0,
+        };
+        row.lease_to(claim, now);
+        row.indexed = row.deadline();
+        row
+    }
+
+    pub(super) fn acquire(&mut self, claim: &Claim, now: u64) -> Acquisition {
+        if self.holds(&claim.token) {
+            // The reply to the first acquire was lost: the caller owns the lease already.
+            self.extend(&claim.held(), now);
+            return Acquisition::Acquired { attempt: self.attempt };
+        }
+        if self.expired(now) {
+            return self.lease_to(claim, now);
+        }
+        // Before any other answer: a request that asks for something else learns nothing about this one.
+        if self.fingerprint != claim.fingerprint {
+            return Acquisition::Mismatch;
+        }
+        match &self.state {
+            State::Completed(outcome) => Acquisition::Completed(outcome.clone()),
+            State::InFlight { lease_until } if *lease_until > now => {
+                Acquisition::InFlight { remaining: Duration::from_micros(lease_until - now) }
+            }
+            State::InFlight { .. } if claim.take_over => self.lease_to(claim, now),
+            State::InFlight { .. } => Acquisition::Unknown,
+        }
+    }
+
+    pub(super) fn renew(&mut self, held: &Held, now: u64) -> Write {
+        if !self.holds(&held.token) {
+            return Write::Fenced;
+        }
+        self.extend(held, now);
+        Write::Applied
+    }
+
+    pub(super) fn complete(&mut self, held: &Held, outcome: &Outcome, now: u64) -> Write {
+        if self.token != held.token {
+            return Write::Fenced;
+        }
+        match &self.state {
+            State::InFlight { .. } => {
+                self.state = State::Completed(outcome.clone());
+                self.expires = now.saturating_add(micros(held.ttl));
+                Write::Applied
+            }
+            // The reply to the first completion was lost. The ttl keeps counting from the first.
+            State::Completed(stored) if stored == outcome => Write::Applied,
+            State::Completed(_) => Write::Fenced,
+        }
+    }
+
+    pub(super) fn abandon(&mut self, token: &Token, now: u64) -> Write {
+        match &mut self.state {
+            State::InFlight { lease_until } if self.token == *token => {
+                // A lease that lapsed before keeps its end: abandoning never lengthens it.
+                *lease_until = now.min(*lease_until);
+                Write::Applied
+            }
+            _ => Write::Fenced,
+        }
+    }
+
+    /// Whether this token owns an execution in flight, its lease lapsed or not.
+    pub(super) fn holds(&self, token: &Token) -> bool {
+        self.token == *token && !self.completed()
+    }
+
+    pub(super) fn completed(&self) -> bool {
+        matches!(self.state, State::Completed(_))
+    }
+
+    /// Past its expiry, and not a live lease.
+    pub(super) fn expired(&self, now: u64) -> bool {
+        self.deadline() <= now
+    }
+
+    /// When the record expires, if nothing happens to it.
+    pub(super) fn deadline(&self) -> u64 {
+        match self.state {
+            State::InFlight { lease_until } => self.expires.max(lease_until),
+            State::Completed(_) => self.expires,
+        }
+    }
+
+    /// The bytes that count against the store's bound.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.state {
+            State::Completed(Outcome::Response(response)) => response.as_bytes().len(),
+            State::Completed(Outcome::Tombstone) | State::InFlight { .. } => 0,
+        }
+    }
+
+    pub(super) fn show(&self, now: u64) -> Record {
+        let state = match &self.state {
+            State::InFlight { lease_until } => {
+                RecordState::InFlight { remaining: Duration::from_micros(lease_until.saturating_sub(now)) }
+            }
+            State::Completed(outcome) => RecordState::Completed(outcome.clone()),
+        };
+        let expires_in = Duration::from_micros(self.deadline().saturating_sub(now));
+        Record::new(self.fingerprint, self.attempt, state, expires_in, self.trace_id)
+    }
+
+    /// A new lease: the only place where the token changes and the attempt rises.
+    fn lease_to(&mut self, claim: &Claim, now: u64) -> Acquisition {
+        self.fingerprint = claim.fingerprint;
+        self.token = claim.token;
+        self.trace_id = claim.trace_id;
+        self.attempt = self.attempt.saturating_add(1);
+        self.expires = now;
+        self.extend(&claim.held(), now);
+        Acquisition::Acquired { attempt: self.attempt }
+    }
+
+    fn extend(&mut self, held: &Held, now: u64) {
+        let lease_until = now.saturating_add(micros(held.lease));
+        self.state = State::InFlight { lease_until };
+        self.expires = self.expires.max(lease_until.saturating_add(micros(held.ttl)));
+    }
+}

@@ -1,0 +1,55 @@
+//! What a store holds, counted exactly.
+
+#[cfg(idempotent_shuttle)]
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(not(idempotent_shuttle))]
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a [`MemoryStore`](super::MemoryStore) holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Records in any state, expired ones included until they are purged.
+    pub records: usize,
+    /// Bytes of encoded responses.
+    pub bytes: usize,
+}
+
+/// Two counters. They are changed under the lock of the record they count, but no decision about that
+/// record rests on them, so they need no ordering.
+#[derive(Default)]
+pub(super) struct Meter {
+    records: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Meter {
+    /// Counts one more record, unless there are `max` already.
+    pub(super) fn admit(&self, max: usize) -> bool {
+        let one_more = |records: usize| (records < max).then_some(records + 1);
+        self.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Counts one record less, and its bytes.
+    pub(super) fn dismiss(&self, bytes: usize) {
+        self.records.fetch_sub(1, Ordering::Relaxed);
+        self.resize(bytes, 0);
+    }
+
+    /// Counts a record's bytes anew.
+    pub(super) fn resize(&self, before: usize, after: usize) {
+        if after > before {
+            self.bytes.fetch_add(after - before, Ordering::Relaxed);
+        } else if after < before {
+            self.bytes.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn read(&self) -> Usage {
+        Usage { records: self.records.load(Ordering::Relaxed), bytes: self.bytes() }
+    }
+}

@@ -1,0 +1,33 @@
+//! The engines to tell when a record changed.
+
+use std::sync::OnceLock;
+
+use crate::{scope::StoreKey, store::Wake};
+
+/// A list that only grows, once per engine, so that the many who read it need no lock.
+#[derive(Default)]
+pub(super) struct Wakes(OnceLock<Box<Attached>>);
+
+struct Attached {
+    wake: Wake,
+    next: OnceLock<Box<Attached>>,
+}
+
+impl Wakes {
+    pub(super) fn attach(&self, wake: Wake) {
+        let mut attached = Box::new(Attached { wake, next: OnceLock::new() });
+        let mut end = &self.0;
+        while let Err(refused) = end.set(attached) {
+            attached = refused;
+            end = &end.get().expect("only a full cell refuses").next;
+        }
+    }
+
+    pub(super) fn key(&self, key: &StoreKey) {
+        let mut next = &self.0;
+        while let Some(attached) = next.get() {
+            attached.wake.key(key);
+            next = &attached.next;
+        }
+    }
+}
