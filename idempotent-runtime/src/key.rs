@@ -1,0 +1,208 @@
+//! The idempotency key: what the client sent, parsed.
+//!
+//! 1. Exactly one header line. Two lines, even equal ones, are an error: they come from a client or a proxy
+//!    that merged two requests, and nobody can say which key was meant.
+//! 2. A value that begins with `"` is a String of RFC 9651 (structured fields); parameters after it are
+//!    checked and ignored. It never falls back to the raw text, so `"abc` is an error, not a key.
+//! 3. Any other value is a *bare* key, the way most clients send it today: visible ASCII except `"`, `\`,
+//!    `,`, `;` and the space. [`KeyRules::strict`] refuses bare keys.
+//! 4. `"k"` and `k` are the same key. After decoding it has 1 to [`IdempotencyKey::MAX_LEN`] bytes and is
+//!    not blank.
+//! 5. [`KeyRules::uuid`] also asks for the form of a UUID.
+//!
+//! Keys are compared byte by byte: no case folding, no percent-decoding.
+//!
+//! # A key is a secret
+//!
+//! Whoever knows a key, and may call the route, can have its stored response replayed. A key may also be
+//! personal data, because clients do send e-mail addresses. Therefore it has no `Display` and is never
+//! stored, logged or echoed: `Debug` shows a short digest, stores see the
+//! [`StoreKey`](crate::StoreKey), and [`expose`](IdempotencyKey::expose) is a word one can search for. It
+//! has no `==` either, since two keys mean the same only within one scope, and that comparison belongs to
+//! the store key.
+
+use std::{borrow::Cow, error::Error, fmt};
+
+use http::HeaderValue;
+use sfv::{Parser, StringRef};
+
+use crate::digest::debug_secret;
+
+/// The key that a client chose for one operation. See the [module documentation](self).
+#[derive(Clone)]
+pub struct IdempotencyKey(Box<str>);
+
+/// What a route demands of keys beyond the general rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyRules {
+    /// Refuse bare keys: only the quoted form of RFC 9651 is accepted.
+    pub strict: bool,
+    /// Refuse keys that are not a UUID in the hyphenated form (8-4-4-4-12 hexadecimal digits in any case,
+    /// any version); the nil UUID is refused too, because it is what a client without randomness sends.
+    pub uuid: bool,
+}
+
+/// Why there is no valid key. The texts say what to do and never contain what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// There is no such header line.
+    Missing,
+    /// There is more than one header line.
+    Multiple,
+    /// The key is empty or blank.
+    Empty,
+    /// The key is longer than [`IdempotencyKey::MAX_LEN`].
+    TooLong {
+        /// Its length in bytes, after decoding.
+        len: usize,
+    },
+    /// The key contains a byte that is not allowed where it stands.
+    BadCharacter,
+    /// The key begins with a quote and is not one String of RFC 9651.
+    Syntax,
+    /// The key is bare and the route is strict.
+    NotAString,
+    /// The key is not a UUID, or the nil UUID, and the route asks for one.
+    NotAUuid,
+}
+
+impl IdempotencyKey {
+    /// The longest key, in bytes.
+    pub const MAX_LEN: usize = 255;
+
+    /// Parses the header lines of one request.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first rule that was broken, in the order of the [module documentation](self).
+    pub fn parse<'a>(
+        lines: impl IntoIterator<Item = &'a HeaderValue>,
+        rules: KeyRules,
+    ) -> Result<Self, KeyError> {
+        let mut lines = lines.into_iter();
+        let line = lines.next().ok_or(KeyError::Missing)?;
+        if lines.next().is_some() {
+            return Err(KeyError::Multiple);
+        }
+        parse_line(line.as_bytes(), rules)
+    }
+
+    /// A key from its decoded text, as if it had been sent in quotes.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty, blank, longer than [`MAX_LEN`](Self::MAX_LEN) or not printable ASCII.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self, KeyError> {
+        let text = text.into();
+        if !text.bytes().all(is_printable) {
+            return Err(KeyError::BadCharacter);
+        }
+        if text.bytes().all(|byte| byte == b' ') {
+            return Err(KeyError::Empty);
+        }
+        if text.len() > Self::MAX_LEN {
+            return Err(KeyError::TooLong { len: text.len() });
+        }
+        Ok(Self(text))
+    }
+
+    /// The secret itself, decoded. Do not store, log or send it back.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug_secret(f, "IdempotencyKey", self.0.as_bytes())
+    }
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => {
+                "there is no idempotency key: send one that is unique to this operation, and the \
+                 same one with every retry"
+            }
+            Self::Multiple => "there is more than one line of it: send exactly one",
+            Self::Empty => "the key is empty: send 1 to 255 characters, such as a random UUID",
+            Self::TooLong { len } => {
+                let max = IdempotencyKey::MAX_LEN;
+                return write!(f, "the key is {len} bytes long: send at most {max}");
+            }
+            Self::BadCharacter => {
+                "the key contains a character that is not allowed: send visible ASCII, and put a \
+                 key with a space, quote, backslash, comma or semicolon in double quotes"
+            }
+            Self::Syntax => {
+                "the key begins with a double quote and is not a structured-field string (RFC \
+                 9651): end it with a double quote, and put a backslash before each double quote \
+                 and backslash in it"
+            }
+            Self::NotAString => {
+                "the key is not in double quotes: send it as a structured-field string (RFC 9651)"
+            }
+            Self::NotAUuid => {
+                "the key is not a UUID: send a random one in the form 8-4-4-4-12, in hexadecimal \
+                 digits"
+            }
+        })
+    }
+}
+
+impl Error for KeyError {}
+
+/// The rules for one line, on bytes: what `http` refuses in a header must not be trusted to stay refused.
+fn parse_line(line: &[u8], rules: KeyRules) -> Result<IdempotencyKey, KeyError> {
+    let value = line.trim_ascii();
+    let key = match value.first() {
+        None => return Err(KeyError::Empty),
+        Some(b'"') => parse_quoted(value)?,
+        Some(_) if rules.strict => return Err(KeyError::NotAString),
+        Some(_) => parse_bare(value)?,
+    };
+    if rules.uuid && !is_uuid(key.expose().as_bytes()) {
+        return Err(KeyError::NotAUuid);
+    }
+    Ok(key)
+}
+
+fn parse_quoted(value: &[u8]) -> Result<IdempotencyKey, KeyError> {
+    // The parser reports one opaque error; a stray byte is worth an error of its own.
+    if !value.iter().copied().all(is_printable) {
+        return Err(KeyError::BadCharacter);
+    }
+    // Parameters are checked for their syntax and dropped.
+    let text: Cow<'_, StringRef> = Parser::new(value)
+        .parse_item()
+        .map_err(|_| KeyError::Syntax)?;
+    IdempotencyKey::new(text.as_str())
+}
+
+fn parse_bare(value: &[u8]) -> Result<IdempotencyKey, KeyError> {
+    let text = std::str::from_utf8(value).map_err(|_| KeyError::BadCharacter)?;
+    if text
+        .bytes()
+        .any(|byte| matches!(byte, b'"' | b'\\' | b',' | b';' | b' '))
+    {
+        return Err(KeyError::BadCharacter);
+    }
+    IdempotencyKey::new(text)
+}
+
+fn is_printable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
+
+fn is_uuid(key: &[u8]) -> bool {
+    let shape = key.len() == 36
+        && key.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+    shape && key.iter().any(|byte| !matches!(byte, b'0' | b'-'))
+}

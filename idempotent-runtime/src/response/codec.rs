@@ -1,0 +1,165 @@
+//! The form of a stored response, written and read. See the [parent module](super) for its layout.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::{NotStorable, ResponseLimits};
+
+/// The version that is written.
+const VERSION: u8 = 1;
+/// Version, status and number of headers.
+const HEAD: usize = 1 + 2 + 2;
+/// The two lengths of a header.
+const HEADER: usize = 2 + 4;
+/// The length of the body.
+const BODY: usize = 8;
+
+/// Writes a response. `kept` starts over with each call: once to measure, once to write.
+pub(super) fn encode<'a, I>(
+    status: StatusCode,
+    kept: impl Fn() -> I,
+    body: &[u8],
+    limits: &ResponseLimits,
+) -> Result<Bytes, NotStorable>
+where
+    I: Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+{
+    let (mut count, mut size) = (0_u16, 0_usize);
+    for (name, value) in kept() {
+        count = count.checked_add(1).ok_or(NotStorable::TooManyHeaders)?;
+        size += name.as_str().len() + value.len();
+    }
+    if usize::from(count) > limits.max_headers {
+        return Err(NotStorable::TooManyHeaders);
+    }
+    if size > limits.max_header_bytes {
+        return Err(NotStorable::HeadersTooLarge);
+    }
+    let exact = HEAD + usize::from(count) * HEADER + size + BODY + body.len();
+    let mut bytes = Vec::with_capacity(exact);
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&status.as_u16().to_be_bytes());
+    bytes.extend_from_slice(&count.to_be_bytes());
+    for (name, value) in kept() {
+        // A limit above what the lengths can say cannot be meant.
+        let too_large = |_| NotStorable::HeadersTooLarge;
+        let name_len = u16::try_from(name.as_str().len()).map_err(too_large)?;
+        let value_len = u32::try_from(value.len()).map_err(too_large)?;
+        bytes.extend_from_slice(&name_len.to_be_bytes());
+        bytes.extend_from_slice(&value_len.to_be_bytes());
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(value.as_bytes());
+    }
+    bytes.extend_from_slice(&(body.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(body);
+    debug_assert_eq!(
+        bytes.len(),
+        exact,
+        "the allocation is of exactly the right size"
+    );
+    Ok(Bytes::from(bytes))
+}
+
+/// What is wrong with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    Version(u8),
+    Truncated,
+    Trailing,
+    Status,
+    Header,
+}
+
+/// Reads a response piece by piece, in its order: headers to the last one, then the body.
+pub(super) struct Reader<'a> {
+    bytes: &'a Bytes,
+    at: usize,
+    status: StatusCode,
+    headers_left: u16,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a Bytes) -> Result<Self, Flaw> {
+        let mut reader = Self {
+            bytes,
+            at: 0,
+            status: StatusCode::OK,
+            headers_left: 0,
+        };
+        match reader.array()? {
+            [VERSION] => {}
+            [version] => return Err(Flaw::Version(version)),
+        }
+        let status = u16::from_be_bytes(reader.array()?);
+        reader.status = StatusCode::from_u16(status).map_err(|_| Flaw::Status)?;
+        reader.headers_left = u16::from_be_bytes(reader.array()?);
+        // Each takes at least its two lengths and one byte of name. Checked before anybody reserves room.
+        if usize::from(reader.headers_left) * (HEADER + 1) > bytes.len() - reader.at {
+            return Err(Flaw::Truncated);
+        }
+        Ok(reader)
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn headers_left(&self) -> usize {
+        usize::from(self.headers_left)
+    }
+
+    pub(super) fn header(&mut self) -> Result<Option<(HeaderName, HeaderValue)>, Flaw> {
+        if self.headers_left == 0 {
+            return Ok(None);
+        }
+        self.headers_left -= 1;
+        let name_len = u64::from(u16::from_be_bytes(self.array()?));
+        let value_len = u64::from(u32::from_be_bytes(self.array()?));
+        let name = HeaderName::from_bytes(&self.take(name_len)?).map_err(|_| Flaw::Header)?;
+        let value = self.take(value_len)?;
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Flaw::Header)?;
+        Ok(Some((name, value)))
+    }
+
+    pub(super) fn body(mut self) -> Result<Bytes, Flaw> {
+        let len = u64::from_be_bytes(self.array()?);
+        let body = self.take(len)?;
+        if self.at == self.bytes.len() {
+            Ok(body)
+        } else {
+            Err(Flaw::Trailing)
+        }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Flaw> {
+        let array = self.bytes[self.at..].first_chunk().ok_or(Flaw::Truncated)?;
+        self.at += N;
+        Ok(*array)
+    }
+
+    /// The next `len` bytes, shared. Never moves past the end, so `at` is always in the bytes.
+    fn take(&mut self, len: u64) -> Result<Bytes, Flaw> {
+        let left = self.bytes.len() - self.at;
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= left)
+            .ok_or(Flaw::Truncated)?;
+        let start = self.at;
+        self.at += len;
+        Ok(self.bytes.slice(start..self.at))
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => write!(f, "its version {version} is not known"),
+            Self::Truncated => f.write_str("it ends early"),
+            Self::Trailing => f.write_str("it goes on after its end"),
+            Self::Status => f.write_str("its status is none"),
+            Self::Header => f.write_str("one of its headers is none"),
+        }
+    }
+}

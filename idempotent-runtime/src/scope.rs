@@ -1,0 +1,189 @@
+//! Whose key it is: the caller's namespace, and the record's identity made from it.
+//!
+//! A key is unique within its *scope*: the endpoint (method and route template, or the policy's name) plus
+//! the caller. The same key on another route or by another caller is another key.
+//!
+//! 1. Who the caller is only the application knows. A scope function takes the request's parts, after the
+//!    authentication layer saw them, and answers with a [`Scope`]: [`extension`] reads what that layer
+//!    inserted, [`header`] reads a header, any function of the parts will do.
+//! 2. `None` means "no caller", which is a namespace of its own: it differs from every `Some`, even from an
+//!    empty one.
+//! 3. Endpoint, scope and key become one [`StoreKey`], the only identity that stores, logs and metrics see:
+//!    HMAC-SHA256 when a secret is set, else SHA-256.
+//!
+//! # Caveats
+//!
+//! * A header is a statement of the client. Scope by a header only where something in front of the handler
+//!   checked it.
+//! * Without a secret, whoever reads the store can test guesses at a key: random keys (UUIDs) cannot be
+//!   guessed, `order-42` can. Set a secret where clients choose such keys.
+//! * Another secret makes other store keys. Changing it orphans the records that are there: requests that
+//!   are retried across the change execute again.
+
+use std::{fmt, sync::Arc};
+
+use hmac::{Hmac, KeyInit};
+use http::{HeaderName, request::Parts};
+use sha2::Sha256;
+
+use crate::{
+    digest::{Framed, Hex, debug_secret},
+    key::IdempotencyKey,
+};
+
+/// A caller's namespace for keys, such as a tenant or account id. Any bytes; longer ones cost only hashing.
+///
+/// `Debug` shows a short digest, because scopes are made of account numbers and credentials.
+#[derive(Clone)]
+pub struct Scope(Box<[u8]>);
+
+/// The identity of a record: a digest of version, endpoint, scope and key.
+///
+/// `Debug` and `Display` show the first eight bytes in hexadecimal, enough to find a request in a log; the
+/// whole of it is what the store is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreKey([u8; 32]);
+
+/// Finds out who the caller is.
+pub(crate) type ScopeFn = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
+
+/// Makes the digests that may be keyed with a secret.
+#[derive(Clone)]
+pub(crate) struct Digester {
+    /// Prepared once: hashing the secret anew would cost each request two more blocks.
+    keyed: Option<Hmac<Sha256>>,
+}
+
+/// Scopes keys by a request header; several lines of it count together, in their order.
+///
+/// A request without the header has no caller. The header must come from something trusted, such as a
+/// gateway that replaces what clients send.
+pub fn header(name: HeaderName) -> impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static {
+    move |parts| {
+        let mut lines = parts.headers.get_all(&name).iter();
+        let mut scope = lines.next()?.as_bytes().to_vec();
+        for line in lines {
+            // A line feed cannot occur in a header value, so two lines never look like one.
+            scope.push(b'\n');
+            scope.extend_from_slice(line.as_bytes());
+        }
+        Some(Scope::new(scope))
+    }
+}
+
+/// Scopes keys by a request extension, as an authentication layer inserts it.
+///
+/// A request without the extension has no caller.
+pub fn extension<T: Send + Sync + 'static>(
+    scope: impl Fn(&T) -> Scope + Send + Sync + 'static,
+) -> impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static {
+    move |parts| parts.extensions.get::<T>().map(&scope)
+}
+
+impl Scope {
+    /// A namespace of this name. Different bytes are different namespaces; nothing is folded or trimmed.
+    #[must_use]
+    pub fn new(name: impl AsRef<[u8]>) -> Self {
+        Self(name.as_ref().into())
+    }
+}
+
+impl StoreKey {
+    /// A store key as a store kept it.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes to keep.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl Digester {
+    /// Digests keyed with `secret`, of any length, or plain ones.
+    pub(crate) fn new(secret: Option<&[u8]>) -> Self {
+        // An HMAC key may have any length: longer ones are hashed, shorter ones padded (RFC 2104).
+        let keyed = secret
+            .map(|secret| Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"));
+        Self { keyed }
+    }
+
+    /// The record's identity.
+    pub(crate) fn store_key(
+        &self,
+        endpoint: &str,
+        scope: Option<&Scope>,
+        key: &IdempotencyKey,
+    ) -> StoreKey {
+        let scope = scope.map(|scope| &*scope.0);
+        StoreKey(self.digest("idempotent/store-key/v1", |parts| {
+            parts.part(endpoint.as_bytes());
+            parts.optional(scope);
+            parts.part(key.expose().as_bytes());
+        }))
+    }
+
+    /// A key to pass on to the next service, whose name or purpose is `label`.
+    ///
+    /// It has the form of a UUID of version 8 (RFC 9562): 36 characters that every provider's key rules
+    /// accept, with 122 bits of digest in them. It depends on the record and the label only, so every
+    /// attempt sends the same one, and it tells nothing about the client's key.
+    pub(crate) fn downstream_key(&self, key: StoreKey, label: &str) -> String {
+        let digest = self.digest("idempotent/downstream-key/v1", |parts| {
+            parts.part(&key.0);
+            parts.part(label.as_bytes());
+        });
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        id[6] = id[6] & 0x0f | 0x80;
+        id[8] = id[8] & 0x3f | 0x80;
+        let [time, mid, version, variant, node] =
+            [&id[..4], &id[4..6], &id[6..8], &id[8..10], &id[10..]].map(Hex);
+        format!("{time}-{mid}-{version}-{variant}-{node}")
+    }
+
+    /// What stands for the caller in the fingerprint where no scope is configured.
+    ///
+    /// A fingerprint is stored, and credentials can be guessed: this one is keyed where a secret is set.
+    pub(crate) fn caller(&self, authorization: &[u8]) -> [u8; 32] {
+        self.digest("idempotent/caller/v1", |parts| parts.part(authorization))
+    }
+
+    fn digest(&self, domain: &str, write: impl FnOnce(&mut Framed)) -> [u8; 32] {
+        let mut framed = match &self.keyed {
+            Some(keyed) => Framed::hmac(keyed.clone(), domain),
+            None => Framed::sha256(domain),
+        };
+        write(&mut framed);
+        framed.finish()
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug_secret(f, "Scope", &self.0)
+    }
+}
+
+impl fmt::Display for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hex(&self.0[..8]).fmt(f)
+    }
+}
+
+impl fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreKey({self}…)")
+    }
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Digester")
+            .field("keyed", &self.keyed.is_some())
+            .finish()
+    }
+}
