@@ -21,7 +21,12 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use http::request::Parts;
 
-use crate::{engine::{Crash, Recovery}, fingerprint::FingerprintRule, scope::Scope};
+use crate::{
+    engine::{Crash, Recovery},
+    fingerprint::FingerprintRule,
+    key::KeyRules,
+    scope::Scope,
+};
 
 /// Longest duration a policy takes: a hundred years, far inside what every store's clock can add.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -196,3 +201,50 @@ impl Policy {
         )
     }
 }
+
+/// A policy without gaps: what the engine works with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) ttl: Duration,
+    pub(crate) wait: bool,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) lease: Duration,
+    pub(crate) max_lifetime: Duration,
+    pub(crate) on_crash: OnCrash,
+    pub(crate) header: &'static str,
+    pub(crate) key_rules: KeyRules,
+    pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
+    pub(crate) fingerprint: FingerprintRule,
+    pub(crate) cache: Cache,
+    pub(crate) max_body: usize,
+    pub(crate) max_response: usize,
+}
+
+impl Settings {
+    /// The route's choices, then the engine's, then the defaults.
+    pub(crate) fn resolve(route: &Policy, engine: &Policy) -> Self {
+        let policy = route.or(engine);
+        let lease = policy.lease.unwrap_or(Duration::from_secs(30));
+        Self {
+            ttl: policy.ttl.unwrap_or(Duration::from_secs(24 * 60 * 60)),
+            wait: policy.wait.unwrap_or(true),
+            wait_timeout: policy.wait_timeout.unwrap_or(Duration::from_secs(30)),
+            lease,
+            // A route that chooses a longer lease than the engine's lifetime means it: one lease is the least.
+            max_lifetime: policy.max_lifetime.unwrap_or(Duration::from_secs(15 * 60)).max(lease),
+            on_crash: policy.on_crash.unwrap_or_default(),
+            header: policy.header.unwrap_or(HEADER),
+            key_rules: KeyRules { strict: policy.strict.unwrap_or(false), uuid: policy.uuid.unwrap_or(false) },
+            scope: policy.scope,
+            fingerprint: policy.fingerprint.unwrap_or_default(),
+            cache: policy.cache.unwrap_or_default(),
+            max_body: policy.max_body.unwrap_or(MEBIBYTE),
+            max_response: policy.max_response.unwrap_or(MEBIBYTE),
+        }
+    }
+}
+
+/// The request header that carries the key unless a policy names another.
+pub(crate) const HEADER: &str = "idempotency-key";
+
+const MEBIBYTE: usize = 1024 * 1024;

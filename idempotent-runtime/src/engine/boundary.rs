@@ -39,6 +39,9 @@ pub(crate) enum Ran<B> {
     Answered(Response<B>),
     /// An extractor refused the request before the handler began: nothing was executed.
     Rejected(Response<B>),
+    /// The service failed without a response, so that nobody knows what it did. Its error travels past the
+    /// engine; a web framework whose handlers cannot fail never says this.
+    Failed,
 }
 
 impl fmt::Debug for Route {

@@ -1,1 +1,203 @@
-//! stub
+//! The engine: decides what happens with a request that carries a key, and makes it happen.
+//!
+//! It knows the [store's contract](crate::store) and plain HTTP types, no web framework and no database. A
+//! request's way through it:
+//!
+//! ```text
+//! visit     parse the key, read the body, fingerprint, acquire
+//! decide    what the store said + what the route asks for -> the next step (pure)
+//! follow    another execution is in flight: wait for its outcome, or take its place
+//! execute   run the handler under its lease, keep the outcome, then answer
+//! stream    the same for a response of unknown length
+//! resolve   a crashed execution, a fenced one, a store that fails
+//! attend    whose task all this runs in, and what happens when the client goes away
+//! ```
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
+use http_body::Body;
+use tracing::Instrument;
+
+use crate::{
+    observe,
+    policy::{Policy, Settings},
+    problem::ProblemStyle,
+    scope::{Digester, Scope, ScopeFn},
+};
+
+mod answer;
+mod attend;
+mod body;
+mod boundary;
+mod builder;
+mod cell;
+mod decide;
+mod execute;
+mod execution;
+mod follow;
+mod inspect;
+mod lease;
+mod ops;
+#[cfg(feature = "axum")]
+mod process;
+mod profile;
+mod resolve;
+mod retention;
+mod running;
+mod stream;
+mod visit;
+mod wait;
+
+#[cfg(feature = "axum")]
+pub(crate) use body::Simplified;
+pub use body::ResponseBody;
+pub(crate) use attend::Attended;
+pub(crate) use boundary::{BoxError, BoxFuture, Ran, Route, Work};
+pub use builder::{BuildError, Builder, OnStoreError};
+pub use execution::{Crash, Execution, Recovery};
+pub use inspect::{Resolution, ResolveError};
+pub use profile::Profile;
+pub use retention::Retention;
+pub use running::Shutdown;
+
+use attend::{Attendance, Counted};
+use builder::OnStoreError as StoreErrorChoice;
+use ops::Ops;
+use running::Running;
+use visit::Visit;
+use wait::WaitRoom;
+
+/// A response that went through the engine.
+pub(crate) type Reply<B> = Response<ResponseBody<B>>;
+
+/// The engine: one store, one default policy, all routes that use it. Cloning shares it.
+///
+/// ```
+/// use idempotent_runtime::{Idempotency, Policy, scope};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let idempotency = Idempotency::builder()
+///     .policy(Policy::new().ttl(std::time::Duration::from_secs(3600)))
+///     .scope(scope::header(http::HeaderName::from_static("x-tenant")))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Idempotency(Arc<Inner>);
+
+struct Inner {
+    ops: Ops,
+    defaults: Policy,
+    scope: Option<ScopeFn>,
+    digester: Digester,
+    problem_style: ProblemStyle,
+    replay_header: HeaderName,
+    on_store_error: StoreErrorChoice,
+    wait_room: WaitRoom,
+    running: Running,
+    unattended: Counted,
+    withdrawals: Counted,
+    max_unattended: usize,
+}
+
+impl Idempotency {
+    /// Starts putting an engine together.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Whether a request is the engine's business: it has a key, or has to have one.
+    pub(crate) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
+        let defaults = &self.0.defaults;
+        let header = policy.header.or(defaults.header).unwrap_or(crate::policy::HEADER);
+        policy.required.or(defaults.required).unwrap_or(false) || headers.contains_key(header)
+    }
+
+    /// Serves one request that the engine [covers](Self::covers).
+    pub(crate) fn run<B, W>(
+        &self,
+        policy: &Policy,
+        route: Route,
+        request: Request<B>,
+        work: W,
+    ) -> Attended<Reply<W::Body>>
+    where
+        B: Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+        W: Work,
+    {
+        let attendance = Arc::new(Attendance::default());
+        let span = observe::span(&route.label);
+        let visit = Visit {
+            engine: self.clone(),
+            settings: Settings::resolve(policy, &self.0.defaults),
+            route,
+            attendance: Arc::clone(&attendance),
+            admission: None,
+        };
+        let served = visit.serve(request, work).instrument(span);
+        Attended::new(attendance, self.0.unattended.clone(), served)
+    }
+
+    /// Whether one more execution may come to run without its client.
+    fn has_room(&self) -> bool {
+        self.0.unattended.count() < self.0.max_unattended
+    }
+
+    /// What a route gets that chooses nothing.
+    fn settings(&self) -> Settings {
+        Settings::resolve(&Policy::new(), &self.0.defaults)
+    }
+
+    fn scope(&self, head: &Parts) -> Option<Scope> {
+        self.0.scope.as_ref().and_then(|scope| scope(head))
+    }
+
+    fn ops(&self) -> &Ops {
+        &self.0.ops
+    }
+
+    fn digester(&self) -> &Digester {
+        &self.0.digester
+    }
+
+    fn problem_style(&self) -> &ProblemStyle {
+        &self.0.problem_style
+    }
+
+    fn replay_header(&self) -> &HeaderName {
+        &self.0.replay_header
+    }
+
+    fn on_store_error(&self) -> StoreErrorChoice {
+        self.0.on_store_error
+    }
+
+    fn wait_room(&self) -> &WaitRoom {
+        &self.0.wait_room
+    }
+
+    fn running(&self) -> &Running {
+        &self.0.running
+    }
+
+    fn unattended(&self) -> &Counted {
+        &self.0.unattended
+    }
+
+    fn withdrawals(&self) -> &Counted {
+        &self.0.withdrawals
+    }
+}
+
+impl std::fmt::Debug for Idempotency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Idempotency")
+            .field("store", &self.0.ops.store().name())
+            .field("policy", &self.0.defaults)
+            .field("unattended", &self.0.unattended.count())
+            .field("waiters", &self.0.wait_room.len())
+            .finish_non_exhaustive()
+    }
+}

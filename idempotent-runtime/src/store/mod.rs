@@ -47,6 +47,7 @@ use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
 use crate::{fingerprint::Fingerprint, response::StoredResponse, scope::StoreKey};
 
+pub(crate) mod erased;
 mod token;
 #[cfg(feature = "memory")]
 pub mod memory;

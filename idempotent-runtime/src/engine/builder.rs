@@ -1,0 +1,302 @@
+//! How an engine is put together.
+
+use std::{borrow::Cow, error::Error, fmt, time::Duration};
+
+use http::{HeaderName, StatusCode, request::Parts};
+
+use super::{
+    Idempotency, Inner, attend::Counted, ops::Ops, profile::Profile, running::Running, wait::WaitRoom,
+};
+use crate::{
+    policy::Policy,
+    problem::ProblemStyle,
+    scope::{Digester, Scope, ScopeFn},
+    store::{Store, Wake, erased::ErasedStore},
+};
+
+/// Puts an [`Idempotency`] together; every setting has a default.
+#[must_use = "call `build()` to get the engine"]
+pub struct Builder {
+    store: Option<Box<dyn ErasedStore>>,
+    policy: Policy,
+    profile: Profile,
+    scope: Option<ScopeFn>,
+    secret: Option<Vec<u8>>,
+    replay_header: Option<HeaderName>,
+    mismatch_status: Option<StatusCode>,
+    problem_type_base: Option<Cow<'static, str>>,
+    on_store_error: OnStoreError,
+    store_timeout: Duration,
+    max_unattended: usize,
+    max_waiters: usize,
+    max_waiters_per_key: usize,
+}
+
+/// What a request gets when the store cannot say whether its key is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnStoreError {
+    /// 503; the handler does not start.
+    #[default]
+    Refuse,
+    /// The handler runs **without any protection**: a retry may execute it again. Each time a warning is logged.
+    Execute,
+}
+
+/// Settings that cannot work together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No store was given, and the crate was built without the `memory` feature.
+    NoStore,
+    /// The secret has fewer than 16 bytes, which can be guessed.
+    ShortSecret {
+        /// How many it has.
+        length: usize,
+    },
+    /// The default policy's header is not a valid header name.
+    InvalidHeader {
+        /// What was given.
+        header: &'static str,
+    },
+    /// The default policy's lease is longer than its `max_lifetime`.
+    LeaseOverLifetime {
+        /// The lease.
+        lease: Duration,
+        /// The lifetime.
+        max_lifetime: Duration,
+    },
+    /// The status for mismatches is not a client error.
+    MismatchStatus {
+        /// What was given.
+        status: StatusCode,
+    },
+    /// The store time-out is zero: no store could ever answer.
+    ZeroStoreTimeout,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            store: None,
+            policy: Policy::new(),
+            profile: Profile::Default,
+            scope: None,
+            secret: None,
+            replay_header: None,
+            mismatch_status: None,
+            problem_type_base: None,
+            on_store_error: OnStoreError::Refuse,
+            store_timeout: Duration::from_secs(2),
+            max_unattended: 1024,
+            max_waiters: 4096,
+            max_waiters_per_key: 128,
+        }
+    }
+
+    /// Where records live. Default: a new [`MemoryStore`](crate::MemoryStore), which protects this process only.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Box::new(store));
+        self
+    }
+
+    /// What routes get that did not choose for themselves.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// A bundle of options that makes the engine answer as others do. Each is still overridable.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Who the caller is: keys of different callers never meet.
+    ///
+    /// See [`scope::header`](crate::scope::header) and [`scope::extension`](crate::scope::extension) for ready
+    /// ones. Where the function answers `None`, as without any, the `Authorization` header becomes part of the
+    /// request's fingerprint: another caller's key is then a mismatch, never a replay.
+    pub fn scope(
+        mut self,
+        scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
+    ) -> Self {
+        self.scope = Some(std::sync::Arc::new(scope));
+        self
+    }
+
+    /// Makes record identities an HMAC under this secret (at least 16 bytes), so that who reads the store cannot
+    /// test guesses of keys against it. All processes on one store need the same; changing it orphans the
+    /// records made before.
+    pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.secret = Some(secret.into());
+        self
+    }
+
+    /// The response header that marks a replay. Default: the profile's, `idempotent-replay`.
+    pub fn replay_header(mut self, name: HeaderName) -> Self {
+        self.replay_header = Some(name);
+        self
+    }
+
+    /// The status of `mismatch`. Default: the profile's, 409.
+    pub fn mismatch_status(mut self, status: StatusCode) -> Self {
+        self.mismatch_status = Some(status);
+        self
+    }
+
+    /// What the `type` of problem answers begins with; the code follows.
+    pub fn problem_type_base(mut self, base: impl Into<Cow<'static, str>>) -> Self {
+        self.problem_type_base = Some(base.into());
+        self
+    }
+
+    /// What a request gets when the store cannot be asked. Default: 503.
+    pub fn on_store_error(mut self, choice: OnStoreError) -> Self {
+        self.on_store_error = choice;
+        self
+    }
+
+    /// How long one request waits for one store operation, repetitions included. Default: 2 seconds.
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.store_timeout = timeout;
+        self
+    }
+
+    /// How many executions may run without a client before new requests get 503. Default: 1,024.
+    pub fn max_unattended(mut self, most: usize) -> Self {
+        self.max_unattended = most;
+        self
+    }
+
+    /// How many duplicates may wait in this process. Default: 4,096.
+    pub fn max_waiters(mut self, most: usize) -> Self {
+        self.max_waiters = most;
+        self
+    }
+
+    /// How many duplicates may wait for one key in this process. Default: 128.
+    pub fn max_waiters_per_key(mut self, most: usize) -> Self {
+        self.max_waiters_per_key = most;
+        self
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work, see [`BuildError`].
+    pub fn build(self) -> Result<Idempotency, BuildError> {
+        let defaults = self.policy.or(&self.profile.policy());
+        self.check(&defaults)?;
+        let store = match self.store {
+            Some(store) => store,
+            None => default_store().ok_or(BuildError::NoStore)?,
+        };
+        let mut problem_style = ProblemStyle::default();
+        if let Some(base) = self.problem_type_base {
+            problem_style.type_base = base;
+        }
+        if let Some(status) = self.mismatch_status.or(self.profile.mismatch_status()) {
+            problem_style.mismatch_status = status;
+        }
+        let wait_room = WaitRoom::new(self.max_waiters, self.max_waiters_per_key);
+        let engine = Idempotency(std::sync::Arc::new(Inner {
+            ops: Ops::new(store, self.store_timeout),
+            defaults,
+            scope: self.scope,
+            digester: Digester::new(self.secret.as_deref()),
+            problem_style,
+            replay_header: self.replay_header.unwrap_or_else(|| self.profile.replay_header()),
+            on_store_error: self.on_store_error,
+            wait_room,
+            running: Running::default(),
+            unattended: Counted::unattended(),
+            withdrawals: Counted::silent(),
+            max_unattended: self.max_unattended,
+        }));
+        // Weak: the store may outlive the engine and must not keep it alive.
+        let room = std::sync::Arc::downgrade(&engine.0);
+        engine.ops().store().attach(Wake::new(move |key| {
+            if let Some(engine) = room.upgrade() {
+                match key {
+                    Some(key) => engine.wait_room.poke(key),
+                    None => engine.wait_room.poke_all(),
+                }
+            }
+        }));
+        Ok(engine)
+    }
+
+    fn check(&self, defaults: &Policy) -> Result<(), BuildError> {
+        if let Some(secret) = &self.secret
+            && secret.len() < 16
+        {
+            return Err(BuildError::ShortSecret { length: secret.len() });
+        }
+        if let Some(header) = defaults.header
+            && HeaderName::try_from(header).is_err()
+        {
+            return Err(BuildError::InvalidHeader { header });
+        }
+        if let (Some(lease), Some(max_lifetime)) = (defaults.lease, defaults.max_lifetime)
+            && lease > max_lifetime
+        {
+            return Err(BuildError::LeaseOverLifetime { lease, max_lifetime });
+        }
+        if let Some(status) = self.mismatch_status
+            && !status.is_client_error()
+        {
+            return Err(BuildError::MismatchStatus { status });
+        }
+        if self.store_timeout.is_zero() {
+            return Err(BuildError::ZeroStoreTimeout);
+        }
+        Ok(())
+    }
+}
+
+fn default_store() -> Option<Box<dyn ErasedStore>> {
+    #[cfg(feature = "memory")]
+    return Some(Box::new(crate::MemoryStore::new()));
+    #[cfg(not(feature = "memory"))]
+    None
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("store", &self.store.as_ref().map(|store| store.name()))
+            .field("policy", &self.policy)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStore => f.write_str(
+                "no store: call `.store(…)`, or enable the `memory` feature for an in-memory one",
+            ),
+            Self::ShortSecret { length } => {
+                write!(f, "the secret has {length} bytes; use at least 16 random ones")
+            }
+            Self::InvalidHeader { header } => {
+                write!(f, "{header:?} is not a header name; use letters, digits and `-`")
+            }
+            Self::LeaseOverLifetime { lease, max_lifetime } => write!(
+                f,
+                "the lease ({lease:?}) is longer than max_lifetime ({max_lifetime:?}); shorten the lease"
+            ),
+            Self::MismatchStatus { status } => {
+                write!(f, "a mismatch is the client's error: {status} is not a 4xx status")
+            }
+            Self::ZeroStoreTimeout => {
+                f.write_str("the store time-out is zero; give the store some time to answer")
+            }
+        }
+    }
+}
+
+impl Error for BuildError {}

@@ -1,0 +1,59 @@
+//! The decision: from what the store said and what the route asks for to the next step. Pure.
+
+use std::time::Duration;
+
+use crate::{
+    policy::{OnCrash, Settings},
+    response::StoredResponse,
+    store::{Acquisition, Outcome},
+};
+
+/// What happens next with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// This request owns the key: run the handler.
+    Execute { attempt: u32 },
+    /// Another execution is in flight: wait for its outcome.
+    Wait { remaining: Duration },
+    /// An execution vanished, and the route has a function to find out what happened.
+    Recover,
+    /// The request is answered without the handler.
+    Answer(Answer),
+}
+
+/// An answer that needs no execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The stored response.
+    Replay(StoredResponse),
+    /// Executed, but the response was not kept.
+    NotStored,
+    /// The key belongs to a request that asks for something else.
+    Mismatch,
+    /// The first request is still being executed.
+    Conflict { remaining: Duration },
+    /// Nobody knows whether the effect happened.
+    Unknown,
+}
+
+/// Decides after an acquire.
+pub(crate) fn decide(seen: Acquisition, settings: &Settings) -> Step {
+    match seen {
+        Acquisition::Acquired { attempt } => Step::Execute { attempt },
+        Acquisition::Mismatch => Step::Answer(Answer::Mismatch),
+        Acquisition::InFlight { remaining } if settings.wait => Step::Wait { remaining },
+        Acquisition::InFlight { remaining } => Step::Answer(Answer::Conflict { remaining }),
+        Acquisition::Completed(outcome) => Step::Answer(Answer::from(outcome)),
+        Acquisition::Unknown if matches!(settings.on_crash, OnCrash::Recover(_)) => Step::Recover,
+        Acquisition::Unknown => Step::Answer(Answer::Unknown),
+    }
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Response(response) => Self::Replay(response),
+            Outcome::Tombstone => Self::NotStored,
+        }
+    }
+}

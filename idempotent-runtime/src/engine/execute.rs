@@ -1,0 +1,384 @@
+//! One execution: the handler under its lease, and its outcome.
+
+use std::{
+    borrow::Cow,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, response::Parts};
+use http_body::Body;
+use http_body_util::{BodyExt, Limited};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Idempotency, Reply,
+    attend::Counted,
+    body::ResponseBody,
+    boundary::{BoxError, Ran, Work},
+    execution::{Crash, Recovery},
+    lease::Lease,
+    ops::jittered,
+    retention::keeps,
+    running::Admission,
+    stream::Recording,
+    wait::Verdict,
+};
+use crate::{
+    fingerprint::Fingerprint,
+    observe::{self, Ended},
+    policy::{OnCrash, RecoverFn, Settings},
+    problem::{Problem, ProblemCode},
+    response::{ResponseLimits, StoredResponse},
+    store::{Outcome, StoreError, Write},
+};
+
+/// An execution that owns its key.
+pub(crate) struct Run {
+    engine: Idempotency,
+    settings: Settings,
+    /// What metrics call the endpoint.
+    label: Cow<'static, str>,
+    fingerprint: Fingerprint,
+    lease: Lease,
+    /// What a shutdown waits for; ends with the run.
+    _admission: Admission,
+}
+
+/// How the last write of an execution ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committed {
+    /// The outcome is stored and acknowledged.
+    Applied,
+    /// Another execution owns the key: its outcome is the answer.
+    Fenced,
+    /// The record is gone, though this execution never gave it up.
+    Missing,
+    /// The store did not acknowledge. The write may or may not have been applied.
+    Unacknowledged,
+}
+
+/// How a run is answered.
+pub(crate) enum Answered<B> {
+    /// With a response of its own.
+    Reply(Ended, Reply<B>),
+    /// With the outcome of the execution that fenced it out.
+    Winner,
+}
+
+impl Run {
+    pub(crate) fn new(
+        engine: Idempotency,
+        settings: Settings,
+        label: Cow<'static, str>,
+        fingerprint: Fingerprint,
+        lease: Lease,
+        admission: Admission,
+    ) -> Self {
+        Self { engine, settings, label, fingerprint, lease, _admission: admission }
+    }
+
+    /// Runs the handler and answers with its outcome.
+    pub(crate) async fn handler<W: Work>(
+        mut self,
+        work: W,
+        mut request: Request<Bytes>,
+    ) -> Answered<W::Body> {
+        request.extensions_mut().insert(self.lease.execution().clone());
+        let started = Instant::now();
+        let ran = self.lease.keep(Caught::new(async move { work.start(request).await })).await;
+        match ran {
+            Ok(Ran::Answered(response)) => {
+                observe::executed(&self.label, started.elapsed());
+                self.answer(response).await
+            }
+            Ok(Ran::Rejected(response)) => {
+                self.give_up(LastWrite::Release).await;
+                Answered::Reply(Ended::Rejected, response.map(ResponseBody::live))
+            }
+            Ok(Ran::Failed) => {
+                observe::executed(&self.label, started.elapsed());
+                tracing::error!("the service failed without a response; the outcome is unknown");
+                self.give_up(LastWrite::Abandon).await;
+                self.refuse(ProblemCode::OutcomeUnknown)
+            }
+            Err(Panicked) => {
+                observe::executed(&self.label, started.elapsed());
+                self.panicked().await
+            }
+        }
+    }
+
+    /// Asks the recovery function what became of the execution before this one; `Err` gives the run back when
+    /// the handler is to be executed.
+    pub(crate) async fn recover<B>(
+        mut self,
+        recover: RecoverFn,
+        request: Request<Bytes>,
+    ) -> Result<Answered<B>, Box<Self>>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        let crash = Crash::new(self.lease.execution().clone(), request);
+        let found = self.lease.keep(Caught::new(async move { recover(crash).await })).await;
+        match found {
+            Ok(Recovery::NotExecuted) => Err(Box::new(self)),
+            Ok(Recovery::Completed(response)) => {
+                let (head, body) = response.into_parts();
+                let outcome = self.outcome(&head, &body);
+                Ok(self.settle(&outcome, Response::from_parts(head, ResponseBody::full(body))).await)
+            }
+            Ok(Recovery::StillUnknown) => {
+                self.give_up(LastWrite::Abandon).await;
+                Ok(self.refuse(ProblemCode::OutcomeUnknown))
+            }
+            Err(Panicked) => {
+                tracing::error!("the recovery function panicked; the outcome stays unknown");
+                self.give_up(LastWrite::Abandon).await;
+                Ok(self.refuse(ProblemCode::OutcomeUnknown))
+            }
+        }
+    }
+
+    /// The handler answered: keep the response, then send it.
+    async fn answer<B>(mut self, response: Response<B>) -> Answered<B>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        if !keeps(self.settings.cache, response.status(), response.extensions()) {
+            self.give_up(LastWrite::Release).await;
+            return Answered::Reply(Ended::Executed, response.map(ResponseBody::live));
+        }
+        let limit = self.settings.max_response;
+        let (head, body) = response.into_parts();
+        match body.size_hint().exact() {
+            None => {
+                let recording = Recording::start(self, head.clone(), body);
+                let reply = Response::from_parts(head, ResponseBody::recording(recording));
+                Answered::Reply(Ended::Executed, reply)
+            }
+            Some(size) if size > limit as u64 => {
+                let reply = Response::from_parts(head, ResponseBody::live(body));
+                self.settle(&Outcome::Tombstone, reply).await
+            }
+            Some(_) => match self.lease.keep(collect(body, limit)).await {
+                Some(body) => {
+                    let outcome = self.outcome(&head, &body);
+                    let reply = Response::from_parts(head, ResponseBody::full(body));
+                    self.settle(&outcome, reply).await
+                }
+                None => {
+                    let reply = self.engine.refused(&ProblemCode::ResponseNotStored.into()).1;
+                    self.settle(&Outcome::Tombstone, reply).await
+                }
+            },
+        }
+    }
+
+    /// The handler panicked: an outcome like any other, unless the route executes crashed requests again.
+    async fn panicked<B>(mut self) -> Answered<B>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        tracing::error!(attempt = self.lease.execution().attempt(), "the handler panicked");
+        if matches!(self.settings.on_crash, OnCrash::Retry) {
+            self.give_up(LastWrite::Abandon).await;
+            let (ended, reply) = self.engine.refused(&Problem::panicked_and_retried());
+            return Answered::Reply(ended, reply);
+        }
+        let problem = self.engine.problem(&ProblemCode::HandlerPanicked.into());
+        let (head, body) = problem.into_parts();
+        let outcome = self.outcome(&head, &body);
+        self.settle(&outcome, Response::from_parts(head, ResponseBody::full(body))).await
+    }
+
+    /// Commits the outcome and says what the client gets.
+    async fn settle<B>(mut self, outcome: &Outcome, reply: Reply<B>) -> Answered<B> {
+        match self.commit(outcome).await {
+            Committed::Applied => Answered::Reply(Ended::Executed, reply),
+            Committed::Fenced => Answered::Winner,
+            Committed::Missing => self.refuse(ProblemCode::OutcomeUnknown),
+            Committed::Unacknowledged => {
+                let answer = self.refuse(ProblemCode::OutcomeUnknown);
+                self.persist(outcome.clone());
+                answer
+            }
+        }
+    }
+
+    /// What is stored for this response: the response itself, or a tombstone where it exceeds the limits.
+    pub(crate) fn outcome(&self, head: &Parts, body: &[u8]) -> Outcome {
+        let limits = ResponseLimits { max_body: self.settings.max_response, ..Default::default() };
+        match StoredResponse::encode(head, body, &limits) {
+            Ok(response) => Outcome::Response(response),
+            Err(reason) => {
+                tracing::warn!(
+                    reason = &reason as &dyn std::error::Error,
+                    "the response is not kept: retries get `response_not_stored`"
+                );
+                Outcome::Tombstone
+            }
+        }
+    }
+
+    /// Stores the outcome, trying again within bounds, and tells those who wait.
+    pub(crate) async fn commit(&mut self, outcome: &Outcome) -> Committed {
+        let written = self.insist(LastWrite::Complete(outcome)).await;
+        let key = self.lease.held().key;
+        match written {
+            Ok(Write::Applied) => {
+                let fingerprint = self.fingerprint;
+                self.engine
+                    .wait_room()
+                    .publish(&key, || Verdict::Completed { fingerprint, outcome: outcome.clone() });
+                Committed::Applied
+            }
+            Ok(Write::Fenced) => {
+                tracing::warn!(%key, "fenced out: another execution took the key over and its outcome is the answer");
+                Committed::Fenced
+            }
+            Ok(Write::Missing) => {
+                tracing::error!(%key, "the record vanished from the store while it was in flight: the outcome is not stored");
+                Committed::Missing
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, %key, "the outcome could not be stored; the key stays claimed");
+                Committed::Unacknowledged
+            }
+        }
+    }
+
+    /// Gives the key up without an outcome, and tells those who wait. If the store does not acknowledge it, the
+    /// claim stays until its lease lapses.
+    async fn give_up(&mut self, write: LastWrite<'_>) {
+        let key = self.lease.held().key;
+        if let Err(error) = self.insist(write).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, %key, "the key could not be given up; it stays claimed until its lease lapses");
+        }
+        self.engine.wait_room().poke(&key);
+    }
+
+    /// Repeats a last write until it is acknowledged, for three times the store's patience.
+    async fn insist(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
+        let held = *self.lease.held();
+        let engine = self.engine.clone();
+        let patience = engine.ops().patience();
+        let give_up = Instant::now() + patience * 3;
+        let mut pause = patience / 50;
+        loop {
+            let error = match self.lease.keep(write.send(&engine, &held)).await {
+                Ok(written) => return Ok(written),
+                Err(error) => error,
+            };
+            if !error.is_transient() || Instant::now() + pause >= give_up {
+                return Err(error);
+            }
+            self.lease.keep(sleep(jittered(pause))).await;
+            pause = (pause * 2).min(patience / 2);
+        }
+    }
+
+    /// Goes on storing an outcome whose client has been told that it is unknown, until the execution's lifetime
+    /// is over. A late completion is as good as a timely one.
+    fn persist(mut self, outcome: Outcome) {
+        let counted = self.unattended().enter();
+        let task = async move {
+            let _counted = counted;
+            while Instant::now() < self.lease.end_of_life() {
+                match self.commit(&outcome).await {
+                    Committed::Unacknowledged => self.lease.keep(sleep(jittered(Duration::from_secs(1)))).await,
+                    _ => return,
+                }
+            }
+        };
+        tokio::spawn(task);
+    }
+
+    fn refuse<B>(&self, code: ProblemCode) -> Answered<B> {
+        let (ended, reply) = self.engine.refused(&code.into());
+        Answered::Reply(ended, reply)
+    }
+
+    pub(crate) fn lease(&mut self) -> &mut Lease {
+        &mut self.lease
+    }
+
+    pub(crate) fn max_response(&self) -> usize {
+        self.settings.max_response
+    }
+
+    pub(crate) fn unattended(&self) -> Counted {
+        self.engine.unattended().clone()
+    }
+}
+
+/// The writes that end a lease.
+#[derive(Clone, Copy)]
+enum LastWrite<'a> {
+    Complete(&'a Outcome),
+    Release,
+    Abandon,
+}
+
+impl LastWrite<'_> {
+    async fn send(self, engine: &Idempotency, held: &crate::store::Held) -> Result<Write, StoreError> {
+        match self {
+            Self::Complete(outcome) => engine.ops().complete(held, outcome).await,
+            Self::Release => engine.ops().release(&held.key, &held.token).await,
+            Self::Abandon => engine.ops().abandon(&held.key, &held.token).await,
+        }
+    }
+}
+
+/// The whole body, if it arrives whole, without trailers and within the limit.
+async fn collect<B>(body: B, limit: usize) -> Option<Bytes>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) if collected.trailers().is_none() => Some(collected.to_bytes()),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::error!(error = &*error as &dyn std::error::Error, "the response body broke off");
+            None
+        }
+    }
+}
+
+pin_project! {
+    /// A future whose panic is an answer.
+    struct Caught<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+/// The handler panicked. What it said went to the panic hook; it may hold secrets and goes nowhere else.
+struct Panicked;
+
+impl<F: Future> Caught<F> {
+    fn new(future: F) -> Self {
+        Self { future }
+    }
+}
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.project().future;
+        // Unwind safe: after a panic the future is never polled again, and what it shared with others was
+        // already visible to them while it ran.
+        match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(_payload) => Poll::Ready(Err(Panicked)),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Following another execution until its outcome is known, or the key falls to this request.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    cell::Turn,
+    decide::{Answer, Step, decide},
+    visit::Visit,
+    wait::{Verdict, Waiter},
+};
+use crate::{
+    policy::OnCrash,
+    store::{Acquisition, Claim, StoreError},
+};
+
+/// How following ended.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    /// The next step is known. An `Execute` was acquired by an acquire sent at that instant.
+    Step(Step, Instant),
+    /// The waiting places are taken.
+    Full,
+    /// The engine shut down.
+    ShutDown,
+    /// The deadline passed, and the last look at the store had failed.
+    StoreFailed(StoreError),
+    /// Nobody is there to be answered.
+    ClientLeft,
+}
+
+impl Visit {
+    /// Waits for the outcome of the execution in flight, at most `wait_timeout`.
+    pub(crate) async fn follow(&mut self, claim: &Claim, remaining: Duration) -> Followed {
+        let deadline = Instant::now() + self.settings.wait_timeout;
+        // Waiting is not work: a shutdown does not wait for waiters, it ends them.
+        self.admission = None;
+        let engine = self.engine.clone();
+        let Some(mut waiter) = engine.wait_room().join(claim.key) else { return Followed::Full };
+        // After joining, so that a shutdown either finds this waiter or was seen here.
+        if engine.running().is_closed() {
+            return Followed::ShutDown;
+        }
+        let mut remaining = remaining;
+        loop {
+            let ended = match waiter.turn(deadline).await {
+                None => Some(conflict(remaining)),
+                Some(Turn::Verdict(verdict)) => Some(self.told(verdict, claim)),
+                Some(Turn::Lead) => self.lead(&mut waiter, claim, deadline, &mut remaining).await,
+            };
+            if let Some(ended) = ended {
+                return ended;
+            }
+        }
+    }
+
+    /// What a published verdict means for this request.
+    fn told(&self, verdict: Verdict, claim: &Claim) -> Followed {
+        let seen = match verdict {
+            Verdict::ShutDown => return Followed::ShutDown,
+            Verdict::Completed { fingerprint, outcome } if fingerprint == claim.fingerprint => {
+                Acquisition::Completed(outcome)
+            }
+            Verdict::Unknown { fingerprint } if fingerprint == claim.fingerprint => Acquisition::Unknown,
+            // The key was released meanwhile and now belongs to a request that asks for something else.
+            Verdict::Completed { .. } | Verdict::Unknown { .. } => Acquisition::Mismatch,
+        };
+        Followed::Step(decide(seen, &self.settings), Instant::now())
+    }
+
+    /// Looks at the store for all who wait, until something ends; `None` when a verdict is there to be read.
+    async fn lead(
+        &mut self,
+        waiter: &mut Waiter<'_>,
+        claim: &Claim,
+        deadline: Instant,
+        remaining: &mut Duration,
+    ) -> Option<Followed> {
+        loop {
+            waiter.pause(*remaining, deadline).await;
+            if waiter.is_settled() {
+                return None;
+            }
+            let (sent, seen) = match self.look(claim).await {
+                Ok(looked) => looked,
+                Err(ended) => return Some(ended),
+            };
+            match seen {
+                Ok(Acquisition::InFlight { remaining: left }) => *remaining = left,
+                Ok(Acquisition::Completed(outcome)) => {
+                    waiter.publish(Verdict::Completed { fingerprint: claim.fingerprint, outcome });
+                    return None;
+                }
+                Ok(Acquisition::Unknown) if !matches!(self.settings.on_crash, OnCrash::Recover(_)) => {
+                    waiter.publish(Verdict::Unknown { fingerprint: claim.fingerprint });
+                    return None;
+                }
+                Ok(seen) => return Some(Followed::Step(decide(seen, &self.settings), sent)),
+                Err(error) if Instant::now() >= deadline => return Some(Followed::StoreFailed(error)),
+                // The store may be back before the deadline; until then nothing is known.
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "a look failed"),
+            }
+            if Instant::now() >= deadline {
+                return Some(conflict(*remaining));
+            }
+        }
+    }
+
+    /// One acquire with this request's own token: it sees the outcome, or gets the key if that became free.
+    async fn look(
+        &mut self,
+        claim: &Claim,
+    ) -> Result<(Instant, Result<Acquisition, StoreError>), Followed> {
+        let Some(admission) = self.engine.running().admit() else { return Err(Followed::ShutDown) };
+        self.attendance.commit();
+        let sent = Instant::now();
+        let seen = self.engine.ops().acquire(claim).await;
+        if matches!(seen, Ok(Acquisition::Acquired { .. })) {
+            self.admission = Some(admission);
+            return Ok((sent, seen));
+        }
+        self.attendance.uncommit();
+        if self.attendance.client_left() {
+            return Err(Followed::ClientLeft);
+        }
+        Ok((sent, seen))
+    }
+}
+
+fn conflict(remaining: Duration) -> Followed {
+    Followed::Step(Step::Answer(Answer::Conflict { remaining }), Instant::now())
+}

@@ -1,0 +1,160 @@
+//! Looking at records, and settling those whose outcome nobody knows.
+
+use bytes::Bytes;
+use http::Response;
+
+use super::{Idempotency, wait::Verdict};
+use crate::{
+    key::IdempotencyKey,
+    response::{NotStorable, ResponseLimits, StoredResponse},
+    scope::{Scope, StoreKey},
+    store::{Acquisition, Claim, Outcome, Record, RecordState, StoreError, Token, Write},
+};
+
+/// What somebody found out about an execution whose outcome was unknown.
+#[derive(Debug)]
+pub enum Resolution {
+    /// The effect happened; this is its response, to be stored and replayed.
+    Completed(Response<Bytes>),
+    /// The effect did not happen: the next retry executes.
+    NotExecuted,
+}
+
+/// Why a record was not resolved.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// There is no record, or it has expired.
+    NotFound,
+    /// Its execution is in flight: it may still complete by itself.
+    InFlight,
+    /// Its outcome is known already.
+    AlreadyCompleted,
+    /// The response is larger than a stored one may be.
+    NotStorable(NotStorable),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl Idempotency {
+    /// The identity of a record: endpoint as in [`Policy::name`](crate::Policy::name) or `POST /orders/{id}`, scope,
+    /// and the client's key.
+    #[must_use]
+    pub fn store_key(
+        &self,
+        endpoint: &str,
+        scope: Option<&Scope>,
+        key: &IdempotencyKey,
+    ) -> StoreKey {
+        self.digester().store_key(endpoint, scope, key)
+    }
+
+    /// What the store holds under this key; `None` when it is absent or expired.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails or does not answer in time.
+    pub async fn inspect(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.ops().get(key).await
+    }
+
+    /// Settles a record whose outcome is unknown: its lease lapsed and no outcome was stored.
+    ///
+    /// The vanished execution is fenced first, so that it cannot contradict the resolution later. The outcome is
+    /// kept for `ttl`, as the engine's default policy says.
+    ///
+    /// # Errors
+    ///
+    /// See [`ResolveError`]. Nothing was changed unless it is [`ResolveError::Store`], after which the record is
+    /// either as before, or resolved, or unknown under a new attempt; calling again is safe.
+    pub async fn resolve(&self, key: &StoreKey, resolution: Resolution) -> Result<(), ResolveError> {
+        let outcome = match resolution {
+            Resolution::NotExecuted => None,
+            Resolution::Completed(response) => {
+                let (head, body) = response.into_parts();
+                let limits =
+                    ResponseLimits { max_body: self.settings().max_response, ..Default::default() };
+                let stored = StoredResponse::encode(&head, &body, &limits);
+                Some(Outcome::Response(stored.map_err(ResolveError::NotStorable)?))
+            }
+        };
+        let record = self.inspect(key).await?.ok_or(ResolveError::NotFound)?;
+        let claim = self.take_over(key, &record).await?;
+        let held = claim.held();
+        let written = match &outcome {
+            Some(outcome) => self.ops().complete(&held, outcome).await?,
+            None => self.ops().release(key, &claim.token).await?,
+        };
+        match written {
+            Write::Applied => {}
+            Write::Fenced => return Err(ResolveError::InFlight),
+            Write::Missing => return Err(ResolveError::NotFound),
+        }
+        match outcome {
+            Some(outcome) => self.wait_room().publish(key, || Verdict::Completed {
+                fingerprint: record.fingerprint,
+                outcome,
+            }),
+            None => self.wait_room().poke(key),
+        }
+        Ok(())
+    }
+
+    /// Deletes at most `limit` expired records and says how many.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails or does not answer in time.
+    pub async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
+        self.ops().purge_expired(limit).await
+    }
+
+    async fn take_over(&self, key: &StoreKey, record: &Record) -> Result<Claim, ResolveError> {
+        match record.state {
+            RecordState::Completed(_) => return Err(ResolveError::AlreadyCompleted),
+            RecordState::InFlight { remaining } if !remaining.is_zero() => {
+                return Err(ResolveError::InFlight);
+            }
+            RecordState::InFlight { .. } => {}
+        }
+        let settings = self.settings();
+        let claim = Claim::new(*key, record.fingerprint, Token::random(), settings.lease, settings.ttl)
+            .take_over(true)
+            .trace_id(record.trace_id);
+        match self.ops().acquire(&claim).await? {
+            Acquisition::Acquired { .. } => Ok(claim),
+            Acquisition::Completed(_) => Err(ResolveError::AlreadyCompleted),
+            // Somebody else was faster.
+            Acquisition::InFlight { .. } | Acquisition::Unknown => Err(ResolveError::InFlight),
+            Acquisition::Mismatch => Err(ResolveError::NotFound),
+        }
+    }
+}
+
+impl From<StoreError> for ResolveError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl std::fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "there is no record under this key, or it has expired",
+            Self::InFlight => "the record's execution is in flight and may complete by itself; wait for its lease",
+            Self::AlreadyCompleted => "the record's outcome is already known",
+            Self::NotStorable(_) => "the response cannot be stored",
+            Self::Store(_) => "the store failed",
+        })
+    }
+}
+
+impl std::error::Error for ResolveError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotStorable(error) => Some(error),
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The rarer ways to an answer: a crashed execution, a fenced one, a store that fails.
+
+use std::time::Duration;
+
+use http::Response;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Idempotency, Reply,
+    body::ResponseBody,
+    boundary::{Ran, Work},
+    builder::OnStoreError,
+    decide::{Answer, Step, decide},
+    execute::Answered,
+    execution::Execution,
+    ops::jittered,
+    visit::{Arrival, Visit},
+};
+use crate::{
+    observe::Ended,
+    policy::{OnCrash, Settings},
+    problem::ProblemCode,
+    store::{Acquisition, Claim, RecordState, StoreError, StoreErrorKind, Token, Write},
+};
+
+/// At most so many claims of unknown fate are withdrawn at the same time.
+const WITHDRAWALS: usize = 256;
+
+impl Visit {
+    /// An execution vanished: takes the key over, so that one retry at a time asks, and asks.
+    pub(crate) async fn recover<W: Work>(
+        &mut self,
+        mut claim: Claim,
+        arrival: Arrival,
+        work: W,
+    ) -> (Ended, Reply<W::Body>) {
+        let OnCrash::Recover(recover) = self.settings.on_crash else {
+            return self.engine.answered(Answer::Unknown, false);
+        };
+        if self.admission.is_none() {
+            // This request waited, and gave its admission up for that time.
+            self.admission = self.engine.running().admit();
+        }
+        if self.admission.is_none() {
+            return self.engine.refused(&ProblemCode::Overloaded.into());
+        }
+        claim.token = Token::random();
+        claim.take_over = true;
+        self.attendance.commit();
+        let sent = Instant::now();
+        let attempt = match self.engine.ops().acquire(&claim).await {
+            Ok(Acquisition::Acquired { attempt }) => attempt,
+            Ok(seen) => {
+                self.attendance.uncommit();
+                return self.overtaken(seen);
+            }
+            Err(error) => return self.store_failed(&error, &claim, arrival, work).await,
+        };
+        let run = self.run(attempt, sent, &claim, &arrival);
+        let request = arrival.into_request();
+        match run.recover(recover, request.clone()).await {
+            Ok(Answered::Reply(ended, reply)) => (ended, reply),
+            Ok(Answered::Winner) => self.winner(claim).await,
+            Err(run) => self.execute(*run, claim, request, work).await,
+        }
+    }
+
+    /// Another retry was faster to ask: its outcome, or a conflict while it asks.
+    fn overtaken<B>(&self, seen: Acquisition) -> (Ended, Reply<B>) {
+        match decide(seen, &Settings { wait: false, ..self.settings }) {
+            Step::Answer(answer) => self.engine.answered(answer, false),
+            _ => self.engine.answered(Answer::Unknown, false),
+        }
+    }
+
+    /// Fenced out: the answer is the winner's outcome, never our own.
+    pub(crate) async fn winner<B>(&mut self, claim: Claim) -> (Ended, Reply<B>) {
+        let deadline = Instant::now() + self.settings.wait_timeout;
+        // Nothing is owned any more. The winner is watched, not followed: this request must never execute
+        // again, whatever becomes of the winner.
+        self.attendance.uncommit();
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let record = match self.engine.ops().get(&claim.key).await {
+                Ok(record) => record,
+                Err(error) if error.is_transient() && Instant::now() < deadline => {
+                    sleep(jittered(pause)).await;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the winner's outcome cannot be read");
+                    return self.engine.answered(Answer::Unknown, false);
+                }
+            };
+            let record = record.filter(|record| record.fingerprint == claim.fingerprint);
+            let remaining = match record.map(|record| record.state) {
+                Some(RecordState::Completed(outcome)) => return self.engine.answered(outcome.into(), true),
+                Some(RecordState::InFlight { remaining }) if !remaining.is_zero() => remaining,
+                _ => return self.engine.answered(Answer::Unknown, false),
+            };
+            if Instant::now() >= deadline || self.attendance.client_left() {
+                return self.engine.answered(Answer::Conflict { remaining }, false);
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// The store did not say that the key is ours: the handler does not start, unless somebody asked for that.
+    pub(crate) async fn store_failed<W: Work>(
+        &mut self,
+        error: &StoreError,
+        claim: &Claim,
+        arrival: Arrival,
+        work: W,
+    ) -> (Ended, Reply<W::Body>) {
+        tracing::error!(error = error as &dyn std::error::Error, key = %claim.key, "the key could not be claimed");
+        if error.is_transient() {
+            self.engine.withdraw(claim);
+        }
+        match error.kind() {
+            StoreErrorKind::Full => self.engine.refused(&ProblemCode::Overloaded.into()),
+            StoreErrorKind::Corrupt => self.engine.refused(&ProblemCode::RecordUnreadable.into()),
+            _ if self.engine.on_store_error() == OnStoreError::Execute => {
+                tracing::warn!(key = %claim.key, "executing WITHOUT idempotency, as `on_store_error` says");
+                (Ended::Unprotected, self.unprotected(claim, arrival, work).await)
+            }
+            _ => self.engine.refused(&ProblemCode::StoreUnavailable.into()),
+        }
+    }
+
+    /// Runs the handler under no lease.
+    async fn unprotected<W: Work>(
+        &mut self,
+        claim: &Claim,
+        arrival: Arrival,
+        work: W,
+    ) -> Response<ResponseBody<W::Body>> {
+        let execution =
+            Execution::new(self.engine.clone(), arrival.key().clone(), claim.key, 1, Instant::now());
+        let mut request = arrival.into_request();
+        request.extensions_mut().insert(execution);
+        match work.start(request).await {
+            Ran::Answered(response) | Ran::Rejected(response) => response.map(ResponseBody::live),
+            Ran::Failed => self.engine.refused(&ProblemCode::OutcomeUnknown.into()).1,
+        }
+    }
+}
+
+impl Idempotency {
+    /// Takes back a claim whose acquire was never acknowledged.
+    ///
+    /// It may have been applied all the same, and would then block its key until it expires although nothing
+    /// was executed: the handler starts only after an acknowledged acquire, so nobody else uses this token, and
+    /// giving it back cannot undo anything.
+    fn withdraw(&self, claim: &Claim) {
+        let Some(guard) = self.withdrawals().enter_below(WITHDRAWALS) else {
+            tracing::warn!(key = %claim.key, "a claim of unknown fate is left to its lease");
+            return;
+        };
+        let (engine, held) = (self.clone(), claim.held());
+        tokio::spawn(async move {
+            let _counted = guard;
+            let give_up = Instant::now() + held.lease;
+            let mut pause = Duration::from_millis(100);
+            while Instant::now() < give_up {
+                match engine.ops().release(&held.key, &held.token).await {
+                    Ok(Write::Applied) => return engine.wait_room().poke(&held.key),
+                    // Not there (yet): a delayed acquire may still arrive, so it is asked again.
+                    Ok(_) | Err(_) => sleep(jittered(pause)).await,
+                }
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        });
+    }
+}

@@ -1,0 +1,186 @@
+//! Streams, passed through frame by frame while they are recorded.
+//!
+//! 1. Each frame goes to the client at once; a copy is kept, up to `max_response`.
+//! 2. A stream that ends within the limit is completed with what was recorded. Only then does the client see
+//!    the end of it; if the completion is not acknowledged, the client sees a broken stream rather than a
+//!    finished one that no retry will show.
+//! 3. A stream that outgrows the limit, breaks, carries trailers, or is still going when the execution's
+//!    `max_lifetime` is over, leaves a tombstone. The rest is passed through unrecorded.
+//! 4. The stream is part of the execution: a client that goes away does not end it before its outcome is
+//!    stored. After that nobody needs the rest, and it is dropped.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tokio::{sync::mpsc, time::timeout_at};
+use tracing::Instrument;
+
+use super::{
+    attend::{Attendance, Attended},
+    boundary::BoxError,
+    execute::{Committed, Run},
+};
+use crate::store::Outcome;
+
+type FrameResult = Result<Frame<Bytes>, BoxError>;
+
+/// The client's end of a stream that is being recorded.
+pub(crate) struct Recording {
+    frames: mpsc::Receiver<FrameResult>,
+    /// Declared after `frames`, so that it is handed over when the client can no longer be reached.
+    recorder: Option<Attended<()>>,
+}
+
+impl Recording {
+    /// Starts recording; nothing is polled before the client's end is.
+    pub(crate) fn start<B>(run: Run, head: Parts, body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        // One frame under way: the client's pace is the stream's pace.
+        let (client, frames) = mpsc::channel(1);
+        let attendance = Arc::new(Attendance::default());
+        attendance.commit();
+        let unattended = run.unattended();
+        let recorder = Recorder { run, head, body, client: Some(client), kept: Vec::new() };
+        let recorder = recorder.drive().instrument(tracing::Span::current());
+        let mut recorder = Attended::new(attendance, unattended, recorder);
+        // The engine is polled inside a runtime; the body may be dropped before anybody polls it.
+        recorder.settle();
+        Self { frames, recorder: Some(recorder) }
+    }
+}
+
+impl Body for Recording {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<FrameResult>> {
+        if let Some(recorder) = &mut self.recorder
+            && Pin::new(recorder).poll(context).is_ready()
+        {
+            self.recorder = None;
+        }
+        self.frames.poll_recv(context)
+    }
+}
+
+/// The engine's end.
+struct Recorder<B> {
+    run: Run,
+    head: Parts,
+    body: B,
+    /// `None` once the client has gone.
+    client: Option<mpsc::Sender<FrameResult>>,
+    kept: Vec<u8>,
+}
+
+/// Why recording stopped.
+enum Stop {
+    /// The stream ended.
+    Ended,
+    /// It cannot be kept; this is the frame the client is still owed, if any.
+    Hopeless(Option<FrameResult>),
+}
+
+impl<B> Recorder<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    async fn drive(mut self) {
+        let stop = self.record().await;
+        let outcome = match &stop {
+            Stop::Ended => self.run.outcome(&self.head, &self.kept),
+            Stop::Hopeless(_) => Outcome::Tombstone,
+        };
+        let committed = self.run.commit(&outcome).await;
+        let Self { run, mut body, client, .. } = self;
+        // The outcome is settled: what follows is no longer an execution, and shutdown need not wait for it.
+        drop(run);
+        let Some(client) = client else { return };
+        match stop {
+            _ if committed != Committed::Applied => {
+                let _gone = client.send(Err("the outcome of this request could not be stored".into())).await;
+            }
+            Stop::Ended => {}
+            Stop::Hopeless(owed) => pass_on(owed, &mut body, &client).await,
+        }
+    }
+
+    async fn record(&mut self) -> Stop {
+        let end_of_life = self.run.lease().end_of_life();
+        loop {
+            let next = timeout_at(end_of_life, self.body.frame());
+            let frame = match self.run.lease().keep(next).await {
+                Err(_too_long) => return Stop::Hopeless(None),
+                Ok(None) => return Stop::Ended,
+                Ok(Some(Err(error))) => return Stop::Hopeless(Some(Err(error.into()))),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            match frame.data_ref() {
+                Some(data) if self.kept.len() + data.len() <= self.run.max_response() => {
+                    self.kept.extend_from_slice(data);
+                }
+                _ => return Stop::Hopeless(Some(Ok(frame))),
+            }
+            if let Err(owed) = self.send(frame).await {
+                return Stop::Hopeless(Some(Ok(owed)));
+            }
+        }
+    }
+
+    /// Passes a frame to the client, if it is still there; gives it back when the client does not take it for
+    /// as long as the execution may live.
+    async fn send(&mut self, frame: Frame<Bytes>) -> Result<(), Frame<Bytes>> {
+        let Some(client) = &self.client else { return Ok(()) };
+        let end_of_life = self.run.lease().end_of_life();
+        let gone = match self.run.lease().keep(timeout_at(end_of_life, client.reserve())).await {
+            Ok(Ok(place)) => {
+                place.send(Ok(frame));
+                false
+            }
+            Ok(Err(_gone)) => true,
+            Err(_too_slow) => return Err(frame),
+        };
+        if gone {
+            self.client = None;
+        }
+        Ok(())
+    }
+}
+
+/// The unrecorded rest of a stream, for as long as the client is there.
+async fn pass_on<B>(owed: Option<FrameResult>, body: &mut B, client: &mpsc::Sender<FrameResult>)
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    let mut next = owed;
+    loop {
+        if let Some(frame) = next
+            && client.send(frame).await.is_err()
+        {
+            return;
+        }
+        next = tokio::select! {
+            () = client.closed() => return,
+            frame = body.frame() => match frame {
+                Some(frame) => Some(frame.map_err(Into::into)),
+                None => return,
+            },
+        };
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording").finish_non_exhaustive()
+    }
+}

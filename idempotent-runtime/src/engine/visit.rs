@@ -1,0 +1,249 @@
+//! One request's way through the engine.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, request::Parts};
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::Instant;
+
+use super::{
+    Idempotency, Reply,
+    answer::conflict,
+    attend::Attendance,
+    boundary::{BoxError, Route, Work},
+    decide::{Step, decide},
+    execute::{Answered, Run},
+    execution::Execution,
+    follow::Followed,
+    lease::Lease,
+    running::Admission,
+};
+use crate::{
+    fingerprint::{Fingerprint, fingerprint},
+    key::IdempotencyKey,
+    observe::{self, Ended},
+    policy::{OnCrash, Settings},
+    problem::{Problem, ProblemCode},
+    scope::{Scope, StoreKey},
+    store::{Acquisition, Claim, Token, TraceId},
+};
+
+/// A request between its arrival and its answer.
+pub(crate) struct Visit {
+    pub(crate) engine: Idempotency,
+    pub(crate) settings: Settings,
+    pub(crate) route: Route,
+    pub(crate) attendance: Arc<Attendance>,
+    /// Held from before the claim until the outcome, but not while waiting.
+    pub(crate) admission: Option<Admission>,
+}
+
+/// A request that was read and identified.
+pub(crate) struct Arrival {
+    key: IdempotencyKey,
+    store_key: StoreKey,
+    fingerprint: Fingerprint,
+    head: Parts,
+    body: Bytes,
+}
+
+impl Arrival {
+    pub(crate) fn key(&self) -> &IdempotencyKey {
+        &self.key
+    }
+
+    pub(crate) fn into_request(self) -> Request<Bytes> {
+        Request::from_parts(self.head, self.body)
+    }
+}
+
+impl Visit {
+    /// The whole way. Records how it ended.
+    pub(crate) async fn serve<B, W>(mut self, request: Request<B>, work: W) -> Reply<W::Body>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+        W: Work,
+    {
+        let (ended, reply) = match self.arrive(request).await {
+            Ok(arrival) => self.decide(arrival, work).await,
+            Err(refusal) => self.engine.refused(&refusal),
+        };
+        observe::ended(&self.route.label, ended);
+        reply
+    }
+
+    /// Everything before the store: nothing is claimed yet.
+    async fn arrive<B>(&mut self, request: Request<B>) -> Result<Arrival, Problem>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let (head, body) = request.into_parts();
+        let lines = head.headers.get_all(self.settings.header);
+        let key = IdempotencyKey::parse(lines.iter(), self.settings.key_rules)
+            .map_err(|error| Problem::key(error, self.settings.header))?;
+        if !self.engine.has_room() {
+            return Err(ProblemCode::Overloaded.into());
+        }
+        let body = read(body, self.settings.max_body).await?;
+        // Only now: a client that sends its body slowly is nothing a shutdown waits for.
+        self.admission = self.engine.running().admit();
+        if self.admission.is_none() {
+            return Err(ProblemCode::Overloaded.into());
+        }
+        let scope = self.scope(&head);
+        let store_key = self.engine.digester().store_key(&self.route.endpoint, scope.as_ref(), &key);
+        observe::record_key(&store_key);
+        let fingerprint = self.fingerprint(&head, scope.as_ref(), &body);
+        Ok(Arrival { key, store_key, fingerprint, head, body })
+    }
+
+    fn scope(&self, head: &Parts) -> Option<Scope> {
+        match self.settings.scope {
+            Some(scope) => scope(head),
+            None => self.engine.scope(head),
+        }
+    }
+
+    fn fingerprint(&self, head: &Parts, scope: Option<&Scope>, body: &[u8]) -> Fingerprint {
+        let caller = match scope {
+            Some(_) => None,
+            // Nobody said who the caller is: whoever presents other credentials asks for something else.
+            None => head.headers.get(http::header::AUTHORIZATION),
+        };
+        let caller = caller.map(|value| self.engine.digester().caller(value.as_bytes()));
+        let uri = &self.route.uri;
+        fingerprint(
+            &self.settings.fingerprint,
+            &head.method,
+            uri.path(),
+            uri.query(),
+            &head.headers,
+            caller.as_ref().map(<[u8; 32]>::as_slice),
+            body,
+        )
+    }
+
+    /// Claims the key and does what follows from the answer.
+    async fn decide<W: Work>(&mut self, arrival: Arrival, work: W) -> (Ended, Reply<W::Body>) {
+        let claim = self.claim(&arrival);
+        // From here on the claim may exist: this future runs to its end.
+        self.attendance.commit();
+        let sent = Instant::now();
+        let seen = match self.engine.ops().acquire(&claim).await {
+            Ok(seen) => seen,
+            Err(error) => return self.store_failed(&error, &claim, arrival, work).await,
+        };
+        if !matches!(seen, Acquisition::Acquired { .. }) {
+            self.attendance.uncommit();
+        }
+        match decide(seen, &self.settings) {
+            Step::Wait { remaining } => {
+                let since = Instant::now();
+                let followed = self.follow(&claim, remaining).await;
+                observe::waited(&self.route.label, since.elapsed());
+                self.followed(followed, claim, arrival, work).await
+            }
+            step => self.take(step, sent, claim, arrival, work, false).await,
+        }
+    }
+
+    fn claim(&self, arrival: &Arrival) -> Claim {
+        let trace = arrival.head.headers.get("traceparent");
+        Claim::new(
+            arrival.store_key,
+            arrival.fingerprint,
+            Token::random(),
+            self.settings.lease,
+            self.settings.ttl,
+        )
+        .take_over(matches!(self.settings.on_crash, OnCrash::Retry))
+        .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())))
+    }
+
+    async fn followed<W: Work>(
+        &mut self,
+        followed: Followed,
+        claim: Claim,
+        arrival: Arrival,
+        work: W,
+    ) -> (Ended, Reply<W::Body>) {
+        match followed {
+            Followed::Step(step, sent) => self.take(step, sent, claim, arrival, work, true).await,
+            Followed::Full | Followed::ShutDown => self.engine.refused(&ProblemCode::Overloaded.into()),
+            Followed::StoreFailed(error) => self.store_failed(&error, &claim, arrival, work).await,
+            // The answer goes nowhere.
+            Followed::ClientLeft => self.engine.refused(&conflict(self.settings.lease)),
+        }
+    }
+
+    /// Takes a step that is not waiting.
+    async fn take<W: Work>(
+        &mut self,
+        step: Step,
+        sent: Instant,
+        claim: Claim,
+        arrival: Arrival,
+        work: W,
+        waited: bool,
+    ) -> (Ended, Reply<W::Body>) {
+        match step {
+            Step::Execute { attempt } => {
+                let run = self.run(attempt, sent, &claim, &arrival);
+                self.execute(run, claim, arrival.into_request(), work).await
+            }
+            Step::Recover => self.recover(claim, arrival, work).await,
+            Step::Answer(answer) => self.engine.answered(answer, waited),
+            Step::Wait { remaining } => self.engine.refused(&conflict(remaining)),
+        }
+    }
+
+    /// The lease is ours.
+    pub(crate) fn run(&mut self, attempt: u32, sent: Instant, claim: &Claim, arrival: &Arrival) -> Run {
+        observe::record_attempt(attempt);
+        // Invariant: whoever acquired was admitted before the acquire was sent.
+        let mut admission = self.admission.take().expect("an acquire is sent only when admitted");
+        admission.owns(claim.key, claim.token);
+        let engine = self.engine.clone();
+        let execution = Execution::new(engine.clone(), arrival.key.clone(), claim.key, attempt, sent);
+        let lease = Lease::new(engine.clone(), claim.held(), execution, sent, self.settings.max_lifetime);
+        Run::new(engine, self.settings, self.route.label.clone(), claim.fingerprint, lease, admission)
+    }
+
+    pub(crate) async fn execute<W: Work>(
+        &mut self,
+        run: Run,
+        claim: Claim,
+        request: Request<Bytes>,
+        work: W,
+    ) -> (Ended, Reply<W::Body>) {
+        match run.handler(work, request).await {
+            Answered::Reply(ended, reply) => (ended, reply),
+            Answered::Winner => self.winner(claim).await,
+        }
+    }
+}
+
+/// Reads the body, whatever its length was said to be.
+async fn read<B>(body: B, limit: usize) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Problem::request_too_large(limit));
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if is_too_large(&*error) => Err(Problem::request_too_large(limit)),
+        Err(error) => {
+            tracing::debug!(error = &*error as &dyn std::error::Error, "the request body broke off");
+            Err(ProblemCode::UnreadableBody.into())
+        }
+    }
+}
+
+/// Whether this limit was hit, or one of a layer before us.
+fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>())
+}

@@ -1,0 +1,220 @@
+//! Idempotency for any tower service, without the attribute.
+//!
+//! [`IdempotencyLayer`] wraps a service or a whole router and covers every request of the methods it is told.
+//! It differs from the attribute in three ways:
+//!
+//! 1. It has one policy for all it wraps.
+//! 2. It cannot tell an extractor's rejection from an answer of the handler: both are outcomes. Statuses that
+//!    ask for the same request again still release the key.
+//! 3. A service can fail without a response, a handler cannot. The error is passed on, and the key's outcome is
+//!    unknown.
+//!
+//! Where both are on one route, the layer, being outside, decides, and the handler executes and is stored once.
+//!
+//! ```
+//! use idempotent_runtime::{Idempotency, IdempotencyLayer};
+//! use axum::{Router, routing::post};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let idempotency = Idempotency::builder().build()?;
+//! let app: Router = Router::new()
+//!     .route("/payments", post(|| async { "paid" }))
+//!     .route_layer(IdempotencyLayer::new(idempotency));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    engine::{Attended, BoxError, BoxFuture, Execution, Idempotency, Ran, ResponseBody, Work},
+    policy::Policy,
+    route::route,
+};
+
+mod body;
+
+pub use body::RequestBody;
+
+/// Wraps services in idempotency. See the [module documentation](self).
+#[derive(Clone, Debug)]
+pub struct IdempotencyLayer {
+    engine: Idempotency,
+    policy: Policy,
+    methods: Arc<[Method]>,
+}
+
+impl IdempotencyLayer {
+    /// Covers POST, PUT, PATCH and DELETE with the engine's default policy.
+    #[must_use]
+    pub fn new(engine: Idempotency) -> Self {
+        let methods = Arc::new([Method::POST, Method::PUT, Method::PATCH, Method::DELETE]);
+        Self { engine, policy: Policy::new(), methods }
+    }
+
+    /// What this layer chooses differently from the engine's default policy.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The methods to cover; requests of others pass by.
+    #[must_use]
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.methods = methods.into_iter().collect();
+        self
+    }
+
+    fn covers<B>(&self, request: &Request<B>) -> bool {
+        self.methods.contains(request.method())
+            // Somebody outside already takes care of this request.
+            && Execution::from_extensions(request.extensions()).is_none()
+            && self.engine.covers(&self.policy, request.headers())
+    }
+}
+
+impl<S> Layer<S> for IdempotencyLayer {
+    type Service = IdempotencyService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        IdempotencyService { layer: self.clone(), inner }
+    }
+}
+
+/// The service that [`IdempotencyLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct IdempotencyService<S> {
+    layer: IdempotencyLayer,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for IdempotencyService<S>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, R, S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !self.layer.covers(&request) {
+            return ResponseFuture { kind: Kind::Passed { future: self.inner.call(request.map(RequestBody::unread)) } };
+        }
+        // The service that was polled ready goes with the request, a clone stays.
+        let clone = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, clone);
+        let failure = Arc::new(Mutex::new(None));
+        let work = ServiceWork { service: ready, failure: Arc::clone(&failure), body: std::marker::PhantomData };
+        let IdempotencyLayer { engine, policy, .. } = &self.layer;
+        let route = route(policy.name, None, request.method(), request.uri(), request.extensions());
+        let future = engine.run(policy, route, request, work);
+        ResponseFuture { kind: Kind::Covered { future, failure } }
+    }
+}
+
+/// The wrapped service, called at most once.
+struct ServiceWork<S, E, B> {
+    service: S,
+    /// Where its error goes, past the engine.
+    failure: Arc<Mutex<Option<E>>>,
+    body: std::marker::PhantomData<fn(B)>,
+}
+
+impl<S, B, R> Work for ServiceWork<S, S::Error, B>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: 'static,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    type Body = R;
+
+    fn start(mut self, request: Request<Bytes>) -> BoxFuture<Ran<R>> {
+        let called = self.service.call(request.map(RequestBody::read));
+        let failure = self.failure;
+        Box::pin(async move {
+            match called.await {
+                Ok(response) => Ran::Answered(response),
+                Err(error) => {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    Ran::Failed
+                }
+            }
+        })
+    }
+}
+
+pin_project! {
+    /// The future of [`IdempotencyService`].
+    pub struct ResponseFuture<F, R, E>
+    where
+        R: Send,
+        R: 'static,
+    {
+        #[pin]
+        kind: Kind<F, R, E>,
+    }
+}
+
+pin_project! {
+    #[project = Projected]
+    enum Kind<F, R, E>
+    where
+        R: Send,
+        R: 'static,
+    {
+        Passed { #[pin] future: F },
+        Covered { future: Attended<Response<ResponseBody<R>>>, failure: Arc<Mutex<Option<E>>> },
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F, R, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Send,
+{
+    type Output = Result<Response<ResponseBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            Projected::Passed { future } => {
+                let answered = ready!(future.poll(context));
+                Poll::Ready(answered.map(|response| response.map(ResponseBody::live)))
+            }
+            Projected::Covered { future, failure } => {
+                let reply = ready!(Pin::new(future).poll(context));
+                let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Poll::Ready(failed.map_or(Ok(reply), Err))
+            }
+        }
+    }
+}
+
+impl<F, R: Send, E> fmt::Debug for ResponseFuture<F, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

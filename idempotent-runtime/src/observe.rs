@@ -1,0 +1,174 @@
+//! The names of everything that can be observed, and nothing else.
+//!
+//! | metric | kind | labels |
+//! |---|---|---|
+//! | `idempotency_requests_total` | counter | `endpoint`, `outcome` |
+//! | `idempotency_execution_seconds` | histogram | `endpoint` |
+//! | `idempotency_wait_seconds` | histogram | `endpoint` |
+//! | `idempotency_store_operation_seconds` | histogram | `store`, `operation`, `result` |
+//! | `idempotency_in_flight` | gauge | |
+//! | `idempotency_waiters` | gauge | |
+//! | `idempotency_unattended_executions` | gauge | |
+//! | `idempotency_records` | gauge | `store` |
+//!
+//! The span of a request is `idempotent` with the fields `endpoint`, `key` (a short digest of the record's
+//! identity, never the client's key), `attempt` and `outcome`.
+
+use std::{borrow::Cow, time::Duration};
+
+use tracing::{Span, field};
+
+use crate::scope::StoreKey;
+
+/// How a request ended, as metrics and spans name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Executed,
+    Rejected,
+    Replayed,
+    ReplayedAfterWait,
+    Conflict,
+    Mismatch,
+    MissingKey,
+    InvalidKey,
+    RequestTooLarge,
+    UnreadableBody,
+    OutcomeUnknown,
+    Tombstone,
+    RecordUnreadable,
+    StoreError,
+    Overloaded,
+    Unprotected,
+}
+
+impl Ended {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Executed => "executed",
+            Self::Rejected => "rejected",
+            Self::Replayed => "replayed",
+            Self::ReplayedAfterWait => "replayed_after_wait",
+            Self::Conflict => "conflict",
+            Self::Mismatch => "mismatch",
+            Self::MissingKey => "missing_key",
+            Self::InvalidKey => "invalid_key",
+            Self::RequestTooLarge => "request_too_large",
+            Self::UnreadableBody => "unreadable_body",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::Tombstone => "tombstone",
+            Self::RecordUnreadable => "record_unreadable",
+            Self::StoreError => "store_error",
+            Self::Overloaded => "overloaded",
+            Self::Unprotected => "unprotected",
+        }
+    }
+}
+
+/// The span of one request.
+pub(crate) fn span(endpoint: &str) -> Span {
+    tracing::info_span!(
+        "idempotent",
+        endpoint,
+        key = field::Empty,
+        attempt = field::Empty,
+        outcome = field::Empty
+    )
+}
+
+/// The record this request is about.
+pub(crate) fn record_key(key: &StoreKey) {
+    let span = Span::current();
+    if !span.is_disabled() {
+        span.record("key", field::display(key));
+    }
+}
+
+/// The attempt that executes.
+pub(crate) fn record_attempt(attempt: u32) {
+    Span::current().record("attempt", attempt);
+}
+
+/// A request ended.
+pub(crate) fn ended(endpoint: &Cow<'static, str>, ended: Ended) {
+    Span::current().record("outcome", ended.as_str());
+    #[cfg(feature = "metrics")]
+    metrics::counter!("idempotency_requests_total", "endpoint" => endpoint.clone(), "outcome" => ended.as_str())
+        .increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = endpoint;
+}
+
+/// A handler ran this long.
+pub(crate) fn executed(endpoint: &Cow<'static, str>, took: Duration) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!("idempotency_execution_seconds", "endpoint" => endpoint.clone()).record(took);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (endpoint, took);
+}
+
+/// A duplicate waited this long.
+pub(crate) fn waited(endpoint: &Cow<'static, str>, took: Duration) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!("idempotency_wait_seconds", "endpoint" => endpoint.clone()).record(took);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (endpoint, took);
+}
+
+macro_rules! gauges {
+    ($($(#[$doc:meta])* $name:ident = $metric:literal;)*) => {$(
+        $(#[$doc])*
+        pub(crate) fn $name(change: f64) {
+            #[cfg(feature = "metrics")]
+            metrics::gauge!($metric).increment(change);
+            #[cfg(not(feature = "metrics"))]
+            let _ = change;
+        }
+    )*};
+}
+
+gauges! {
+    /// Executions that hold a key.
+    in_flight = "idempotency_in_flight";
+    /// Duplicates that wait for an outcome.
+    waiters = "idempotency_waiters";
+    /// Executions whose client has gone.
+    unattended = "idempotency_unattended_executions";
+}
+
+/// What a store that knows it without counting holds now.
+pub(crate) fn records(store: &'static str, records: usize) {
+    #[cfg(feature = "metrics")]
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of more than 2^52 records is beyond any memory")]
+    metrics::gauge!("idempotency_records", "store" => store).set(records as f64);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (store, records);
+}
+
+/// Times one store operation; nothing without the `metrics` feature.
+pub(crate) struct StoreClock {
+    #[cfg(feature = "metrics")]
+    started: std::time::Instant,
+}
+
+impl StoreClock {
+    pub(crate) fn start() -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            started: std::time::Instant::now(),
+        }
+    }
+
+    #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self, reason = "without metrics nothing is timed"))]
+    pub(crate) fn stop(self, store: &'static str, operation: &'static str, ok: bool) {
+        #[cfg(feature = "metrics")]
+        metrics::histogram!(
+            "idempotency_store_operation_seconds",
+            "store" => store,
+            "operation" => operation,
+            "result" => if ok { "ok" } else { "error" }
+        )
+        .record(self.started.elapsed());
+        #[cfg(not(feature = "metrics"))]
+        let _ = (store, operation, ok);
+    }
+}
