@@ -1,25 +1,7 @@
 //! What a request asks for, as one digest: the same key with another fingerprint is a mismatch.
 //!
-//! SHA-256 over these parts, each with its length, under a versioned domain:
-//!
-//! 1. the method;
-//! 2. the path, in full and as it was sent;
-//! 3. the query, split at `&` and its pairs sorted as bytes, so that the order in which a client's library
-//!    writes a map does not matter. Nothing is decoded or dropped: `%41` and `A` differ, so do `a` and `a=`,
-//!    and `/x` and `/x?`;
-//! 4. the media type of `Content-Type` in lower case, without parameters: neither the spelling of a charset
-//!    nor a multipart boundary, which is new with each attempt, counts;
-//! 5. the chosen headers, in the order of their names: for each the number of its lines and every value;
-//! 6. where no scope is configured, a digest of `Authorization`, so that another caller's key is a mismatch
-//!    and never a replay;
-//! 7. the body: its bytes, or its meaning with [`FingerprintRule::json`].
-//!
-//! # Caveats
-//!
-//! * A retry must send the same bytes. A client that writes a time stamp or a random boundary into the body
-//!   of each attempt gets a mismatch; a multipart body does so unless its boundary is fixed.
-//! * Because the pairs of the query are sorted as a whole, `a=1&a=2` and `a=2&a=1` are the same request.
-//! * Requests that are retried across a change of the rule are mismatches.
+//! [`FingerprintRule`] says what counts. Everything that does goes into one SHA-256 in a fixed order, framed
+//! so that no value can pass for another ([`Framed`]); the body is fed from where it lies, without a copy.
 
 use std::fmt;
 
@@ -29,13 +11,34 @@ use crate::digest::{Framed, Hex};
 
 mod json;
 
-/// The digest of what a request asks for. See the [module documentation](self).
+/// The digest of what a request asks for. See [`FingerprintRule`] for what it is made of.
 ///
 /// `Debug` shows its first eight bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
-/// What a fingerprint is made of.
+/// What a fingerprint is made of: what must be equal for a request to be a retry.
+///
+/// 1. The method.
+/// 2. The path, in full and as it was sent.
+/// 3. The query, split at `&` and its pairs sorted as bytes, so that the order in which a client's library
+///    writes a map does not matter. Nothing is decoded or dropped: `%41` and `A` differ, so do `a` and `a=`,
+///    and `/x` and `/x?`.
+/// 4. The media type of `Content-Type` in lower case, without parameters: neither the spelling of a charset
+///    nor a multipart boundary, which is new with each attempt, counts.
+/// 5. The chosen [`headers`](Self::headers): for each the number of its lines and every value, in order.
+/// 6. Where no scope is configured, a digest of `Authorization`, so that another caller's key is a mismatch
+///    and never a replay.
+/// 7. The body: its bytes, or its meaning with [`json`](Self::json).
+///
+/// # Caveats
+///
+/// * A retry must send the same body. A client that writes the time into the body of each attempt gets a
+///   mismatch, and so does a multipart body unless its boundary is fixed.
+/// * Because the pairs of the query are sorted as a whole, `a=1&a=2` and `a=2&a=1` are the same request.
+/// * Requests that are retried across a change of the rule are mismatches.
+///
+/// # Example
 ///
 /// ```
 /// use idempotent_runtime::FingerprintRule;
@@ -204,5 +207,241 @@ fn write_body(parts: &mut Framed, body: &[u8], rule: &FingerprintRule) {
     } else {
         parts.tag(BODY_RAW);
         parts.part(body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A request that each test changes in one place.
+    #[derive(Clone)]
+    struct Asked {
+        rule: FingerprintRule,
+        method: Method,
+        path: &'static str,
+        query: Option<&'static str>,
+        headers: Vec<(&'static str, &'static str)>,
+        caller: Option<&'static [u8]>,
+        body: &'static str,
+    }
+
+    impl Asked {
+        fn new() -> Self {
+            Self {
+                rule: FingerprintRule::new(),
+                method: Method::POST,
+                path: "/api/payments",
+                query: Some("b=2&a=1"),
+                headers: vec![("content-type", "application/json")],
+                caller: None,
+                body: r#"{"amount":100}"#,
+            }
+        }
+
+        fn with(change: impl FnOnce(&mut Self)) -> Fingerprint {
+            let mut asked = Self::new();
+            change(&mut asked);
+            asked.fingerprint()
+        }
+
+        fn fingerprint(&self) -> Fingerprint {
+            let headers = self.headers.iter().map(|(name, value)| {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                (name, HeaderValue::from_static(value))
+            });
+            let mut map = HeaderMap::new();
+            headers.for_each(|(name, value)| {
+                map.append(name, value);
+            });
+            let body = self.body.as_bytes();
+            fingerprint(
+                &self.rule,
+                &self.method,
+                self.path,
+                self.query,
+                &map,
+                self.caller,
+                body,
+            )
+        }
+    }
+
+    // A changed digest turns the retries of stored requests into mismatches. If this fails, the change needs
+    // a new version in its domain and a note on migration; it is not enough to correct the value.
+    #[test]
+    fn golden_digests() {
+        let hex = |fingerprint: Fingerprint| Hex(fingerprint.as_bytes()).to_string();
+        assert_eq!(
+            hex(Asked::with(|_| ())),
+            "f4d5ee7c58d7f546f0e4d2131ce8794e997dbd4099921e2d1a6557acffeba80b"
+        );
+        let everything = Asked::with(|asked| {
+            asked.rule = FingerprintRule::new().headers(&["X-B", "x-a"]).json();
+            asked.headers.extend([("x-a", "1"), ("x-a", "2")]);
+            asked.caller = Some(&[7; 32]);
+            asked.body = r#"{"b":[1.50,-2e3,0,true,null,"é"],"a":{}}"#;
+        });
+        assert_eq!(
+            hex(everything),
+            "4e2730212784dab203c444410528d818164efb36d02cf57c1a03010976ea3a41"
+        );
+    }
+
+    #[test]
+    fn method_path_query_caller_and_body_count() {
+        let plain = Asked::with(|_| ());
+        assert_eq!(Asked::with(|_| ()), plain);
+        let changed = [
+            Asked::with(|asked| asked.method = Method::PUT),
+            Asked::with(|asked| asked.path = "/v2/api/payments"),
+            Asked::with(|asked| asked.query = None),
+            Asked::with(|asked| asked.query = Some("")),
+            Asked::with(|asked| asked.query = Some("b=2&a=1&a=1")),
+            Asked::with(|asked| asked.query = Some("b=2&a=%31")),
+            Asked::with(|asked| asked.caller = Some(b"")),
+            Asked::with(|asked| asked.caller = Some(b"alice")),
+            Asked::with(|asked| asked.body = r#"{"amount":101}"#),
+            Asked::with(|asked| asked.body = r#"{"amount": 100}"#),
+            Asked::with(|asked| asked.body = ""),
+            Asked::with(|asked| asked.headers.clear()),
+            Asked::with(|asked| asked.headers = vec![("content-type", "text/plain")]),
+        ];
+        for (at, one) in changed.iter().enumerate() {
+            assert_ne!(*one, plain, "change {at}");
+            assert!(
+                !changed[..at].contains(one),
+                "change {at} equals an earlier one"
+            );
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_query_does_not_count() {
+        let plain = Asked::with(|_| ());
+        assert_eq!(Asked::with(|asked| asked.query = Some("a=1&b=2")), plain);
+    }
+
+    #[test]
+    fn of_the_content_type_only_the_media_type_counts() {
+        let plain = Asked::with(|_| ());
+        for same in [
+            "application/json; charset=utf-8",
+            "Application/JSON;charset=\"UTF-8\"",
+            "application/json ;x",
+        ] {
+            let fingerprint = Asked::with(|asked| asked.headers = vec![("content-type", same)]);
+            assert_eq!(fingerprint, plain, "{same}");
+        }
+    }
+
+    #[test]
+    fn other_headers_count_only_where_they_are_chosen() {
+        let currency = |rule: FingerprintRule, lines: &'static [&'static str]| {
+            Asked::with(|asked| {
+                asked.rule = rule;
+                asked
+                    .headers
+                    .extend(lines.iter().map(|line| ("x-currency", *line)));
+            })
+        };
+        let plain = FingerprintRule::new();
+        assert_eq!(currency(plain, &["EUR"]), currency(plain, &["USD"]));
+        let chosen = FingerprintRule::new().headers(&["X-Currency", "x-other"]);
+        assert_ne!(currency(chosen, &["EUR"]), currency(chosen, &["USD"]));
+        assert_ne!(currency(chosen, &["EUR"]), currency(chosen, &[]));
+        assert_ne!(currency(chosen, &[""]), currency(chosen, &[]));
+        assert_ne!(
+            currency(chosen, &["EUR", "USD"]),
+            currency(chosen, &["USD", "EUR"])
+        );
+        assert_ne!(
+            currency(chosen, &["EUR", "USD"]),
+            currency(chosen, &["EURUSD"])
+        );
+        let reordered = FingerprintRule::new().headers(&["x-other", "x-currency", "X-Other"]);
+        assert_eq!(currency(chosen, &["EUR"]), currency(reordered, &["EUR"]));
+    }
+
+    #[test]
+    fn what_is_ignored_does_not_count() {
+        let ignoring = |rule: FingerprintRule, change: fn(&mut Asked)| {
+            let unchanged = Asked::with(|asked| asked.rule = rule);
+            let changed = Asked::with(|asked| {
+                asked.rule = rule;
+                change(asked);
+            });
+            assert_eq!(changed, unchanged);
+        };
+        ignoring(FingerprintRule::new().ignore_query(), |asked| {
+            asked.query = None;
+        });
+        ignoring(FingerprintRule::new().ignore_body(), |asked| {
+            asked.body = "other";
+        });
+        ignoring(FingerprintRule::new().ignore_content_type(), |asked| {
+            asked.headers.clear();
+        });
+    }
+
+    #[test]
+    fn json_is_compared_by_meaning_and_anything_else_by_its_bytes() {
+        let json = |body: &'static str| {
+            Asked::with(|asked| {
+                asked.rule = FingerprintRule::new().json();
+                asked.body = body;
+            })
+        };
+        assert_eq!(json(r#"{"amount":100}"#), json("{ \"amount\" : 1e2 }\n"));
+        assert_ne!(
+            json(r#"{"amount":100}"#),
+            Asked::with(|_| ()),
+            "bytes and meaning are apart"
+        );
+        assert_eq!(
+            json("not json"),
+            Asked::with(|asked| asked.body = "not json")
+        );
+        assert_ne!(json("not json"), json("not  json"));
+    }
+
+    #[test]
+    fn debug_is_short() {
+        let fingerprint = Fingerprint::from_bytes([0xab; 32]);
+        assert_eq!(format!("{fingerprint:?}"), "Fingerprint(abababababababab…)");
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_the_pairs_is_the_same_query(
+            (pairs, shuffled) in proptest::collection::vec("[a-c=%]{0,3}", 1..6)
+                .prop_flat_map(|pairs| (Just(pairs.clone()), Just(pairs).prop_shuffle())),
+        ) {
+            let of = |query: &str| {
+                let mut parts = Framed::sha256("test");
+                write_query(&mut parts, Some(query));
+                parts.finish()
+            };
+            prop_assert_eq!(of(&pairs.join("&")), of(&shuffled.join("&")));
+        }
+
+        #[test]
+        fn different_pairs_are_different_queries(
+            mut a in proptest::collection::vec("[a-b=]{0,2}", 1..4),
+            mut b in proptest::collection::vec("[a-b=]{0,2}", 1..4),
+        ) {
+            let of = |pairs: &[String]| {
+                let mut parts = Framed::sha256("test");
+                write_query(&mut parts, Some(&pairs.join("&")));
+                parts.finish()
+            };
+            let same = of(&a) == of(&b);
+            a.sort();
+            b.sort();
+            prop_assert_eq!(same, a == b);
+        }
     }
 }

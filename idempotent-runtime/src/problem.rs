@@ -2,15 +2,6 @@
 //!
 //! One table decides what each of them says ([`ProblemCode`]); nothing else in the crate picks a status
 //! for an error. All but `handler_panicked` are about this request only and are never stored.
-//!
-//! `action` tells a program what to do, `retryable` is true exactly where it is `retry_same_key`:
-//!
-//! | action | meaning |
-//! |---|---|
-//! | `retry_same_key` | send the same request with the same key again, after `Retry-After` if it is there |
-//! | `new_key` | the key stands for another request: choose a key for this one |
-//! | `fix_request` | the request itself must change |
-//! | `none` | nothing to send: the operation was executed |
 
 use std::{borrow::Cow, fmt};
 
@@ -30,8 +21,16 @@ pub(crate) const DEFAULT_TYPE_BASE: &str =
 
 /// Which of its own answers the engine gave. It is in the extensions of each such response.
 ///
-/// The member `code` of the JSON body is [`as_str`](Self::as_str). `type` is the same code behind a base URL,
-/// which is this page unless configured otherwise:
+/// The body is problem details in JSON (RFC 9457). Its member `code` is [`as_str`](Self::as_str), and `type`
+/// the same behind a base URL, which is that of this page unless configured otherwise. `action` tells a
+/// program what to do; `retryable` is true exactly where that is `retry_same_key`:
+///
+/// | action | what to do |
+/// |---|---|
+/// | `retry_same_key` | send the same request with the same key again, after `Retry-After` if it is there |
+/// | `new_key` | the key stands for another request: choose a new key for this one |
+/// | `fix_request` | change the request itself |
+/// | `none` | nothing: the operation was executed, and this answer is final |
 ///
 /// ## `missing_key`
 ///

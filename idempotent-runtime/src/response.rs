@@ -1,18 +1,6 @@
-//! A response as it is stored: what is kept of it, and in which form.
+//! A response as it is stored: which part of it, and in which form.
 //!
-//! # What is kept
-//!
-//! Status, headers and body, so that a replay is the same answer byte by byte. Some headers belong to one
-//! exchange or to one client and are left out:
-//!
-//! 1. hop-by-hop headers, and those that `Connection` names;
-//! 2. `Set-Cookie`, and the headers of authentication: a replay must not hand out a session;
-//! 3. `Date` and `Content-Length`, which the server writes for each response;
-//! 4. ids of traces and requests: they name the execution, not the replay.
-//!
-//! Repeated headers keep their order and number.
-//!
-//! # The form
+//! [`StoredResponse`] says what is kept. The form is
 //!
 //! ```text
 //! version  u8     1
@@ -23,8 +11,8 @@
 //! ```
 //!
 //! It is one allocation of exactly this size, shared by all clones: reading it back copies neither values
-//! nor body. [`StoredResponse::from_bytes`] accepts nothing that breaks the form; whatever a store returns, it
-//! neither panics nor allocates more than the bytes justify.
+//! nor body. [`StoredResponse::from_bytes`] accepts nothing that breaks the form; whatever a store returns,
+//! it neither panics nor allocates more than the bytes justify.
 //!
 //! Records live as long as their time to live, and several versions of a service read them while it is
 //! deployed. A new form gets a new version byte, and the old one stays readable.
@@ -39,7 +27,18 @@ mod filter;
 
 /// A response in the form in which it is stored. Clones share the bytes.
 ///
-/// `Debug` shows its status and size: bodies are not for logs.
+/// Status, headers and body are kept, so that a replay is the same answer byte by byte. Some headers belong to
+/// one exchange or to one client and are left out:
+///
+/// 1. hop-by-hop headers, and those that `Connection` names;
+/// 2. `Set-Cookie` and the headers of authentication: a replay must not hand out a session;
+/// 3. `Date` and `Content-Length`, which the server writes for each response;
+/// 4. ids and timings of traces and requests, such as `traceparent` and `X-Request-Id`: they name the
+///    execution, not the replay.
+///
+/// Repeated headers keep their order and number.
+///
+/// `Debug` shows status and size only: bodies are not for logs.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct StoredResponse(Bytes);
 
@@ -112,7 +111,9 @@ impl StoredResponse {
     /// because the bytes may come from another machine.
     pub fn decode(&self) -> Result<(StatusCode, HeaderMap, Bytes), CorruptResponse> {
         let mut reader = codec::Reader::new(&self.0)?;
-        let mut headers = HeaderMap::with_capacity(reader.headers_left());
+        // No more than what is stored by default: the count may be of hostile origin, and a map refuses to
+        // reserve room for more than 24,576.
+        let mut headers = HeaderMap::with_capacity(reader.headers_left().min(64));
         while let Some((name, value)) = reader.header()? {
             headers
                 .try_append(name, value)
@@ -167,3 +168,209 @@ impl fmt::Display for CorruptResponse {
 }
 
 impl Error for CorruptResponse {}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue, Response};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Lines = Vec<(String, Vec<u8>)>;
+
+    fn head(status: u16, lines: &[(String, Vec<u8>)]) -> Parts {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = StatusCode::from_u16(status).unwrap();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            head.headers
+                .append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        head
+    }
+
+    fn lines(lines: &[(&str, &str)]) -> Lines {
+        lines
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+            .collect()
+    }
+
+    fn stored(status: u16, of: &[(&str, &str)], body: &[u8]) -> StoredResponse {
+        StoredResponse::encode(&head(status, &lines(of)), body, &ResponseLimits::default()).unwrap()
+    }
+
+    #[test]
+    fn the_form_of_version_1() {
+        let stored = stored(201, &[("location", "/p/1"), ("set-cookie", "s=1")], b"{}");
+        let form = b"\x01\x00\xc9\x00\x01\x00\x08\x00\x00\x00\x04location/p/1\x00\x00\x00\x00\x00\x00\x00\x02{}";
+        assert_eq!(stored.as_bytes()[..], form[..]);
+        let read = StoredResponse::from_bytes(Bytes::from_static(form)).unwrap();
+        assert_eq!(read, stored);
+    }
+
+    #[test]
+    fn repeated_headers_keep_order_and_number() {
+        let stored = stored(
+            200,
+            &[("link", "b"), ("etag", "x"), ("link", "a"), ("link", "b")],
+            b"",
+        );
+        let (_, headers, _) = stored.decode().unwrap();
+        assert_eq!(
+            headers.get_all("link").iter().collect::<Vec<_>>(),
+            ["b", "a", "b"]
+        );
+        assert_eq!(headers.len(), 4);
+    }
+
+    #[test]
+    fn one_allocation_of_the_exact_size_is_shared() {
+        let stored = stored(200, &[("etag", "\"abc\""), ("x-long", "v")], &[7; 5000]);
+        let (_, headers, body) = stored.decode().unwrap();
+        let whole = stored.as_bytes().as_ptr_range();
+        for part in [
+            &body[..],
+            headers["etag"].as_bytes(),
+            headers["x-long"].as_bytes(),
+        ] {
+            assert!(whole.contains(&part.as_ptr()), "a copy was made");
+        }
+        drop((headers, body));
+        let len = stored.as_bytes().len();
+        assert_eq!(stored.0.try_into_mut().unwrap().capacity(), len);
+    }
+
+    #[test]
+    fn limits_count_what_is_stored() {
+        let limits = ResponseLimits {
+            max_body: 3,
+            max_headers: 2,
+            max_header_bytes: 10,
+        };
+        let encode = |of: &[(&str, &str)], body: &[u8]| {
+            StoredResponse::encode(&head(200, &lines(of)), body, &limits).map(drop)
+        };
+        assert_eq!(
+            encode(&[("a", "1234"), ("b", "5678"), ("date", "now")], b"123"),
+            Ok(())
+        );
+        assert_eq!(encode(&[], b"1234"), Err(NotStorable::BodyTooLarge));
+        assert_eq!(
+            encode(&[("a", ""), ("a", ""), ("a", "")], b""),
+            Err(NotStorable::TooManyHeaders)
+        );
+        assert_eq!(
+            encode(&[("a", "1234"), ("b", "56789")], b""),
+            Err(NotStorable::HeadersTooLarge)
+        );
+    }
+
+    #[test]
+    fn every_truncation_and_every_extension_is_refused() {
+        let stored = stored(200, &[("etag", "x"), ("link", "y")], b"body");
+        let bytes = stored.as_bytes();
+        for len in 0..bytes.len() {
+            assert!(
+                StoredResponse::from_bytes(bytes.slice(..len)).is_err(),
+                "{len} bytes"
+            );
+        }
+        let longer = Bytes::from([bytes, &b"x"[..]].concat());
+        assert_eq!(
+            StoredResponse::from_bytes(longer),
+            Err(CorruptResponse(codec::Flaw::Trailing))
+        );
+    }
+
+    #[test]
+    fn hostile_bytes_are_refused() {
+        let refused = |bytes: Vec<u8>| {
+            StoredResponse::from_bytes(Bytes::from(bytes))
+                .unwrap_err()
+                .to_string()
+        };
+        let refusal = |what: &str| format!("the stored response cannot be read: {what}");
+        assert_eq!(
+            refused(vec![2, 0, 200, 0, 0]),
+            refusal("its version 2 is not known")
+        );
+        assert_eq!(refused(vec![1, 0, 99, 0, 0]), refusal("its status is none"));
+        assert_eq!(
+            refused(vec![1, 0, 200, 0xff, 0xff]),
+            refusal("it ends early")
+        );
+        assert_eq!(
+            refused(b"\x01\0\xc8\0\x01\0\x01\0\0\0\0 ".to_vec()),
+            refusal("one of its headers is none")
+        );
+        assert_eq!(
+            refused(b"\x01\0\xc8\0\x01\0\x01\0\0\0\x01a\n\0\0\0\0\0\0\0\0".to_vec()),
+            refusal("one of its headers is none"),
+        );
+        let endless_body = b"\x01\0\xc8\0\0\xff\xff\xff\xff\xff\xff\xff\xffbody";
+        assert_eq!(refused(endless_body.to_vec()), refusal("it ends early"));
+    }
+
+    #[test]
+    fn more_headers_than_a_map_reserves_are_no_panic() {
+        let mut bytes = vec![1, 0, 200, 0xff, 0xff];
+        for n in 0..u16::MAX {
+            bytes.extend_from_slice(&[0, 4, 0, 0, 0, 0]);
+            bytes.extend_from_slice(format!("{n:04x}").as_bytes());
+        }
+        bytes.extend_from_slice(&[0; 8]);
+        let stored = StoredResponse::from_bytes(Bytes::from(bytes)).unwrap();
+        assert_eq!(stored.decode(), Err(CorruptResponse(codec::Flaw::Header)));
+    }
+
+    #[test]
+    fn debug_shows_no_body() {
+        let shown = format!("{:?}", stored(201, &[("x", "secret")], b"secret"));
+        assert_eq!(shown, "StoredResponse { status: 201, bytes: 32 }");
+    }
+
+    fn a_response() -> impl Strategy<Value = (u16, Lines, Vec<u8>)> {
+        let value = proptest::collection::vec(prop_oneof![0x20..=0x7e_u8, 0x80..=0xff_u8], 0..20);
+        let line = ("(x-)?[a-d]{1,3}", value);
+        let body = proptest::collection::vec(any::<u8>(), 0..100);
+        (100..=999_u16, proptest::collection::vec(line, 0..10), body)
+    }
+
+    proptest! {
+        #[test]
+        fn a_response_survives((status, lines, body) in a_response()) {
+            let head = head(status, &lines);
+            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default()).unwrap();
+            let read = StoredResponse::from_bytes(stored.as_bytes().clone()).unwrap();
+            let (read_status, read_headers, read_body) = read.decode().unwrap();
+            prop_assert_eq!(read_status, head.status);
+            prop_assert_eq!(read_headers, head.headers);
+            prop_assert_eq!(read_body, body);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(stored) = StoredResponse::from_bytes(Bytes::from(bytes)) {
+                prop_assert!(stored.decode().is_ok());
+            }
+        }
+
+        #[test]
+        fn no_damage_panics(
+            (status, lines, body) in a_response(),
+            damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let head = head(status, &lines);
+            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default()).unwrap();
+            let mut bytes = stored.as_bytes().to_vec();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(stored) = StoredResponse::from_bytes(Bytes::from(bytes)) {
+                prop_assert!(stored.decode().is_ok());
+            }
+        }
+    }
+}

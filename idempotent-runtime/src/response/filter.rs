@@ -89,3 +89,70 @@ fn is_trace(name: &str) -> bool {
     ) || name.starts_with("x-b3-")
         || name.starts_with("x-datadog-")
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn kept(headers: &[(&str, &str)]) -> Vec<String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        let filter = Filter::new(&map);
+        map.keys()
+            .filter(|name| filter.keeps(name))
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn headers_of_one_exchange_are_left_out() {
+        let names = "connection keep-alive proxy-connection te trailer transfer-encoding upgrade set-cookie \
+            set-cookie2 www-authenticate authentication-info proxy-authenticate proxy-authorization \
+            proxy-authentication-info date content-length traceparent tracestate traceresponse baggage \
+            server-timing request-id x-request-id correlation-id x-correlation-id x-trace-id b3 \
+            x-b3-traceid x-b3-sampled x-datadog-trace-id uber-trace-id sentry-trace x-amzn-trace-id \
+            x-amzn-requestid x-amz-request-id x-cloud-trace-context x-ms-request-id Set-Cookie DATE";
+        for name in names.split_whitespace() {
+            assert_eq!(kept(&[(name, "1")]), [""; 0], "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_of_the_answer_are_kept() {
+        for name in [
+            "content-type",
+            "location",
+            "etag",
+            "vary",
+            "cache-control",
+            "retry-after",
+            "content-encoding",
+            "x-ratelimit-left",
+            "link",
+            "x-b3",
+            "authorization-hint",
+            "expires",
+            "x-custom",
+        ] {
+            assert_eq!(kept(&[(name, "1")]), [name]);
+        }
+    }
+
+    #[test]
+    fn connection_names_further_ones() {
+        let headers = [
+            ("connection", "close, X-Hop ,,x-other"),
+            ("connection", "x-third"),
+            ("x-hop", "1"),
+            ("x-other", "1"),
+            ("x-third", "1"),
+            ("x-hopper", "1"),
+        ];
+        assert_eq!(kept(&headers), ["x-hopper"]);
+    }
+}
