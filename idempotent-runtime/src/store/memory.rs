@@ -100,7 +100,10 @@ impl MemoryStore {
 
     /// Starts from the default bounds.
     pub fn builder() -> MemoryStoreBuilder {
-        let limits = Limits { records: MAX_RECORDS, bytes: MAX_BYTES };
+        let limits = Limits {
+            records: MAX_RECORDS,
+            bytes: MAX_BYTES,
+        };
         MemoryStoreBuilder { limits, evict: false }
     }
 
@@ -121,9 +124,17 @@ impl MemoryStore {
     pub fn usage(&self) -> Usage {
         self.shared.table.usage()
     }
+}
+
+#[cfg(test)]
+impl MemoryStore {
+    /// Checks that rows, index and usage agree.
+    fn audit(&self) {
+        self.shared.table.audit();
+    }
 
     /// Moves this store's clock, which stands still otherwise.
-    #[cfg(all(test, idempotent_shuttle))]
+    #[cfg(idempotent_shuttle)]
     fn advance(&self, by: std::time::Duration) {
         self.shared.clock.advance(by);
     }
@@ -162,7 +173,9 @@ impl MemoryStoreBuilder {
             wakes: Wakes::default(),
             evict: self.evict,
         };
-        MemoryStore { shared: Arc::new(shared) }
+        MemoryStore {
+            shared: Arc::new(shared),
+        }
     }
 }
 
@@ -182,7 +195,10 @@ impl Store for MemoryStore {
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
         let now = self.shared.clock.now();
-        let write = self.shared.table.write(&held.key, |row| row.complete(held, outcome, now));
+        let write = self
+            .shared
+            .table
+            .write(&held.key, |row| row.complete(held, outcome, now));
         Ok(self.shared.announce(&held.key, write))
     }
 
@@ -250,6 +266,8 @@ impl Default for MemoryStore {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("usage", &self.usage()).finish_non_exhaustive()
+        f.debug_struct("MemoryStore")
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
     }
 }

@@ -49,8 +49,13 @@ struct Places {
 
 impl Index {
     pub(super) fn new() -> Self {
-        let shard = || Shard { earliest: AtomicU64::new(u64::MAX), places: Mutex::default() };
-        Self { shards: std::array::from_fn(|_| shard()) }
+        let shard = || Shard {
+            earliest: AtomicU64::new(u64::MAX),
+            places: Mutex::default(),
+        };
+        Self {
+            shards: std::array::from_fn(|_| shard()),
+        }
     }
 
     /// The number of shards; each is purged on its own.
@@ -89,8 +94,12 @@ impl Index {
         }
         let places = lock(&shard.places);
         let until = |set: &BTreeSet<(u64, StoreKey)>, completed: bool| {
-            let due = set.iter().take_while(|(deadline, _)| *deadline <= now).take(limit);
-            due.map(|&(deadline, key)| (key, Place { completed, deadline })).collect::<Vec<_>>()
+            let due = set
+                .iter()
+                .take_while(|(deadline, _)| *deadline <= now)
+                .take(limit);
+            due.map(|&(deadline, key)| (key, Place { completed, deadline }))
+                .collect::<Vec<_>>()
         };
         let mut due = until(&places.in_flight, false);
         due.extend(until(&places.completed, true));
@@ -105,7 +114,27 @@ impl Index {
     pub(super) fn first_completed(&self) -> Option<(StoreKey, Place)> {
         let first = |shard: &Shard| lock(&shard.places).completed.first().copied();
         let (deadline, key) = self.shards.iter().filter_map(first).min()?;
-        Some((key, Place { completed: true, deadline }))
+        Some((
+            key,
+            Place {
+                completed: true,
+                deadline,
+            },
+        ))
+    }
+}
+
+#[cfg(test)]
+impl Index {
+    pub(super) fn holds(&self, key: StoreKey, place: Place) -> bool {
+        lock(&self.shards[Self::shard_of(&key)].places)
+            .of(place)
+            .contains(&(place.deadline, key))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        let len = |places: &Places| places.in_flight.len() + places.completed.len();
+        self.shards.iter().map(|shard| len(&lock(&shard.places))).sum()
     }
 }
 
@@ -121,7 +150,11 @@ impl Shard {
 
 impl Places {
     fn of(&mut self, place: Place) -> &mut BTreeSet<(u64, StoreKey)> {
-        if place.completed { &mut self.completed } else { &mut self.in_flight }
+        if place.completed {
+            &mut self.completed
+        } else {
+            &mut self.in_flight
+        }
     }
 
     fn earliest(&self) -> u64 {

@@ -7,10 +7,10 @@
 use super::row::Row;
 use crate::scope::StoreKey;
 
-#[cfg(not(idempotent_shuttle))]
-pub(super) use self::production::Map;
 #[cfg(idempotent_shuttle)]
 pub(super) use self::checked::{Entry, Map};
+#[cfg(not(idempotent_shuttle))]
+pub(super) use self::production::Map;
 #[cfg(not(idempotent_shuttle))]
 pub(super) use dashmap::Entry;
 
@@ -45,6 +45,11 @@ mod production {
 
         pub(in super::super) fn view<R>(&self, key: &StoreKey, f: impl FnOnce(&Row) -> R) -> Option<R> {
             self.0.view(key, |_, row| f(row))
+        }
+
+        #[cfg(test)]
+        pub(in super::super) fn each(&self, mut f: impl FnMut(&StoreKey, &Row)) {
+            self.0.iter().for_each(|row| f(row.key(), row.value()));
         }
     }
 }
@@ -95,6 +100,13 @@ mod checked {
             self.shard(key).get(key).map(|row| f(row))
         }
 
+        #[cfg(test)]
+        pub(in super::super) fn each(&self, mut f: impl FnMut(&StoreKey, &Row)) {
+            for rows in &self.0 {
+                lock(rows).iter().for_each(|(key, row)| f(key, row));
+            }
+        }
+
         fn shard(&self, key: &StoreKey) -> MutexGuard<'_, Rows> {
             lock(&self.0[usize::from(key.as_bytes()[0]) % SHARDS])
         }
@@ -106,7 +118,9 @@ mod checked {
         }
 
         pub(in super::super) fn get_mut(&mut self) -> &mut Row {
-            self.0.get_mut(&self.1).expect("the entry was found under the guard it still holds")
+            self.0
+                .get_mut(&self.1)
+                .expect("the entry was found under the guard it still holds")
         }
 
         pub(in super::super) fn remove(mut self) -> Option<Box<Row>> {

@@ -47,7 +47,9 @@ impl Row {
         if self.holds(&claim.token) {
             // The reply to the first acquire was lost: the caller owns the lease already.
             self.extend(&claim.held(), now);
-            return Acquisition::Acquired { attempt: self.attempt };
+            return Acquisition::Acquired {
+                attempt: self.attempt,
+            };
         }
         if self.expired(now) {
             return self.lease_to(claim, now);
@@ -58,9 +60,9 @@ impl Row {
         }
         match &self.state {
             State::Completed(outcome) => Acquisition::Completed(outcome.clone()),
-            State::InFlight { lease_until } if *lease_until > now => {
-                Acquisition::InFlight { remaining: Duration::from_micros(lease_until - now) }
-            }
+            State::InFlight { lease_until } if *lease_until > now => Acquisition::InFlight {
+                remaining: Duration::from_micros(lease_until - now),
+            },
             State::InFlight { .. } if claim.take_over => self.lease_to(claim, now),
             State::InFlight { .. } => Acquisition::Unknown,
         }
@@ -133,9 +135,9 @@ impl Row {
 
     pub(super) fn show(&self, now: u64) -> Record {
         let state = match &self.state {
-            State::InFlight { lease_until } => {
-                RecordState::InFlight { remaining: Duration::from_micros(lease_until.saturating_sub(now)) }
-            }
+            State::InFlight { lease_until } => RecordState::InFlight {
+                remaining: Duration::from_micros(lease_until.saturating_sub(now)),
+            },
             State::Completed(outcome) => RecordState::Completed(outcome.clone()),
         };
         let expires_in = Duration::from_micros(self.deadline().saturating_sub(now));
@@ -150,7 +152,9 @@ impl Row {
         self.attempt = self.attempt.saturating_add(1);
         self.expires = now;
         self.extend(&claim.held(), now);
-        Acquisition::Acquired { attempt: self.attempt }
+        Acquisition::Acquired {
+            attempt: self.attempt,
+        }
     }
 
     fn extend(&mut self, held: &Held, now: u64) {

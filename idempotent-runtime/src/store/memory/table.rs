@@ -45,7 +45,12 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { rows: Map::new(), index: Index::new(), meter: Meter::default(), limits }
+        Self {
+            rows: Map::new(),
+            index: Index::new(),
+            meter: Meter::default(),
+            limits,
+        }
     }
 
     pub(super) fn claim(&self, claim: &Claim, now: u64) -> Claimed {
@@ -67,7 +72,9 @@ impl Table {
 
     /// A write to a row that must exist.
     pub(super) fn write(&self, key: &StoreKey, decide: impl FnOnce(&mut Row) -> Write) -> Write {
-        self.rows.update(key, |row| self.change(key, row, decide)).unwrap_or(Write::Missing)
+        self.rows
+            .update(key, |row| self.change(key, row, decide))
+            .unwrap_or(Write::Missing)
     }
 
     pub(super) fn release(&self, key: &StoreKey, token: &Token) -> Write {
@@ -84,7 +91,9 @@ impl Table {
     }
 
     pub(super) fn get(&self, key: &StoreKey, now: u64) -> Option<Record> {
-        self.rows.view(key, |row| (!row.expired(now)).then(|| row.show(now))).flatten()
+        self.rows
+            .view(key, |row| (!row.expired(now)).then(|| row.show(now)))
+            .flatten()
     }
 
     /// Deletes up to `limit` expired rows of the shard that this key is in.
@@ -94,7 +103,9 @@ impl Table {
 
     /// Deletes up to `limit` expired rows and says how many.
     pub(super) fn purge(&self, now: u64, limit: usize) -> usize {
-        (0..Index::shards()).fold(0, |purged, shard| purged + self.purge_shard(shard, now, limit - purged))
+        (0..Index::shards()).fold(0, |purged, shard| {
+            purged + self.purge_shard(shard, now, limit - purged)
+        })
     }
 
     /// Deletes the completed row that expires first, and says whether there was one.
@@ -129,7 +140,9 @@ impl Table {
     /// Deletes the row if it is still where it was seen and is as it must be. One that is not, because it
     /// was renewed after it had been placed, moves to where it belongs now.
     fn remove_if(&self, key: StoreKey, seen: Place, doomed: impl FnOnce(&Row) -> bool) -> bool {
-        let Entry::Occupied(mut row) = self.rows.entry(key) else { return false };
+        let Entry::Occupied(mut row) = self.rows.entry(key) else {
+            return false;
+        };
         if place(row.get()) != seen {
             return false;
         }
@@ -162,7 +175,36 @@ impl Table {
     }
 }
 
+#[cfg(test)]
+impl Table {
+    /// Checks the invariant, row by row.
+    pub(super) fn audit(&self) {
+        let (mut rows, mut bytes) = (0, 0);
+        self.rows.each(|key, row| {
+            assert!(
+                self.index.holds(*key, place(row)),
+                "the index has the place of every row"
+            );
+            assert!(
+                row.indexed <= row.deadline(),
+                "no place is later than its row's expiry"
+            );
+            rows += 1;
+            bytes += row.bytes();
+        });
+        assert_eq!(self.index.len(), rows, "the index has no other places");
+        assert_eq!(
+            (self.usage().records, self.usage().bytes),
+            (rows, bytes),
+            "the meter is exact"
+        );
+    }
+}
+
 /// Where the index holds this row.
 fn place(row: &Row) -> Place {
-    Place { completed: row.completed(), deadline: row.indexed }
+    Place {
+        completed: row.completed(),
+        deadline: row.indexed,
+    }
 }

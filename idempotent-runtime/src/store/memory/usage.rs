@@ -27,7 +27,9 @@ impl Meter {
     /// Counts one more record, unless there are `max` already.
     pub(super) fn admit(&self, max: usize) -> bool {
         let one_more = |records: usize| (records < max).then_some(records + 1);
-        self.records.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        self.records
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
     }
 
     /// Counts one record less, and its bytes.
@@ -50,6 +52,9 @@ impl Meter {
     }
 
     pub(super) fn read(&self) -> Usage {
-        Usage { records: self.records.load(Ordering::Relaxed), bytes: self.bytes() }
+        Usage {
+            records: self.records.load(Ordering::Relaxed),
+            bytes: self.bytes(),
+        }
     }
 }

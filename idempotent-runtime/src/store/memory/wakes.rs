@@ -15,7 +15,10 @@ struct Attached {
 
 impl Wakes {
     pub(super) fn attach(&self, wake: Wake) {
-        let mut attached = Box::new(Attached { wake, next: OnceLock::new() });
+        let mut attached = Box::new(Attached {
+            wake,
+            next: OnceLock::new(),
+        });
         let mut end = &self.0;
         while let Err(refused) = end.set(attached) {
             attached = refused;

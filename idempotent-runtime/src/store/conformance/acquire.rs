@@ -1,0 +1,261 @@
+//! Who owns the key: every answer of [`Store::acquire`](crate::store::Store::acquire) in every state.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use super::{
+    Harness,
+    toolbox::{
+        FINGERPRINT, LEASE, OTHER_FINGERPRINT, abandon, acquire, answer, assert_in_flight, attempt, claim,
+        complete, completed, fixed, get, key, lapsed, renew, ticks,
+    },
+};
+use crate::{
+    scope::StoreKey,
+    store::{Acquisition, Claim, Outcome, Token, Write},
+};
+
+/// An absent record is acquired as attempt 1.
+pub async fn a_new_key_is_acquired_as_the_first_attempt<H: Harness>(harness: Arc<H>) {
+    let first = acquire(harness.store(), &claim::<H>(key(1))).await;
+    assert_eq!(first, Acquisition::Acquired { attempt: 1 });
+}
+
+/// Records live under their whole key: one byte makes another record, wherever it stands.
+pub async fn keys_that_differ_in_one_byte_are_different_records<H: Harness>(harness: Arc<H>) {
+    let keys: Vec<StoreKey> = (0..=32)
+        .map(|position| {
+            let mut bytes = [0; 32];
+            if let Some(byte) = bytes.get_mut(position) {
+                *byte = 1;
+            }
+            StoreKey::from_bytes(bytes)
+        })
+        .collect();
+    for (n, &key) in keys.iter().enumerate() {
+        completed(&*harness, key, &answer(&n.to_string())).await;
+    }
+    for (n, &key) in keys.iter().enumerate() {
+        let again = acquire(harness.store(), &claim::<H>(key)).await;
+        assert_eq!(again, Acquisition::Completed(answer(&n.to_string())), "key {n}");
+    }
+}
+
+/// A live lease is answered with what is left of it, and nothing changes.
+pub async fn a_live_lease_is_answered_with_the_time_left<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let owner = claim::<H>(key(1));
+    attempt(&acquire(store, &owner).await);
+    harness.advance(ticks::<H>(4)).await;
+
+    let Acquisition::InFlight { remaining } = acquire(store, &claim::<H>(key(1))).await else {
+        panic!("the lease is live");
+    };
+    assert!(
+        remaining <= ticks::<H>(6),
+        "at most six ticks are left, not {remaining:?}"
+    );
+    assert!(
+        remaining > ticks::<H>(4),
+        "more than four ticks are left, not {remaining:?}"
+    );
+    assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 1, None)));
+    assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
+}
+
+/// A live lease is nobody else's, whatever the crash policy says.
+pub async fn a_live_lease_is_not_taken_over<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let owner = claim::<H>(key(1));
+    attempt(&acquire(store, &owner).await);
+    harness.advance(ticks::<H>(LEASE - 2)).await;
+
+    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_eq!(renew(store, &owner).await, Write::Applied);
+}
+
+/// The reply to an acquire may be lost: repeated with its token it is answered as before.
+pub async fn a_repeated_acquire_is_acquired_with_the_same_attempt<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let owner = claim::<H>(key(1));
+    for _ in 0..3 {
+        assert_eq!(acquire(store, &owner).await, Acquisition::Acquired { attempt: 1 });
+    }
+    harness.advance(ticks::<H>(LEASE + 1)).await;
+    let next = claim::<H>(key(1)).take_over(true);
+    for _ in 0..3 {
+        assert_eq!(acquire(store, &next).await, Acquisition::Acquired { attempt: 2 });
+    }
+}
+
+/// Repeating an acquire renews its lease.
+pub async fn a_repeated_acquire_renews_the_lease<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let owner = claim::<H>(key(1));
+    attempt(&acquire(store, &owner).await);
+    harness.advance(ticks::<H>(LEASE - 2)).await;
+    attempt(&acquire(store, &owner).await);
+    harness.advance(ticks::<H>(4)).await;
+    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+}
+
+/// A lease that lapsed unnoticed still belongs to its token.
+pub async fn a_late_repetition_of_the_acquire_keeps_the_attempt<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let owner = lapsed(&*harness, key(1)).await;
+    assert_eq!(acquire(store, &owner).await, Acquisition::Acquired { attempt: 1 });
+    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+}
+
+/// A repeated acquire that arrives after its own completion gets the outcome, not a second lease.
+pub async fn a_repeated_acquire_after_the_completion_gets_the_outcome<H: Harness>(harness: Arc<H>) {
+    let owner = completed(&*harness, key(1), &answer("done")).await;
+    let again = acquire(harness.store(), &owner.take_over(true)).await;
+    assert_eq!(again, Acquisition::Completed(answer("done")));
+}
+
+/// A token whose lease was taken over is a stranger's, also to acquire.
+pub async fn a_token_that_was_fenced_out_acquires_nothing<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let old = lapsed(&*harness, key(1)).await;
+    let new = claim::<H>(key(1)).take_over(true);
+    assert_eq!(acquire(store, &new).await, Acquisition::Acquired { attempt: 2 });
+
+    assert_in_flight(&acquire(store, &old.take_over(true)).await);
+    assert_eq!(complete(store, &new, &answer("new")).await, Write::Applied);
+}
+
+/// Another fingerprint is a mismatch in every state, before any other answer, and changes nothing.
+pub async fn another_fingerprint_is_a_mismatch_in_every_state<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let unknown = lapsed(&*harness, key(1)).await;
+    let live = claim::<H>(key(2));
+    attempt(&acquire(store, &live).await);
+    completed(&*harness, key(3), &answer("done")).await;
+    completed(&*harness, key(4), &Outcome::Tombstone).await;
+
+    for n in 1..=4 {
+        let before = fixed(store, key(n)).await;
+        for take_over in [false, true] {
+            let other = Claim {
+                fingerprint: OTHER_FINGERPRINT,
+                ..claim::<H>(key(n))
+            };
+            let answer = acquire(store, &other.take_over(take_over)).await;
+            assert_eq!(answer, Acquisition::Mismatch, "key {n}, take_over {take_over}");
+        }
+        assert_eq!(fixed(store, key(n)).await, before, "key {n}");
+    }
+    assert_eq!(complete(store, &unknown, &answer("late")).await, Write::Applied);
+    assert_eq!(complete(store, &live, &answer("live")).await, Write::Applied);
+}
+
+/// A completed record is answered with its outcome, again and again, and is never in flight again.
+pub async fn a_completed_record_is_answered_with_its_outcome<H: Harness>(harness: Arc<H>) {
+    completed(&*harness, key(1), &answer("done")).await;
+    for take_over in [false, true, false, true] {
+        let again = acquire(harness.store(), &claim::<H>(key(1)).take_over(take_over)).await;
+        assert_eq!(again, Acquisition::Completed(answer("done")));
+        harness.advance(ticks::<H>(LEASE)).await;
+    }
+}
+
+/// A tombstone is an outcome: it is answered as one and never executed again.
+pub async fn a_tombstone_is_answered_as_a_tombstone<H: Harness>(harness: Arc<H>) {
+    completed(&*harness, key(1), &Outcome::Tombstone).await;
+    for take_over in [false, true] {
+        let again = acquire(harness.store(), &claim::<H>(key(1)).take_over(take_over)).await;
+        assert_eq!(again, Acquisition::Completed(Outcome::Tombstone));
+        harness.advance(ticks::<H>(LEASE + 1)).await;
+    }
+}
+
+/// A lapsed lease is unknown to claims that do not take over, however often they ask.
+pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    lapsed(&*harness, key(1)).await;
+    for _ in 0..3 {
+        assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
+        harness.advance(ticks::<H>(LEASE)).await;
+    }
+    assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 1, None)));
+}
+
+/// A claim that takes over gets a lapsed lease as the next attempt, and its lease is live.
+pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    lapsed(&*harness, key(1)).await;
+    let next = claim::<H>(key(1)).take_over(true);
+    assert_eq!(acquire(store, &next).await, Acquisition::Acquired { attempt: 2 });
+    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_eq!(complete(store, &next, &answer("second")).await, Write::Applied);
+}
+
+/// The attempt number rises by one with each lease, whether it lapsed or was abandoned.
+pub async fn attempts_rise_by_one_with_every_lease<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    for expected in 1..=6 {
+        let next = claim::<H>(key(1)).take_over(true);
+        assert_eq!(
+            acquire(store, &next).await,
+            Acquisition::Acquired { attempt: expected }
+        );
+        let seen = get(store, key(1)).await.map(|record| record.attempt);
+        assert_eq!(seen, Some(expected), "get shows the newest attempt");
+        if expected % 2 == 0 {
+            assert_eq!(abandon(store, &next).await, Write::Applied);
+        } else {
+            harness.advance(ticks::<H>(LEASE + 1)).await;
+        }
+    }
+}
+
+/// An acquire that is dropped half-way happened or did not. What it never does is free a lease: here it
+/// repeats one that an execution already holds, as after a lost reply.
+pub async fn an_acquire_dropped_half_way_frees_no_lease<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let owner = claim::<H>(key(1));
+    attempt(&acquire(store, &owner).await);
+    poll_once(store_acquire(&*harness, &owner));
+
+    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
+}
+
+/// Every handle on the records, in whichever process, goes by one clock and sees the same.
+pub async fn a_second_handle_sees_the_same_records_at_the_same_time<H: Harness>(harness: Arc<H>) {
+    let (store, second) = (harness.store(), harness.second_handle().await);
+    let owner = claim::<H>(key(1));
+    attempt(&acquire(store, &owner).await);
+    harness.advance(ticks::<H>(LEASE - 2)).await;
+    assert_in_flight(&acquire(&second, &claim::<H>(key(1)).take_over(true)).await);
+
+    let stale = Claim {
+        token: Token::random(),
+        ..owner.clone()
+    };
+    assert_eq!(complete(&second, &stale, &answer("stale")).await, Write::Fenced);
+    assert_eq!(complete(&second, &owner, &answer("done")).await, Write::Applied);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(1))).await,
+        Acquisition::Completed(answer("done"))
+    );
+
+    // The other way round: what lapsed for one lapsed for all.
+    attempt(&acquire(&second, &claim::<H>(key(2))).await);
+    harness.advance(ticks::<H>(LEASE + 1)).await;
+    assert_eq!(acquire(store, &claim::<H>(key(2))).await, Acquisition::Unknown);
+}
+
+async fn store_acquire<H: Harness>(harness: &H, claim: &Claim) {
+    acquire(harness.store(), claim).await;
+}
+
+fn poll_once(future: impl Future<Output = ()>) {
+    let mut future = pin!(future);
+    let (Poll::Ready(()) | Poll::Pending) = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+}

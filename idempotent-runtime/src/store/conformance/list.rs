@@ -1,0 +1,118 @@
+//! The one list of cases, and what is made of it.
+
+use super::{Case, Harness};
+
+/// Hands the list to another macro of this crate, after whatever else it is to be given. Each case is how
+/// it is run, its module and its name.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_conformance_list {
+    ($then:ident, $($given:tt)*) => {
+        $crate::$then! { $($given)*;
+            run acquire::a_new_key_is_acquired_as_the_first_attempt,
+            run acquire::keys_that_differ_in_one_byte_are_different_records,
+            run acquire::a_live_lease_is_answered_with_the_time_left,
+            run acquire::a_live_lease_is_not_taken_over,
+            run acquire::a_repeated_acquire_is_acquired_with_the_same_attempt,
+            run acquire::a_repeated_acquire_renews_the_lease,
+            run acquire::a_late_repetition_of_the_acquire_keeps_the_attempt,
+            run acquire::a_repeated_acquire_after_the_completion_gets_the_outcome,
+            run acquire::a_token_that_was_fenced_out_acquires_nothing,
+            run acquire::another_fingerprint_is_a_mismatch_in_every_state,
+            run acquire::a_completed_record_is_answered_with_its_outcome,
+            run acquire::a_tombstone_is_answered_as_a_tombstone,
+            run acquire::a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over,
+            run acquire::a_lapsed_lease_is_taken_over_as_the_next_attempt,
+            run acquire::attempts_rise_by_one_with_every_lease,
+            run acquire::an_acquire_dropped_half_way_frees_no_lease,
+            run acquire::a_second_handle_sees_the_same_records_at_the_same_time,
+            run lease::a_renewal_extends_the_lease,
+            run lease::a_renewal_pushes_the_expiry,
+            run lease::a_late_renewal_by_the_current_token_is_applied,
+            run lease::a_completed_record_is_not_renewed,
+            run lease::an_abandoned_lease_has_lapsed,
+            run lease::a_repeated_abandon_is_applied,
+            run lease::an_abandoned_execution_may_still_complete,
+            run lease::a_completed_record_is_not_abandoned,
+            run lease::a_renewal_with_another_token_is_fenced,
+            run lease::a_completion_with_another_token_is_fenced,
+            run lease::a_release_with_another_token_is_fenced,
+            run lease::an_abandon_with_another_token_is_fenced,
+            run lease::a_take_over_fences_every_write_of_the_old_token,
+            run lease::a_write_to_a_missing_record_makes_none,
+            run complete::an_outcome_is_kept_byte_for_byte,
+            run complete::a_repeated_completion_is_applied_and_changes_nothing,
+            run complete::a_second_outcome_is_fenced,
+            run complete::a_late_completion_by_the_current_token_is_applied,
+            run complete::a_late_completion_after_a_take_over_is_fenced,
+            run complete::a_completion_after_the_expiry_is_applied_or_missing,
+            run complete::the_trace_id_of_the_newest_lease_is_kept,
+            run release::a_released_key_is_new,
+            run release::a_released_record_is_missing,
+            run release::a_repeated_release_does_not_free_the_next_lease,
+            run release::a_late_release_by_the_current_token_is_applied,
+            run release::a_completed_record_is_not_released,
+            run expiry::the_ttl_counts_from_the_completion,
+            run expiry::a_replay_does_not_prolong_the_retention,
+            run expiry::an_expired_outcome_is_absent,
+            run expiry::an_unknown_outcome_expires_after_lease_and_ttl,
+            run expiry::the_owner_of_an_expired_record_is_fenced_by_the_next,
+            run inspect::get_shows_the_record,
+            run inspect::get_shows_a_lapsed_lease,
+            run inspect::get_hides_what_expired,
+            run inspect::get_changes_nothing,
+            run purge::a_purge_deletes_what_expired,
+            run purge::a_purge_honours_its_limit,
+            run purge::a_purge_takes_nothing_before_its_time,
+            run purge::other_records_push_nothing_out,
+            run hostile::an_unreadable_record_is_an_error_and_no_lease,
+            race races::a_new_key_has_one_winner,
+            race races::a_take_over_has_one_winner,
+            race races::an_unknown_outcome_has_no_winner,
+            race races::repetitions_of_one_acquire_share_its_lease,
+            race races::different_keys_do_not_contend,
+            race races::an_expiring_outcome_has_one_successor,
+            race races::one_of_many_outcomes_is_stored,
+            race races::a_late_completion_and_a_take_over_exclude_each_other,
+            race races::a_late_renewal_and_a_take_over_exclude_each_other,
+            race races::a_key_that_is_released_is_held_by_one_at_a_time,
+            race races::a_purge_takes_nothing_from_running_executions,
+        }
+    };
+}
+
+/// Writes one `#[test]` per case of the [conformance suite](crate::store::conformance), for the
+/// [`Harness`](crate::store::conformance::Harness) it is given. Call it in a module of its own.
+#[macro_export]
+macro_rules! store_conformance {
+    ($harness:ty) => {
+        $crate::__store_conformance_list! { __store_conformance_tests, $harness }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_conformance_tests {
+    ($harness:ty; $($run:ident $module:ident :: $case:ident,)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::store::conformance::$run($crate::store::conformance::$module::$case::<$harness>);
+            }
+        )*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __store_conformance_cases {
+    ($harness:ty; $($run:ident $module:ident :: $case:ident,)*) => {
+        vec![$(
+            Case::new(stringify!($case), || super::$run(super::$module::$case::<$harness>)),
+        )*]
+    };
+}
+
+pub(super) fn cases<H: Harness>() -> Vec<Case> {
+    __store_conformance_list! { __store_conformance_cases, H }
+}

@@ -1,0 +1,121 @@
+//! What a purge may take, and what nothing may take.
+
+use std::sync::Arc;
+
+use super::{
+    Harness,
+    toolbox::{
+        LEASE, TTL, acquire, answer, assert_in_flight, attempt, claim, complete, completed, key, lapsed,
+        purge, purge_all, renew, ticks,
+    },
+};
+use crate::{
+    scope::StoreKey,
+    store::{Acquisition, Claim, Outcome, Write},
+};
+
+/// A purge takes what expired, in whatever state it was.
+pub async fn a_purge_deletes_what_expired<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let owners = many_expired(&*harness).await;
+    purge_all(store).await;
+    for owner in owners {
+        // A row that is still there would let its owner complete.
+        assert_eq!(complete(store, &owner, &answer("late")).await, Write::Missing);
+        assert_eq!(acquire(store, &owner).await, Acquisition::Acquired { attempt: 1 });
+    }
+}
+
+/// A purge deletes no more than it was asked to, and says how many that were; repeated it gets all.
+///
+/// A store whose records vanish by themselves may answer 0.
+pub async fn a_purge_honours_its_limit<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let owners = many_expired(&*harness).await;
+    assert_eq!(purge(store, 0).await, 0);
+    let mut purged = 0;
+    loop {
+        let batch = purge(store, 3).await;
+        assert!(batch <= 3, "a purge of at most 3 says {batch}");
+        purged += batch;
+        if batch == 0 {
+            break;
+        }
+    }
+    assert!(purged <= owners.len(), "{purged} purged of {}", owners.len());
+    assert_eq!(complete(store, &owners[0], &answer("late")).await, Write::Missing);
+}
+
+/// A purge takes neither a lease that is live, also by renewal, nor a record that has not expired.
+pub async fn a_purge_takes_nothing_before_its_time<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let renewed = claim::<H>(key(1));
+    attempt(&acquire(store, &renewed).await);
+    for _ in 0..13 {
+        harness.advance(ticks::<H>(9)).await;
+        assert_eq!(renew(store, &renewed).await, Write::Applied);
+    }
+    let unknown = claim::<H>(key(2));
+    attempt(&acquire(store, &unknown).await);
+    completed(&*harness, key(3), &answer("done")).await;
+    completed(&*harness, key(4), &Outcome::Tombstone).await;
+    // By now the first would have expired without its renewals, and the second one's lease has lapsed.
+    harness.advance(ticks::<H>(8)).await;
+    assert_eq!(renew(store, &renewed).await, Write::Applied);
+    harness.advance(ticks::<H>(4)).await;
+
+    assert_eq!(purge(store, 100).await, 0, "nothing has expired");
+    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_eq!(acquire(store, &claim::<H>(key(2))).await, Acquisition::Unknown);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(3))).await,
+        Acquisition::Completed(answer("done"))
+    );
+    assert_eq!(
+        acquire(store, &claim::<H>(key(4))).await,
+        Acquisition::Completed(Outcome::Tombstone)
+    );
+    assert_eq!(complete(store, &renewed, &answer("long")).await, Write::Applied);
+    assert_eq!(complete(store, &unknown, &answer("late")).await, Write::Applied);
+}
+
+/// What is in flight, unknown or stored stays, however many other records come.
+pub async fn other_records_push_nothing_out<H: Harness>(harness: Arc<H>) {
+    let store = harness.store();
+    let unknown = lapsed(&*harness, key(1)).await;
+    let live = claim::<H>(key(2));
+    attempt(&acquire(store, &live).await);
+    completed(&*harness, key(3), &answer("first")).await;
+    for n in 0..=255 {
+        let mut bytes = [0xaa; 32];
+        bytes[31] = n;
+        completed(&*harness, StoreKey::from_bytes(bytes), &answer("other")).await;
+    }
+    assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
+    assert_in_flight(&acquire(store, &claim::<H>(key(2))).await);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(3))).await,
+        Acquisition::Completed(answer("first"))
+    );
+    assert_eq!(complete(store, &unknown, &answer("late")).await, Write::Applied);
+    assert_eq!(complete(store, &live, &answer("live")).await, Write::Applied);
+}
+
+/// Ten records that expired, and the claims they were acquired with.
+async fn many_expired<H: Harness>(harness: &H) -> Vec<Claim> {
+    let mut owners = Vec::new();
+    for n in 1..=10 {
+        let owner = match n % 3 {
+            0 => completed(harness, key(n), &answer("old")).await,
+            1 => completed(harness, key(n), &Outcome::Tombstone).await,
+            _ => {
+                let owner = claim::<H>(key(n));
+                attempt(&acquire(harness.store(), &owner).await);
+                owner
+            }
+        };
+        owners.push(owner);
+    }
+    harness.advance(ticks::<H>(LEASE + TTL + 1)).await;
+    owners
+}
