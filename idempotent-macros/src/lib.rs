@@ -1,1 +1,19 @@
-//! .
+//! The `#[idempotent]` attribute. Depend on `idempotent-runtime`, which re-exports it.
+
+mod check;
+mod duration;
+mod errors;
+mod expand;
+mod handler;
+mod options;
+mod setting;
+mod size;
+mod suggest;
+
+use proc_macro::TokenStream;
+
+/// Runs a handler at most once per idempotency key, and replays its response to every retry.
+#[proc_macro_attribute]
+pub fn idempotent(options: TokenStream, handler: TokenStream) -> TokenStream {
+    expand::idempotent(options.into(), handler.into()).into()
+}

@@ -1,0 +1,231 @@
+//! Rules that need more than one option, or the handler. What only the type system knows, such as whether an
+//! argument is an extractor, is the compiler's to say.
+
+use quote::ToTokens;
+use syn::{Attribute, Error, FnArg, GenericParam, Path, Safety, Signature, Type};
+
+use crate::{
+    errors::Errors,
+    handler::{Handler, attributes, is_named, mentions, plain, written},
+    options::{Inner, Options},
+};
+
+/// As many as axum takes.
+const MOST_ARGUMENTS: usize = 16;
+
+/// As many `#[cfg]` arguments as one handler may have: each doubles the expansion.
+const MOST_CFGS: usize = 4;
+
+/// Extractors that use up the body. Only by these names or under these crates: a type of the user's own that
+/// happens to be called so can be written with a path, as in `self::Form`.
+const BODY_EXTRACTORS: [&str; 8] = [
+    "Json",
+    "Form",
+    "Bytes",
+    "String",
+    "Multipart",
+    "RawForm",
+    "Request",
+    "Body",
+];
+const CRATES: [&str; 6] = ["axum", "axum_extra", "axum_core", "bytes", "std", "http"];
+
+/// Options against options.
+pub(crate) fn options(options: &Options, errors: &mut Errors) {
+    if let (Some(wait), Some(timeout)) = (&options.wait, &options.wait_timeout)
+        && !wait.value
+    {
+        errors.push(Error::new(
+            timeout.name,
+            "`wait_timeout` has no effect with `wait = false`: drop one of them",
+        ));
+    }
+    if let (Some(lease), Some(lifetime)) = (&options.lease, &options.max_lifetime)
+        && lease.value > lifetime.value
+    {
+        let message = "`lease` is longer than `max_lifetime`: a lease is renewed many times in a lifetime, so make it shorter";
+        errors.push(Error::new(lease.at, message));
+    }
+    if let Some(fingerprint) = &options.fingerprint {
+        let on = |flag: &Option<crate::options::Given<bool>>| {
+            flag.as_ref()
+                .filter(|flag| flag.value)
+                .map(|flag| flag.name)
+        };
+        let rules = &fingerprint.value;
+        if let (Some(json), Some(_)) = (on(&rules.json), on(&rules.ignore_body)) {
+            errors.push(Error::new(
+                json,
+                "`json` has no effect with `ignore_body`: drop one of them",
+            ));
+        }
+    }
+}
+
+/// The handler, and options against the handler. Says whether its shape can be expanded.
+pub(crate) fn handler(handler: &Handler, options: &Options, errors: &mut Errors) -> bool {
+    attributes_around(&handler.attrs, errors);
+    let mut shape = Errors::default();
+    qualifiers(handler, &mut shape);
+    arguments(&handler.sig, &mut shape);
+    body_extractors(handler, &mut shape);
+    let sound = shape.is_empty();
+    errors.append(shape);
+    inner(handler, options, errors);
+    sound
+}
+
+/// Attributes that stand below ours.
+fn attributes_around(attrs: &[Attribute], errors: &mut Errors) {
+    for attr in attrs {
+        if is_named(attr, "idempotent") {
+            errors.push(Error::new_spanned(
+                attr,
+                "`#[idempotent]` is given twice: keep one",
+            ));
+        }
+        if is_utoipa(attr.path()) {
+            let message = "`#[utoipa::path]` belongs above `#[idempotent]`: it reads the handler's own arguments and puts an item beside it";
+            errors.push(Error::new_spanned(attr, message));
+        }
+    }
+}
+
+/// `async`, and no other qualifier.
+fn qualifiers(handler: &Handler, errors: &mut Errors) {
+    let sig = &handler.sig;
+    if let Some(word) = sig.constness {
+        errors.push(Error::new_spanned(
+            word,
+            "a handler cannot be `const`: it runs when a request arrives",
+        ));
+    }
+    if let Safety::Unsafe(word) = sig.safety {
+        errors.push(Error::new_spanned(
+            word,
+            "a handler cannot be `unsafe`: axum calls it as safe code",
+        ));
+    }
+    if let Some(abi) = &sig.abi {
+        errors.push(Error::new_spanned(
+            abi,
+            "a handler cannot be `extern`: axum calls it as a Rust function",
+        ));
+    }
+    if handler.answer().is_none() {
+        let message = "a handler is an `async fn`, or returns a future such as `impl Future<Output = Response> + Send`";
+        errors.push(Error::new_spanned(sig.fn_token, message));
+    }
+    let method = |param: &GenericParam| matches!(param, GenericParam::Lifetime(l) if l.lifetime.ident == "async_trait");
+    if sig.generics.params.iter().any(method) {
+        let message = "a handler cannot be a method of an `#[async_trait]`: the trait fixes its signature; write a function that calls it";
+        errors.push(Error::new_spanned(&sig.ident, message));
+    }
+}
+
+/// Arguments that no extractor can be, and too many of them.
+fn arguments(sig: &Signature, errors: &mut Errors) {
+    for (index, input) in sig.inputs.iter().enumerate() {
+        match input {
+            FnArg::Receiver(this) => {
+                let message = "a handler takes no `self`: take the value as `State(…)`, or annotate a function that calls the method";
+                errors.push(Error::new_spanned(this, message));
+            }
+            FnArg::Typed(argument) if index == MOST_ARGUMENTS => {
+                let message = "axum handlers take at most 16 arguments: put several extractors into a tuple, or into one type that derives `FromRequestParts`";
+                errors.push(Error::new_spanned(argument, message));
+            }
+            FnArg::Typed(argument) => argument_type(&argument.ty, errors),
+        }
+    }
+    if let Some(variadic) = &sig.variadic {
+        errors.push(Error::new_spanned(
+            variadic,
+            "a handler takes a fixed number of arguments",
+        ));
+    }
+    let mut cfgs = sig.inputs.iter().filter(|input| {
+        attributes(input)
+            .iter()
+            .any(|attr| attr.path().is_ident("cfg"))
+    });
+    if let Some(input) = cfgs.nth(MOST_CFGS) {
+        errors.push(Error::new_spanned(
+            input,
+            "a handler takes at most 4 arguments with `#[cfg]`: put them into one extractor",
+        ));
+    }
+}
+
+fn argument_type(ty: &Type, errors: &mut Errors) {
+    if let Type::Reference(_) = plain(ty) {
+        let message = format!(
+            "`{}` borrows from nobody: a handler owns what its extractors give it, as in `String` or `State<Arc<T>>`",
+            written(ty)
+        );
+        errors.push(Error::new_spanned(ty, message));
+    } else if mentions(ty.to_token_stream(), "impl").is_some() {
+        let message = "an argument of a handler has a nameable type: write the extractor, or a type parameter `fn handler<T: Trait>(…)`";
+        errors.push(Error::new_spanned(ty, message));
+    }
+}
+
+/// Only one argument uses up the body, and it is the last.
+fn body_extractors(handler: &Handler, errors: &mut Errors) {
+    let mut arguments: Vec<_> = handler.arguments().collect();
+    let last = arguments.pop().is_some_and(takes_body);
+    for ty in arguments.into_iter().filter(|ty| takes_body(ty)) {
+        let name = written(ty);
+        let message = if last {
+            format!(
+                "two arguments use up the request's body, and `{name}` is not the last: keep one, or take `Bytes` and read it twice"
+            )
+        } else {
+            format!("`{name}` uses up the request's body, so it must be the last argument")
+        };
+        errors.push(Error::new_spanned(ty, message));
+    }
+}
+
+/// Whether a type is one of the known extractors that use up the body.
+fn takes_body(ty: &Type) -> bool {
+    let Type::Path(path) = plain(ty) else {
+        return false;
+    };
+    let mut segments = path.path.segments.iter();
+    let (Some(last), first) = (segments.next_back(), segments.next()) else {
+        return false;
+    };
+    let known = first.is_none_or(|first| CRATES.iter().any(|name| first.ident == name));
+    path.qself.is_none() && known && BODY_EXTRACTORS.iter().any(|name| last.ident == name)
+}
+
+/// `inner` against the handler, and `Self` without `inner = Self::…`.
+fn inner(handler: &Handler, options: &Options, errors: &mut Errors) {
+    if let Some(given) = &options.inner {
+        let (Inner::Beside(name) | Inner::Associated(name)) = &given.value;
+        if *name == handler.sig.ident {
+            let message = format!(
+                "`{name}` is the handler itself: give the plain function a name of its own"
+            );
+            errors.push(Error::new_spanned(name, message));
+        }
+        if matches!(given.value, Inner::Associated(_)) {
+            return;
+        }
+    }
+    if let Some(this) = handler.names_self() {
+        let message = format!(
+            "a handler that names `Self` needs `#[idempotent(inner = Self::{}_inner)]`: the plain function then stands beside it",
+            handler.sig.ident
+        );
+        errors.push(Error::new_spanned(this, message));
+    }
+}
+
+/// `utoipa::path`, or the same imported as `path`.
+fn is_utoipa(path: &Path) -> bool {
+    let mut segments = path.segments.iter().rev();
+    segments.next().is_some_and(|last| last.ident == "path")
+        && segments.next().is_none_or(|first| first.ident == "utoipa")
+}

@@ -1,0 +1,556 @@
+//! From what was read to what is compiled: the only room with `quote!`.
+//!
+//! ```text
+//! pub fn create_payment(_: Slot<State<App>>, call: Call<(State<App>, Json<NewPayment>)>) -> Running {
+//!     async fn create_payment(State(app): State<App>, Json(p): Json<NewPayment>) -> Out { …untouched… }
+//!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", |(a0, a1)| create_payment(a0, a1), answer)
+//! }
+//! ```
+//!
+//! 1. The handler stays a plain `fn` with its generics and its number of arguments, so that turbofish, routing
+//!    and other attributes treat it as before. Each argument becomes a placeholder, the last one the whole
+//!    request; the arguments are extracted when the engine says "execute". Without arguments there is one
+//!    all the same, for the request.
+//! 2. The user's function stands inside, whole and once. What it calls by its own name is itself.
+//! 3. The policy is a constant expression, not an item: the user's body sees no name that it did not write.
+//! 4. Generated tokens resolve at [`Span::mixed_site`]. Where a type error should point at the user's code they
+//!    are *located* there, which keeps their resolution (a handler may come out of a `macro_rules!`).
+//! 5. The `fn` token, the name and the braces are the user's, or rustc takes the function for generated code
+//!    and drops its `dead_code` lint. No `allow` is put on it.
+//! 6. Under `cfg(doc)` there is the signature as it was written.
+//! 7. After a mistake there is still a function of that name which fits every route, and the body in its place:
+//!    the mistake is reported alone, and an editor goes on helping inside.
+
+use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Attribute, GenericParam, Signature, Type, Visibility, ext::IdentExt};
+
+use crate::{
+    check,
+    errors::Errors,
+    handler::{Answer, Handler},
+    options::{Cache, Fingerprint, Given, Inner, OnCrash, Options},
+};
+
+/// Lint levels and what documents the function: they go on the outer one. Everything else was written for the
+/// function that runs.
+const OUTER: [&str; 8] = [
+    "doc",
+    "cfg",
+    "deprecated",
+    "allow",
+    "expect",
+    "warn",
+    "deny",
+    "forbid",
+];
+
+/// The attribute.
+pub(crate) fn idempotent(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let options = Options::parse(arguments, &mut errors);
+    check::options(&options, &mut errors);
+    let mut tokens = match errors.ok(Handler::parse(item.clone())) {
+        None => item,
+        Some(handler) => {
+            let sound = check::handler(&handler, &options, &mut errors);
+            let expand = if sound { annotated } else { refused };
+            let place = Place::of(&handler, &options);
+            let variants = handler.variants().into_iter();
+            variants
+                .map(|(cfgs, handler)| {
+                    expand(&Expansion {
+                        handler,
+                        cfgs,
+                        options: &options,
+                        place: &place,
+                    })
+                })
+                .collect()
+        }
+    };
+    tokens.extend(errors.into_tokens());
+    tokens
+}
+
+/// One handler to expand.
+struct Expansion<'a> {
+    handler: Handler,
+    /// Attributes that choose between the variants of a handler with `#[cfg]` arguments.
+    cfgs: Vec<Attribute>,
+    options: &'a Options,
+    place: &'a Place,
+}
+
+/// Where the user's function stands, and by which name.
+enum Place {
+    Inside,
+    Beside(Ident),
+    Associated(Ident),
+}
+
+impl Place {
+    fn of(handler: &Handler, options: &Options) -> Self {
+        match options.inner.as_ref().map(|inner| &inner.value) {
+            Some(Inner::Associated(name)) => Self::Associated(name.clone()),
+            // Already reported; inside the handler, `Self` would be reported again.
+            _ if handler.names_self().is_some() => {
+                Self::Associated(format_ident!("{}_inner", handler.sig.ident.unraw()))
+            }
+            Some(Inner::Beside(name)) => Self::Beside(name.clone()),
+            None => Self::Inside,
+        }
+    }
+
+    /// The path by which the handler calls it.
+    fn path(&self, handler: &Handler) -> TokenStream {
+        let ident = &handler.sig.ident;
+        match self {
+            Self::Inside => quote!(#ident),
+            Self::Beside(name) => {
+                Ident::new(&name.to_string(), name.span().located_at(ident.span()))
+                    .to_token_stream()
+            }
+            Self::Associated(name) => {
+                let at = at(ident.span());
+                quote_spanned!(at=> Self::#name)
+            }
+        }
+    }
+}
+
+/// The handler as axum sees it, and the user's function.
+fn annotated(expansion: &Expansion<'_>) -> TokenStream {
+    let Expansion {
+        handler,
+        cfgs,
+        options,
+        ..
+    } = expansion;
+    let private = private(options);
+    let outer_attrs = outer_attrs(handler);
+    let outer = outer(
+        expansion,
+        &private,
+        &parameters(handler, options, &private),
+        &run(expansion, &private),
+    );
+    let beside = beside(expansion);
+    let Handler { vis, sig, .. } = handler;
+    quote! {
+        #(#outer_attrs)* #(#cfgs)* #[cfg(doc)]
+        #vis #sig { ::core::unreachable!() }
+        #(#outer_attrs)* #(#cfgs)* #[cfg(not(doc))]
+        #outer
+        #beside
+    }
+}
+
+/// After a mistake in the signature: a function that fits every route, around the user's.
+fn refused(expansion: &Expansion<'_>) -> TokenStream {
+    let Expansion {
+        handler,
+        cfgs,
+        options,
+        ..
+    } = expansion;
+    if handler.sig.receiver().is_some() {
+        // A method cannot stand inside a function, and no route names it.
+        let Handler {
+            attrs,
+            vis,
+            sig,
+            body,
+        } = handler;
+        let attrs = attrs
+            .iter()
+            .filter(|attr| !crate::handler::is_named(attr, "idempotent"));
+        return quote!(#(#attrs)* #vis #sig #body);
+    }
+    let private = private(options);
+    let outer_attrs = outer_attrs(handler);
+    let call = quote!(_: #private::Call<()>);
+    let outer = outer(expansion, &private, &call, &quote!(::core::unreachable!()));
+    let beside = beside(expansion);
+    quote! {
+        #(#outer_attrs)* #(#cfgs)*
+        #outer
+        #beside
+    }
+}
+
+/// `fn name(…) -> Running { … }`
+fn outer(
+    expansion: &Expansion<'_>,
+    private: &TokenStream,
+    parameters: &TokenStream,
+    run: &TokenStream,
+) -> TokenStream {
+    let Expansion {
+        handler: Handler { vis, sig, body, .. },
+        place,
+        ..
+    } = expansion;
+    let Signature {
+        fn_token,
+        ident,
+        generics,
+        ..
+    } = sig;
+    let inside = match place {
+        Place::Inside => inner(expansion, &Visibility::Inherited, ident),
+        Place::Beside(_) | Place::Associated(_) => TokenStream::new(),
+    };
+    let mut parens = TokenStream::new();
+    sig.paren_token
+        .surround(&mut parens, |tokens| tokens.extend(parameters.clone()));
+    let mut block = Group::new(body.delimiter(), quote!(#inside #run));
+    block.set_span(body.span());
+    let bounds = bounds(sig);
+    quote!(#vis #fn_token #ident #generics #parens -> #private::Running #bounds #block)
+}
+
+/// The where-clause: the user's, and for each type parameter what it takes to outlive the connection.
+fn bounds(sig: &Signature) -> TokenStream {
+    let given = sig
+        .generics
+        .where_clause
+        .iter()
+        .flat_map(|clause| &clause.predicates);
+    let types = sig.generics.type_params().map(|param| &param.ident);
+    let mut bounds = quote!(#(#given,)* #(#types: ::core::marker::Send + 'static,)*);
+    if !bounds.is_empty() {
+        bounds = quote!(where #bounds);
+    }
+    bounds
+}
+
+/// The user's function, beside the handler.
+fn beside(expansion: &Expansion<'_>) -> Option<TokenStream> {
+    let Expansion {
+        handler,
+        cfgs,
+        place,
+        ..
+    } = expansion;
+    let (Place::Beside(name) | Place::Associated(name)) = place else {
+        return None;
+    };
+    let attrs = outer_attrs(handler);
+    let inner = inner(expansion, &handler.vis, name);
+    Some(quote!(#(#attrs)* #(#cfgs)* #inner))
+}
+
+/// The user's function.
+fn inner(expansion: &Expansion<'_>, vis: &Visibility, name: &Ident) -> TokenStream {
+    let Handler {
+        attrs, sig, body, ..
+    } = &expansion.handler;
+    let attrs = attrs
+        .iter()
+        .filter(|attr| !is_outer(attr) && !crate::handler::is_named(attr, "idempotent"));
+    // Not `const`: rustc would refuse `const async` a second time.
+    let Signature {
+        asyncness,
+        safety,
+        abi,
+        fn_token,
+        generics,
+        inputs,
+        variadic,
+        output,
+        ..
+    } = sig;
+    let clause = &generics.where_clause;
+    let mut parens = TokenStream::new();
+    sig.paren_token.surround(&mut parens, |tokens| {
+        quote!(#inputs #variadic).to_tokens(tokens);
+    });
+    quote!(#(#attrs)* #vis #asyncness #safety #abi #fn_token #name #generics #parens #output #clause #body)
+}
+
+/// `_: Slot<A>, call: Call<(A, B)>`
+fn parameters(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStream {
+    let mut placeholders = handler.arguments();
+    placeholders.next_back();
+    let arguments = handler.arguments();
+    let engine = options
+        .engine
+        .as_ref()
+        .map(|engine| &engine.value)
+        .into_iter();
+    let call = call_name();
+    let request = match &options.state {
+        Some(Given { value: state, .. }) if handler.arguments().next().is_some() => {
+            quote!(#private::StatefulCall<#state #(, #engine)*>)
+        }
+        _ => quote!(#private::Call<(#(#arguments,)*) #(, #engine)*>),
+    };
+    quote!(#(_: #private::Slot<#placeholders>,)* #call: #request)
+}
+
+/// `run_handler(…)`
+fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
+    let Expansion {
+        handler,
+        options,
+        place,
+        ..
+    } = expansion;
+    let Signature {
+        ident, generics, ..
+    } = &handler.sig;
+    let here = at(ident.span());
+    let call = call(handler, options, private);
+    let policy = policy(options, private);
+    let name = ident.unraw().to_string();
+    let path = place.path(handler);
+    let turbofish = turbofish(generics.params.iter(), here);
+    let arguments: Vec<_> = handler
+        .arguments()
+        .enumerate()
+        .map(|(i, _)| Ident::new(&format!("a{i}"), here))
+        .collect();
+    let pattern = quote_spanned!(here=> (#(#arguments,)*));
+    let run = quote_spanned!(here=> |#pattern| #path #turbofish(#(#arguments),*));
+    let answer = answer(handler, private);
+    quote! {
+        #private::run_handler(
+            #call,
+            const { &#policy },
+            ::core::concat!(::core::module_path!(), "::", #name),
+            #run,
+            #answer,
+        )
+    }
+}
+
+/// The request and how to extract the arguments from it.
+fn call(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStream {
+    let call = call_name();
+    let mut arguments: Vec<_> = handler.arguments().collect();
+    let (Some(Given { value: state, .. }), Some(last)) = (&options.state, arguments.pop()) else {
+        return call.to_token_stream();
+    };
+    let part = |ty: &Type, kind: TokenStream| {
+        let (start, end) = ends(ty);
+        let (open, close) = (quote_spanned!(start=> <), quote_spanned!(end=> ::Argument));
+        quote!(#open #ty as #private::#kind> #close)
+    };
+    let parts = arguments
+        .into_iter()
+        .map(|ty| part(ty, quote!(Part<#state>)));
+    let last = part(last, quote!(Last<#state, _>));
+    quote!(#call.extracting::<(#(#parts,)* #last,), _>())
+}
+
+/// `Policy::new().ttl(…)`
+fn policy(options: &Options, private: &TokenStream) -> TokenStream {
+    let mut policy = quote!(#private::Policy::new());
+    let mut set = |setter: &str, value: Option<TokenStream>| {
+        if let Some(value) = value {
+            let setter = Ident::new(setter, Span::mixed_site());
+            policy.extend(quote!(.#setter(#value)));
+        }
+    };
+    let duration = |given: &Option<Given<u64>>| {
+        given
+            .as_ref()
+            .map(|given| given.value)
+            .map(|millis| quote!(#private::Duration::from_millis(#millis)))
+    };
+    let flag =
+        |given: &Option<Given<bool>>| given.as_ref().map(|given| given.value.to_token_stream());
+    let text =
+        |given: &Option<Given<String>>| given.as_ref().map(|given| given.value.to_token_stream());
+    let size = |given: &Option<Given<u32>>| {
+        given
+            .as_ref()
+            .map(|given| given.value as usize)
+            .map(ToTokens::into_token_stream)
+    };
+    set("name", text(&options.name));
+    set("ttl", duration(&options.ttl));
+    set("wait", flag(&options.wait));
+    set("wait_timeout", duration(&options.wait_timeout));
+    set("lease", duration(&options.lease));
+    set("max_lifetime", duration(&options.max_lifetime));
+    set(
+        "on_crash",
+        options
+            .on_crash
+            .as_ref()
+            .map(|given| on_crash(&given.value, private)),
+    );
+    set("required", flag(&options.required));
+    set("header", text(&options.header));
+    set("strict", flag(&options.strict));
+    set("uuid", flag(&options.uuid));
+    set(
+        "scope",
+        options
+            .scope
+            .as_ref()
+            .map(|given| given.value.to_token_stream()),
+    );
+    set(
+        "fingerprint",
+        options
+            .fingerprint
+            .as_ref()
+            .map(|given| fingerprint(&given.value, private)),
+    );
+    set(
+        "cache",
+        options
+            .cache
+            .as_ref()
+            .map(|given| cache(given.value, private)),
+    );
+    set("max_body", size(&options.max_body));
+    set("max_response", size(&options.max_response));
+    policy
+}
+
+fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
+    match on_crash {
+        OnCrash::Refuse => quote!(#private::OnCrash::Refuse),
+        OnCrash::Retry => quote!(#private::OnCrash::Retry),
+        OnCrash::Recover(path) => {
+            let (start, _) = ends(path);
+            let call = quote_spanned!(start=> #path(crash));
+            quote_spanned!(start=> #private::OnCrash::Recover(|crash| #private::recovery(#call)))
+        }
+    }
+}
+
+fn cache(cache: Cache, private: &TokenStream) -> TokenStream {
+    match cache {
+        Cache::All => quote!(#private::Cache::All),
+        Cache::NoServerErrors => quote!(#private::Cache::NoServerErrors),
+        Cache::Success => quote!(#private::Cache::Success),
+    }
+}
+
+fn fingerprint(fingerprint: &Fingerprint, private: &TokenStream) -> TokenStream {
+    let mut rule = quote!(#private::FingerprintRule::new());
+    if let Some(headers) = &fingerprint.headers {
+        let headers = &headers.value;
+        rule.extend(quote!(.headers(&[#(#headers),*])));
+    }
+    let flags = [
+        ("json", &fingerprint.json),
+        ("ignore_query", &fingerprint.ignore_query),
+        ("ignore_body", &fingerprint.ignore_body),
+        ("ignore_content_type", &fingerprint.ignore_content_type),
+    ];
+    for (name, _) in flags
+        .into_iter()
+        .filter(|(_, flag)| flag.as_ref().is_some_and(|flag| flag.value))
+    {
+        let setter = Ident::new(name, Span::mixed_site());
+        rule.extend(quote!(.#setter()));
+    }
+    rule
+}
+
+/// The function that makes the response, located at the return type: a type that is no response is one error
+/// there.
+fn answer(handler: &Handler, private: &TokenStream) -> TokenStream {
+    let (start, end) = match handler.answer() {
+        Some(Answer::Never(ty)) => {
+            let (start, _) = ends(ty);
+            return quote_spanned!(start=> |never| never);
+        }
+        Some(Answer::Type(ty)) => ends(ty),
+        Some(Answer::Nothing) | None => {
+            (at(handler.sig.ident.span()), at(handler.sig.ident.span()))
+        }
+    };
+    let private = located(private.clone(), start);
+    let answer = Ident::new("answer", end);
+    quote_spanned!(start=> #private::#answer)
+}
+
+/// The runtime's hidden module.
+fn private(options: &Options) -> TokenStream {
+    let here = Span::mixed_site();
+    let default = || quote_spanned!(here=> ::idempotent_runtime::__private);
+    options.krate.as_ref().map_or_else(
+        default,
+        |Given { value: path, .. }| quote_spanned!(here=> #path::__private),
+    )
+}
+
+/// `::<T, N>`: what can be named; a lifetime cannot where it is late bound, and need not be.
+fn turbofish<'a>(
+    params: impl Iterator<Item = &'a GenericParam>,
+    here: Span,
+) -> Option<TokenStream> {
+    let names: Vec<_> = params
+        .filter_map(|param| match param {
+            GenericParam::Type(param) => Some(&param.ident),
+            GenericParam::Const(param) => Some(&param.ident),
+            GenericParam::Lifetime(_) => None,
+        })
+        .collect();
+    (!names.is_empty()).then(|| quote_spanned!(here=> ::<#(#names),*>))
+}
+
+/// The parameter's name: hygienic, so no name of the user's can meet it.
+fn call_name() -> Ident {
+    Ident::new("call", Span::mixed_site())
+}
+
+/// What documents the handler and sets lint levels for it.
+fn outer_attrs(handler: &Handler) -> Vec<&Attribute> {
+    handler.attrs.iter().filter(|attr| is_outer(attr)).collect()
+}
+
+fn is_outer(attr: &Attribute) -> bool {
+    let path = attr.path();
+    if path.is_ident("cfg_attr") {
+        let nested = attr
+            .meta
+            .require_list()
+            .map(|list| list.tokens.to_string())
+            .unwrap_or_default();
+        let first = nested
+            .rsplit_once(',')
+            .map_or("", |(_, attr)| attr.trim_start());
+        return OUTER.iter().any(|name| first.starts_with(name));
+    }
+    OUTER.iter().any(|name| path.is_ident(name))
+}
+
+/// Resolves where the macro does, points where the user's code is.
+fn at(span: Span) -> Span {
+    Span::mixed_site().located_at(span)
+}
+
+/// Where the first and the last token are.
+fn ends(tokens: impl ToTokens) -> (Span, Span) {
+    let mut spans = tokens
+        .into_token_stream()
+        .into_iter()
+        .map(|token| token.span());
+    let start = spans.next().unwrap_or_else(Span::mixed_site);
+    (at(start), at(spans.last().unwrap_or(start)))
+}
+
+/// The same tokens, pointing elsewhere.
+fn located(tokens: TokenStream, span: Span) -> TokenStream {
+    tokens
+        .into_iter()
+        .map(|mut token| {
+            token.set_span(token.span().located_at(span));
+            token
+        })
+        .collect::<Vec<TokenTree>>()
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "expand_tests.rs"]
+mod tests;

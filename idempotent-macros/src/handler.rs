@@ -1,0 +1,272 @@
+//! The annotated function, read only as far as its signature: the body stays the tokens it was, so that
+//! whatever is wrong or unfinished in it is between the user and the compiler.
+
+use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::{
+    Attribute, Error, FnArg, GenericArgument, Path, PathArguments, ReturnType, Signature, Type,
+    TypeParamBound, Visibility,
+    parse::{ParseStream, Parser},
+};
+
+/// A function with a body.
+#[derive(Clone)]
+pub(crate) struct Handler {
+    pub(crate) attrs: Vec<Attribute>,
+    pub(crate) vis: Visibility,
+    pub(crate) sig: Signature,
+    pub(crate) body: Group,
+}
+
+/// What the handler's future resolves to.
+pub(crate) enum Answer<'a> {
+    /// `()`, unwritten.
+    Nothing,
+    /// `!`
+    Never(&'a Type),
+    /// A type that becomes the response. Where it cannot be told apart, the whole future.
+    Type(&'a Type),
+}
+
+impl Handler {
+    /// Reads a function.
+    ///
+    /// # Errors
+    ///
+    /// At the keyword of any other item.
+    pub(crate) fn parse(item: TokenStream) -> syn::Result<Self> {
+        Self::read.parse2(item)
+    }
+
+    fn read(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attrs = input.call(Attribute::parse_outer)?;
+        let vis = input.parse()?;
+        let ahead = input.fork();
+        let sig = match input.parse() {
+            Ok(sig) => sig,
+            Err(error) => return Err(not_a_function(&ahead).unwrap_or(error)),
+        };
+        match input.parse()? {
+            TokenTree::Group(body) if body.delimiter() == Delimiter::Brace => Ok(Self {
+                attrs,
+                vis,
+                sig,
+                body,
+            }),
+            other => Err(Error::new(
+                other.span(),
+                "`#[idempotent]` goes on a function with a body",
+            )),
+        }
+    }
+
+    /// The types of the arguments, without a receiver.
+    pub(crate) fn arguments(&self) -> impl DoubleEndedIterator<Item = &Type> {
+        self.sig.inputs.iter().filter_map(|input| match input {
+            FnArg::Typed(argument) => Some(argument.ty.as_ref()),
+            FnArg::Receiver(_) => None,
+        })
+    }
+
+    /// What the future resolves to, or nothing where the function returns no future.
+    pub(crate) fn answer(&self) -> Option<Answer<'_>> {
+        let ty = match &self.sig.output {
+            ReturnType::Default => return self.sig.asyncness.map(|_| Answer::Nothing),
+            ReturnType::Type(_, ty) if self.sig.asyncness.is_some() => ty,
+            ReturnType::Type(_, ty) => future_output(ty)?,
+        };
+        Some(if matches!(plain(ty), Type::Never(_)) {
+            Answer::Never(ty)
+        } else {
+            Answer::Type(ty)
+        })
+    }
+
+    /// Where it names `Self`, which no function inside a function can.
+    ///
+    /// A body that defines types or implements traits may name their `Self`: what is wrong there is the
+    /// compiler's to say.
+    pub(crate) fn names_self(&self) -> Option<Ident> {
+        let mut signature = self.sig.inputs.to_token_stream();
+        self.sig.output.to_tokens(&mut signature);
+        let items = ["impl", "trait", "struct", "enum", "union", "quote"];
+        let defines = items
+            .iter()
+            .any(|word| mentions(self.body.stream(), word).is_some());
+        mentions(signature, "Self")
+            .or_else(|| mentions(self.body.stream(), "Self").filter(|_| !defines))
+    }
+
+    /// The handler as it is with and without each of its `#[cfg]` arguments, and the attributes that choose.
+    ///
+    /// The type of the outer function's last argument lists the others, and types take no attributes.
+    pub(crate) fn variants(self) -> Vec<(Vec<Attribute>, Self)> {
+        let Some((index, cfgs)) = self
+            .sig
+            .inputs
+            .iter()
+            .enumerate()
+            .find_map(|(index, input)| {
+                let cfgs: Vec<_> = attributes(input)
+                    .iter()
+                    .filter(|attr| attr.path().is_ident("cfg"))
+                    .cloned()
+                    .collect();
+                (!cfgs.is_empty()).then_some((index, cfgs))
+            })
+        else {
+            return vec![(Vec::new(), self)];
+        };
+        let predicates: Vec<_> = cfgs
+            .iter()
+            .filter_map(|cfg| cfg.meta.require_list().ok())
+            .map(|list| &list.tokens)
+            .collect();
+        let without: Attribute = syn::parse_quote!(#[cfg(not(all(#(#predicates),*)))]);
+
+        let mut kept = self.clone();
+        if let Some(FnArg::Typed(argument)) = kept.sig.inputs.get_mut(index) {
+            argument.attrs.retain(|attr| !attr.path().is_ident("cfg"));
+        }
+        let mut left_out = self;
+        left_out.sig.inputs = left_out
+            .sig
+            .inputs
+            .into_iter()
+            .enumerate()
+            .filter(|(i, _)| *i != index)
+            .map(|(_, input)| input)
+            .collect();
+
+        [(cfgs, kept), (vec![without], left_out)]
+            .into_iter()
+            .flat_map(|(cfgs, handler)| {
+                handler.variants().into_iter().map(move |(more, handler)| {
+                    (cfgs.iter().cloned().chain(more).collect(), handler)
+                })
+            })
+            .collect()
+    }
+}
+
+/// A type without the invisible groups and parentheses around it.
+pub(crate) fn plain(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => plain(&group.elem),
+        Type::Paren(paren) => plain(&paren.elem),
+        ty => ty,
+    }
+}
+
+/// Whether a word stands anywhere in the tokens.
+pub(crate) fn mentions(tokens: TokenStream, word: &str) -> Option<Ident> {
+    tokens.into_iter().find_map(|token| match token {
+        TokenTree::Ident(ident) => (ident == word).then_some(ident),
+        TokenTree::Group(group) => mentions(group.stream(), word),
+        _ => None,
+    })
+}
+
+/// The attributes of an argument.
+pub(crate) fn attributes(input: &FnArg) -> &[Attribute] {
+    match input {
+        FnArg::Typed(argument) => &argument.attrs,
+        FnArg::Receiver(receiver) => &receiver.attrs,
+    }
+}
+
+/// `T` of `impl Future<Output = T>`, `Pin<Box<dyn Future<Output = T>>>`, `BoxFuture<'_, T>` and their like.
+fn future_output(ty: &Type) -> Option<&Type> {
+    match plain(ty) {
+        Type::ImplTrait(opaque) => bound_output(opaque.bounds.iter()),
+        Type::TraitObject(object) => bound_output(object.bounds.iter()),
+        whole @ Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            let mut types = type_arguments(&last.arguments);
+            match last.ident.to_string().as_str() {
+                "Pin" | "Box" => future_output(types.next()?),
+                name if name.ends_with("Future") || name == "Ready" => {
+                    Some(types.next().unwrap_or(whole))
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// `T` of the bound `Future<Output = T>`.
+fn bound_output<'a>(bounds: impl Iterator<Item = &'a TypeParamBound>) -> Option<&'a Type> {
+    let future = |path: &'a Path| path.segments.last().filter(|last| last.ident == "Future");
+    let last = bounds.filter_map(bound_path).find_map(future)?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+        return None;
+    };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::AssocType(output) if output.ident == "Output" => Some(&output.ty),
+        _ => None,
+    })
+}
+
+fn bound_path(bound: &TypeParamBound) -> Option<&Path> {
+    if let TypeParamBound::Trait(bound) = bound {
+        Some(&bound.path)
+    } else {
+        None
+    }
+}
+
+fn type_arguments(arguments: &PathArguments) -> impl Iterator<Item = &Type> {
+    let arguments = if let PathArguments::AngleBracketed(arguments) = arguments {
+        Some(&arguments.args)
+    } else {
+        None
+    };
+    arguments.into_iter().flatten().filter_map(|argument| {
+        if let GenericArgument::Type(ty) = argument {
+            Some(ty)
+        } else {
+            None
+        }
+    })
+}
+
+/// What to say about an item of another kind, at its keyword.
+fn not_a_function(input: ParseStream<'_>) -> Option<Error> {
+    let words: TokenStream = input.parse().ok()?;
+    let mut words = words
+        .into_iter()
+        .skip_while(|word| matches!(word, TokenTree::Ident(word) if word == "unsafe"));
+    let Some(TokenTree::Ident(word)) = words.next() else {
+        return None;
+    };
+    let advice = match word.to_string().as_str() {
+        "impl" | "trait" | "mod" => "annotate the handler functions inside",
+        "struct" | "enum" | "union" | "type" => "a handler is an `async fn`",
+        "static" | "const" | "let" => "write the handler as an `async fn` instead",
+        "use" | "macro_rules" | "extern" => "annotate the handler where it is defined",
+        _ => return None,
+    };
+    Some(Error::new_spanned(
+        &word,
+        format!("`#[idempotent]` goes on a handler function, not on `{word}`: {advice}"),
+    ))
+}
+
+/// Whether an attribute's path ends in this name, whatever it was imported through.
+pub(crate) fn is_named(attr: &Attribute, name: &str) -> bool {
+    attr.path()
+        .segments
+        .last()
+        .is_some_and(|last| last.ident == name)
+}
+
+/// A type as it is written, for messages.
+pub(crate) fn written(ty: &Type) -> String {
+    let text = plain(ty).to_token_stream().to_string();
+    text.replace(" :: ", "::")
+        .replace(" < ", "<")
+        .replace(" >", ">")
+        .replace(" ,", ",")
+        .replace("& ", "&")
+}

@@ -1,0 +1,263 @@
+use proc_macro2::Group;
+use quote::quote;
+
+use super::*;
+
+/// The options, and every message in order.
+fn parse(tokens: TokenStream) -> (Options, Vec<String>) {
+    let mut errors = Errors::default();
+    let options = Options::parse(tokens, &mut errors);
+    let messages = errors.into_result(()).err().into_iter().flatten();
+    (options, messages.map(|error| error.to_string()).collect())
+}
+
+/// The one message.
+fn refused(tokens: &TokenStream) -> String {
+    let (_, messages) = parse(tokens.clone());
+    match <[String; 1]>::try_from(messages) {
+        Ok([message]) => message,
+        Err(messages) => panic!("{tokens}: {messages:?}"),
+    }
+}
+
+#[test]
+fn every_option_is_read() {
+    let (options, messages) = parse(quote! {
+        ttl = "24h", wait = true, wait_timeout = "30s", lease = "20s", max_lifetime = "15m", on_crash = "retry",
+        required, header = "X-Key", strict, uuid = false, name = "pay", scope = tenant::of, cache = "success",
+        fingerprint(headers("X-Currency", "x-b",), json, ignore_query, ignore_body = false, ignore_content_type),
+        max_body = "64KiB", max_response = "2MiB", engine = State<Of<A, B>>, state = App<A, B>, inner = plain,
+        crate = facade::rt,
+    });
+    assert_eq!(messages, Vec::<String>::new());
+    let value = |given: &Option<Given<u64>>| given.as_ref().map(|given| given.value);
+    assert_eq!(value(&options.ttl), Some(86_400_000));
+    assert_eq!(value(&options.wait_timeout), Some(30_000));
+    assert_eq!(value(&options.lease), Some(20_000));
+    assert_eq!(value(&options.max_lifetime), Some(900_000));
+    let flag = |given: &Option<Given<bool>>| given.as_ref().map(|given| given.value);
+    assert_eq!(
+        (flag(&options.wait), flag(&options.required)),
+        (Some(true), Some(true))
+    );
+    assert_eq!(
+        (flag(&options.strict), flag(&options.uuid)),
+        (Some(true), Some(false))
+    );
+    assert_eq!(
+        options.header.map(|given| given.value).as_deref(),
+        Some("x-key")
+    );
+    assert_eq!(
+        options.name.map(|given| given.value).as_deref(),
+        Some("pay")
+    );
+    assert!(matches!(
+        options.on_crash,
+        Some(Given {
+            value: OnCrash::Retry,
+            ..
+        })
+    ));
+    assert!(matches!(
+        options.cache,
+        Some(Given {
+            value: Cache::Success,
+            ..
+        })
+    ));
+    assert_eq!(options.max_body.map(|given| given.value), Some(65_536));
+    assert_eq!(
+        options.max_response.map(|given| given.value),
+        Some(2_097_152)
+    );
+    let rules = options.fingerprint.expect("given").value;
+    assert_eq!(
+        rules.headers.map(|given| given.value),
+        Some(vec!["x-currency".to_owned(), "x-b".to_owned()])
+    );
+    assert_eq!(
+        (flag(&rules.json), flag(&rules.ignore_body)),
+        (Some(true), Some(false))
+    );
+    assert!(
+        options.engine.is_some()
+            && options.state.is_some()
+            && options.scope.is_some()
+            && options.krate.is_some()
+    );
+    assert!(matches!(
+        options.inner,
+        Some(Given {
+            value: Inner::Beside(_),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn nothing_is_fine_and_so_is_a_trailing_comma() {
+    assert_eq!(parse(quote!()).1, Vec::<String>::new());
+    assert_eq!(parse(quote!(wait,)).1, Vec::<String>::new());
+}
+
+#[test]
+fn a_path_finds_out_after_a_crash() {
+    let (options, messages) = parse(quote!(on_crash = payments::find_out));
+    assert!(
+        messages.is_empty()
+            && matches!(
+                options.on_crash,
+                Some(Given {
+                    value: OnCrash::Recover(_),
+                    ..
+                })
+            )
+    );
+}
+
+#[test]
+fn the_plain_function_stands_beside_or_is_associated() {
+    assert!(matches!(
+        parse(quote!(inner = Self::plain)).0.inner,
+        Some(Given {
+            value: Inner::Associated(_),
+            ..
+        })
+    ));
+    for wrong in [
+        quote!(inner = a::b),
+        quote!(inner = "plain"),
+        quote!(inner = Self::a::b),
+        quote!(inner),
+        quote!(inner = ::a),
+        quote!(inner = a<T>),
+    ] {
+        assert!(refused(&wrong).starts_with("`inner` takes a name for the plain function"));
+    }
+}
+
+#[test]
+fn values_may_come_out_of_a_macro() {
+    // What `$value:expr` leaves behind.
+    let group = |tokens| Group::new(proc_macro2::Delimiter::None, tokens);
+    let (text, flag) = (group(quote!("1h")), group(quote!(false)));
+    let (options, messages) = parse(quote!(ttl = #text, wait = #flag));
+    assert_eq!(messages, Vec::<String>::new());
+    assert_eq!(
+        (options.ttl.map(|g| g.value), options.wait.map(|g| g.value)),
+        (Some(3_600_000), Some(false))
+    );
+}
+
+#[test]
+fn every_mistake_is_reported_and_the_rest_is_in_force() {
+    let (options, messages) = parse(quote!(
+        tll = "1h",
+        ttl = "2h",
+        wait = "yes",
+        lease = "0s",
+        required
+    ));
+    assert_eq!(
+        messages,
+        [
+            "unknown option `tll`: did you mean `ttl`?",
+            "`wait` takes `true` or `false`, or nothing for `true`",
+            "`0s` lasts no time: write a duration longer than zero",
+        ]
+    );
+    assert!(options.ttl.is_some() && options.required.is_some() && options.wait.is_none());
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_is_right() {
+    for (tokens, says) in [
+        (quote!(ttl), "`ttl` takes a duration, as in `ttl = \"24h\"`"),
+        (quote!(ttl = 24), "`ttl` takes a duration"),
+        (quote!(ttl = "1h" + "1m"), "`ttl` takes a duration"),
+        (quote!(ttl("1h")), "`ttl` takes a duration"),
+        (quote!(ttl = ), "expected a value after `ttl =`"),
+        (
+            quote!(ttl = "1h" wait = true),
+            "expected `,` before the next option",
+        ),
+        (quote!(ttl: "1h"), "expected `,`, `=` or `(` after `ttl`"),
+        (quote!("1h"), "expected an option's name"),
+        (quote!(wait,, required), "expected an option's name"),
+        (
+            quote!(fingerprint(json) required),
+            "expected `,` after `fingerprint(…)`",
+        ),
+        (quote!(ttl = "1h", ttl = "2h"), "`ttl` is given twice"),
+        (quote!(wait = 1), "`wait` takes `true` or `false`"),
+        (quote!(wait(true)), "`wait` takes `true` or `false`"),
+        (
+            quote!(transaction),
+            "unknown option `transaction`: expected one of `ttl`, `wait`",
+        ),
+        (quote!(max_body = 1024), "`max_body` takes a size"),
+        (quote!(max_body = "1MB"), "did you mean `1MiB`?"),
+        (quote!(on_crash = "rerty"), "did you mean \"retry\"?"),
+        (
+            quote!(on_crash = 3),
+            "`on_crash` takes `\"refuse\"`, `\"retry\"` or the path of a function",
+        ),
+        (
+            quote!(cache = "none"),
+            "`cache` takes one of \"all\", \"no-server-errors\", \"success\"",
+        ),
+        (
+            quote!(cache = "no_server_errors"),
+            "did you mean \"no-server-errors\"?",
+        ),
+        (quote!(header = ""), "an empty header name"),
+        (quote!(header = "x key"), "cannot contain ' '"),
+        (quote!(header = "naïve"), "cannot contain 'ï'"),
+        (quote!(name = " "), "an empty name"),
+        (quote!(scope = "tenant"), "`scope` takes a function's path"),
+        (
+            quote!(scope = |parts| None),
+            "`scope` takes a function's path",
+        ),
+        (
+            quote!(engine = "State"),
+            "`engine` takes where the engine is",
+        ),
+        (quote!(crate = "rt"), "`crate` takes where the runtime is"),
+        (
+            quote!(fingerprint),
+            "`fingerprint` takes rules in parentheses",
+        ),
+        (
+            quote!(fingerprint()),
+            "`fingerprint` takes rules in parentheses",
+        ),
+        (
+            quote!(fingerprint = "json"),
+            "`fingerprint` takes rules in parentheses",
+        ),
+        (
+            quote!(fingerprint(jsn)),
+            "unknown fingerprint rule `jsn`: did you mean `json`?",
+        ),
+        (quote!(fingerprint(json, json)), "`json` is given twice"),
+        (quote!(fingerprint(headers)), "`headers` takes header names"),
+        (
+            quote!(fingerprint(headers())),
+            "`headers` takes header names",
+        ),
+        (
+            quote!(fingerprint(headers(1))),
+            "`headers` takes header names",
+        ),
+        (
+            quote!(fingerprint(headers("a", "A"))),
+            "`a` is listed twice",
+        ),
+        (quote!(fingerprint(headers("a b"))), "cannot contain ' '"),
+    ] {
+        let message = refused(&tokens);
+        assert!(message.contains(says), "{tokens}: {message}");
+    }
+}

@@ -1,0 +1,66 @@
+//! The engine's types where axum handlers take and return things.
+
+use std::convert::Infallible;
+
+use ::axum::{
+    body::Body,
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    http::request::Parts,
+    response::{IntoResponse, IntoResponseParts, Response, ResponseParts},
+};
+
+use crate::{
+    Execution, ProblemCode, Retention,
+    problem::{Problem, ProblemStyle},
+};
+
+/// Why there is no [`Execution`]: the request came without a key, so nothing protects it.
+///
+/// The client gets the problem `missing_key`. A route without `#[idempotent]` or
+/// [`IdempotencyLayer`](crate::IdempotencyLayer) rejects every request like this.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ExecutionRejection;
+
+impl<S: Sync> FromRequestParts<S> for Execution {
+    type Rejection = ExecutionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ExecutionRejection> {
+        Self::from_extensions(&parts.extensions)
+            .cloned()
+            .ok_or(ExecutionRejection)
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for Execution {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        Ok(Self::from_extensions(&parts.extensions).cloned())
+    }
+}
+
+impl IntoResponse for ExecutionRejection {
+    fn into_response(self) -> Response {
+        Problem::new(ProblemCode::MissingKey)
+            .response(&ProblemStyle::default())
+            .map(Body::from)
+    }
+}
+
+impl std::fmt::Display for ExecutionRejection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the request carries no idempotency key, so no execution stands behind it")
+    }
+}
+
+impl std::error::Error for ExecutionRejection {}
+
+impl IntoResponseParts for Retention {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut response: ResponseParts) -> Result<ResponseParts, Infallible> {
+        response.extensions_mut().insert(self);
+        Ok(response)
+    }
+}

@@ -1,0 +1,23 @@
+//! The axum adapter: what `#[idempotent]` expands to, and the engine's types as extractors and response parts.
+//!
+//! An annotated handler is a plain function whose last argument, a [`Call`](call::Call), is an extractor that extracts
+//! nothing: it takes the whole request and remembers how to extract the user's arguments for the router's
+//! state, which from there on nobody names. One call of [`run_handler`](run::run_handler) then
+//!
+//! 1. runs the handler at once, as if the attribute were absent, if the engine does not cover the request, or
+//!    if an [`Execution`](crate::Execution) around it already does (a layer outside of the attribute);
+//! 2. else hands the engine the request, its route and the erased step "extract, then call the handler".
+//!
+//! The state is cloned for each call, as axum itself does for each request: an execution may outlive the
+//! connection, and the router.
+//!
+//! Generic code is kept to the two futures that cannot do without the handler's types. All else, the engine
+//! first, is compiled once.
+
+mod call;
+mod diagnose;
+mod extract;
+pub mod private;
+mod run;
+
+pub use extract::ExecutionRejection;
