@@ -71,7 +71,20 @@ impl FingerprintRule {
     }
 
     /// Also the values of these headers, named in any case and order; a second call replaces the list.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not the name of a header; a `static` rule with such a name does not compile.
     pub const fn headers(mut self, names: &'static [&'static str]) -> Self {
+        let mut at = 0;
+        while at < names.len() {
+            // A name that matches no header would leave out what the application thought it compares.
+            assert!(
+                is_header_name(names[at]),
+                "a fingerprint names a header whose name is not valid"
+            );
+            at += 1;
+        }
         self.headers = names;
         self
     }
@@ -124,6 +137,25 @@ impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Fingerprint({}…)", Hex(&self.0[..8]))
     }
+}
+
+/// Whether this is a token of RFC 9110, section 5.6.2, which `http` cannot say in a `const`.
+const fn is_header_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let valid = matches!(
+            bytes[at],
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'
+                | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
+                | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        );
+        if !valid {
+            return false;
+        }
+        at += 1;
+    }
+    !bytes.is_empty()
 }
 
 /// How the body was compared; the tags keep the kinds apart.
@@ -364,6 +396,25 @@ mod tests {
         );
         let reordered = FingerprintRule::new().headers(&["x-other", "x-currency", "X-Other"]);
         assert_eq!(currency(chosen, &["EUR"]), currency(reordered, &["EUR"]));
+    }
+
+    #[test]
+    fn only_names_of_headers_can_be_chosen() {
+        for byte in 0..=0x7f_u8 {
+            let name = char::from(byte).to_string();
+            let valid = HeaderName::from_bytes(name.as_bytes()).is_ok();
+            assert_eq!(is_header_name(&name), valid, "{name:?}");
+        }
+        assert!(is_header_name("X-Currency"));
+        for bad in ["", "x currency", "x-currency:", "x\u{e9}"] {
+            assert!(!is_header_name(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "name is not valid")]
+    fn a_rule_with_another_name_is_refused() {
+        let _ = FingerprintRule::new().headers(&["x-ok", "x currency"]);
     }
 
     #[test]
