@@ -44,25 +44,26 @@ pub struct StoredResponse(Bytes);
 
 /// How much of a response is stored; more of it cannot be stored at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ResponseLimits {
+// Each is the maximum of something, and the options that set them say so too.
+#[allow(clippy::struct_field_names)]
+pub(crate) struct ResponseLimits {
     /// Bytes of body: 1 MiB unless configured.
-    pub max_body: usize,
+    pub(crate) max_body: usize,
     /// Header lines, counted without those that are left out: 64 unless configured.
-    pub max_headers: usize,
+    pub(crate) max_headers: usize,
     /// Bytes of names and values of these lines: 16 KiB unless configured.
-    pub max_header_bytes: usize,
+    pub(crate) max_header_bytes: usize,
 }
 
 /// Why a response cannot be stored. The record becomes a tombstone: executed, never again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotStorable {
-    /// The body is larger than [`ResponseLimits::max_body`].
+    /// The body is larger than the route's `max_response`.
     BodyTooLarge,
-    /// There are more header lines than [`ResponseLimits::max_headers`].
+    /// There are more header lines than are stored.
     TooManyHeaders,
-    /// The header lines are larger than [`ResponseLimits::max_header_bytes`].
+    /// The header lines are larger than what is stored of them.
     HeadersTooLarge,
 }
 
@@ -76,7 +77,11 @@ impl StoredResponse {
     /// # Errors
     ///
     /// If the response is over one of the limits, which are checked before anything is copied.
-    pub fn encode(head: &Parts, body: &[u8], limits: &ResponseLimits) -> Result<Self, NotStorable> {
+    pub(crate) fn encode(
+        head: &Parts,
+        body: &[u8],
+        limits: &ResponseLimits,
+    ) -> Result<Self, NotStorable> {
         if body.len() > limits.max_body {
             return Err(NotStorable::BodyTooLarge);
         }
@@ -89,7 +94,7 @@ impl StoredResponse {
     ///
     /// # Errors
     ///
-    /// If the bytes are not in the form that [`encode`](Self::encode) writes.
+    /// If the bytes are not those of a stored response, to the last one.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, CorruptResponse> {
         let mut reader = codec::Reader::new(&bytes)?;
         while reader.header()?.is_some() {}
