@@ -1,0 +1,274 @@
+//! The handlers, each with its attribute.
+//!
+//! None says how long outcomes live, how long executions may stay silent or what a crash leads to: that comes
+//! from the engine's default policy, which the environment sets. A route says only what it needs to be
+//! different.
+
+use std::{io, iter};
+
+use axum::{
+    Extension, Json, Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use futures_util::stream;
+use idempotent_runtime::{Idempotency, idempotent};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+use crate::{
+    effects::{Counts, Effects, Kind},
+    knobs::{Delay, Panic},
+};
+
+/// Longest report.
+const LONGEST_REPORT: u32 = 64 * 1024 * 1024;
+
+/// A streamed report comes in pages of about so many bytes.
+const PAGE: usize = 16 * 1024;
+
+/// Everything but the metrics.
+pub(crate) fn app(effects: Effects, idempotency: Idempotency) -> Router {
+    Router::new()
+        .route("/api/payments", post(create_payment))
+        .route("/api/orders", post(create_order))
+        .route(
+            "/api/orders/{id}",
+            put(replace_order).patch(change_order).delete(delete_order),
+        )
+        .route("/api/reports", post(create_report))
+        .route("/api/effects", get(counts))
+        .route("/health", get(async || "ok\n"))
+        .with_state(effects)
+        // The engine that the attributes use. Without this line they would share one of the process's own.
+        .layer(Extension(idempotency))
+}
+
+#[derive(Debug, Deserialize)]
+struct NewPayment {
+    amount: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Payment {
+    status: &'static str,
+    id: String,
+    amount: u64,
+}
+
+/// Duplicates wait for the answer of the first.
+#[idempotent(wait = true)]
+async fn create_payment(
+    State(effects): State<Effects>,
+    delay: Delay,
+    panic: Panic,
+    Json(NewPayment { amount }): Json<NewPayment>,
+) -> Result<(StatusCode, Json<Payment>), Failure> {
+    delay.pass().await;
+    let id = effects.draw(Kind::Payment);
+    effects.happen(Kind::Payment, &amount.to_string(), &id)?;
+    panic.strike();
+    let status = "success";
+    Ok((StatusCode::CREATED, Json(Payment { status, id, amount })))
+}
+
+#[derive(Debug, Deserialize)]
+struct NewOrder {
+    item: String,
+    quantity: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Order {
+    status: &'static str,
+    id: String,
+    item: String,
+    quantity: u64,
+}
+
+/// Duplicates are told that the first is under way. A refused order is an outcome like any other: its retry
+/// is refused with the same words, and a better order needs a new key.
+#[idempotent(wait = false)]
+async fn create_order(
+    State(effects): State<Effects>,
+    delay: Delay,
+    Json(NewOrder { item, quantity }): Json<NewOrder>,
+) -> Result<(StatusCode, Json<Order>), Failure> {
+    delay.pass().await;
+    let id = effects.draw(Kind::Order);
+    if quantity == 0 {
+        return Err(Failure::Refused("quantity must be at least 1"));
+    }
+    effects.happen(Kind::Order, &quantity.to_string(), &id)?;
+    let status = "success";
+    let order = Order {
+        status,
+        id,
+        item,
+        quantity,
+    };
+    Ok((StatusCode::CREATED, Json(order)))
+}
+
+/// What a change of an order may contain.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct OrderChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantity: Option<u64>,
+}
+
+/// What a change of an order did. The demo keeps no orders: any id will do.
+#[derive(Debug, Serialize)]
+struct Changed {
+    status: &'static str,
+    /// The order.
+    id: String,
+    /// The change, another one with each execution.
+    change: String,
+    #[serde(flatten)]
+    order: OrderChange,
+}
+
+#[idempotent(wait = false)]
+async fn replace_order(
+    State(effects): State<Effects>,
+    Path(id): Path<String>,
+    delay: Delay,
+    Json(NewOrder { item, quantity }): Json<NewOrder>,
+) -> Result<Json<Changed>, Failure> {
+    let (item, quantity) = (Some(item), Some(quantity));
+    changed(&effects, "put", id, delay, OrderChange { item, quantity }).await
+}
+
+#[idempotent(wait = false)]
+async fn change_order(
+    State(effects): State<Effects>,
+    Path(id): Path<String>,
+    delay: Delay,
+    Json(order): Json<OrderChange>,
+) -> Result<Json<Changed>, Failure> {
+    changed(&effects, "patch", id, delay, order).await
+}
+
+#[idempotent(wait = false)]
+async fn delete_order(
+    State(effects): State<Effects>,
+    Path(id): Path<String>,
+    delay: Delay,
+) -> Result<Json<Changed>, Failure> {
+    changed(&effects, "delete", id, delay, OrderChange::default()).await
+}
+
+async fn changed(
+    effects: &Effects,
+    method: &str,
+    id: String,
+    delay: Delay,
+    order: OrderChange,
+) -> Result<Json<Changed>, Failure> {
+    delay.pass().await;
+    let change = effects.draw(Kind::Order);
+    // The ledger names the change, not the order: an id that a client chose may be more than one word.
+    effects.happen(Kind::Order, method, &change)?;
+    let status = "success";
+    Ok(Json(Changed {
+        status,
+        id,
+        change,
+        order,
+    }))
+}
+
+/// What report is asked for: `?bytes=N`, and `stream=1` for one of unknown length.
+#[derive(Debug, Deserialize)]
+struct ReportQuery {
+    #[serde(default = "usual", deserialize_with = "bounded")]
+    bytes: u32,
+    #[serde(default)]
+    stream: u8,
+}
+
+/// A report of more than the engine keeps (1 MiB, unless `max_response` says otherwise) leaves a tombstone:
+/// its retry gets `response_not_stored`, and no second execution.
+#[idempotent(required = true)]
+async fn create_report(
+    State(effects): State<Effects>,
+    delay: Delay,
+    Query(query): Query<ReportQuery>,
+) -> Result<Response, Failure> {
+    delay.pass().await;
+    let id = effects.draw(Kind::Report);
+    effects.happen(Kind::Report, &query.bytes.to_string(), &id)?;
+    let body = match query.stream {
+        0 => Body::from(report(&id, query.bytes).collect::<Vec<_>>().concat()),
+        _ => Body::from_stream(stream::iter(report(&id, query.bytes).map(Ok::<_, io::Error>))),
+    };
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
+}
+
+/// A report's text: its id, line by line, `bytes` in all.
+fn report(id: &str, bytes: u32) -> impl Iterator<Item = Bytes> + Send + use<> {
+    let line = format!("{id}\n");
+    // Whole lines, so that each page goes on where the one before ended.
+    let page = Bytes::from(line.repeat(PAGE.div_ceil(line.len())));
+    let mut left = bytes as usize;
+    iter::from_fn(move || {
+        let size = left.min(page.len());
+        left -= size;
+        (size > 0).then(|| page.slice(..size))
+    })
+}
+
+fn usual() -> u32 {
+    1_000
+}
+
+/// Too long a report is a query that makes no sense: rejected before anything is executed.
+fn bounded<'de, D: Deserializer<'de>>(query: D) -> Result<u32, D::Error> {
+    match u32::deserialize(query)? {
+        bytes if bytes <= LONGEST_REPORT => Ok(bytes),
+        _ => Err(D::Error::custom(format_args!("at most {LONGEST_REPORT} bytes"))),
+    }
+}
+
+async fn counts(State(effects): State<Effects>) -> Json<Counts> {
+    Json(effects.counts())
+}
+
+/// An answer of the handler itself that is no success. It is stored all the same.
+#[derive(Debug)]
+enum Failure {
+    /// What was asked for cannot be done.
+    Refused(&'static str),
+    /// The ledger failed.
+    Ledger(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Explanation {
+            status: &'static str,
+            message: &'static str,
+        }
+        let status = "error";
+        let (code, message) = match self {
+            Self::Refused(message) => (StatusCode::BAD_REQUEST, message),
+            Self::Ledger(error) => {
+                tracing::error!(%error, "the ledger cannot be written");
+                (StatusCode::INTERNAL_SERVER_ERROR, "the ledger cannot be written")
+            }
+        };
+        (code, Json(Explanation { status, message })).into_response()
+    }
+}

@@ -1,0 +1,31 @@
+//! The smallest useful program: a payment is made once, however often the request is sent.
+//!
+//! ```text
+//! cargo run --example quickstart
+//! curl -i 127.0.0.1:8000/payments -H 'idempotency-key: order-42' --json '{"amount": 100}'     (twice)
+//! ```
+//!
+//! With no set-up the records are kept in this process's memory, and the log says so. `payments.rs` is the
+//! complete program: another engine, a graceful end, metrics.
+
+use axum::{Json, Router, http::StatusCode, routing::post};
+use idempotent_runtime::idempotent;
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize, Serialize)]
+struct Payment {
+    amount: u64,
+}
+
+#[idempotent(ttl = "24h", wait = true)]
+async fn create_payment(Json(payment): Json<Payment>) -> (StatusCode, Json<Payment>) {
+    println!("paying {}", payment.amount);
+    (StatusCode::CREATED, Json(payment))
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let app = Router::new().route("/payments", post(create_payment));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
+    axum::serve(listener, app).await
+}
