@@ -16,15 +16,15 @@ mod route;
 mod sync;
 
 pub use engine::{
-    BuildError, Builder, Crash, Execution, Idempotency, OnStoreError, Profile, Recovery, Resolution,
-    ResolveError, ResponseBody, Retention, Shutdown,
+    BuildError, Builder, Crash, Execution, Idempotency, OnStoreError, Profile, Recovery,
+    Resolution, ResolveError, ResponseBody, Retention, Shutdown,
 };
 pub use fingerprint::{Fingerprint, FingerprintRule};
-pub use layer::IdempotencyLayer;
 pub use key::{IdempotencyKey, KeyError, KeyRules};
+pub use layer::IdempotencyLayer;
 pub use policy::{Cache, OnCrash, Policy, RecoverFn};
 pub use problem::ProblemCode;
-pub use response::{NotStorable, StoredResponse};
+pub use response::{CorruptResponse, NotStorable, StoredResponse};
 pub use scope::{Scope, StoreKey};
 #[cfg(feature = "memory")]
 pub use store::memory::MemoryStore;

@@ -14,7 +14,7 @@
 //! The span of a request is `idempotent` with the fields `endpoint`, `key` (a short digest of the record's
 //! identity, never the client's key), `attempt` and `outcome`.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use tracing::{Span, field};
 
@@ -89,27 +89,28 @@ pub(crate) fn record_attempt(attempt: u32) {
 }
 
 /// A request ended.
-pub(crate) fn ended(endpoint: &Cow<'static, str>, ended: Ended) {
+pub(crate) fn ended(endpoint: &str, ended: Ended) {
     Span::current().record("outcome", ended.as_str());
     #[cfg(feature = "metrics")]
-    metrics::counter!("idempotency_requests_total", "endpoint" => endpoint.clone(), "outcome" => ended.as_str())
+    metrics::counter!("idempotency_requests_total", "endpoint" => endpoint.to_owned(), "outcome" => ended.as_str())
         .increment(1);
     #[cfg(not(feature = "metrics"))]
     let _ = endpoint;
 }
 
 /// A handler ran this long.
-pub(crate) fn executed(endpoint: &Cow<'static, str>, took: Duration) {
+pub(crate) fn executed(endpoint: &str, took: Duration) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!("idempotency_execution_seconds", "endpoint" => endpoint.clone()).record(took);
+    metrics::histogram!("idempotency_execution_seconds", "endpoint" => endpoint.to_owned())
+        .record(took);
     #[cfg(not(feature = "metrics"))]
     let _ = (endpoint, took);
 }
 
 /// A duplicate waited this long.
-pub(crate) fn waited(endpoint: &Cow<'static, str>, took: Duration) {
+pub(crate) fn waited(endpoint: &str, took: Duration) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!("idempotency_wait_seconds", "endpoint" => endpoint.clone()).record(took);
+    metrics::histogram!("idempotency_wait_seconds", "endpoint" => endpoint.to_owned()).record(took);
     #[cfg(not(feature = "metrics"))]
     let _ = (endpoint, took);
 }
@@ -138,7 +139,10 @@ gauges! {
 /// What a store that knows it without counting holds now.
 pub(crate) fn records(store: &'static str, records: usize) {
     #[cfg(feature = "metrics")]
-    #[expect(clippy::cast_precision_loss, reason = "a gauge of more than 2^52 records is beyond any memory")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge of more than 2^52 records is beyond any memory"
+    )]
     metrics::gauge!("idempotency_records", "store" => store).set(records as f64);
     #[cfg(not(feature = "metrics"))]
     let _ = (store, records);
@@ -158,7 +162,10 @@ impl StoreClock {
         }
     }
 
-    #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self, reason = "without metrics nothing is timed"))]
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(clippy::unused_self, reason = "without metrics nothing is timed")
+    )]
     pub(crate) fn stop(self, store: &'static str, operation: &'static str, ok: bool) {
         #[cfg(feature = "metrics")]
         metrics::histogram!(

@@ -196,8 +196,22 @@ impl Policy {
             };
         }
         fill!(
-            name, ttl, wait, wait_timeout, lease, max_lifetime, on_crash, required, header, strict, uuid, scope,
-            fingerprint, cache, max_body, max_response
+            name,
+            ttl,
+            wait,
+            wait_timeout,
+            lease,
+            max_lifetime,
+            on_crash,
+            required,
+            header,
+            strict,
+            uuid,
+            scope,
+            fingerprint,
+            cache,
+            max_body,
+            max_response
         )
     }
 }
@@ -231,10 +245,16 @@ impl Settings {
             wait_timeout: policy.wait_timeout.unwrap_or(Duration::from_secs(30)),
             lease,
             // A route that chooses a longer lease than the engine's lifetime means it: one lease is the least.
-            max_lifetime: policy.max_lifetime.unwrap_or(Duration::from_secs(15 * 60)).max(lease),
+            max_lifetime: policy
+                .max_lifetime
+                .unwrap_or(Duration::from_secs(15 * 60))
+                .max(lease),
             on_crash: policy.on_crash.unwrap_or_default(),
             header: policy.header.unwrap_or(HEADER),
-            key_rules: KeyRules { strict: policy.strict.unwrap_or(false), uuid: policy.uuid.unwrap_or(false) },
+            key_rules: KeyRules {
+                strict: policy.strict.unwrap_or(false),
+                uuid: policy.uuid.unwrap_or(false),
+            },
             scope: policy.scope,
             fingerprint: policy.fingerprint.unwrap_or_default(),
             cache: policy.cache.unwrap_or_default(),

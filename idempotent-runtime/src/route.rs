@@ -24,24 +24,40 @@ pub(crate) fn route(
 ) -> Route {
     let uri = original_uri(extensions).unwrap_or(uri).clone();
     if let Some(name) = name {
-        return Route { endpoint: Cow::Borrowed(name), label: Cow::Borrowed(name), uri };
+        return Route {
+            endpoint: Cow::Borrowed(name),
+            label: Cow::Borrowed(name),
+            uri,
+        };
     }
     if let Some(template) = template(extensions).or(handler) {
         let endpoint: Cow<'static, str> = Cow::Owned([method.as_str(), " ", template].concat());
-        return Route { label: endpoint.clone(), endpoint, uri };
+        return Route {
+            label: endpoint.clone(),
+            endpoint,
+            uri,
+        };
     }
     let endpoint = Cow::Owned([method.as_str(), " ", uri.path()].concat());
-    Route { endpoint, label: Cow::Owned([method.as_str(), " unmatched"].concat()), uri }
+    Route {
+        endpoint,
+        label: Cow::Owned([method.as_str(), " unmatched"].concat()),
+        uri,
+    }
 }
 
 #[cfg(feature = "axum")]
 fn original_uri(extensions: &Extensions) -> Option<&Uri> {
-    extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
+    extensions
+        .get::<axum::extract::OriginalUri>()
+        .map(|original| &original.0)
 }
 
 #[cfg(feature = "axum")]
 fn template(extensions: &Extensions) -> Option<&str> {
-    extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str)
+    extensions
+        .get::<axum::extract::MatchedPath>()
+        .map(axum::extract::MatchedPath::as_str)
 }
 
 #[cfg(not(feature = "axum"))]

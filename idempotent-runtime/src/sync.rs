@@ -9,5 +9,7 @@ pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Locks, also after a panic elsewhere: every critical section here leaves its data whole at each step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

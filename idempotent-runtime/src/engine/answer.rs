@@ -30,7 +30,10 @@ impl Idempotency {
 
     /// A problem as a reply, and how the request ended.
     pub(crate) fn refused<B>(&self, problem: &Problem) -> (Ended, Reply<B>) {
-        (ended(problem.code()), self.problem(problem).map(ResponseBody::full))
+        (
+            ended(problem.code()),
+            self.problem(problem).map(ResponseBody::full),
+        )
     }
 
     /// An answer that needed no execution by this request.
@@ -50,15 +53,28 @@ impl Idempotency {
             Ok(parts) => parts,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "a stored response cannot be read; the handler is not executed again");
+                tracing::error!(
+                    error,
+                    "a stored response cannot be read; the handler is not executed again"
+                );
                 return self.refused(&ProblemCode::RecordUnreadable.into());
             }
         };
         let mut reply = Response::new(ResponseBody::full(body));
         *reply.status_mut() = status;
         *reply.headers_mut() = headers;
-        reply.headers_mut().insert(self.replay_header().clone(), HeaderValue::from_static("true"));
-        (if waited { Ended::ReplayedAfterWait } else { Ended::Replayed }, reply)
+        reply.headers_mut().insert(
+            self.replay_header().clone(),
+            HeaderValue::from_static("true"),
+        );
+        (
+            if waited {
+                Ended::ReplayedAfterWait
+            } else {
+                Ended::Replayed
+            },
+            reply,
+        )
     }
 }
 

@@ -61,12 +61,18 @@ pub(crate) struct Counted {
 impl Counted {
     /// Counts executions without a client, and shows them.
     pub(crate) fn unattended() -> Self {
-        Self { running: Arc::default(), gauge: observe::unattended }
+        Self {
+            running: Arc::default(),
+            gauge: observe::unattended,
+        }
     }
 
     /// Counts for the engine alone.
     pub(crate) fn silent() -> Self {
-        Self { running: Arc::default(), gauge: |_| {} }
+        Self {
+            running: Arc::default(),
+            gauge: |_| {},
+        }
     }
 
     /// How many run now.
@@ -114,13 +120,21 @@ impl<T: Send + 'static> Attended<T> {
         unattended: Counted,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Self {
-        Self { future: Some(Box::pin(future)), attendance, unattended, home: None }
+        Self {
+            future: Some(Box::pin(future)),
+            attendance,
+            unattended,
+            home: None,
+        }
     }
 
     /// Remembers the runtime and subscriber to go on with; called within a runtime, at the latest when polled.
     pub(crate) fn settle(&mut self) {
         if self.home.is_none() {
-            self.home = Some((Handle::current(), tracing::dispatcher::get_default(Dispatch::clone)));
+            self.home = Some((
+                Handle::current(),
+                tracing::dispatcher::get_default(Dispatch::clone),
+            ));
         }
     }
 }
@@ -145,7 +159,8 @@ impl<T: Send + 'static> Future for Attended<T> {
 
 impl<T: Send + 'static> Drop for Attended<T> {
     fn drop(&mut self) {
-        let (Some(future), Some((runtime, subscriber))) = (self.future.take(), self.home.take()) else {
+        let (Some(future), Some((runtime, subscriber))) = (self.future.take(), self.home.take())
+        else {
             return;
         };
         if !self.attendance.committed.load(Ordering::Relaxed) {
@@ -163,6 +178,8 @@ impl<T: Send + 'static> Drop for Attended<T> {
 
 impl<T: Send + 'static> fmt::Debug for Attended<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attended").field("attendance", &self.attendance).finish_non_exhaustive()
+        f.debug_struct("Attended")
+            .field("attendance", &self.attendance)
+            .finish_non_exhaustive()
     }
 }

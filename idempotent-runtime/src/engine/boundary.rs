@@ -46,6 +46,8 @@ pub(crate) enum Ran<B> {
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Route").field("label", &self.label).finish_non_exhaustive()
+        f.debug_struct("Route")
+            .field("label", &self.label)
+            .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,8 @@ use std::{borrow::Cow, error::Error, fmt, time::Duration};
 use http::{HeaderName, StatusCode, request::Parts};
 
 use super::{
-    Idempotency, Inner, attend::Counted, ops::Ops, profile::Profile, running::Running, wait::WaitRoom,
+    Idempotency, Inner, attend::Counted, ops::Ops, profile::Profile, running::Running,
+    wait::WaitRoom,
 };
 use crate::{
     policy::Policy,
@@ -207,7 +208,9 @@ impl Builder {
             scope: self.scope,
             digester: Digester::new(self.secret.as_deref()),
             problem_style,
-            replay_header: self.replay_header.unwrap_or_else(|| self.profile.replay_header()),
+            replay_header: self
+                .replay_header
+                .unwrap_or_else(|| self.profile.replay_header()),
             on_store_error: self.on_store_error,
             wait_room,
             running: Running::default(),
@@ -232,7 +235,9 @@ impl Builder {
         if let Some(secret) = &self.secret
             && secret.len() < 16
         {
-            return Err(BuildError::ShortSecret { length: secret.len() });
+            return Err(BuildError::ShortSecret {
+                length: secret.len(),
+            });
         }
         if let Some(header) = defaults.header
             && HeaderName::try_from(header).is_err()
@@ -242,7 +247,10 @@ impl Builder {
         if let (Some(lease), Some(max_lifetime)) = (defaults.lease, defaults.max_lifetime)
             && lease > max_lifetime
         {
-            return Err(BuildError::LeaseOverLifetime { lease, max_lifetime });
+            return Err(BuildError::LeaseOverLifetime {
+                lease,
+                max_lifetime,
+            });
         }
         if let Some(status) = self.mismatch_status
             && !status.is_client_error()
@@ -256,6 +264,10 @@ impl Builder {
     }
 }
 
+#[cfg_attr(
+    feature = "memory",
+    expect(clippy::unnecessary_wraps, reason = "there is none without `memory`")
+)]
 fn default_store() -> Option<Box<dyn ErasedStore>> {
     #[cfg(feature = "memory")]
     return Some(Box::new(crate::MemoryStore::new()));
@@ -280,17 +292,29 @@ impl fmt::Display for BuildError {
                 "no store: call `.store(…)`, or enable the `memory` feature for an in-memory one",
             ),
             Self::ShortSecret { length } => {
-                write!(f, "the secret has {length} bytes; use at least 16 random ones")
+                write!(
+                    f,
+                    "the secret has {length} bytes; use at least 16 random ones"
+                )
             }
             Self::InvalidHeader { header } => {
-                write!(f, "{header:?} is not a header name; use letters, digits and `-`")
+                write!(
+                    f,
+                    "{header:?} is not a header name; use letters, digits and `-`"
+                )
             }
-            Self::LeaseOverLifetime { lease, max_lifetime } => write!(
+            Self::LeaseOverLifetime {
+                lease,
+                max_lifetime,
+            } => write!(
                 f,
                 "the lease ({lease:?}) is longer than max_lifetime ({max_lifetime:?}); shorten the lease"
             ),
             Self::MismatchStatus { status } => {
-                write!(f, "a mismatch is the client's error: {status} is not a 4xx status")
+                write!(
+                    f,
+                    "a mismatch is the client's error: {status} is not a 4xx status"
+                )
             }
             Self::ZeroStoreTimeout => {
                 f.write_str("the store time-out is zero; give the store some time to answer")

@@ -1,19 +1,11 @@
 //! One execution: the handler under its lease, and its outcome.
 
-use std::{
-    borrow::Cow,
-    future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, response::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
-use pin_project_lite::pin_project;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -21,6 +13,7 @@ use super::{
     attend::Counted,
     body::ResponseBody,
     boundary::{BoxError, Ran, Work},
+    caught::{Caught, Panicked},
     execution::{Crash, Recovery},
     lease::Lease,
     ops::jittered,
@@ -42,8 +35,6 @@ use crate::{
 pub(crate) struct Run {
     engine: Idempotency,
     settings: Settings,
-    /// What metrics call the endpoint.
-    label: Cow<'static, str>,
     fingerprint: Fingerprint,
     lease: Lease,
     /// What a shutdown waits for; ends with the run.
@@ -75,12 +66,17 @@ impl Run {
     pub(crate) fn new(
         engine: Idempotency,
         settings: Settings,
-        label: Cow<'static, str>,
         fingerprint: Fingerprint,
         lease: Lease,
         admission: Admission,
     ) -> Self {
-        Self { engine, settings, label, fingerprint, lease, _admission: admission }
+        Self {
+            engine,
+            settings,
+            fingerprint,
+            lease,
+            _admission: admission,
+        }
     }
 
     /// Runs the handler and answers with its outcome.
@@ -88,13 +84,19 @@ impl Run {
         mut self,
         work: W,
         mut request: Request<Bytes>,
+        endpoint: &str,
     ) -> Answered<W::Body> {
-        request.extensions_mut().insert(self.lease.execution().clone());
+        request
+            .extensions_mut()
+            .insert(self.lease.execution().clone());
         let started = Instant::now();
-        let ran = self.lease.keep(Caught::new(async move { work.start(request).await })).await;
+        let ran = self
+            .lease
+            .keep(Caught::new(async move { work.start(request).await }))
+            .await;
         match ran {
             Ok(Ran::Answered(response)) => {
-                observe::executed(&self.label, started.elapsed());
+                observe::executed(endpoint, started.elapsed());
                 self.answer(response).await
             }
             Ok(Ran::Rejected(response)) => {
@@ -102,13 +104,13 @@ impl Run {
                 Answered::Reply(Ended::Rejected, response.map(ResponseBody::live))
             }
             Ok(Ran::Failed) => {
-                observe::executed(&self.label, started.elapsed());
+                observe::executed(endpoint, started.elapsed());
                 tracing::error!("the service failed without a response; the outcome is unknown");
                 self.give_up(LastWrite::Abandon).await;
                 self.refuse(ProblemCode::OutcomeUnknown)
             }
             Err(Panicked) => {
-                observe::executed(&self.label, started.elapsed());
+                observe::executed(endpoint, started.elapsed());
                 self.panicked().await
             }
         }
@@ -125,13 +127,21 @@ impl Run {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let crash = Crash::new(self.lease.execution().clone(), request);
-        let found = self.lease.keep(Caught::new(async move { recover(crash).await })).await;
+        let found = self
+            .lease
+            .keep(Caught::new(async move { recover(crash).await }))
+            .await;
         match found {
             Ok(Recovery::NotExecuted) => Err(Box::new(self)),
             Ok(Recovery::Completed(response)) => {
                 let (head, body) = response.into_parts();
                 let outcome = self.outcome(&head, &body);
-                Ok(self.settle(&outcome, Response::from_parts(head, ResponseBody::full(body))).await)
+                Ok(self
+                    .settle(
+                        &outcome,
+                        Response::from_parts(head, ResponseBody::full(body)),
+                    )
+                    .await)
             }
             Ok(Recovery::StillUnknown) => {
                 self.give_up(LastWrite::Abandon).await;
@@ -150,7 +160,11 @@ impl Run {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        if !keeps(self.settings.cache, response.status(), response.extensions()) {
+        if !keeps(
+            self.settings.cache,
+            response.status(),
+            response.extensions(),
+        ) {
             self.give_up(LastWrite::Release).await;
             return Answered::Reply(Ended::Executed, response.map(ResponseBody::live));
         }
@@ -166,17 +180,16 @@ impl Run {
                 let reply = Response::from_parts(head, ResponseBody::live(body));
                 self.settle(&Outcome::Tombstone, reply).await
             }
-            Some(_) => match self.lease.keep(collect(body, limit)).await {
-                Some(body) => {
-                    let outcome = self.outcome(&head, &body);
-                    let reply = Response::from_parts(head, ResponseBody::full(body));
-                    self.settle(&outcome, reply).await
-                }
-                None => {
-                    let reply = self.engine.refused(&ProblemCode::ResponseNotStored.into()).1;
-                    self.settle(&Outcome::Tombstone, reply).await
-                }
-            },
+            Some(_) => {
+                let Ok(Some(body)) = self.lease.keep(Caught::new(collect(body, limit))).await
+                else {
+                    let (_, reply) = self.engine.refused(&ProblemCode::ResponseNotStored.into());
+                    return self.settle(&Outcome::Tombstone, reply).await;
+                };
+                let outcome = self.outcome(&head, &body);
+                let reply = Response::from_parts(head, ResponseBody::full(body));
+                self.settle(&outcome, reply).await
+            }
         }
     }
 
@@ -185,7 +198,10 @@ impl Run {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        tracing::error!(attempt = self.lease.execution().attempt(), "the handler panicked");
+        tracing::error!(
+            attempt = self.lease.execution().attempt(),
+            "the handler panicked"
+        );
         if matches!(self.settings.on_crash, OnCrash::Retry) {
             self.give_up(LastWrite::Abandon).await;
             let (ended, reply) = self.engine.refused(&Problem::panicked_and_retried());
@@ -194,7 +210,11 @@ impl Run {
         let problem = self.engine.problem(&ProblemCode::HandlerPanicked.into());
         let (head, body) = problem.into_parts();
         let outcome = self.outcome(&head, &body);
-        self.settle(&outcome, Response::from_parts(head, ResponseBody::full(body))).await
+        self.settle(
+            &outcome,
+            Response::from_parts(head, ResponseBody::full(body)),
+        )
+        .await
     }
 
     /// Commits the outcome and says what the client gets.
@@ -213,7 +233,10 @@ impl Run {
 
     /// What is stored for this response: the response itself, or a tombstone where it exceeds the limits.
     pub(crate) fn outcome(&self, head: &Parts, body: &[u8]) -> Outcome {
-        let limits = ResponseLimits { max_body: self.settings.max_response, ..Default::default() };
+        let limits = ResponseLimits {
+            max_body: self.settings.max_response,
+            ..Default::default()
+        };
         match StoredResponse::encode(head, body, &limits) {
             Ok(response) => Outcome::Response(response),
             Err(reason) => {
@@ -235,7 +258,10 @@ impl Run {
                 let fingerprint = self.fingerprint;
                 self.engine
                     .wait_room()
-                    .publish(&key, || Verdict::Completed { fingerprint, outcome: outcome.clone() });
+                    .publish(&key, || Verdict::Completed {
+                        fingerprint,
+                        outcome: outcome.clone(),
+                    });
                 Committed::Applied
             }
             Ok(Write::Fenced) => {
@@ -293,7 +319,11 @@ impl Run {
             let _counted = counted;
             while Instant::now() < self.lease.end_of_life() {
                 match self.commit(&outcome).await {
-                    Committed::Unacknowledged => self.lease.keep(sleep(jittered(Duration::from_secs(1)))).await,
+                    Committed::Unacknowledged => {
+                        self.lease
+                            .keep(sleep(jittered(Duration::from_secs(1))))
+                            .await;
+                    }
                     _ => return,
                 }
             }
@@ -328,7 +358,11 @@ enum LastWrite<'a> {
 }
 
 impl LastWrite<'_> {
-    async fn send(self, engine: &Idempotency, held: &crate::store::Held) -> Result<Write, StoreError> {
+    async fn send(
+        self,
+        engine: &Idempotency,
+        held: &crate::store::Held,
+    ) -> Result<Write, StoreError> {
         match self {
             Self::Complete(outcome) => engine.ops().complete(held, outcome).await,
             Self::Release => engine.ops().release(&held.key, &held.token).await,
@@ -346,39 +380,11 @@ where
         Ok(collected) if collected.trailers().is_none() => Some(collected.to_bytes()),
         Ok(_) => None,
         Err(error) => {
-            tracing::error!(error = &*error as &dyn std::error::Error, "the response body broke off");
+            tracing::error!(
+                error = &*error as &dyn std::error::Error,
+                "the response body broke off"
+            );
             None
-        }
-    }
-}
-
-pin_project! {
-    /// A future whose panic is an answer.
-    struct Caught<F> {
-        #[pin]
-        future: F,
-    }
-}
-
-/// The handler panicked. What it said went to the panic hook; it may hold secrets and goes nowhere else.
-struct Panicked;
-
-impl<F: Future> Caught<F> {
-    fn new(future: F) -> Self {
-        Self { future }
-    }
-}
-
-impl<F: Future> Future for Caught<F> {
-    type Output = Result<F::Output, Panicked>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.project().future;
-        // Unwind safe: after a panic the future is never polled again, and what it shared with others was
-        // already visible to them while it ran.
-        match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
-            Ok(polled) => polled.map(Ok),
-            Err(_payload) => Poll::Ready(Err(Panicked)),
         }
     }
 }

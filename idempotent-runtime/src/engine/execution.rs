@@ -43,7 +43,14 @@ impl Execution {
         acquired: Instant,
     ) -> Self {
         let lapses = AtomicU64::new(0);
-        Self(Arc::new(Inner { key, store_key, attempt, engine, acquired, lapses }))
+        Self(Arc::new(Inner {
+            key,
+            store_key,
+            attempt,
+            engine,
+            acquired,
+            lapses,
+        }))
     }
 
     /// The execution in a request's extensions, if it runs under a key.
@@ -72,7 +79,10 @@ impl Execution {
     /// label for each call the handler makes: `"stripe"`, `"ledger"`.
     #[must_use]
     pub fn downstream_key(&self, label: &str) -> String {
-        self.0.engine.digester().downstream_key(self.0.store_key, label)
+        self.0
+            .engine
+            .digester()
+            .downstream_key(self.0.store_key, label)
     }
 
     /// Whether the lease could not be kept: another execution may have taken the key over.
@@ -87,7 +97,9 @@ impl Execution {
     /// The lease now lasts until this instant.
     pub(crate) fn leased_until(&self, until: Instant) {
         let micros = until.saturating_duration_since(self.0.acquired).as_micros();
-        self.0.lapses.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Release);
+        self.0
+            .lapses
+            .store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// The lease was taken away.

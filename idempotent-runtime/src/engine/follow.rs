@@ -37,7 +37,9 @@ impl Visit {
         // Waiting is not work: a shutdown does not wait for waiters, it ends them.
         self.admission = None;
         let engine = self.engine.clone();
-        let Some(mut waiter) = engine.wait_room().join(claim.key) else { return Followed::Full };
+        let Some(mut waiter) = engine.wait_room().join(claim.key) else {
+            return Followed::Full;
+        };
         // After joining, so that a shutdown either finds this waiter or was seen here.
         if engine.running().is_closed() {
             return Followed::ShutDown;
@@ -47,7 +49,10 @@ impl Visit {
             let ended = match waiter.turn(deadline).await {
                 None => Some(conflict(remaining)),
                 Some(Turn::Verdict(verdict)) => Some(self.told(verdict, claim)),
-                Some(Turn::Lead) => self.lead(&mut waiter, claim, deadline, &mut remaining).await,
+                Some(Turn::Lead) => {
+                    self.lead(&mut waiter, claim, deadline, &mut remaining)
+                        .await
+                }
             };
             if let Some(ended) = ended {
                 return ended;
@@ -59,10 +64,13 @@ impl Visit {
     fn told(&self, verdict: Verdict, claim: &Claim) -> Followed {
         let seen = match verdict {
             Verdict::ShutDown => return Followed::ShutDown,
-            Verdict::Completed { fingerprint, outcome } if fingerprint == claim.fingerprint => {
-                Acquisition::Completed(outcome)
+            Verdict::Completed {
+                fingerprint,
+                outcome,
+            } if fingerprint == claim.fingerprint => Acquisition::Completed(outcome),
+            Verdict::Unknown { fingerprint } if fingerprint == claim.fingerprint => {
+                Acquisition::Unknown
             }
-            Verdict::Unknown { fingerprint } if fingerprint == claim.fingerprint => Acquisition::Unknown,
             // The key was released meanwhile and now belongs to a request that asks for something else.
             Verdict::Completed { .. } | Verdict::Unknown { .. } => Acquisition::Mismatch,
         };
@@ -89,17 +97,28 @@ impl Visit {
             match seen {
                 Ok(Acquisition::InFlight { remaining: left }) => *remaining = left,
                 Ok(Acquisition::Completed(outcome)) => {
-                    waiter.publish(Verdict::Completed { fingerprint: claim.fingerprint, outcome });
+                    waiter.publish(Verdict::Completed {
+                        fingerprint: claim.fingerprint,
+                        outcome,
+                    });
                     return None;
                 }
-                Ok(Acquisition::Unknown) if !matches!(self.settings.on_crash, OnCrash::Recover(_)) => {
-                    waiter.publish(Verdict::Unknown { fingerprint: claim.fingerprint });
+                Ok(Acquisition::Unknown)
+                    if !matches!(self.settings.on_crash, OnCrash::Recover(_)) =>
+                {
+                    waiter.publish(Verdict::Unknown {
+                        fingerprint: claim.fingerprint,
+                    });
                     return None;
                 }
                 Ok(seen) => return Some(Followed::Step(decide(seen, &self.settings), sent)),
-                Err(error) if Instant::now() >= deadline => return Some(Followed::StoreFailed(error)),
+                Err(error) if Instant::now() >= deadline => {
+                    return Some(Followed::StoreFailed(error));
+                }
                 // The store may be back before the deadline; until then nothing is known.
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "a look failed"),
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a look failed");
+                }
             }
             if Instant::now() >= deadline {
                 return Some(conflict(*remaining));
@@ -112,7 +131,9 @@ impl Visit {
         &mut self,
         claim: &Claim,
     ) -> Result<(Instant, Result<Acquisition, StoreError>), Followed> {
-        let Some(admission) = self.engine.running().admit() else { return Err(Followed::ShutDown) };
+        let Some(admission) = self.engine.running().admit() else {
+            return Err(Followed::ShutDown);
+        };
         self.attendance.commit();
         let sent = Instant::now();
         let seen = self.engine.ops().acquire(claim).await;

@@ -67,15 +67,23 @@ impl Idempotency {
     ///
     /// See [`ResolveError`]. Nothing was changed unless it is [`ResolveError::Store`], after which the record is
     /// either as before, or resolved, or unknown under a new attempt; calling again is safe.
-    pub async fn resolve(&self, key: &StoreKey, resolution: Resolution) -> Result<(), ResolveError> {
+    pub async fn resolve(
+        &self,
+        key: &StoreKey,
+        resolution: Resolution,
+    ) -> Result<(), ResolveError> {
         let outcome = match resolution {
             Resolution::NotExecuted => None,
             Resolution::Completed(response) => {
                 let (head, body) = response.into_parts();
-                let limits =
-                    ResponseLimits { max_body: self.settings().max_response, ..Default::default() };
+                let limits = ResponseLimits {
+                    max_body: self.settings().max_response,
+                    ..Default::default()
+                };
                 let stored = StoredResponse::encode(&head, &body, &limits);
-                Some(Outcome::Response(stored.map_err(ResolveError::NotStorable)?))
+                Some(Outcome::Response(
+                    stored.map_err(ResolveError::NotStorable)?,
+                ))
             }
         };
         let record = self.inspect(key).await?.ok_or(ResolveError::NotFound)?;
@@ -118,9 +126,15 @@ impl Idempotency {
             RecordState::InFlight { .. } => {}
         }
         let settings = self.settings();
-        let claim = Claim::new(*key, record.fingerprint, Token::random(), settings.lease, settings.ttl)
-            .take_over(true)
-            .trace_id(record.trace_id);
+        let claim = Claim::new(
+            *key,
+            record.fingerprint,
+            Token::random(),
+            settings.lease,
+            settings.ttl,
+        )
+        .take_over(true)
+        .trace_id(record.trace_id);
         match self.ops().acquire(&claim).await? {
             Acquisition::Acquired { .. } => Ok(claim),
             Acquisition::Completed(_) => Err(ResolveError::AlreadyCompleted),
@@ -141,7 +155,9 @@ impl std::fmt::Display for ResolveError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NotFound => "there is no record under this key, or it has expired",
-            Self::InFlight => "the record's execution is in flight and may complete by itself; wait for its lease",
+            Self::InFlight => {
+                "the record's execution is in flight and may complete by itself; wait for its lease"
+            }
             Self::AlreadyCompleted => "the record's outcome is already known",
             Self::NotStorable(_) => "the response cannot be stored",
             Self::Store(_) => "the store failed",

@@ -64,7 +64,8 @@ impl Lease {
     /// Runs the work to its end, beating meanwhile.
     pub(crate) async fn keep<F: Future>(&mut self, work: F) -> F::Output {
         let mut work = pin!(work);
-        if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await
+        {
             return done;
         }
         while !self.taken && self.next_beat <= self.end_of_life {
@@ -107,5 +108,7 @@ impl Lease {
 
 /// A third of the lease, give or take a tenth of that; at least a millisecond, so that no lease makes a busy loop.
 fn interval(lease: Duration) -> Duration {
-    (lease / 3).mul_f64(0.9 + rand::random::<f64>() / 5.0).max(Duration::from_millis(4))
+    (lease / 3)
+        .mul_f64(0.9 + rand::random::<f64>() / 5.0)
+        .max(Duration::from_millis(4))
 }

@@ -31,6 +31,7 @@ mod attend;
 mod body;
 mod boundary;
 mod builder;
+mod caught;
 mod cell;
 mod decide;
 mod execute;
@@ -49,10 +50,10 @@ mod stream;
 mod visit;
 mod wait;
 
+pub(crate) use attend::Attended;
+pub use body::ResponseBody;
 #[cfg(feature = "axum")]
 pub(crate) use body::Simplified;
-pub use body::ResponseBody;
-pub(crate) use attend::Attended;
 pub(crate) use boundary::{BoxError, BoxFuture, Ran, Route, Work};
 pub use builder::{BuildError, Builder, OnStoreError};
 pub use execution::{Crash, Execution, Recovery};
@@ -111,7 +112,10 @@ impl Idempotency {
     /// Whether a request is the engine's business: it has a key, or has to have one.
     pub(crate) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
         let defaults = &self.0.defaults;
-        let header = policy.header.or(defaults.header).unwrap_or(crate::policy::HEADER);
+        let header = policy
+            .header
+            .or(defaults.header)
+            .unwrap_or(crate::policy::HEADER);
         policy.required.or(defaults.required).unwrap_or(false) || headers.contains_key(header)
     }
 

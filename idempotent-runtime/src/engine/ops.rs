@@ -42,20 +42,27 @@ impl Ops {
     pub(crate) async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         let started = Instant::now();
         // Half the patience, so that there is time for the repetition.
-        let first = self.bounded("acquire", self.patience / 2, self.store.acquire(claim)).await;
+        let first = self
+            .bounded("acquire", self.patience / 2, self.store.acquire(claim))
+            .await;
         match first {
             Err(error) if error.is_transient() => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "acquire is repeated");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "acquire is repeated"
+                );
                 sleep(jittered(self.patience / 50)).await;
                 let left = self.patience.saturating_sub(started.elapsed());
-                self.bounded("acquire", left, self.store.acquire(claim)).await
+                self.bounded("acquire", left, self.store.acquire(claim))
+                    .await
             }
             other => other,
         }
     }
 
     pub(crate) async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.bounded("renew", self.patience, self.store.renew(held)).await
+        self.bounded("renew", self.patience, self.store.renew(held))
+            .await
     }
 
     pub(crate) async fn complete(
@@ -63,23 +70,36 @@ impl Ops {
         held: &Held,
         outcome: &Outcome,
     ) -> Result<Write, StoreError> {
-        self.bounded("complete", self.patience, self.store.complete(held, outcome)).await
+        self.bounded(
+            "complete",
+            self.patience,
+            self.store.complete(held, outcome),
+        )
+        .await
     }
 
     pub(crate) async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.bounded("release", self.patience, self.store.release(key, token)).await
+        self.bounded("release", self.patience, self.store.release(key, token))
+            .await
     }
 
     pub(crate) async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.bounded("abandon", self.patience, self.store.abandon(key, token)).await
+        self.bounded("abandon", self.patience, self.store.abandon(key, token))
+            .await
     }
 
     pub(crate) async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.bounded("get", self.patience, self.store.get(key)).await
+        self.bounded("get", self.patience, self.store.get(key))
+            .await
     }
 
     pub(crate) async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        self.bounded("purge_expired", self.patience, self.store.purge_expired(limit)).await
+        self.bounded(
+            "purge_expired",
+            self.patience,
+            self.store.purge_expired(limit),
+        )
+        .await
     }
 
     /// Ends a verb that takes too long. A verb that is ready at once, as in memory, starts no timer.

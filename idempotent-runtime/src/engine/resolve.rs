@@ -67,7 +67,13 @@ impl Visit {
 
     /// Another retry was faster to ask: its outcome, or a conflict while it asks.
     fn overtaken<B>(&self, seen: Acquisition) -> (Ended, Reply<B>) {
-        match decide(seen, &Settings { wait: false, ..self.settings }) {
+        match decide(
+            seen,
+            &Settings {
+                wait: false,
+                ..self.settings
+            },
+        ) {
             Step::Answer(answer) => self.engine.answered(answer, false),
             _ => self.engine.answered(Answer::Unknown, false),
         }
@@ -88,13 +94,18 @@ impl Visit {
                     continue;
                 }
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "the winner's outcome cannot be read");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the winner's outcome cannot be read"
+                    );
                     return self.engine.answered(Answer::Unknown, false);
                 }
             };
             let record = record.filter(|record| record.fingerprint == claim.fingerprint);
             let remaining = match record.map(|record| record.state) {
-                Some(RecordState::Completed(outcome)) => return self.engine.answered(outcome.into(), true),
+                Some(RecordState::Completed(outcome)) => {
+                    return self.engine.answered(outcome.into(), true);
+                }
                 Some(RecordState::InFlight { remaining }) if !remaining.is_zero() => remaining,
                 _ => return self.engine.answered(Answer::Unknown, false),
             };
@@ -123,7 +134,10 @@ impl Visit {
             StoreErrorKind::Corrupt => self.engine.refused(&ProblemCode::RecordUnreadable.into()),
             _ if self.engine.on_store_error() == OnStoreError::Execute => {
                 tracing::warn!(key = %claim.key, "executing WITHOUT idempotency, as `on_store_error` says");
-                (Ended::Unprotected, self.unprotected(claim, arrival, work).await)
+                (
+                    Ended::Unprotected,
+                    self.unprotected(claim, arrival, work).await,
+                )
             }
             _ => self.engine.refused(&ProblemCode::StoreUnavailable.into()),
         }
@@ -136,8 +150,13 @@ impl Visit {
         arrival: Arrival,
         work: W,
     ) -> Response<ResponseBody<W::Body>> {
-        let execution =
-            Execution::new(self.engine.clone(), arrival.key().clone(), claim.key, 1, Instant::now());
+        let execution = Execution::new(
+            self.engine.clone(),
+            arrival.key().clone(),
+            claim.key,
+            1,
+            Instant::now(),
+        );
         let mut request = arrival.into_request();
         request.extensions_mut().insert(execution);
         match work.start(request).await {

@@ -53,7 +53,10 @@ impl Running {
         // Counted before the flag is read, as `close` sets the flag before it reads the count: one of the two
         // sees the other.
         self.0.admitted.fetch_add(1, Ordering::SeqCst);
-        let admission = Admission { running: self.clone(), lease: None };
+        let admission = Admission {
+            running: self.clone(),
+            lease: None,
+        };
         (!self.is_closing()).then_some(admission)
     }
 
@@ -148,7 +151,11 @@ impl Idempotency {
         running.close();
         let before = running.admitted();
         let idle = running.idle(Instant::now() + deadline).await;
-        let mut report = Shutdown { drained: before, unknown: 0, unconfirmed: 0 };
+        let mut report = Shutdown {
+            drained: before,
+            unknown: 0,
+            unconfirmed: 0,
+        };
         if !idle {
             self.abandon_all(&mut report).await;
             report.drained = before.saturating_sub(report.unknown + report.unconfirmed);
@@ -165,8 +172,13 @@ impl Idempotency {
 
     /// Marks every lease that is still held.
     async fn abandon_all(&self, report: &mut Shutdown) {
-        let leases: Vec<_> =
-            self.running().0.leases.iter().map(|lease| (*lease.value(), *lease.key())).collect();
+        let leases: Vec<_> = self
+            .running()
+            .0
+            .leases
+            .iter()
+            .map(|lease| (*lease.value(), *lease.key()))
+            .collect();
         let mut tasks = JoinSet::new();
         let mut count = |written: Option<Write>| match written {
             Some(Write::Applied) => report.unknown += 1,
@@ -176,7 +188,12 @@ impl Idempotency {
         };
         for (key, token) in leases {
             if tasks.len() >= ABANDONED_AT_ONCE {
-                count(tasks.join_next().await.and_then(|joined| joined.ok().flatten()));
+                count(
+                    tasks
+                        .join_next()
+                        .await
+                        .and_then(|joined| joined.ok().flatten()),
+                );
             }
             let engine = self.clone();
             tasks.spawn(async move { engine.abandon(key, token).await });

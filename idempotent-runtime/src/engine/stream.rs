@@ -26,6 +26,7 @@ use tracing::Instrument;
 use super::{
     attend::{Attendance, Attended},
     boundary::BoxError,
+    caught::Caught,
     execute::{Committed, Run},
 };
 use crate::store::Outcome;
@@ -50,12 +51,21 @@ impl Recording {
         let attendance = Arc::new(Attendance::default());
         attendance.commit();
         let unattended = run.unattended();
-        let recorder = Recorder { run, head, body, client: Some(client), kept: Vec::new() };
+        let recorder = Recorder {
+            run,
+            head,
+            body,
+            client: Some(client),
+            kept: Vec::new(),
+        };
         let recorder = recorder.drive().instrument(tracing::Span::current());
         let mut recorder = Attended::new(attendance, unattended, recorder);
         // The engine is polled inside a runtime; the body may be dropped before anybody polls it.
         recorder.settle();
-        Self { frames, recorder: Some(recorder) }
+        Self {
+            frames,
+            recorder: Some(recorder),
+        }
     }
 }
 
@@ -63,7 +73,10 @@ impl Body for Recording {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<FrameResult>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<FrameResult>> {
         if let Some(recorder) = &mut self.recorder
             && Pin::new(recorder).poll(context).is_ready()
         {
@@ -102,13 +115,20 @@ where
             Stop::Hopeless(_) => Outcome::Tombstone,
         };
         let committed = self.run.commit(&outcome).await;
-        let Self { run, mut body, client, .. } = self;
+        let Self {
+            run,
+            mut body,
+            client,
+            ..
+        } = self;
         // The outcome is settled: what follows is no longer an execution, and shutdown need not wait for it.
         drop(run);
         let Some(client) = client else { return };
         match stop {
             _ if committed != Committed::Applied => {
-                let _gone = client.send(Err("the outcome of this request could not be stored".into())).await;
+                let _gone = client
+                    .send(Err("the outcome of this request could not be stored".into()))
+                    .await;
             }
             Stop::Ended => {}
             Stop::Hopeless(owed) => pass_on(owed, &mut body, &client).await,
@@ -118,11 +138,15 @@ where
     async fn record(&mut self) -> Stop {
         let end_of_life = self.run.lease().end_of_life();
         loop {
-            let next = timeout_at(end_of_life, self.body.frame());
-            let frame = match self.run.lease().keep(next).await {
+            let next = Caught::new(timeout_at(end_of_life, next_frame(&mut self.body)));
+            let Ok(next) = self.run.lease().keep(next).await else {
+                tracing::error!("the response stream panicked");
+                return Stop::Hopeless(Some(Err("the response stream panicked".into())));
+            };
+            let frame = match next {
                 Err(_too_long) => return Stop::Hopeless(None),
                 Ok(None) => return Stop::Ended,
-                Ok(Some(Err(error))) => return Stop::Hopeless(Some(Err(error.into()))),
+                Ok(Some(Err(error))) => return Stop::Hopeless(Some(Err(error))),
                 Ok(Some(Ok(frame))) => frame,
             };
             match frame.data_ref() {
@@ -140,9 +164,16 @@ where
     /// Passes a frame to the client, if it is still there; gives it back when the client does not take it for
     /// as long as the execution may live.
     async fn send(&mut self, frame: Frame<Bytes>) -> Result<(), Frame<Bytes>> {
-        let Some(client) = &self.client else { return Ok(()) };
+        let Some(client) = &self.client else {
+            return Ok(());
+        };
         let end_of_life = self.run.lease().end_of_life();
-        let gone = match self.run.lease().keep(timeout_at(end_of_life, client.reserve())).await {
+        let gone = match self
+            .run
+            .lease()
+            .keep(timeout_at(end_of_life, client.reserve()))
+            .await
+        {
             Ok(Ok(place)) => {
                 place.send(Ok(frame));
                 false
@@ -157,26 +188,34 @@ where
     }
 }
 
-/// The unrecorded rest of a stream, for as long as the client is there.
+/// The unrecorded rest of a stream, for as long as it is whole and the client is there.
 async fn pass_on<B>(owed: Option<FrameResult>, body: &mut B, client: &mpsc::Sender<FrameResult>)
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     let mut next = owed;
     loop {
-        if let Some(frame) = next
-            && client.send(frame).await.is_err()
-        {
-            return;
+        if let Some(frame) = next {
+            let broken = frame.is_err();
+            if client.send(frame).await.is_err() || broken {
+                return;
+            }
         }
         next = tokio::select! {
             () = client.closed() => return,
-            frame = body.frame() => match frame {
-                Some(frame) => Some(frame.map_err(Into::into)),
+            frame = next_frame(body) => match frame {
                 None => return,
+                frame => frame,
             },
         };
     }
+}
+
+async fn next_frame<B>(body: &mut B) -> Option<FrameResult>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    Some(body.frame().await?.map_err(Into::into))
 }
 
 impl fmt::Debug for Recording {

@@ -93,10 +93,19 @@ impl Visit {
             return Err(ProblemCode::Overloaded.into());
         }
         let scope = self.scope(&head);
-        let store_key = self.engine.digester().store_key(&self.route.endpoint, scope.as_ref(), &key);
+        let store_key =
+            self.engine
+                .digester()
+                .store_key(&self.route.endpoint, scope.as_ref(), &key);
         observe::record_key(&store_key);
         let fingerprint = self.fingerprint(&head, scope.as_ref(), &body);
-        Ok(Arrival { key, store_key, fingerprint, head, body })
+        Ok(Arrival {
+            key,
+            store_key,
+            fingerprint,
+            head,
+            body,
+        })
     }
 
     fn scope(&self, head: &Parts) -> Option<Scope> {
@@ -171,7 +180,9 @@ impl Visit {
     ) -> (Ended, Reply<W::Body>) {
         match followed {
             Followed::Step(step, sent) => self.take(step, sent, claim, arrival, work, true).await,
-            Followed::Full | Followed::ShutDown => self.engine.refused(&ProblemCode::Overloaded.into()),
+            Followed::Full | Followed::ShutDown => {
+                self.engine.refused(&ProblemCode::Overloaded.into())
+            }
             Followed::StoreFailed(error) => self.store_failed(&error, &claim, arrival, work).await,
             // The answer goes nowhere.
             Followed::ClientLeft => self.engine.refused(&conflict(self.settings.lease)),
@@ -200,15 +211,36 @@ impl Visit {
     }
 
     /// The lease is ours.
-    pub(crate) fn run(&mut self, attempt: u32, sent: Instant, claim: &Claim, arrival: &Arrival) -> Run {
+    pub(crate) fn run(
+        &mut self,
+        attempt: u32,
+        sent: Instant,
+        claim: &Claim,
+        arrival: &Arrival,
+    ) -> Run {
         observe::record_attempt(attempt);
         // Invariant: whoever acquired was admitted before the acquire was sent.
-        let mut admission = self.admission.take().expect("an acquire is sent only when admitted");
+        let mut admission = self
+            .admission
+            .take()
+            .expect("an acquire is sent only when admitted");
         admission.owns(claim.key, claim.token);
         let engine = self.engine.clone();
-        let execution = Execution::new(engine.clone(), arrival.key.clone(), claim.key, attempt, sent);
-        let lease = Lease::new(engine.clone(), claim.held(), execution, sent, self.settings.max_lifetime);
-        Run::new(engine, self.settings, self.route.label.clone(), claim.fingerprint, lease, admission)
+        let execution = Execution::new(
+            engine.clone(),
+            arrival.key.clone(),
+            claim.key,
+            attempt,
+            sent,
+        );
+        let lease = Lease::new(
+            engine.clone(),
+            claim.held(),
+            execution,
+            sent,
+            self.settings.max_lifetime,
+        );
+        Run::new(engine, self.settings, claim.fingerprint, lease, admission)
     }
 
     pub(crate) async fn execute<W: Work>(
@@ -218,7 +250,7 @@ impl Visit {
         request: Request<Bytes>,
         work: W,
     ) -> (Ended, Reply<W::Body>) {
-        match run.handler(work, request).await {
+        match run.handler(work, request, &self.route.label).await {
             Answered::Reply(ended, reply) => (ended, reply),
             Answered::Winner => self.winner(claim).await,
         }
@@ -237,7 +269,10 @@ where
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if is_too_large(&*error) => Err(Problem::request_too_large(limit)),
         Err(error) => {
-            tracing::debug!(error = &*error as &dyn std::error::Error, "the request body broke off");
+            tracing::debug!(
+                error = &*error as &dyn std::error::Error,
+                "the request body broke off"
+            );
             Err(ProblemCode::UnreadableBody.into())
         }
     }
@@ -245,5 +280,6 @@ where
 
 /// Whether this limit was hit, or one of a layer before us.
 fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>())
+    std::iter::successors(Some(error), |error| error.source())
+        .any(<dyn std::error::Error>::is::<LengthLimitError>)
 }

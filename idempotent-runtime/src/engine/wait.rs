@@ -24,7 +24,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The execution of this request completed.
-    Completed { fingerprint: Fingerprint, outcome: Outcome },
+    Completed {
+        fingerprint: Fingerprint,
+        outcome: Outcome,
+    },
     /// Its lease lapsed, and the route does not execute again.
     Unknown { fingerprint: Fingerprint },
     /// The engine shut down.
@@ -57,7 +60,12 @@ pub(crate) struct Waiter<'a> {
 
 impl WaitRoom {
     pub(crate) fn new(most: usize, most_per_key: usize) -> Self {
-        Self { cells: DashMap::new(), waiters: AtomicUsize::new(0), most, most_per_key }
+        Self {
+            cells: DashMap::new(),
+            waiters: AtomicUsize::new(0),
+            most,
+            most_per_key,
+        }
     }
 
     /// Takes a place, unless the process or the key has its fill.
@@ -67,7 +75,10 @@ impl WaitRoom {
             return None;
         }
         let entry = self.cells.entry(key).or_insert_with(|| {
-            Arc::new(Occupied { cell: Arc::new(Cell::new()), seats: AtomicUsize::new(0) })
+            Arc::new(Occupied {
+                cell: Arc::new(Cell::new()),
+                seats: AtomicUsize::new(0),
+            })
         });
         if entry.seats.load(Ordering::Relaxed) >= self.most_per_key {
             drop(entry);
@@ -78,7 +89,13 @@ impl WaitRoom {
         let occupied = Arc::clone(&entry);
         drop(entry);
         observe::waiters(1.0);
-        Some(Waiter { room: self, key, seat: Some(Cell::join(&occupied.cell)), occupied, backoff: BACKOFF.0 })
+        Some(Waiter {
+            room: self,
+            key,
+            seat: Some(Cell::join(&occupied.cell)),
+            occupied,
+            backoff: BACKOFF.0,
+        })
     }
 
     /// Ends all waiting for this key.
@@ -133,14 +150,19 @@ impl Waiter<'_> {
     /// Sleeps until the verdict or the lead; `None` when the deadline passed.
     pub(crate) async fn turn(&mut self, deadline: Instant) -> Option<Turn<Verdict>> {
         let seat = self.seat.as_mut()?;
-        timeout_at(deadline, poll_fn(|context| seat.poll_turn(context))).await.ok()
+        timeout_at(deadline, poll_fn(|context| seat.poll_turn(context)))
+            .await
+            .ok()
     }
 
     /// For the leader: sleeps until the next look is due, at the latest when the lease seen has run out.
     pub(crate) async fn pause(&mut self, lease_left: Duration, deadline: Instant) {
         let jitter = 0.75 + rand::random::<f64>() / 2.0;
         // A lease that ends now is looked at a moment later, when the store agrees that it ended.
-        let pause = self.backoff.mul_f64(jitter).min(lease_left + Duration::from_millis(1));
+        let pause = self
+            .backoff
+            .mul_f64(jitter)
+            .min(lease_left + Duration::from_millis(1));
         self.backoff = (self.backoff * 2).min(BACKOFF.1);
         let until = deadline.min(Instant::now() + pause);
         if let Some(seat) = &mut self.seat {
@@ -156,7 +178,9 @@ impl Waiter<'_> {
 
     /// For the leader: tells everybody.
     pub(crate) fn publish(&self, verdict: Verdict) {
-        self.room.cells.remove_if(&self.key, |_, occupied| Arc::ptr_eq(occupied, &self.occupied));
+        self.room.cells.remove_if(&self.key, |_, occupied| {
+            Arc::ptr_eq(occupied, &self.occupied)
+        });
         self.occupied.cell.publish(verdict);
     }
 }
@@ -167,7 +191,8 @@ impl Drop for Waiter<'_> {
         self.seat = None;
         self.room.cells.remove_if(&self.key, |_, occupied| {
             // Counted down here, under the entry's lock, where `join` counts up.
-            Arc::ptr_eq(occupied, &self.occupied) && occupied.seats.fetch_sub(1, Ordering::Relaxed) == 1
+            Arc::ptr_eq(occupied, &self.occupied)
+                && occupied.seats.fetch_sub(1, Ordering::Relaxed) == 1
         });
         self.room.waiters.fetch_sub(1, Ordering::SeqCst);
         observe::waiters(-1.0);
@@ -176,6 +201,8 @@ impl Drop for Waiter<'_> {
 
 impl std::fmt::Debug for Occupied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Occupied").field("seats", &self.seats).finish_non_exhaustive()
+        f.debug_struct("Occupied")
+            .field("seats", &self.seats)
+            .finish_non_exhaustive()
     }
 }

@@ -31,11 +31,17 @@ pin_project! {
 
 impl<B> RequestBody<B> {
     pub(super) fn read(bytes: Bytes) -> Self {
-        Self { kind: Kind::Read { bytes: (!bytes.is_empty()).then_some(bytes) } }
+        Self {
+            kind: Kind::Read {
+                bytes: (!bytes.is_empty()).then_some(bytes),
+            },
+        }
     }
 
     pub(super) fn unread(body: B) -> Self {
-        Self { kind: Kind::Unread { body } }
+        Self {
+            kind: Kind::Unread { body },
+        }
     }
 }
 
@@ -51,7 +57,9 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().kind.project() {
-            Projected::Read { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Projected::Read { bytes } => {
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+            }
             Projected::Unread { body } => {
                 let frame = ready!(body.poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -68,7 +76,9 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Read { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Read { bytes } => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
             Kind::Unread { body } => body.size_hint(),
         }
     }

@@ -62,7 +62,11 @@ impl IdempotencyLayer {
     #[must_use]
     pub fn new(engine: Idempotency) -> Self {
         let methods = Arc::new([Method::POST, Method::PUT, Method::PATCH, Method::DELETE]);
-        Self { engine, policy: Policy::new(), methods }
+        Self {
+            engine,
+            policy: Policy::new(),
+            methods,
+        }
     }
 
     /// What this layer chooses differently from the engine's default policy.
@@ -91,7 +95,10 @@ impl<S> Layer<S> for IdempotencyLayer {
     type Service = IdempotencyService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        IdempotencyService { layer: self.clone(), inner }
+        IdempotencyService {
+            layer: self.clone(),
+            inner,
+        }
     }
 }
 
@@ -120,17 +127,33 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if !self.layer.covers(&request) {
-            return ResponseFuture { kind: Kind::Passed { future: self.inner.call(request.map(RequestBody::unread)) } };
+            return ResponseFuture {
+                kind: Kind::Passed {
+                    future: self.inner.call(request.map(RequestBody::unread)),
+                },
+            };
         }
         // The service that was polled ready goes with the request, a clone stays.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
         let failure = Arc::new(Mutex::new(None));
-        let work = ServiceWork { service: ready, failure: Arc::clone(&failure), body: std::marker::PhantomData };
+        let work = ServiceWork {
+            service: ready,
+            failure: Arc::clone(&failure),
+            body: std::marker::PhantomData,
+        };
         let IdempotencyLayer { engine, policy, .. } = &self.layer;
-        let route = route(policy.name, None, request.method(), request.uri(), request.extensions());
+        let route = route(
+            policy.name,
+            None,
+            request.method(),
+            request.uri(),
+            request.extensions(),
+        );
         let future = engine.run(policy, route, request, work);
-        ResponseFuture { kind: Kind::Covered { future, failure } }
+        ResponseFuture {
+            kind: Kind::Covered { future, failure },
+        }
     }
 }
 
@@ -206,7 +229,10 @@ where
             }
             Projected::Covered { future, failure } => {
                 let reply = ready!(Pin::new(future).poll(context));
-                let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let failed = failure
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
                 Poll::Ready(failed.map_or(Ok(reply), Err))
             }
         }

@@ -237,7 +237,10 @@ pub enum RecordState {
 
 /// Wakes the waiters of one engine before their next poll. Cheap to clone; outliving the engine is harmless.
 #[derive(Clone)]
-pub struct Wake(Arc<dyn Fn(Option<&StoreKey>) + Send + Sync>);
+pub struct Wake(WakeFn);
+
+/// `None` wakes everybody.
+type WakeFn = Arc<dyn Fn(Option<&StoreKey>) + Send + Sync>;
 
 impl Wake {
     pub(crate) fn new(wake: impl Fn(Option<&StoreKey>) + Send + Sync + 'static) -> Self {
