@@ -1,5 +1,7 @@
 //! Idempotency keys for HTTP handlers.
 
+#[cfg(feature = "axum")]
+mod axum;
 pub mod layer;
 pub mod scope;
 pub mod store;
@@ -15,11 +17,18 @@ mod response;
 mod route;
 mod sync;
 
+#[cfg(feature = "axum")]
+pub use axum::ExecutionRejection;
+#[cfg(feature = "axum")]
+#[doc(hidden)]
+pub use axum::private as __private;
 pub use engine::{
     BuildError, Builder, Crash, Execution, Idempotency, OnStoreError, Profile, Recovery,
     Resolution, ResolveError, ResponseBody, Retention, Shutdown,
 };
 pub use fingerprint::{Fingerprint, FingerprintRule};
+#[cfg(feature = "macros")]
+pub use idempotent_macros::idempotent;
 pub use key::{IdempotencyKey, KeyError, KeyRules};
 pub use layer::IdempotencyLayer;
 pub use policy::{Cache, OnCrash, Policy, RecoverFn};
