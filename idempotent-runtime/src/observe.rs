@@ -137,13 +137,14 @@ gauges! {
 }
 
 /// What a store that knows it without counting holds now.
-pub(crate) fn records(store: &'static str, records: usize) {
+#[cfg(feature = "memory")]
+pub(crate) fn records(store: &'static str, records: impl FnOnce() -> usize) {
     #[cfg(feature = "metrics")]
     #[expect(
         clippy::cast_precision_loss,
         reason = "a gauge of more than 2^52 records is beyond any memory"
     )]
-    metrics::gauge!("idempotency_records", "store" => store).set(records as f64);
+    metrics::gauge!("idempotency_records", "store" => store).set(records() as f64);
     #[cfg(not(feature = "metrics"))]
     let _ = (store, records);
 }

@@ -204,6 +204,7 @@ impl Store for MemoryStore {
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
         let write = self.shared.table.release(key, token);
+        self.shared.report();
         Ok(self.shared.announce(key, write))
     }
 
@@ -218,7 +219,9 @@ impl Store for MemoryStore {
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        Ok(self.shared.table.purge(self.shared.clock.now(), limit))
+        let purged = self.shared.table.purge(self.shared.clock.now(), limit);
+        self.shared.report();
+        Ok(purged)
     }
 
     fn attach(&self, wake: Wake) {
@@ -241,12 +244,18 @@ impl Shared {
         };
         // After the decision: a record that was just reused keeps counting its attempts.
         self.table.sweep(&claim.key, now, SWEEP);
+        self.report();
         Ok(acquisition)
     }
 
     /// Whether a record less is held now.
     fn make_room(&self, now: u64) -> bool {
         self.table.purge(now, MAKE_ROOM) > 0 || (self.evict && self.table.evict())
+    }
+
+    /// Shows the number of records; nothing without the `metrics` feature.
+    fn report(&self) {
+        crate::observe::records(NAME, || self.table.usage().records);
     }
 
     /// Wakes the waiters of a record that changed. Called with no lock held: what they do is not ours.
