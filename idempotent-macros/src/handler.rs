@@ -46,15 +46,17 @@ impl Handler {
             Ok(sig) => sig,
             Err(error) => return Err(not_a_function(&ahead).unwrap_or(error)),
         };
-        match input.parse()? {
-            TokenTree::Group(body) if body.delimiter() == Delimiter::Brace => Ok(Self {
+        let body: TokenTree = input.parse()?;
+        let at = body.span();
+        match block(body) {
+            Some(body) => Ok(Self {
                 attrs,
                 vis,
                 sig,
                 body,
             }),
-            other => Err(Error::new(
-                other.span(),
+            None => Err(Error::new(
+                at,
                 "`#[idempotent]` goes on a function with a body",
             )),
         }
@@ -229,6 +231,18 @@ fn type_arguments(arguments: &PathArguments) -> impl Iterator<Item = &Type> {
             None
         }
     })
+}
+
+/// The braces, without the invisible group that `$body:block` of a `macro_rules!` puts around them.
+fn block(token: TokenTree) -> Option<Group> {
+    let TokenTree::Group(group) = token else {
+        return None;
+    };
+    match group.delimiter() {
+        Delimiter::Brace => Some(group),
+        Delimiter::None => block(group.stream().into_iter().next()?),
+        Delimiter::Parenthesis | Delimiter::Bracket => None,
+    }
 }
 
 /// What to say about an item of another kind, at its keyword.

@@ -1,0 +1,1 @@
+//! Handlers of other crates, with other editions, lints and names for the runtime.
