@@ -1,0 +1,11 @@
+//! What a service under the contract does, told as scenarios: given, when, then.
+//!
+//! Time is moved by hand and handlers are held at gates; nothing here sleeps and hopes. Where the connection
+//! matters, a real server is asked over real sockets.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod bodies;
+mod keys;

@@ -1,0 +1,221 @@
+//! Requests and answers, whatever carries them.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::task::{JoinHandle, yield_now};
+use tower::ServiceExt;
+
+use super::Till;
+
+/// A request that can be sent any number of times.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// An answer that arrived whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Ask {
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// A POST to this path.
+    pub(crate) fn post(path: impl Into<String>) -> Self {
+        Self::new(Method::POST, path)
+    }
+
+    /// A payment under this key.
+    pub(crate) fn pay(key: &str) -> Self {
+        Self::post(super::PAY).key(key).body(r#"{"amount":100}"#)
+    }
+
+    pub(crate) fn key(self, key: &str) -> Self {
+        self.header("idempotency-key", key)
+    }
+
+    /// Adds one more line of this header.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        let name = HeaderName::try_from(name).unwrap();
+        self.headers
+            .append(name, HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub(crate) fn request(&self) -> Request<Body> {
+        self.request_with(Body::from(self.body.clone()))
+    }
+
+    /// The request with a body of its own making.
+    pub(crate) fn request_with(&self, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.path.parse().unwrap();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
+    /// The request as HTTP/1.1 writes it, up to the body.
+    pub(crate) fn head(&self, framing: &str) -> Vec<u8> {
+        let mut wire = format!(
+            "{} {} HTTP/1.1\r\nhost: shop\r\n{framing}\r\n",
+            self.method, self.path
+        )
+        .into_bytes();
+        for (name, value) in &self.headers {
+            wire.extend_from_slice(name.as_str().as_bytes());
+            wire.extend_from_slice(b": ");
+            wire.extend_from_slice(value.as_bytes());
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(b"\r\n");
+        wire
+    }
+
+    /// The request as HTTP/1.1 writes it.
+    pub(crate) fn wire(&self) -> Vec<u8> {
+        let mut wire = self.head(&format!("content-length: {}", self.body.len()));
+        wire.extend_from_slice(&self.body);
+        wire
+    }
+}
+
+impl Answer {
+    /// Reads a response to its end.
+    pub(crate) async fn read(response: Response<Body>) -> Self {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("the body is whole").to_bytes();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
+    }
+
+    /// Whether the engine says that it is a replay.
+    pub(crate) fn replayed(&self) -> bool {
+        self.headers
+            .get("idempotent-replay")
+            .is_some_and(|value| value == "true")
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The values of a header, in their order.
+    pub(crate) fn lines(&self, name: &str) -> Vec<&str> {
+        let lines = self.headers.get_all(name);
+        lines.iter().map(|line| line.to_str().unwrap()).collect()
+    }
+
+    /// The code of a problem.
+    #[track_caller]
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(
+            self.lines("content-type"),
+            ["application/problem+json"],
+            "{self:?}"
+        );
+        self.json()["code"].as_str().unwrap().to_owned()
+    }
+
+    /// That this is a problem of the engine's, all of whose parts agree.
+    #[track_caller]
+    pub(crate) fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!(
+            (self.status.as_u16(), self.code().as_str()),
+            (status, code),
+            "{self:?}"
+        );
+        assert!(!self.replayed() || code == "handler_panicked", "{self:?}");
+    }
+
+    /// That this is the outcome of the till's n-th execution, answered first hand.
+    #[track_caller]
+    pub(crate) fn is_charge(&self, n: usize) {
+        assert_eq!(
+            (self.status.as_u16(), self.text()),
+            (201, format!("charge {n}").as_str()),
+            "{self:?}"
+        );
+        assert!(!self.replayed(), "{self:?}");
+    }
+
+    /// That this is the outcome of the till's n-th execution, replayed.
+    #[track_caller]
+    pub(crate) fn is_replay_of_charge(&self, n: usize) {
+        assert_eq!(
+            (self.status.as_u16(), self.text()),
+            (201, format!("charge {n}").as_str()),
+            "{self:?}"
+        );
+        assert!(self.replayed(), "{self:?}");
+    }
+}
+
+/// Sends a request and reads the answer.
+pub(crate) async fn ask(app: &Router, ask: &Ask) -> Answer {
+    let response = app.clone().oneshot(ask.request()).await.unwrap();
+    Answer::read(response).await
+}
+
+/// Sends a request whose answer somebody may read later.
+pub(crate) fn asking(app: &Router, ask: &Ask) -> JoinHandle<Answer> {
+    let response = app.clone().oneshot(ask.request());
+    tokio::spawn(async move { Answer::read(response.await.unwrap()).await })
+}
+
+/// Sends a request, and lets the process that executes it die: from the handler's first step on nobody polls
+/// it, renews its lease or drops it.
+pub(crate) async fn crash(app: &Router, ask: &Ask, till: &Till) {
+    let before = till.starts();
+    let mut request = Box::pin(app.clone().oneshot(ask.request()));
+    while till.starts() == before {
+        poll_once(request.as_mut()).await;
+        yield_now().await;
+    }
+    std::mem::forget(request);
+}
+
+/// Polls a future once, from a task that goes on.
+pub(crate) async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}

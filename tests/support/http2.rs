@@ -1,0 +1,92 @@
+//! An HTTP/2 client that can reset its streams.
+
+use std::{io, net::SocketAddr};
+
+use bytes::{Bytes, BytesMut};
+use h2::{
+    Reason, SendStream,
+    client::{ResponseFuture, SendRequest, handshake},
+};
+use http::Request;
+use tokio::{net::TcpStream, task::JoinHandle};
+
+use super::{Answer, Ask};
+
+/// A connection.
+pub(crate) struct Conn2 {
+    send: SendRequest<Bytes>,
+    driver: JoinHandle<()>,
+}
+
+/// A request under way.
+pub(crate) struct Stream2 {
+    response: ResponseFuture,
+    request: SendStream<Bytes>,
+}
+
+impl Conn2 {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (send, connection) = handshake(stream).await.unwrap();
+        let driver = tokio::spawn(async move {
+            let _ended = connection.await;
+        });
+        Self { send, driver }
+    }
+
+    /// Sends a whole request.
+    pub(crate) async fn send(&mut self, ask: &Ask) -> Stream2 {
+        let mut stream = self.begin(ask).await;
+        stream.request.send_data(ask.body.clone(), true).unwrap();
+        stream
+    }
+
+    /// Sends the head of a request only.
+    pub(crate) async fn begin(&mut self, ask: &Ask) -> Stream2 {
+        let mut request = Request::new(());
+        *request.method_mut() = ask.method.clone();
+        *request.uri_mut() = format!("http://shop{}", ask.path).parse().unwrap();
+        *request.headers_mut() = ask.headers.clone();
+        self.send = self.send.clone().ready().await.unwrap();
+        let (response, request) = self.send.send_request(request, false).unwrap();
+        Stream2 { response, request }
+    }
+
+    /// Ends the connection without a word.
+    pub(crate) fn close(self) {
+        self.driver.abort();
+    }
+}
+
+impl Stream2 {
+    /// Sends a piece of the body, and more will follow.
+    pub(crate) fn piece(&mut self, piece: &'static [u8]) {
+        self.request
+            .send_data(Bytes::from_static(piece), false)
+            .unwrap();
+    }
+
+    /// Resets the stream; others on the connection go on.
+    pub(crate) fn reset(mut self) {
+        self.request.send_reset(Reason::CANCEL);
+    }
+
+    pub(crate) async fn answer(self) -> Answer {
+        self.try_answer().await.unwrap()
+    }
+
+    pub(crate) async fn try_answer(self) -> io::Result<Answer> {
+        let (head, mut pieces) = self.response.await.map_err(io::Error::other)?.into_parts();
+        let mut body = BytesMut::new();
+        while let Some(piece) = pieces.data().await {
+            let piece = piece.map_err(io::Error::other)?;
+            let _ = pieces.flow_control().release_capacity(piece.len());
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.freeze(),
+        })
+    }
+}

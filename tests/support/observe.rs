@@ -1,0 +1,105 @@
+//! What the engine lets be seen: its log, its spans and its metrics.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use idempotent_runtime::Idempotency;
+use metrics::LocalRecorderGuard;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
+
+/// How many requests wait in this engine.
+pub(crate) fn waiters(engine: &Idempotency) -> usize {
+    field(engine, "waiters: ")
+}
+
+/// How many executions of this engine run without a client.
+pub(crate) fn unattended(engine: &Idempotency) -> usize {
+    field(engine, "unattended: ")
+}
+
+fn field(engine: &Idempotency, name: &str) -> usize {
+    let debug = format!("{engine:?}");
+    let value = debug.split(name).nth(1).expect("the engine shows it");
+    let digits = value.split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap()
+}
+
+/// All that is logged on this thread at any level, with the spans it was logged in.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Collects for as long as the guard lives.
+    pub(crate) fn collect() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_span_events(FmtSpan::NEW | FmtSpan::CLOSE)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The metrics recorded on this thread.
+pub(crate) struct Metrics {
+    seen: Snapshotter,
+}
+
+impl Metrics {
+    /// Runs a scenario while its metrics are recorded.
+    pub(crate) fn record(recorder: &DebuggingRecorder) -> (Self, LocalRecorderGuard<'_>) {
+        let seen = recorder.snapshotter();
+        (Self { seen }, metrics::set_default_local_recorder(recorder))
+    }
+
+    /// Every series as `name{label=value,…}` with its value; a histogram's is the number of its samples.
+    ///
+    /// Counters and histograms start anew with each call.
+    pub(crate) fn take(&self) -> Vec<(String, f64)> {
+        let snapshot = self.seen.snapshot().into_vec();
+        let series = snapshot.into_iter().map(|(key, _, _, value)| {
+            let labels = key.key().labels();
+            let labels: Vec<_> = labels
+                .map(|label| format!("{}={}", label.key(), label.value()))
+                .collect();
+            let name = format!("{}{{{}}}", key.key().name(), labels.join(","));
+            #[expect(clippy::cast_precision_loss, reason = "scenarios count to thousands")]
+            let value = match value {
+                DebugValue::Counter(count) => count as f64,
+                DebugValue::Gauge(value) => value.into_inner(),
+                DebugValue::Histogram(samples) => samples.len() as f64,
+            };
+            (name, value)
+        });
+        series.collect()
+    }
+}

@@ -1,0 +1,213 @@
+//! A store that fails on command.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::{Future, pending},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use idempotent_runtime::{
+    MemoryStore, StoreKey,
+    store::{
+        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
+        Write,
+    },
+};
+use tokio::sync::Semaphore;
+
+/// What a store can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Verb {
+    Acquire,
+    Renew,
+    Complete,
+    Release,
+    Abandon,
+    Get,
+}
+
+/// How it fails.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// The request does not reach the store.
+    Down,
+    /// The request is carried out, and its reply is lost.
+    ReplyLost,
+    /// Nothing comes back, and nothing was carried out.
+    Silent,
+    /// Nothing comes back, though the request was carried out.
+    SilentAfterwards,
+    /// The store answers with this error.
+    Says(StoreErrorKind),
+    /// The request reaches the store when a permit is there.
+    Late(Arc<Semaphore>),
+    /// No fault: for the places before one in a sequence.
+    None,
+}
+
+/// A memory store behind a connection that fails on command. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Faulty(Arc<Inner>);
+
+struct Inner {
+    store: MemoryStore,
+    state: Mutex<State>,
+    mute: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// Faults of the next calls, one each.
+    next: HashMap<Verb, VecDeque<Fault>>,
+    /// Faults of all calls after those.
+    always: HashMap<Verb, Fault>,
+    calls: HashMap<Verb, usize>,
+    /// All that was ever written, as text.
+    written: Vec<String>,
+}
+
+impl Faulty {
+    pub(crate) fn new() -> Self {
+        Self::over(MemoryStore::new())
+    }
+
+    pub(crate) fn over(store: MemoryStore) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            state: Mutex::default(),
+            mute: AtomicBool::new(false),
+        }))
+    }
+
+    /// A store that never wakes anybody.
+    pub(crate) fn mute() -> Self {
+        let store = Self::new();
+        store.0.mute.store(true, Ordering::SeqCst);
+        store
+    }
+
+    /// The next call of this verb fails like this, after those already told.
+    pub(crate) fn next(&self, verb: Verb, fault: Fault) {
+        let mut state = self.0.state.lock().unwrap();
+        state.next.entry(verb).or_default().push_back(fault);
+    }
+
+    /// Every call of this verb fails like this.
+    pub(crate) fn always(&self, verb: Verb, fault: Fault) {
+        self.0.state.lock().unwrap().always.insert(verb, fault);
+    }
+
+    /// Every verb is well again.
+    pub(crate) fn heal(&self) {
+        let mut state = self.0.state.lock().unwrap();
+        state.next.clear();
+        state.always.clear();
+    }
+
+    /// How often this verb was called.
+    pub(crate) fn calls(&self, verb: Verb) -> usize {
+        let state = self.0.state.lock().unwrap();
+        state.calls.get(&verb).copied().unwrap_or(0)
+    }
+
+    /// All that was ever written, as text.
+    pub(crate) fn written(&self) -> String {
+        self.0.state.lock().unwrap().written.join("\n")
+    }
+
+    /// The store behind the faults.
+    pub(crate) fn records(&self) -> &MemoryStore {
+        &self.0.store
+    }
+
+    fn fault(&self, verb: Verb) -> Fault {
+        let mut state = self.0.state.lock().unwrap();
+        *state.calls.entry(verb).or_default() += 1;
+        let next = state.next.get_mut(&verb).and_then(VecDeque::pop_front);
+        next.or_else(|| state.always.get(&verb).cloned())
+            .unwrap_or(Fault::None)
+    }
+
+    fn note(&self, what: String) {
+        self.0.state.lock().unwrap().written.push(what);
+    }
+
+    async fn call<T>(
+        &self,
+        verb: Verb,
+        run: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match self.fault(verb) {
+            Fault::None => run.await,
+            Fault::Down => Err(error(StoreErrorKind::Unavailable)),
+            Fault::ReplyLost => {
+                run.await?;
+                Err(error(StoreErrorKind::Unavailable))
+            }
+            Fault::Silent => pending().await,
+            Fault::SilentAfterwards => {
+                run.await?;
+                pending().await
+            }
+            Fault::Says(kind) => Err(error(kind)),
+            Fault::Late(permits) => {
+                permits.acquire().await.unwrap().forget();
+                run.await
+            }
+        }
+    }
+}
+
+fn error(kind: StoreErrorKind) -> StoreError {
+    StoreError::new("faulty", kind).with_source("as the scenario demands")
+}
+
+impl Store for Faulty {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        self.note(format!("{claim:?} {:?}", claim.key.as_bytes()));
+        self.call(Verb::Acquire, self.0.store.acquire(claim)).await
+    }
+
+    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
+        self.call(Verb::Renew, self.0.store.renew(held)).await
+    }
+
+    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
+        if let Outcome::Response(response) = outcome {
+            self.note(String::from_utf8_lossy(response.as_bytes()).into_owned());
+        }
+        self.call(Verb::Complete, self.0.store.complete(held, outcome))
+            .await
+    }
+
+    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
+        self.call(Verb::Release, self.0.store.release(key, token))
+            .await
+    }
+
+    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
+        self.call(Verb::Abandon, self.0.store.abandon(key, token))
+            .await
+    }
+
+    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.call(Verb::Get, self.0.store.get(key)).await
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
+        self.0.store.purge_expired(limit).await
+    }
+
+    fn attach(&self, wake: Wake) {
+        if !self.0.mute.load(Ordering::SeqCst) {
+            self.0.store.attach(wake);
+        }
+    }
+}

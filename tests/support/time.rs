@@ -1,0 +1,102 @@
+//! Two ways to run a scenario, both bounded in real time.
+
+use std::{
+    future::Future,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
+use tokio::{runtime::Builder, task::yield_now, time::advance};
+
+use super::Face;
+
+/// After this a scenario hangs. Generous, because a loaded machine is slow and a hang is for ever.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// Runs a scenario on one thread, under a clock that stands still unless the scenario moves it or everybody
+/// sleeps.
+pub(crate) fn by_hand(scenario: impl Future<Output = ()>) {
+    let _watchdog = Watchdog::start();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(scenario);
+}
+
+/// Runs a scenario as [`by_hand`], once through the attribute and once through the layer.
+pub(crate) fn both(scenario: impl AsyncFn(Face)) {
+    for face in [Face::Attribute, Face::Layer] {
+        by_hand(scenario(face));
+    }
+}
+
+/// Runs a scenario on two threads, in real time.
+pub(crate) fn real(scenario: impl Future<Output = ()>) {
+    let _watchdog = Watchdog::start();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(scenario);
+    runtime.shutdown_background();
+}
+
+/// Lets all that can run, run, without moving the clock.
+pub(crate) async fn settle() {
+    for _ in 0..64 {
+        yield_now().await;
+    }
+}
+
+/// Moves the clock on, in steps small enough for heartbeats.
+pub(crate) async fn pass(duration: Duration) {
+    let mut left = duration;
+    while !left.is_zero() {
+        let step = left.min(Duration::from_secs(1));
+        advance(step).await;
+        settle().await;
+        left -= step;
+    }
+}
+
+/// Waits until something that is bound to happen has happened, in real time.
+pub(crate) async fn until(mut happened: impl FnMut() -> bool) {
+    while !happened() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A random moment of up to so many microseconds.
+pub(crate) async fn moment(most: u64) {
+    let micros = rand::random_range(0..=most);
+    // Short ones are spun: a timer would round them all to the same millisecond.
+    if micros < 1500 {
+        let end = std::time::Instant::now() + Duration::from_micros(micros);
+        while std::time::Instant::now() < end {
+            yield_now().await;
+        }
+    } else {
+        tokio::time::sleep(Duration::from_micros(micros)).await;
+    }
+}
+
+/// Ends the process when a scenario hangs: a test runner would wait for it without end.
+struct Watchdog(#[expect(dead_code, reason = "its drop is the signal")] mpsc::Sender<()>);
+
+impl Watchdog {
+    fn start() -> Self {
+        let name = thread::current().name().unwrap_or("a scenario").to_owned();
+        let (alive, ended) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            if ended.recv_timeout(HANGS) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{name} hangs: it did not end within {HANGS:?}");
+                std::process::abort();
+            }
+        });
+        Self(alive)
+    }
+}
