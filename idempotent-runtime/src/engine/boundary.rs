@@ -38,6 +38,10 @@ pub(crate) enum Ran<B> {
     /// The handler ran and answered.
     Answered(Response<B>),
     /// An extractor refused the request before the handler began: nothing was executed.
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(dead_code, reason = "the layer cannot tell")
+    )]
     Rejected(Response<B>),
     /// The service failed without a response, so that nobody knows what it did. Its error travels past the
     /// engine; a web framework whose handlers cannot fail never says this.

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Everything the tests need, then all tests. On Debian and Ubuntu it installs what is missing.
+#
+#   bash tests/run.sh            all of it
+#   bash tests/run.sh --quick    without the model checkers and the feature combinations
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+quick=false
+case "${1:-}" in
+    "") ;;
+    --quick) quick=true ;;
+    *) echo "usage: bash tests/run.sh [--quick]" >&2; exit 2 ;;
+esac
+
+step() { printf '\n== %s\n' "$*"; "$@"; }
+
+# command:package pairs that must be there before anything is built.
+needed=(cc:gcc curl:curl)
+missing=()
+for pair in "${needed[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+if ((${#missing[@]})); then
+    if ! command -v apt-get >/dev/null; then
+        echo "error: please install these first: ${missing[*]} (only Debian and Ubuntu are automated)" >&2
+        exit 1
+    fi
+    sudo=()
+    ((EUID == 0)) || sudo=(sudo)
+    step "${sudo[@]}" apt-get update -qq
+    step "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "error: cargo is not on the PATH. Install Rust as https://rustup.rs says, then run this again." >&2
+    exit 1
+fi
+
+step cargo test --workspace --all-features
+
+if ! $quick; then
+    # A combination that does not build alone would break users who choose it.
+    for features in "" memory axum macros metrics "memory,conformance" "macros,metrics"; do
+        step cargo check --quiet -p idempotent-runtime --no-default-features --features "$features"
+    done
+    # The model checkers exchange the locks, so each builds into a folder of its own.
+    target="${CARGO_TARGET_DIR:-target}"
+    RUSTFLAGS="--cfg idempotent_loom" CARGO_TARGET_DIR="$target/loom" \
+        step cargo test -p idempotent-runtime --lib --release -- interleavings
+    RUSTFLAGS="--cfg idempotent_shuttle" CARGO_TARGET_DIR="$target/shuttle" \
+        step cargo test -p idempotent-runtime --lib --release -- interleavings
+fi
+
+step bash examples/try.sh
