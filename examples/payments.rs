@@ -22,7 +22,8 @@
 
 use std::{
     error::Error,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
+    panic,
     process::ExitCode,
     time::Duration,
 };
@@ -92,10 +93,10 @@ async fn serve(settings: &Settings) -> Result<Shutdown, Box<dyn Error>> {
     invite(&format!("http://{}", listener.local_addr()?));
 
     let (close, closing) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async {
         let _closed = closing.await;
     });
-    let server = tokio::spawn(server.into_future());
+    let server = tokio::spawn(serving.into_future());
     signals.next().await;
     drop(close);
     say("draining what runs; a second signal ends at once");
@@ -113,13 +114,13 @@ async fn drain(
     let deadline = Instant::now() + DRAIN;
     // The server first: it takes no new connections and lets clients have their answers. One that does not
     // read its answer must not keep the process alive, hence the deadline.
-    let served = timeout_at(deadline, &mut server).await;
+    let ended = timeout_at(deadline, &mut server).await;
     // Then the engine: an execution whose client has gone is part of no connection, and the server does not
     // wait for it.
     let left = deadline.saturating_duration_since(Instant::now());
     let report = idempotency.shutdown(left).await;
-    match served {
-        Ok(ended) => ended??,
+    match ended {
+        Ok(joined) => joined??,
         Err(_too_slow) => server.abort(),
     }
     Ok(report)
@@ -167,7 +168,8 @@ impl Signals {
     }
 }
 
-/// Logs to standard error. `RUST_LOG=idempotent_runtime=info` adds a line for each idempotent request.
+/// Logs to standard error. `RUST_LOG=idempotent_runtime=info` adds a line for each idempotent request, with
+/// its endpoint, attempt and outcome.
 fn log() {
     let chosen = EnvFilter::try_from_default_env();
     let spans = match chosen {
@@ -179,8 +181,11 @@ fn log() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(spans)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
+    // Panics are part of what there is to try: one line each, and no backtrace, will do.
+    panic::set_hook(Box::new(|panicked| tracing::error!("{panicked}")));
 }
 
 /// Says where the demo is and what to do with it.

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! cargo run --example quickstart
-//! curl -i 127.0.0.1:8000/payments -H 'idempotency-key: order-42' --json '{"amount": 100}'     (twice)
+//! curl -i 127.0.0.1:8000/payments -H 'idempotency-key: order-42' \
+//!     -H 'content-type: application/json' -d '{"amount": 100}'              (twice, or twice at once)
 //! ```
 //!
 //! With no set-up the records are kept in this process's memory, and the log says so. `payments.rs` is the
 //! complete program: another engine, a graceful end, metrics.
+
+use std::time::Duration;
 
 use axum::{Json, Router, http::StatusCode, routing::post};
 use idempotent_runtime::idempotent;
@@ -20,6 +23,7 @@ struct Payment {
 #[idempotent(ttl = "24h", wait = true)]
 async fn create_payment(Json(payment): Json<Payment>) -> (StatusCode, Json<Payment>) {
     println!("paying {}", payment.amount);
+    tokio::time::sleep(Duration::from_secs(1)).await; // the bank takes its time
     (StatusCode::CREATED, Json(payment))
 }
 

@@ -45,22 +45,22 @@ impl Settings {
     }
 
     fn read(var: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
-        let var = |name: &'static str| var(name).filter(|value| !value.is_empty());
+        let var = &|name: &'static str| var(name).filter(|value| !value.is_empty());
         let mut policy = Policy::new();
-        if let Some(ttl) = read(&var, "TTL", DURATION, duration)? {
+        if let Some(ttl) = read(var, "TTL", DURATION, duration)? {
             policy = policy.ttl(ttl);
         }
-        if let Some(lease) = read(&var, "LEASE", DURATION, duration)? {
+        if let Some(lease) = read(var, "LEASE", DURATION, duration)? {
             policy = policy.lease(lease);
         }
-        if let Some(wait_timeout) = read(&var, "WAIT_TIMEOUT", DURATION, duration)? {
+        if let Some(wait_timeout) = read(var, "WAIT_TIMEOUT", DURATION, duration)? {
             policy = policy.wait_timeout(wait_timeout);
         }
-        if let Some(on_crash) = read(&var, "ON_CRASH", "refuse or retry", on_crash)? {
+        if let Some(on_crash) = read(var, "ON_CRASH", "refuse or retry", on_crash)? {
             policy = policy.on_crash(on_crash);
         }
-        let port = read(&var, "PORT", "a port number", |text| text.parse().ok())?;
-        let node = read(&var, "NODE", "letters, digits, - and _", node)?;
+        let port = read(var, "PORT", "a port number", |text| text.parse().ok())?;
+        let node = read(var, "NODE", "letters, digits, - and _", node)?;
         Ok(Self {
             port: port.unwrap_or(8000),
             policy,

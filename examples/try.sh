@@ -1,0 +1,652 @@
+#!/usr/bin/env bash
+# Tries the demo: what a user of it would want to see, one line of PASS or FAIL each.
+#
+#   bash examples/try.sh                                builds and starts demos of its own, and ends them
+#   bash examples/try.sh --url http://127.0.0.1:8000    tries one that runs; skips what needs one of its own
+#
+# Needs bash and curl, and cargo unless --url is given. The exit code is 0 if nothing failed, 1 if something
+# did, 2 if nothing could be tried.
+#
+# Nothing here hopes that some pause is long enough: what has to have happened is asked for, again and again
+# within a generous bound, of /metrics, /api/effects or the process itself.
+
+set -u -o pipefail
+
+# How long a handler is delayed where something has to happen in the meantime, in milliseconds.
+readonly LONG=5000
+# How often something is asked for, every tenth of a second, before it counts as not happening.
+readonly TRIES=600
+# How long a request may take, in seconds.
+readonly PATIENCE=90
+
+readonly RUN="try-$$-$RANDOM$RANDOM"
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly HERE
+
+# Where the demo is, its executable, and the slot of the newest one. What runs in slot S has its process id in
+# PID_S until it was waited for.
+URL=
+DEMO=
+SERVER=
+# The verdicts so far, and what went wrong in the scenario at hand.
+PASSED=0
+FAILED=0
+FAULTS=()
+
+main() {
+    local url=
+    if [[ $# == 2 && $1 == --url && -n $2 ]]; then
+        url=$2
+    elif (($# > 0)); then
+        give_up 'usage: bash examples/try.sh [--url http://127.0.0.1:8000]'
+    fi
+
+    TMP=$(mktemp -d) || exit 2
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+
+    if [[ -n $url ]]; then
+        URL=${url%/}
+        eventually healthy || give_up "nobody answers at $URL/health"
+    else
+        build
+        start_demo main
+    fi
+    everything_against_one_demo
+    if [[ -n $url ]]; then
+        echo "SKIP  expiry, crash policy, shutdown, settings: they need demos of their own"
+    else
+        everything_with_its_own_demo
+    fi
+
+    echo "$PASSED passed, $FAILED failed"
+    ((FAILED == 0))
+}
+
+everything_against_one_demo() {
+    scenario 'a first request executes' first_request
+    scenario 'its retry is replayed, byte for byte, and nothing happens' replay
+    scenario 'a key is the same with and without quotes' quotes
+    scenario 'the same key for something else is a mismatch' mismatch
+    scenario 'the same key of another caller is a mismatch' other_caller
+    scenario 'the same key on another route is another key' other_route
+    scenario 'without a key every request executes' no_key
+    scenario 'a duplicate in flight gets a conflict where waiting is off' conflict
+    scenario 'duplicates in flight wait for the answer where waiting is on' waiting
+    scenario 'twenty duplicates at once execute once' at_once
+    scenario 'an error of the handler is replayed too' cached_error
+    scenario 'a key that is required and missing is 400' missing_key
+    scenario 'a bad key is 400 and executes nothing' bad_key
+    scenario 'two keys are 400, even equal ones' two_keys
+    scenario 'a rejected body leaves the key unused' rejected_body
+    scenario 'a rejected header leaves the key unused' rejected_header
+    scenario 'a body over the limit is 413 and leaves the key unused' large_request
+    scenario 'a panic is an answer, and its retry is no second payment' panic
+    scenario 'a client that leaves does not stop its payment; the retry gets the answer' disconnect
+    scenario 'PUT, PATCH and DELETE are replayed' other_methods
+    scenario 'a stream is replayed' streamed
+    scenario 'a response too large to keep is not executed again' large_response
+    scenario 'the metrics tell all this' metrics
+}
+
+everything_with_its_own_demo() {
+    scenario 'after its ttl a key is free again (TTL=1s NODE=a)' expiry
+    scenario 'after a panic the retry executes again (ON_CRASH=retry)' panic_and_retry
+    scenario 'SIGTERM drains executions, with and without a client, then exits 0 (LEDGER)' drain
+    scenario 'a wrong setting ends the demo with exit code 2 (TTL=soon)' wrong_setting
+}
+
+# --- the scenarios -----------------------------------------------------------------------------------------
+
+first_request() {
+    local before
+    before=$(count payments)
+    send POST /api/payments "$RUN-first" '{"amount": 100}'
+    expect status 201 "$STATUS"
+    expect_like body '{"status":"success","id":"payment-*","amount":100}' "$BODY"
+    expect 'replay header' '' "$(header idempotent-replay)"
+    expect payments $((before + 1)) "$(count payments)"
+}
+
+replay() {
+    local before first
+    send POST /api/payments "$RUN-replay" '{"amount": 100}'
+    first="$STATUS $(header content-type) $BODY"
+    before=$(count payments)
+    send POST /api/payments "$RUN-replay" '{"amount": 100}'
+    expect answer "$first" "$STATUS $(header content-type) $BODY"
+    expect 'replay header' true "$(header idempotent-replay)"
+    expect payments "$before" "$(count payments)"
+}
+
+quotes() {
+    local first
+    send POST /api/payments "$RUN-quotes" '{"amount": 1}'
+    first=$BODY
+    send POST /api/payments "\"$RUN-quotes\"" '{"amount": 1}'
+    expect 'answer to the quoted key' "$first" "$BODY"
+    expect 'replay header' true "$(header idempotent-replay)"
+}
+
+mismatch() {
+    local before first
+    send POST /api/payments "$RUN-mismatch" '{"amount": 100}'
+    first=$BODY
+    before=$(count payments)
+    send POST /api/payments "$RUN-mismatch" '{"amount": 999}'
+    expect_problem 409 mismatch
+    send POST /api/payments "$RUN-mismatch" '{"amount": 100}'
+    expect 'answer to the first request' "$first" "$BODY"
+    expect payments "$before" "$(count payments)"
+}
+
+other_caller() {
+    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header 'authorization: Bearer one'
+    expect status 201 "$STATUS"
+    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header 'authorization: Bearer two'
+    expect_problem 409 mismatch
+    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header 'authorization: Bearer one'
+    expect 'replay header' true "$(header idempotent-replay)"
+}
+
+other_route() {
+    send POST /api/payments "$RUN-route" '{"amount": 1, "item": "book", "quantity": 1}'
+    expect_like 'a payment' '*"id":"payment-*' "$BODY"
+    send POST /api/orders "$RUN-route" '{"amount": 1, "item": "book", "quantity": 1}'
+    expect status 201 "$STATUS"
+    expect_like 'an order' '*"id":"order-*' "$BODY"
+}
+
+no_key() {
+    local before
+    before=$(count payments)
+    send POST /api/payments '' '{"amount": 1}'
+    expect status 201 "$STATUS"
+    send POST /api/payments '' '{"amount": 1}'
+    expect status 201 "$STATUS"
+    expect payments $((before + 2)) "$(count payments)"
+}
+
+conflict() {
+    local before running first
+    before=$(count orders)
+    running=$(gauge idempotency_in_flight)
+    start slow POST /api/orders "$RUN-conflict" '{"item":"book","quantity":2}' --header "x-delay-ms: $LONG"
+    eventually gauge_is idempotency_in_flight $((running + 1)) || fault 'the order was never in flight'
+    send POST /api/orders "$RUN-conflict" '{"item":"book","quantity":2}'
+    expect_problem 409 conflict
+    expect_like Retry-After '[1-9]*' "$(header retry-after)"
+    finish slow
+    expect status 201 "$STATUS"
+    first=$BODY
+    send POST /api/orders "$RUN-conflict" '{"item":"book","quantity":2}'
+    expect 'answer to the retry' "201 $first" "$STATUS $BODY"
+    expect orders $((before + 1)) "$(count orders)"
+}
+
+waiting() {
+    local before running waiters first slot
+    before=$(count payments)
+    running=$(gauge idempotency_in_flight)
+    waiters=$(gauge idempotency_waiters)
+    start slow POST /api/payments "$RUN-wait" '{"amount": 3}' --header "x-delay-ms: $LONG"
+    eventually gauge_is idempotency_in_flight $((running + 1)) || fault 'the payment was never in flight'
+    for slot in one two three; do
+        start "$slot" POST /api/payments "$RUN-wait" '{"amount": 3}'
+    done
+    eventually gauge_is idempotency_waiters $((waiters + 3)) || fault 'three duplicates never waited'
+    finish slow
+    expect status 201 "$STATUS"
+    first=$BODY
+    for slot in one two three; do
+        finish "$slot"
+        expect "answer to duplicate $slot" "201 true $first" "$STATUS $(header idempotent-replay) $BODY"
+    done
+    expect payments $((before + 1)) "$(count payments)"
+}
+
+at_once() {
+    local before slot first= executed=0
+    before=$(count payments)
+    for slot in {1..20}; do
+        start "$slot" POST /api/payments "$RUN-at-once" '{"amount": 4}' --header 'x-delay-ms: 500'
+    done
+    for slot in {1..20}; do
+        finish "$slot"
+        [[ -n $first ]] || first=$BODY
+        expect "answer $slot" "201 $first" "$STATUS $BODY"
+        [[ -n $(header idempotent-replay) ]] || executed=$((executed + 1))
+    done
+    expect 'answers without replay header' 1 "$executed"
+    expect payments $((before + 1)) "$(count payments)"
+}
+
+cached_error() {
+    local before first
+    send POST /api/orders "$RUN-error" '{"item":"book","quantity":0}'
+    expect status 400 "$STATUS"
+    first=$BODY
+    before=$(count orders)
+    send POST /api/orders "$RUN-error" '{"item":"book","quantity":0}'
+    expect 'answer to the retry' "400 true $first" "$STATUS $(header idempotent-replay) $BODY"
+    expect orders "$before" "$(count orders)"
+}
+
+missing_key() {
+    local before
+    before=$(count reports)
+    send POST '/api/reports?bytes=10' '' ''
+    expect_problem 400 missing_key
+    expect reports "$before" "$(count reports)"
+}
+
+bad_key() {
+    local before long key
+    before=$(count payments)
+    printf -v long '%0256d' 7
+    for key in "$long" 'two words' 'a,b' 'a;b' '"open' 'ключ' '""'; do
+        send POST /api/payments "$key" '{"amount": 1}'
+        expect "status for the key $key" 400 "$STATUS"
+        expect "code for the key $key" invalid_key "$(field code)"
+    done
+    # A header that is there but empty; curl wants it written with a semicolon.
+    send POST /api/payments '' '{"amount": 1}' --header 'idempotency-key;'
+    expect 'status for the empty key' 400 "$STATUS"
+    expect payments "$before" "$(count payments)"
+}
+
+two_keys() {
+    local before
+    before=$(count payments)
+    send POST /api/payments "$RUN-two" '{"amount": 1}' --header "idempotency-key: $RUN-two"
+    expect_problem 400 invalid_key
+    expect payments "$before" "$(count payments)"
+}
+
+rejected_body() {
+    local before
+    before=$(count payments)
+    send POST /api/payments "$RUN-rejected" '{"amount": "a lot"}'
+    expect 'status for the wrong type' 422 "$STATUS"
+    send POST /api/payments "$RUN-rejected" '{"amount": '
+    expect 'status for broken JSON' 400 "$STATUS"
+    send POST /api/payments "$RUN-rejected" '{"amount": 5}'
+    expect 'status for the corrected body' 201 "$STATUS"
+    expect 'replay header' '' "$(header idempotent-replay)"
+    expect payments $((before + 1)) "$(count payments)"
+}
+
+rejected_header() {
+    send POST /api/payments "$RUN-header" '{"amount": 5}' --header 'x-delay-ms: 60001'
+    expect 'status for too long a delay' 400 "$STATUS"
+    send POST /api/payments "$RUN-header" '{"amount": 5}'
+    expect 'status without it' 201 "$STATUS"
+}
+
+large_request() {
+    local before padding
+    before=$(count payments)
+    printf -v padding '%01100000d' 0
+    printf '{"amount": 1, "padding": "%s"}' "$padding" >"$TMP/large.json"
+    send POST /api/payments "$RUN-large" "@$TMP/large.json"
+    expect_problem 413 request_too_large
+    send POST /api/payments "$RUN-large" '{"amount": 1}'
+    expect 'status for a smaller one' 201 "$STATUS"
+    expect payments $((before + 1)) "$(count payments)"
+}
+
+panic() {
+    local before first
+    before=$(count payments)
+    send POST /api/payments "$RUN-panic" '{"amount": 5}' --header 'x-panic: 1'
+    expect_problem 500 handler_panicked
+    first=$BODY
+    send POST /api/payments "$RUN-panic" '{"amount": 5}' --header 'x-panic: 1'
+    expect 'answer to the retry' "500 true $first" "$STATUS $(header idempotent-replay) $BODY"
+    expect payments $((before + 1)) "$(count payments)"
+}
+
+disconnect() {
+    local before running unattended
+    before=$(count payments)
+    running=$(gauge idempotency_in_flight)
+    unattended=$(gauge idempotency_unattended_executions)
+    start gone POST /api/payments "$RUN-gone" '{"amount": 6}' --header "x-delay-ms: $LONG"
+    eventually gauge_is idempotency_in_flight $((running + 1)) || fault 'the payment was never in flight'
+    leave gone
+    eventually gauge_is idempotency_unattended_executions $((unattended + 1)) ||
+        fault 'the demo never noticed that the client left'
+    send POST /api/payments "$RUN-gone" '{"amount": 6}'
+    expect 'answer to the retry' '201 true' "$STATUS $(header idempotent-replay)"
+    expect_like body '{"status":"success","id":"payment-*","amount":6}' "$BODY"
+    expect payments $((before + 1)) "$(count payments)"
+}
+
+other_methods() {
+    local before method body first
+    before=$(count orders)
+    for method in PUT PATCH DELETE; do
+        body='{"item":"pen","quantity":3}'
+        [[ $method != DELETE ]] || body=
+        send "$method" /api/orders/order-7 "$RUN-method" "$body"
+        expect "$method status" 200 "$STATUS"
+        first=$BODY
+        send "$method" /api/orders/order-7 "$RUN-method" "$body"
+        expect "answer to $method again" "200 true $first" "$STATUS $(header idempotent-replay) $BODY"
+    done
+    expect orders $((before + 3)) "$(count orders)"
+}
+
+streamed() {
+    local before first
+    before=$(count reports)
+    send POST '/api/reports?bytes=300000&stream=1' "$RUN-stream" ''
+    expect 'status and length' '200 300000' "$STATUS ${#BODY}"
+    expect 'length known before' '' "$(header content-length)"
+    first=$BODY
+    send POST '/api/reports?bytes=300000&stream=1' "$RUN-stream" ''
+    expect 'status and header' '200 true' "$STATUS $(header idempotent-replay)"
+    [[ $BODY == "$first" ]] || fault 'the replay has other bytes'
+    expect reports $((before + 1)) "$(count reports)"
+}
+
+large_response() {
+    local before query
+    before=$(count reports)
+    for query in 'bytes=2000000' 'bytes=2000000&stream=1'; do
+        send POST "/api/reports?$query" "$RUN-tombstone-$query" ''
+        expect "status and length of $query" '200 2000000' "$STATUS ${#BODY}"
+        send POST "/api/reports?$query" "$RUN-tombstone-$query" ''
+        expect_problem 409 response_not_stored
+    done
+    expect reports $((before + 2)) "$(count reports)"
+}
+
+metrics() {
+    local name outcome
+    send GET /metrics '' ''
+    expect status 200 "$STATUS"
+    expect_like content-type 'text/plain*' "$(header content-type)"
+    for outcome in executed replayed replayed_after_wait mismatch invalid_key rejected; do
+        expect_like "$outcome" "*endpoint=\"POST /api/payments\",outcome=\"$outcome\"} [1-9]*" "$BODY"
+    done
+    expect_like conflict '*endpoint="POST /api/orders",outcome="conflict"} [1-9]*' "$BODY"
+    for outcome in missing_key tombstone; do
+        expect_like "$outcome" "*endpoint=\"POST /api/reports\",outcome=\"$outcome\"} [1-9]*" "$BODY"
+    done
+    for name in execution wait store_operation; do
+        expect_like "$name histogram" "*idempotency_${name}_seconds_bucket*" "$BODY"
+    done
+    for name in in_flight waiters unattended_executions; do
+        expect_like "$name gauge" "*idempotency_$name *" "$BODY"
+    done
+}
+
+# --- scenarios with a demo of their own --------------------------------------------------------------------
+
+expiry() {
+    start_demo expiry TTL=1s NODE=a
+    send POST /api/payments "$RUN-expiry" '{"amount": 1}'
+    expect 'first id' payment-a-1 "$(field id)"
+    eventually executes_again || fault 'the key never became free'
+    expect 'status and id' '201 payment-a-2' "$STATUS $(field id)"
+    stop_demo
+}
+
+executes_again() {
+    send POST /api/payments "$RUN-expiry" '{"amount": 1}'
+    [[ -z $(header idempotent-replay) ]]
+}
+
+panic_and_retry() {
+    start_demo retry ON_CRASH=retry
+    send POST /api/payments "$RUN-crash" '{"amount": 1}' --header 'x-panic: 1'
+    expect_problem 500 handler_panicked
+    send POST /api/payments "$RUN-crash" '{"amount": 1}'
+    expect 'status, id and header' '201 payment-2 ' "$STATUS $(field id) $(header idempotent-replay)"
+    send POST /api/payments "$RUN-crash" '{"amount": 1}'
+    expect 'then' '201 payment-2 true' "$STATUS $(field id) $(header idempotent-replay)"
+    stop_demo
+}
+
+drain() {
+    local ledger=$TMP/ledger
+    start_demo drain "LEDGER=$ledger"
+    start gone POST /api/payments "$RUN-gone" '{"amount": 8}' --header "x-delay-ms: $LONG"
+    eventually gauge_is idempotency_in_flight 1 || fault 'the first payment was never in flight'
+    leave gone
+    eventually gauge_is idempotency_unattended_executions 1 || fault 'the client never left'
+    start slow POST /api/payments "$RUN-slow" '{"amount": 9}' --header "x-delay-ms: $LONG"
+    eventually gauge_is idempotency_in_flight 2 || fault 'the second payment was never in flight'
+    expect 'the ledger before' '' "$(<"$ledger")"
+    stop_demo
+    finish slow
+    expect 'status of the one who stayed' 201 "$STATUS"
+    expect_like 'the ledger after' '*payments 8 payment-*' "$(<"$ledger")"
+    expect_like 'the ledger after' '*payments 9 payment-*' "$(<"$ledger")"
+    expect_like 'last words' '*bye: * 0 unknown, 0 unconfirmed' "$(<"$TMP/drain.out")"
+}
+
+wrong_setting() {
+    local code=0
+    PORT=0 TTL=soon "$DEMO" >"$TMP/wrong.out" 2>"$TMP/wrong.err" || code=$?
+    expect 'exit code' 2 "$code"
+    expect_like 'what it says' '*TTL="soon"*expected a duration*' "$(<"$TMP/wrong.err")"
+}
+
+# --- requests ----------------------------------------------------------------------------------------------
+
+# send METHOD PATH KEY BODY [curl's options]: sends a request and reads the answer into STATUS, HEAD and BODY.
+# An empty KEY or BODY is left out.
+send() {
+    start now "$@"
+    finish now
+}
+
+# start SLOT METHOD PATH KEY BODY [curl's options]: sends a request and goes on. `finish SLOT` reads the answer.
+start() {
+    local slot=$1 method=$2 path=$3 key=$4 body=$5
+    shift 5
+    local options=(--header 'expect:')
+    [[ -z $key ]] || options+=(--header "idempotency-key: $key")
+    [[ -z $body ]] || options+=(--header 'content-type: application/json' --data-binary "$body")
+    : >"$TMP/$slot.head"
+    : >"$TMP/$slot.body"
+    # -q comes first: nobody's ~/.curlrc. No proxy either, the demo is here.
+    curl -q --noproxy '*' --silent --max-time "$PATIENCE" --request "$method" \
+        --dump-header "$TMP/$slot.head" --output "$TMP/$slot.body" --write-out '%{http_code}' \
+        "${options[@]}" "$@" "$URL$path" >"$TMP/$slot.status" 2>/dev/null &
+    printf -v "PID_$slot" %s $!
+}
+
+# finish SLOT: the answer to what `start SLOT` sent.
+finish() {
+    local pid=PID_$1
+    wait "${!pid}" || true
+    printf -v "PID_$1" %s ''
+    STATUS=$(<"$TMP/$1.status")
+    HEAD=$(<"$TMP/$1.head")
+    BODY=$(<"$TMP/$1.body")
+}
+
+# leave SLOT: goes away without waiting for the answer.
+leave() {
+    local pid=PID_$1
+    kill -KILL "${!pid}"
+    wait "${!pid}" 2>/dev/null || true
+    printf -v "PID_$1" %s ''
+}
+
+# header NAME: the value of a header of the last answer, NAME in lower case.
+header() {
+    local line
+    while IFS= read -r line; do
+        line=${line%$'\r'}
+        if [[ ${line%%:*} == "$1" ]]; then
+            printf '%s' "${line#*: }"
+            return
+        fi
+    done <<<"$HEAD"
+}
+
+# field NAME: a text in the last answer's JSON.
+field() {
+    [[ $BODY =~ \"$1\":\"([^\"]*)\" ]] && printf '%s' "${BASH_REMATCH[1]}"
+}
+
+# get PATH: prints a page.
+get() {
+    curl -q --noproxy '*' --silent --fail --max-time "$PATIENCE" "$URL$1" 2>/dev/null
+}
+
+healthy() {
+    get /health >/dev/null
+}
+
+# count KIND: how often payments, orders or reports were executed.
+count() {
+    local effects
+    effects=$(get /api/effects)
+    [[ $effects =~ \"$1\":([0-9]+) ]] && printf '%s' "${BASH_REMATCH[1]}"
+}
+
+# gauge NAME: its value; 0 where it was never set.
+gauge() {
+    local name value
+    while read -r name value; do
+        if [[ $name == "$1" ]]; then
+            printf '%s' "$value"
+            return
+        fi
+    done < <(get /metrics)
+    printf 0
+}
+
+gauge_is() {
+    [[ $(gauge "$1") == "$2" ]]
+}
+
+# --- demos -------------------------------------------------------------------------------------------------
+
+build() {
+    local artifacts
+    echo "building the demo"
+    artifacts=$(cd "$HERE/.." && cargo build --quiet --example payments --message-format json-render-diagnostics) ||
+        give_up 'the demo does not build'
+    local line
+    while IFS= read -r line; do
+        if [[ $line == *'"name":"payments"'* && $line =~ \"executable\":\"([^\"]+)\" ]]; then
+            DEMO=${BASH_REMATCH[1]}
+        fi
+    done <<<"$artifacts"
+    [[ -n $DEMO ]] || give_up 'cargo does not say where the demo is'
+}
+
+# start_demo NAME [VARIABLE=value]: a demo on a free port, at URL from here on.
+start_demo() {
+    local name=$1 setting
+    shift
+    : >"$TMP/$name.out"
+    (
+        unset TTL LEASE WAIT_TIMEOUT ON_CRASH NODE LEDGER
+        for setting in "$@"; do
+            export "${setting?}"
+        done
+        PORT=0 exec "$DEMO"
+    ) >"$TMP/$name.out" 2>"$TMP/$name.err" &
+    SERVER=demo_$name
+    printf -v "PID_$SERVER" %s $!
+    URL=
+    if ! eventually listening "$name" || ! eventually healthy; then
+        cat "$TMP/$name.err" >&2
+        give_up "the demo does not start: $name $*"
+    fi
+}
+
+# listening NAME: reads where the demo says that it is.
+listening() {
+    [[ $(<"$TMP/$1.out") =~ listening\ on\ (http://[0-9.:]+) ]] && URL=${BASH_REMATCH[1]}
+}
+
+# stop_demo: SIGTERM to the newest demo, which has to end by itself and well.
+stop_demo() {
+    local code=0 pid=PID_$SERVER
+    kill -TERM "${!pid}"
+    if eventually ended "${!pid}"; then
+        wait "${!pid}" || code=$?
+        printf -v "PID_$SERVER" %s ''
+        expect 'exit code' 0 "$code"
+    else
+        fault 'the demo does not end'
+    fi
+}
+
+ended() {
+    ! kill -0 "$1" 2>/dev/null
+}
+
+# Ends what this script started, and nothing else, whichever way it ends.
+clean_up() {
+    local variable
+    # Those that were waited for are not among them: their numbers may belong to somebody else by now.
+    for variable in ${!PID_@}; do
+        [[ -z ${!variable} ]] || kill -KILL "${!variable}" 2>/dev/null
+    done
+    wait 2>/dev/null
+    rm -rf "$TMP"
+}
+
+# --- verdicts ----------------------------------------------------------------------------------------------
+
+# scenario TITLE FUNCTION: runs it and says how it went.
+scenario() {
+    FAULTS=()
+    "$2"
+    if ((${#FAULTS[@]} == 0)); then
+        PASSED=$((PASSED + 1))
+        echo "PASS  $1"
+    else
+        FAILED=$((FAILED + 1))
+        echo "FAIL  $1"
+        printf '      %s\n' "${FAULTS[@]}"
+    fi
+}
+
+fault() {
+    FAULTS+=("$1")
+}
+
+# expect WHAT EXPECTED ACTUAL
+expect() {
+    [[ $3 == "$2" ]] || fault "$1: expected '$2', got '${3:0:300}'"
+}
+
+# expect_like WHAT PATTERN ACTUAL
+expect_like() {
+    # shellcheck disable=SC2053 # the right side is a pattern
+    [[ $3 == $2 ]] || fault "$1: expected something like '$2', got '${3:0:300}'"
+}
+
+# expect_problem STATUS CODE: the last answer is this problem, and never a replay unless it was an outcome.
+expect_problem() {
+    expect "status and code" "$1 $2" "$STATUS $(field code)"
+    expect content-type application/problem+json "$(header content-type)"
+}
+
+# eventually COMMAND…: tries until it succeeds, within the bound.
+eventually() {
+    local try
+    for ((try = 0; try < TRIES; try++)); do
+        "$@" && return
+        sleep 0.1
+    done
+    return 1
+}
+
+give_up() {
+    echo "$1" >&2
+    exit 2
+}
+
+main "$@"
