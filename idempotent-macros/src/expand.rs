@@ -3,7 +3,7 @@
 //! ```text
 //! pub fn create_payment(_: Slot<State<App>>, call: Call<(State<App>, Json<NewPayment>)>) -> Running {
 //!     async fn create_payment(State(app): State<App>, Json(p): Json<NewPayment>) -> Out { …untouched… }
-//!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", |(a0, a1)| create_payment(a0, a1), answer)
+//!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", create_payment, answer)
 //! }
 //! ```
 //!
@@ -23,12 +23,15 @@
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Attribute, GenericParam, Signature, Type, Visibility, ext::IdentExt};
+use syn::{
+    Attribute, GenericParam, Generics, Signature, Type, TypeParamBound, Visibility, WherePredicate,
+    ext::IdentExt, parse_quote,
+};
 
 use crate::{
     check,
     errors::Errors,
-    handler::{Answer, Handler},
+    handler::{Answer, Handler, is_named, mentions},
     options::{Cache, Fingerprint, Given, Inner, OnCrash, Options},
 };
 
@@ -162,9 +165,7 @@ fn refused(expansion: &Expansion<'_>) -> TokenStream {
             sig,
             body,
         } = handler;
-        let attrs = attrs
-            .iter()
-            .filter(|attr| !crate::handler::is_named(attr, "idempotent"));
+        let attrs = attrs.iter().filter(|attr| !is_named(attr, "idempotent"));
         return quote!(#(#attrs)* #vis #sig #body);
     }
     let private = private(options);
@@ -206,23 +207,32 @@ fn outer(
         .surround(&mut parens, |tokens| tokens.extend(parameters.clone()));
     let mut block = Group::new(body.delimiter(), quote!(#inside #run));
     block.set_span(body.span());
-    let bounds = bounds(sig);
-    quote!(#vis #fn_token #ident #generics #parens -> #private::Running #bounds #block)
+    let generics = outliving(generics);
+    let clause = &generics.where_clause;
+    quote!(#vis #fn_token #ident #generics #parens -> #private::Running #clause #block)
 }
 
-/// The where-clause: the user's, and for each type parameter what it takes to outlive the connection.
-fn bounds(sig: &Signature) -> TokenStream {
-    let given = sig
-        .generics
-        .where_clause
-        .iter()
-        .flat_map(|clause| &clause.predicates);
-    let types = sig.generics.type_params().map(|param| &param.ident);
-    let mut bounds = quote!(#(#given,)* #(#types: ::core::marker::Send + 'static,)*);
-    if !bounds.is_empty() {
-        bounds = quote!(where #bounds);
+/// The user's generics, and for each type parameter what it takes to outlive the connection. That goes where
+/// its other bounds are, since clippy objects to two places.
+fn outliving(generics: &Generics) -> Generics {
+    let mut generics = generics.clone();
+    let clause = generics.where_clause.to_token_stream();
+    let mut more: Vec<WherePredicate> = Vec::new();
+    for param in generics.type_params_mut() {
+        let ident = &param.ident;
+        if mentions(clause.clone(), &ident.to_string()).is_some() {
+            more.push(parse_quote!(#ident: ::core::marker::Send + 'static));
+        } else {
+            param.bounds.extend::<[TypeParamBound; 2]>([
+                parse_quote!(::core::marker::Send),
+                parse_quote!('static),
+            ]);
+        }
     }
-    bounds
+    if !more.is_empty() {
+        generics.make_where_clause().predicates.extend(more);
+    }
+    generics
 }
 
 /// The user's function, beside the handler.
@@ -248,7 +258,7 @@ fn inner(expansion: &Expansion<'_>, vis: &Visibility, name: &Ident) -> TokenStre
     } = &expansion.handler;
     let attrs = attrs
         .iter()
-        .filter(|attr| !is_outer(attr) && !crate::handler::is_named(attr, "idempotent"));
+        .filter(|attr| !is_outer(attr) && !is_named(attr, "idempotent"));
     // Not `const`: rustc would refuse `const async` a second time.
     let Signature {
         asyncness,
@@ -306,20 +316,13 @@ fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
     let name = ident.unraw().to_string();
     let path = place.path(handler);
     let turbofish = turbofish(generics.params.iter(), here);
-    let arguments: Vec<_> = handler
-        .arguments()
-        .enumerate()
-        .map(|(i, _)| Ident::new(&format!("a{i}"), here))
-        .collect();
-    let pattern = quote_spanned!(here=> (#(#arguments,)*));
-    let run = quote_spanned!(here=> |#pattern| #path #turbofish(#(#arguments),*));
     let answer = answer(handler, private);
     quote! {
         #private::run_handler(
             #call,
             const { &#policy },
             ::core::concat!(::core::module_path!(), "::", #name),
-            #run,
+            #path #turbofish,
             #answer,
         )
     }
@@ -418,8 +421,7 @@ fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
         OnCrash::Retry => quote!(#private::OnCrash::Retry),
         OnCrash::Recover(path) => {
             let (start, _) = ends(path);
-            let call = quote_spanned!(start=> #path(crash));
-            quote_spanned!(start=> #private::OnCrash::Recover(|crash| #private::recovery(#call)))
+            quote_spanned!(start=> #private::OnCrash::Recover(|crash| #private::recovery(#path, crash)))
         }
     }
 }

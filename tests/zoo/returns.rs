@@ -102,10 +102,12 @@ async fn never() {
 
 #[tokio::test]
 async fn a_future_by_name() {
+    #[allow(clippy::manual_async_fn, reason = "people do write them")]
     #[idempotent]
     fn opaque() -> impl Future<Output = &'static str> + Send {
         async { "opaque" }
     }
+    #[allow(clippy::manual_async_fn, reason = "people do write them")]
     #[idempotent]
     fn opaque_async(text: String) -> impl Future<Output = impl IntoResponse> {
         async move { (StatusCode::CREATED, text) }

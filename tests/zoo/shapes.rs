@@ -79,10 +79,11 @@ impl Api {
     /// Names `Self`, so the plain function stands beside it.
     #[idempotent(inner = Self::double_inner)]
     async fn double(Json(amount): Json<u32>) -> String {
-        Self::twice(amount).to_string()
+        Self::twice(amount).await.to_string()
     }
 
-    fn twice(amount: u32) -> u32 {
+    async fn twice(amount: u32) -> u32 {
+        tokio::task::yield_now().await;
         amount * 2
     }
 }
@@ -112,11 +113,14 @@ impl<T: Ledger> Store<T> {
         State(_): State<T>,
         Json(amount): Json<u32>,
     ) -> String {
+        tokio::task::yield_now().await;
         U::from(amount).to_string()
     }
 
-    fn scope(_: &http::request::Parts) -> Option<idempotent_runtime::Scope> {
-        Some(idempotent_runtime::Scope::new(std::any::type_name::<T>()))
+    fn scope(parts: &http::request::Parts) -> Option<idempotent_runtime::Scope> {
+        let tenant = parts.headers.get("x-tenant")?;
+        let scope = [tenant.as_bytes(), std::any::type_name::<T>().as_bytes()].concat();
+        Some(idempotent_runtime::Scope::new(scope))
     }
 }
 
@@ -158,7 +162,7 @@ async fn raw_identifiers() {
     }
     #[idempotent]
     async fn r#move(Path(r#in): Path<u32>, Json(Body { r#type }): Json<Body>) -> String {
-        format!("{in} {type}", in = r#in, type = r#type)
+        format!("{in} {type}")
     }
     let router = Router::new().route("/{id}", post(r#move));
     assert_eq!(

@@ -17,6 +17,7 @@
 mod call;
 mod diagnose;
 mod extract;
+mod invoke;
 pub mod private;
 mod run;
 

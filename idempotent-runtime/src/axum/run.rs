@@ -10,9 +10,12 @@ use std::{
 use ::axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 
-use super::call::{Call, EngineSource};
+use super::{
+    call::{Call, EngineSource},
+    invoke::Invoke,
+};
 use crate::{
-    Execution, Policy, Recovery,
+    Crash, Execution, Policy, Recovery,
     engine::{Attended, BoxFuture, Idempotency, Ran, Reply, Simplified, Work},
     route::route,
 };
@@ -35,7 +38,7 @@ struct Step(Box<dyn FnOnce(Request) -> BoxFuture<Ran<Body>> + Send>);
 ///
 /// `name` is the handler's path, the endpoint where no router says which route matched. `answer` is a plain
 /// function, so that a return type which is no response is one error, at the place the caller gave it.
-pub fn run_handler<T, E, H, F, R>(
+pub fn run_handler<T, E, H, R>(
     call: Call<T, E>,
     policy: &'static Policy,
     name: &'static str,
@@ -45,8 +48,7 @@ pub fn run_handler<T, E, H, F, R>(
 where
     T: Send + 'static,
     E: EngineSource,
-    H: FnOnce(T) -> F + Send + 'static,
-    F: Future<Output = R> + Send + 'static,
+    H: Invoke<T, Future: Future<Output = R> + Send + 'static> + Send + 'static,
     R: 'static,
 {
     let Call {
@@ -58,7 +60,7 @@ where
     let step = move |request| -> BoxFuture<Ran<Body>> {
         Box::pin(async move {
             match extraction.start(request).await {
-                Ok(arguments) => Ran::Answered(answer(handler(arguments).await)),
+                Ok(arguments) => Ran::Answered(answer(handler.invoke(arguments).await)),
                 Err(rejection) => Ran::Rejected(rejection),
             }
         })
@@ -69,11 +71,13 @@ where
     }
 }
 
-/// Boxes what a recovery function returns.
-pub fn recovery(
-    recovery: impl Future<Output = Recovery> + Send + 'static,
-) -> Pin<Box<dyn Future<Output = Recovery> + Send>> {
-    Box::pin(recovery)
+/// Calls a recovery function and boxes what it returns.
+pub fn recovery<H, F>(recover: H, crash: Crash) -> Pin<Box<dyn Future<Output = Recovery> + Send>>
+where
+    H: FnOnce(Crash) -> F,
+    F: Future<Output = Recovery> + Send + 'static,
+{
+    Box::pin(recover(crash))
 }
 
 /// The engine that this request is the business of, if there is one.

@@ -1,0 +1,41 @@
+//! The user's function as a function of one tuple.
+
+/// Calls a function with its arguments `T`, a tuple.
+///
+/// The generated code hands the function over by name instead of calling it in a closure: that is less to
+/// compile, and tells lints that it is used as a value, which is why it may be `async` without awaiting.
+pub trait Invoke<T> {
+    /// What it returns.
+    type Future;
+
+    /// Calls it.
+    fn invoke(self, arguments: T) -> Self::Future;
+}
+
+macro_rules! invoke {
+    ($($argument:ident)*) => {
+        impl<H, F, $($argument),*> Invoke<($($argument,)*)> for H
+        where
+            H: FnOnce($($argument),*) -> F,
+        {
+            type Future = F;
+
+            #[allow(non_snake_case, reason = "a type parameter and its value share their name")]
+            fn invoke(self, ($($argument,)*): ($($argument,)*)) -> F {
+                self($($argument),*)
+            }
+        }
+    };
+}
+
+/// Without the first, without the first two, … down to none.
+macro_rules! each_suffix {
+    () => { invoke!(); };
+    ($first:ident $($rest:ident)*) => {
+        invoke!($first $($rest)*);
+        each_suffix!($($rest)*);
+    };
+}
+
+// As many as axum takes.
+each_suffix!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15 A16);
