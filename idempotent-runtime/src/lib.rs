@@ -1,7 +1,62 @@
-//! Idempotency keys for HTTP handlers.
+//! Idempotency keys for HTTP handlers: the effect happens at most once per key, and every retry gets the same
+//! answer.
+//!
+//! A client sends `Idempotency-Key: <unique>` with a request, and the same key again when it retries, because the
+//! connection broke or the server restarted. The first request executes; the others get its stored response.
+//!
+//! ```
+//! use axum::{Json, Router, http::StatusCode, routing::post};
+//! use idempotent_runtime::idempotent;
+//! use serde_json::{Value, json};
+//!
+//! #[idempotent(ttl = "24h", wait = true)]
+//! async fn pay(Json(order): Json<Value>) -> (StatusCode, Json<Value>) {
+//!     // Charge the card: once per key, whatever clients, networks and servers do.
+//!     (StatusCode::CREATED, Json(json!({ "paid": order["amount"] })))
+//! }
+//!
+//! let app: Router = Router::new().route("/payments", post(pay));
+//! ```
+//!
+//! # What is promised
+//!
+//! | guarantee | how a route asks for it | a crash in the middle of the handler |
+//! |---|---|---|
+//! | at most once | `#[idempotent]` | the outcome is unknown and retries are told so (`outcome_unknown`), until a late completion, a resolution or the expiry. Never a second execution |
+//! | at least once, single outcome | `on_crash = "retry"` | the next retry executes again as attempt n+1; one outcome is ever stored or shown |
+//! | what a function finds out | `on_crash = path` | the function says: completed, not executed, or still unknown |
+//!
+//! # What is not
+//!
+//! - Effects outside of the handler's process cannot be undone by a library. `at most once` means that the handler
+//!   is not *started* twice; what it did before a crash is for the recovery function, or a person, to find out.
+//!   Pass [`Execution::downstream_key`] on, so that the next service can be asked.
+//! - A record lives for its ttl. After that the key is free, and the same request executes again.
+//! - [`MemoryStore`] protects one process for as long as it runs.
+//! - A request without a key runs unprotected, unless the route says `required`.
+//!
+//! # Where to go from here
+//!
+//! - [`#[idempotent]`](macro@idempotent): every option with an example.
+//! - [`Idempotency::builder`]: the engine's store, caller scope, default policy and profile.
+//! - [`IdempotencyLayer`]: the same for any tower service, without the attribute.
+//! - [`Execution`]: what a handler can ask; [`Retention`]: what it can decide.
+//! - [`guide`]: how clients should retry, what happens when, running it in production.
+//! - [`store`]: the contract, for those who write a store of their own.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `macros` | yes | `#[idempotent]` |
+//! | `axum` | yes | extractors, route templates, original paths; what the attribute expands to |
+//! | `memory` | yes | [`MemoryStore`] |
+//! | `metrics` | | counters, histograms and gauges through the [`metrics`](https://docs.rs/metrics) facade |
+//! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
 
 #[cfg(feature = "axum")]
 mod axum;
+pub mod guide;
 pub mod layer;
 pub mod scope;
 pub mod store;

@@ -1,21 +1,4 @@
 //! What a route asks for, and what it gets where it did not ask.
-//!
-//! A [`Policy`] names only what was chosen. The engine fills each gap first from its own default policy
-//! ([`Builder::policy`](crate::Builder::policy)), then from the defaults below:
-//!
-//! | option | default |
-//! |---|---|
-//! | [`ttl`](Policy::ttl) | 24 hours |
-//! | [`wait`](Policy::wait) | true |
-//! | [`wait_timeout`](Policy::wait_timeout) | 30 seconds |
-//! | [`lease`](Policy::lease) | 30 seconds |
-//! | [`max_lifetime`](Policy::max_lifetime) | 15 minutes |
-//! | [`on_crash`](Policy::on_crash) | [`OnCrash::Refuse`] |
-//! | [`required`](Policy::required) | false |
-//! | [`cache`](Policy::cache) | [`Cache::All`] |
-//! | [`max_body`](Policy::max_body), [`max_response`](Policy::max_response) | 1 MiB |
-//!
-//! Every setter is a `const fn`, so that a policy can be a `static` and a bad value in one is a compile error.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -31,7 +14,25 @@ use crate::{
 /// Longest duration a policy takes: a hundred years, far inside what every store's clock can add.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The settings of one route. See the [module documentation](self).
+/// The settings of one route.
+///
+/// It names only what was chosen. The engine fills each gap first from its own default policy
+/// ([`Builder::policy`](crate::Builder::policy)), then from these defaults:
+///
+/// | option | default |
+/// |---|---|
+/// | [`ttl`](Self::ttl) | 24 hours |
+/// | [`wait`](Self::wait) | true |
+/// | [`wait_timeout`](Self::wait_timeout) | 30 seconds |
+/// | [`lease`](Self::lease) | 30 seconds |
+/// | [`max_lifetime`](Self::max_lifetime) | 15 minutes |
+/// | [`on_crash`](Self::on_crash) | [`OnCrash::Refuse`] |
+/// | [`required`](Self::required) | false |
+/// | [`header`](Self::header) | `idempotency-key` |
+/// | [`cache`](Self::cache) | [`Cache::All`] |
+/// | [`max_body`](Self::max_body), [`max_response`](Self::max_response) | 1 MiB |
+///
+/// Every setter is a `const fn`, so that a policy can be a `static`, and a bad value in one is a compile error.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct Policy {
@@ -268,3 +269,43 @@ impl Settings {
 pub(crate) const HEADER: &str = "idempotency-key";
 
 const MEBIBYTE: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_route_goes_before_the_engine_and_the_engine_before_the_defaults() {
+        let route = Policy::new().ttl(Duration::from_secs(1)).wait(false);
+        let engine = Policy::new().ttl(Duration::from_secs(2)).max_body(7);
+
+        let settings = Settings::resolve(&route, &engine);
+
+        assert_eq!(settings.ttl, Duration::from_secs(1));
+        assert!(!settings.wait);
+        assert_eq!(settings.max_body, 7);
+        assert_eq!(settings.lease, Duration::from_secs(30));
+        assert_eq!(settings.max_response, MEBIBYTE);
+        assert_eq!(settings.header, HEADER);
+    }
+
+    #[test]
+    fn a_lease_is_never_longer_than_the_lifetime() {
+        let route = Policy::new().lease(Duration::from_secs(1000));
+        let engine = Policy::new().max_lifetime(Duration::from_secs(10));
+        let settings = Settings::resolve(&route, &engine);
+        assert_eq!(settings.max_lifetime, Duration::from_secs(1000));
+    }
+
+    #[test]
+    #[should_panic(expected = "ttl must be longer than zero")]
+    fn a_ttl_of_zero_is_refused() {
+        let _ = Policy::new().ttl(Duration::ZERO);
+    }
+
+    #[test]
+    #[should_panic(expected = "lease must be longer than zero and at most a hundred years")]
+    fn an_endless_lease_is_refused() {
+        let _ = Policy::new().lease(Duration::MAX);
+    }
+}

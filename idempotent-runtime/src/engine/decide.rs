@@ -57,3 +57,75 @@ impl From<Outcome> for Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{Response, StatusCode};
+
+    use super::*;
+    use crate::{policy::Policy, response::ResponseLimits};
+
+    const LEFT: Duration = Duration::from_secs(3);
+
+    fn stored() -> StoredResponse {
+        let (head, body) = Response::builder()
+            .status(StatusCode::CREATED)
+            .body(Bytes::from_static(b"paid"))
+            .unwrap()
+            .into_parts();
+        StoredResponse::encode(&head, &body, &ResponseLimits::default()).unwrap()
+    }
+
+    /// Every answer of the store, under every policy that matters.
+    #[test]
+    fn the_table() {
+        let recover: crate::RecoverFn = |_| Box::pin(async { crate::Recovery::StillUnknown });
+        let policies = [
+            ("wait", Policy::new()),
+            ("no wait", Policy::new().wait(false)),
+            ("retry", Policy::new().on_crash(OnCrash::Retry)),
+            ("recover", Policy::new().on_crash(OnCrash::Recover(recover))),
+        ];
+        for (name, policy) in policies {
+            let settings = Settings::resolve(&policy, &Policy::new());
+            let step = |seen| decide(seen, &settings);
+
+            assert_eq!(
+                step(Acquisition::Acquired { attempt: 4 }),
+                Step::Execute { attempt: 4 },
+                "{name}"
+            );
+            assert_eq!(
+                step(Acquisition::Mismatch),
+                Step::Answer(Answer::Mismatch),
+                "{name}"
+            );
+            let expected = match name {
+                "no wait" => Step::Answer(Answer::Conflict { remaining: LEFT }),
+                _ => Step::Wait { remaining: LEFT },
+            };
+            assert_eq!(
+                step(Acquisition::InFlight { remaining: LEFT }),
+                expected,
+                "{name}"
+            );
+            assert_eq!(
+                step(Acquisition::Completed(Outcome::Response(stored()))),
+                Step::Answer(Answer::Replay(stored())),
+                "{name}"
+            );
+            assert_eq!(
+                step(Acquisition::Completed(Outcome::Tombstone)),
+                Step::Answer(Answer::NotStored),
+                "{name}"
+            );
+            // With `retry` the store itself takes over; if it says unknown all the same, nothing is executed.
+            let expected = match name {
+                "recover" => Step::Recover,
+                _ => Step::Answer(Answer::Unknown),
+            };
+            assert_eq!(step(Acquisition::Unknown), expected, "{name}");
+        }
+    }
+}
