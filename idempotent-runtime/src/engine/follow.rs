@@ -137,13 +137,17 @@ impl Visit {
         self.attendance.commit();
         let sent = Instant::now();
         let seen = self.engine.ops().acquire(claim).await;
-        if matches!(seen, Ok(Acquisition::Acquired { .. })) {
-            self.admission = Some(admission);
-            return Ok((sent, seen));
-        }
-        self.attendance.uncommit();
-        if self.attendance.client_left() {
-            return Err(Followed::ClientLeft);
+        match &seen {
+            Ok(Acquisition::Acquired { .. }) => self.admission = Some(admission),
+            // The key may be ours all the same, its reply lost. Only a further look can tell, so this future
+            // goes on, client or not: a claim that nobody knows of would block its key.
+            Err(error) if error.is_transient() => {}
+            _ => {
+                self.attendance.uncommit();
+                if self.attendance.client_left() {
+                    return Err(Followed::ClientLeft);
+                }
+            }
         }
         Ok((sent, seen))
     }
