@@ -171,19 +171,25 @@ impl Idempotency {
     ///
     /// It may have been applied all the same, and would then block its key until it expires although nothing
     /// was executed: the handler starts only after an acknowledged acquire, so nobody else uses this token, and
-    /// giving it back cannot undo anything.
+    /// giving it back cannot undo anything. A claim that may have taken a crashed execution over is abandoned
+    /// rather than released: the record, and with it the memory of the crash and the attempts so far, stays.
     fn withdraw(&self, claim: &Claim) {
         let Some(guard) = self.withdrawals().enter_below(WITHDRAWALS) else {
             tracing::warn!(key = %claim.key, "a claim of unknown fate is left to its lease");
             return;
         };
-        let (engine, held) = (self.clone(), claim.held());
+        let (engine, held, took_over) = (self.clone(), claim.held(), claim.take_over);
         tokio::spawn(async move {
             let _counted = guard;
             let give_up = Instant::now() + held.lease;
             let mut pause = Duration::from_millis(100);
             while Instant::now() < give_up {
-                match engine.ops().release(&held.key, &held.token).await {
+                let written = if took_over {
+                    engine.ops().abandon(&held.key, &held.token).await
+                } else {
+                    engine.ops().release(&held.key, &held.token).await
+                };
+                match written {
                     Ok(Write::Applied) => return engine.wait_room().poke(&held.key),
                     // Not there (yet): a delayed acquire may still arrive, so it is asked again.
                     Ok(_) | Err(_) => sleep(jittered(pause)).await,
