@@ -54,7 +54,7 @@ impl Visit {
                 self.attendance.uncommit();
                 return self.overtaken(seen);
             }
-            Err(error) => return self.store_failed(&error, &claim, arrival, work).await,
+            Err(error) => return self.unclaimed(&error, &claim),
         };
         let run = self.run(attempt, sent, &claim, &arrival);
         let request = arrival.into_request();
@@ -117,7 +117,7 @@ impl Visit {
         }
     }
 
-    /// The store did not say that the key is ours: the handler does not start, unless somebody asked for that.
+    /// The store could not say anything about the key: the handler does not start, unless somebody asked for that.
     pub(crate) async fn store_failed<W: Work>(
         &mut self,
         error: &StoreError,
@@ -125,22 +125,29 @@ impl Visit {
         arrival: Arrival,
         work: W,
     ) -> (Ended, Reply<W::Body>) {
+        let refused = self.unclaimed(error, claim);
+        let unreachable = !matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Corrupt);
+        if unreachable && self.engine.on_store_error() == OnStoreError::Execute {
+            tracing::warn!(key = %claim.key, "executing WITHOUT idempotency, as `on_store_error` says");
+            let reply = self.unprotected(claim, arrival, work).await;
+            return (Ended::Unprotected, reply);
+        }
+        refused
+    }
+
+    /// The store did not say that the key is ours. Where it said before that somebody else has the key, or had it
+    /// and vanished, this is the end, whatever `on_store_error` says: the effect may have happened.
+    pub(crate) fn unclaimed<B>(&self, error: &StoreError, claim: &Claim) -> (Ended, Reply<B>) {
         tracing::error!(error = error as &dyn std::error::Error, key = %claim.key, "the key could not be claimed");
         if error.is_transient() {
             self.engine.withdraw(claim);
         }
-        match error.kind() {
-            StoreErrorKind::Full => self.engine.refused(&ProblemCode::Overloaded.into()),
-            StoreErrorKind::Corrupt => self.engine.refused(&ProblemCode::RecordUnreadable.into()),
-            _ if self.engine.on_store_error() == OnStoreError::Execute => {
-                tracing::warn!(key = %claim.key, "executing WITHOUT idempotency, as `on_store_error` says");
-                (
-                    Ended::Unprotected,
-                    self.unprotected(claim, arrival, work).await,
-                )
-            }
-            _ => self.engine.refused(&ProblemCode::StoreUnavailable.into()),
-        }
+        let code = match error.kind() {
+            StoreErrorKind::Full => ProblemCode::Overloaded,
+            StoreErrorKind::Corrupt => ProblemCode::RecordUnreadable,
+            _ => ProblemCode::StoreUnavailable,
+        };
+        self.engine.refused(&code.into())
     }
 
     /// Runs the handler under no lease.

@@ -183,7 +183,7 @@ impl Visit {
             Followed::Full | Followed::ShutDown => {
                 self.engine.refused(&ProblemCode::Overloaded.into())
             }
-            Followed::StoreFailed(error) => self.store_failed(&error, &claim, arrival, work).await,
+            Followed::StoreFailed(error) => self.unclaimed(&error, &claim),
             // The answer goes nowhere.
             Followed::ClientLeft => self.engine.refused(&conflict(self.settings.lease)),
         }
