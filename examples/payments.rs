@@ -177,7 +177,8 @@ fn log() {
         // Unasked, a line per request would only slow down who measures.
         Err(_) => FmtSpan::NONE,
     };
-    let filter = chosen.unwrap_or_else(|_| EnvFilter::new("warn,idempotent_runtime=info,payments=info"));
+    let filter =
+        chosen.unwrap_or_else(|_| EnvFilter::new("warn,idempotent_runtime=info,payments=info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(spans)

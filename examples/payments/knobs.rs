@@ -112,12 +112,27 @@ mod tests {
 
     #[tokio::test]
     async fn delays_are_whole_milliseconds_up_to_a_minute() {
-        for (lines, millis) in [(&[][..], 0), (&["0"], 0), (&["250"], 250), (&["60000"], 60_000)] {
+        for (lines, millis) in [
+            (&[][..], 0),
+            (&["0"], 0),
+            (&["250"], 250),
+            (&["60000"], 60_000),
+        ] {
             let delay: Delay = extract("x-delay-ms", lines).await.unwrap();
             assert_eq!(delay.0, Duration::from_millis(millis));
         }
-        for lines in [&["60001"][..], &["1.5"], &["-1"], &["soon"], &[""], &["1", "1"]] {
-            assert!(extract::<Delay>("x-delay-ms", lines).await.is_none(), "{lines:?}");
+        for lines in [
+            &["60001"][..],
+            &["1.5"],
+            &["-1"],
+            &["soon"],
+            &[""],
+            &["1", "1"],
+        ] {
+            assert!(
+                extract::<Delay>("x-delay-ms", lines).await.is_none(),
+                "{lines:?}"
+            );
         }
     }
 

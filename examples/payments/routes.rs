@@ -205,7 +205,9 @@ async fn create_report(
     effects.happen(Kind::Report, &query.bytes.to_string(), &id)?;
     let body = match query.stream {
         0 => Body::from(report(&id, query.bytes).collect::<Vec<_>>().concat()),
-        _ => Body::from_stream(stream::iter(report(&id, query.bytes).map(Ok::<_, io::Error>))),
+        _ => Body::from_stream(stream::iter(
+            report(&id, query.bytes).map(Ok::<_, io::Error>),
+        )),
     };
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
@@ -231,7 +233,9 @@ fn usual() -> u32 {
 fn bounded<'de, D: Deserializer<'de>>(query: D) -> Result<u32, D::Error> {
     match u32::deserialize(query)? {
         bytes if bytes <= LONGEST_REPORT => Ok(bytes),
-        _ => Err(D::Error::custom(format_args!("at most {LONGEST_REPORT} bytes"))),
+        _ => Err(D::Error::custom(format_args!(
+            "at most {LONGEST_REPORT} bytes"
+        ))),
     }
 }
 
@@ -266,7 +270,10 @@ impl IntoResponse for Failure {
             Self::Refused(message) => (StatusCode::BAD_REQUEST, message),
             Self::Ledger(error) => {
                 tracing::error!(%error, "the ledger cannot be written");
-                (StatusCode::INTERNAL_SERVER_ERROR, "the ledger cannot be written")
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the ledger cannot be written",
+                )
             }
         };
         (code, Json(Explanation { status, message })).into_response()

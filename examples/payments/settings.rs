@@ -155,7 +155,8 @@ mod tests {
     use super::*;
 
     fn settings(name: &str, value: &str) -> Result<Settings, String> {
-        Settings::read(|asked| (asked == name).then(|| value.into())).map_err(|error| error.to_string())
+        Settings::read(|asked| (asked == name).then(|| value.into()))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -168,7 +169,11 @@ mod tests {
             ("1d2h3m4s5ms", 93_784_005),
             ("36500d", 3_153_600_000_000),
         ] {
-            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+            assert_eq!(
+                duration(text),
+                Some(Duration::from_millis(millis)),
+                "{text}"
+            );
         }
         for text in [
             "",
