@@ -9,3 +9,4 @@ mod support;
 mod answers;
 mod bodies;
 mod keys;
+mod store_faults;

@@ -49,6 +49,15 @@ impl Till {
         Self::answering(|n| (StatusCode::CREATED, format!("charge {n}")).into_response())
     }
 
+    /// Answers the first execution with this status, and the others as usual.
+    pub(crate) fn refusing_first(status: u16) -> Self {
+        Self::answering(move |n| {
+            let status = if n == 1 { status } else { 201 };
+            let status = StatusCode::from_u16(status).unwrap();
+            (status, format!("charge {n}")).into_response()
+        })
+    }
+
     /// Answers the n-th execution with this.
     pub(crate) fn answering(answer: impl Fn(usize) -> Response + Send + Sync + 'static) -> Self {
         Self::serving(move |n, _| {
