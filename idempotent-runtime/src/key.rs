@@ -33,7 +33,7 @@ use crate::digest::debug_secret;
 pub struct IdempotencyKey(Box<str>);
 
 /// What a route demands of keys beyond the general rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyRules {
     /// Refuse bare keys: only the quoted form of RFC 9651 is accepted.
@@ -41,6 +41,18 @@ pub struct KeyRules {
     /// Refuse keys that are not a UUID in the hyphenated form (8-4-4-4-12 hexadecimal digits in any case,
     /// any version); the nil UUID is refused too, because it is what a client without randomness sends.
     pub uuid: bool,
+    /// The longest key in bytes: [`IdempotencyKey::MAX_LEN`], or less.
+    pub max_len: usize,
+}
+
+impl Default for KeyRules {
+    fn default() -> Self {
+        Self {
+            strict: false,
+            uuid: false,
+            max_len: IdempotencyKey::MAX_LEN,
+        }
+    }
 }
 
 /// Why there is no valid key. The texts say what to do and never contain what was sent.
@@ -53,10 +65,12 @@ pub enum KeyError {
     Multiple,
     /// The key is empty or blank.
     Empty,
-    /// The key is longer than [`IdempotencyKey::MAX_LEN`].
+    /// The key is longer than the rules allow.
     TooLong {
         /// Its length in bytes, after decoding.
         len: usize,
+        /// The longest that is accepted.
+        max: usize,
     },
     /// The key contains a byte that is not allowed where it stands.
     BadCharacter,
@@ -103,7 +117,10 @@ impl IdempotencyKey {
             return Err(KeyError::Empty);
         }
         if text.len() > Self::MAX_LEN {
-            return Err(KeyError::TooLong { len: text.len() });
+            return Err(KeyError::TooLong {
+                len: text.len(),
+                max: Self::MAX_LEN,
+            });
         }
         Ok(Self(text))
     }
@@ -130,8 +147,7 @@ impl fmt::Display for KeyError {
             }
             Self::Multiple => "there is more than one line of it: send exactly one",
             Self::Empty => "the key is empty: send 1 to 255 characters, such as a random UUID",
-            Self::TooLong { len } => {
-                let max = IdempotencyKey::MAX_LEN;
+            Self::TooLong { len, max } => {
                 return write!(f, "the key is {len} bytes long: send at most {max}");
             }
             Self::BadCharacter => {
@@ -165,6 +181,13 @@ fn parse_line(line: &[u8], rules: KeyRules) -> Result<IdempotencyKey, KeyError> 
         Some(_) if rules.strict => return Err(KeyError::NotAString),
         Some(_) => parse_bare(value)?,
     };
+    let len = key.expose().len();
+    if len > rules.max_len {
+        return Err(KeyError::TooLong {
+            len,
+            max: rules.max_len,
+        });
+    }
     if rules.uuid && !is_uuid(key.expose().as_bytes()) {
         return Err(KeyError::NotAUuid);
     }
@@ -217,14 +240,17 @@ mod tests {
     const LENIENT: KeyRules = KeyRules {
         strict: false,
         uuid: false,
+        max_len: IdempotencyKey::MAX_LEN,
     };
     const STRICT: KeyRules = KeyRules {
         strict: true,
         uuid: false,
+        max_len: IdempotencyKey::MAX_LEN,
     };
     const UUID: KeyRules = KeyRules {
         strict: false,
         uuid: true,
+        max_len: IdempotencyKey::MAX_LEN,
     };
 
     fn parse(lines: &[&str], rules: KeyRules) -> Result<String, KeyError> {
@@ -331,7 +357,7 @@ mod tests {
         let escaped = format!("\"{}\"", r"\\".repeat(256));
         assert_eq!(
             parse(&[&escaped], STRICT),
-            Err(KeyError::TooLong { len: 256 })
+            Err(KeyError::TooLong { len: 256, max: 255 })
         );
     }
 
@@ -373,7 +399,7 @@ mod tests {
         let long = "x".repeat(256);
         assert_eq!(
             IdempotencyKey::new(long).unwrap_err(),
-            KeyError::TooLong { len: 256 }
+            KeyError::TooLong { len: 256, max: 255 }
         );
     }
 
@@ -391,7 +417,7 @@ mod tests {
         fn no_bytes_panic_and_every_key_is_valid(
             line in proptest::collection::vec(any::<u8>(), 0..300), strict: bool, uuid: bool,
         ) {
-            if let Ok(key) = parse_line(&line, KeyRules { strict, uuid }) {
+            if let Ok(key) = parse_line(&line, KeyRules { strict, uuid, ..KeyRules::default() }) {
                 prop_assert!(IdempotencyKey::new(key.expose()).is_ok());
             }
         }
@@ -414,5 +440,18 @@ mod tests {
             let shown = format!("{error} {error:?}");
             prop_assert!(!shown.contains(&text[..40]));
         }
+    }
+
+    #[test]
+    fn a_shorter_limit_counts_decoded_bytes() {
+        let rules = KeyRules {
+            max_len: 3,
+            ..LENIENT
+        };
+        assert!(parse_line(b"abc", rules).is_ok());
+        assert!(parse_line(br#""a\"b""#, rules).is_ok());
+        let error = parse_line(b"abcd", rules).unwrap_err();
+        assert_eq!(error, KeyError::TooLong { len: 4, max: 3 });
+        assert_eq!(error.to_string(), "the key is 4 bytes long: send at most 3");
     }
 }

@@ -255,6 +255,7 @@ impl Settings {
             key_rules: KeyRules {
                 strict: policy.strict.unwrap_or(false),
                 uuid: policy.uuid.unwrap_or(false),
+                ..KeyRules::default()
             },
             scope: policy.scope,
             fingerprint: policy.fingerprint.unwrap_or_default(),

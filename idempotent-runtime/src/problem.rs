@@ -555,7 +555,7 @@ mod tests {
     fn key_errors_name_the_header_and_the_remedy() {
         let missing = Problem::key(KeyError::Missing, "Idempotency-Key");
         assert_eq!(missing.code(), ProblemCode::MissingKey);
-        let long = Problem::key(KeyError::TooLong { len: 300 }, "X-Key");
+        let long = Problem::key(KeyError::TooLong { len: 300, max: 255 }, "X-Key");
         assert_eq!(long.code(), ProblemCode::InvalidKey);
         assert_eq!(
             long.detail,

@@ -9,8 +9,10 @@ use super::{
     wait::WaitRoom,
 };
 use crate::{
+    key::IdempotencyKey,
     policy::Policy,
     problem::ProblemStyle,
+    response::ResponseLimits,
     scope::{Digester, Scope, ScopeFn},
     store::{Store, Wake, erased::ErasedStore},
 };
@@ -31,6 +33,8 @@ pub struct Builder {
     max_unattended: usize,
     max_waiters: usize,
     max_waiters_per_key: usize,
+    max_key_length: usize,
+    response_limits: ResponseLimits,
 }
 
 /// What a request gets when the store cannot say whether its key is free.
@@ -92,6 +96,8 @@ impl Builder {
             max_unattended: 1024,
             max_waiters: 4096,
             max_waiters_per_key: 128,
+            max_key_length: IdempotencyKey::MAX_LEN,
+            response_limits: ResponseLimits::default(),
         }
     }
 
@@ -182,6 +188,24 @@ impl Builder {
         self
     }
 
+    /// The longest key that is accepted, in bytes after decoding. Default, and the most: 255.
+    pub fn max_key_length(mut self, bytes: usize) -> Self {
+        self.max_key_length = bytes.min(IdempotencyKey::MAX_LEN);
+        self
+    }
+
+    /// How many header lines a response may have to be kept; one with more leaves a tombstone. Default: 64.
+    pub fn max_response_headers(mut self, lines: usize) -> Self {
+        self.response_limits.max_headers = lines;
+        self
+    }
+
+    /// How many bytes of headers a response may have to be kept; one with more leaves a tombstone. Default: 16 KiB.
+    pub fn max_response_header_bytes(mut self, bytes: usize) -> Self {
+        self.response_limits.max_header_bytes = bytes;
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -217,6 +241,8 @@ impl Builder {
             unattended: Counted::unattended(),
             withdrawals: Counted::silent(),
             max_unattended: self.max_unattended,
+            max_key_length: self.max_key_length,
+            response_limits: self.response_limits,
         }));
         // Weak: the store may outlive the engine and must not keep it alive.
         let room = std::sync::Arc::downgrade(&engine.0);

@@ -27,7 +27,7 @@ use crate::{
     observe::{self, Ended},
     policy::{OnCrash, RecoverFn, Settings},
     problem::{Problem, ProblemCode},
-    response::{ResponseLimits, StoredResponse},
+    response::StoredResponse,
     store::{Outcome, StoreError, Write},
 };
 
@@ -233,10 +233,7 @@ impl Run {
 
     /// What is stored for this response: the response itself, or a tombstone where it exceeds the limits.
     pub(crate) fn outcome(&self, head: &Parts, body: &[u8]) -> Outcome {
-        let limits = ResponseLimits {
-            max_body: self.settings.max_response,
-            ..Default::default()
-        };
+        let limits = self.engine.response_limits(&self.settings);
         match StoredResponse::encode(head, body, &limits) {
             Ok(response) => Outcome::Response(response),
             Err(reason) => {

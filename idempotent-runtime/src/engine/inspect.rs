@@ -6,7 +6,7 @@ use http::Response;
 use super::{Idempotency, wait::Verdict};
 use crate::{
     key::IdempotencyKey,
-    response::{NotStorable, ResponseLimits, StoredResponse},
+    response::{NotStorable, StoredResponse},
     scope::{Scope, StoreKey},
     store::{Acquisition, Claim, Outcome, Record, RecordState, StoreError, Token, Write},
 };
@@ -76,10 +76,7 @@ impl Idempotency {
             Resolution::NotExecuted => None,
             Resolution::Completed(response) => {
                 let (head, body) = response.into_parts();
-                let limits = ResponseLimits {
-                    max_body: self.settings().max_response,
-                    ..Default::default()
-                };
+                let limits = self.response_limits(&self.settings());
                 let stored = StoredResponse::encode(&head, &body, &limits);
                 Some(Outcome::Response(
                     stored.map_err(ResolveError::NotStorable)?,

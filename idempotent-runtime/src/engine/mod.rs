@@ -23,6 +23,7 @@ use crate::{
     observe,
     policy::{Policy, Settings},
     problem::ProblemStyle,
+    response::ResponseLimits,
     scope::{Digester, Scope, ScopeFn},
 };
 
@@ -101,6 +102,8 @@ struct Inner {
     unattended: Counted,
     withdrawals: Counted,
     max_unattended: usize,
+    max_key_length: usize,
+    response_limits: ResponseLimits,
 }
 
 impl Idempotency {
@@ -135,7 +138,7 @@ impl Idempotency {
         let span = observe::span(&route.label);
         let visit = Visit {
             engine: self.clone(),
-            settings: Settings::resolve(policy, &self.0.defaults),
+            settings: self.resolve(policy),
             route,
             attendance: Arc::clone(&attendance),
             admission: None,
@@ -151,7 +154,21 @@ impl Idempotency {
 
     /// What a route gets that chooses nothing.
     fn settings(&self) -> Settings {
-        Settings::resolve(&Policy::new(), &self.0.defaults)
+        self.resolve(&Policy::new())
+    }
+
+    fn resolve(&self, policy: &Policy) -> Settings {
+        let mut settings = Settings::resolve(policy, &self.0.defaults);
+        settings.key_rules.max_len = self.0.max_key_length;
+        settings
+    }
+
+    /// What a response may be to be kept.
+    fn response_limits(&self, settings: &Settings) -> ResponseLimits {
+        ResponseLimits {
+            max_body: settings.max_response,
+            ..self.0.response_limits
+        }
     }
 
     fn scope(&self, head: &Parts) -> Option<Scope> {
