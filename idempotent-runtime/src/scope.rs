@@ -286,6 +286,7 @@ mod tests {
         let rules = crate::key::KeyRules {
             strict: false,
             uuid: true,
+            ..crate::key::KeyRules::default()
         };
         let line = http::HeaderValue::from_str(&made).unwrap();
         assert!(IdempotencyKey::parse([&line], rules).is_ok());

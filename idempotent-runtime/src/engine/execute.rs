@@ -100,14 +100,14 @@ impl Run {
                 self.answer(response).await
             }
             Ok(Ran::Rejected(response)) => {
-                self.give_up(LastWrite::Release).await;
-                Answered::Reply(Ended::Rejected, response.map(ResponseBody::live))
+                let own = Answered::Reply(Ended::Rejected, response.map(ResponseBody::live));
+                self.release(own).await
             }
             Ok(Ran::Failed) => {
                 observe::executed(endpoint, started.elapsed());
                 tracing::error!("the service failed without a response; the outcome is unknown");
-                self.give_up(LastWrite::Abandon).await;
-                self.refuse(ProblemCode::OutcomeUnknown)
+                let own = self.refuse(ProblemCode::OutcomeUnknown);
+                self.give_up(LastWrite::Abandon, own).await
             }
             Err(Panicked) => {
                 observe::executed(endpoint, started.elapsed());
@@ -144,13 +144,13 @@ impl Run {
                     .await)
             }
             Ok(Recovery::StillUnknown) => {
-                self.give_up(LastWrite::Abandon).await;
-                Ok(self.refuse(ProblemCode::OutcomeUnknown))
+                let own = self.refuse(ProblemCode::OutcomeUnknown);
+                Ok(self.give_up(LastWrite::Abandon, own).await)
             }
             Err(Panicked) => {
                 tracing::error!("the recovery function panicked; the outcome stays unknown");
-                self.give_up(LastWrite::Abandon).await;
-                Ok(self.refuse(ProblemCode::OutcomeUnknown))
+                let own = self.refuse(ProblemCode::OutcomeUnknown);
+                Ok(self.give_up(LastWrite::Abandon, own).await)
             }
         }
     }
@@ -165,8 +165,8 @@ impl Run {
             response.status(),
             response.extensions(),
         ) {
-            self.give_up(LastWrite::Release).await;
-            return Answered::Reply(Ended::Executed, response.map(ResponseBody::live));
+            let own = Answered::Reply(Ended::Executed, response.map(ResponseBody::live));
+            return self.release(own).await;
         }
         let limit = self.settings.max_response;
         let (head, body) = response.into_parts();
@@ -203,9 +203,9 @@ impl Run {
             "the handler panicked"
         );
         if matches!(self.settings.on_crash, OnCrash::Retry) {
-            self.give_up(LastWrite::Abandon).await;
             let (ended, reply) = self.engine.refused(&Problem::panicked_and_retried());
-            return Answered::Reply(ended, reply);
+            let own = Answered::Reply(ended, reply);
+            return self.give_up(LastWrite::Abandon, own).await;
         }
         let problem = self.engine.problem(&ProblemCode::HandlerPanicked.into());
         let (head, body) = problem.into_parts();
@@ -277,15 +277,34 @@ impl Run {
         }
     }
 
-    /// Gives the key up without an outcome, and tells those who wait. If the store does not acknowledge it, the
-    /// claim stays until its lease lapses.
-    async fn give_up(&mut self, write: LastWrite<'_>) {
-        let key = self.lease.held().key;
-        if let Err(error) = self.insist(write).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, %key, "the key could not be given up; it stays claimed until its lease lapses");
+    /// Nothing was executed, or the answer asks for the same request again: the key may be used again.
+    ///
+    /// A record that was taken over stays, so that the numbers of the attempts, which others use as fencing
+    /// tokens, never start anew: the next retry executes, or asks, as the route does after a crash.
+    async fn release<B>(self, own: Answered<B>) -> Answered<B> {
+        let taken_over = self.lease.execution().attempt() > 1;
+        if taken_over && !matches!(self.settings.on_crash, OnCrash::Refuse) {
+            return self.give_up(LastWrite::Abandon, own).await;
         }
+        self.give_up(LastWrite::Release, own).await
+    }
+
+    /// Gives the key up without an outcome, tells those who wait, and says what the client gets: this run's own
+    /// answer, unless it was fenced out. If the store does not acknowledge it, the claim stays until its lease
+    /// lapses.
+    async fn give_up<B>(mut self, write: LastWrite<'_>, own: Answered<B>) -> Answered<B> {
+        let key = self.lease.held().key;
+        let written = self.insist(write).await;
         self.engine.wait_room().poke(&key);
+        match written {
+            Ok(Write::Fenced) => return Answered::Winner,
+            Ok(Write::Applied | Write::Missing) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, %key, "the key could not be given up; it stays claimed until its lease lapses");
+            }
+        }
+        own
     }
 
     /// Repeats a last write until it is acknowledged, for three times the store's patience.

@@ -6,6 +6,7 @@ use http::Response;
 use super::{Idempotency, wait::Verdict};
 use crate::{
     key::IdempotencyKey,
+    policy::Policy,
     response::{NotStorable, StoredResponse},
     scope::{Scope, StoreKey},
     store::{Acquisition, Claim, Outcome, Record, RecordState, StoreError, Token, Write},
@@ -76,7 +77,7 @@ impl Idempotency {
             Resolution::NotExecuted => None,
             Resolution::Completed(response) => {
                 let (head, body) = response.into_parts();
-                let limits = self.response_limits(&self.settings());
+                let limits = self.response_limits(&self.settings(&Policy::new()));
                 let stored = StoredResponse::encode(&head, &body, &limits);
                 Some(Outcome::Response(
                     stored.map_err(ResolveError::NotStorable)?,
@@ -122,7 +123,7 @@ impl Idempotency {
             }
             RecordState::InFlight { .. } => {}
         }
-        let settings = self.settings();
+        let settings = self.settings(&Policy::new());
         let claim = Claim::new(
             *key,
             record.fingerprint,

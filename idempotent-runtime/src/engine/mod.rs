@@ -138,7 +138,7 @@ impl Idempotency {
         let span = observe::span(&route.label);
         let visit = Visit {
             engine: self.clone(),
-            settings: self.resolve(policy),
+            settings: self.settings(policy),
             route,
             attendance: Arc::clone(&attendance),
             admission: None,
@@ -152,12 +152,8 @@ impl Idempotency {
         self.0.unattended.count() < self.0.max_unattended
     }
 
-    /// What a route gets that chooses nothing.
-    fn settings(&self) -> Settings {
-        self.resolve(&Policy::new())
-    }
-
-    fn resolve(&self, policy: &Policy) -> Settings {
+    /// What a route gets that chooses this.
+    fn settings(&self, policy: &Policy) -> Settings {
         let mut settings = Settings::resolve(policy, &self.0.defaults);
         settings.key_rules.max_len = self.0.max_key_length;
         settings
