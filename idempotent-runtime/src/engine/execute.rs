@@ -194,7 +194,7 @@ impl Run {
     }
 
     /// The handler panicked: an outcome like any other, unless the route executes crashed requests again.
-    async fn panicked<B>(mut self) -> Answered<B>
+    async fn panicked<B>(self) -> Answered<B>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
