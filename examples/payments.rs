@@ -56,15 +56,15 @@ const DRAIN: Duration = knobs::LONGEST_DELAY.saturating_add(Duration::from_secs(
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let settings = match Settings::from_env() {
-        Ok(settings) => settings,
+    let (settings, effects) = match set_up() {
+        Ok(chosen) => chosen,
         Err(error) => {
             eprintln!("payments: {error}");
             return ExitCode::from(2);
         }
     };
     log();
-    match serve(&settings).await {
+    match serve(&settings, effects).await {
         Ok(report) => {
             say(&format!(
                 "bye: {} executions drained, {} unknown, {} unconfirmed",
@@ -79,11 +79,17 @@ async fn main() -> ExitCode {
     }
 }
 
+/// What the environment chose, as long as it makes sense.
+fn set_up() -> Result<(Settings, Effects), Box<dyn Error>> {
+    let settings = Settings::from_env()?;
+    let effects = Effects::new(settings.node.as_deref(), settings.ledger.as_deref())?;
+    Ok((settings, effects))
+}
+
 /// Serves until a signal comes, then drains.
-async fn serve(settings: &Settings) -> Result<Shutdown, Box<dyn Error>> {
+async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dyn Error>> {
     // What routes do not choose for themselves, the environment does.
     let idempotency = Idempotency::builder().policy(settings.policy).build()?;
-    let effects = Effects::new(settings.node.as_deref(), settings.ledger.as_deref())?;
     let app = routes::app(effects, idempotency.clone()).merge(metrics::route()?);
     let listener = TcpListener::bind(("127.0.0.1", settings.port))
         .await

@@ -15,7 +15,7 @@
 //! 2. An empty value counts as none. A wrong one ends the program with exit code 2, rather than run with
 //!    something nobody asked for.
 
-use std::{env, ffi::OsString, fmt, path::PathBuf, time::Duration};
+use std::{env, error::Error, ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 use idempotent_runtime::{OnCrash, Policy};
 
@@ -138,6 +138,8 @@ fn node(text: &str) -> Option<String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     text.chars().all(word).then(|| text.to_owned())
 }
+
+impl Error for SettingError {}
 
 impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
