@@ -1,0 +1,83 @@
+//! How often a request asks the allocator for memory, by the path it takes.
+//!
+//! Counted over many requests by a global allocator that counts: `alloc` and `realloc` calls from the router's
+//! `oneshot` to the end of the answer, without making the request. Fractions are tables that grew.
+//! A benchmark of its own, because counting costs time.
+
+use std::alloc::System;
+
+use axum::extract::Request;
+use idempotent_bench::{app, measuring};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const KNOWN: &str = "8e03978e-40d5-43e8-bc93-6894a57f9324";
+
+/// More than axum's own, for a request without a key.
+const MOST_WITHOUT_KEY: f64 = 4.0;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("the runtime starts");
+    let router = app::router();
+    let requests: u32 = if measuring() { 10_000 } else { 10 };
+    let mut number = 0;
+    let mut count = |path: &str, key: &dyn Fn(usize) -> Option<String>, size: usize| {
+        let body = app::body(size);
+        let mut batch = || -> Vec<Request> {
+            let keys = (0..requests).map(|_| {
+                number += 1;
+                key(number)
+            });
+            keys.map(|key| app::request(path, key.as_deref(), &body))
+                .collect()
+        };
+        let run = |batch: Vec<Request>| {
+            runtime.block_on(async {
+                for request in batch {
+                    app::call(&router, request).await;
+                }
+            });
+        };
+        run(batch());
+        let batch = batch();
+        let region = Region::new(ALLOCATOR);
+        run(batch);
+        let change = region.change();
+        let per = |count: usize| {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            f64::from(count) / f64::from(requests)
+        };
+        (
+            per(change.allocations + change.reallocations),
+            per(change.bytes_allocated),
+        )
+    };
+    for size in [32, 1024] {
+        println!("{size}-byte JSON body   allocations   more than bare   bytes allocated");
+        let bare = count(app::BARE, &|_| None, size).0;
+        let mut row = |name: &str, path: &str, key: &dyn Fn(usize) -> Option<String>| {
+            let (calls, bytes) = count(path, key, size);
+            println!(
+                "{name:20} {calls:>10.1} {:>16.1} {bytes:>17.0}",
+                calls - bare
+            );
+            calls - bare
+        };
+        row("bare", app::BARE, &|_| None);
+        let without_key = row("without a key", app::PAYMENTS, &|_| None);
+        row("first execution", app::PAYMENTS, &|n| {
+            Some(app::key("first", n))
+        });
+        row("replay", app::PAYMENTS, &|_| Some(format!("{size}{KNOWN}")));
+        row("mismatch", app::PAYMENTS, &|_| {
+            Some(format!("{}{KNOWN}", 1056 - size))
+        });
+        println!();
+        assert!(without_key <= MOST_WITHOUT_KEY, "too many without a key");
+    }
+}

@@ -1,0 +1,157 @@
+//! The routes: one handler, bare and annotated, and the requests that take each path through the engine.
+
+use axum::{
+    Extension, Json, Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::Response,
+    routing::post,
+};
+use http_body_util::BodyExt;
+use idempotent_runtime::{Idempotency, MemoryStore, idempotent};
+use serde::{Deserialize, Serialize};
+use tower::ServiceExt;
+
+/// What is asked for: small enough for 32 bytes of JSON, padded to more.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Payment {
+    amount: u64,
+    note: String,
+}
+
+/// What is answered, about as large as what was asked.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Receipt {
+    status: &'static str,
+    amount: u64,
+    note: String,
+}
+
+/// A minimal real handler: parses JSON, answers JSON.
+async fn bare(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
+    receipt(payment)
+}
+
+/// The same under a key.
+#[idempotent(ttl = "24h", wait = true)]
+async fn create_payment(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
+    receipt(payment)
+}
+
+/// The same with records that expire while the benchmark runs, as they do in a service that runs for days.
+#[idempotent(ttl = "5s", wait = true)]
+async fn create_short_lived(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
+    receipt(payment)
+}
+
+/// A handler that lets others run before it answers.
+async fn bare_yielding(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
+    tokio::task::yield_now().await;
+    receipt(payment)
+}
+
+/// The same under a key, so that a duplicate finds it in flight.
+#[idempotent(ttl = "24h", wait = true)]
+async fn create_yielding(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
+    tokio::task::yield_now().await;
+    receipt(payment)
+}
+
+fn receipt(Payment { amount, note }: Payment) -> (StatusCode, Json<Receipt>) {
+    let receipt = Receipt {
+        status: "success",
+        amount,
+        note,
+    };
+    (StatusCode::CREATED, Json(receipt))
+}
+
+/// The handler without the attribute.
+pub const BARE: &str = "/bare";
+/// The handler with it.
+pub const PAYMENTS: &str = "/payments";
+/// The handler with it, and records that live for five seconds.
+pub const SHORT_LIVED: &str = "/short-lived";
+/// The handler without the attribute that yields once.
+pub const BARE_YIELDING: &str = "/bare-yielding";
+/// The handler with it that yields once.
+pub const YIELDING: &str = "/yielding";
+
+/// All routes on a new engine that refuses nothing for lack of room.
+///
+/// Only the annotated routes pay for the layer that hands them the engine: an application without the attribute
+/// would not have it.
+pub fn router() -> Router {
+    let plain = Router::new()
+        .route(BARE, post(bare))
+        .route(BARE_YIELDING, post(bare_yielding));
+    Router::new()
+        .route(PAYMENTS, post(create_payment))
+        .route(SHORT_LIVED, post(create_short_lived))
+        .route(YIELDING, post(create_yielding))
+        .layer(Extension(engine()))
+        .merge(plain)
+}
+
+/// An engine on a memory store without bounds.
+///
+/// # Panics
+///
+/// Never: no default is refused.
+#[must_use]
+pub fn engine() -> Idempotency {
+    let store = MemoryStore::builder()
+        .max_records(usize::MAX)
+        .max_bytes(usize::MAX)
+        .build();
+    let engine = Idempotency::builder().store(store).build();
+    engine.expect("the defaults are valid")
+}
+
+/// A JSON body of exactly this many bytes.
+///
+/// # Panics
+///
+/// If it is less than the empty payment takes.
+#[must_use]
+pub fn body(size: usize) -> Bytes {
+    let (begin, end) = (r#"{"amount":100,"note":""#, r#""}"#);
+    let padding = size
+        .checked_sub(begin.len() + end.len())
+        .expect("a payment takes 24 bytes");
+    [begin, &"x".repeat(padding), end].concat().into()
+}
+
+/// A request for a payment.
+///
+/// # Panics
+///
+/// If the key is no header value.
+#[must_use]
+pub fn request(path: &str, key: Option<&str>, body: &Bytes) -> Request {
+    let mut request = Request::post(path).header(CONTENT_TYPE, "application/json");
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let body = Body::from(body.clone());
+    request.body(body).expect("the key is a header value")
+}
+
+/// A key as clients make them: the length of a UUID, never the same one twice.
+#[must_use]
+pub fn key(series: &str, number: usize) -> String {
+    format!("{series:0<16}{number:020}")
+}
+
+/// The answer, read to its end.
+///
+/// # Panics
+///
+/// If the body cannot be read; those of these routes can.
+pub async fn call(router: &Router, request: Request) -> (StatusCode, Bytes) {
+    let Ok(response): Result<Response, _> = router.clone().oneshot(request).await;
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.expect("the body is whole");
+    (head.status, body.to_bytes())
+}
