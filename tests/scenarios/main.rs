@@ -8,5 +8,7 @@ mod support;
 
 mod answers;
 mod bodies;
+mod crashes;
 mod keys;
+mod leases;
 mod store_faults;

@@ -11,7 +11,7 @@ mod store;
 mod till;
 mod time;
 
-pub(crate) use ask::{Answer, Ask, ask, asking, crash};
+pub(crate) use ask::{Answer, Ask, ask, asking, crash, poll_once};
 pub(crate) use bodies::{Frames, endless, frames, stream};
 pub(crate) use http1::{Conn, Server};
 pub(crate) use http2::{Conn2, Stream2};

@@ -1,0 +1,489 @@
+//! Executions that vanish in the middle (contract, sections 1 and 9; invariants I2, I3, L2).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response};
+use idempotent_runtime::{
+    Crash, Idempotency, IdempotencyKey, MemoryStore, OnCrash, Policy, Recovery, Resolution,
+    ResolveError, store::RecordState,
+};
+
+use crate::support::{
+    Ask, Face, Faulty, Server, Till, ask, asking, both, by_hand, crash, pass, real, settle, until,
+    waiters,
+};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+fn payment() -> Ask {
+    Ask::pay("k")
+}
+
+/// Two engines on one store, as two processes have them.
+fn two(policy: Policy) -> (Idempotency, Idempotency) {
+    let store = MemoryStore::new();
+    let engine = || {
+        let engine = Idempotency::builder().store(store.clone()).policy(policy);
+        engine.build().unwrap()
+    };
+    (engine(), engine())
+}
+
+#[test]
+fn a_vanished_owner_leaves_an_unknown_outcome_for_good() {
+    both(async |face| {
+        // Given an execution whose process died, and duplicates that wait in another process.
+        let till = Till::new();
+        let (here, there) = two(Policy::new()
+            .ttl(Duration::from_secs(3600))
+            .wait_timeout(LEASE * 3));
+        let (here, shop) = (face.shop(&here, &till), face.shop(&there, &till));
+        till.hold();
+        crash(&here, &payment(), &till).await;
+        till.open();
+        let waiting: Vec<_> = (0..5).map(|_| asking(&shop, &payment())).collect();
+        settle().await;
+        assert_eq!(waiters(&there), 5);
+
+        // When its lease lapses.
+        pass(LEASE - Duration::from_secs(2)).await;
+        assert!(waiting.iter().all(|waiter| !waiter.is_finished()));
+        pass(Duration::from_secs(3)).await;
+
+        // Then all of them are told that nobody knows, and so is everybody else until the record expires.
+        for waiter in waiting {
+            waiter.await.unwrap().is_problem(409, "outcome_unknown");
+        }
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "outcome_unknown");
+        pass(Duration::from_secs(3500)).await;
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "outcome_unknown");
+        assert_eq!(till.starts(), 1);
+
+        // And only then the key is new again, with a higher fencing token.
+        pass(Duration::from_secs(120)).await;
+        ask(&shop, &payment()).await.is_charge(2);
+    });
+}
+
+#[test]
+fn with_retry_one_of_those_who_wait_executes_again_and_the_others_replay() {
+    both(async |face| {
+        let till = Till::new();
+        let (here, there) = two(Policy::new()
+            .on_crash(OnCrash::Retry)
+            .wait_timeout(LEASE * 3));
+        let (here, shop) = (face.shop(&here, &till), face.shop(&there, &till));
+        till.hold();
+        crash(&here, &payment(), &till).await;
+        till.open();
+        let waiting: Vec<_> = (0..5).map(|_| asking(&shop, &payment())).collect();
+
+        // When the dead owner's lease lapses.
+        pass(LEASE + Duration::from_secs(1)).await;
+
+        // Then one executes as the next attempt, and all show its outcome.
+        let mut first_hand = 0;
+        for waiter in waiting {
+            let answer = waiter.await.unwrap();
+            assert_eq!(answer.text(), "charge 2");
+            first_hand += usize::from(!answer.replayed());
+        }
+        assert_eq!((first_hand, till.attempts()), (1, vec![1, 2]));
+        ask(&shop, &payment()).await.is_replay_of_charge(2);
+    });
+}
+
+#[test]
+fn attempts_rise_by_one_with_each_crash() {
+    both(async |face| {
+        let till = Till::new();
+        let engine = Idempotency::builder().policy(Policy::new().on_crash(OnCrash::Retry));
+        let shop = face.shop(&engine.build().unwrap(), &till);
+        till.hold();
+        for _ in 0..4 {
+            crash(&shop, &payment(), &till).await;
+            pass(LEASE + Duration::from_secs(1)).await;
+        }
+        till.open();
+        ask(&shop, &payment()).await.is_charge(5);
+        assert_eq!(till.attempts(), [1, 2, 3, 4, 5]);
+        let keys: Vec<_> = (1..=5)
+            .map(|n| till.execution(n).downstream_key("ledger"))
+            .collect();
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    });
+}
+
+#[test]
+fn a_vanished_execution_does_not_answer_a_request_for_something_else() {
+    both(async |face| {
+        for policy in [Policy::new(), Policy::new().on_crash(OnCrash::Retry)] {
+            let till = Till::new();
+            let engine = Idempotency::builder().policy(policy).build().unwrap();
+            let shop = face.shop(&engine, &till);
+            till.hold();
+            crash(&shop, &payment(), &till).await;
+            till.open();
+            pass(LEASE * 2).await;
+            let other = ask(&shop, &payment().body("{}")).await;
+            other.is_problem(409, "mismatch");
+            assert_eq!(till.starts(), 1);
+        }
+    });
+}
+
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+/// Reads the verdict off the retry's header, as a function that asks the payment provider would.
+async fn recover(crash: Crash) -> Recovery {
+    ASKED.fetch_add(1, Ordering::SeqCst);
+    assert_eq!(crash.key().expose(), "k");
+    assert_eq!(crash.request().body(), &payment().body);
+    let verdict = &crash.request().headers()["x-verdict"];
+    match verdict.to_str().unwrap() {
+        "completed" => {
+            let body = format!("found {} {}", crash.attempt(), crash.downstream_key("bank"));
+            Recovery::Completed(Response::builder().status(201).body(body.into()).unwrap())
+        }
+        "not executed" => Recovery::NotExecuted,
+        "unknown" => Recovery::StillUnknown,
+        _ => panic!("as the scenario demands"),
+    }
+}
+
+fn recovering() -> Policy {
+    Policy::new().on_crash(OnCrash::Recover(|crash| Box::pin(recover(crash))))
+}
+
+fn verdict(verdict: &str) -> Ask {
+    payment().header("x-verdict", verdict)
+}
+
+#[test]
+fn a_recovery_function_that_finds_the_effect_supplies_its_response() {
+    both(async |face| {
+        // Given an execution that vanished.
+        let till = Till::new();
+        let engine = Idempotency::builder().policy(recovering()).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        crash(&shop, &payment(), &till).await;
+        let bank = till.execution(1).downstream_key("bank");
+        till.open();
+        pass(LEASE * 2).await;
+
+        // When the retry's function finds out that it had its effect.
+        let found = ask(&shop, &verdict("completed")).await;
+
+        // Then what it found is the outcome, for good.
+        let expected = format!("found 1 {bank}");
+        assert_eq!(
+            (found.status.as_u16(), found.text()),
+            (201, expected.as_str())
+        );
+        let again = ask(&shop, &verdict("not executed")).await;
+        assert_eq!(again.text(), expected);
+        assert!(again.replayed());
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn a_recovery_function_that_finds_no_effect_lets_the_handler_execute() {
+    both(async |face| {
+        let till = Till::new();
+        let engine = Idempotency::builder().policy(recovering()).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        crash(&shop, &payment(), &till).await;
+        till.open();
+        pass(LEASE * 2).await;
+        ask(&shop, &verdict("not executed")).await.is_charge(2);
+        ask(&shop, &verdict("not executed"))
+            .await
+            .is_replay_of_charge(2);
+        assert_eq!(till.attempts(), [1, 2]);
+    });
+}
+
+#[test]
+fn a_recovery_function_that_does_not_know_or_panics_is_asked_again_by_the_next_retry() {
+    both(async |face| {
+        let till = Till::new();
+        let engine = Idempotency::builder().policy(recovering()).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        crash(&shop, &payment(), &till).await;
+        till.open();
+        pass(LEASE * 2).await;
+        for answer in ["unknown", "panic", "unknown"] {
+            let answer = ask(&shop, &verdict(answer)).await;
+            answer.is_problem(409, "outcome_unknown");
+        }
+        assert_eq!(till.starts(), 1, "nothing was executed meanwhile");
+        ask(&shop, &verdict("completed")).await;
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn one_at_a_time_asks_what_became_of_a_vanished_execution() {
+    by_hand(async {
+        static ASKING: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        async fn slow(_: Crash) -> Recovery {
+            let now = ASKING.fetch_add(1, Ordering::SeqCst) + 1;
+            MOST.fetch_max(now, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(45)).await;
+            ASKING.fetch_sub(1, Ordering::SeqCst);
+            Recovery::Completed(Response::new(Bytes::from_static(b"found")))
+        }
+        // Given a recovery function that needs longer than a lease.
+        let till = Till::new();
+        let (here, there) = two(Policy::new()
+            .on_crash(OnCrash::Recover(|crash| Box::pin(slow(crash))))
+            .wait_timeout(LEASE * 4));
+        let (here, there) = (
+            Face::Attribute.shop(&here, &till),
+            Face::Layer.shop(&there, &till),
+        );
+        till.hold();
+        crash(&here, &payment(), &till).await;
+        till.open();
+        pass(LEASE * 2).await;
+
+        // When many retries come in both processes.
+        let asking: Vec<_> = (0..10)
+            .map(|n| asking(if n % 2 == 0 { &here } else { &there }, &payment()))
+            .collect();
+        pass(Duration::from_secs(50)).await;
+
+        // Then one asked, under a lease that was kept, and all others got what it found.
+        for answer in asking {
+            assert_eq!(answer.await.unwrap().text(), "found");
+        }
+        assert_eq!(MOST.load(Ordering::SeqCst), 1);
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn a_recovery_that_vanishes_itself_is_recovered_again() {
+    both(async |face| {
+        async fn never(_: Crash) -> Recovery {
+            std::future::pending().await
+        }
+        let till = Till::new();
+        let (store, hangs) = (
+            MemoryStore::new(),
+            OnCrash::Recover(|crash| Box::pin(never(crash))),
+        );
+        let engine = |policy| {
+            let engine = Idempotency::builder().store(store.clone()).policy(policy);
+            engine.build().unwrap()
+        };
+        let hanging = face.shop(&engine(Policy::new().on_crash(hangs)), &till);
+        till.hold();
+        crash(&hanging, &payment(), &till).await;
+        till.open();
+        pass(LEASE * 2).await;
+
+        // When the process that asks dies too.
+        let mut request = Box::pin(tower::ServiceExt::oneshot(hanging, payment().request()));
+        for _ in 0..10 {
+            assert!(crate::support::poll_once(request.as_mut()).await.is_none());
+        }
+        std::mem::forget(request);
+        pass(LEASE * 2).await;
+
+        // Then the next one asks, and sees the number of the attempt that executed or asked last.
+        let shop = face.shop(&engine(recovering()), &till);
+        let found = ask(&shop, &verdict("completed")).await;
+        assert!(found.text().starts_with("found 2 "), "{found:?}");
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
+    both(async |face| {
+        for executed in [true, false] {
+            // Given an execution that vanished.
+            let till = Till::new();
+            let engine = Idempotency::builder().build().unwrap();
+            let shop = face.shop(&engine, &till);
+            till.hold();
+            crash(&shop, &payment(), &till).await;
+            till.open();
+            let key = IdempotencyKey::new("k").unwrap();
+            let key = engine.store_key("POST /pay", None, &key);
+            let resolution = || {
+                let mut response = Response::new(Bytes::from_static(b"by hand"));
+                let header = HeaderValue::from_static("1");
+                response.headers_mut().insert("x-checked", header);
+                if executed {
+                    Resolution::Completed(response)
+                } else {
+                    Resolution::NotExecuted
+                }
+            };
+
+            // When somebody settles it: not before its lease lapsed, and not twice.
+            let early = engine.resolve(&key, resolution()).await;
+            assert!(matches!(early, Err(ResolveError::InFlight)), "{early:?}");
+            pass(LEASE * 2).await;
+            let record = engine.inspect(&key).await.unwrap().unwrap();
+            let RecordState::InFlight { remaining } = record.state else {
+                panic!("{record:?}");
+            };
+            assert_eq!((remaining, record.attempt), (Duration::ZERO, 1));
+            engine.resolve(&key, resolution()).await.unwrap();
+            let twice = engine.resolve(&key, resolution()).await;
+
+            // Then retries get what was settled.
+            if executed {
+                assert!(matches!(twice, Err(ResolveError::AlreadyCompleted)));
+                let answer = ask(&shop, &payment()).await;
+                assert_eq!(answer.text(), "by hand");
+                assert_eq!(answer.lines("x-checked"), ["1"]);
+                assert!(answer.replayed());
+                assert_eq!(till.starts(), 1);
+            } else {
+                assert!(matches!(twice, Err(ResolveError::NotFound)));
+                ask(&shop, &payment()).await.is_charge(2);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_runtime_that_is_shut_down_in_mid_execution_leaves_an_unknown_outcome() {
+    let store = MemoryStore::new();
+    let policy = Policy::new().lease(Duration::from_millis(300));
+    let till = Till::new();
+    till.hold();
+    // Given a server whose runtime ends while a handler runs.
+    let dying = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (held, engine) = (till.clone(), Idempotency::builder().store(store.clone()));
+    let engine = engine.policy(policy).build().unwrap();
+    dying.block_on(async {
+        let server = Server::start(Face::Attribute.shop(&engine, &held)).await;
+        let mut conn = crate::support::Conn::open(server.address).await;
+        conn.send(&payment().wire()).await;
+        held.started(1).await;
+        std::mem::forget(server);
+    });
+    drop(dying);
+    drop(engine);
+    till.open();
+
+    // When a retry comes to another process that waits for it.
+    real(async move {
+        let engine = Idempotency::builder().store(store).policy(policy);
+        let server = Server::start(Face::Attribute.shop(&engine.build().unwrap(), &till)).await;
+        let answer = server.ask(&payment()).await;
+
+        // Then it is answered when the lease is over: with the truth, not with a second execution.
+        answer.is_problem(409, "outcome_unknown");
+        assert_eq!((till.starts(), till.effects()), (1, 0));
+    });
+}
+
+#[test]
+fn a_store_without_wakes_still_tells_waiters_of_a_crash() {
+    both(async |face| {
+        let (till, store) = (Till::new(), Faulty::mute());
+        let policy = Policy::new().wait_timeout(LEASE * 3);
+        let engine = Idempotency::builder().store(store).policy(policy);
+        let shop = face.shop(&engine.build().unwrap(), &till);
+        till.hold();
+        crash(&shop, &payment(), &till).await;
+        let waiter = asking(&shop, &payment());
+        pass(LEASE + Duration::from_secs(1)).await;
+        waiter.await.unwrap().is_problem(409, "outcome_unknown");
+    });
+}
+
+#[test]
+fn the_trace_of_an_execution_is_kept_for_inspection() {
+    both(async |face| {
+        let till = Till::new();
+        let engine = Idempotency::builder().build().unwrap();
+        let shop = face.shop(&engine, &till);
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        ask(&shop, &payment().header("traceparent", parent))
+            .await
+            .is_charge(1);
+        let key = IdempotencyKey::new("k").unwrap();
+        let record = engine
+            .inspect(&engine.store_key("POST /pay", None, &key))
+            .await;
+        let trace = record.unwrap().unwrap().trace_id.unwrap();
+        assert_eq!(trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        // The next request has another trace and is the same request.
+        let parent = "00-11111111111111111111111111111111-00f067aa0ba902b7-01";
+        let again = payment().header("traceparent", parent);
+        ask(&shop, &again).await.is_replay_of_charge(1);
+    });
+}
+
+#[test]
+fn only_one_of_many_retries_takes_a_vanished_execution_over() {
+    real(async {
+        // Given many keys whose owner vanished, in real time and on two threads.
+        let (till, store) = (Till::new(), MemoryStore::new());
+        let lease = Duration::from_millis(5);
+        let engine = |policy: Policy| {
+            let policy = policy.on_crash(OnCrash::Retry);
+            let engine = Idempotency::builder().store(store.clone()).policy(policy);
+            engine.build().unwrap()
+        };
+        let dying = Face::Attribute.shop(&engine(Policy::new().lease(lease)), &till);
+        let one = Face::Attribute.shop(&engine(Policy::new()), &till);
+        let other = Face::Layer.shop(&engine(Policy::new()), &till);
+        till.hold();
+        let keys: Vec<_> = (0..50).map(|n| format!("k{n}")).collect();
+        for key in &keys {
+            crash(&dying, &Ask::pay(key), &till).await;
+        }
+        till.open();
+        let taken = Arc::new(AtomicUsize::new(0));
+        tokio::time::sleep(lease).await;
+
+        // When retries of all of them come at once to both processes.
+        let mut retries = Vec::new();
+        for key in &keys {
+            for shop in [&one, &other, &one, &other] {
+                let (retry, taken) = (asking(shop, &Ask::pay(key)), Arc::clone(&taken));
+                retries.push(tokio::spawn(async move {
+                    let answer = retry.await.unwrap();
+                    assert_eq!(answer.status, 201, "{answer:?}");
+                    taken.fetch_add(usize::from(!answer.replayed()), Ordering::SeqCst);
+                }));
+            }
+        }
+        until(|| retries.iter().all(tokio::task::JoinHandle::is_finished)).await;
+        for retry in retries {
+            retry.await.unwrap();
+        }
+
+        // Then each key was executed once more, and no more.
+        assert_eq!(taken.load(Ordering::SeqCst), keys.len());
+        assert_eq!(till.effects(), keys.len());
+    });
+}
