@@ -52,6 +52,8 @@
 //! | `axum` | yes | extractors, route templates, original paths; what the attribute expands to |
 //! | `memory` | yes | [`MemoryStore`] |
 //! | `metrics` | | counters, histograms and gauges through the [`metrics`](https://docs.rs/metrics) facade |
+//! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
+//! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
 
 #[cfg(feature = "axum")]
@@ -88,6 +90,8 @@ pub use key::{IdempotencyKey, KeyError, KeyRules};
 pub use layer::IdempotencyLayer;
 pub use policy::{Cache, OnCrash, Policy, RecoverFn};
 pub use problem::ProblemCode;
+#[cfg(feature = "encryption")]
+pub use response::Keyring;
 pub use response::{CorruptResponse, NotStorable, StoredResponse};
 pub use scope::{Scope, StoreKey};
 #[cfg(feature = "memory")]

@@ -9,7 +9,7 @@ use super::{Idempotency, Reply, body::ResponseBody, decide::Answer};
 use crate::{
     observe::Ended,
     problem::{Problem, ProblemCode},
-    response::StoredResponse,
+    response::{Binding, StoredResponse},
 };
 
 /// Longest `Retry-After` of a conflict. What is left of the lease bounds how long the execution may stay
@@ -37,9 +37,14 @@ impl Idempotency {
     }
 
     /// An answer that needed no execution by this request.
-    pub(crate) fn answered<B>(&self, answer: Answer, waited: bool) -> (Ended, Reply<B>) {
+    pub(crate) fn answered<B>(
+        &self,
+        answer: Answer,
+        waited: bool,
+        binding: &Binding,
+    ) -> (Ended, Reply<B>) {
         match answer {
-            Answer::Replay(response) => self.replay(&response, waited),
+            Answer::Replay(response) => self.replay(&response, waited, binding),
             Answer::NotStored => self.refused(&ProblemCode::ResponseNotStored.into()),
             Answer::Mismatch => self.refused(&ProblemCode::Mismatch.into()),
             Answer::Conflict { remaining } => self.refused(&conflict(remaining)),
@@ -48,8 +53,17 @@ impl Idempotency {
     }
 
     /// The stored response, byte for byte, plus the header that says so.
-    fn replay<B>(&self, stored: &StoredResponse, waited: bool) -> (Ended, Reply<B>) {
-        let (status, headers, body) = match stored.decode() {
+    fn replay<B>(
+        &self,
+        stored: &StoredResponse,
+        waited: bool,
+        binding: &Binding,
+    ) -> (Ended, Reply<B>) {
+        let (status, headers, body) = match self
+            .sealer()
+            .open(stored, binding)
+            .and_then(|opened| opened.decode())
+        {
             Ok(parts) => parts,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;

@@ -12,7 +12,7 @@ use crate::{
     key::IdempotencyKey,
     policy::Policy,
     problem::ProblemStyle,
-    response::ResponseLimits,
+    response::{ResponseLimits, Sealer},
     scope::{Digester, Scope, ScopeFn},
     store::{Store, Wake, erased::ErasedStore},
 };
@@ -35,6 +35,7 @@ pub struct Builder {
     max_waiters_per_key: usize,
     max_key_length: usize,
     response_limits: ResponseLimits,
+    sealer: Sealer,
 }
 
 /// What a request gets when the store cannot say whether its key is free.
@@ -98,6 +99,7 @@ impl Builder {
             max_waiters_per_key: 128,
             max_key_length: IdempotencyKey::MAX_LEN,
             response_limits: ResponseLimits::default(),
+            sealer: Sealer::default(),
         }
     }
 
@@ -206,6 +208,21 @@ impl Builder {
         self
     }
 
+    /// Compresses responses of at least so many bytes before they are stored, where that makes them smaller. Reading
+    /// them back needs no setting. Default: never.
+    #[cfg(feature = "compression")]
+    pub fn compress_from(mut self, bytes: usize) -> Self {
+        self.sealer.compress_from = Some(bytes);
+        self
+    }
+
+    /// Encrypts responses before they are stored, and replays only what decrypts. Default: stored as they are.
+    #[cfg(feature = "encryption")]
+    pub fn encrypt(mut self, keyring: crate::Keyring) -> Self {
+        self.sealer.keyring = Some(keyring);
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -243,6 +260,7 @@ impl Builder {
             max_unattended: self.max_unattended,
             max_key_length: self.max_key_length,
             response_limits: self.response_limits,
+            sealer: self.sealer,
         }));
         // Weak: the store may outlive the engine and must not keep it alive.
         let room = std::sync::Arc::downgrade(&engine.0);

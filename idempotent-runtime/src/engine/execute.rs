@@ -27,7 +27,7 @@ use crate::{
     observe::{self, Ended},
     policy::{OnCrash, RecoverFn, Settings},
     problem::{Problem, ProblemCode},
-    response::StoredResponse,
+    response::{Binding, StoredResponse},
     store::{Outcome, StoreError, Write},
 };
 
@@ -235,7 +235,13 @@ impl Run {
     pub(crate) fn outcome(&self, head: &Parts, body: &[u8]) -> Outcome {
         let limits = self.engine.response_limits(&self.settings);
         match StoredResponse::encode(head, body, &limits) {
-            Ok(response) => Outcome::Response(response),
+            Ok(response) => {
+                let binding = Binding {
+                    key: self.lease.held().key,
+                    fingerprint: self.fingerprint,
+                };
+                Outcome::Response(self.engine.sealer().seal(response, &binding))
+            }
             Err(reason) => {
                 tracing::warn!(
                     reason = &reason as &dyn std::error::Error,

@@ -7,7 +7,7 @@ use super::{Idempotency, wait::Verdict};
 use crate::{
     key::IdempotencyKey,
     policy::Policy,
-    response::{NotStorable, StoredResponse},
+    response::{Binding, NotStorable, StoredResponse},
     scope::{Scope, StoreKey},
     store::{Acquisition, Claim, Outcome, Record, RecordState, StoreError, Token, Write},
 };
@@ -50,13 +50,29 @@ impl Idempotency {
         self.digester().store_key(endpoint, scope, key)
     }
 
-    /// What the store holds under this key; `None` when it is absent or expired.
+    /// What the store holds under this key, decompressed and decrypted; `None` when it is absent or expired.
     ///
     /// # Errors
     ///
     /// When the store fails or does not answer in time.
     pub async fn inspect(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.ops().get(key).await
+        let mut record = self.ops().get(key).await?;
+        if let Some(Record {
+            fingerprint,
+            state: RecordState::Completed(Outcome::Response(response)),
+            ..
+        }) = &mut record
+        {
+            let binding = Binding {
+                key: *key,
+                fingerprint: *fingerprint,
+            };
+            // One that does not open is shown as it is stored.
+            if let Ok(opened) = self.sealer().open(response, &binding) {
+                *response = opened;
+            }
+        }
+        Ok(record)
     }
 
     /// Settles a record whose outcome is unknown: its lease lapsed and no outcome was stored.
@@ -73,18 +89,21 @@ impl Idempotency {
         key: &StoreKey,
         resolution: Resolution,
     ) -> Result<(), ResolveError> {
+        let record = self.ops().get(key).await?.ok_or(ResolveError::NotFound)?;
         let outcome = match resolution {
             Resolution::NotExecuted => None,
             Resolution::Completed(response) => {
                 let (head, body) = response.into_parts();
                 let limits = self.response_limits(&self.settings(&Policy::new()));
                 let stored = StoredResponse::encode(&head, &body, &limits);
-                Some(Outcome::Response(
-                    stored.map_err(ResolveError::NotStorable)?,
-                ))
+                let stored = stored.map_err(ResolveError::NotStorable)?;
+                let binding = Binding {
+                    key: *key,
+                    fingerprint: record.fingerprint,
+                };
+                Some(Outcome::Response(self.sealer().seal(stored, &binding)))
             }
         };
-        let record = self.inspect(key).await?.ok_or(ResolveError::NotFound)?;
         let claim = self.take_over(key, &record).await?;
         let held = claim.held();
         let written = match &outcome {

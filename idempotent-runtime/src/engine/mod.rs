@@ -23,7 +23,7 @@ use crate::{
     observe,
     policy::{Policy, Settings},
     problem::ProblemStyle,
-    response::ResponseLimits,
+    response::{ResponseLimits, Sealer},
     scope::{Digester, Scope, ScopeFn},
 };
 
@@ -104,6 +104,7 @@ struct Inner {
     max_unattended: usize,
     max_key_length: usize,
     response_limits: ResponseLimits,
+    sealer: Sealer,
 }
 
 impl Idempotency {
@@ -157,6 +158,10 @@ impl Idempotency {
         let mut settings = Settings::resolve(policy, &self.0.defaults);
         settings.key_rules.max_len = self.0.max_key_length;
         settings
+    }
+
+    fn sealer(&self) -> &Sealer {
+        &self.0.sealer
     }
 
     /// What a response may be to be kept.

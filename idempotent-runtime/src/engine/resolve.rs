@@ -7,10 +7,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Idempotency, Reply,
+    answer::conflict,
     body::ResponseBody,
     boundary::{Ran, Work},
     builder::OnStoreError,
-    decide::{Answer, Step, decide},
+    decide::{Step, decide},
     execute::Answered,
     execution::Execution,
     ops::jittered,
@@ -35,7 +36,7 @@ impl Visit {
         work: W,
     ) -> (Ended, Reply<W::Body>) {
         let OnCrash::Recover(recover) = self.settings.on_crash else {
-            return self.engine.answered(Answer::Unknown, false);
+            return self.engine.refused(&ProblemCode::OutcomeUnknown.into());
         };
         if self.admission.is_none() {
             // This request waited, and gave its admission up for that time.
@@ -52,7 +53,7 @@ impl Visit {
             Ok(Acquisition::Acquired { attempt }) => attempt,
             Ok(seen) => {
                 self.attendance.uncommit();
-                return self.overtaken(seen);
+                return self.overtaken(seen, &claim);
             }
             Err(error) => return self.unclaimed(&error, &claim),
         };
@@ -66,7 +67,7 @@ impl Visit {
     }
 
     /// Another retry was faster to ask: its outcome, or a conflict while it asks.
-    fn overtaken<B>(&self, seen: Acquisition) -> (Ended, Reply<B>) {
+    fn overtaken<B>(&self, seen: Acquisition, claim: &Claim) -> (Ended, Reply<B>) {
         match decide(
             seen,
             &Settings {
@@ -74,8 +75,8 @@ impl Visit {
                 ..self.settings
             },
         ) {
-            Step::Answer(answer) => self.engine.answered(answer, false),
-            _ => self.engine.answered(Answer::Unknown, false),
+            Step::Answer(answer) => self.engine.answered(answer, false, &claim.binding()),
+            _ => self.engine.refused(&ProblemCode::OutcomeUnknown.into()),
         }
     }
 
@@ -98,19 +99,19 @@ impl Visit {
                         error = &error as &dyn std::error::Error,
                         "the winner's outcome cannot be read"
                     );
-                    return self.engine.answered(Answer::Unknown, false);
+                    return self.engine.refused(&ProblemCode::OutcomeUnknown.into());
                 }
             };
             let record = record.filter(|record| record.fingerprint == claim.fingerprint);
             let remaining = match record.map(|record| record.state) {
                 Some(RecordState::Completed(outcome)) => {
-                    return self.engine.answered(outcome.into(), true);
+                    return self.engine.answered(outcome.into(), true, &claim.binding());
                 }
                 Some(RecordState::InFlight { remaining }) if !remaining.is_zero() => remaining,
-                _ => return self.engine.answered(Answer::Unknown, false),
+                _ => return self.engine.refused(&ProblemCode::OutcomeUnknown.into()),
             };
             if Instant::now() >= deadline || self.attendance.client_left() {
-                return self.engine.answered(Answer::Conflict { remaining }, false);
+                return self.engine.refused(&conflict(remaining));
             }
             sleep(jittered(pause)).await;
             pause = (pause * 2).min(Duration::from_millis(500));

@@ -205,7 +205,7 @@ impl Visit {
                 self.execute(run, claim, arrival.into_request(), work).await
             }
             Step::Recover => self.recover(claim, arrival, work).await,
-            Step::Answer(answer) => self.engine.answered(answer, waited),
+            Step::Answer(answer) => self.engine.answered(answer, waited, &claim.binding()),
             Step::Wait { remaining } => self.engine.refused(&conflict(remaining)),
         }
     }

@@ -9,6 +9,8 @@ use super::{NotStorable, ResponseLimits};
 
 /// The version that is written.
 const VERSION: u8 = 1;
+/// Where the status is, also in a compressed response.
+pub(super) const STATUS: std::ops::Range<usize> = 1..3;
 /// Version, status and number of headers.
 const HEAD: usize = 1 + 2 + 2;
 /// The two lengths of a header.
@@ -64,8 +66,16 @@ where
 
 /// What is wrong with the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "which of them can happen depends on the features")]
 pub(super) enum Flaw {
     Version(u8),
+    Sealed,
+    Encrypted,
+    Plain,
+    UnknownKey(u32),
+    NotAuthentic,
+    Compressed,
+    NoCompression,
     Truncated,
     Trailing,
     Status,
@@ -90,6 +100,7 @@ impl<'a> Reader<'a> {
         };
         match reader.array()? {
             [VERSION] => {}
+            [super::seal::COMPRESSED | super::seal::ENCRYPTED] => return Err(Flaw::Sealed),
             [version] => return Err(Flaw::Version(version)),
         }
         let status = u16::from_be_bytes(reader.array()?);
@@ -156,6 +167,19 @@ impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version(version) => write!(f, "its version {version} is not known"),
+            Self::Sealed => f.write_str("it is compressed or encrypted and was not opened"),
+            Self::Encrypted => f.write_str("it is encrypted, and the engine was given no keyring"),
+            Self::Plain => f.write_str(
+                "it is not encrypted, and the keyring accepts only what is (see `Keyring::accept_plain`)",
+            ),
+            Self::UnknownKey(id) => write!(f, "it is encrypted with key {id}, which the keyring lacks"),
+            Self::NotAuthentic => f.write_str(
+                "it was changed, belongs to another record, or was encrypted with another key of this id",
+            ),
+            Self::Compressed => f.write_str("its compression is damaged"),
+            Self::NoCompression => {
+                f.write_str("it is compressed, and the crate was built without the `compression` feature")
+            }
             Self::Truncated => f.write_str("it ends early"),
             Self::Trailing => f.write_str("it goes on after its end"),
             Self::Status => f.write_str("its status is none"),

@@ -45,14 +45,18 @@
 
 use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
-use crate::{fingerprint::Fingerprint, response::StoredResponse, scope::StoreKey};
+use crate::{
+    fingerprint::Fingerprint,
+    response::{Binding, StoredResponse},
+    scope::StoreKey,
+};
 
-pub(crate) mod erased;
-mod token;
-#[cfg(feature = "memory")]
-pub mod memory;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub(crate) mod erased;
+#[cfg(feature = "memory")]
+pub mod memory;
+mod token;
 
 pub use token::{Token, TraceId};
 
@@ -65,7 +69,10 @@ pub trait Store: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Claims the key, or says who holds it. The only verb that can create a record.
-    fn acquire(&self, claim: &Claim) -> impl Future<Output = Result<Acquisition, StoreError>> + Send;
+    fn acquire(
+        &self,
+        claim: &Claim,
+    ) -> impl Future<Output = Result<Acquisition, StoreError>> + Send;
 
     /// Extends the lease to `lease` from now, and the expiry to at least `lease + ttl` from now.
     fn renew(&self, held: &Held) -> impl Future<Output = Result<Write, StoreError>> + Send;
@@ -73,21 +80,37 @@ pub trait Store: Send + Sync + 'static {
     /// Stores the outcome, to be replayed until `ttl` from now.
     ///
     /// Repeated with the same token and an equal outcome it answers [`Write::Applied`] and changes nothing.
-    fn complete(&self, held: &Held, outcome: &Outcome) -> impl Future<Output = Result<Write, StoreError>> + Send;
+    fn complete(
+        &self,
+        held: &Held,
+        outcome: &Outcome,
+    ) -> impl Future<Output = Result<Write, StoreError>> + Send;
 
     /// Removes the record: nothing was executed, the key may be used again.
-    fn release(&self, key: &StoreKey, token: &Token) -> impl Future<Output = Result<Write, StoreError>> + Send;
+    fn release(
+        &self,
+        key: &StoreKey,
+        token: &Token,
+    ) -> impl Future<Output = Result<Write, StoreError>> + Send;
 
     /// Ends the lease now, keeping the record in flight: the outcome is unknown.
-    fn abandon(&self, key: &StoreKey, token: &Token) -> impl Future<Output = Result<Write, StoreError>> + Send;
+    fn abandon(
+        &self,
+        key: &StoreKey,
+        token: &Token,
+    ) -> impl Future<Output = Result<Write, StoreError>> + Send;
 
     /// Reads the record without changing it; `None` when it is absent or expired.
-    fn get(&self, key: &StoreKey) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
+    fn get(
+        &self,
+        key: &StoreKey,
+    ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
     /// Deletes at most `limit` expired records and says how many it deleted.
     ///
     /// Work is proportional to what expired, not to what is stored.
-    fn purge_expired(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn purge_expired(&self, limit: usize)
+    -> impl Future<Output = Result<usize, StoreError>> + Send;
 
     /// Gives the store a way to wake waiters early. A store without push keeps nothing and returns.
     ///
@@ -118,8 +141,22 @@ pub struct Claim {
 impl Claim {
     /// A claim that does not take over and carries no trace id.
     #[must_use]
-    pub fn new(key: StoreKey, fingerprint: Fingerprint, token: Token, lease: Duration, ttl: Duration) -> Self {
-        Self { key, fingerprint, token, lease, ttl, take_over: false, trace_id: None }
+    pub fn new(
+        key: StoreKey,
+        fingerprint: Fingerprint,
+        token: Token,
+        lease: Duration,
+        ttl: Duration,
+    ) -> Self {
+        Self {
+            key,
+            fingerprint,
+            token,
+            lease,
+            ttl,
+            take_over: false,
+            trace_id: None,
+        }
     }
 
     /// Whether a lapsed lease may be taken over.
@@ -136,10 +173,23 @@ impl Claim {
         self
     }
 
+    /// What a response stored under this claim belongs to.
+    pub(crate) fn binding(&self) -> Binding {
+        Binding {
+            key: self.key,
+            fingerprint: self.fingerprint,
+        }
+    }
+
     /// What the claim holds once it was acquired.
     #[must_use]
     pub fn held(&self) -> Held {
-        Held { key: self.key, token: self.token, lease: self.lease, ttl: self.ttl }
+        Held {
+            key: self.key,
+            token: self.token,
+            lease: self.lease,
+            ttl: self.ttl,
+        }
     }
 }
 
@@ -218,8 +268,20 @@ pub struct Record {
 impl Record {
     /// A record as a store read it.
     #[must_use]
-    pub fn new(fingerprint: Fingerprint, attempt: u32, state: RecordState, expires_in: Duration, trace_id: Option<TraceId>) -> Self {
-        Self { fingerprint, attempt, state, expires_in, trace_id }
+    pub fn new(
+        fingerprint: Fingerprint,
+        attempt: u32,
+        state: RecordState,
+        expires_in: Duration,
+        trace_id: Option<TraceId>,
+    ) -> Self {
+        Self {
+            fingerprint,
+            attempt,
+            state,
+            expires_in,
+            trace_id,
+        }
     }
 }
 
@@ -292,7 +354,11 @@ impl StoreError {
     /// An error of the named store.
     #[must_use]
     pub fn new(store: &'static str, kind: StoreErrorKind) -> Self {
-        Self { store, kind, source: None }
+        Self {
+            store,
+            kind,
+            source: None,
+        }
     }
 
     /// Keeps the cause.
@@ -319,7 +385,9 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
             StoreErrorKind::Unavailable => "did not answer",
-            StoreErrorKind::Full => "is full: raise its limits, shorten the ttl or move to a larger store",
+            StoreErrorKind::Full => {
+                "is full: raise its limits, shorten the ttl or move to a larger store"
+            }
             StoreErrorKind::Corrupt => "holds a record that cannot be read",
             StoreErrorKind::Refused => "refused the operation",
         };
@@ -329,6 +397,8 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
     }
 }
