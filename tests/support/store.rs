@@ -16,7 +16,7 @@ use idempotent_runtime::{
         Write,
     },
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::yield_now};
 
 /// What a store can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     Says(StoreErrorKind),
     /// The request reaches the store when a permit is there.
     Late(Arc<Semaphore>),
+    /// The request takes two turns of its task on its way, and two back.
+    Slow,
     /// No fault: for the places before one in a sequence.
     None,
 }
@@ -86,6 +88,22 @@ impl Faulty {
     pub(crate) fn mute() -> Self {
         let store = Self::new();
         store.0.mute.store(true, Ordering::SeqCst);
+        store
+    }
+
+    /// A store whose every verb takes some turns.
+    pub(crate) fn slow() -> Self {
+        let store = Self::new();
+        for verb in [
+            Verb::Acquire,
+            Verb::Renew,
+            Verb::Complete,
+            Verb::Release,
+            Verb::Abandon,
+            Verb::Get,
+        ] {
+            store.always(verb, Fault::Slow);
+        }
         store
     }
 
@@ -153,6 +171,14 @@ impl Faulty {
                 pending().await
             }
             Fault::Says(kind) => Err(error(kind)),
+            Fault::Slow => {
+                yield_now().await;
+                yield_now().await;
+                let answer = run.await;
+                yield_now().await;
+                yield_now().await;
+                answer
+            }
             Fault::Late(permits) => {
                 permits.acquire().await.unwrap().forget();
                 run.await

@@ -1,0 +1,262 @@
+//! Replays: byte-identical, and nothing in them that belongs to one client (contract, section 3; I4, I8, I14).
+
+use axum::response::{AppendHeaders, IntoResponse};
+use bytes::Bytes;
+use http::{HeaderName, StatusCode};
+use idempotent_runtime::{Idempotency, Policy, Scope, scope};
+
+use crate::support::{Ask, Conn, Conn2, Face, Server, Till, ask, both, real};
+
+/// An answer with all that a replay keeps and all that it leaves out.
+fn rich(n: usize) -> axum::response::Response {
+    let kept = [
+        ("content-type", "application/x-thing"),
+        ("link", "</a>; rel=a"),
+        ("link", "</b>; rel=b"),
+        ("link", "</a>; rel=a"),
+        ("x-order", "2"),
+        ("x-order", "1"),
+        ("retry-after", "7"),
+        ("location", "/things/1"),
+        ("etag", "\"1\""),
+        ("cache-control", "private"),
+        ("vary", "accept"),
+        ("vary", "origin"),
+    ];
+    let left_out = [
+        ("set-cookie", "session=secret"),
+        ("set-cookie", "other=secret"),
+        ("date", "Tue, 15 Nov 1994 08:12:31 GMT"),
+        ("connection", "X-Hop"),
+        ("keep-alive", "timeout=5"),
+        ("x-hop", "secret"),
+        ("www-authenticate", "Basic"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+        ("x-request-id", "secret"),
+        ("server-timing", "db;dur=53"),
+    ];
+    let body = Bytes::from((0..=255).cycle().take(5000).collect::<Vec<u8>>());
+    let status = StatusCode::from_u16(418).unwrap();
+    let n = [("x-execution", n.to_string())];
+    (
+        status,
+        AppendHeaders(kept),
+        AppendHeaders(left_out),
+        AppendHeaders(n),
+        body,
+    )
+        .into_response()
+}
+
+const KEPT: [&str; 9] = [
+    "content-type",
+    "link",
+    "x-order",
+    "retry-after",
+    "location",
+    "etag",
+    "cache-control",
+    "vary",
+    "x-execution",
+];
+const LEFT_OUT: [&str; 8] = [
+    "set-cookie",
+    "keep-alive",
+    "x-hop",
+    "www-authenticate",
+    "traceparent",
+    "x-request-id",
+    "server-timing",
+    "connection",
+];
+
+#[test]
+fn a_replay_is_the_same_answer_without_what_belongs_to_one_exchange() {
+    real(async {
+        for face in [Face::Attribute, Face::Layer] {
+            let till = Till::answering(rich);
+            let engine = Idempotency::builder().build().unwrap();
+            let server = Server::start(face.shop(&engine, &till)).await;
+
+            // When the same request comes again, by either protocol.
+            let first = server.ask(&Ask::pay("k")).await;
+            let again = server.ask(&Ask::pay("k")).await;
+            let mut conn = Conn2::open(server.address).await;
+            let by_h2 = conn.send(&Ask::pay("k")).await.answer().await;
+
+            // Then status, body and headers are the same, in their order and number.
+            assert_eq!(first.lines("x-execution"), ["1"]);
+            assert_eq!(
+                first.lines("set-cookie").len(),
+                2,
+                "the first client gets all"
+            );
+            assert!(!first.replayed());
+            for again in [again, by_h2] {
+                assert_eq!((again.status, &again.body), (first.status, &first.body));
+                for name in KEPT {
+                    assert_eq!(again.lines(name), first.lines(name), "{name}");
+                }
+                for name in LEFT_OUT {
+                    assert!(!again.headers.contains_key(name), "{name}");
+                }
+                assert_eq!(again.lines("date").len(), 1);
+                assert_ne!(again.lines("date"), ["Tue, 15 Nov 1994 08:12:31 GMT"]);
+                assert_eq!(again.lines("idempotent-replay"), ["true"]);
+                assert!(!format!("{again:?}").contains("secret"));
+            }
+            assert_eq!(till.starts(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_handler_can_not_pass_its_answer_off_as_a_replay() {
+    both(async |face| {
+        let till = Till::answering(|_| ([("idempotent-replay", "maybe")], "x").into_response());
+        let engine = Idempotency::builder().build().unwrap();
+        let shop = face.shop(&engine, &till);
+        ask(&shop, &Ask::pay("k")).await;
+        let again = ask(&shop, &Ask::pay("k")).await;
+        assert_eq!(
+            again.lines("idempotent-replay"),
+            ["true"],
+            "one line, the engine's"
+        );
+    });
+}
+
+#[test]
+fn empty_answers_and_answers_without_a_body_replay_as_they_were() {
+    real(async {
+        for status in [200, 201, 204, 205, 303, 304, 404, 500] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let till = Till::answering(move |_| status.into_response());
+            let engine = Idempotency::builder().build().unwrap();
+            let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
+            let first = server.ask(&Ask::pay("k")).await;
+            let mut conn = Conn::open(server.address).await;
+            conn.send(&Ask::pay("k").wire()).await;
+            let again = conn.answer().await;
+            assert_eq!((again.status, &again.body), (status, &first.body));
+            assert_eq!(again.lines("content-length"), first.lines("content-length"));
+            assert!(again.replayed());
+            // The connection is still good.
+            conn.send(&Ask::pay("k").wire()).await;
+            assert_eq!(conn.answer().await.status, status);
+        }
+    });
+}
+
+#[test]
+fn another_callers_key_is_neither_replayed_nor_executed() {
+    both(async |face| {
+        // Given no scope, and a caller with credentials.
+        let till = Till::new();
+        let engine = Idempotency::builder().build().unwrap();
+        let shop = face.shop(&engine, &till);
+        let alice = Ask::pay("k").header("authorization", "Bearer alice");
+        ask(&shop, &alice).await.is_charge(1);
+
+        // When others come with the same key and request.
+        for other in [
+            Ask::pay("k").header("authorization", "Bearer mallory"),
+            Ask::pay("k").header("authorization", "Bearer Alice"),
+            Ask::pay("k"),
+        ] {
+            // Then they learn nothing and execute nothing.
+            let answer = ask(&shop, &other).await;
+            answer.is_problem(409, "mismatch");
+            assert!(!answer.text().contains("charge"), "{answer:?}");
+        }
+        assert_eq!(till.starts(), 1);
+        ask(&shop, &alice).await.is_replay_of_charge(1);
+    });
+}
+
+#[test]
+fn another_caller_learns_nothing_while_the_execution_runs() {
+    both(async |face| {
+        let till = Till::new();
+        let engine = Idempotency::builder().build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        let alice = Ask::pay("k").header("authorization", "Bearer alice");
+        let first = crate::support::asking(&shop, &alice);
+        till.started(1).await;
+        let mallory = Ask::pay("k").header("authorization", "Bearer mallory");
+        // A mismatch goes before a conflict and before waiting.
+        ask(&shop, &mallory).await.is_problem(409, "mismatch");
+        till.open();
+        first.await.unwrap().is_charge(1);
+    });
+}
+
+#[derive(Clone)]
+struct Account(&'static str);
+
+#[test]
+fn within_a_scope_keys_are_unique_and_across_scopes_they_are_not() {
+    both(async |face| {
+        let tenant = HeaderName::from_static("x-tenant");
+        let builders = [
+            Idempotency::builder().scope(scope::header(tenant)),
+            Idempotency::builder()
+                .scope(scope::extension(|account: &Account| Scope::new(account.0))),
+            Idempotency::builder().scope(|parts| {
+                let tenant = parts.headers.get("x-tenant")?;
+                Some(Scope::new(tenant.as_bytes()))
+            }),
+            Idempotency::builder().policy(Policy::new().scope(|parts| {
+                let tenant = parts.headers.get("x-tenant")?;
+                Some(Scope::new(tenant.as_bytes()))
+            })),
+        ];
+        for builder in builders {
+            // Given a scope by header, extension or function, of the engine or of the route.
+            let till = Till::new();
+            let shop = face.shop(&builder.build().unwrap(), &till);
+            let as_tenant = |tenant: &'static str| {
+                let shop = shop.clone().layer(axum::Extension(Account(tenant)));
+                let asked = Ask::pay("k").header("x-tenant", tenant);
+                async move { ask(&shop, &asked).await }
+            };
+
+            // Then equal keys of different callers are different keys.
+            as_tenant("one").await.is_charge(1);
+            as_tenant("two").await.is_charge(2);
+            as_tenant("one").await.is_replay_of_charge(1);
+            as_tenant("two").await.is_replay_of_charge(2);
+        }
+    });
+}
+
+#[test]
+fn within_a_scope_new_credentials_are_the_same_caller() {
+    both(async |face| {
+        // Given a scope, and a caller whose token was renewed before its retry.
+        let till = Till::new();
+        let engine = Idempotency::builder();
+        let engine = engine.scope(scope::header(HeaderName::from_static("x-tenant")));
+        let shop = face.shop(&engine.build().unwrap(), &till);
+        let with = |token: &str| {
+            let ask = Ask::pay("k").header("x-tenant", "one");
+            ask.header("authorization", token)
+        };
+        ask(&shop, &with("Bearer old")).await.is_charge(1);
+        ask(&shop, &with("Bearer new")).await.is_replay_of_charge(1);
+
+        // Where the scope does not know the caller, the credentials count again, apart from any tenant.
+        let nobody = |token: &str| Ask::pay("k").header("authorization", token);
+        ask(&shop, &nobody("Bearer old")).await.is_charge(2);
+        ask(&shop, &nobody("Bearer new"))
+            .await
+            .is_problem(409, "mismatch");
+        ask(&shop, &with("Bearer new").header("x-tenant", ""))
+            .await
+            .is_charge(3);
+    });
+}
