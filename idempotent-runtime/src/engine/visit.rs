@@ -148,6 +148,10 @@ impl Visit {
             self.attendance.uncommit();
         }
         match decide(seen, &self.settings) {
+            // It left while the acquire was under way: nobody is there to wait.
+            Step::Wait { .. } if self.attendance.client_left() => {
+                self.engine.refused(&conflict(self.settings.lease))
+            }
             Step::Wait { remaining } => {
                 let since = Instant::now();
                 let followed = self.follow(&claim, remaining).await;
