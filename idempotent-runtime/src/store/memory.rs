@@ -19,7 +19,7 @@
 //!
 //! # Caveats
 //!
-//! - `max_bytes` counts encoded responses. A record needs some 300 bytes of bookkeeping besides, bounded by
+//! - `max_bytes` counts encoded responses. A record needs about 300 bytes of bookkeeping besides, bounded by
 //!   `max_records`.
 //! - Completions are never refused, so the responses of the executions in flight when `max_bytes` is
 //!   reached come on top of it.
@@ -53,6 +53,8 @@ mod interleavings;
 mod map;
 mod row;
 mod table;
+#[cfg(all(test, not(any(idempotent_loom, idempotent_shuttle))))]
+mod tests;
 mod usage;
 mod wakes;
 

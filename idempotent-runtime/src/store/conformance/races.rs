@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::task::yield_now;
+
 use super::{
     Harness,
     arena::{Arena, Late, ROUNDS, Seat, rounds, winners},
@@ -160,12 +162,15 @@ pub async fn a_purge_takes_nothing_from_running_executions<H: Harness>(harness: 
         if seat.number.is_multiple_of(8) {
             for _ in 0..ROUNDS {
                 assert_eq!(purge(store, 100).await, 0, "nothing has expired");
+                yield_now().await;
             }
             return;
         }
         let owner = claim::<H>(key(seat.number));
         attempt(&acquire(store, &owner).await);
+        yield_now().await;
         assert_eq!(renew(store, &owner).await, Write::Applied);
+        yield_now().await;
         assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
         let again = acquire(store, &claim::<H>(owner.key)).await;
         assert_eq!(again, Acquisition::Completed(answer("done")));
@@ -184,7 +189,7 @@ async fn claim_until_expired(store: &impl Store, claim: &Claim) -> Acquisition {
             Instant::now() < patience,
             "an outcome of five milliseconds expires"
         );
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
 }
 
@@ -198,10 +203,10 @@ async fn take_a_turn<H: Harness>(store: &H::Store, held: &AtomicBool) {
             other => assert_in_flight(&other),
         }
         assert!(Instant::now() < patience, "everybody gets a turn");
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
     assert!(!held.swap(true, Ordering::SeqCst), "somebody else holds the key");
-    tokio::task::yield_now().await;
+    yield_now().await;
     held.store(false, Ordering::SeqCst);
     assert_eq!(release(store, &mine).await, Write::Applied);
 }

@@ -1,0 +1,289 @@
+//! What only this store promises: its bounds, its books, and whom it tells. The contract is the conformance
+//! suite's business.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::advance;
+
+use super::MemoryStore;
+use crate::{
+    fingerprint::Fingerprint,
+    response::{ResponseLimits, StoredResponse},
+    scope::StoreKey,
+    store::{Acquisition, Claim, Outcome, RecordState, Store, StoreErrorKind, Token, Wake, Write},
+};
+
+const LEASE: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(100);
+
+#[tokio::test(start_paused = true)]
+async fn at_the_bound_on_records_only_new_keys_are_refused() {
+    let store = MemoryStore::builder().max_records(2).build();
+    let (first, second) = (claim(1), claim(2));
+    acquire(&store, &first).await;
+    acquire(&store, &second).await;
+
+    assert_full(&store, &claim(3)).await;
+    assert_eq!(store.renew(&first.held()).await.unwrap(), Write::Applied);
+    complete(&store, &first, 100).await;
+    let again = acquire(&store, &claim(1)).await;
+    assert!(
+        matches!(again, Acquisition::Completed(_)),
+        "what is there is served: {again:?}"
+    );
+    assert_full(&store, &claim(3)).await;
+
+    assert_eq!(
+        store.release(&second.key, &second.token).await.unwrap(),
+        Write::Applied
+    );
+    acquired(&store, &claim(3)).await;
+    assert_eq!(store.len(), 2);
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_bound_on_bytes_only_new_keys_are_refused() {
+    let store = MemoryStore::builder().max_bytes(1_000).build();
+    let (first, second) = (claim(1), claim(2));
+    acquire(&store, &first).await;
+    acquire(&store, &second).await;
+    complete(&store, &first, 1_000).await;
+    let bytes = store.usage().bytes;
+    assert!(bytes > 1_000, "body and headers are counted, not {bytes}");
+
+    assert_full(&store, &claim(3)).await;
+    // A completion is never refused: the execution has happened.
+    complete(&store, &second, 1_000).await;
+    assert_eq!(store.usage().bytes, 2 * bytes);
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_bound_the_expired_make_room() {
+    let store = MemoryStore::builder().max_records(100).build();
+    for n in 0..100 {
+        let claim = claim(n);
+        acquire(&store, &claim).await;
+        complete(&store, &claim, 10).await;
+    }
+    assert_full(&store, &claim(100)).await;
+    advance(TTL).await;
+    for n in 100..200 {
+        acquired(&store, &claim(n)).await;
+    }
+    assert_eq!(store.len(), 100);
+    assert_eq!(store.usage().bytes, 0);
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn evictions_are_a_choice_and_take_what_expires_first() {
+    let store = MemoryStore::builder()
+        .max_records(3)
+        .evict_oldest_completed()
+        .build();
+    let unknown = claim(1);
+    acquire(&store, &unknown).await;
+    assert_eq!(
+        store.abandon(&unknown.key, &unknown.token).await.unwrap(),
+        Write::Applied
+    );
+    for n in [2, 3] {
+        advance(Duration::from_secs(1)).await;
+        let done = claim(n);
+        acquire(&store, &done).await;
+        complete(&store, &done, 10).await;
+    }
+    acquired(&store, &claim(4)).await;
+    assert!(
+        store.get(&claim(2).key).await.unwrap().is_none(),
+        "the oldest outcome made room"
+    );
+    assert!(store.get(&claim(3).key).await.unwrap().is_some());
+    acquired(&store, &claim(5)).await;
+    // An unknown outcome and two executions in flight are left.
+    assert_full(&store, &claim(6)).await;
+    assert_eq!(acquire(&store, &claim(1)).await, Acquisition::Unknown);
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn evictions_make_room_for_bytes_too() {
+    let store = MemoryStore::builder()
+        .max_bytes(5_000)
+        .evict_oldest_completed()
+        .build();
+    for n in 0..100 {
+        let claim = claim(n);
+        acquired(&store, &claim).await;
+        complete(&store, &claim, 1_000).await;
+    }
+    assert!(store.usage().bytes < 7_000, "{:?}", store.usage());
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_room_holds_nothing() {
+    let store = MemoryStore::builder()
+        .max_records(0)
+        .evict_oldest_completed()
+        .build();
+    assert_full(&store, &claim(1)).await;
+    assert!(store.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn acquire_and_release_of_one_key_leave_nothing_behind() {
+    let store = MemoryStore::new();
+    for _ in 0..1_000 {
+        let claim = claim(1);
+        acquired(&store, &claim).await;
+        assert_eq!(store.renew(&claim.held()).await.unwrap(), Write::Applied);
+        assert_eq!(
+            store.release(&claim.key, &claim.token).await.unwrap(),
+            Write::Applied
+        );
+        store.audit();
+    }
+    assert!(store.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_in_use_needs_no_purge() {
+    let store = MemoryStore::new();
+    for n in 0..10_000 {
+        let claim = claim(n);
+        acquired(&store, &claim).await;
+        complete(&store, &claim, 10).await;
+        advance(Duration::from_secs(1)).await;
+    }
+    // A hundred are alive, and each of the 64 parts of the index may be a few behind.
+    assert!(store.len() < 400, "{} records", store.len());
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_execution_keeps_its_place_without_moving_it() {
+    let store = MemoryStore::new();
+    let claim = claim(1);
+    acquired(&store, &claim).await;
+    for _ in 0..100 {
+        advance(Duration::from_secs(9)).await;
+        assert_eq!(store.renew(&claim.held()).await.unwrap(), Write::Applied);
+        assert_eq!(store.purge_expired(10).await.unwrap(), 0);
+        store.audit();
+    }
+    complete(&store, &claim, 10).await;
+    store.audit();
+    advance(TTL).await;
+    assert_eq!(store.purge_expired(10).await.unwrap(), 1);
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn durations_without_end_do_not_overflow() {
+    let store = MemoryStore::new();
+    advance(Duration::from_secs(1)).await;
+    let claim = Claim {
+        lease: Duration::MAX,
+        ttl: Duration::MAX,
+        ..claim(1)
+    };
+    acquired(&store, &claim).await;
+    assert_eq!(store.renew(&claim.held()).await.unwrap(), Write::Applied);
+    complete(&store, &claim, 10).await;
+    advance(Duration::from_secs(1_000_000)).await;
+    assert_eq!(store.purge_expired(10).await.unwrap(), 0);
+    assert!(store.get(&claim.key).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_shares_the_stored_bytes() {
+    let store = MemoryStore::new();
+    let claim = claim(1);
+    acquired(&store, &claim).await;
+    complete(&store, &claim, 1_000).await;
+    let record = store.get(&claim.key).await.unwrap().unwrap();
+    let RecordState::Completed(Outcome::Response(shown)) = record.state else {
+        panic!("completed")
+    };
+    let Acquisition::Completed(Outcome::Response(replayed)) = acquire(&store, &claim).await else {
+        panic!("completed")
+    };
+    assert_eq!(shown.as_bytes().as_ptr(), replayed.as_bytes().as_ptr());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_engine_is_told_of_every_end_of_a_lease() {
+    let store = MemoryStore::new();
+    let told: [Arc<AtomicUsize>; 3] = std::array::from_fn(|_| Arc::default());
+    for told in &told {
+        let (told, seen) = (Arc::clone(told), store.clone());
+        store.attach(Wake::new(move |key| {
+            // Nothing is locked meanwhile: whoever is woken may look at once.
+            assert!(seen.shared.table.get(key.unwrap(), 0).is_some() || seen.is_empty());
+            told.fetch_add(1, Ordering::Relaxed);
+        }));
+    }
+    let claim = claim(1);
+    acquired(&store, &claim).await;
+    store.abandon(&claim.key, &claim.token).await.unwrap();
+    complete(&store, &claim, 10).await;
+    store.abandon(&claim.key, &claim.token).await.unwrap();
+    store.release(&claim.key, &Token::random()).await.unwrap();
+    for told in &told {
+        assert_eq!(
+            told.load(Ordering::Relaxed),
+            2,
+            "once abandoned, once completed"
+        );
+    }
+}
+
+async fn acquire(store: &MemoryStore, claim: &Claim) -> Acquisition {
+    store.acquire(claim).await.unwrap()
+}
+
+async fn acquired(store: &MemoryStore, claim: &Claim) {
+    assert_eq!(
+        acquire(store, claim).await,
+        Acquisition::Acquired { attempt: 1 }
+    );
+}
+
+async fn assert_full(store: &MemoryStore, claim: &Claim) {
+    let error = store.acquire(claim).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Full);
+    assert!(!error.is_transient());
+}
+
+async fn complete(store: &MemoryStore, claim: &Claim, body: usize) {
+    let (head, ()) = http::Response::new(()).into_parts();
+    let response =
+        StoredResponse::encode(&head, &vec![b'x'; body], &ResponseLimits::default()).unwrap();
+    let write = store
+        .complete(&claim.held(), &Outcome::Response(response))
+        .await
+        .unwrap();
+    assert_eq!(write, Write::Applied);
+}
+
+fn claim(n: u16) -> Claim {
+    let mut key = [0; 32];
+    key[0] = n.to_be_bytes()[1];
+    key[1] = n.to_be_bytes()[0];
+    Claim::new(
+        StoreKey::from_bytes(key),
+        Fingerprint::from_bytes([7; 32]),
+        Token::random(),
+        LEASE,
+        TTL,
+    )
+}

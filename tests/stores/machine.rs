@@ -1,0 +1,334 @@
+//! Random histories, played to a store and judged by the model.
+//!
+//! The same histories go to every store. A history names tokens by their part in it ("whoever holds the key",
+//! "somebody new") rather than by value, so that shrinking one keeps its meaning.
+
+use std::marker::PhantomData;
+
+use idempotent_runtime::{
+    Fingerprint, StoreKey,
+    store::{
+        Claim, Held, Outcome, Store, Token,
+        conformance::{Harness, key, response},
+    },
+};
+use proptest::{
+    prelude::{BoxedStrategy, Just, ProptestConfig, Strategy, any, prop_oneof},
+    sample::select,
+    test_runner::TestRunner,
+};
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    broken::{Broken, Flaw},
+    custom::Plain,
+    memory::Memory,
+    model::{LEASE, Model, QUARTERS, TTL},
+};
+
+#[test]
+fn the_memory_store_follows_the_model() {
+    play::<Memory>(1_000).unwrap();
+}
+
+#[test]
+fn the_custom_store_follows_the_model() {
+    play::<Plain>(1_000).unwrap();
+}
+
+#[test]
+fn stores_that_do_not_follow_the_model_are_found_out() {
+    play::<Broken<{ Flaw::Nothing as u8 }>>(200).unwrap();
+    play::<Broken<{ Flaw::NoFence as u8 }>>(200).unwrap_err();
+    play::<Broken<{ Flaw::ForgetsAttempt as u8 }>>(200).unwrap_err();
+    play::<Broken<{ Flaw::PurgesLapsed as u8 }>>(200).unwrap_err();
+    play::<Broken<{ Flaw::TtlFromAcquire as u8 }>>(200).unwrap_err();
+    play::<Broken<{ Flaw::RenewKeepsExpiry as u8 }>>(200).unwrap_err();
+    play::<Broken<{ Flaw::Overwrites as u8 }>>(200).unwrap_err();
+}
+
+/// Plays this many histories to the store that the harness opens.
+pub(crate) fn play<H: Harness>(histories: u32) -> Result<(), String> {
+    let config = ProptestConfig {
+        cases: histories,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let history = History::sequential_strategy(1..80);
+    let judged = TestRunner::new(config.clone()).run(&history, |(start, steps, seen)| {
+        Machine::<H>::test_sequential(config.clone(), start, steps, seen);
+        Ok(())
+    });
+    judged.map_err(|error| error.to_string())
+}
+
+/// Who makes a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Who {
+    /// Whoever the key was last leased to; somebody new if nobody.
+    Holder,
+    /// The one who made the n-th request before this one.
+    Earlier(u8),
+    New,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Acquire {
+        key: u8,
+        who: Who,
+        other: bool,
+        take_over: bool,
+    },
+    Renew {
+        key: u8,
+        who: Who,
+    },
+    Complete {
+        key: u8,
+        who: Who,
+        outcome: u8,
+    },
+    Release {
+        key: u8,
+        who: Who,
+    },
+    Abandon {
+        key: u8,
+        who: Who,
+    },
+    Get {
+        key: u8,
+    },
+    Purge {
+        limit: usize,
+    },
+    Advance {
+        ticks: u32,
+    },
+    /// From here on, the other handle.
+    Switch,
+}
+
+/// Any step may follow any other; the model judges the answers when it knows them.
+pub(crate) struct History;
+
+impl ReferenceStateMachine for History {
+    type State = ();
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<()> {
+        Just(()).boxed()
+    }
+
+    fn transitions((): &()) -> BoxedStrategy<Step> {
+        let key = || 1..=3_u8;
+        let who = || prop_oneof![6 => Just(Who::Holder), 2 => (0..4_u8).prop_map(Who::Earlier), 1 => Just(Who::New)];
+        let claimant = || prop_oneof![5 => Just(Who::New), 2 => Just(Who::Holder), 1 => (0..4_u8).prop_map(Who::Earlier)];
+        let one_in_five = || prop_oneof![4 => Just(false), 1 => Just(true)];
+        prop_oneof![
+            10 => (key(), claimant(), one_in_five(), any::<bool>())
+                .prop_map(|(key, who, other, take_over)| Step::Acquire { key, who, other, take_over }),
+            4 => (key(), who()).prop_map(|(key, who)| Step::Renew { key, who }),
+            5 => (key(), who(), 0..3_u8).prop_map(|(key, who, outcome)| Step::Complete { key, who, outcome }),
+            2 => (key(), who()).prop_map(|(key, who)| Step::Release { key, who }),
+            2 => (key(), who()).prop_map(|(key, who)| Step::Abandon { key, who }),
+            4 => key().prop_map(|key| Step::Get { key }),
+            2 => select(vec![0, 1, 2, 100]).prop_map(|limit| Step::Purge { limit }),
+            6 => select(vec![1, 5, 9, 11, 60, 95, 101, 115]).prop_map(|ticks| Step::Advance { ticks }),
+            1 => Just(Step::Switch),
+        ]
+        .boxed()
+    }
+
+    fn apply((): (), _: &Step) {}
+}
+
+struct Machine<H>(PhantomData<H>);
+
+/// A store in the middle of a history.
+struct Played<H: Harness> {
+    runtime: Runtime,
+    harness: H,
+    second: H::Store,
+    on_second: bool,
+    /// Who made the requests so far, and what each asked for.
+    claimants: Vec<(Token, u8)>,
+    model: Model,
+}
+
+impl<H: Harness> StateMachineTest for Machine<H> {
+    type SystemUnderTest = Played<H>;
+    type Reference = History;
+
+    fn init_test((): &()) -> Played<H> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .start_paused(H::PAUSED)
+            .build()
+            .unwrap();
+        let (harness, second) = runtime.block_on(async {
+            let harness = H::open().await;
+            let second = harness.second_handle().await;
+            (harness, second)
+        });
+        Played {
+            runtime,
+            harness,
+            second,
+            on_second: false,
+            claimants: Vec::new(),
+            model: Model::default(),
+        }
+    }
+
+    fn apply(mut played: Played<H>, (): &(), step: Step) -> Played<H> {
+        match step {
+            Step::Acquire {
+                key,
+                who,
+                other,
+                take_over,
+            } => played.acquire(key, who, u8::from(other), take_over),
+            Step::Get { key } => played.get(key),
+            Step::Purge { limit } => played.purge(limit),
+            Step::Advance { ticks } => {
+                played
+                    .runtime
+                    .block_on(played.harness.advance(H::TICK * ticks));
+                played.model.advance(ticks);
+            }
+            Step::Switch => played.on_second = !played.on_second,
+            Step::Renew { .. }
+            | Step::Complete { .. }
+            | Step::Release { .. }
+            | Step::Abandon { .. } => {
+                played.write(&step);
+            }
+        }
+        played
+    }
+
+    /// What was promised at the end of the history still holds for every key.
+    fn teardown(mut played: Played<H>, (): ()) {
+        (1..=3).for_each(|key| played.get(key));
+    }
+}
+
+impl<H: Harness> Played<H> {
+    fn acquire(&mut self, n: u8, who: Who, fingerprint: u8, take_over: bool) {
+        let token = self.token(n, who);
+        // A repetition asks for the same as the first time: a token is made for one request.
+        let earlier = self.claimants.iter().find(|(earlier, _)| *earlier == token);
+        let fingerprint = earlier.map_or(fingerprint, |(_, fingerprint)| *fingerprint);
+        self.claimants.push((token, fingerprint));
+        let claim = claim::<H>(record(n), fingerprint, token).take_over(take_over);
+        let answer = self.runtime.block_on(self.store().acquire(&claim)).unwrap();
+        self.model
+            .acquired(n, fingerprint, token, take_over, &answer, H::TICK);
+    }
+
+    fn write(&mut self, step: &Step) {
+        match *step {
+            Step::Renew { key: n, who } => {
+                let held = self.held(n, who);
+                let answer = self.runtime.block_on(self.store().renew(&held)).unwrap();
+                self.model.renewed(n, held.token, answer);
+            }
+            Step::Complete {
+                key: n,
+                who,
+                outcome,
+            } => {
+                let (held, outcome) = (self.held(n, who), outcome_of(outcome));
+                let answer = self
+                    .runtime
+                    .block_on(self.store().complete(&held, &outcome))
+                    .unwrap();
+                self.model.completed(n, held.token, &outcome, answer);
+            }
+            Step::Release { key: n, who } => {
+                let token = self.token(n, who);
+                let answer = self
+                    .runtime
+                    .block_on(self.store().release(&record(n), &token))
+                    .unwrap();
+                self.model.released(n, token, answer);
+            }
+            Step::Abandon { key: n, who } => {
+                let token = self.token(n, who);
+                let answer = self
+                    .runtime
+                    .block_on(self.store().abandon(&record(n), &token))
+                    .unwrap();
+                self.model.abandoned(n, token, answer);
+            }
+            _ => unreachable!("no write: {step:?}"),
+        }
+    }
+
+    fn get(&mut self, n: u8) {
+        let answer = self.runtime.block_on(self.store().get(&record(n))).unwrap();
+        self.model.shown(n, answer.as_ref(), H::TICK);
+    }
+
+    fn purge(&mut self, limit: usize) {
+        let answer = self
+            .runtime
+            .block_on(self.store().purge_expired(limit))
+            .unwrap();
+        self.model.purged(limit, answer);
+    }
+
+    fn store(&self) -> &H::Store {
+        if self.on_second {
+            &self.second
+        } else {
+            self.harness.store()
+        }
+    }
+
+    fn held(&self, n: u8, who: Who) -> Held {
+        claim::<H>(record(n), 0, self.token(n, who)).held()
+    }
+
+    fn token(&self, n: u8, who: Who) -> Token {
+        let earlier = |back: u8| {
+            self.claimants
+                .iter()
+                .rev()
+                .nth(back.into())
+                .map(|(token, _)| *token)
+        };
+        match who {
+            Who::Holder => self.model.holder(n),
+            Who::Earlier(back) => earlier(back),
+            Who::New => None,
+        }
+        .unwrap_or_else(Token::random)
+    }
+}
+
+/// Keys that differ, though not in the byte by which a store may spread them: records meet where they can.
+fn record(n: u8) -> StoreKey {
+    key(n * 64)
+}
+
+fn claim<H: Harness>(key: StoreKey, fingerprint: u8, token: Token) -> Claim {
+    let quarters = |n: u32| H::TICK * n / QUARTERS;
+    Claim::new(
+        key,
+        Fingerprint::from_bytes([fingerprint; 32]),
+        token,
+        quarters(LEASE),
+        quarters(TTL),
+    )
+}
+
+fn outcome_of(n: u8) -> Outcome {
+    match n {
+        0 => Outcome::Tombstone,
+        n => Outcome::Response(response(200, &[], &[n])),
+    }
+}

@@ -1,0 +1,10 @@
+//! Stores: the conformance suite, what it catches, and what only single stores promise.
+
+mod broken;
+mod custom;
+#[path = "../../examples/custom_store.rs"]
+#[allow(dead_code, reason = "the example's own service is for its reader")]
+mod custom_store;
+mod machine;
+mod memory;
+mod model;

@@ -1,0 +1,32 @@
+//! The conformance suite on the memory store, and what only that store promises.
+
+use std::time::Duration;
+
+use idempotent_runtime::store::{conformance::Harness, memory::MemoryStore};
+
+pub(crate) struct Memory(MemoryStore);
+
+impl Harness for Memory {
+    type Store = MemoryStore;
+    const PAUSED: bool = true;
+
+    async fn open() -> Self {
+        Self(MemoryStore::new())
+    }
+
+    fn store(&self) -> &MemoryStore {
+        &self.0
+    }
+
+    async fn second_handle(&self) -> MemoryStore {
+        self.0.clone()
+    }
+
+    async fn advance(&self, by: Duration) {
+        tokio::time::advance(by).await;
+    }
+}
+
+mod conformance {
+    idempotent_runtime::store_conformance!(super::Memory);
+}
