@@ -14,8 +14,8 @@
 //! | `GET /api/effects` | how often each handler really ran |
 //! | `GET /health`, `GET /metrics` | alive; Prometheus text |
 //!
-//! The request header `x-delay-ms: N` makes a handler sleep before its effect, and `x-panic: 1` makes a
-//! payment panic after it. The environment sets the rest, see [`settings`].
+//! The request header `x-delay-ms: N` makes a handler sleep before its effect, a minute at most, and
+//! `x-panic: 1` makes a payment panic after it; see [`knobs`]. The environment sets the rest, see [`settings`].
 //!
 //! Its rooms: `settings` is what may be chosen, `effects` stands for the business, `knobs` for the trouble,
 //! `routes` has the handlers, `metrics` is what they look like from outside. This file puts them together, and takes them apart again in good order.
