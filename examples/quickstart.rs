@@ -31,5 +31,6 @@ async fn create_payment(Json(payment): Json<Payment>) -> (StatusCode, Json<Payme
 async fn main() -> std::io::Result<()> {
     let app = Router::new().route("/payments", post(create_payment));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
+    println!("listening on {}", listener.local_addr()?);
     axum::serve(listener, app).await
 }

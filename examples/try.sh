@@ -48,7 +48,7 @@ main() {
 
     if [[ -n $url ]]; then
         URL=${url%/}
-        eventually healthy || give_up "nobody answers at $URL/health"
+        healthy || give_up "nobody answers at $URL/health"
     else
         build
         start_demo main
