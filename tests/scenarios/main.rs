@@ -12,6 +12,8 @@ mod crashes;
 mod disconnects;
 mod keys;
 mod leases;
+mod outcomes;
 mod replays;
 mod routes;
 mod store_faults;
+mod waiting;

@@ -1,0 +1,356 @@
+//! What becomes the outcome and what gives the key back (contract, sections 3 and 4; invariants I2, I10).
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Query, State},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::StatusCode;
+use idempotent_runtime::{
+    Cache, Idempotency, IdempotencyLayer, OnCrash, Policy, Retention, idempotent,
+};
+use serde_json::Value;
+use std::{collections::HashMap, io, time::Duration};
+
+use crate::support::{Ask, Face, Till, ask, asking, both, by_hand, pass, settle, waiters};
+
+fn payment() -> Ask {
+    Ask::pay("k")
+}
+
+fn engine(policy: Policy) -> Idempotency {
+    Idempotency::builder().policy(policy).build().unwrap()
+}
+
+/// Whether an answer of this kind is replayed; it is executed again otherwise.
+async fn is_kept(face: Face, policy: Policy, answer: fn() -> Response) -> bool {
+    let till = Till::answering(move |_| answer());
+    let shop = face.shop(&engine(policy), &till);
+    let first = ask(&shop, &payment()).await;
+    let again = ask(&shop, &payment()).await;
+    assert_eq!(again.status, first.status);
+    assert!(!first.replayed());
+    assert_eq!(again.replayed(), till.starts() == 1);
+    again.replayed()
+}
+
+#[test]
+fn statuses_that_ask_for_the_same_request_again_give_the_key_back_and_no_others() {
+    both(async |face| {
+        for status in 200..600 {
+            let till =
+                Till::answering(move |_| StatusCode::from_u16(status).unwrap().into_response());
+            let shop = face.shop(&engine(Policy::new()), &till);
+            for _ in 0..2 {
+                assert_eq!(ask(&shop, &payment()).await.status, status);
+            }
+            let released = [401, 407, 408, 421, 425, 429, 503].contains(&status);
+            assert_eq!(till.starts(), 1 + usize::from(released), "{status}");
+        }
+    });
+}
+
+#[test]
+fn a_route_chooses_which_outcomes_are_kept() {
+    both(async |face| {
+        let answers: [fn() -> Response; 7] = [
+            || StatusCode::CREATED.into_response(),
+            || StatusCode::SEE_OTHER.into_response(),
+            || StatusCode::BAD_REQUEST.into_response(),
+            || StatusCode::CONFLICT.into_response(),
+            || StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            || StatusCode::GATEWAY_TIMEOUT.into_response(),
+            || StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        ];
+        for (cache, kept) in [
+            (Cache::All, [true, true, true, true, true, true, false]),
+            (
+                Cache::NoServerErrors,
+                [true, true, true, true, false, false, false],
+            ),
+            (
+                Cache::Success,
+                [true, true, false, false, false, false, false],
+            ),
+        ] {
+            for (answer, kept) in answers.into_iter().zip(kept) {
+                let policy = Policy::new().cache(cache);
+                assert_eq!(is_kept(face, policy, answer).await, kept, "{cache:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_handler_decides_for_one_response() {
+    both(async |face| {
+        for cache in [Cache::All, Cache::NoServerErrors, Cache::Success] {
+            let policy = Policy::new().cache(cache);
+            let store: [fn() -> Response; 3] = [
+                || (Retention::Store, StatusCode::SERVICE_UNAVAILABLE).into_response(),
+                || (Retention::Store, StatusCode::BAD_REQUEST).into_response(),
+                || (Retention::Store, StatusCode::INTERNAL_SERVER_ERROR).into_response(),
+            ];
+            for answer in store {
+                assert!(is_kept(face, policy, answer).await);
+            }
+            let release: [fn() -> Response; 2] = [
+                || (Retention::Release, StatusCode::CREATED).into_response(),
+                || (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
+            ];
+            for answer in release {
+                assert!(!is_kept(face, policy, answer).await);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_panic_is_an_outcome_that_retries_replay() {
+    both(async |face| {
+        // Given a handler that panics after its effect.
+        let till = Till::answering(|_| panic!("with secret data"));
+        let shop = face.shop(&engine(Policy::new()), &till);
+        let first = ask(&shop, &payment()).await;
+        first.is_problem(500, "handler_panicked");
+        assert!(!first.replayed() && !first.text().contains("secret"));
+
+        // When it is retried, then the 500 is replayed, and nothing executes again.
+        let again = ask(&shop, &payment()).await;
+        again.is_problem(500, "handler_panicked");
+        assert!(again.replayed());
+        assert_eq!(again.body, first.body);
+        assert_eq!(till.effects(), 1);
+    });
+}
+
+#[test]
+fn with_retry_a_panic_executes_again_as_the_next_attempt() {
+    both(async |face| {
+        let till = Till::answering(|n| match n {
+            1 | 2 => panic!("as the scenario demands"),
+            n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
+        });
+        let shop = face.shop(&engine(Policy::new().on_crash(OnCrash::Retry)), &till);
+        for _ in 0..2 {
+            let answer = ask(&shop, &payment()).await;
+            answer.is_problem(500, "handler_panicked");
+            assert_eq!(answer.json()["action"], "retry_same_key");
+            assert_eq!(answer.json()["retryable"], true);
+        }
+        ask(&shop, &payment()).await.is_charge(3);
+        ask(&shop, &payment()).await.is_replay_of_charge(3);
+        assert_eq!(till.attempts(), [1, 2, 3]);
+    });
+}
+
+#[test]
+fn those_who_wait_for_a_handler_that_panics_get_its_outcome() {
+    both(async |face| {
+        for (on_crash, executions) in [(OnCrash::Refuse, 1), (OnCrash::Retry, 2)] {
+            let till = Till::answering(|n| match n {
+                1 => panic!("as the scenario demands"),
+                n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
+            });
+            let engine = engine(Policy::new().on_crash(on_crash));
+            let shop = face.shop(&engine, &till);
+            till.hold();
+            let first = asking(&shop, &payment());
+            till.started(1).await;
+            let waiting: Vec<_> = (0..10).map(|_| asking(&shop, &payment())).collect();
+            settle().await;
+            assert_eq!(waiters(&engine), 10);
+            till.open();
+            first.await.unwrap().is_problem(500, "handler_panicked");
+            let mut first_hand = 0;
+            for waiter in waiting {
+                let answer = waiter.await.unwrap();
+                first_hand += usize::from(!answer.replayed());
+                if executions == 1 {
+                    answer.is_problem(500, "handler_panicked");
+                } else {
+                    assert_eq!(answer.text(), "charge 2");
+                }
+            }
+            assert_eq!((first_hand, till.starts()), (executions - 1, executions));
+        }
+    });
+}
+
+#[test]
+fn a_panic_after_the_client_left_is_stored_too() {
+    both(async |face| {
+        let till = Till::answering(|_| panic!("as the scenario demands"));
+        let shop = face.shop(&engine(Policy::new()), &till);
+        till.hold();
+        let first = asking(&shop, &payment());
+        till.started(1).await;
+        first.abort();
+        settle().await;
+        till.open();
+        settle().await;
+        let answer = ask(&shop, &payment()).await;
+        answer.is_problem(500, "handler_panicked");
+        assert!(answer.replayed());
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[idempotent]
+async fn order(
+    State(till): State<Till>,
+    Query(_): Query<HashMap<String, u32>>,
+    Json(order): Json<Value>,
+) -> Response {
+    till.run(http::Request::new(order.to_string().into())).await
+}
+
+#[test]
+fn a_rejection_by_an_extractor_gives_the_key_back() {
+    by_hand(async {
+        // Given a handler that takes JSON.
+        let till = Till::new();
+        let app = Router::new()
+            .route("/order", post(order))
+            .layer(Extension(engine(Policy::new())))
+            .with_state(till.clone());
+        let good = Ask::post("/order")
+            .key("k")
+            .header("content-type", "application/json")
+            .body(r#"{"item":"book"}"#);
+        let mut typeless = good.clone();
+        typeless.headers.remove("content-type");
+        let rejected = [
+            (good.clone().body(r#"{"item":"#), 400),
+            (typeless, 415),
+            (
+                Ask {
+                    path: "/order?n=x".into(),
+                    ..good.clone()
+                },
+                400,
+            ),
+        ];
+
+        // When requests are rejected before the handler began.
+        for (bad, status) in rejected {
+            for _ in 0..2 {
+                let answer = ask(&app, &bad).await;
+                assert_eq!(answer.status, status);
+                assert!(!answer.replayed());
+            }
+        }
+        assert_eq!(till.starts(), 0);
+
+        // Then the corrected request executes under the same key.
+        ask(&app, &good).await.is_charge(1);
+        ask(&app, &good).await.is_replay_of_charge(1);
+    });
+}
+
+#[test]
+fn a_rejection_lets_those_who_wait_try_for_themselves() {
+    by_hand(async {
+        struct Slow;
+        impl<S: Sync> axum::extract::FromRequestParts<S> for Slow {
+            type Rejection = StatusCode;
+            async fn from_request_parts(
+                parts: &mut http::request::Parts,
+                _: &S,
+            ) -> Result<Self, StatusCode> {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let fails = parts.headers.contains_key("x-fail");
+                if fails {
+                    Err(StatusCode::FORBIDDEN)
+                } else {
+                    Ok(Self)
+                }
+            }
+        }
+        #[idempotent]
+        async fn slow(
+            State(till): State<Till>,
+            _: Slow,
+            request: axum::extract::Request,
+        ) -> Response {
+            till.run(request).await
+        }
+        let (till, engine) = (Till::new(), engine(Policy::new()));
+        let app = Router::new()
+            .route("/pay", post(slow))
+            .layer(Extension(engine.clone()))
+            .with_state(till.clone());
+        let first = asking(&app, &payment().header("x-fail", "1"));
+        settle().await;
+        let waiter = asking(&app, &payment());
+        settle().await;
+        assert_eq!(waiters(&engine), 1);
+        pass(Duration::from_secs(3)).await;
+        assert_eq!(first.await.unwrap().status, 403);
+        waiter.await.unwrap().is_charge(1);
+    });
+}
+
+#[test]
+fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
+    by_hand(async {
+        // Given a service behind the layer that fails after its effect.
+        let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let service = {
+            let calls = calls.clone();
+            tower::service_fn(move |_: http::Request<_>| {
+                calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                async { Err::<Response, io::Error>(io::Error::other("gone")) }
+            })
+        };
+        fn typed<S>(service: S) -> S
+        where
+            S: tower::Service<
+                    http::Request<idempotent_runtime::layer::RequestBody<axum::body::Body>>,
+                    Response = Response,
+                    Error = io::Error,
+                >,
+        {
+            service
+        }
+        let layer = IdempotencyLayer::new(engine(Policy::new()));
+        let service = tower::Layer::layer(&layer, typed(service));
+
+        // When it is called, then its error is passed on.
+        let failed = tower::ServiceExt::oneshot(service.clone(), payment().request()).await;
+        assert_eq!(failed.unwrap_err().to_string(), "gone");
+
+        // And a retry is told that nobody knows.
+        let again = tower::ServiceExt::oneshot(service, payment().request()).await;
+        let again: http::Response<_> = again.unwrap();
+        assert_eq!(again.status(), 409);
+        assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_record_expires_its_ttl_after_its_completion() {
+    both(async |face| {
+        // Given an execution of an hour, and a ttl of a minute.
+        let till = Till::new();
+        let policy = Policy::new()
+            .ttl(Duration::from_secs(60))
+            .max_lifetime(Duration::from_secs(7200));
+        let shop = face.shop(&engine(policy), &till);
+        till.hold();
+        let first = asking(&shop, &payment());
+        till.started(1).await;
+        pass(Duration::from_secs(3600)).await;
+        till.open();
+        first.await.unwrap().is_charge(1);
+
+        // Then it is replayed for a minute from its end, however often, and then forgotten.
+        for _ in 0..5 {
+            pass(Duration::from_secs(11)).await;
+            ask(&shop, &payment()).await.is_replay_of_charge(1);
+        }
+        pass(Duration::from_secs(6)).await;
+        ask(&shop, &payment()).await.is_charge(2);
+    });
+}
