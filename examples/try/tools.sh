@@ -1,0 +1,232 @@
+# The tools of try.sh: requests and their answers, demos, verdicts.
+#
+# What runs in the background, requests and demos, runs in a slot: its process id is in PID_<slot> until it has
+# been waited for. Those, and no others, are killed when the script ends early.
+
+# How often something is asked for, every tenth of a second, before it counts as not happening.
+readonly TRIES=600
+# How long a request may take, in seconds.
+readonly PATIENCE=90
+
+# Where the demo is, its executable, and the slot of the newest one.
+URL=
+DEMO=
+SERVER=
+# The verdicts so far, and what went wrong in the scenario at hand.
+PASSED=0
+FAILED=0
+FAULTS=()
+
+# --- requests ----------------------------------------------------------------------------------------------
+
+# send METHOD PATH KEY BODY [curl's options]: sends a request and reads the answer into STATUS, HEAD and BODY.
+# An empty KEY or BODY is left out; a BODY of @file is what the file has.
+send() {
+    start now "$@"
+    finish now
+}
+
+# start SLOT METHOD PATH KEY BODY [curl's options]: sends a request and goes on. `finish SLOT` reads the answer.
+start() {
+    local slot=$1 method=$2 path=$3 key=$4 body=$5
+    shift 5
+    local options=(--header 'expect:')
+    [[ -z $key ]] || options+=(--header "idempotency-key: $key")
+    [[ -z $body ]] || options+=(--header 'content-type: application/json' --data-binary "$body")
+    : >"$TMP/$slot.head"
+    : >"$TMP/$slot.body"
+    # -q comes first: nobody's ~/.curlrc. No proxy either, the demo is here.
+    curl -q --noproxy '*' --silent --max-time "$PATIENCE" --request "$method" \
+        --dump-header "$TMP/$slot.head" --output "$TMP/$slot.body" --write-out '%{http_code}' \
+        "${options[@]}" "$@" "$URL$path" >"$TMP/$slot.status" 2>/dev/null &
+    printf -v "PID_$slot" %s $!
+}
+
+# finish SLOT: the answer to what `start SLOT` sent.
+finish() {
+    local pid=PID_$1
+    wait "${!pid}" || true
+    printf -v "PID_$1" %s ''
+    STATUS=$(<"$TMP/$1.status")
+    HEAD=$(<"$TMP/$1.head")
+    BODY=$(<"$TMP/$1.body")
+}
+
+# leave SLOT: goes away without waiting for the answer.
+leave() {
+    local pid=PID_$1
+    kill -KILL "${!pid}"
+    wait "${!pid}" 2>/dev/null || true
+    printf -v "PID_$1" %s ''
+}
+
+# header NAME: the value of a header of the last answer, NAME in lower case.
+header() {
+    local line
+    while IFS= read -r line; do
+        line=${line%$'\r'}
+        if [[ ${line%%:*} == "$1" ]]; then
+            printf '%s' "${line#*: }"
+            return
+        fi
+    done <<<"$HEAD"
+}
+
+# field NAME: a text in the last answer's JSON.
+field() {
+    [[ $BODY =~ \"$1\":\"([^\"]*)\" ]] && printf '%s' "${BASH_REMATCH[1]}"
+}
+
+# get PATH: prints a page.
+get() {
+    curl -q --noproxy '*' --silent --fail --max-time "$PATIENCE" "$URL$1" 2>/dev/null
+}
+
+healthy() {
+    get /health >/dev/null
+}
+
+# count KIND: how often payments, orders or reports were executed.
+count() {
+    local effects
+    effects=$(get /api/effects)
+    [[ $effects =~ \"$1\":([0-9]+) ]] && printf '%s' "${BASH_REMATCH[1]}"
+}
+
+# gauge NAME: its value; 0 where it was never set.
+gauge() {
+    local name value
+    while read -r name value; do
+        if [[ $name == "$1" ]]; then
+            printf '%s' "$value"
+            return
+        fi
+    done < <(get /metrics)
+    printf 0
+}
+
+gauge_is() {
+    [[ $(gauge "$1") == "$2" ]]
+}
+
+# --- demos -------------------------------------------------------------------------------------------------
+
+build() {
+    local artifacts
+    echo "building the demo"
+    artifacts=$(cd "$HERE/.." && cargo build --quiet --example payments --message-format json-render-diagnostics) ||
+        give_up 'the demo does not build'
+    local line
+    while IFS= read -r line; do
+        if [[ $line == *'"name":"payments"'* && $line =~ \"executable\":\"([^\"]+)\" ]]; then
+            DEMO=${BASH_REMATCH[1]}
+        fi
+    done <<<"$artifacts"
+    [[ -n $DEMO ]] || give_up 'cargo does not say where the demo is'
+}
+
+# start_demo NAME [VARIABLE=value]: a demo on a free port, at URL from here on.
+start_demo() {
+    local name=$1 setting
+    shift
+    : >"$TMP/$name.out"
+    (
+        unset TTL LEASE WAIT_TIMEOUT ON_CRASH NODE LEDGER
+        for setting in "$@"; do
+            export "${setting?}"
+        done
+        PORT=0 exec "$DEMO"
+    ) >"$TMP/$name.out" 2>"$TMP/$name.err" &
+    SERVER=demo_$name
+    printf -v "PID_$SERVER" %s $!
+    URL=
+    if ! eventually listening "$name" || ! eventually healthy; then
+        cat "$TMP/$name.err" >&2
+        give_up "the demo does not start: $name $*"
+    fi
+}
+
+# listening NAME: reads where the demo says that it is.
+listening() {
+    [[ $(<"$TMP/$1.out") =~ listening\ on\ (http://[0-9.:]+) ]] && URL=${BASH_REMATCH[1]}
+}
+
+# stop_demo: SIGTERM to the newest demo, which has to end by itself and well.
+stop_demo() {
+    local code=0 pid=PID_$SERVER
+    kill -TERM "${!pid}"
+    if eventually ended "${!pid}"; then
+        wait "${!pid}" || code=$?
+        printf -v "PID_$SERVER" %s ''
+        expect 'exit code' 0 "$code"
+    else
+        fault 'the demo does not end'
+    fi
+}
+
+ended() {
+    ! kill -0 "$1" 2>/dev/null
+}
+
+# Ends what this script started, and nothing else, whichever way it ends.
+clean_up() {
+    local variable
+    # Those that were waited for are not among them: their numbers may belong to somebody else by now.
+    for variable in ${!PID_@}; do
+        [[ -z ${!variable} ]] || kill -KILL "${!variable}" 2>/dev/null
+    done
+    wait 2>/dev/null
+    rm -rf "$TMP"
+}
+
+# --- verdicts ----------------------------------------------------------------------------------------------
+
+# scenario TITLE FUNCTION: runs it and says how it went.
+scenario() {
+    FAULTS=()
+    "$2"
+    if ((${#FAULTS[@]} == 0)); then
+        PASSED=$((PASSED + 1))
+        echo "PASS  $1"
+    else
+        FAILED=$((FAILED + 1))
+        echo "FAIL  $1"
+        printf '      %s\n' "${FAULTS[@]}"
+    fi
+}
+
+fault() {
+    FAULTS+=("$1")
+}
+
+# expect WHAT EXPECTED ACTUAL
+expect() {
+    [[ $3 == "$2" ]] || fault "$1: expected '$2', got '${3:0:300}'"
+}
+
+# expect_like WHAT PATTERN ACTUAL
+expect_like() {
+    # shellcheck disable=SC2053 # the right side is a pattern
+    [[ $3 == $2 ]] || fault "$1: expected something like '$2', got '${3:0:300}'"
+}
+
+# expect_problem STATUS CODE: the last answer is this problem, and never a replay unless it was an outcome.
+expect_problem() {
+    expect "status and code" "$1 $2" "$STATUS $(field code)"
+    expect content-type application/problem+json "$(header content-type)"
+}
+
+# eventually COMMAND…: tries until it succeeds, within the bound.
+eventually() {
+    local try
+    for ((try = 0; try < TRIES; try++)); do
+        "$@" && return
+        sleep 0.1
+    done
+    return 1
+}
+
+give_up() {
+    echo "$1" >&2
+    exit 2
+}
