@@ -1,0 +1,142 @@
+//! A private Redis.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{Folder, Process, free_port, server, until};
+
+/// A Redis server of its own. It starts with an append-only file and without snapshots.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    program: PathBuf,
+    settings: Vec<String>,
+    port: u16,
+    // Before the folder, so that it is gone when that is removed.
+    process: Option<Process>,
+    folder: Folder,
+}
+
+impl Redis {
+    /// A durable server; nothing if Redis is not installed.
+    pub(crate) fn start() -> Option<Self> {
+        Self::with(&["--appendonly", "yes"])
+    }
+
+    /// A server with these settings besides.
+    pub(crate) fn with(settings: &[&str]) -> Option<Self> {
+        let mut redis = Self {
+            program: server("redis-server")?,
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            port: free_port(),
+            process: None,
+            folder: Folder::new("redis"),
+        };
+        redis.restart();
+        Some(redis)
+    }
+
+    /// The address, as a URL.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it on its port and folder, and waits until it answers.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let port = self.port.to_string();
+        let common = [
+            "--port",
+            &port,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--daemonize",
+            "no",
+        ];
+        let settings = self.settings.iter().map(String::as_str);
+        let arguments = common.into_iter().chain(settings);
+        self.process = Some(Process::start(&self.program, arguments, self.folder.path()));
+        until("Redis", || {
+            let answer = self.try_ask(&["PING"])?;
+            // A server that asks for a password is there; one that loads is not yet.
+            (answer.starts_with("+PONG") || answer.starts_with("-NOAUTH")).then_some(())
+        });
+    }
+
+    /// Sends a command over a connection of its own and gives the reply as it came.
+    pub(crate) fn ask(&self, command: &[&str]) -> String {
+        self.try_ask(command).expect("a reply of Redis")
+    }
+
+    fn try_ask(&self, command: &[&str]) -> Option<String> {
+        let parts: Vec<_> = command.iter().map(|part| part.as_bytes()).collect();
+        let reply = ask(self.port, &parts)?;
+        Some(String::from_utf8_lossy(&reply).into_owned())
+    }
+
+    /// As [`ask`](Self::ask), with bytes of any kind.
+    pub(crate) fn ask_bytes(&self, command: &[&[u8]]) -> Vec<u8> {
+        ask(self.port, command).expect("a reply of Redis")
+    }
+
+    /// How often the server ran this command. What scripts call is not among `evalsha`.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let stats = self.ask(&["INFO", "commandstats"]);
+        let line = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|stat| stat.strip_prefix(&line));
+        calls.map_or(0, |calls| {
+            calls
+                .split(',')
+                .next()
+                .expect("a number")
+                .parse()
+                .expect("a number")
+        })
+    }
+}
+
+/// One command, one reply: a line, or a length and its bytes.
+fn ask(port: u16, command: &[&[u8]]) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    let mut request = format!("*{}\r\n", command.len()).into_bytes();
+    for part in command {
+        request.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+        request.extend_from_slice(part);
+        request.extend_from_slice(b"\r\n");
+    }
+    stream.write_all(&request).ok()?;
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    reader.read_until(b'\n', &mut line).ok()?;
+    let text = String::from_utf8_lossy(&line);
+    let length = text
+        .strip_prefix('$')
+        .and_then(|length| length.trim().parse().ok());
+    if let Some(length) = length {
+        let mut bytes = vec![0; length];
+        reader.read_exact(&mut bytes).ok()?;
+        return Some(bytes);
+    }
+    (!line.is_empty()).then_some(line)
+}
