@@ -56,6 +56,10 @@ pub mod conformance;
 pub(crate) mod erased;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sql")]
+pub mod sql;
 mod token;
 
 pub use token::{Token, TraceId};

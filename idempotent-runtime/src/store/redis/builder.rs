@@ -1,0 +1,221 @@
+//! How a store is opened.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use redis::{RedisResult, cluster::ClusterClientBuilder, cluster_async::ClusterConnection};
+use tokio::runtime::Handle;
+
+use super::{
+    ConnectError, RedisStore, Shared,
+    address::Address,
+    check::{self, Facts},
+    confirm::Confirm,
+    link::{Link, Server},
+    script::Scripts,
+    source::{Patience, Source, tcp},
+    wakeup::Wakes,
+};
+
+/// Opens a [`RedisStore`]; every setting has a default.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `connect`"]
+pub struct RedisStoreBuilder {
+    url: String,
+    prefix: String,
+    accept_weaker_durability: bool,
+    replicas: Option<(u32, Duration)>,
+    patience: Patience,
+}
+
+impl RedisStoreBuilder {
+    pub(super) fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            prefix: "idempotent:".to_owned(),
+            accept_weaker_durability: false,
+            replicas: None,
+            patience: Patience {
+                connect: Duration::from_secs(1),
+                respond: Duration::from_millis(900),
+            },
+        }
+    }
+
+    /// What the names of all keys begin with: 1 to 64 of letters, digits and `:` `-` `_` `.` `/`.
+    /// `idempotent:` unless set.
+    ///
+    /// Services that share a server and must not share records need prefixes of their own.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Uses the server although it may lose what it acknowledged, or does not permit to look.
+    ///
+    /// **This weakens the promise**: after a crash of the server, or an eviction, a retry can execute a second
+    /// time. What was found is logged as a warning instead of being an error.
+    pub fn accept_weaker_durability(mut self) -> Self {
+        self.accept_weaker_durability = true;
+        self
+    }
+
+    /// Counts a claim or an outcome only when this many replicas have it, so that a failover to one of them
+    /// loses nothing. Fewer within the time-out: the verb fails, and the request gets a 503.
+    ///
+    /// From Redis 7.2 on, with an append-only file, `WAITAOF` is used: the write must be on the disks of the
+    /// primary and of the replicas; with `0` replicas, on the primary's. Older servers have `WAIT`, which asks
+    /// for the memory of the replicas. Keep the time-out well under the engine's store time-out.
+    pub fn wait_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
+        self.replicas = Some((replicas, timeout));
+        self
+    }
+
+    /// How long an attempt to connect may take: 1 s unless set.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.connect = timeout;
+        self
+    }
+
+    /// How long a reply may take before its connection is given up: 900 ms unless set. Keep it under half of
+    /// the engine's store time-out, so that an acquire whose reply was lost can be repeated.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.respond = timeout;
+        self
+    }
+
+    /// Connects, and looks whether the server keeps what it acknowledges.
+    ///
+    /// # Errors
+    ///
+    /// If a setting makes no sense, or the server does not answer, refuses us, or is weaker than the promise.
+    pub async fn connect(self) -> Result<RedisStore, ConnectError> {
+        if !is_prefix(&self.prefix) {
+            return Err(ConnectError::Prefix {
+                prefix: self.prefix,
+            });
+        }
+        let address = Address::parse(&self.url)?;
+        #[cfg(feature = "redis-tls")]
+        choose_cryptography();
+        let of = |source| ConnectError::of("the handshake", source);
+        let source = Arc::new(Source::new(address.clone(), self.patience).map_err(of)?);
+        let link = match address {
+            Address::Cluster(nodes) => {
+                Link::Cluster(cluster(nodes, self.patience).await.map_err(of)?)
+            }
+            _ => Link::Server(Server::new(Arc::clone(&source))),
+        };
+        let facts = check::check(&link, self.accept_weaker_durability).await?;
+        let scripts = Scripts::new(facts.version >= Some((7, 0)));
+        check::load(&link, &scripts).await?;
+        let confirm = self.confirm(&link, &source, &facts)?;
+        Ok(RedisStore(Arc::new(Shared {
+            link,
+            scripts,
+            confirm,
+            channel: format!("{}done", self.prefix),
+            prefix: self.prefix,
+            source,
+            wakes: Arc::new(Wakes::default()),
+            listener: std::sync::OnceLock::new(),
+            runtime: Handle::current(),
+        })))
+    }
+
+    fn confirm(
+        &self,
+        link: &Link,
+        source: &Arc<Source>,
+        facts: &Facts,
+    ) -> Result<Option<Confirm>, ConnectError> {
+        let Some((replicas, timeout)) = self.replicas else {
+            return Ok(None);
+        };
+        let flushed = facts.append_only && facts.version >= Some((7, 2));
+        let reason = if let Link::Cluster(_) = link {
+            "a Cluster's connections are shared, and WAIT answers for one connection"
+        } else if timeout.is_zero() {
+            "a time-out of zero would wait for ever"
+        } else if replicas == 0 && !flushed {
+            "no replica needs Redis 7.2 and an append-only file"
+        } else {
+            return Ok(Some(Confirm::new(
+                Arc::clone(source),
+                replicas,
+                timeout,
+                flushed,
+            )));
+        };
+        Err(ConnectError::Wait { reason })
+    }
+}
+
+async fn cluster(
+    nodes: Vec<redis::ConnectionInfo>,
+    patience: Patience,
+) -> RedisResult<ClusterConnection> {
+    ClusterClientBuilder::new(nodes)
+        .tcp_settings(tcp())
+        .connection_timeout(patience.connect)
+        .response_timeout(patience.respond)
+        // Redirections and a failover are worth repeating; what takes longer is the engine's to repeat.
+        .retries(4)
+        .max_retry_wait(200)
+        .min_retry_wait(10)
+        .build()?
+        .get_async_connection()
+        .await
+}
+
+/// No braces: what is between them would be the hash slot of all records. No spaces and no wildcards, which
+/// would have to be escaped in every ACL rule and tool.
+fn is_prefix(prefix: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '/');
+    (1..=64).contains(&prefix.len()) && prefix.chars().all(fits)
+}
+
+/// The client asks rustls for the process's choice, and there may be none.
+#[cfg(feature = "redis-tls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Refused only when somebody else chose in this moment, which is as good.
+        let _chosen = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+impl fmt::Debug for RedisStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URL: it may contain a password.
+        f.debug_struct("RedisStoreBuilder")
+            .field("prefix", &self.prefix)
+            .field("accept_weaker_durability", &self.accept_weaker_durability)
+            .field("replicas", &self.replicas)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_prefix;
+
+    #[test]
+    fn prefixes_are_plain() {
+        for good in ["idempotent:", "a", "eu-1/payments_v2.0:", &"p".repeat(64)] {
+            assert!(is_prefix(good), "{good:?}");
+        }
+        for bad in [
+            "",
+            "{a}:",
+            "a b",
+            "a*",
+            "a?",
+            "a\n",
+            "ä",
+            "a[b]",
+            &"p".repeat(65),
+        ] {
+            assert!(!is_prefix(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What can go wrong, at start and later.
+
+use std::{error::Error, fmt};
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use super::NAME;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Why a [`RedisStore`](super::RedisStore) could not be opened.
+///
+/// No message contains the URL, which may contain a password.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL cannot be understood.
+    Url {
+        /// What is wrong with it.
+        reason: &'static str,
+        /// What the parser said, if it was asked.
+        source: Option<RedisError>,
+    },
+    /// The URL asks for TLS, and the crate was built without the feature `redis-tls`.
+    NoTls,
+    /// The key prefix is empty, too long or has characters that keys should not have.
+    Prefix {
+        /// What was given.
+        prefix: String,
+    },
+    /// The server did not answer.
+    Unreachable {
+        /// Why.
+        source: RedisError,
+    },
+    /// The server refuses the user name or the password.
+    Authentication {
+        /// What it said.
+        source: RedisError,
+    },
+    /// The server does not permit a command that the store cannot do without.
+    NotPermitted {
+        /// Which one.
+        command: &'static str,
+        /// What it said.
+        source: RedisError,
+    },
+    /// The server is no place for claims that must not be lost.
+    Weak {
+        /// Everything that was found.
+        weaknesses: Vec<Weakness>,
+    },
+    /// The server does not permit to look whether it is such a place.
+    Unverified {
+        /// The command that it refused.
+        command: &'static str,
+        /// What it said.
+        source: RedisError,
+    },
+    /// The server is older than what the scripts need.
+    TooOld {
+        /// Its version.
+        version: String,
+    },
+    /// The server is a replica: writes go to its primary.
+    Replica,
+    /// The server is part of a Cluster, and the URL is one for a single server.
+    PartOfCluster,
+    /// [`wait_replicas`](super::RedisStoreBuilder::wait_replicas) cannot be had.
+    Wait {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// What makes a server lose claims or outcomes that it acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Weakness {
+    /// No append-only file: whatever was written since the last snapshot is lost with the process.
+    NoAppendOnlyFile,
+    /// The append-only file is written, but its data is never flushed to the disk by the server.
+    NeverFlushed,
+    /// At its memory limit the server drops records, in flight or not.
+    Evicts {
+        /// Its `maxmemory-policy`.
+        policy: String,
+    },
+}
+
+impl ConnectError {
+    /// The error for a command that failed while the store was opened.
+    pub(super) fn of(command: &'static str, source: RedisError) -> Self {
+        match source.kind() {
+            ErrorKind::AuthenticationFailed => Self::Authentication { source },
+            ErrorKind::InvalidClientConfig => Self::Url {
+                reason: "the client refuses it",
+                source: Some(source),
+            },
+            ErrorKind::Server(ServerErrorKind::NoPerm) => Self::NotPermitted { command, source },
+            _ => match source.code() {
+                Some("NOAUTH" | "WRONGPASS") => Self::Authentication { source },
+                _ if denied(&source) => Self::NotPermitted { command, source },
+                _ => Self::Unreachable { source },
+            },
+        }
+    }
+}
+
+/// Whether the server does not let us: by its ACL, or because the command was renamed or removed.
+pub(super) fn denied(error: &RedisError) -> bool {
+    let unknown = || {
+        let detail = error.detail().unwrap_or_default();
+        detail.contains("unknown command")
+    };
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || unknown()
+}
+
+/// The error of a verb.
+pub(super) fn verb(error: RedisError) -> StoreError {
+    let detail = || error.detail().unwrap_or_default();
+    let kind = match (error.kind(), error.code()) {
+        (_, Some("OOM")) => StoreErrorKind::Full,
+        (_, Some("WRONGTYPE")) => StoreErrorKind::Corrupt,
+        // Before version 7 the error of a script wraps the one of its command.
+        (ErrorKind::Server(ServerErrorKind::ResponseError), _)
+            if detail().contains("WRONGTYPE") =>
+        {
+            StoreErrorKind::Corrupt
+        }
+        (ErrorKind::Server(ServerErrorKind::ResponseError), _) if detail().contains("OOM ") => {
+            StoreErrorKind::Full
+        }
+        (_, Some("NOAUTH" | "WRONGPASS"))
+        | (
+            ErrorKind::AuthenticationFailed
+            | ErrorKind::InvalidClientConfig
+            | ErrorKind::Server(
+                ServerErrorKind::NoPerm
+                | ServerErrorKind::ResponseError
+                | ServerErrorKind::CrossSlot,
+            ),
+            _,
+        ) => StoreErrorKind::Refused,
+        // Everything about the way there, and servers that load, move, fail over or cannot write.
+        _ => StoreErrorKind::Unavailable,
+    };
+    StoreError::new(NAME, kind).with_source(error)
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url { reason, .. } => write!(f, "the Redis URL cannot be used: {reason}"),
+            Self::NoTls => f.write_str(
+                "the Redis URL asks for TLS: build idempotent-runtime with the feature `redis-tls`",
+            ),
+            Self::Prefix { prefix } => write!(
+                f,
+                "{prefix:?} cannot begin a key: use 1 to 64 of letters, digits and `:` `-` `_` `.` `/`"
+            ),
+            Self::Unreachable { .. } => f.write_str("the Redis server did not answer"),
+            Self::Authentication { .. } => {
+                f.write_str("the Redis server refuses the user name or the password")
+            }
+            Self::NotPermitted { command, .. } => {
+                write!(f, "the Redis server does not permit {command} to this user")
+            }
+            Self::Weak { weaknesses } => {
+                f.write_str("this Redis server can lose keys that it acknowledged: ")?;
+                for weakness in weaknesses {
+                    write!(f, "{weakness}; ")?;
+                }
+                f.write_str("or choose `accept_weaker_durability()`")
+            }
+            Self::Unverified { command, .. } => write!(
+                f,
+                "the Redis server does not permit {command}, so nobody knows whether it keeps what it \
+                 acknowledges: permit it, or choose `accept_weaker_durability()`"
+            ),
+            Self::TooOld { version } => {
+                write!(
+                    f,
+                    "the Redis server has version {version}: use 6.0 or later"
+                )
+            }
+            Self::Replica => {
+                f.write_str("the Redis server is a replica: give the address of its primary")
+            }
+            Self::PartOfCluster => {
+                f.write_str("the Redis server is part of a Cluster: use a redis+cluster:// URL")
+            }
+            Self::Wait { reason } => write!(f, "`wait_replicas` cannot be had: {reason}"),
+        }
+    }
+}
+
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unreachable { source }
+            | Self::Authentication { source }
+            | Self::NotPermitted { source, .. }
+            | Self::Unverified { source, .. }
+            | Self::Url {
+                source: Some(source),
+                ..
+            } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Weakness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAppendOnlyFile => {
+                f.write_str("it has no append-only file (set `appendonly yes`)")
+            }
+            Self::NeverFlushed => {
+                f.write_str("it never flushes (set `appendfsync everysec` or `always`)")
+            }
+            Self::Evicts { policy } => write!(
+                f,
+                "it evicts by {policy} at its memory limit (set `maxmemory-policy noeviction`)"
+            ),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The way to the server that all verbs share: multiplexed, and mended when it breaks.
+//!
+//! 1. One connection carries everything that is under way. Whoever finds it broken gives it up, and whoever
+//!    comes next starts one attempt to connect, for all.
+//! 2. An attempt belongs to no verb: it goes on when the verb that started it is dropped. All verbs that wait
+//!    for it share its failure, so that none waits for more than one attempt.
+//! 3. A reply that does not come in time breaks the connection too: a peer that vanished without a word is
+//!    noticed by nothing else.
+//!
+//! The crate's own connection manager does neither follow sentinels nor replace a connection that is silent.
+
+use std::sync::Arc;
+
+use redis::{
+    Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+    cluster_async::ClusterConnection,
+};
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    script::{Call, no_script},
+    source::Source,
+};
+
+/// The way to a server, or to a Cluster, whose client mends itself.
+#[derive(Clone)]
+pub(super) enum Link {
+    Server(Arc<Server>),
+    Cluster(ClusterConnection),
+}
+
+/// The one connection to the primary.
+pub(super) struct Server {
+    source: Arc<Source>,
+    live: watch::Sender<Live>,
+    runtime: Handle,
+}
+
+enum Live {
+    /// `number` tells this connection from those before.
+    Up {
+        number: u64,
+        connection: MultiplexedConnection,
+    },
+    /// An attempt is under way. It will be the `number`th.
+    Connecting { number: u64 },
+    /// There was no attempt yet, or the last one failed, or its connection broke.
+    Down {
+        number: u64,
+        error: Option<RedisError>,
+    },
+}
+
+impl Link {
+    /// Runs a script. `repeat`: it may be sent once more over a new connection, because running it twice is
+    /// the same as running it once.
+    pub(super) async fn run(&self, call: &Call<'_>, repeat: bool) -> RedisResult<Value> {
+        match self.call(call).await {
+            // What a restarted server looks like from here: the connection is gone, the server is there.
+            // The client of a Cluster repeats by itself.
+            Err(error)
+                if repeat && error.is_connection_dropped() && matches!(self, Self::Server(_)) =>
+            {
+                self.call(call).await
+            }
+            other => other,
+        }
+    }
+
+    async fn call(&self, call: &Call<'_>) -> RedisResult<Value> {
+        match self.send(&call.by_hash()).await {
+            Err(error) if no_script(&error) => self.send(&call.by_text()).await,
+            other => other,
+        }
+    }
+
+    pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            Self::Server(server) => server.send(command).await,
+            Self::Cluster(cluster) => cluster.clone().req_packed_command(command).await,
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn new(source: Arc<Source>) -> Arc<Self> {
+        let down = Live::Down {
+            number: 0,
+            error: None,
+        };
+        Arc::new(Self {
+            source,
+            live: watch::Sender::new(down),
+            runtime: Handle::current(),
+        })
+    }
+
+    async fn send(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
+        let (number, mut connection) = self.connection().await?;
+        let reply = connection.send_packed_command(command).await;
+        if let Err(error) = &reply
+            && is_broken(error)
+        {
+            self.give_up(number);
+        }
+        reply
+    }
+
+    async fn connection(self: &Arc<Self>) -> RedisResult<(u64, MultiplexedConnection)> {
+        if let Live::Up { number, connection } = &*self.live.borrow() {
+            return Ok((*number, connection.clone()));
+        }
+        let mut live = self.live.subscribe();
+        let mut waited = false;
+        loop {
+            match &*live.borrow_and_update() {
+                Live::Up { number, connection } => return Ok((*number, connection.clone())),
+                Live::Connecting { .. } => waited = true,
+                Live::Down {
+                    error: Some(error), ..
+                } if waited => return Err(error.clone()),
+                Live::Down { .. } => {}
+            }
+            self.ensure_attempt();
+            if live.changed().await.is_err() {
+                // The sender lives in `self`.
+                return Err(RedisError::from((ErrorKind::Io, "the store is gone")));
+            }
+        }
+    }
+
+    /// Starts an attempt, unless there is one, or a connection.
+    fn ensure_attempt(self: &Arc<Self>) {
+        let mut mine = None;
+        self.live.send_if_modified(|live| {
+            let Live::Down { number, .. } = *live else {
+                return false;
+            };
+            mine = Some(number + 1);
+            *live = Live::Connecting { number: number + 1 };
+            true
+        });
+        let Some(number) = mine else { return };
+        let server = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let attempt = Attempt { server, number };
+            let connected = attempt
+                .server
+                .source
+                .connect(attempt.server.source.patience().respond);
+            let connected = connected.await;
+            attempt.end(connected);
+        });
+    }
+
+    /// The connection of this number is broken.
+    fn give_up(&self, number: u64) {
+        self.live.send_if_modified(|live| {
+            let broken = matches!(live, Live::Up { number: up, .. } if *up == number);
+            if broken {
+                *live = Live::Down {
+                    number,
+                    error: None,
+                };
+            }
+            broken
+        });
+    }
+}
+
+/// An attempt under way. However it ends, by a panic too, those who wait for it are told.
+struct Attempt {
+    server: Arc<Server>,
+    number: u64,
+}
+
+impl Attempt {
+    fn end(&self, connected: RedisResult<MultiplexedConnection>) {
+        let number = self.number;
+        self.server.live.send_replace(match connected {
+            Ok(connection) => Live::Up { number, connection },
+            Err(error) => Live::Down {
+                number,
+                error: Some(error),
+            },
+        });
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let unfinished = matches!(*self.server.live.borrow(), Live::Connecting { number } if number == self.number);
+        if unfinished {
+            self.end(Err(RedisError::from((
+                ErrorKind::Io,
+                "the attempt to connect ended early",
+            ))));
+        }
+    }
+}
+
+/// Whether the connection is of no more use: it is cut, silent or incomprehensible, or leads to a server that
+/// is no primary any more.
+fn is_broken(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_unrecoverable_error()
+        || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+}
