@@ -54,13 +54,12 @@ pub(crate) enum Committed {
     Unacknowledged,
 }
 
-/// How a run is answered.
-pub(crate) enum Answered<B> {
-    /// With a response of its own.
-    Reply(Ended, Reply<B>),
-    /// With the outcome of the execution that fenced it out.
-    Winner,
-}
+/// How a run is answered: with a response of its own, or with that of the execution that fenced it out.
+pub(crate) type Answered<B> = Result<(Ended, Reply<B>), FencedOut>;
+
+/// Another execution owns the key: its outcome is the answer.
+#[derive(Debug)]
+pub(crate) struct FencedOut;
 
 impl Run {
     pub(crate) fn new(
@@ -100,13 +99,13 @@ impl Run {
                 self.answer(response).await
             }
             Ok(Ran::Rejected(response)) => {
-                let own = Answered::Reply(Ended::Rejected, response.map(ResponseBody::live));
+                let own = Ok((Ended::Rejected, response.map(ResponseBody::live)));
                 self.release(own).await
             }
             Ok(Ran::Failed) => {
                 observe::executed(endpoint, started.elapsed());
                 tracing::error!("the service failed without a response; the outcome is unknown");
-                let own = self.refuse(ProblemCode::OutcomeUnknown);
+                let own = Ok(self.refuse(ProblemCode::OutcomeUnknown));
                 self.give_up(LastWrite::Abandon, own).await
             }
             Err(Panicked) => {
@@ -144,12 +143,12 @@ impl Run {
                     .await)
             }
             Ok(Recovery::StillUnknown) => {
-                let own = self.refuse(ProblemCode::OutcomeUnknown);
+                let own = Ok(self.refuse(ProblemCode::OutcomeUnknown));
                 Ok(self.give_up(LastWrite::Abandon, own).await)
             }
             Err(Panicked) => {
                 tracing::error!("the recovery function panicked; the outcome stays unknown");
-                let own = self.refuse(ProblemCode::OutcomeUnknown);
+                let own = Ok(self.refuse(ProblemCode::OutcomeUnknown));
                 Ok(self.give_up(LastWrite::Abandon, own).await)
             }
         }
@@ -165,7 +164,7 @@ impl Run {
             response.status(),
             response.extensions(),
         ) {
-            let own = Answered::Reply(Ended::Executed, response.map(ResponseBody::live));
+            let own = Ok((Ended::Executed, response.map(ResponseBody::live)));
             return self.release(own).await;
         }
         let limit = self.settings.max_response;
@@ -174,7 +173,7 @@ impl Run {
             None => {
                 let recording = Recording::start(self, head.clone(), body);
                 let reply = Response::from_parts(head, ResponseBody::recording(recording));
-                Answered::Reply(Ended::Executed, reply)
+                Ok((Ended::Executed, reply))
             }
             Some(size) if size > limit as u64 => {
                 let reply = Response::from_parts(head, ResponseBody::live(body));
@@ -203,8 +202,7 @@ impl Run {
             "the handler panicked"
         );
         if matches!(self.settings.on_crash, OnCrash::Retry) {
-            let (ended, reply) = self.engine.refused(&Problem::panicked_and_retried());
-            let own = Answered::Reply(ended, reply);
+            let own = Ok(self.engine.refused(&Problem::panicked_and_retried()));
             return self.give_up(LastWrite::Abandon, own).await;
         }
         let problem = self.engine.problem(&ProblemCode::HandlerPanicked.into());
@@ -220,11 +218,11 @@ impl Run {
     /// Commits the outcome and says what the client gets.
     async fn settle<B>(mut self, outcome: &Outcome, reply: Reply<B>) -> Answered<B> {
         match self.commit(outcome).await {
-            Committed::Applied => Answered::Reply(Ended::Executed, reply),
-            Committed::Fenced => Answered::Winner,
-            Committed::Missing => self.refuse(ProblemCode::OutcomeUnknown),
+            Committed::Applied => Ok((Ended::Executed, reply)),
+            Committed::Fenced => Err(FencedOut),
+            Committed::Missing => Ok(self.refuse(ProblemCode::OutcomeUnknown)),
             Committed::Unacknowledged => {
-                let answer = self.refuse(ProblemCode::OutcomeUnknown);
+                let answer = Ok(self.refuse(ProblemCode::OutcomeUnknown));
                 self.persist(outcome.clone());
                 answer
             }
@@ -303,7 +301,7 @@ impl Run {
         let written = self.insist(write).await;
         self.engine.wait_room().poke(&key);
         match written {
-            Ok(Write::Fenced) => return Answered::Winner,
+            Ok(Write::Fenced) => return Err(FencedOut),
             Ok(Write::Applied | Write::Missing) => {}
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
@@ -353,9 +351,8 @@ impl Run {
         tokio::spawn(task);
     }
 
-    fn refuse<B>(&self, code: ProblemCode) -> Answered<B> {
-        let (ended, reply) = self.engine.refused(&code.into());
-        Answered::Reply(ended, reply)
+    fn refuse<B>(&self, code: ProblemCode) -> (Ended, Reply<B>) {
+        self.engine.refused(&code.into())
     }
 
     pub(crate) fn lease(&mut self) -> &mut Lease {

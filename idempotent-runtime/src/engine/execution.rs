@@ -65,7 +65,8 @@ impl Execution {
         &self.0.key
     }
 
-    /// The fencing token: 1 for the first execution under this key, one more with each later one.
+    /// The fencing token: 1 for the first execution under this key, one more with each later one. It starts again
+    /// at 1 after the key was released (nothing was executed) or has expired.
     ///
     /// Pass it to downstream systems that refuse a lower number than they have seen.
     #[must_use]
@@ -150,7 +151,8 @@ impl Crash {
         self.execution.key()
     }
 
-    /// The number of the attempt that vanished.
+    /// The number of the attempt that vanished: a run of the handler or, after a recovery that could not tell
+    /// ([`Recovery::StillUnknown`]), of this function.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.execution.attempt().saturating_sub(1)

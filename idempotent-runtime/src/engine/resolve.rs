@@ -12,7 +12,7 @@ use super::{
     boundary::{Ran, Work},
     builder::OnStoreError,
     decide::{Step, decide},
-    execute::Answered,
+    execute::FencedOut,
     execution::Execution,
     ops::jittered,
     visit::{Arrival, Visit},
@@ -60,8 +60,8 @@ impl Visit {
         let run = self.run(attempt, sent, &claim, &arrival);
         let request = arrival.into_request();
         match run.recover(recover, request.clone()).await {
-            Ok(Answered::Reply(ended, reply)) => (ended, reply),
-            Ok(Answered::Winner) => self.winner(claim).await,
+            Ok(Ok(answered)) => answered,
+            Ok(Err(FencedOut)) => self.winner(claim).await,
             Err(run) => self.execute(*run, claim, request, work).await,
         }
     }

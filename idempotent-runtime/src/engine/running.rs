@@ -119,7 +119,8 @@ impl Drop for Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shutdown {
-    /// Executions that ended by themselves before the deadline.
+    /// Executions that were running when the shutdown began and ended by themselves before the deadline. What the
+    /// server's own shutdown had waited for is not among them.
     pub drained: usize,
     /// Executions still running at the deadline, whose keys are now marked: outcome unknown.
     pub unknown: usize,

@@ -14,7 +14,7 @@ use super::{
     attend::Attendance,
     boundary::{BoxError, Route, Work},
     decide::{Step, decide},
-    execute::{Answered, Run},
+    execute::{FencedOut, Run},
     execution::Execution,
     follow::Followed,
     lease::Lease,
@@ -255,8 +255,8 @@ impl Visit {
         work: W,
     ) -> (Ended, Reply<W::Body>) {
         match run.handler(work, request, &self.route.label).await {
-            Answered::Reply(ended, reply) => (ended, reply),
-            Answered::Winner => self.winner(claim).await,
+            Ok(answered) => answered,
+            Err(FencedOut) => self.winner(claim).await,
         }
     }
 }
