@@ -128,8 +128,8 @@ impl<T: Send + 'static> Attended<T> {
         }
     }
 
-    /// Remembers the runtime and subscriber to go on with; called within a runtime, at the latest when polled.
-    pub(crate) fn settle(&mut self) {
+    /// Remembers the runtime and subscriber to go on with.
+    fn settle(&mut self) {
         if self.home.is_none() {
             self.home = Some((
                 Handle::current(),

@@ -7,7 +7,8 @@
 //! visit     parse the key, read the body, fingerprint, acquire
 //! decide    what the store said + what the route asks for -> the next step (pure)
 //! follow    another execution is in flight: wait for its outcome, or take its place
-//! execute   run the handler under its lease, keep the outcome, then answer
+//! execute   run the handler under its lease
+//! commit    store its outcome, or give the key up; then answer
 //! stream    the same for a response of unknown length
 //! resolve   a crashed execution, a fenced one, a store that fails
 //! attend    whose task all this runs in, and what happens when the client goes away
@@ -34,6 +35,7 @@ mod boundary;
 mod builder;
 mod caught;
 mod cell;
+mod commit;
 mod decide;
 mod execute;
 mod execution;

@@ -8,27 +8,28 @@
 //!    `max_lifetime` is over, leaves a tombstone. The rest is passed through unrecorded.
 //! 4. The stream is part of the execution: a client that goes away does not end it before its outcome is
 //!    stored. After that nobody needs the rest, and it is dropped.
+//! 5. A client that does not read stops the stream, not its lease: it is recorded in a task of its own, because
+//!    a server does not poll a body for which its connection has no room.
 
 use std::{
     fmt,
-    pin::Pin,
-    sync::Arc,
+    future::Future,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::response::Parts;
+use http::{HeaderMap, response::Parts};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use tokio::{sync::mpsc, time::timeout_at};
-use tracing::Instrument;
-
-use super::{
-    attend::{Attendance, Attended},
-    boundary::BoxError,
-    caught::Caught,
-    execute::{Committed, Run},
+use tokio::{
+    sync::mpsc,
+    task::coop::consume_budget,
+    time::{Instant, timeout_at},
 };
+use tracing::{Instrument, instrument::WithSubscriber};
+
+use super::{attend::Counted, boundary::BoxError, caught::Caught, commit::Committed, execute::Run};
 use crate::store::Outcome;
 
 type FrameResult = Result<Frame<Bytes>, BoxError>;
@@ -36,20 +37,17 @@ type FrameResult = Result<Frame<Bytes>, BoxError>;
 /// The client's end of a stream that is being recorded.
 pub(crate) struct Recording {
     frames: mpsc::Receiver<FrameResult>,
-    /// Declared after `frames`, so that it is handed over when the client can no longer be reached.
-    recorder: Option<Attended<()>>,
 }
 
 impl Recording {
-    /// Starts recording; nothing is polled before the client's end is.
+    /// Starts recording, within a runtime.
     pub(crate) fn start<B>(run: Run, head: Parts, body: B) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         // One frame under way: the client's pace is the stream's pace.
         let (client, frames) = mpsc::channel(1);
-        let attendance = Arc::new(Attendance::default());
-        attendance.commit();
+        let watched = client.clone();
         let unattended = run.unattended();
         let recorder = Recorder {
             run,
@@ -58,14 +56,20 @@ impl Recording {
             client: Some(client),
             kept: Vec::new(),
         };
-        let recorder = recorder.drive().instrument(tracing::Span::current());
-        let mut recorder = Attended::new(attendance, unattended, recorder);
-        // The engine is polled inside a runtime; the body may be dropped before anybody polls it.
-        recorder.settle();
-        Self {
-            frames,
-            recorder: Some(recorder),
+        let recorder = counted(recorder.drive(), watched, unattended);
+        let recorder = recorder.instrument(tracing::Span::current());
+        tokio::spawn(recorder.with_current_subscriber());
+        Self { frames }
+    }
+
+    /// A body that is there already, with trailers that no record can keep.
+    pub(crate) fn of(body: Bytes, trailers: HeaderMap) -> Self {
+        let (client, frames) = mpsc::channel(2);
+        for frame in [Frame::data(body), Frame::trailers(trailers)] {
+            // Invariant: the channel is new and has room for both.
+            client.try_send(Ok(frame)).expect("there is room");
         }
+        Self { frames }
     }
 }
 
@@ -77,13 +81,24 @@ impl Body for Recording {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<FrameResult>> {
-        if let Some(recorder) = &mut self.recorder
-            && Pin::new(recorder).poll(context).is_ready()
-        {
-            self.recorder = None;
-        }
         self.frames.poll_recv(context)
     }
+}
+
+/// Runs a recorder, and counts it among the executions without a client from the moment its client has gone.
+async fn counted(
+    recorder: impl Future<Output = ()>,
+    client: mpsc::Sender<FrameResult>,
+    unattended: Counted,
+) {
+    let mut recorder = pin!(recorder);
+    tokio::select! {
+        biased;
+        () = &mut recorder => return,
+        () = client.closed() => {}
+    }
+    let _counted = unattended.enter();
+    recorder.await;
 }
 
 /// The engine's end.
@@ -138,6 +153,11 @@ where
     async fn record(&mut self) -> Stop {
         let end_of_life = self.run.lease().end_of_life();
         loop {
+            // A body that is always ready keeps neither its thread nor its time for ever.
+            consume_budget().await;
+            if Instant::now() >= end_of_life {
+                return Stop::Hopeless(None);
+            }
             let next = Caught::new(timeout_at(end_of_life, next_frame(&mut self.body)));
             let Ok(next) = self.run.lease().keep(next).await else {
                 tracing::error!("the response stream panicked");
