@@ -16,4 +16,5 @@ mod outcomes;
 mod replays;
 mod routes;
 mod store_faults;
+mod streams;
 mod waiting;

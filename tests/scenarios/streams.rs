@@ -1,0 +1,603 @@
+//! Responses that are large, of unknown length, endless or broken (contract, section 4).
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::Frame;
+use http_body_util::BodyExt;
+use idempotent_runtime::{Idempotency, MemoryStore, OnCrash, Policy};
+use tower::ServiceExt;
+
+use crate::support::{
+    Answer, Ask, BoxFuture, Conn, Conn2, Face, Fault, Faulty, Frames, Server, Till, Verb, ask,
+    asking, both, by_hand, endless, frames, pass, real, settle, stream, unattended, until,
+};
+
+fn payment() -> Ask {
+    Ask::pay("k")
+}
+
+fn engine(policy: Policy) -> Idempotency {
+    Idempotency::builder().policy(policy).build().unwrap()
+}
+
+/// A till whose answers are streams that the scenario feeds.
+fn fed() -> (Till, std::sync::mpsc::Receiver<Frames>) {
+    let (sender, feeds) = std::sync::mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    let till = Till::answering(move |_| {
+        let (feed, body) = frames();
+        sender.lock().unwrap().send(feed).unwrap();
+        (StatusCode::CREATED, [("x-stream", "1")], body).into_response()
+    });
+    (till, feeds)
+}
+
+fn data(text: &'static str) -> std::io::Result<Frame<Bytes>> {
+    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+}
+
+/// Sends a request and stops reading behind the head of its response.
+async fn open(shop: &axum::Router, asked: &Ask) -> Response {
+    shop.clone().oneshot(asked.request()).await.unwrap()
+}
+
+#[test]
+fn a_large_response_is_sent_and_entombed() {
+    both(async |face| {
+        // Given a response of 2 MiB, whose size is known.
+        let large: fn(usize) -> Response = |_| vec![b'x'; 2 << 20].into_response();
+        let till = Till::answering(large);
+        let shop = face.shop(&engine(Policy::new()), &till);
+        let first = ask(&shop, &payment()).await;
+        assert_eq!((first.status.as_u16(), first.body.len()), (200, 2 << 20));
+
+        // When it is retried, at once and after the lease.
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+        pass(Duration::from_secs(60)).await;
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+        ask(&shop, &payment().body("{}"))
+            .await
+            .is_problem(409, "mismatch");
+
+        // Then nothing executes again.
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn a_response_up_to_the_limit_is_kept_and_one_byte_more_is_not() {
+    both(async |face| {
+        let sized: fn(usize) -> Body = |size| Body::from(vec![b'x'; size]);
+        let streamed: fn(usize) -> Body = |size| {
+            let (feed, body) = frames();
+            for piece in vec![b'x'; size].chunks(100) {
+                feed.send(Ok(Frame::data(Bytes::copy_from_slice(piece))))
+                    .unwrap();
+            }
+            body
+        };
+        for make in [sized, streamed] {
+            for (size, kept) in [
+                (0, true),
+                (999, true),
+                (1000, true),
+                (1001, false),
+                (5000, false),
+            ] {
+                let till = Till::answering(move |_| make(size).into_response());
+                let policy = Policy::new().max_response(1000).on_crash(OnCrash::Retry);
+                let shop = face.shop(&engine(policy), &till);
+                let first = ask(&shop, &payment()).await;
+                assert_eq!((first.status.as_u16(), first.body.len()), (200, size));
+                let again = ask(&shop, &payment()).await;
+                if kept {
+                    assert_eq!((again.status, again.body), (first.status, first.body));
+                } else {
+                    again.is_problem(409, "response_not_stored");
+                }
+                assert_eq!(till.starts(), 1, "{size}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_response_with_too_many_or_too_large_headers_is_entombed() {
+    both(async |face| {
+        for (count, size, kept) in [(60, 10, true), (70, 10, false), (3, 6000, false)] {
+            let till = Till::answering(move |_| {
+                let mut response = StatusCode::CREATED.into_response();
+                for _ in 0..count {
+                    let value = http::HeaderValue::from_str(&"v".repeat(size)).unwrap();
+                    response.headers_mut().append("x-many", value);
+                }
+                response
+            });
+            let shop = face.shop(&engine(Policy::new()), &till);
+            let first = ask(&shop, &payment()).await;
+            assert_eq!(
+                (first.status.as_u16(), first.lines("x-many").len()),
+                (201, count)
+            );
+            let again = ask(&shop, &payment()).await;
+            if kept {
+                assert_eq!(again.lines("x-many"), first.lines("x-many"));
+            } else {
+                again.is_problem(409, "response_not_stored");
+            }
+            assert_eq!(till.starts(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_stream_is_passed_through_while_it_is_recorded_and_replayed_whole() {
+    real(async {
+        for face in [Face::Attribute, Face::Layer] {
+            let (till, feeds) = fed();
+            let server = Server::start(face.shop(&engine(Policy::new()), &till)).await;
+
+            // Given a client that reads a stream over HTTP/1.
+            let mut conn = Conn::open(server.address).await;
+            conn.send(&payment().wire()).await;
+            let (status, headers) = conn.try_head().await.unwrap();
+            let feed = feeds.recv().unwrap();
+            assert_eq!(
+                (status.as_u16(), headers["x-stream"].to_str().unwrap()),
+                (201, "1")
+            );
+
+            // When frames come one by one, then each arrives before the next is there.
+            for piece in ["one ", "two ", "three"] {
+                feed.send(data(piece)).unwrap();
+                assert_eq!(conn.try_chunk().await.unwrap(), piece);
+            }
+            drop(feed);
+            assert!(
+                conn.try_chunk().await.unwrap().is_empty(),
+                "it ends in order"
+            );
+
+            // And the replay is the whole of it, of known length.
+            for again in [
+                server.ask(&payment()).await,
+                Conn2::open(server.address)
+                    .await
+                    .send(&payment())
+                    .await
+                    .answer()
+                    .await,
+            ] {
+                assert_eq!(
+                    (again.status.as_u16(), again.text()),
+                    (201, "one two three")
+                );
+                assert_eq!(again.lines("content-length"), ["13"]);
+                assert!(again.replayed());
+            }
+            assert_eq!(till.starts(), 1);
+        }
+    });
+}
+
+#[test]
+fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
+    both(async |face| {
+        // Given a stream whose completion does not reach the store.
+        let store = Faulty::new();
+        let till = Till::answering(|_| stream(["one", "two"]).into_response());
+        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        store.always(Verb::Complete, Fault::Down);
+        let mut body = open(&shop, &payment()).await.into_body();
+        for piece in ["one", "two"] {
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), piece);
+        }
+
+        // Then the client sees a broken stream, not a finished one that no retry will show.
+        assert!(body.frame().await.unwrap().is_err());
+        store.heal();
+
+        // And nobody executes it again.
+        pass(Duration::from_secs(120)).await;
+        let code = ask(&shop, &payment()).await.code();
+        assert!(
+            ["outcome_unknown", "response_not_stored"].contains(&code.as_str()),
+            "{code}"
+        );
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn duplicates_of_a_stream_wait_for_its_end() {
+    both(async |face| {
+        let (till, feeds) = fed();
+        let shop = face.shop(&engine(Policy::new()), &till);
+        let mut body = open(&shop, &payment()).await.into_body();
+        let feed = feeds.recv().unwrap();
+        let waiter = asking(&shop, &payment());
+        feed.send(data("one")).unwrap();
+        body.frame().await.unwrap().unwrap();
+        settle().await;
+        assert!(!waiter.is_finished());
+        drop(feed);
+        assert!(body.frame().await.is_none());
+        let answer = waiter.await.unwrap();
+        assert_eq!(answer.text(), "one");
+        assert!(answer.replayed());
+    });
+}
+
+#[test]
+fn a_client_that_leaves_in_mid_stream_finds_the_whole_of_it_later() {
+    real(async {
+        for round in 0..30 {
+            // Given clients that leave a stream, in all ways, after one piece of it.
+            let (till, feeds) = fed();
+            let engine = engine(Policy::new());
+            let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
+            let feed;
+            if round % 3 == 2 {
+                let mut conn = Conn2::open(server.address).await;
+                let stream = conn.send(&payment()).await;
+                till.started(1).await;
+                feed = feeds.recv().unwrap();
+                feed.send(data("one")).unwrap();
+                stream.reset();
+                until(|| unattended(&engine) == 1).await;
+            } else {
+                let mut conn = Conn::open(server.address).await;
+                conn.send(&payment().wire()).await;
+                conn.try_head().await.unwrap();
+                feed = feeds.recv().unwrap();
+                feed.send(data("one")).unwrap();
+                conn.try_chunk().await.unwrap();
+                if round % 3 == 0 {
+                    conn.close();
+                } else {
+                    conn.reset();
+                }
+                until(|| unattended(&engine) == 1).await;
+            }
+
+            // When the stream goes on and ends without them.
+            feed.send(data(" two")).unwrap();
+            drop(feed);
+            until(|| unattended(&engine) == 0).await;
+
+            // Then the retry gets it whole.
+            let again = server.ask(&payment()).await;
+            assert_eq!((again.status.as_u16(), again.text()), (201, "one two"));
+            assert_eq!(till.starts(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_the_body_stops_nothing() {
+    both(async |face| {
+        let till = Till::answering(|_| stream(["one", "two", "three"]).into_response());
+        let engine = engine(Policy::new());
+        let shop = face.shop(&engine, &till);
+        drop(open(&shop, &payment()).await);
+        settle().await;
+        assert_eq!(unattended(&engine), 0);
+        assert_eq!(ask(&shop, &payment()).await.text(), "onetwothree");
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn a_stream_beyond_the_limit_is_passed_through_whole_and_entombed() {
+    both(async |face| {
+        let (till, feeds) = fed();
+        let policy = Policy::new().max_response(8).wait(false);
+        let shop = face.shop(&engine(policy), &till);
+        let mut body = open(&shop, &payment()).await.into_body();
+        let feed = feeds.recv().unwrap();
+        for piece in ["1234", "5678", "90"] {
+            feed.send(data(piece)).unwrap();
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), piece);
+        }
+
+        // Then the record is a tombstone from the first byte too many on, though the stream goes on.
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+        for _ in 0..100 {
+            feed.send(data("more")).unwrap();
+            body.frame().await.unwrap().unwrap();
+        }
+        drop(feed);
+        assert!(body.frame().await.is_none());
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn a_stream_that_never_ends_becomes_a_tombstone_when_its_lifetime_is_over() {
+    both(async |face| {
+        for client_stays in [true, false] {
+            // Given a stream that says something every minute and never ends.
+            let (till, feeds) = fed();
+            let policy = Policy::new().wait(false);
+            let engine = engine(policy);
+            let shop = face.shop(&engine, &till);
+            let mut body = open(&shop, &payment()).await.into_body();
+            let feed = feeds.recv().unwrap();
+            let reader = tokio::spawn(async move {
+                let mut frames = 0;
+                while client_stays && body.frame().await.is_some() {
+                    frames += 1;
+                }
+                frames
+            });
+            for _ in 0..14 {
+                let _nobody_listens = feed.send(data("tick"));
+                pass(Duration::from_secs(60)).await;
+                ask(&shop, &payment()).await.is_problem(409, "conflict");
+            }
+
+            // When fifteen minutes are over.
+            pass(Duration::from_secs(70)).await;
+
+            // Then it is a tombstone, and a client that is still there goes on reading.
+            ask(&shop, &payment())
+                .await
+                .is_problem(409, "response_not_stored");
+            assert_eq!(unattended(&engine), 0);
+            assert_eq!(feed.send(data("tick")).is_ok(), client_stays);
+            settle().await;
+            assert_eq!(reader.is_finished(), !client_stays);
+            drop(feed);
+            let frames = reader.await.unwrap();
+            assert_eq!(frames, if client_stays { 15 } else { 0 });
+            assert_eq!(till.starts(), 1);
+        }
+    });
+}
+
+#[test]
+fn an_endless_stream_takes_no_more_memory_than_the_limit() {
+    both(async |face| {
+        static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
+        // Given streams without end and without a pause, read or left alone.
+        let store = MemoryStore::new();
+        let till = Till::answering(|_| endless(&PIECE).into_response());
+        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        let mut body = open(&shop, &payment()).await.into_body();
+        drop(open(&shop, &Ask::pay("left")).await);
+        let mut read = 0;
+        while read < 64 << 20 {
+            let frame = body.frame().await.unwrap().unwrap();
+            read += frame.into_data().unwrap().len();
+        }
+
+        // Then both are tombstones, nothing of them is kept, and the left one has come to an end.
+        settle().await;
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+        ask(&shop, &Ask::pay("left"))
+            .await
+            .is_problem(409, "response_not_stored");
+        assert_eq!((store.usage().bytes, unattended(&engine)), (0, 0));
+    });
+}
+
+#[test]
+fn a_stream_that_breaks_is_broken_for_the_client_and_entombed() {
+    both(async |face| {
+        let (till, feeds) = fed();
+        let shop = face.shop(&engine(Policy::new()), &till);
+        let mut body = open(&shop, &payment()).await.into_body();
+        let feed = feeds.recv().unwrap();
+        feed.send(data("one")).unwrap();
+        feed.send(Err(std::io::ErrorKind::Other.into())).unwrap();
+        body.frame().await.unwrap().unwrap();
+        assert!(body.frame().await.unwrap().is_err());
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+/// A body that panics when it is polled.
+struct Panics(Option<u64>);
+
+impl http_body::Body for Panics {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        panic!("as the scenario demands")
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.0
+            .map_or_else(http_body::SizeHint::new, http_body::SizeHint::with_exact)
+    }
+}
+
+#[test]
+fn a_body_that_panics_is_entombed() {
+    both(async |face| {
+        for size in [None, Some(5)] {
+            let till = Till::answering(move |_| Body::new(Panics(size)).into_response());
+            let shop = face.shop(&engine(Policy::new().wait(false)), &till);
+            // The request for it fails in one way or another.
+            let first = open(&shop, &payment()).await;
+            let first = tokio::spawn(first.into_body().collect()).await;
+            if size.is_none() {
+                assert!(first.is_err() || first.unwrap().is_err());
+            }
+            settle().await;
+            ask(&shop, &payment())
+                .await
+                .is_problem(409, "response_not_stored");
+            assert_eq!(till.starts(), 1);
+        }
+    });
+}
+
+#[test]
+fn trailers_reach_the_client_and_are_not_lost_in_a_replay_that_pretends_to_be_whole() {
+    both(async |face| {
+        let till = Till::answering(|_| {
+            let (feed, body) = frames();
+            feed.send(data("one")).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+            feed.send(Ok(Frame::trailers(trailers))).unwrap();
+            body.into_response()
+        });
+        let shop = face.shop(&engine(Policy::new()), &till);
+        let body = open(&shop, &payment()).await.into_body();
+        let whole = body.collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()["x-sum"], "1");
+        assert_eq!(whole.to_bytes(), "one");
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+    });
+}
+
+#[test]
+fn a_body_of_known_size_with_trailers_reaches_its_first_client() {
+    both(async |face| {
+        let till = Till::answering(|_| {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+            let body = http_body_util::Full::new(Bytes::from_static(b"one"));
+            let body = body.with_trailers(std::future::ready(Some(Ok(trailers))));
+            (StatusCode::CREATED, Body::new(body)).into_response()
+        });
+        let shop = face.shop(&engine(Policy::new()), &till);
+        let first = open(&shop, &payment()).await;
+        assert_eq!(
+            first.status(),
+            201,
+            "the handler answered, and its client is there"
+        );
+        let whole = first.into_body().collect().await.unwrap();
+        assert_eq!(whole.to_bytes(), "one");
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+        assert_eq!(till.starts(), 1);
+    });
+}
+
+#[test]
+fn a_slow_reader_does_not_cost_the_stream_its_lease() {
+    real(async {
+        // Given a stream that its client does not read: far more than what sockets buffer.
+        fn much(_: usize, _: Request) -> BoxFuture<Response> {
+            static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
+            Box::pin(async { (StatusCode::CREATED, endless(&PIECE)).into_response() })
+        }
+        let till = Till::serving(much);
+        let store = Faulty::new();
+        let policy = Policy::new()
+            .lease(Duration::from_millis(150))
+            .on_crash(OnCrash::Retry)
+            .wait(false)
+            .max_response(1 << 30);
+        let engine = Idempotency::builder().store(store.clone()).policy(policy);
+        let server = Server::start(Face::Attribute.shop(&engine.build().unwrap(), &till)).await;
+        let mut conn = Conn::open(server.address).await;
+        conn.send(&payment().wire()).await;
+        conn.try_head().await.unwrap();
+
+        // When several leases have gone by.
+        let end = tokio::time::Instant::now() + Duration::from_millis(900);
+        while tokio::time::Instant::now() < end {
+            // Then the execution is still in flight, and nobody executes it again.
+            let answer: Answer = server.ask(&payment()).await;
+            answer.is_problem(409, "conflict");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        assert_eq!(till.starts(), 1);
+        assert!(store.calls(Verb::Renew) >= 3);
+    });
+}
+
+#[test]
+fn a_reader_that_stops_for_good_does_not_keep_a_stream_in_flight_for_ever() {
+    real(async {
+        fn much(_: usize, _: Request) -> BoxFuture<Response> {
+            static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
+            Box::pin(async { (StatusCode::CREATED, endless(&PIECE)).into_response() })
+        }
+        let till = Till::serving(much);
+        let policy = Policy::new()
+            .lease(Duration::from_millis(200))
+            .max_lifetime(Duration::from_millis(500))
+            .max_response(1 << 30);
+        let server = Server::start(Face::Attribute.shop(&engine(policy), &till)).await;
+        let mut conn = Conn::open(server.address).await;
+        conn.send(&payment().wire()).await;
+        conn.try_head().await.unwrap();
+
+        // When somebody waits for it, then its lifetime ends in a tombstone.
+        let answer = server.ask(&payment()).await;
+        answer.is_problem(409, "response_not_stored");
+        assert_eq!(till.starts(), 1);
+        conn.close();
+    });
+}
+
+#[test]
+fn a_fenced_stream_breaks_off_rather_than_to_show_an_outcome_of_its_own() {
+    by_hand(async {
+        // Given a stream whose lease lapses, and an execution that takes over.
+        let (till, feeds) = fed();
+        let records = MemoryStore::new();
+        let store = Faulty::over(records.clone());
+        store.always(Verb::Renew, Fault::Silent);
+        let policy = Policy::new().on_crash(OnCrash::Retry);
+        let engine = Idempotency::builder().store(store).policy(policy);
+        let here = Face::Attribute.shop(&engine.build().unwrap(), &till);
+        let engine = Idempotency::builder().store(records).policy(policy);
+        let there = Face::Attribute.shop(&engine.build().unwrap(), &till);
+        let mut body = open(&here, &payment()).await.into_body();
+        let old = feeds.recv().unwrap();
+        old.send(data("old")).unwrap();
+        body.frame().await.unwrap().unwrap();
+        pass(Duration::from_secs(31)).await;
+        let new = asking(&there, &payment());
+        till.started(2).await;
+        let feed = feeds.recv().unwrap();
+        feed.send(data("new")).unwrap();
+        drop(feed);
+        assert_eq!(new.await.unwrap().text(), "new");
+
+        // When the old one ends, then its client does not see it end in order.
+        drop(old);
+        assert!(body.frame().await.unwrap().is_err());
+        let again = ask(&here, &payment()).await;
+        assert_eq!(again.text(), "new");
+    });
+}
