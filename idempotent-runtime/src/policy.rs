@@ -183,7 +183,8 @@ impl Policy {
         fingerprint: FingerprintRule;
         /// Which answers become the stored outcome.
         cache: Cache;
-        /// Largest request body in bytes; a larger one is refused with 413 and claims nothing.
+        /// Largest request body in bytes; a larger one is refused with 413 and claims nothing. Extractors have limits
+        /// of their own: above 2 MB, axum's `DefaultBodyLimit` has to be raised too.
         max_body: usize;
         /// Largest response body in bytes that is kept; a larger one leaves a tombstone.
         max_response: usize;

@@ -31,19 +31,39 @@ pub(crate) fn route(
         };
     }
     if let Some(template) = template(extensions).or(handler) {
-        let endpoint: Cow<'static, str> = Cow::Owned([method.as_str(), " ", template].concat());
+        let endpoint = [method.as_str(), " ", template].concat();
+        let label = match known(method) {
+            Some(_) => endpoint.clone(),
+            None => ["OTHER ", template].concat(),
+        };
         return Route {
-            label: endpoint.clone(),
-            endpoint,
+            endpoint: Cow::Owned(endpoint),
+            label: Cow::Owned(label),
             uri,
         };
     }
     let endpoint = Cow::Owned([method.as_str(), " ", uri.path()].concat());
     Route {
         endpoint,
-        label: Cow::Owned([method.as_str(), " unmatched"].concat()),
+        label: Cow::Owned([known(method).unwrap_or("OTHER"), " unmatched"].concat()),
         uri,
     }
+}
+
+/// The method, if it is one of the standard's: clients can make up others, and metrics must stay few.
+fn known(method: &Method) -> Option<&str> {
+    const KNOWN: [Method; 9] = [
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::GET,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    KNOWN.contains(method).then(|| method.as_str())
 }
 
 #[cfg(feature = "axum")]
@@ -68,4 +88,54 @@ fn original_uri(_: &Extensions) -> Option<&Uri> {
 #[cfg(not(feature = "axum"))]
 fn template(_: &Extensions) -> Option<&str> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(
+        name: Option<&'static str>,
+        handler: Option<&'static str>,
+        method: &str,
+    ) -> (String, String) {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let uri = Uri::from_static("/orders/7?x=1");
+        let route = route(name, handler, &method, &uri, &Extensions::new());
+        assert_eq!(route.uri, uri);
+        (route.endpoint.into_owned(), route.label.into_owned())
+    }
+
+    #[test]
+    fn a_name_is_the_endpoint() {
+        assert_eq!(
+            of(Some("pay"), Some("shop::pay"), "POST"),
+            ("pay".into(), "pay".into())
+        );
+    }
+
+    #[test]
+    fn without_a_template_the_handler_stands_in_for_it() {
+        let endpoint = || "POST shop::pay".to_owned();
+        assert_eq!(
+            of(None, Some("shop::pay"), "POST"),
+            (endpoint(), endpoint())
+        );
+    }
+
+    #[test]
+    fn what_clients_choose_is_in_no_label() {
+        assert_eq!(
+            of(None, None, "POST"),
+            ("POST /orders/7".into(), "POST unmatched".into())
+        );
+        assert_eq!(
+            of(None, None, "BREW"),
+            ("BREW /orders/7".into(), "OTHER unmatched".into())
+        );
+        assert_eq!(
+            of(None, Some("h"), "BREW"),
+            ("BREW h".into(), "OTHER h".into())
+        );
+    }
 }

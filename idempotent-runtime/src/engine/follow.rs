@@ -85,6 +85,7 @@ impl Visit {
         deadline: Instant,
         remaining: &mut Duration,
     ) -> Option<Followed> {
+        let mut doubtful = false;
         loop {
             waiter.pause(*remaining, deadline).await;
             if waiter.is_settled() {
@@ -92,8 +93,15 @@ impl Visit {
             }
             let (sent, seen) = match self.look(claim).await {
                 Ok(looked) => looked,
-                Err(ended) => return Some(ended),
+                Err(ended) => {
+                    // An earlier look may have claimed the key without anybody knowing.
+                    if doubtful {
+                        self.engine.withdraw(claim);
+                    }
+                    return Some(ended);
+                }
             };
+            doubtful = seen.is_err();
             match seen {
                 Ok(Acquisition::InFlight { remaining: left }) => *remaining = left,
                 Ok(Acquisition::Completed(outcome)) => {

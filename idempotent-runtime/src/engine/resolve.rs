@@ -181,7 +181,7 @@ impl Idempotency {
     /// was executed: the handler starts only after an acknowledged acquire, so nobody else uses this token, and
     /// giving it back cannot undo anything. A claim that may have taken a crashed execution over is abandoned
     /// rather than released: the record, and with it the memory of the crash and the attempts so far, stays.
-    fn withdraw(&self, claim: &Claim) {
+    pub(crate) fn withdraw(&self, claim: &Claim) {
         let Some(guard) = self.withdrawals().enter_below(WITHDRAWALS) else {
             tracing::warn!(key = %claim.key, "a claim of unknown fate is left to its lease");
             return;
