@@ -58,6 +58,9 @@ broken! {
         a_lapsed_lease_is_taken_over_as_the_next_attempt,
         an_expired_outcome_is_absent,
         get_hides_what_expired;
+    /// Attempts count from zero.
+    attempts_from_zero: CountsFromZero fails
+        a_new_key_is_acquired_as_the_first_attempt;
     /// A take-over starts counting again.
     attempts_that_start_again: ForgetsAttempt fails
         attempts_rise_by_one_with_every_lease,
@@ -93,6 +96,9 @@ broken! {
     /// The second acquire with one token does not renew.
     a_repeated_acquire_that_does_not_renew: RepeatKeepsLease fails
         a_repeated_acquire_renews_the_lease;
+    /// The second acquire with one token opens the record that was completed meanwhile.
+    a_repeated_acquire_that_opens_again: RepeatOpens fails
+        a_repeated_acquire_after_the_completion_gets_the_outcome;
     /// The second completion with one token and outcome is fenced.
     a_repeated_completion_that_is_fenced: RepeatFenced fails
         a_repeated_completion_is_applied_and_changes_nothing;
@@ -192,6 +198,12 @@ broken! {
     /// Half of the key is enough.
     half_a_key: HalfAKey fails
         keys_that_differ_in_one_byte_are_different_records;
+    /// One execution at a time, whatever its key.
+    one_lease_for_all: OneForAll fails
+        different_keys_do_not_contend;
+    /// What cannot be read is as good as not there.
+    an_unreadable_record_that_is_forgotten: ForgetsUnreadable fails
+        an_unreadable_record_is_an_error_and_no_lease;
     /// A tombstone comes back as an empty response.
     a_tombstone_that_is_a_response: TombstoneIsEmpty fails
         a_tombstone_is_answered_as_a_tombstone;

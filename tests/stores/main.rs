@@ -8,3 +8,9 @@ mod custom_store;
 mod machine;
 mod memory;
 mod model;
+#[path = "../support/proxy.rs"]
+mod proxy;
+mod redis;
+#[path = "../support/servers/mod.rs"]
+mod servers;
+mod sqlite;

@@ -42,7 +42,8 @@ use self::{
     wakes::Wakes,
 };
 use super::{
-    Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake, Write,
+    Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
+    Write,
 };
 use crate::{scope::StoreKey, sync::Arc};
 
@@ -106,7 +107,10 @@ impl MemoryStore {
             records: MAX_RECORDS,
             bytes: MAX_BYTES,
         };
-        MemoryStoreBuilder { limits, evict: false }
+        MemoryStoreBuilder {
+            limits,
+            evict: false,
+        }
     }
 
     /// The number of records, expired ones included until they are purged.
@@ -192,7 +196,10 @@ impl Store for MemoryStore {
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
         let now = self.shared.clock.now();
-        Ok(self.shared.table.write(&held.key, |row| row.renew(held, now)))
+        Ok(self
+            .shared
+            .table
+            .write(&held.key, |row| row.renew(held, now)))
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {

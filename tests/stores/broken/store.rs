@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use idempotent_runtime::{
-    Fingerprint, StoreKey,
+    Fingerprint, StoreKey, StoredResponse,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, Token, TraceId,
-        Wake, Write,
+        Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, StoreErrorKind,
+        Token, TraceId, Wake, Write,
         conformance::{Harness, response},
     },
 };
@@ -34,6 +35,8 @@ struct Row {
     lease_until: Instant,
     expires: Instant,
     outcome: Option<Outcome>,
+    /// Somebody else wrote over the outcome.
+    unreadable: bool,
 }
 
 impl<const FLAW: u8> Harness for Broken<FLAW> {
@@ -63,6 +66,14 @@ impl<const FLAW: u8> Harness for Broken<FLAW> {
     async fn advance(&self, by: Duration) {
         tokio::time::advance(by).await;
     }
+
+    async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
+        let response = StoredResponse::from_bytes(Bytes::copy_from_slice(stored));
+        let mut rows = self.rows();
+        let row = find::<FLAW>(&mut rows, key).expect("a record to write over");
+        row.unreadable = response.is_err();
+        true
+    }
 }
 
 impl<const FLAW: u8> Store for Broken<FLAW> {
@@ -71,6 +82,7 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        self.read(&claim.key)?;
         if is::<FLAW>(Flaw::CheckThenAct) && find::<FLAW>(&mut self.rows(), &claim.key).is_none() {
             yield_now().await;
             self.rows().retain(|row| row.key != claim.key);
@@ -169,6 +181,7 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.read(key)?;
         let now = self.now();
         let mut rows = self.rows();
         let Some(row) = find::<FLAW>(&mut rows, key) else {
@@ -216,16 +229,43 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
 }
 
 impl<const FLAW: u8> Broken<FLAW> {
+    fn read(&self, key: &StoreKey) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        if !find::<FLAW>(&mut rows, key).is_some_and(|row| row.unreadable) {
+            return Ok(());
+        }
+        if is::<FLAW>(Flaw::ForgetsUnreadable) {
+            rows.retain(|row| row.key != *key);
+            return Ok(());
+        }
+        Err(StoreError::new("broken", StoreErrorKind::Corrupt))
+    }
+
     fn decide(&self, claim: &Claim) -> Acquisition {
         let now = self.now();
         let mut rows = self.rows();
         if is::<FLAW>(Flaw::EvictsOldest) && rows.len() == 100 {
             rows.remove(0);
         }
+        let live = |row: &&Row| row.outcome.is_none() && row.lease_until > now;
+        if is::<FLAW>(Flaw::OneForAll)
+            && let Some(busy) = rows.iter().filter(live).find(|row| row.key != claim.key)
+        {
+            return Acquisition::InFlight {
+                remaining: busy.left::<FLAW>(now),
+            };
+        }
         let Some(row) = find::<FLAW>(&mut rows, &claim.key) else {
-            rows.push(Row::leased(claim, now));
-            return Acquisition::Acquired { attempt: 1 };
+            let attempt = u32::from(!is::<FLAW>(Flaw::CountsFromZero));
+            rows.push(Row {
+                attempt,
+                ..Row::leased(claim, now)
+            });
+            return Acquisition::Acquired { attempt };
         };
+        if row.token == claim.token && is::<FLAW>(Flaw::RepeatOpens) {
+            row.outcome = None;
+        }
         if row.token == claim.token && row.outcome.is_none() {
             return row.repeat::<FLAW>(claim, now);
         }
@@ -289,6 +329,7 @@ impl Row {
             lease_until,
             expires: lease_until + claim.ttl,
             outcome: None,
+            unreadable: false,
         }
     }
 

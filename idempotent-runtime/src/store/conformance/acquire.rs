@@ -10,8 +10,8 @@ use std::{
 use super::{
     Harness,
     toolbox::{
-        FINGERPRINT, LEASE, OTHER_FINGERPRINT, abandon, acquire, answer, assert_in_flight, attempt, claim,
-        complete, completed, fixed, get, key, lapsed, renew, ticks,
+        FINGERPRINT, LEASE, OTHER_FINGERPRINT, abandon, acquire, answer, assert_in_flight, attempt,
+        claim, complete, completed, fixed, get, key, lapsed, renew, ticks,
     },
 };
 use crate::{
@@ -41,7 +41,11 @@ pub async fn keys_that_differ_in_one_byte_are_different_records<H: Harness>(harn
     }
     for (n, &key) in keys.iter().enumerate() {
         let again = acquire(harness.store(), &claim::<H>(key)).await;
-        assert_eq!(again, Acquisition::Completed(answer(&n.to_string())), "key {n}");
+        assert_eq!(
+            again,
+            Acquisition::Completed(answer(&n.to_string())),
+            "key {n}"
+        );
     }
 }
 
@@ -64,7 +68,10 @@ pub async fn a_live_lease_is_answered_with_the_time_left<H: Harness>(harness: Ar
         "more than four ticks are left, not {remaining:?}"
     );
     assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 1, None)));
-    assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &owner, &answer("done")).await,
+        Write::Applied
+    );
 }
 
 /// A live lease is nobody else's, whatever the crash policy says.
@@ -83,12 +90,18 @@ pub async fn a_repeated_acquire_is_acquired_with_the_same_attempt<H: Harness>(ha
     let store = harness.store();
     let owner = claim::<H>(key(1));
     for _ in 0..3 {
-        assert_eq!(acquire(store, &owner).await, Acquisition::Acquired { attempt: 1 });
+        assert_eq!(
+            acquire(store, &owner).await,
+            Acquisition::Acquired { attempt: 1 }
+        );
     }
     harness.advance(ticks::<H>(LEASE + 1)).await;
     let next = claim::<H>(key(1)).take_over(true);
     for _ in 0..3 {
-        assert_eq!(acquire(store, &next).await, Acquisition::Acquired { attempt: 2 });
+        assert_eq!(
+            acquire(store, &next).await,
+            Acquisition::Acquired { attempt: 2 }
+        );
     }
 }
 
@@ -107,7 +120,10 @@ pub async fn a_repeated_acquire_renews_the_lease<H: Harness>(harness: Arc<H>) {
 pub async fn a_late_repetition_of_the_acquire_keeps_the_attempt<H: Harness>(harness: Arc<H>) {
     let store = harness.store();
     let owner = lapsed(&*harness, key(1)).await;
-    assert_eq!(acquire(store, &owner).await, Acquisition::Acquired { attempt: 1 });
+    assert_eq!(
+        acquire(store, &owner).await,
+        Acquisition::Acquired { attempt: 1 }
+    );
     assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
 }
 
@@ -123,7 +139,10 @@ pub async fn a_token_that_was_fenced_out_acquires_nothing<H: Harness>(harness: A
     let store = harness.store();
     let old = lapsed(&*harness, key(1)).await;
     let new = claim::<H>(key(1)).take_over(true);
-    assert_eq!(acquire(store, &new).await, Acquisition::Acquired { attempt: 2 });
+    assert_eq!(
+        acquire(store, &new).await,
+        Acquisition::Acquired { attempt: 2 }
+    );
 
     assert_in_flight(&acquire(store, &old.take_over(true)).await);
     assert_eq!(complete(store, &new, &answer("new")).await, Write::Applied);
@@ -146,12 +165,22 @@ pub async fn another_fingerprint_is_a_mismatch_in_every_state<H: Harness>(harnes
                 ..claim::<H>(key(n))
             };
             let answer = acquire(store, &other.take_over(take_over)).await;
-            assert_eq!(answer, Acquisition::Mismatch, "key {n}, take_over {take_over}");
+            assert_eq!(
+                answer,
+                Acquisition::Mismatch,
+                "key {n}, take_over {take_over}"
+            );
         }
         assert_eq!(fixed(store, key(n)).await, before, "key {n}");
     }
-    assert_eq!(complete(store, &unknown, &answer("late")).await, Write::Applied);
-    assert_eq!(complete(store, &live, &answer("live")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &unknown, &answer("late")).await,
+        Write::Applied
+    );
+    assert_eq!(
+        complete(store, &live, &answer("live")).await,
+        Write::Applied
+    );
 }
 
 /// A completed record is answered with its outcome, again and again, and is never in flight again.
@@ -175,11 +204,16 @@ pub async fn a_tombstone_is_answered_as_a_tombstone<H: Harness>(harness: Arc<H>)
 }
 
 /// A lapsed lease is unknown to claims that do not take over, however often they ask.
-pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over<H: Harness>(harness: Arc<H>) {
+pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over<H: Harness>(
+    harness: Arc<H>,
+) {
     let store = harness.store();
     lapsed(&*harness, key(1)).await;
     for _ in 0..3 {
-        assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
+        assert_eq!(
+            acquire(store, &claim::<H>(key(1))).await,
+            Acquisition::Unknown
+        );
         harness.advance(ticks::<H>(LEASE)).await;
     }
     assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 1, None)));
@@ -190,9 +224,15 @@ pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt<H: Harness>(harnes
     let store = harness.store();
     lapsed(&*harness, key(1)).await;
     let next = claim::<H>(key(1)).take_over(true);
-    assert_eq!(acquire(store, &next).await, Acquisition::Acquired { attempt: 2 });
+    assert_eq!(
+        acquire(store, &next).await,
+        Acquisition::Acquired { attempt: 2 }
+    );
     assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
-    assert_eq!(complete(store, &next, &answer("second")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &next, &answer("second")).await,
+        Write::Applied
+    );
 }
 
 /// The attempt number rises by one with each lease, whether it lapsed or was abandoned.
@@ -223,7 +263,10 @@ pub async fn an_acquire_dropped_half_way_frees_no_lease<H: Harness>(harness: Arc
     poll_once(store_acquire(&*harness, &owner));
 
     assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
-    assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &owner, &answer("done")).await,
+        Write::Applied
+    );
 }
 
 /// Every handle on the records, in whichever process, goes by one clock and sees the same.
@@ -238,8 +281,14 @@ pub async fn a_second_handle_sees_the_same_records_at_the_same_time<H: Harness>(
         token: Token::random(),
         ..owner.clone()
     };
-    assert_eq!(complete(&second, &stale, &answer("stale")).await, Write::Fenced);
-    assert_eq!(complete(&second, &owner, &answer("done")).await, Write::Applied);
+    assert_eq!(
+        complete(&second, &stale, &answer("stale")).await,
+        Write::Fenced
+    );
+    assert_eq!(
+        complete(&second, &owner, &answer("done")).await,
+        Write::Applied
+    );
     assert_eq!(
         acquire(store, &claim::<H>(key(1))).await,
         Acquisition::Completed(answer("done"))
@@ -248,7 +297,10 @@ pub async fn a_second_handle_sees_the_same_records_at_the_same_time<H: Harness>(
     // The other way round: what lapsed for one lapsed for all.
     attempt(&acquire(&second, &claim::<H>(key(2))).await);
     harness.advance(ticks::<H>(LEASE + 1)).await;
-    assert_eq!(acquire(store, &claim::<H>(key(2))).await, Acquisition::Unknown);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(2))).await,
+        Acquisition::Unknown
+    );
 }
 
 async fn store_acquire<H: Harness>(harness: &H, claim: &Claim) {
@@ -257,5 +309,7 @@ async fn store_acquire<H: Harness>(harness: &H, claim: &Claim) {
 
 fn poll_once(future: impl Future<Output = ()>) {
     let mut future = pin!(future);
-    let (Poll::Ready(()) | Poll::Pending) = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let (Poll::Ready(()) | Poll::Pending) = future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
 }

@@ -107,11 +107,15 @@ impl<H: Harness> Arena<H> {
             }
         };
         let answers = self.race(parts).await;
-        let taken =
-            |answer: &&Result<Write, Acquisition>| matches!(answer, Err(Acquisition::Acquired { .. }));
+        let taken = |answer: &&Result<Write, Acquisition>| {
+            matches!(answer, Err(Acquisition::Acquired { .. }))
+        };
         let taken = answers.iter().filter(taken).count();
         (
-            answers.into_iter().find_map(Result::ok).expect("the late write"),
+            answers
+                .into_iter()
+                .find_map(Result::ok)
+                .expect("the late write"),
             taken,
         )
     }

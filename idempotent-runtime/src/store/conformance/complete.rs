@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Harness,
     toolbox::{
-        LEASE, TTL, acquire, answer, attempt, claim, complete, completed, fixed, get, key, lapsed, response,
-        ticks,
+        LEASE, TTL, acquire, answer, attempt, claim, complete, completed, fixed, get, key, lapsed,
+        response, ticks,
     },
 };
 use crate::store::{Acquisition, Outcome, RecordState, TraceId, Write};
@@ -18,7 +18,11 @@ pub async fn an_outcome_is_kept_byte_for_byte<H: Harness>(harness: Arc<H>) {
     let large: Vec<u8> = (0..1_u32 << 20).map(|n| (n % 251) as u8).collect();
     let outcomes = [
         response(204, &[], b""),
-        response(200, &[("content-type", "application/octet-stream")], &binary),
+        response(
+            200,
+            &[("content-type", "application/octet-stream")],
+            &binary,
+        ),
         response(
             201,
             &[
@@ -61,7 +65,10 @@ pub async fn a_repeated_completion_is_applied_and_changes_nothing<H: Harness>(ha
         }
         assert_eq!(fixed(store, key(n)).await, before);
         let expires_in = get(store, key(n)).await.expect("completed").expires_in;
-        assert!(expires_in <= ticks::<H>(TTL - 10), "expires in {expires_in:?}");
+        assert!(
+            expires_in <= ticks::<H>(TTL - 10),
+            "expires in {expires_in:?}"
+        );
     }
 }
 
@@ -83,8 +90,14 @@ pub async fn a_second_outcome_is_fenced<H: Harness>(harness: Arc<H>) {
 pub async fn a_late_completion_by_the_current_token_is_applied<H: Harness>(harness: Arc<H>) {
     let store = harness.store();
     let owner = lapsed(&*harness, key(1)).await;
-    assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
-    assert_eq!(complete(store, &owner, &answer("late")).await, Write::Applied);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(1))).await,
+        Acquisition::Unknown
+    );
+    assert_eq!(
+        complete(store, &owner, &answer("late")).await,
+        Write::Applied
+    );
     let again = acquire(store, &claim::<H>(key(1)).take_over(true)).await;
     assert_eq!(again, Acquisition::Completed(answer("late")));
 }
@@ -132,7 +145,10 @@ pub async fn the_trace_id_of_the_newest_lease_is_kept<H: Harness>(harness: Arc<H
     let next = claim::<H>(key(1)).take_over(true).trace_id(second);
     attempt(&acquire(store, &next).await);
     assert_eq!(shown(1).await, second);
-    assert_eq!(complete(store, &next, &answer("done")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &next, &answer("done")).await,
+        Write::Applied
+    );
     assert_eq!(shown(1).await, second);
 
     completed(&*harness, key(2), &answer("untraced")).await;

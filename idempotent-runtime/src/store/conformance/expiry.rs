@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Harness,
     toolbox::{
-        LEASE, OTHER_FINGERPRINT, TTL, acquire, answer, attempt, claim, complete, completed, fixed, key,
-        renew, ticks,
+        LEASE, OTHER_FINGERPRINT, TTL, acquire, answer, attempt, claim, complete, completed, fixed,
+        key, renew, ticks,
     },
 };
 use crate::{
@@ -20,7 +20,10 @@ pub async fn the_ttl_counts_from_the_completion<H: Harness>(harness: Arc<H>) {
     let owner = claim::<H>(key(1));
     attempt(&acquire(store, &owner).await);
     harness.advance(ticks::<H>(50)).await;
-    assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &owner, &answer("done")).await,
+        Write::Applied
+    );
 
     harness.advance(ticks::<H>(TTL - 2)).await;
     assert_eq!(

@@ -19,9 +19,15 @@ pub async fn an_unreadable_record_is_an_error_and_no_lease<H: Harness>(harness: 
             return;
         }
         for take_over in [false, true] {
-            let error = store.acquire(&claim::<H>(key(1)).take_over(take_over)).await;
+            let error = store
+                .acquire(&claim::<H>(key(1)).take_over(take_over))
+                .await;
             let error = error.expect_err("a record that cannot be read has no answer");
-            assert_eq!(error.kind(), StoreErrorKind::Corrupt, "acquire of {stored:?}");
+            assert_eq!(
+                error.kind(),
+                StoreErrorKind::Corrupt,
+                "acquire of {stored:?}"
+            );
         }
         let error = store
             .get(&key(1))

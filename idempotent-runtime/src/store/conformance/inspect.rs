@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Harness,
     toolbox::{
-        FINGERPRINT, LEASE, TTL, acquire, answer, attempt, claim, complete, completed, get, key, lapsed,
-        ticks,
+        FINGERPRINT, LEASE, TTL, acquire, answer, attempt, claim, complete, completed, get, key,
+        lapsed, ticks,
     },
 };
 use crate::store::{Acquisition, Outcome, RecordState, Write};
@@ -32,7 +32,10 @@ pub async fn get_shows_the_record<H: Harness>(harness: Arc<H>) {
         "expires in {expires_in:?}"
     );
 
-    assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &owner, &answer("done")).await,
+        Write::Applied
+    );
     harness.advance(ticks::<H>(10)).await;
     let record = get(store, key(1)).await.expect("completed");
     assert_eq!((record.fingerprint, record.attempt), (FINGERPRINT, 1));
@@ -47,7 +50,9 @@ pub async fn get_shows_the_record<H: Harness>(harness: Arc<H>) {
 /// Inspection shows a lapsed lease, with nothing left of it.
 pub async fn get_shows_a_lapsed_lease<H: Harness>(harness: Arc<H>) {
     lapsed(&*harness, key(1)).await;
-    let record = get(harness.store(), key(1)).await.expect("the record stays");
+    let record = get(harness.store(), key(1))
+        .await
+        .expect("the record stays");
     assert_eq!(
         record.state,
         RecordState::InFlight {
@@ -80,7 +85,10 @@ pub async fn get_changes_nothing<H: Harness>(harness: Arc<H>) {
         get(store, key(2)).await.expect("completed");
         harness.advance(ticks::<H>(9)).await;
     }
-    assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(1))).await,
+        Acquisition::Unknown
+    );
     harness.advance(ticks::<H>(2)).await;
     assert!(get(store, key(2)).await.is_none());
 }

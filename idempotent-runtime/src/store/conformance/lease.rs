@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Harness,
     toolbox::{
-        FINGERPRINT, LEASE, TTL, abandon, acquire, answer, assert_in_flight, attempt, claim, complete,
-        completed, fixed, get, key, lapsed, purge_all, release, renew, stranger, ticks,
+        FINGERPRINT, LEASE, TTL, abandon, acquire, answer, assert_in_flight, attempt, claim,
+        complete, completed, fixed, get, key, lapsed, purge_all, release, renew, stranger, ticks,
     },
 };
 use crate::{
@@ -35,7 +35,11 @@ pub async fn a_renewal_pushes_the_expiry<H: Harness>(harness: Arc<H>) {
     while passed <= ticks::<H>(LEASE + TTL) {
         harness.advance(ticks::<H>(LEASE - 2)).await;
         passed += ticks::<H>(LEASE - 2);
-        assert_eq!(renew(store, &owner).await, Write::Applied, "after {passed:?}");
+        assert_eq!(
+            renew(store, &owner).await,
+            Write::Applied,
+            "after {passed:?}"
+        );
     }
     purge_all(store).await;
     assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
@@ -44,14 +48,20 @@ pub async fn a_renewal_pushes_the_expiry<H: Harness>(harness: Arc<H>) {
         expires_in > ticks::<H>(LEASE + TTL - 2),
         "expires in {expires_in:?}"
     );
-    assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &owner, &answer("done")).await,
+        Write::Applied
+    );
 }
 
 /// A renewal that comes late is in time as long as nobody took over.
 pub async fn a_late_renewal_by_the_current_token_is_applied<H: Harness>(harness: Arc<H>) {
     let store = harness.store();
     let owner = lapsed(&*harness, key(1)).await;
-    assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(1))).await,
+        Acquisition::Unknown
+    );
     assert_eq!(renew(store, &owner).await, Write::Applied);
     assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
 }
@@ -68,7 +78,10 @@ pub async fn a_completed_record_is_not_renewed<H: Harness>(harness: Arc<H>) {
             Acquisition::Completed(outcome)
         );
         let expires_in = get(store, key(n)).await.expect("completed").expires_in;
-        assert!(expires_in <= ticks::<H>(TTL - 10), "expires in {expires_in:?}");
+        assert!(
+            expires_in <= ticks::<H>(TTL - 10),
+            "expires in {expires_in:?}"
+        );
     }
 }
 
@@ -79,7 +92,10 @@ pub async fn an_abandoned_lease_has_lapsed<H: Harness>(harness: Arc<H>) {
     attempt(&acquire(store, &owner).await);
     assert_eq!(abandon(store, &owner).await, Write::Applied);
 
-    assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(1))).await,
+        Acquisition::Unknown
+    );
     let record = get(store, key(1)).await.expect("the record stays");
     assert_eq!(
         record.state,
@@ -88,7 +104,10 @@ pub async fn an_abandoned_lease_has_lapsed<H: Harness>(harness: Arc<H>) {
         }
     );
     let next = claim::<H>(key(1)).take_over(true);
-    assert_eq!(acquire(store, &next).await, Acquisition::Acquired { attempt: 2 });
+    assert_eq!(
+        acquire(store, &next).await,
+        Acquisition::Acquired { attempt: 2 }
+    );
 }
 
 /// Abandoning may be repeated, and never gives the lease back.
@@ -98,7 +117,10 @@ pub async fn a_repeated_abandon_is_applied<H: Harness>(harness: Arc<H>) {
     attempt(&acquire(store, &owner).await);
     for _ in 0..3 {
         assert_eq!(abandon(store, &owner).await, Write::Applied);
-        assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
+        assert_eq!(
+            acquire(store, &claim::<H>(key(1))).await,
+            Acquisition::Unknown
+        );
         harness.advance(ticks::<H>(1)).await;
     }
 }
@@ -109,7 +131,10 @@ pub async fn an_abandoned_execution_may_still_complete<H: Harness>(harness: Arc<
     let owner = claim::<H>(key(1));
     attempt(&acquire(store, &owner).await);
     assert_eq!(abandon(store, &owner).await, Write::Applied);
-    assert_eq!(complete(store, &owner, &answer("late")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &owner, &answer("late")).await,
+        Write::Applied
+    );
     assert_eq!(
         acquire(store, &claim::<H>(key(1))).await,
         Acquisition::Completed(answer("late"))
@@ -131,7 +156,11 @@ pub async fn a_completed_record_is_not_abandoned<H: Harness>(harness: Arc<H>) {
 pub async fn a_renewal_with_another_token_is_fenced<H: Harness>(harness: Arc<H>) {
     for (name, owner) in every_state(&*harness).await {
         let before = fixed(harness.store(), owner.key).await;
-        let write = harness.store().renew(&stranger(&owner)).await.expect("renew");
+        let write = harness
+            .store()
+            .renew(&stranger(&owner))
+            .await
+            .expect("renew");
         assert_eq!(write, Write::Fenced, "{name}");
         assert_eq!(fixed(harness.store(), owner.key).await, before, "{name}");
     }
@@ -193,7 +222,10 @@ pub async fn a_take_over_fences_every_write_of_the_old_token<H: Harness>(harness
     let store = harness.store();
     let old = lapsed(&*harness, key(1)).await;
     let new = claim::<H>(key(1)).take_over(true);
-    assert_eq!(acquire(store, &new).await, Acquisition::Acquired { attempt: 2 });
+    assert_eq!(
+        acquire(store, &new).await,
+        Acquisition::Acquired { attempt: 2 }
+    );
     for outcome in [None, Some(answer("new"))] {
         if let Some(outcome) = &outcome {
             assert_eq!(complete(store, &new, outcome).await, Write::Applied);
@@ -211,7 +243,10 @@ pub async fn a_write_to_a_missing_record_makes_none<H: Harness>(harness: Arc<H>)
     let store = harness.store();
     let nobody = claim::<H>(key(1));
     assert_eq!(renew(store, &nobody).await, Write::Missing);
-    assert_eq!(complete(store, &nobody, &answer("lost")).await, Write::Missing);
+    assert_eq!(
+        complete(store, &nobody, &answer("lost")).await,
+        Write::Missing
+    );
     assert_eq!(
         complete(store, &nobody, &Outcome::Tombstone).await,
         Write::Missing

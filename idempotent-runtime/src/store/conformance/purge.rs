@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Harness,
     toolbox::{
-        LEASE, TTL, acquire, answer, assert_in_flight, attempt, claim, complete, completed, key, lapsed,
-        purge, purge_all, renew, ticks,
+        LEASE, TTL, acquire, answer, assert_in_flight, attempt, claim, complete, completed, key,
+        lapsed, purge, purge_all, renew, ticks,
     },
 };
 use crate::{
@@ -21,8 +21,14 @@ pub async fn a_purge_deletes_what_expired<H: Harness>(harness: Arc<H>) {
     purge_all(store).await;
     for owner in owners {
         // A row that is still there would let its owner complete.
-        assert_eq!(complete(store, &owner, &answer("late")).await, Write::Missing);
-        assert_eq!(acquire(store, &owner).await, Acquisition::Acquired { attempt: 1 });
+        assert_eq!(
+            complete(store, &owner, &answer("late")).await,
+            Write::Missing
+        );
+        assert_eq!(
+            acquire(store, &owner).await,
+            Acquisition::Acquired { attempt: 1 }
+        );
     }
 }
 
@@ -38,12 +44,19 @@ pub async fn a_purge_honours_its_limit<H: Harness>(harness: Arc<H>) {
         let batch = purge(store, 3).await;
         assert!(batch <= 3, "a purge of at most 3 says {batch}");
         purged += batch;
-        assert!(purged <= owners.len(), "{purged} purged of {}", owners.len());
+        assert!(
+            purged <= owners.len(),
+            "{purged} purged of {}",
+            owners.len()
+        );
         if batch == 0 {
             break;
         }
     }
-    assert_eq!(complete(store, &owners[0], &answer("late")).await, Write::Missing);
+    assert_eq!(
+        complete(store, &owners[0], &answer("late")).await,
+        Write::Missing
+    );
 }
 
 /// A purge takes neither a lease that is live, also by renewal, nor a record that has not expired.
@@ -66,7 +79,10 @@ pub async fn a_purge_takes_nothing_before_its_time<H: Harness>(harness: Arc<H>) 
 
     assert_eq!(purge(store, 100).await, 0, "nothing has expired");
     assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
-    assert_eq!(acquire(store, &claim::<H>(key(2))).await, Acquisition::Unknown);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(2))).await,
+        Acquisition::Unknown
+    );
     assert_eq!(
         acquire(store, &claim::<H>(key(3))).await,
         Acquisition::Completed(answer("done"))
@@ -75,8 +91,14 @@ pub async fn a_purge_takes_nothing_before_its_time<H: Harness>(harness: Arc<H>) 
         acquire(store, &claim::<H>(key(4))).await,
         Acquisition::Completed(Outcome::Tombstone)
     );
-    assert_eq!(complete(store, &renewed, &answer("long")).await, Write::Applied);
-    assert_eq!(complete(store, &unknown, &answer("late")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &renewed, &answer("long")).await,
+        Write::Applied
+    );
+    assert_eq!(
+        complete(store, &unknown, &answer("late")).await,
+        Write::Applied
+    );
 }
 
 /// What is in flight, unknown or stored stays, however many other records come.
@@ -91,14 +113,23 @@ pub async fn other_records_push_nothing_out<H: Harness>(harness: Arc<H>) {
         bytes[31] = n;
         completed(&*harness, StoreKey::from_bytes(bytes), &answer("other")).await;
     }
-    assert_eq!(acquire(store, &claim::<H>(key(1))).await, Acquisition::Unknown);
+    assert_eq!(
+        acquire(store, &claim::<H>(key(1))).await,
+        Acquisition::Unknown
+    );
     assert_in_flight(&acquire(store, &claim::<H>(key(2))).await);
     assert_eq!(
         acquire(store, &claim::<H>(key(3))).await,
         Acquisition::Completed(answer("first"))
     );
-    assert_eq!(complete(store, &unknown, &answer("late")).await, Write::Applied);
-    assert_eq!(complete(store, &live, &answer("live")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &unknown, &answer("late")).await,
+        Write::Applied
+    );
+    assert_eq!(
+        complete(store, &live, &answer("live")).await,
+        Write::Applied
+    );
 }
 
 /// Ten records that expired, and the claims they were acquired with.

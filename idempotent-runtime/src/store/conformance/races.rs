@@ -14,7 +14,8 @@ use super::{
     Harness,
     arena::{Arena, Late, ROUNDS, Seat, rounds, winners},
     toolbox::{
-        acquire, answer, assert_in_flight, attempt, claim, complete, fixed, get, key, purge, release, renew,
+        acquire, answer, assert_in_flight, attempt, claim, complete, fixed, get, key, purge,
+        release, renew,
     },
 };
 use crate::store::{Acquisition, Claim, Store, Write};
@@ -63,7 +64,8 @@ pub async fn repetitions_of_one_acquire_share_its_lease<H: Harness>(harness: Arc
 /// 64 claims for as many keys are all acquired.
 pub async fn different_keys_do_not_contend<H: Harness>(harness: Arc<H>) {
     let arena = Arena::new(harness).await;
-    let claims = |seat: Seat<H>| async move { acquire(seat.store(), &claim::<H>(key(seat.number))).await };
+    let claims =
+        |seat: Seat<H>| async move { acquire(seat.store(), &claim::<H>(key(seat.number))).await };
     for answer in arena.race(claims).await {
         assert_eq!(answer, Acquisition::Acquired { attempt: 1 });
     }
@@ -80,7 +82,9 @@ pub async fn an_expiring_outcome_has_one_successor<H: Harness>(harness: Arc<H>) 
         };
         attempt(&acquire(store, &old).await);
         assert_eq!(complete(store, &old, &answer("old")).await, Write::Applied);
-        let claims = |seat: Seat<H>| async move { claim_until_expired(seat.store(), &claim::<H>(key)).await };
+        let claims = |seat: Seat<H>| async move {
+            claim_until_expired(seat.store(), &claim::<H>(key)).await
+        };
         let winners = winners(&arena.race(claims).await);
         assert!(
             winners == [1] || winners == [2],
@@ -99,10 +103,16 @@ pub async fn one_of_many_outcomes_is_stored<H: Harness>(harness: Arc<H>) {
             let owner = owner.clone();
             async move {
                 let outcome = answer(&seat.number.to_string());
-                (complete(seat.store(), &owner, &outcome).await == Write::Applied).then_some(outcome)
+                (complete(seat.store(), &owner, &outcome).await == Write::Applied)
+                    .then_some(outcome)
             }
         };
-        let applied: Vec<_> = arena.race(completions).await.into_iter().flatten().collect();
+        let applied: Vec<_> = arena
+            .race(completions)
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
         let (_, _, stored) = fixed(arena.store(), key).await.expect("completed");
         assert_eq!(
             applied,
@@ -171,7 +181,10 @@ pub async fn a_purge_takes_nothing_from_running_executions<H: Harness>(harness: 
         yield_now().await;
         assert_eq!(renew(store, &owner).await, Write::Applied);
         yield_now().await;
-        assert_eq!(complete(store, &owner, &answer("done")).await, Write::Applied);
+        assert_eq!(
+            complete(store, &owner, &answer("done")).await,
+            Write::Applied
+        );
         let again = acquire(store, &claim::<H>(owner.key)).await;
         assert_eq!(again, Acquisition::Completed(answer("done")));
     };
@@ -205,7 +218,10 @@ async fn take_a_turn<H: Harness>(store: &H::Store, held: &AtomicBool) {
         assert!(Instant::now() < patience, "everybody gets a turn");
         yield_now().await;
     }
-    assert!(!held.swap(true, Ordering::SeqCst), "somebody else holds the key");
+    assert!(
+        !held.swap(true, Ordering::SeqCst),
+        "somebody else holds the key"
+    );
     yield_now().await;
     held.store(false, Ordering::SeqCst);
     assert_eq!(release(store, &mine).await, Write::Applied);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Harness,
     toolbox::{
-        OTHER_FINGERPRINT, abandon, acquire, answer, attempt, claim, complete, completed, get, key, lapsed,
-        release, renew,
+        OTHER_FINGERPRINT, abandon, acquire, answer, attempt, claim, complete, completed, get, key,
+        lapsed, release, renew,
     },
 };
 use crate::store::{Acquisition, Claim, Outcome, Write};
@@ -16,7 +16,10 @@ pub async fn a_released_key_is_new<H: Harness>(harness: Arc<H>) {
     let store = harness.store();
     for _ in 0..3 {
         let owner = claim::<H>(key(1));
-        assert_eq!(acquire(store, &owner).await, Acquisition::Acquired { attempt: 1 });
+        assert_eq!(
+            acquire(store, &owner).await,
+            Acquisition::Acquired { attempt: 1 }
+        );
         assert_eq!(release(store, &owner).await, Write::Applied);
         assert!(get(store, key(1)).await.is_none());
     }
@@ -24,7 +27,10 @@ pub async fn a_released_key_is_new<H: Harness>(harness: Arc<H>) {
         fingerprint: OTHER_FINGERPRINT,
         ..claim::<H>(key(1))
     };
-    assert_eq!(acquire(store, &other).await, Acquisition::Acquired { attempt: 1 });
+    assert_eq!(
+        acquire(store, &other).await,
+        Acquisition::Acquired { attempt: 1 }
+    );
 }
 
 /// After a release there is nothing left to write to.
@@ -35,7 +41,10 @@ pub async fn a_released_record_is_missing<H: Harness>(harness: Arc<H>) {
     assert_eq!(release(store, &owner).await, Write::Applied);
     assert_eq!(release(store, &owner).await, Write::Missing);
     assert_eq!(renew(store, &owner).await, Write::Missing);
-    assert_eq!(complete(store, &owner, &answer("done")).await, Write::Missing);
+    assert_eq!(
+        complete(store, &owner, &answer("done")).await,
+        Write::Missing
+    );
     assert_eq!(abandon(store, &owner).await, Write::Missing);
     assert!(get(store, key(1)).await.is_none());
 }

@@ -95,15 +95,24 @@ pub(super) async fn renew(store: &impl Store, claim: &Claim) -> Write {
 }
 
 pub(super) async fn complete(store: &impl Store, claim: &Claim, outcome: &Outcome) -> Write {
-    store.complete(&claim.held(), outcome).await.expect("complete")
+    store
+        .complete(&claim.held(), outcome)
+        .await
+        .expect("complete")
 }
 
 pub(super) async fn release(store: &impl Store, claim: &Claim) -> Write {
-    store.release(&claim.key, &claim.token).await.expect("release")
+    store
+        .release(&claim.key, &claim.token)
+        .await
+        .expect("release")
 }
 
 pub(super) async fn abandon(store: &impl Store, claim: &Claim) -> Write {
-    store.abandon(&claim.key, &claim.token).await.expect("abandon")
+    store
+        .abandon(&claim.key, &claim.token)
+        .await
+        .expect("abandon")
 }
 
 pub(super) async fn get(store: &impl Store, key: StoreKey) -> Option<Record> {
@@ -128,7 +137,10 @@ pub(super) async fn purge_all(store: &impl Store) {
 pub(super) async fn completed<H: Harness>(harness: &H, key: StoreKey, outcome: &Outcome) -> Claim {
     let claim = claim::<H>(key);
     attempt(&acquire(harness.store(), &claim).await);
-    assert_eq!(complete(harness.store(), &claim, outcome).await, Write::Applied);
+    assert_eq!(
+        complete(harness.store(), &claim, outcome).await,
+        Write::Applied
+    );
     claim
 }
 
@@ -141,7 +153,10 @@ pub(super) async fn lapsed<H: Harness>(harness: &H, key: StoreKey) -> Claim {
 }
 
 /// Everything about a record that only a write may change.
-pub(super) async fn fixed(store: &impl Store, key: StoreKey) -> Option<(Fingerprint, u32, Option<Outcome>)> {
+pub(super) async fn fixed(
+    store: &impl Store,
+    key: StoreKey,
+) -> Option<(Fingerprint, u32, Option<Outcome>)> {
     let record = get(store, key).await?;
     let outcome = match record.state {
         RecordState::Completed(outcome) => Some(outcome),

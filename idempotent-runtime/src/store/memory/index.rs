@@ -98,8 +98,16 @@ impl Index {
                 .iter()
                 .take_while(|(deadline, _)| *deadline <= now)
                 .take(limit);
-            due.map(|&(deadline, key)| (key, Place { completed, deadline }))
-                .collect::<Vec<_>>()
+            due.map(|&(deadline, key)| {
+                (
+                    key,
+                    Place {
+                        completed,
+                        deadline,
+                    },
+                )
+            })
+            .collect::<Vec<_>>()
         };
         let mut due = until(&places.in_flight, false);
         due.extend(until(&places.completed, true));
@@ -134,7 +142,10 @@ impl Index {
 
     pub(super) fn len(&self) -> usize {
         let len = |places: &Places| places.in_flight.len() + places.completed.len();
-        self.shards.iter().map(|shard| len(&lock(&shard.places))).sum()
+        self.shards
+            .iter()
+            .map(|shard| len(&lock(&shard.places)))
+            .sum()
     }
 }
 
@@ -158,7 +169,9 @@ impl Places {
     }
 
     fn earliest(&self) -> u64 {
-        let first = |set: &BTreeSet<(u64, StoreKey)>| set.first().map_or(u64::MAX, |(deadline, _)| *deadline);
+        let first = |set: &BTreeSet<(u64, StoreKey)>| {
+            set.first().map_or(u64::MAX, |(deadline, _)| *deadline)
+        };
         first(&self.in_flight).min(first(&self.completed))
     }
 }

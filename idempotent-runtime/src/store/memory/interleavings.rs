@@ -51,7 +51,8 @@ fn of_three_take_overs_of_a_lapsed_lease_one_is_acquired() {
         let store = MemoryStore::new();
         acquire(&store, &claim(1));
         store.advance(LEASE);
-        let answers = all((0..3).map(|_| act(&store, |store| acquire(store, &claim(1).take_over(true)))));
+        let answers =
+            all((0..3).map(|_| act(&store, |store| acquire(store, &claim(1).take_over(true)))));
         assert_eq!(acquired(&answers), [2]);
         assert_eq!(in_flight(&answers), 2);
         store.audit();
@@ -66,7 +67,8 @@ fn a_late_completion_and_take_overs_exclude_each_other() {
         acquire(&store, &old);
         store.advance(LEASE);
         let late = act(&store, move |store| complete(store, &old));
-        let takers = all((0..2).map(|_| act(&store, |store| acquire(store, &claim(1).take_over(true)))));
+        let takers =
+            all((0..2).map(|_| act(&store, |store| acquire(store, &claim(1).take_over(true)))));
         let expected = if late.join().unwrap() == Write::Applied {
             &[][..]
         } else {
@@ -110,12 +112,18 @@ fn a_purge_never_takes_a_lease_that_is_renewed_in_time() {
         acquire(&store, &owner);
         store.advance(LEASE + TTL - Duration::from_secs(1));
         // Renewed before its expiry, purged by two that know the later time.
-        assert_eq!(block_on(store.renew(&owner.held())).unwrap(), Write::Applied);
+        assert_eq!(
+            block_on(store.renew(&owner.held())).unwrap(),
+            Write::Applied
+        );
         store.advance(Duration::from_secs(1));
-        let purges = (0..2).map(|_| act(&store, |store| block_on(store.purge_expired(10)).unwrap()));
+        let purges =
+            (0..2).map(|_| act(&store, |store| block_on(store.purge_expired(10)).unwrap()));
         let renewal = {
             let owner = owner.clone();
-            act(&store, move |store| block_on(store.renew(&owner.held())).unwrap())
+            act(&store, move |store| {
+                block_on(store.renew(&owner.held())).unwrap()
+            })
         };
         assert_eq!(all(purges), [0, 0]);
         assert_eq!(renewal.join().unwrap(), Write::Applied);
@@ -134,14 +142,20 @@ fn an_expired_row_is_either_purged_or_written_to() {
         let purge = act(&store, |store| block_on(store.purge_expired(10)).unwrap());
         let next = act(&store, |store| acquire(store, &claim(1)));
         let late = act(&store, move |store| complete(store, &old));
-        let (purged, next, late) = (purge.join().unwrap(), next.join().unwrap(), late.join().unwrap());
+        let (purged, next, late) = (
+            purge.join().unwrap(),
+            next.join().unwrap(),
+            late.join().unwrap(),
+        );
         match (next, late) {
             // The late completion came first and is replayed: neither purged nor acquired.
             (Acquisition::Completed(_), Write::Applied) => assert_eq!(purged, 0),
             // The row was reused as it stood.
             (Acquisition::Acquired { attempt: 2 }, Write::Fenced) => assert_eq!(purged, 0),
             // It was purged before; the late completion met nothing, or the next owner.
-            (Acquisition::Acquired { attempt: 1 }, Write::Missing | Write::Fenced) => assert_eq!(purged, 1),
+            (Acquisition::Acquired { attempt: 1 }, Write::Missing | Write::Fenced) => {
+                assert_eq!(purged, 1)
+            }
             other => panic!("{other:?} with {purged} purged"),
         }
         assert_eq!(store.len(), 1);
@@ -154,14 +168,16 @@ fn the_bound_on_records_holds_and_what_is_given_back_is_used() {
     explore(|| {
         let store = MemoryStore::builder().max_records(2).build();
         let admitted = (1..=3).map(|n| {
-            act(&store, move |store| match block_on(store.acquire(&claim(n))) {
-                Ok(acquisition) => {
-                    assert_eq!(acquisition, Acquisition::Acquired { attempt: 1 });
-                    Some(claim(n))
-                }
-                Err(error) => {
-                    assert_eq!(error.kind(), StoreErrorKind::Full);
-                    None
+            act(&store, move |store| {
+                match block_on(store.acquire(&claim(n))) {
+                    Ok(acquisition) => {
+                        assert_eq!(acquisition, Acquisition::Acquired { attempt: 1 });
+                        Some(claim(n))
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), StoreErrorKind::Full);
+                        None
+                    }
                 }
             })
         });
@@ -169,7 +185,10 @@ fn the_bound_on_records_holds_and_what_is_given_back_is_used() {
         store.audit();
         store.advance(LEASE + TTL);
         // What expired gives its room back.
-        assert_eq!(acquire(&store, &claim(4)), Acquisition::Acquired { attempt: 1 });
+        assert_eq!(
+            acquire(&store, &claim(4)),
+            Acquisition::Acquired { attempt: 1 }
+        );
         store.audit();
     });
 }
@@ -185,7 +204,11 @@ fn evictions_take_only_completed_records() {
         acquire(&store, &done);
         complete(&store, &done);
         acquire(&store, &live);
-        let newcomers = (3..=4).map(|n| act(&store, move |store| block_on(store.acquire(&claim(n))).is_ok()));
+        let newcomers = (3..=4).map(|n| {
+            act(&store, move |store| {
+                block_on(store.acquire(&claim(n))).is_ok()
+            })
+        });
         let admitted = all(newcomers).iter().filter(|admitted| **admitted).count();
         assert_eq!(
             admitted, 1,
@@ -257,7 +280,10 @@ fn act<R: Send + 'static>(
 /// Starts all before it waits for any.
 fn all<R>(threads: impl Iterator<Item = thread::JoinHandle<R>>) -> Vec<R> {
     let threads: Vec<_> = threads.collect();
-    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    threads
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .collect()
 }
 
 fn acquired(answers: &[Acquisition]) -> Vec<u32> {

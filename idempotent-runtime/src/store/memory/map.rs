@@ -39,11 +39,19 @@ mod production {
             self.0.entry(key)
         }
 
-        pub(in super::super) fn update<R>(&self, key: &StoreKey, f: impl FnOnce(&mut Row) -> R) -> Option<R> {
+        pub(in super::super) fn update<R>(
+            &self,
+            key: &StoreKey,
+            f: impl FnOnce(&mut Row) -> R,
+        ) -> Option<R> {
             self.0.get_mut(key).map(|mut row| f(&mut row))
         }
 
-        pub(in super::super) fn view<R>(&self, key: &StoreKey, f: impl FnOnce(&Row) -> R) -> Option<R> {
+        pub(in super::super) fn view<R>(
+            &self,
+            key: &StoreKey,
+            f: impl FnOnce(&Row) -> R,
+        ) -> Option<R> {
             self.0.view(key, |_, row| f(row))
         }
 
@@ -92,11 +100,19 @@ mod checked {
             }
         }
 
-        pub(in super::super) fn update<R>(&self, key: &StoreKey, f: impl FnOnce(&mut Row) -> R) -> Option<R> {
+        pub(in super::super) fn update<R>(
+            &self,
+            key: &StoreKey,
+            f: impl FnOnce(&mut Row) -> R,
+        ) -> Option<R> {
             self.shard(key).get_mut(key).map(|row| f(row))
         }
 
-        pub(in super::super) fn view<R>(&self, key: &StoreKey, f: impl FnOnce(&Row) -> R) -> Option<R> {
+        pub(in super::super) fn view<R>(
+            &self,
+            key: &StoreKey,
+            f: impl FnOnce(&Row) -> R,
+        ) -> Option<R> {
             self.shard(key).get(key).map(|row| f(row))
         }
 

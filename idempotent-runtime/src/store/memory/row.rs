@@ -141,7 +141,13 @@ impl Row {
             State::Completed(outcome) => RecordState::Completed(outcome.clone()),
         };
         let expires_in = Duration::from_micros(self.deadline().saturating_sub(now));
-        Record::new(self.fingerprint, self.attempt, state, expires_in, self.trace_id)
+        Record::new(
+            self.fingerprint,
+            self.attempt,
+            state,
+            expires_in,
+            self.trace_id,
+        )
     }
 
     /// A new lease: the only place where the token changes and the attempt rises.
@@ -160,6 +166,8 @@ impl Row {
     fn extend(&mut self, held: &Held, now: u64) {
         let lease_until = now.saturating_add(micros(held.lease));
         self.state = State::InFlight { lease_until };
-        self.expires = self.expires.max(lease_until.saturating_add(micros(held.ttl)));
+        self.expires = self
+            .expires
+            .max(lease_until.saturating_add(micros(held.ttl)));
     }
 }

@@ -56,10 +56,13 @@ impl Table {
     pub(super) fn claim(&self, claim: &Claim, now: u64) -> Claimed {
         match self.rows.entry(claim.key) {
             Entry::Occupied(mut row) => {
-                Claimed::Decided(self.change(&claim.key, row.get_mut(), |row| row.acquire(claim, now)))
+                Claimed::Decided(
+                    self.change(&claim.key, row.get_mut(), |row| row.acquire(claim, now)),
+                )
             }
             Entry::Vacant(vacant) => {
-                if self.meter.bytes() >= self.limits.bytes || !self.meter.admit(self.limits.records) {
+                if self.meter.bytes() >= self.limits.bytes || !self.meter.admit(self.limits.records)
+                {
                     return Claimed::NoRoom;
                 }
                 let row = Box::new(Row::new(claim, now));

@@ -1,0 +1,94 @@
+//! The conformance suite on SQLite files, and what only that store promises.
+
+use std::{path::PathBuf, time::Duration};
+
+use idempotent_runtime::{
+    StoreKey,
+    store::{
+        conformance::Harness,
+        sql::sqlite::SqliteStore,
+    },
+};
+use sqlx::{Connection, SqliteConnection};
+
+use crate::servers::Folder;
+
+mod faults;
+mod opening;
+
+/// A file of its own.
+pub(crate) struct Sqlite {
+    store: SqliteStore,
+    file: File,
+}
+
+/// A file in a folder of its own.
+pub(crate) struct File(Folder);
+
+impl File {
+    pub(crate) fn new() -> Self {
+        Self(Folder::new("sqlite"))
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("records.db")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("sqlite://{}", self.path().display())
+    }
+
+    pub(crate) async fn open(&self) -> SqliteStore {
+        SqliteStore::connect(&self.url()).await.expect("the file opens")
+    }
+
+    /// A connection behind the store's back.
+    pub(crate) async fn connect(&self) -> SqliteConnection {
+        SqliteConnection::connect(&self.url()).await.expect("a connection")
+    }
+}
+
+impl Harness for Sqlite {
+    type Store = SqliteStore;
+
+    async fn open() -> Self {
+        let file = File::new();
+        Self { store: file.open().await, file }
+    }
+
+    fn store(&self) -> &SqliteStore {
+        &self.store
+    }
+
+    async fn second_handle(&self) -> SqliteStore {
+        self.file.open().await
+    }
+
+    async fn advance(&self, by: Duration) {
+        let by = i64::try_from(by.as_micros()).expect("a duration of the suite");
+        sqlx::query("update idempotency_records set lease_until = lease_until - ?1, expires_at = expires_at - ?1")
+            .bind(by)
+            .execute(&mut self.file.connect().await)
+            .await
+            .expect("times move");
+    }
+
+    async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
+        sqlx::query("update idempotency_records set response = ?2 where store_key = ?1")
+            .bind(&key.as_bytes()[..])
+            .bind(stored)
+            .execute(&mut self.file.connect().await)
+            .await
+            .expect("bytes change");
+        true
+    }
+}
+
+mod conformance {
+    idempotent_runtime::store_conformance!(super::Sqlite);
+}
+
+#[test]
+fn the_sqlite_store_follows_the_model() {
+    crate::machine::play::<Sqlite>(60).unwrap();
+}

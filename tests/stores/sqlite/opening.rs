@@ -1,0 +1,142 @@
+//! What a wrong URL, file or table says, and what opening a right one does.
+
+use std::error::Error;
+
+use idempotent_runtime::store::{
+    Store,
+    conformance::{claim, key},
+    sql::{ConnectError, TableName, sqlite::SqliteStore},
+};
+use sqlx::SqlitePool;
+
+use super::{File, Sqlite};
+
+fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+async fn refusal(url: &str) -> ConnectError {
+    SqliteStore::connect(url).await.expect_err("must not open")
+}
+
+#[tokio::test]
+async fn wrong_urls_are_refused() {
+    for url in ["", "sqlite://", "sqlite:relative.db?mode=upside-down", "postgres://localhost/x"] {
+        let error = refusal(url).await;
+        assert!(matches!(error, ConnectError::Url { .. }), "{url}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_in_memory_is_refused() {
+    for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://x?mode=memory"] {
+        let error = refusal(url).await;
+        assert!(matches!(error, ConnectError::NotDurable { .. }), "{url}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_is_missing_is_named() {
+    let error = refusal("sqlite:///nowhere/at/all/records.db").await;
+    assert_eq!(
+        chain(&error),
+        "the sqlite database could not be reached: error returned from database: (code: 14) unable to open database file: \
+         unable to open database file"
+            .replace(": unable to open database file: unable", ": unable")
+            .as_str()
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let file = File::new();
+    std::fs::write(file.path(), b"not a database, but a letter of some length").unwrap();
+    let error = refusal(&file.url()).await;
+    assert!(chain(&error).contains("file is not a database"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_file_that_must_not_be_written_to_is_refused() {
+    let file = File::new();
+    drop(file.open().await);
+    let error = refusal(&format!("{}?mode=ro", file.url())).await;
+    assert!(chain(&error).contains("readonly"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_missing_table_says_how_to_make_it() {
+    let file = File::new();
+    let builder = || SqliteStore::builder().migrate(false);
+    let error = builder().connect(&file.url()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::MissingTable { .. }), "{error:?}");
+    assert!(error.to_string().contains("migrate"), "{error}");
+
+    drop(file.open().await);
+    builder().connect(&file.url()).await.expect("now it is there");
+}
+
+#[tokio::test]
+async fn a_table_of_a_later_version_is_refused() {
+    let file = File::new();
+    drop(file.open().await);
+    sqlx::query("insert into idempotency_records_versions values (99)")
+        .execute(&mut file.connect().await)
+        .await
+        .unwrap();
+    let error = refusal(&file.url()).await;
+    assert!(matches!(error, ConnectError::OtherVersion { found: 99, .. }), "{error:?}");
+    assert!(error.to_string().contains("update the crate"), "{error}");
+}
+
+#[tokio::test]
+async fn a_table_may_be_called_anything_but_needs_no_schema() {
+    let file = File::new();
+    let store = |name: &str| SqliteStore::builder().table(name.parse::<TableName>().unwrap());
+    let one = store("select").connect(&file.url()).await.unwrap();
+    let other = store("Other").connect(&file.url()).await.unwrap();
+    one.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    assert!(one.get(&key(1)).await.unwrap().is_some());
+    assert!(other.get(&key(1)).await.unwrap().is_none(), "tables are apart");
+    store("main.records").connect(&file.url()).await.expect_err("no schemas");
+}
+
+#[tokio::test]
+async fn the_applications_own_pool_gives_the_file() {
+    let file = File::new();
+    drop(file.open().await);
+    let pool = SqlitePool::connect(&file.url()).await.unwrap();
+    let store = SqliteStore::builder().from_pool(&pool).await.unwrap();
+    store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    let records: i64 = sqlx::query_scalar("select count(*) from idempotency_records").fetch_one(&pool).await.unwrap();
+    assert_eq!(records, 1);
+}
+
+#[tokio::test]
+async fn many_open_a_new_file_at_once() {
+    let file = File::new();
+    let url = file.url();
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let url = url.clone();
+        opening.spawn(async move { SqliteStore::connect(&url).await });
+    }
+    for opened in opening.join_all().await {
+        opened.expect("the file opens");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_file_and_its_companions_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let file = File::new();
+    let store = file.open().await;
+    store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    for companion in ["", "-wal", "-shm"] {
+        let path = format!("{}{companion}", file.path().display());
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{path}");
+    }
+}
