@@ -14,8 +14,6 @@
 //! The span of a request is `idempotent` with the fields `endpoint`, `key` (a short digest of the record's
 //! identity, never the client's key), `attempt` and `outcome`.
 
-use std::time::Duration;
-
 use tracing::{Span, field};
 
 use crate::scope::StoreKey;
@@ -98,21 +96,41 @@ pub(crate) fn ended(endpoint: &str, ended: Ended) {
     let _ = endpoint;
 }
 
-/// A handler ran this long.
-pub(crate) fn executed(endpoint: &str, took: Duration) {
+/// A handler ran since then.
+pub(crate) fn executed(endpoint: &str, since: Stopwatch) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("idempotency_execution_seconds", "endpoint" => endpoint.to_owned())
-        .record(took);
+        .record(since.started.elapsed());
     #[cfg(not(feature = "metrics"))]
-    let _ = (endpoint, took);
+    let _ = (endpoint, since);
 }
 
-/// A duplicate waited this long.
-pub(crate) fn waited(endpoint: &str, took: Duration) {
+/// A duplicate waited since then.
+pub(crate) fn waited(endpoint: &str, since: Stopwatch) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!("idempotency_wait_seconds", "endpoint" => endpoint.to_owned()).record(took);
+    metrics::histogram!("idempotency_wait_seconds", "endpoint" => endpoint.to_owned())
+        .record(since.started.elapsed());
     #[cfg(not(feature = "metrics"))]
-    let _ = (endpoint, took);
+    let _ = (endpoint, since);
+}
+
+/// A store operation took the time since then.
+pub(crate) fn store_operation(
+    store: &'static str,
+    operation: &'static str,
+    ok: bool,
+    since: Stopwatch,
+) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(
+        "idempotency_store_operation_seconds",
+        "store" => store,
+        "operation" => operation,
+        "result" => if ok { "ok" } else { "error" }
+    )
+    .record(since.started.elapsed());
+    #[cfg(not(feature = "metrics"))]
+    let _ = (store, operation, ok, since);
 }
 
 macro_rules! gauges {
@@ -149,34 +167,18 @@ pub(crate) fn records(store: &'static str, records: impl FnOnce() -> usize) {
     let _ = (store, records);
 }
 
-/// Times one store operation; nothing without the `metrics` feature.
-pub(crate) struct StoreClock {
+/// Measures a time that becomes a metric; without the `metrics` feature it does not even look at the clock.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopwatch {
     #[cfg(feature = "metrics")]
     started: std::time::Instant,
 }
 
-impl StoreClock {
+impl Stopwatch {
     pub(crate) fn start() -> Self {
         Self {
             #[cfg(feature = "metrics")]
             started: std::time::Instant::now(),
         }
-    }
-
-    #[cfg_attr(
-        not(feature = "metrics"),
-        expect(clippy::unused_self, reason = "without metrics nothing is timed")
-    )]
-    pub(crate) fn stop(self, store: &'static str, operation: &'static str, ok: bool) {
-        #[cfg(feature = "metrics")]
-        metrics::histogram!(
-            "idempotency_store_operation_seconds",
-            "store" => store,
-            "operation" => operation,
-            "result" => if ok { "ok" } else { "error" }
-        )
-        .record(self.started.elapsed());
-        #[cfg(not(feature = "metrics"))]
-        let _ = (store, operation, ok);
     }
 }

@@ -26,26 +26,24 @@ pub(crate) fn route(
     if let Some(name) = name {
         return Route {
             endpoint: Cow::Borrowed(name),
-            label: Cow::Borrowed(name),
+            label: None,
             uri,
         };
     }
     if let Some(template) = template(extensions).or(handler) {
-        let endpoint = [method.as_str(), " ", template].concat();
-        let label = match known(method) {
-            Some(_) => endpoint.clone(),
-            None => ["OTHER ", template].concat(),
-        };
+        let other = || Cow::Owned(["OTHER ", template].concat());
         return Route {
-            endpoint: Cow::Owned(endpoint),
-            label: Cow::Owned(label),
+            endpoint: Cow::Owned([method.as_str(), " ", template].concat()),
+            label: known(method).is_none().then(other),
             uri,
         };
     }
     let endpoint = Cow::Owned([method.as_str(), " ", uri.path()].concat());
     Route {
         endpoint,
-        label: Cow::Owned([known(method).unwrap_or("OTHER"), " unmatched"].concat()),
+        label: Some(Cow::Owned(
+            [known(method).unwrap_or("OTHER"), " unmatched"].concat(),
+        )),
         uri,
     }
 }
@@ -103,7 +101,8 @@ mod tests {
         let uri = Uri::from_static("/orders/7?x=1");
         let route = route(name, handler, &method, &uri, &Extensions::new());
         assert_eq!(route.uri, uri);
-        (route.endpoint.into_owned(), route.label.into_owned())
+        let label = route.label().to_owned();
+        (route.endpoint.into_owned(), label)
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub(crate) struct Attended<T: Send + 'static> {
     future: Option<BoxFuture<T>>,
     attendance: Arc<Attendance>,
     unattended: Counted,
-    /// Where and how to go on: the runtime and subscriber of the first poll.
+    /// Where and how to go on: the runtime and subscriber in which it was first found pending.
     home: Option<(Handle, Dispatch)>,
 }
 
@@ -144,13 +144,14 @@ impl<T: Send + 'static> Future for Attended<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
-        this.settle();
         // Taken out while it is polled: if it panics it is dropped here and never handed over.
         let Some(mut future) = this.future.take() else {
             panic!("an answered request was polled again");
         };
         let polled = future.as_mut().poll(context);
         if polled.is_pending() {
+            // One that is ready at once is never handed over, and needs no home.
+            this.settle();
             this.future = Some(future);
         }
         polled

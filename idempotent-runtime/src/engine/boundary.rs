@@ -18,10 +18,18 @@ pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) struct Route {
     /// The route's identity in the scope: `POST /orders/{id}`, or the policy's name.
     pub(crate) endpoint: Cow<'static, str>,
-    /// What metrics and spans call it; bounded in number, unlike paths that clients choose.
-    pub(crate) label: Cow<'static, str>,
+    /// What metrics and spans call it instead, where it names what clients choose: labels are
+    /// bounded in number.
+    pub(crate) label: Option<Cow<'static, str>>,
     /// The URI with the full original path and query.
     pub(crate) uri: Uri,
+}
+
+impl Route {
+    /// What metrics and spans call it.
+    pub(crate) fn label(&self) -> &str {
+        self.label.as_ref().unwrap_or(&self.endpoint)
+    }
 }
 
 /// The handler behind one request, started at most once.
@@ -51,7 +59,7 @@ pub(crate) enum Ran<B> {
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Route")
-            .field("label", &self.label)
+            .field("label", &self.label())
             .finish_non_exhaustive()
     }
 }

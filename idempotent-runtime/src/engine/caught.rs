@@ -17,6 +17,12 @@ pin_project! {
     }
 }
 
+/// Calls something that may panic.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // Unwind safe for the same reason as below: what panicked is not used again.
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_payload| Panicked)
+}
+
 /// The handler panicked. What it said went to the panic hook; it may hold secrets and goes nowhere else.
 pub(crate) struct Panicked;
 

@@ -9,7 +9,7 @@ use http::response::Parts;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Idempotency, Reply,
+    Reply,
     execute::{Answered, FencedOut, Run},
     ops::jittered,
     wait::Verdict,
@@ -19,7 +19,7 @@ use crate::{
     policy::OnCrash,
     problem::ProblemCode,
     response::{Binding, StoredResponse},
-    store::{Held, Outcome, StoreError, Write},
+    store::{Outcome, StoreError, Write},
 };
 
 /// Between two attempts to store an outcome whose client has its answer already.
@@ -46,19 +46,13 @@ enum LastWrite<'a> {
     Abandon,
 }
 
-impl LastWrite<'_> {
-    async fn send(self, engine: &Idempotency, held: &Held) -> Result<Write, StoreError> {
-        match self {
-            Self::Complete(outcome) => engine.ops().complete(held, outcome).await,
-            Self::Release => engine.ops().release(&held.key, &held.token).await,
-            Self::Abandon => engine.ops().abandon(&held.key, &held.token).await,
-        }
-    }
-}
-
 impl Run {
     /// Commits the outcome and says what the client gets.
-    pub(super) async fn settle<B>(mut self, outcome: &Outcome, reply: Reply<B>) -> Answered<B> {
+    pub(super) async fn settle<B>(
+        mut self: Box<Self>,
+        outcome: &Outcome,
+        reply: Reply<B>,
+    ) -> Answered<B> {
         match self.commit(outcome).await {
             Committed::Applied => Ok((Ended::Executed, reply)),
             Committed::Fenced => Err(FencedOut),
@@ -127,7 +121,7 @@ impl Run {
     ///
     /// A record that was taken over stays, so that the numbers of the attempts, which others use as fencing
     /// tokens, never start anew: the next retry executes, or asks, as the route does after a crash.
-    pub(super) async fn release<B>(self, own: Answered<B>) -> Answered<B> {
+    pub(super) async fn release<B>(self: Box<Self>, own: Answered<B>) -> Answered<B> {
         let taken_over = self.lease.execution().attempt() > 1;
         if taken_over && !matches!(self.settings.on_crash, OnCrash::Refuse) {
             return self.abandon(own).await;
@@ -136,14 +130,18 @@ impl Run {
     }
 
     /// Nobody knows what was executed: the claim stays, its lease ends now.
-    pub(super) async fn abandon<B>(self, own: Answered<B>) -> Answered<B> {
+    pub(super) async fn abandon<B>(self: Box<Self>, own: Answered<B>) -> Answered<B> {
         self.give_up(LastWrite::Abandon, own).await
     }
 
     /// Gives the key up without an outcome, tells those who wait, and says what the client gets: this run's own
     /// answer, unless it was fenced out. If the store does not acknowledge it, the claim stays until its lease
     /// lapses.
-    async fn give_up<B>(mut self, write: LastWrite<'_>, own: Answered<B>) -> Answered<B> {
+    async fn give_up<B>(
+        mut self: Box<Self>,
+        write: LastWrite<'_>,
+        own: Answered<B>,
+    ) -> Answered<B> {
         let key = self.lease.held().key;
         let written = self.insist(write).await;
         self.engine.wait_room().poke(&key);
@@ -158,29 +156,48 @@ impl Run {
         own
     }
 
-    /// Repeats a last write until it is acknowledged, for three times the store's patience.
+    /// Sends a last write until it is acknowledged, or patience ends.
     async fn insist(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
-        let held = *self.lease.held();
-        let engine = self.engine.clone();
-        let patience = engine.ops().patience();
+        match self.send(write).await {
+            Err(error) if error.is_transient() => Box::pin(self.repeat(write, error)).await,
+            written => written,
+        }
+    }
+
+    /// Repeats a last write that failed, for three times the store's patience.
+    async fn repeat(
+        &mut self,
+        write: LastWrite<'_>,
+        mut error: StoreError,
+    ) -> Result<Write, StoreError> {
+        let patience = self.engine.ops().patience();
         let give_up = Instant::now() + patience * 3;
         let mut pause = patience / 50;
-        loop {
-            let error = match self.lease.keep(write.send(&engine, &held)).await {
-                Ok(written) => return Ok(written),
-                Err(error) => error,
-            };
-            if !error.is_transient() || Instant::now() + pause >= give_up {
-                return Err(error);
-            }
+        while error.is_transient() && Instant::now() + pause < give_up {
             self.lease.keep(sleep(jittered(pause))).await;
             pause = (pause * 2).min(patience / 2);
+            error = match self.send(write).await {
+                Err(error) => error,
+                written => return written,
+            };
+        }
+        Err(error)
+    }
+
+    /// Sends a last write once, keeping the lease meanwhile.
+    async fn send(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
+        let held = *self.lease.held();
+        let (lease, ops) = (&mut self.lease, self.engine.ops());
+        match write {
+            LastWrite::Complete(outcome) => lease.keep(ops.complete(&held, outcome)).await,
+            LastWrite::Release => lease.keep(ops.release(&held.key, &held.token)).await,
+            LastWrite::Abandon => lease.keep(ops.abandon(&held.key, &held.token)).await,
         }
     }
 
     /// Goes on storing an outcome whose client has been told that it is unknown, until the execution's lifetime
     /// is over. A late completion is as good as a timely one.
-    fn persist(mut self, outcome: Outcome) {
+    fn persist(mut self: Box<Self>, outcome: Outcome) {
         let counted = self.unattended().enter();
         let task = async move {
             let _counted = counted;

@@ -1,32 +1,35 @@
 //! One execution: the handler under its lease, and its outcome.
 
+use std::future::Future;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use http_body_util::{BodyExt, Collected, Limited};
-use tokio::time::Instant;
 
 use super::{
     Idempotency, Reply,
     attend::Counted,
     body::ResponseBody,
-    boundary::{BoxError, Ran, Work},
-    caught::{Caught, Panicked},
+    boundary::{BoxError, BoxFuture, Ran, Work},
+    caught::{Caught, Panicked, caught},
     execution::{Crash, Recovery},
     lease::Lease,
     retention::keeps,
     running::Admission,
     stream::Recording,
+    whole::{Broken, Whole, whole},
 };
 use crate::{
     fingerprint::Fingerprint,
-    observe::{self, Ended},
+    observe::{self, Ended, Stopwatch},
     policy::{OnCrash, RecoverFn, Settings},
     problem::{Problem, ProblemCode},
     store::Outcome,
 };
 
 /// An execution that owns its key.
+///
+/// Boxed wherever it goes: it passes through several futures, and each would have room for a copy of it.
 pub(crate) struct Run {
     pub(super) engine: Idempotency,
     pub(super) settings: Settings,
@@ -50,34 +53,50 @@ impl Run {
         fingerprint: Fingerprint,
         lease: Lease,
         admission: Admission,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             engine,
             settings,
             fingerprint,
             lease,
             _admission: admission,
-        }
+        })
     }
 
     /// Runs the handler and answers with its outcome.
-    pub(crate) async fn handler<W: Work>(
-        mut self,
+    ///
+    /// It is started at once, so that the future returned does not carry the request along.
+    pub(crate) fn handler<W: Work>(
+        self: Box<Self>,
         work: W,
         mut request: Request<Bytes>,
         endpoint: &str,
-    ) -> Answered<W::Body> {
+    ) -> impl Future<Output = Answered<W::Body>> + Send {
         request
             .extensions_mut()
             .insert(self.lease.execution().clone());
-        let started = Instant::now();
-        let ran = self
-            .lease
-            .keep(Caught::new(async move { work.start(request).await }))
-            .await;
+        let since = Stopwatch::start();
+        let started = caught(|| work.start(request));
+        self.finish(started, since, endpoint)
+    }
+
+    /// Lets the handler run to its end.
+    async fn finish<B>(
+        mut self: Box<Self>,
+        started: Result<BoxFuture<Ran<B>>, Panicked>,
+        since: Stopwatch,
+        endpoint: &str,
+    ) -> Answered<B>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        let ran = match started {
+            Ok(handler) => self.lease.keep(Caught::new(handler)).await,
+            Err(panicked) => Err(panicked),
+        };
         match ran {
             Ok(Ran::Answered(response)) => {
-                observe::executed(endpoint, started.elapsed());
+                observe::executed(endpoint, since);
                 self.answer(response).await
             }
             Ok(Ran::Rejected(response)) => {
@@ -85,14 +104,14 @@ impl Run {
                 self.release(own).await
             }
             Ok(Ran::Failed) => {
-                observe::executed(endpoint, started.elapsed());
+                observe::executed(endpoint, since);
                 tracing::error!("the service failed without a response; the outcome is unknown");
                 let own = Ok(self.refuse(ProblemCode::OutcomeUnknown));
                 self.abandon(own).await
             }
             Err(Panicked) => {
-                observe::executed(endpoint, started.elapsed());
-                self.panicked().await
+                observe::executed(endpoint, since);
+                Box::pin(self.panicked()).await
             }
         }
     }
@@ -100,7 +119,7 @@ impl Run {
     /// Asks the recovery function what became of the execution before this one; `Err` gives the run back when
     /// the handler is to be executed.
     pub(crate) async fn recover<B>(
-        mut self,
+        mut self: Box<Self>,
         recover: RecoverFn,
         request: Request<Bytes>,
     ) -> Result<Answered<B>, Box<Self>>
@@ -113,7 +132,7 @@ impl Run {
             .keep(Caught::new(async move { recover(crash).await }))
             .await;
         match found {
-            Ok(Recovery::NotExecuted) => Err(Box::new(self)),
+            Ok(Recovery::NotExecuted) => Err(self),
             Ok(Recovery::Completed(response)) => {
                 let (head, body) = response.into_parts();
                 let outcome = self.outcome(&head, &body);
@@ -137,7 +156,7 @@ impl Run {
     }
 
     /// The handler answered: keep the response, then send it.
-    async fn answer<B>(mut self, response: Response<B>) -> Answered<B>
+    async fn answer<B>(mut self: Box<Self>, response: Response<B>) -> Answered<B>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
@@ -167,11 +186,10 @@ impl Run {
                     let (_, reply) = self.engine.refused(&ProblemCode::ResponseNotStored.into());
                     return self.settle(&Outcome::Tombstone, reply).await;
                 };
-                let trailers = whole.trailers().cloned();
-                let body = whole.to_bytes();
-                if let Some(trailers) = trailers {
+                let body = whole.bytes;
+                if let Some(trailers) = whole.trailers {
                     // A replay without them would pretend to be whole.
-                    let body = ResponseBody::recording(Recording::of(body, trailers));
+                    let body = ResponseBody::recording(Recording::of(body, *trailers));
                     let reply = Response::from_parts(head, body);
                     return self.settle(&Outcome::Tombstone, reply).await;
                 }
@@ -183,7 +201,7 @@ impl Run {
     }
 
     /// The handler panicked: an outcome like any other, unless the route executes crashed requests again.
-    async fn panicked<B>(self) -> Answered<B>
+    async fn panicked<B>(self: Box<Self>) -> Answered<B>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
@@ -223,14 +241,20 @@ impl Run {
 }
 
 /// The whole body, if it arrives whole and within the limit.
-async fn collect<B>(body: B, limit: usize) -> Option<Collected<Bytes>>
+async fn collect<B>(body: B, limit: usize) -> Option<Whole>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    let collected = Limited::new(body, limit).collect().await;
-    if let Err(error) = &collected {
-        let error = &**error as &dyn std::error::Error;
-        tracing::error!(error, "the response body broke off");
+    match whole(body, limit).await {
+        Ok(whole) => Some(whole),
+        Err(Broken::TooLarge) => {
+            tracing::error!("the response body is larger than it said");
+            None
+        }
+        Err(Broken::Error(error)) => {
+            let error = &*error as &dyn std::error::Error;
+            tracing::error!(error, "the response body broke off");
+            None
+        }
     }
-    collected.ok()
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     policy::OnCrash,
-    store::{Acquisition, Claim, StoreError},
+    store::{Acquisition, Claim, RecordState, StoreError},
 };
 
 /// How following ended.
@@ -91,7 +91,7 @@ impl Visit {
             if waiter.is_settled() {
                 return None;
             }
-            let (sent, seen) = match self.look(claim).await {
+            let (sent, seen) = match self.look(claim, doubtful).await {
                 Ok(looked) => looked,
                 Err(ended) => {
                     // An earlier look may have claimed the key without anybody knowing.
@@ -138,13 +138,18 @@ impl Visit {
     async fn look(
         &mut self,
         claim: &Claim,
+        doubtful: bool,
     ) -> Result<(Instant, Result<Acquisition, StoreError>), Followed> {
         let Some(admission) = self.engine.running().admit() else {
-            return Err(Followed::ShutDown);
+            return if doubtful {
+                Err(Followed::ShutDown)
+            } else {
+                self.peek(claim).await
+            };
         };
         self.attendance.commit();
         let sent = Instant::now();
-        let seen = self.engine.ops().acquire(claim).await;
+        let seen = self.engine.ops().acquire(claim, sent).await;
         match &seen {
             Ok(Acquisition::Acquired { .. }) => self.admission = Some(admission),
             // The key may be ours all the same, its reply lost. Only a further look can tell, so this future
@@ -158,6 +163,35 @@ impl Visit {
             }
         }
         Ok((sent, seen))
+    }
+
+    /// A look that claims nothing, while the engine shuts down: what runs may still end, and is waited for, but
+    /// nothing new is executed.
+    async fn peek(
+        &self,
+        claim: &Claim,
+    ) -> Result<(Instant, Result<Acquisition, StoreError>), Followed> {
+        if self.engine.running().is_closed() {
+            return Err(Followed::ShutDown);
+        }
+        let sent = Instant::now();
+        let record = match self.engine.ops().get(&claim.key).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Err(Followed::ShutDown),
+            Err(error) => return Ok((sent, Err(error))),
+        };
+        let seen = match record.state {
+            _ if record.fingerprint != claim.fingerprint => Acquisition::Mismatch,
+            RecordState::Completed(outcome) => Acquisition::Completed(outcome),
+            RecordState::InFlight { remaining } if !remaining.is_zero() => {
+                Acquisition::InFlight { remaining }
+            }
+            RecordState::InFlight { .. } if matches!(self.settings.on_crash, OnCrash::Refuse) => {
+                Acquisition::Unknown
+            }
+            RecordState::InFlight { .. } => return Err(Followed::ShutDown),
+        };
+        Ok((sent, Ok(seen)))
     }
 }
 

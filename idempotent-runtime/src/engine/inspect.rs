@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http::Response;
 
 use super::{Idempotency, wait::Verdict};
+use tokio::time::Instant;
+
 use crate::{
     key::IdempotencyKey,
     policy::Policy,
@@ -152,7 +154,7 @@ impl Idempotency {
         )
         .take_over(true)
         .trace_id(record.trace_id);
-        match self.ops().acquire(&claim).await? {
+        match self.ops().acquire(&claim, Instant::now()).await? {
             Acquisition::Acquired { .. } => Ok(claim),
             Acquisition::Completed(_) => Err(ResolveError::AlreadyCompleted),
             // Somebody else was faster.

@@ -79,13 +79,20 @@ impl Lease {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = self.beat() => {}
+                // Boxed: rare, and larger than everything else here.
+                () = Box::pin(self.beat()) => {}
             }
         }
         work.await
     }
 
     async fn beat(&mut self) {
+        if self.engine.running().is_closed() {
+            // The shutdown marked the key: a renewal would undo that, and end with the process.
+            self.execution.lease_taken();
+            self.taken = true;
+            return;
+        }
         let sent = Instant::now();
         match self.engine.ops().renew(&self.held).await {
             Ok(Write::Applied) => {

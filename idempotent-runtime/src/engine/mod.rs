@@ -52,6 +52,7 @@ mod running;
 mod stream;
 mod visit;
 mod wait;
+mod whole;
 
 pub(crate) use attend::Attended;
 pub use body::ResponseBody;
@@ -138,7 +139,7 @@ impl Idempotency {
         W: Work,
     {
         let attendance = Arc::new(Attendance::default());
-        let span = observe::span(&route.label);
+        let span = observe::span(route.label());
         let visit = Visit {
             engine: self.clone(),
             settings: self.settings(policy),

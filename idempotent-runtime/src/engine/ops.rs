@@ -1,11 +1,6 @@
 //! The store's verbs as the engine calls them: bounded in time, measured, repeated where that is safe.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -14,7 +9,7 @@ use crate::{
     scope::StoreKey,
     store::{
         Acquisition, Claim, Held, Outcome, Record, StoreError, StoreErrorKind, Token, Write,
-        erased::ErasedStore,
+        erased::{ErasedStore, Verb},
     },
 };
 
@@ -38,9 +33,13 @@ impl Ops {
         self.patience
     }
 
-    /// Claims the key. Repeated once with the same token when the reply was lost, within the same patience.
-    pub(crate) async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        let started = Instant::now();
+    /// Claims the key, from `sent` on. Repeated once with the same token when the reply was lost, within the same
+    /// patience.
+    pub(crate) async fn acquire(
+        &self,
+        claim: &Claim,
+        sent: Instant,
+    ) -> Result<Acquisition, StoreError> {
         // Half the patience, so that there is time for the repetition.
         let first = self
             .bounded("acquire", self.patience / 2, self.store.acquire(claim))
@@ -52,7 +51,7 @@ impl Ops {
                     "acquire is repeated"
                 );
                 sleep(jittered(self.patience / 50)).await;
-                let left = self.patience.saturating_sub(started.elapsed());
+                let left = self.patience.saturating_sub(sent.elapsed());
                 self.bounded("acquire", left, self.store.acquire(claim))
                     .await
             }
@@ -61,8 +60,7 @@ impl Ops {
     }
 
     pub(crate) async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.bounded("renew", self.patience, self.store.renew(held))
-            .await
+        self.verb("renew", self.store.renew(held)).await
     }
 
     pub(crate) async fn complete(
@@ -70,55 +68,56 @@ impl Ops {
         held: &Held,
         outcome: &Outcome,
     ) -> Result<Write, StoreError> {
-        self.bounded(
-            "complete",
-            self.patience,
-            self.store.complete(held, outcome),
-        )
-        .await
+        self.verb("complete", self.store.complete(held, outcome))
+            .await
     }
 
     pub(crate) async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.bounded("release", self.patience, self.store.release(key, token))
-            .await
+        self.verb("release", self.store.release(key, token)).await
     }
 
     pub(crate) async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.bounded("abandon", self.patience, self.store.abandon(key, token))
-            .await
+        self.verb("abandon", self.store.abandon(key, token)).await
     }
 
     pub(crate) async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.bounded("get", self.patience, self.store.get(key))
-            .await
+        self.verb("get", self.store.get(key)).await
     }
 
     pub(crate) async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        self.bounded(
-            "purge_expired",
-            self.patience,
-            self.store.purge_expired(limit),
-        )
-        .await
+        self.verb("purge_expired", self.store.purge_expired(limit))
+            .await
+    }
+
+    /// A verb that is given all the patience there is.
+    fn verb<'a, T: 'a>(
+        &'a self,
+        name: &'static str,
+        verb: Verb<'a, T>,
+    ) -> impl Future<Output = Result<T, StoreError>> + 'a {
+        self.bounded(name, self.patience, verb)
     }
 
     /// Ends a verb that takes too long. A verb that is ready at once, as in memory, starts no timer.
     async fn bounded<T>(
         &self,
-        verb: &'static str,
+        name: &'static str,
         patience: Duration,
-        run: impl Future<Output = Result<T, StoreError>>,
+        mut verb: Verb<'_, T>,
     ) -> Result<T, StoreError> {
-        let clock = observe::StoreClock::start();
-        let mut run = pin!(run);
-        let result = match poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await {
+        let since = observe::Stopwatch::start();
+        let result = match poll_fn(|context| Poll::Ready(verb.as_mut().poll(context))).await {
             Poll::Ready(result) => result,
-            Poll::Pending => timeout(patience, run).await.unwrap_or_else(|elapsed| {
-                let error = StoreError::new(self.store.name(), StoreErrorKind::Unavailable);
-                Err(error.with_source(elapsed))
-            }),
+            // Boxed, as everything that is not on the way of a store in memory: the room a future has for its
+            // rarest step is moved and allocated with each request.
+            Poll::Pending => Box::pin(timeout(patience, verb))
+                .await
+                .unwrap_or_else(|elapsed| {
+                    let error = StoreError::new(self.store.name(), StoreErrorKind::Unavailable);
+                    Err(error.with_source(elapsed))
+                }),
         };
-        clock.stop(self.store.name(), verb, result.is_ok());
+        observe::store_operation(self.store.name(), name, result.is_ok(), since);
         result
     }
 }

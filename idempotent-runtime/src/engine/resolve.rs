@@ -49,7 +49,7 @@ impl Visit {
         claim.take_over = true;
         self.attendance.commit();
         let sent = Instant::now();
-        let attempt = match self.engine.ops().acquire(&claim).await {
+        let attempt = match self.engine.ops().acquire(&claim, sent).await {
             Ok(Acquisition::Acquired { attempt }) => attempt,
             Ok(seen) => {
                 self.attendance.uncommit();
@@ -57,12 +57,12 @@ impl Visit {
             }
             Err(error) => return self.unclaimed(&error, &claim),
         };
-        let run = self.run(attempt, sent, &claim, &arrival);
-        let request = arrival.into_request();
+        let (key, request) = arrival.into_parts();
+        let run = self.run(attempt, sent, &claim, key);
         match run.recover(recover, request.clone()).await {
             Ok(Ok(answered)) => answered,
             Ok(Err(FencedOut)) => self.winner(claim).await,
-            Err(run) => self.execute(*run, claim, request, work).await,
+            Err(run) => self.execute(run, claim, request, work).await,
         }
     }
 
@@ -81,7 +81,7 @@ impl Visit {
     }
 
     /// Fenced out: the answer is the winner's outcome, never our own.
-    pub(crate) async fn winner<B>(&mut self, claim: Claim) -> (Ended, Reply<B>) {
+    pub(crate) async fn winner<B>(&self, claim: Claim) -> (Ended, Reply<B>) {
         let deadline = Instant::now() + self.settings.wait_timeout;
         // Nothing is owned any more. The winner is watched, not followed: this request must never execute
         // again, whatever becomes of the winner.
@@ -121,16 +121,16 @@ impl Visit {
     /// The store could not say anything about the key: the handler does not start, unless somebody asked for that.
     pub(crate) async fn store_failed<W: Work>(
         &mut self,
-        error: &StoreError,
-        claim: &Claim,
+        error: StoreError,
+        claim: Claim,
         arrival: Arrival,
         work: W,
     ) -> (Ended, Reply<W::Body>) {
-        let refused = self.unclaimed(error, claim);
+        let refused = self.unclaimed(&error, &claim);
         let unreachable = !matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Corrupt);
         if unreachable && self.engine.on_store_error() == OnStoreError::Execute {
             tracing::warn!(key = %claim.key, "executing WITHOUT idempotency, as `on_store_error` says");
-            let reply = self.unprotected(claim, arrival, work).await;
+            let reply = self.unprotected(&claim, arrival, work).await;
             return (Ended::Unprotected, reply);
         }
         refused
@@ -158,14 +158,8 @@ impl Visit {
         arrival: Arrival,
         work: W,
     ) -> Response<ResponseBody<W::Body>> {
-        let execution = Execution::new(
-            self.engine.clone(),
-            arrival.key().clone(),
-            claim.key,
-            1,
-            Instant::now(),
-        );
-        let mut request = arrival.into_request();
+        let (key, mut request) = arrival.into_parts();
+        let execution = Execution::new(self.engine.clone(), key, claim.key, 1, Instant::now());
         request.extensions_mut().insert(execution);
         match work.start(request).await {
             Ran::Answered(response) | Ran::Rejected(response) => response.map(ResponseBody::live),

@@ -41,7 +41,7 @@ pub(crate) struct Recording {
 
 impl Recording {
     /// Starts recording, within a runtime.
-    pub(crate) fn start<B>(run: Run, head: Parts, body: B) -> Self
+    pub(crate) fn start<B>(run: Box<Run>, head: Parts, body: B) -> Self
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
@@ -103,7 +103,7 @@ async fn counted(
 
 /// The engine's end.
 struct Recorder<B> {
-    run: Run,
+    run: Box<Run>,
     head: Parts,
     body: B,
     /// `None` once the client has gone.

@@ -1,11 +1,11 @@
 //! One request's way through the engine.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, request::Parts};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::LengthLimitError;
 use tokio::time::Instant;
 
 use super::{
@@ -19,11 +19,12 @@ use super::{
     follow::Followed,
     lease::Lease,
     running::Admission,
+    whole::{Broken, whole},
 };
 use crate::{
     fingerprint::{Fingerprint, fingerprint},
     key::IdempotencyKey,
-    observe::{self, Ended},
+    observe::{self, Ended, Stopwatch},
     policy::{OnCrash, Settings},
     problem::{Problem, ProblemCode},
     scope::{Scope, StoreKey},
@@ -50,12 +51,8 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    pub(crate) fn key(&self) -> &IdempotencyKey {
-        &self.key
-    }
-
-    pub(crate) fn into_request(self) -> Request<Bytes> {
-        Request::from_parts(self.head, self.body)
+    pub(crate) fn into_parts(self) -> (IdempotencyKey, Request<Bytes>) {
+        (self.key, Request::from_parts(self.head, self.body))
     }
 }
 
@@ -70,7 +67,7 @@ impl Visit {
             Ok(arrival) => self.decide(arrival, work).await,
             Err(refusal) => self.engine.refused(&refusal),
         };
-        observe::ended(&self.route.label, ended);
+        observe::ended(self.route.label(), ended);
         reply
     }
 
@@ -140,9 +137,9 @@ impl Visit {
         // From here on the claim may exist: this future runs to its end.
         self.attendance.commit();
         let sent = Instant::now();
-        let seen = match self.engine.ops().acquire(&claim).await {
+        let seen = match self.engine.ops().acquire(&claim, sent).await {
             Ok(seen) => seen,
-            Err(error) => return self.store_failed(&error, &claim, arrival, work).await,
+            Err(error) => return Box::pin(self.store_failed(error, claim, arrival, work)).await,
         };
         if !matches!(seen, Acquisition::Acquired { .. }) {
             self.attendance.uncommit();
@@ -152,12 +149,7 @@ impl Visit {
             Step::Wait { .. } if self.attendance.client_left() => {
                 self.engine.refused(&conflict(self.settings.lease))
             }
-            Step::Wait { remaining } => {
-                let since = Instant::now();
-                let followed = self.follow(&claim, remaining).await;
-                observe::waited(&self.route.label, since.elapsed());
-                self.followed(followed, claim, arrival, work).await
-            }
+            Step::Wait { remaining } => Box::pin(self.wait(remaining, claim, arrival, work)).await,
             step => self.take(step, sent, claim, arrival, work, false).await,
         }
     }
@@ -175,13 +167,17 @@ impl Visit {
         .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())))
     }
 
-    async fn followed<W: Work>(
+    /// Waits for another execution and does what follows from its end.
+    async fn wait<W: Work>(
         &mut self,
-        followed: Followed,
+        remaining: Duration,
         claim: Claim,
         arrival: Arrival,
         work: W,
     ) -> (Ended, Reply<W::Body>) {
+        let since = Stopwatch::start();
+        let followed = self.follow(&claim, remaining).await;
+        observe::waited(self.route.label(), since);
         match followed {
             Followed::Step(step, sent) => self.take(step, sent, claim, arrival, work, true).await,
             Followed::Full | Followed::ShutDown => {
@@ -205,10 +201,11 @@ impl Visit {
     ) -> (Ended, Reply<W::Body>) {
         match step {
             Step::Execute { attempt } => {
-                let run = self.run(attempt, sent, &claim, &arrival);
-                self.execute(run, claim, arrival.into_request(), work).await
+                let (key, request) = arrival.into_parts();
+                let run = self.run(attempt, sent, &claim, key);
+                self.execute(run, claim, request, work).await
             }
-            Step::Recover => self.recover(claim, arrival, work).await,
+            Step::Recover => Box::pin(self.recover(claim, arrival, work)).await,
             Step::Answer(answer) => self.engine.answered(answer, waited, &claim.binding()),
             Step::Wait { remaining } => self.engine.refused(&conflict(remaining)),
         }
@@ -220,8 +217,8 @@ impl Visit {
         attempt: u32,
         sent: Instant,
         claim: &Claim,
-        arrival: &Arrival,
-    ) -> Run {
+        key: IdempotencyKey,
+    ) -> Box<Run> {
         observe::record_attempt(attempt);
         // Invariant: whoever acquired was admitted before the acquire was sent.
         let mut admission = self
@@ -230,13 +227,7 @@ impl Visit {
             .expect("an acquire is sent only when admitted");
         admission.owns(claim.key, claim.token);
         let engine = self.engine.clone();
-        let execution = Execution::new(
-            engine.clone(),
-            arrival.key.clone(),
-            claim.key,
-            attempt,
-            sent,
-        );
+        let execution = Execution::new(engine.clone(), key, claim.key, attempt, sent);
         let lease = Lease::new(
             engine.clone(),
             claim.held(),
@@ -247,16 +238,20 @@ impl Visit {
         Run::new(engine, self.settings, claim.fingerprint, lease, admission)
     }
 
-    pub(crate) async fn execute<W: Work>(
-        &mut self,
-        run: Run,
+    /// Executes the handler. It is started at once, so that the future returned does not carry the request along.
+    pub(crate) fn execute<W: Work>(
+        &self,
+        run: Box<Run>,
         claim: Claim,
         request: Request<Bytes>,
         work: W,
-    ) -> (Ended, Reply<W::Body>) {
-        match run.handler(work, request, &self.route.label).await {
-            Ok(answered) => answered,
-            Err(FencedOut) => self.winner(claim).await,
+    ) -> impl Future<Output = (Ended, Reply<W::Body>)> + Send {
+        let answered = run.handler(work, request, self.route.label());
+        async move {
+            match answered.await {
+                Ok(answered) => answered,
+                Err(FencedOut) => Box::pin(self.winner(claim)).await,
+            }
         }
     }
 }
@@ -269,10 +264,13 @@ where
     if body.size_hint().lower() > limit as u64 {
         return Err(Problem::request_too_large(limit));
     }
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if is_too_large(&*error) => Err(Problem::request_too_large(limit)),
-        Err(error) => {
+    match whole(body, limit).await {
+        Ok(whole) => Ok(whole.bytes),
+        Err(Broken::TooLarge) => Err(Problem::request_too_large(limit)),
+        Err(Broken::Error(error)) if is_too_large(&*error) => {
+            Err(Problem::request_too_large(limit))
+        }
+        Err(Broken::Error(error)) => {
             tracing::debug!(
                 error = &*error as &dyn std::error::Error,
                 "the request body broke off"
@@ -282,7 +280,7 @@ where
     }
 }
 
-/// Whether this limit was hit, or one of a layer before us.
+/// Whether the limit of a layer before us was hit.
 fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .any(<dyn std::error::Error>::is::<LengthLimitError>)
