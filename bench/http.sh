@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Requests per second over real TCP on 127.0.0.1: bare handler, first executions, replays, in turns.
+#
+#   bash bench/http.sh                      7 rounds of 2 seconds for each kind and body size
+#   ROUNDS=15 SECONDS_EACH=4 bash bench/http.sh
+#
+# One server process with one thread serves both routes; wrk has a core of its own where there are two. Each round
+# runs all three kinds, and each ratio is the median over the rounds of the ratio within a round, so that what slows
+# the machine for a while cancels. Beside it stands the CPU time of the server per request, from /proc: it
+# does not depend on whether wrk kept the server busy.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rounds=${ROUNDS:-7}
+seconds=${SECONDS_EACH:-2}
+connections=${CONNECTIONS:-32}
+
+for tool in wrk awk; do
+    command -v "$tool" >/dev/null || { echo "error: please install $tool (apt-get install $tool)" >&2; exit 1; }
+done
+
+cargo build --quiet --release -p idempotent-bench --example bench_server
+server="${CARGO_TARGET_DIR:-target}/release/examples/bench_server"
+
+# The server on the last core and wrk on the first, if there are two and they can be chosen.
+on_first=() on_last=()
+if command -v taskset >/dev/null && (($(nproc) > 1)); then
+    on_first=(taskset -c 0) on_last=(taskset -c "$(($(nproc) - 1))")
+fi
+
+work=$(mktemp -d)
+trap 'kill "$pid" 2>/dev/null || true; rm -rf "$work"' EXIT
+"${on_last[@]}" "$server" >"$work/address" &
+pid=$!
+for _ in {1..100}; do [[ -s $work/address ]] && break; sleep 0.05; done
+address=$(<"$work/address")
+
+# Clock ticks of CPU that the server has used.
+ticks() { awk '{ print $14 + $15 }' "/proc/$pid/stat"; }
+
+# run KIND SIZE SERIES -> "requests-per-second microseconds-of-CPU-per-request"
+run() {
+    local route=/short-lived repeat=() before after
+    case $1 in
+        bare) route=/bare ;;
+        replay) repeat=(REPEAT=1) ;;
+    esac
+    before=$(ticks)
+    env ROUTE=$route SIZE="$2" SERIES="$3" "${repeat[@]}" \
+        "${on_first[@]}" wrk -t1 -c"$connections" -d"${seconds}s" -s bench/wrk.lua "http://$address" >"$work/wrk"
+    after=$(ticks)
+    awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" '
+        $1 == "RESULT" && $4 > 0 { print "error: " $4 " requests failed" > "/dev/stderr"; exit 1 }
+        $1 == "RESULT" { printf "%.0f %.3f\n", $2 * 1e6 / $3, ticks / hz * 1e6 / $2 }' "$work/wrk"
+}
+
+median() { sort -g | awk '{ line[NR] = $1 } END { print line[int((NR + 1) / 2)] }'; }
+
+# report NAME TARGET: the medians of one kind, and its ratios to bare in the same round
+report() {
+    local file="$work/$1"
+    printf '%-17s %9.0f %7.2f   %12.1f us   %6.2f   %s\n' "$1" \
+        "$(awk '{ print $1 }' "$file" | median)" \
+        "$(paste "$work/bare" "$file" | awk '{ print $3 / $1 }' | median)" \
+        "$(awk '{ print $2 }' "$file" | median)" \
+        "$(paste "$work/bare" "$file" | awk '{ print $2 / $4 }' | median)" "$2"
+}
+
+kinds=(bare first replay)
+for size in 32 1024; do
+    rm -f "$work/bare" "$work/first" "$work/replay"
+    for kind in "${kinds[@]}"; do run "$kind" "$size" "warm-$size-$kind" >/dev/null; done
+    for ((round = 0; round < rounds; round++)); do
+        # Each round begins with another kind.
+        for ((at = 0; at < 3; at++)); do
+            kind=${kinds[(round + at) % 3]}
+            run "$kind" "$size" "$size-$round-$kind" >>"$work/$kind"
+        done
+    done
+    echo
+    echo "$size-byte JSON body  req/s   ratio   CPU a request    ratio   (median of $rounds rounds of ${seconds}s)"
+    report bare ""
+    report first "target: at least 0.85"
+    report replay "target: at least 1.00"
+done
