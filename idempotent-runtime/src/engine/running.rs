@@ -25,6 +25,9 @@ use crate::{
 /// At most so many keys are marked unknown at the same time when a shutdown's deadline passes.
 const ABANDONED_AT_ONCE: usize = 64;
 
+/// Longest deadline that a clock can add; whoever gives more means "for ever".
+const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// The executions of one engine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Running(Arc<Inner>);
@@ -151,12 +154,14 @@ impl Idempotency {
         let running = self.running();
         running.close();
         let before = running.admitted();
-        let idle = running.idle(Instant::now() + deadline).await;
+        let idle = running.idle(Instant::now() + deadline.min(LONGEST)).await;
         let mut report = Shutdown {
             drained: before,
             unknown: 0,
             unconfirmed: 0,
         };
+        // Before anything is marked: no heartbeat renews what is marked.
+        running.0.closed.store(true, Ordering::SeqCst);
         if !idle {
             self.abandon_all(&mut report).await;
             report.drained = before.saturating_sub(report.unknown + report.unconfirmed);
@@ -166,7 +171,6 @@ impl Idempotency {
                 "executions were still running at the shutdown deadline; their outcomes are unknown"
             );
         }
-        running.0.closed.store(true, Ordering::SeqCst);
         self.wait_room().close();
         report
     }
