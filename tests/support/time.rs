@@ -12,7 +12,7 @@ use tokio::{runtime::Builder, task::yield_now, time::advance};
 use super::Face;
 
 /// After this a scenario hangs. Generous, because a loaded machine is slow and a hang is for ever.
-const HANGS: Duration = Duration::from_secs(60);
+const HANGS: Duration = Duration::from_secs(240);
 
 /// Runs a scenario on one thread, under a clock that stands still unless the scenario moves it or everybody
 /// sleeps.
