@@ -7,12 +7,15 @@
 mod support;
 
 mod answers;
+mod attribute;
 mod bodies;
 mod crashes;
 mod crowds;
 mod disconnects;
+mod hostile;
 mod keys;
 mod leases;
+mod observed;
 mod outcomes;
 mod replays;
 mod routes;

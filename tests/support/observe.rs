@@ -1,6 +1,7 @@
 //! What the engine lets be seen: its log, its spans and its metrics.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{Arc, Mutex},
 };
@@ -72,18 +73,24 @@ impl<'a> MakeWriter<'a> for Log {
 /// The metrics recorded on this thread.
 pub(crate) struct Metrics {
     seen: Snapshotter,
+    /// Where gauges stand: the recorder forgets them with each snapshot.
+    gauges: Mutex<HashMap<String, f64>>,
 }
 
 impl Metrics {
     /// Runs a scenario while its metrics are recorded.
     pub(crate) fn record(recorder: &DebuggingRecorder) -> (Self, LocalRecorderGuard<'_>) {
         let seen = recorder.snapshotter();
-        (Self { seen }, metrics::set_default_local_recorder(recorder))
+        let metrics = Self {
+            seen,
+            gauges: Mutex::default(),
+        };
+        (metrics, metrics::set_default_local_recorder(recorder))
     }
 
     /// Every series as `name{label=value,…}` with its value; a histogram's is the number of its samples.
     ///
-    /// Counters and histograms start anew with each call.
+    /// Counters and histograms start anew with each call. A gauge must be one that is moved, not set.
     pub(crate) fn take(&self) -> Vec<(String, f64)> {
         let snapshot = self.seen.snapshot().into_vec();
         let series = snapshot.into_iter().map(|(key, _, _, value)| {
@@ -95,7 +102,12 @@ impl Metrics {
             #[expect(clippy::cast_precision_loss, reason = "scenarios count to thousands")]
             let value = match value {
                 DebugValue::Counter(count) => count as f64,
-                DebugValue::Gauge(value) => value.into_inner(),
+                DebugValue::Gauge(change) => {
+                    let mut gauges = self.gauges.lock().unwrap();
+                    let gauge = gauges.entry(name.clone()).or_default();
+                    *gauge += change.into_inner();
+                    *gauge
+                }
                 DebugValue::Histogram(samples) => samples.len() as f64,
             };
             (name, value)

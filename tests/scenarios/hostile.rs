@@ -1,0 +1,190 @@
+//! Nothing that a client sends panics, hangs or gets past the rules.
+
+use axum::body::Body;
+use http::{HeaderName, HeaderValue, Method, Request};
+use idempotent_runtime::{FingerprintRule, Idempotency, MemoryStore, Policy};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tower::ServiceExt;
+
+use crate::support::{Answer, Ask, Conn, Conn2, Face, Server, Till, by_hand, real};
+
+/// Bytes that parsers trip over, alone and in combination.
+const PIECES: [&[u8]; 24] = [
+    b"",
+    b" ",
+    b"\t",
+    b"\"",
+    b"\\",
+    b"\"\"",
+    b"\"a\"",
+    b"a",
+    b";",
+    b",",
+    b"=",
+    b"\xff",
+    b"\x80",
+    b"\xc3\xa4",
+    b"%00",
+    b"?1",
+    b":YQ==:",
+    b"@1",
+    b"(",
+    b")",
+    b"\"a\\",
+    b"00000000",
+    b"*",
+    b"{",
+];
+
+fn bytes(random: &mut StdRng) -> Vec<u8> {
+    let pieces = random.random_range(0..6);
+    let mut bytes: Vec<u8> = (0..pieces)
+        .flat_map(|_| PIECES.choose(random).unwrap().iter().copied())
+        .collect();
+    if random.random_ratio(1, 20) {
+        bytes = bytes.repeat(random.random_range(1..200));
+    }
+    bytes
+}
+
+#[test]
+fn no_request_panics() {
+    by_hand(async {
+        for face in [Face::Attribute, Face::Layer] {
+            // Given an engine with every rule that reads what a client sends.
+            let till = Till::new();
+            let rule = FingerprintRule::new()
+                .json()
+                .headers(&["x-currency", "accept"]);
+            let policy = Policy::new().fingerprint(rule).max_body(200).wait(false);
+            let store = MemoryStore::builder().max_records(300).build();
+            let engine = Idempotency::builder()
+                .policy(policy)
+                .store(store.clone())
+                .build()
+                .unwrap();
+            let shop = face.shop(&engine, &till);
+            let names = [
+                "idempotency-key",
+                "idempotency-key",
+                "idempotency-key",
+                "authorization",
+                "content-type",
+                "traceparent",
+                "x-currency",
+                "content-length",
+                "transfer-encoding",
+                "connection",
+            ];
+            let seed: u64 = rand::random();
+            let mut random = StdRng::seed_from_u64(seed);
+
+            // When thousands of odd requests are sent, then each is answered.
+            for _ in 0..5000 {
+                let mut request = Request::new(Body::from(bytes(&mut random)));
+                let methods = [Method::POST, Method::PUT, Method::GET, Method::CONNECT];
+                *request.method_mut() = methods.choose(&mut random).unwrap().clone();
+                let path = String::from_utf8_lossy(&bytes(&mut random)).replace('\u{fffd}', "%ff");
+                let uri = format!("/pay?{path}").parse();
+                *request.uri_mut() = uri.unwrap_or_else(|_| "/pay".parse().unwrap());
+                for _ in 0..random.random_range(0..4) {
+                    let name = HeaderName::from_static(names.choose(&mut random).unwrap());
+                    if let Ok(value) = HeaderValue::from_bytes(&bytes(&mut random)) {
+                        request.headers_mut().append(name, value);
+                    }
+                }
+                let shown = format!("seed {seed}: {request:?}");
+                let answer = Answer::read(shop.clone().oneshot(request).await.unwrap()).await;
+                let status = answer.status.as_u16();
+                assert!(
+                    [201, 400, 405, 409, 413, 503].contains(&status),
+                    "{shown} {answer:?}"
+                );
+            }
+            assert!(store.len() <= 300);
+        }
+    });
+}
+
+#[test]
+fn deeply_nested_and_endless_json_is_compared_without_harm() {
+    by_hand(async {
+        let till = Till::new();
+        let rule = FingerprintRule::new().json();
+        let policy = Policy::new().fingerprint(rule).wait(false);
+        let engine = Idempotency::builder().policy(policy).build().unwrap();
+        let shop = Face::Attribute.shop(&engine, &till);
+        let bodies = [
+            "[".repeat(1 << 20),
+            r#"{"a":"#.repeat(200_000),
+            format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
+            format!("1e{}", "9".repeat(1000)),
+            format!("[{}]", "1e999999999,".repeat(1000) + "1"),
+            format!("0.{}1", "0".repeat(100_000)),
+            "\"\\ud800\"".to_owned(),
+        ];
+        for (n, body) in bodies.into_iter().enumerate() {
+            let asked = Ask::post("/pay").key(&format!("k{n}")).body(body);
+            crate::support::ask(&shop, &asked).await.is_charge(n + 1);
+            crate::support::ask(&shop, &asked)
+                .await
+                .is_replay_of_charge(n + 1);
+        }
+    });
+}
+
+#[test]
+fn garbage_on_the_wire_leaves_the_server_well() {
+    real(async {
+        let till = Till::new();
+        let store = MemoryStore::new();
+        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
+        let valid = Ask::pay("k").wire();
+        let seed: u64 = rand::random();
+        let mut random = StdRng::seed_from_u64(seed);
+
+        // When valid requests with a few bytes wrong are sent, cut anywhere, on many connections.
+        for _ in 0..500 {
+            let mut wire = valid.clone();
+            // The key stays what it is, or becomes one that is told apart.
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..wire.len());
+                wire[at] = random.random();
+            }
+            wire.truncate(random.random_range(0..=wire.len()));
+            let mut conn = Conn::open(server.address).await;
+            conn.send(&wire).await;
+            conn.half_close().await;
+            let _whatever = conn.try_answer().await;
+        }
+
+        // Then an honest client is served, and nothing was left in flight.
+        let honest = Ask::pay("honest");
+        let answer = server.ask(&honest).await;
+        assert_eq!(answer.status, 201, "seed {seed}: {answer:?}");
+        assert!(server.ask(&honest).await.replayed());
+        let mut conn = Conn2::open(server.address).await;
+        assert!(conn.send(&honest).await.answer().await.replayed());
+        assert!(
+            store.len() <= till.starts(),
+            "every record is one execution's"
+        );
+    });
+}
+
+#[test]
+fn pipelined_duplicates_on_one_connection_execute_once() {
+    real(async {
+        let till = Till::new();
+        let engine = Idempotency::builder().build().unwrap();
+        let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
+        let mut conn = Conn::open(server.address).await;
+        conn.send(&Ask::pay("k").wire().repeat(20)).await;
+        conn.answer().await.is_charge(1);
+        for _ in 1..20 {
+            conn.answer().await.is_replay_of_charge(1);
+        }
+        assert_eq!(till.starts(), 1);
+    });
+}

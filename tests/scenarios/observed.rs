@@ -1,0 +1,372 @@
+//! What an operator sees: spans, metrics, and never a client's key (contract, section 5; invariant I15).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::response::IntoResponse;
+use http::StatusCode;
+use idempotent_runtime::{Idempotency, IdempotencyKey, MemoryStore, OnCrash, Policy};
+use metrics_util::debugging::DebuggingRecorder;
+
+use crate::support::{
+    Ask, Face, Fault, Faulty, Log, Metrics, Till, Verb, ask, asking, both, by_hand, crash, pass,
+    settle, stream,
+};
+
+/// Runs an engine through all that can become of a request under this key.
+async fn live_through_everything(face: Face, key: &str) -> Faulty {
+    let till = Till::answering(|n| match n {
+        1 => (StatusCode::CREATED, "charged").into_response(),
+        2 => panic!("as the scenario demands"),
+        3 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        4 => vec![b'x'; 2 << 20].into_response(),
+        5 => stream(["a", "b"]).into_response(),
+        n => (StatusCode::CREATED, n.to_string()).into_response(),
+    });
+    let store = Faulty::new();
+    let policy = Policy::new().ttl(Duration::from_secs(60));
+    let engine = Idempotency::builder().store(store.clone()).policy(policy);
+    let engine = engine.build().unwrap();
+    let shop = face.shop(&engine, &till);
+    let payment = Ask::pay(key).header("authorization", "Bearer credential-0815");
+    for _ in 1..=5 {
+        for _ in 0..2 {
+            ask(&shop, &payment).await;
+        }
+        ask(&shop, &payment.clone().body("{}")).await;
+        pass(Duration::from_secs(200)).await;
+    }
+    // Waiting, leaving, crashing, shutting down, a failing store.
+    till.hold();
+    let n = till.starts() + 1;
+    let first = asking(&shop, &payment);
+    till.started(n).await;
+    let waiter = asking(&shop, &payment);
+    settle().await;
+    first.abort();
+    pass(Duration::from_secs(2)).await;
+    till.open();
+    waiter.await.unwrap();
+    pass(Duration::from_secs(200)).await;
+    till.hold();
+    crash(&shop, &payment, &till).await;
+    till.open();
+    pass(Duration::from_secs(40)).await;
+    ask(&shop, &payment).await;
+    for verb in [Verb::Acquire, Verb::Complete, Verb::Renew] {
+        store.always(verb, Fault::Down);
+        ask(&shop, &payment).await;
+        store.heal();
+        pass(Duration::from_secs(300)).await;
+        store.always(verb, Fault::Down);
+        ask(&shop, &payment).await;
+        store.heal();
+        pass(Duration::from_secs(300)).await;
+    }
+    ask(&shop, &payment.clone().key(key)).await;
+    ask(&shop, &Ask::pay(&format!("{key} with a space"))).await;
+    till.hold();
+    let _last = asking(&shop, &Ask::pay(&format!("\"{key}2\"")));
+    settle().await;
+    engine.shutdown(Duration::from_secs(1)).await;
+    store
+}
+
+#[test]
+fn neither_logs_nor_the_store_ever_see_the_key_or_the_credentials() {
+    both(async |face| {
+        let key = "sk-a-secret-key-4711";
+        let (log, _guard) = Log::collect();
+        let store = live_through_everything(face, key).await;
+        for (place, text) in [("the log", log.text()), ("the store", store.written())] {
+            assert!(text.len() > 1000, "{place} has been written to");
+            for secret in ["secret-key", "4711", "credential", "0815", "amount"] {
+                assert!(!text.contains(secret), "{place} has {secret:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn debug_output_never_shows_the_key() {
+    both(async |face| {
+        let till = Till::new();
+        let engine = Idempotency::builder()
+            .secret("0123456789abcdef-secret")
+            .build()
+            .unwrap();
+        ask(&face.shop(&engine, &till), &Ask::pay("sk-secret")).await;
+        let execution = till.execution(1);
+        let shown = format!(
+            "{engine:?} {:#?} {execution:?} {:?}",
+            execution.key(),
+            engine.clone()
+        );
+        assert!(!shown.contains("secret"), "{shown}");
+        assert!(!execution.downstream_key("x").contains("secret"));
+    });
+}
+
+/// The fields of the spans of all requests, in the order of their end.
+fn spans(log: &Log) -> Vec<String> {
+    let text = log.text();
+    let closed = text.lines().filter(|line| line.contains("close"));
+    let spans = closed.filter_map(|line| {
+        let (_, span) = line.split_once("idempotent{")?;
+        Some(span.split_once('}')?.0.to_owned())
+    });
+    spans.collect()
+}
+
+#[test]
+fn each_request_has_a_span_that_says_how_it_ended() {
+    both(async |face| {
+        let (log, _guard) = Log::collect();
+        let till = Till::new();
+        let policy = Policy::new().on_crash(OnCrash::Retry);
+        let engine = Idempotency::builder().policy(policy).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        crash(&shop, &Ask::pay("k"), &till).await;
+        till.open();
+        pass(Duration::from_secs(31)).await;
+        ask(&shop, &Ask::pay("k")).await.is_charge(2);
+        ask(&shop, &Ask::pay("k")).await.is_replay_of_charge(2);
+        ask(&shop, &Ask::pay("k").body("{}")).await;
+        ask(&shop, &Ask::pay("a,b")).await;
+        let key = engine.store_key("POST /pay", None, &IdempotencyKey::new("k").unwrap());
+        let seen = spans(&log);
+        let of = |outcome: &str| {
+            let has = |span: &&String| span.contains(&format!("outcome=\"{outcome}\""));
+            seen.iter()
+                .find(has)
+                .unwrap_or_else(|| panic!("{outcome} in {seen:?}"))
+        };
+        for outcome in ["executed", "replayed", "mismatch"] {
+            let span = of(outcome);
+            assert!(span.contains("endpoint=\"POST /pay\""), "{span}");
+            assert!(span.contains(&format!("key={key}")), "{span}");
+            assert_eq!(span.contains("attempt=2"), outcome == "executed", "{span}");
+        }
+        assert!(!of("invalid_key").contains("key=a"));
+    });
+}
+
+#[test]
+fn an_execution_that_outlives_its_client_keeps_its_span_and_its_log() {
+    both(async |face| {
+        let (log, _guard) = Log::collect();
+        let till = Till::answering(|_| {
+            tracing::info!("the handler speaks");
+            StatusCode::OK.into_response()
+        });
+        let engine = Idempotency::builder().build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        let first = asking(&shop, &Ask::pay("k"));
+        till.started(1).await;
+        first.abort();
+        settle().await;
+        till.open();
+        settle().await;
+        let text = log.text();
+        let line = text
+            .lines()
+            .find(|line| line.contains("the handler speaks"))
+            .unwrap();
+        assert!(line.contains("idempotent{endpoint=\"POST /pay\""), "{line}");
+        assert!(spans(&log)[0].contains("outcome=\"executed\""));
+    });
+}
+
+/// What was counted of each outcome, and all the gauges.
+fn read(metrics: &Metrics, outcomes: &mut BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let mut others = BTreeMap::new();
+    for (series, value) in metrics.take() {
+        let outcome = series.strip_prefix("idempotency_requests_total{endpoint=POST /pay,outcome=");
+        match outcome {
+            Some(outcome) => *outcomes.entry(outcome.replace('}', "")).or_default() += value,
+            None => {
+                others.insert(series, value);
+            }
+        }
+    }
+    others
+}
+
+#[test]
+fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
+    both(async |face| {
+        let recorder = DebuggingRecorder::new();
+        let (metrics, _guard) = Metrics::record(&recorder);
+        let mut outcomes = BTreeMap::new();
+        let till = Till::answering(|n| match n {
+            3 => vec![b'x'; 2000].into_response(),
+            n => (StatusCode::CREATED, n.to_string()).into_response(),
+        });
+        let store = Faulty::new();
+        let policy = Policy::new()
+            .max_body(100)
+            .max_response(1000)
+            .required(true)
+            .wait_timeout(Duration::from_secs(5));
+        let engine = Idempotency::builder().store(store.clone()).policy(policy);
+        let engine = engine.max_waiters(2).build().unwrap();
+        let shop = face.shop(&engine, &till);
+
+        // Given an execution whose client has left, and two who wait.
+        till.hold();
+        let first = asking(&shop, &Ask::pay("k"));
+        till.started(1).await;
+        let waiter = asking(&shop, &Ask::pay("k"));
+        let late = asking(&shop, &Ask::pay("k"));
+        settle().await;
+        first.abort();
+        settle().await;
+        let gauges = read(&metrics, &mut outcomes);
+        for (gauge, value) in [
+            ("idempotency_in_flight{}", 1.0),
+            ("idempotency_waiters{}", 2.0),
+            ("idempotency_unattended_executions{}", 1.0),
+        ] {
+            assert_eq!(gauges.get(gauge), Some(&value), "{gauge} in {gauges:?}");
+        }
+        ask(&shop, &Ask::pay("k"))
+            .await
+            .is_problem(503, "overloaded");
+        late.abort();
+        till.open();
+        waiter.await.unwrap();
+
+        // When each other thing happens once.
+        ask(&shop, &Ask::pay("k")).await;
+        ask(&shop, &Ask::pay("k").body("{}")).await;
+        ask(&shop, &Ask::pay("a,b")).await;
+        ask(&shop, &Ask::post("/pay")).await;
+        ask(&shop, &Ask::pay("l").body("x".repeat(101))).await;
+        store.always(Verb::Acquire, Fault::Down);
+        ask(&shop, &Ask::pay("l")).await;
+        store.heal();
+        till.hold();
+        let slow = asking(&shop, &Ask::pay("m"));
+        till.started(2).await;
+        let conflict = asking(&shop, &Ask::pay("m"));
+        settle().await;
+        pass(Duration::from_secs(6)).await;
+        conflict.await.unwrap().is_problem(409, "conflict");
+        till.open();
+        slow.await.unwrap();
+        ask(&shop, &Ask::pay("n")).await;
+        ask(&shop, &Ask::pay("n"))
+            .await
+            .is_problem(409, "response_not_stored");
+        till.hold();
+        crash(&shop, &Ask::pay("o"), &till).await;
+        till.open();
+        pass(Duration::from_secs(31)).await;
+        ask(&shop, &Ask::pay("o"))
+            .await
+            .is_problem(409, "outcome_unknown");
+
+        // Then each was counted.
+        let others = read(&metrics, &mut outcomes);
+        let expected = [
+            ("conflict", 1.0),
+            ("executed", 3.0),
+            ("invalid_key", 1.0),
+            ("mismatch", 1.0),
+            ("missing_key", 1.0),
+            ("outcome_unknown", 1.0),
+            ("overloaded", 1.0),
+            ("replayed", 1.0),
+            ("replayed_after_wait", 1.0),
+            ("request_too_large", 1.0),
+            ("store_error", 1.0),
+            ("tombstone", 1.0),
+        ];
+        let expected: BTreeMap<_, _> = expected.map(|(name, n)| (name.to_owned(), n)).into();
+        assert_eq!(outcomes, expected);
+
+        // And the gauges are back; the one execution in flight is the one whose process died.
+        for (gauge, value) in [
+            ("idempotency_in_flight{}", 1.0),
+            ("idempotency_waiters{}", 0.0),
+            ("idempotency_unattended_executions{}", 0.0),
+        ] {
+            assert_eq!(others.get(gauge), Some(&value), "{gauge} in {others:?}");
+        }
+        let series = |name: &str| others.keys().any(|series| series.starts_with(name));
+        for histogram in [
+            "idempotency_execution_seconds{endpoint=POST /pay}",
+            "idempotency_wait_seconds{endpoint=POST /pay}",
+            "idempotency_store_operation_seconds{store=faulty,operation=acquire,result=ok}",
+            "idempotency_store_operation_seconds{store=faulty,operation=acquire,result=error}",
+            "idempotency_store_operation_seconds{store=faulty,operation=complete,result=ok}",
+        ] {
+            assert!(series(histogram), "{histogram} in {others:?}");
+        }
+    });
+}
+
+#[test]
+fn gauges_return_to_zero_after_streams_panics_and_shutdowns() {
+    both(async |face| {
+        let recorder = DebuggingRecorder::new();
+        let (metrics, _guard) = Metrics::record(&recorder);
+        let till = Till::answering(|n| match n % 4 {
+            0 => panic!("as the scenario demands"),
+            1 => stream(["a", "b"]).into_response(),
+            2 => StatusCode::TOO_MANY_REQUESTS.into_response(),
+            _ => StatusCode::OK.into_response(),
+        });
+        let engine = Idempotency::builder()
+            .store(MemoryStore::new())
+            .build()
+            .unwrap();
+        let shop = face.shop(&engine, &till);
+        for n in 0..40 {
+            let asking = asking(&shop, &Ask::pay(&format!("k{n}")));
+            for _ in 0..n % 7 {
+                tokio::task::yield_now().await;
+            }
+            if n % 2 == 0 {
+                asking.abort();
+            }
+            settle().await;
+        }
+        engine.shutdown(Duration::from_secs(1)).await;
+        settle().await;
+        let mut outcomes = BTreeMap::new();
+        let gauges = read(&metrics, &mut outcomes);
+        for gauge in ["in_flight", "unattended_executions"] {
+            let gauge = format!("idempotency_{gauge}{{}}");
+            assert_eq!(gauges.get(&gauge).copied().unwrap_or(0.0), 0.0, "{gauge}");
+        }
+        assert!(outcomes["executed"] >= 20.0, "{outcomes:?}");
+    });
+}
+
+#[test]
+fn a_client_can_not_make_new_time_series() {
+    by_hand(async {
+        // Given a layer around a fallback, so that no route template is known.
+        let recorder = DebuggingRecorder::new();
+        let (metrics, _guard) = Metrics::record(&recorder);
+        let till = Till::new();
+        let layer =
+            idempotent_runtime::IdempotencyLayer::new(Idempotency::builder().build().unwrap());
+        let app = axum::Router::new().fallback({
+            let till = till.clone();
+            move |request: axum::extract::Request| till.run(request)
+        });
+        let app = axum::Router::new().fallback_service(tower::Layer::layer(&layer, app));
+        for n in 0..50 {
+            ask(&app, &Ask::post(format!("/path-{n}")).key(&format!("k{n}"))).await;
+        }
+        let requests = metrics.take().into_iter();
+        let requests: Vec<_> = requests
+            .filter(|(series, _)| series.starts_with("idempotency_requests_total"))
+            .collect();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        assert_eq!(requests[0].1, 50.0);
+    });
+}
