@@ -134,7 +134,8 @@ impl StoredResponse {
         let mut reader = codec::Reader::new(&self.0)?;
         // No more than what is stored by default: the count may be of hostile origin, and a map refuses to
         // reserve room for more than 24,576.
-        let mut headers = HeaderMap::with_capacity(reader.headers_left().min(64));
+        // Two more than these are added to every replay: the one that says so, and the length.
+        let mut headers = HeaderMap::with_capacity(reader.headers_left().min(64) + 2);
         while let Some((name, value)) = reader.header()? {
             headers
                 .try_append(name, value)

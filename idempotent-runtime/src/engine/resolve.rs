@@ -32,7 +32,7 @@ impl Visit {
     pub(crate) async fn recover<W: Work>(
         &mut self,
         mut claim: Claim,
-        arrival: Arrival,
+        arrival: Box<Arrival>,
         work: W,
     ) -> (Ended, Reply<W::Body>) {
         let OnCrash::Recover(recover) = self.settings.on_crash else {
@@ -123,7 +123,7 @@ impl Visit {
         &mut self,
         error: StoreError,
         claim: Claim,
-        arrival: Arrival,
+        arrival: Box<Arrival>,
         work: W,
     ) -> (Ended, Reply<W::Body>) {
         let refused = self.unclaimed(&error, &claim);
@@ -155,7 +155,7 @@ impl Visit {
     async fn unprotected<W: Work>(
         &mut self,
         claim: &Claim,
-        arrival: Arrival,
+        arrival: Box<Arrival>,
         work: W,
     ) -> Response<ResponseBody<W::Body>> {
         let (key, mut request) = arrival.into_parts();

@@ -41,7 +41,7 @@ pub(crate) struct Visit {
     pub(crate) admission: Option<Admission>,
 }
 
-/// A request that was read and identified.
+/// A request that was read and identified. Boxed on its way: each step would have room for a copy of it.
 pub(crate) struct Arrival {
     key: IdempotencyKey,
     store_key: StoreKey,
@@ -51,8 +51,11 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    pub(crate) fn into_parts(self) -> (IdempotencyKey, Request<Bytes>) {
-        (self.key, Request::from_parts(self.head, self.body))
+    pub(crate) fn into_parts(self: Box<Self>) -> (IdempotencyKey, Request<Bytes>) {
+        let Self {
+            key, head, body, ..
+        } = *self;
+        (key, Request::from_parts(head, body))
     }
 }
 
@@ -72,7 +75,7 @@ impl Visit {
     }
 
     /// Everything before the store: nothing is claimed yet.
-    async fn arrive<B>(&mut self, request: Request<B>) -> Result<Arrival, Problem>
+    async fn arrive<B>(&mut self, request: Request<B>) -> Result<Box<Arrival>, Problem>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
@@ -96,13 +99,13 @@ impl Visit {
                 .store_key(&self.route.endpoint, scope.as_ref(), &key);
         observe::record_key(&store_key);
         let fingerprint = self.fingerprint(&head, scope.as_ref(), &body);
-        Ok(Arrival {
+        Ok(Box::new(Arrival {
             key,
             store_key,
             fingerprint,
             head,
             body,
-        })
+        }))
     }
 
     fn scope(&self, head: &Parts) -> Option<Scope> {
@@ -132,7 +135,7 @@ impl Visit {
     }
 
     /// Claims the key and does what follows from the answer.
-    async fn decide<W: Work>(&mut self, arrival: Arrival, work: W) -> (Ended, Reply<W::Body>) {
+    async fn decide<W: Work>(&mut self, arrival: Box<Arrival>, work: W) -> (Ended, Reply<W::Body>) {
         let claim = self.claim(&arrival);
         // From here on the claim may exist: this future runs to its end.
         self.attendance.commit();
@@ -172,7 +175,7 @@ impl Visit {
         &mut self,
         remaining: Duration,
         claim: Claim,
-        arrival: Arrival,
+        arrival: Box<Arrival>,
         work: W,
     ) -> (Ended, Reply<W::Body>) {
         let since = Stopwatch::start();
@@ -195,7 +198,7 @@ impl Visit {
         step: Step,
         sent: Instant,
         claim: Claim,
-        arrival: Arrival,
+        arrival: Box<Arrival>,
         work: W,
         waited: bool,
     ) -> (Ended, Reply<W::Body>) {
@@ -203,7 +206,8 @@ impl Visit {
             Step::Execute { attempt } => {
                 let (key, request) = arrival.into_parts();
                 let run = self.run(attempt, sent, &claim, key);
-                self.execute(run, claim, request, work).await
+                // A replay does not pay for the room that an execution takes.
+                Box::pin(self.execute(run, claim, request, work)).await
             }
             Step::Recover => Box::pin(self.recover(claim, arrival, work)).await,
             Step::Answer(answer) => self.engine.answered(answer, waited, &claim.binding()),
