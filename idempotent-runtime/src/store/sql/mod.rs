@@ -1,0 +1,45 @@
+//! Records in an SQL database: PostgreSQL, MySQL and MariaDB, or an SQLite file.
+//!
+//! | store | feature | survives | clock |
+//! |---|---|---|---|
+//! | [`postgres::PostgresStore`] | `postgres` | a crash of the server, whatever it acknowledged | the server's `clock_timestamp()` |
+//! | [`mysql::MySqlStore`] | `mysql` | the same, with `innodb_flush_log_at_trx_commit = 1` | the server's `utc_timestamp(6)` |
+//! | [`sqlite::SqliteStore`] | `sqlite` | a crash of the process and of the machine | the machine's |
+//!
+//! They share one table layout, one way to decide and one set of names:
+//!
+//! 1. **The table.** [`TableName`] says how it is called. `migrate()` makes it, or brings it up to date; it
+//!    may run at the same time in many processes. Nothing else ever changes the schema: a store that does
+//!    not find its table says so when it connects.
+//! 2. **Round trips.** The first execution of a request costs two statements, acquire and complete; a
+//!    replay costs one.
+//! 3. **Cancellation.** A verb that is dropped half-way has happened or has not; its connection is closed
+//!    rather than given to the next one.
+//! 4. **Connections.** Nobody holds one while waiting for another execution: a pool of one serves any
+//!    number of duplicates.
+//! 5. **Hostile bytes.** A row that this crate did not write is an error of kind
+//!    [`Corrupt`](super::StoreErrorKind::Corrupt), never a panic and never an execution.
+//!
+//! What is stored is the digest of scope and key, the digest of the request, and the response. The raw key
+//! never is.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "PostgreSQL, MySQL, MariaDB and SQLite are names, not code"
+)]
+
+mod error;
+mod row;
+mod statement;
+mod table_name;
+mod verbs;
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod pool;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+pub use error::ConnectError;
+pub use table_name::{TableName, TableNameError};

@@ -1,0 +1,150 @@
+//! The verbs' statements, each in a transaction of its own, on whichever connection is free.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Postgres, Row as _};
+
+use super::{
+    NAME,
+    statements::{SESSION, Statements},
+};
+use crate::{
+    scope::StoreKey,
+    store::{
+        Claim, StoreErrorKind,
+        sql::{
+            error::Verdict,
+            pool::{Connections, Greet},
+            row::{Row, columns, micros},
+            verbs::{Change, Claimed, Records},
+        },
+    },
+};
+
+/// The records behind a pool. No connection is held between two statements.
+pub(super) struct Remote<'a> {
+    pub(super) connections: &'a Connections<Postgres, Session>,
+    pub(super) statements: &'a Statements,
+}
+
+/// How the store's own sessions are set.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) time_out: Duration,
+}
+
+impl Greet<Postgres> for Session {
+    async fn greet(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let millis =
+            |duration: Duration| duration.as_millis().clamp(1, i32::MAX as u128).to_string();
+        sqlx::query(SESSION)
+            .persistent(false)
+            .bind(millis(self.time_out))
+            // Shorter, so that who waits for a lock is told so, and not only that time is up.
+            .bind(millis(self.time_out / 2))
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+impl Records for Remote<'_> {
+    const NAME: &'static str = NAME;
+
+    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, sqlx::Error> {
+        let mut connection = self.connections.lend().await?;
+        // All rows, although there is one: the answer counts when the commit is through, and not before.
+        let rows = sqlx::query(&self.statements.acquire)
+            .bind(&claim.key.as_bytes()[..])
+            .bind(&claim.fingerprint.as_bytes()[..])
+            .bind(&claim.token.as_bytes()[..])
+            .bind(micros(claim.lease))
+            .bind(micros(claim.ttl))
+            .bind(claim.take_over)
+            .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
+            .fetch_all(&mut *connection)
+            .await;
+        let rows = connection.settle(rows)?;
+        let Some(row) = rows.first() else {
+            return Ok(Claimed::Void);
+        };
+        let seen = Row::read(row)?;
+        Ok(if row.try_get(8)? {
+            Claimed::Won(seen.attempt)
+        } else {
+            Claimed::Seen(seen)
+        })
+    }
+
+    /// The claim leases what is free by itself. If it shows a free record, that changed in the meantime.
+    async fn lease(&mut self, _: &Claim, _: &Row) -> Result<u64, sqlx::Error> {
+        Ok(0)
+    }
+
+    async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
+        let mut connection = self.connections.lend().await?;
+        let rows = sqlx::query(&self.statements.read)
+            .bind(&key.as_bytes()[..])
+            .fetch_all(&mut *connection)
+            .await;
+        connection.settle(rows)?.first().map(Row::read).transpose()
+    }
+
+    async fn write(&mut self, change: &Change<'_>) -> Result<u64, sqlx::Error> {
+        let statement = match change {
+            Change::Renew(_) => &self.statements.renew,
+            Change::Complete(..) => &self.statements.complete,
+            Change::Release(..) => &self.statements.release,
+            Change::Abandon(..) => &self.statements.abandon,
+        };
+        let query = sqlx::query(statement)
+            .bind(&change.key().as_bytes()[..])
+            .bind(&change.token().as_bytes()[..]);
+        let query = match change {
+            Change::Renew(held) => query.bind(micros(held.lease)).bind(micros(held.ttl)),
+            Change::Complete(held, outcome) => {
+                let (state, response) = columns(outcome);
+                query.bind(state).bind(response).bind(micros(held.ttl))
+            }
+            Change::Release(..) | Change::Abandon(..) => query,
+        };
+        let mut connection = self.connections.lend().await?;
+        let done = query.execute(&mut *connection).await;
+        Ok(connection.settle(done)?.rows_affected())
+    }
+
+    async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
+        let mut connection = self.connections.lend().await?;
+        let done = sqlx::query(&self.statements.purge)
+            .bind(limit)
+            .execute(&mut *connection)
+            .await;
+        Ok(connection.settle(done)?.rows_affected())
+    }
+
+    fn judge(&self, error: &sqlx::Error) -> Verdict {
+        judge(error, self.connections.most())
+    }
+}
+
+/// What an error means, by its SQLSTATE (PostgreSQL's documentation, appendix A).
+fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
+    let Some(code) = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+    else {
+        return Verdict::of_the_way(error, connections);
+    };
+    match &*code {
+        // Undone in favour of another transaction.
+        "40001" | "40P01" | "23505" => Verdict::RACED,
+        // The server goes down, or has become a replica: other connections may know better.
+        "57P01" | "57P02" | "25006" => Verdict::dead(connections),
+        "53100" => Verdict::lasting(StoreErrorKind::Full),
+        code => Verdict::lasting(match &code[..2.min(code.len())] {
+            "XX" => StoreErrorKind::Corrupt,
+            "0A" | "22" | "23" | "28" | "3D" | "3F" | "42" => StoreErrorKind::Refused,
+            _ => StoreErrorKind::Unavailable,
+        }),
+    }
+}

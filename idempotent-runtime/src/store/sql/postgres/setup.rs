@@ -1,0 +1,168 @@
+//! What happens before the first verb: connecting, looking at the server, making the table.
+
+use sqlx::{
+    Acquire as _, Executor as _, PgConnection, Postgres, Row as _, error::DatabaseError,
+    postgres::PgConnectOptions,
+};
+
+use super::{
+    NAME,
+    records::Session,
+    statements::{EXISTS, LOCK, SERVER, Statements, VERSION},
+};
+use crate::store::sql::{ConnectError, TableName, error::parse, pool::Connections};
+
+pub(super) fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
+    let expected = "postgres://user:password@host:port/database";
+    let options: PgConnectOptions = parse(url, &["postgres", "postgresql"], expected)?;
+    Ok(sqlx::ConnectOptions::disable_statement_logging(options).application_name("idempotent"))
+}
+
+/// Makes the table or brings it up to date.
+pub(super) async fn migrate(
+    connections: &Connections<Postgres, Session>,
+    statements: &Statements,
+) -> Result<(), ConnectError> {
+    let mut connection = connections.lend().await.map_err(unreachable)?;
+    let done = migrate_on(&mut connection, statements).await;
+    connection
+        .settle(done)
+        .map_err(|error| refused("make the table", error))
+}
+
+/// In one transaction: all of it or nothing, and after whoever came first.
+async fn migrate_on(
+    connection: &mut PgConnection,
+    statements: &Statements,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query(LOCK)
+        .persistent(false)
+        .bind(&statements.versions_name)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.execute(&*statements.versions).await?;
+    let found: i64 = sqlx::query_scalar(&statements.version)
+        .persistent(false)
+        .fetch_one(&mut *transaction)
+        .await?;
+    let missing = (1..)
+        .zip(&statements.migrations)
+        .filter(|(version, _)| *version > found);
+    for (version, migration) in missing {
+        transaction.execute(&**migration).await?;
+        sqlx::query(&statements.migrated)
+            .persistent(false)
+            .bind::<i64>(version)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
+}
+
+/// That the server keeps what it acknowledges, and that the table is the one this version knows.
+pub(super) async fn check(
+    connections: &Connections<Postgres, Session>,
+    statements: &Statements,
+    table: &TableName,
+) -> Result<(), ConnectError> {
+    let mut connection = connections.lend().await.map_err(unreachable)?;
+    let server = sqlx::query(SERVER)
+        .persistent(false)
+        .fetch_one(&mut *connection)
+        .await;
+    look_at(&server.map_err(|error| refused("say what it is", error))?)?;
+    let found = version(&mut connection, statements).await;
+    match connection
+        .settle(found)
+        .map_err(|error| refused("say the table's version", error))?
+    {
+        0 => Err(ConnectError::MissingTable {
+            table: table.clone(),
+        }),
+        VERSION => Ok(()),
+        found => Err(ConnectError::OtherVersion {
+            table: table.clone(),
+            found,
+            known: VERSION,
+        }),
+    }
+}
+
+fn look_at(server: &sqlx::postgres::PgRow) -> Result<(), ConnectError> {
+    let is = |index: usize| {
+        server
+            .try_get(index)
+            .map_err(|error| refused("say what it is", error))
+    };
+    let not = |reason| Err(ConnectError::NotDurable { reason });
+    let (replica, flushes, waits, read_committed): (bool, bool, bool, bool) =
+        (is(0)?, is(1)?, is(2)?, is(3)?);
+    if replica {
+        return not(
+            "the PostgreSQL server is a replica and cannot be written to: give the address of its primary",
+        );
+    }
+    if !flushes {
+        tracing::warn!(
+            "the PostgreSQL server runs with fsync = off: a crash of its machine may lose everything"
+        );
+    }
+    if !waits {
+        return not(
+            "the pool's sessions have synchronous_commit = off, so that a crash of the server loses what it \
+                    acknowledged: set it to on or local for these sessions",
+        );
+    }
+    if !read_committed {
+        return not(
+            "the pool's sessions do not default to read committed, so that concurrent requests undo each \
+                    other: set default_transaction_isolation for these sessions",
+        );
+    }
+    Ok(())
+}
+
+/// The table's version; 0 when there is none.
+async fn version(
+    connection: &mut PgConnection,
+    statements: &Statements,
+) -> Result<i64, sqlx::Error> {
+    let exists: bool = sqlx::query_scalar(EXISTS)
+        .persistent(false)
+        .bind(&statements.versions_name)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(0);
+    }
+    sqlx::query_scalar(&statements.version)
+        .persistent(false)
+        .fetch_one(connection)
+        .await
+}
+
+fn unreachable(source: sqlx::Error) -> ConnectError {
+    // Wrong password, no such user or not from here, no such database.
+    const REFUSED: [&str; 3] = ["28P01", "28000", "3D000"];
+    let refused =
+        |error: &dyn DatabaseError| error.code().is_some_and(|code| REFUSED.contains(&&*code));
+    if source.as_database_error().is_some_and(refused) {
+        return ConnectError::Authentication {
+            store: NAME,
+            source,
+        };
+    }
+    ConnectError::Unreachable {
+        store: NAME,
+        source,
+    }
+}
+
+fn refused(doing: &'static str, source: sqlx::Error) -> ConnectError {
+    ConnectError::Refused {
+        store: NAME,
+        doing,
+        source,
+    }
+}

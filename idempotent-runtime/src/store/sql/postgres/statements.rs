@@ -1,0 +1,57 @@
+//! The statements, each in a file of its own, for one table.
+
+use crate::store::sql::{TableName, statement::Dialect};
+
+const POSTGRES: Dialect = Dialect { quote: '"' };
+
+/// Every version of the table, in order: the first makes version 1.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
+
+/// The version that this crate works with.
+#[expect(clippy::cast_possible_wrap, reason = "migrations are few")]
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// What is set in each session of the store's own.
+pub(super) const SESSION: &str = include_str!("session.sql");
+/// What the server is.
+pub(super) const SERVER: &str = include_str!("server.sql");
+/// Whether a table exists.
+pub(super) const EXISTS: &str = include_str!("exists.sql");
+/// One migration at a time.
+pub(super) const LOCK: &str = include_str!("lock.sql");
+
+pub(super) struct Statements {
+    pub(super) acquire: String,
+    pub(super) read: String,
+    pub(super) renew: String,
+    pub(super) complete: String,
+    pub(super) release: String,
+    pub(super) abandon: String,
+    pub(super) purge: String,
+    pub(super) versions: String,
+    /// The name of the table of versions, as `to_regclass` wants it.
+    pub(super) versions_name: String,
+    pub(super) version: String,
+    pub(super) migrated: String,
+    pub(super) migrations: Vec<String>,
+}
+
+impl Statements {
+    pub(super) fn new(table: &TableName) -> Self {
+        let statement = |file: &str| POSTGRES.statement(file, table);
+        Self {
+            acquire: statement(include_str!("acquire.sql")),
+            read: statement(include_str!("read.sql")),
+            renew: statement(include_str!("renew.sql")),
+            complete: statement(include_str!("complete.sql")),
+            release: statement(include_str!("release.sql")),
+            abandon: statement(include_str!("abandon.sql")),
+            purge: statement(include_str!("purge.sql")),
+            versions: statement(include_str!("versions.sql")),
+            versions_name: statement("{versions}"),
+            version: statement(include_str!("version.sql")),
+            migrated: statement(include_str!("migrated.sql")),
+            migrations: MIGRATIONS.map(statement).into(),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+-- Which migrations the table has had.
+create table if not exists {versions} (version bigint not null primary key, applied_at timestamptz not null default now())

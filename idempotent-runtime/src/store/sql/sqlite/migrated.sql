@@ -1,0 +1,1 @@
+insert into {versions} (version) values (?1)

@@ -1,0 +1,215 @@
+//! [`SqliteStore`]: records in an SQLite file, for services on one machine.
+//!
+//! The durable store that needs no server. Any number of processes of the same machine may share the file.
+//!
+//! # What is guaranteed
+//!
+//! | failure | what stays |
+//! |---|---|
+//! | the process is killed | everything that was acknowledged |
+//! | the machine loses power | everything that was acknowledged, if the disk honours a flush |
+//! | the disk is full | everything that was acknowledged; claims are refused ([`Full`](StoreErrorKind::Full)) until there is room |
+//! | the file is lost | nothing |
+//!
+//! 1. The file is in WAL mode with `synchronous = FULL`: a commit is acknowledged after it was flushed.
+//! 2. One thread writes, and puts the verbs that gathered during a flush into the next transaction.
+//! 3. The clock is this machine's, read by the writer. Within a process it never runs backwards.
+//!
+//! # Caveats
+//!
+//! - The file belongs on a local disk: file locks of network file systems do not hold what SQLite needs.
+//! - Purging gives room back to the file, not to the disk.
+//! - Waiters in other processes find out by polling: there is no push.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use idempotent_runtime::{Idempotency, store::sql::sqlite::SqliteStore};
+//!
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = SqliteStore::connect("sqlite://idempotency.db").await?;
+//! let idempotency = Idempotency::builder().store(store).build()?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{fmt, path::Path, sync::Arc};
+
+use sqlx::SqlitePool;
+
+use self::{
+    open::Settings,
+    writer::{Answer, Verb, Writer},
+};
+use super::{ConnectError, TableName};
+use crate::{
+    scope::StoreKey,
+    store::{
+        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
+        Write,
+    },
+};
+
+mod open;
+mod records;
+mod statements;
+mod writer;
+
+const NAME: &str = "sqlite";
+
+/// Keeps records in an SQLite file. See the [module documentation](self).
+///
+/// Clones share the writer.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: Writer,
+    file: Arc<Path>,
+}
+
+/// Says how a [`SqliteStore`] keeps its records.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is opened"]
+pub struct SqliteStoreBuilder {
+    settings: Settings,
+}
+
+impl SqliteStore {
+    /// Opens `sqlite://path/to/file.db` with default settings. Makes the file, readable by its owner only, and
+    /// the table, unless the URL says `?mode=rw`.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is not one of a file, or the file cannot be opened, written to or brought up to date.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Starts from the default settings.
+    pub fn builder() -> SqliteStoreBuilder {
+        SqliteStoreBuilder {
+            settings: Settings::default(),
+        }
+    }
+
+    async fn ask(&self, verb: Verb) -> Result<Answer, StoreError> {
+        self.writer.ask(verb).await
+    }
+
+    async fn write(&self, verb: Verb) -> Result<Write, StoreError> {
+        match self.ask(verb).await? {
+            Answer::Write(write) => Ok(write),
+            _ => Err(mixed_up()),
+        }
+    }
+}
+
+impl SqliteStoreBuilder {
+    /// The table. `idempotency_records` unless set. SQLite has no schemas.
+    pub fn table(mut self, table: TableName) -> Self {
+        self.settings.table = table;
+        self
+    }
+
+    /// Whether to make the table and bring it up to date when the file is opened. On unless set; without it, a
+    /// missing table is an error.
+    pub fn migrate(mut self, yes: bool) -> Self {
+        self.settings.migrate = yes;
+        self
+    }
+
+    /// The largest size of the file. When it is reached, new claims are refused with
+    /// [`StoreErrorKind::Full`] until expired records are purged. As large as the disk unless set.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.settings.max_bytes = Some(bytes);
+        self
+    }
+
+    /// Opens `sqlite://path/to/file.db`.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is not one of a file, or the file cannot be opened, written to or brought up to date.
+    pub async fn connect(self, url: &str) -> Result<SqliteStore, ConnectError> {
+        let options = open::options(url)?;
+        self.open(options).await
+    }
+
+    /// Opens the file of the application's own pool, by a connection of its own with the pool's settings.
+    /// The pool's connections are not used: the writer needs one that is never busy with anything else.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn from_pool(self, pool: &SqlitePool) -> Result<SqliteStore, ConnectError> {
+        self.open((*pool.connect_options()).clone()).await
+    }
+
+    async fn open(
+        self,
+        options: sqlx::sqlite::SqliteConnectOptions,
+    ) -> Result<SqliteStore, ConnectError> {
+        let file = Arc::from(options.get_filename());
+        let writer = open::open(options, &self.settings).await?;
+        Ok(SqliteStore { writer, file })
+    }
+}
+
+impl Store for SqliteStore {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        match self.ask(Verb::Acquire(claim.clone())).await? {
+            Answer::Acquisition(acquisition) => Ok(acquisition),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
+        self.write(Verb::Renew(*held)).await
+    }
+
+    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
+        self.write(Verb::Complete(*held, outcome.clone())).await
+    }
+
+    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
+        self.write(Verb::Release(*key, *token)).await
+    }
+
+    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
+        self.write(Verb::Abandon(*key, *token)).await
+    }
+
+    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        match self.ask(Verb::Get(*key)).await? {
+            Answer::Record(record) => Ok(record),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
+        match self.ask(Verb::Purge(limit)).await? {
+            Answer::Purged(purged) => Ok(purged),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// There is no push: the engine wakes the waiters of its own process, and those of others poll.
+    fn attach(&self, _: Wake) {}
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The writer answers each verb in kind; another answer would be a mistake in this module.
+fn mixed_up() -> StoreError {
+    StoreError::new(NAME, StoreErrorKind::Unavailable)
+        .with_source("the writer answered another verb")
+}

@@ -1,0 +1,225 @@
+//! How the file is opened, and its table made.
+
+use std::{
+    fs::OpenOptions,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sqlx::{
+    ConnectOptions as _, Executor as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+use super::{
+    NAME,
+    records::primary_code,
+    statements::{Statements, VERSION},
+    writer::Writer,
+};
+use crate::store::sql::{ConnectError, TableName, error::parse};
+
+/// How long to wait for another process that writes.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// What the builder was told.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) table: TableName,
+    pub(super) migrate: bool,
+    pub(super) max_bytes: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            table: TableName::default(),
+            migrate: true,
+            max_bytes: None,
+        }
+    }
+}
+
+pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
+    let expected = "sqlite://path/to/file.db";
+    let options: SqliteConnectOptions = parse(url, &["sqlite"], expected)?;
+    if options.get_filename().as_os_str().is_empty() {
+        let source = sqlx::Error::Configuration("there is no path".into());
+        return Err(ConnectError::Url { expected, source });
+    }
+    // Who says how to open the file has the last word.
+    Ok(if url.contains("mode=") {
+        options
+    } else {
+        options.create_if_missing(true)
+    })
+}
+
+pub(super) async fn open(
+    options: SqliteConnectOptions,
+    settings: &Settings,
+) -> Result<Writer, ConnectError> {
+    if settings.table.schema().is_some() {
+        let source =
+            sqlx::Error::Configuration("SQLite has no schemas: name the table alone".into());
+        return Err(refused("use the table's name", source));
+    }
+    let mut connection = connect(options).await?;
+    let statements = Arc::new(Statements::new(&settings.table));
+    if let Some(bytes) = settings.max_bytes {
+        let limited = limit(&mut connection, bytes).await;
+        limited.map_err(|error| refused("limit its size", error))?;
+    }
+    if settings.migrate {
+        let made = migrate(&mut connection, &statements).await;
+        made.map_err(|error| refused("make the table", error))?;
+    }
+    check(&mut connection, &statements, &settings.table).await?;
+    Writer::start(connection, statements)
+        .map_err(|error| refused("start the writer", sqlx::Error::Io(error)))
+}
+
+async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, ConnectError> {
+    create(options.get_filename());
+    let options = options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY)
+        .disable_statement_logging();
+    let patience = Instant::now() + BUSY;
+    let mut connection = loop {
+        match options.connect().await {
+            Ok(connection) => break connection,
+            // Changing a new file to WAL is the one thing for which SQLite does not wait its turn.
+            Err(error) if is_busy(&error) && Instant::now() < patience => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(source) => {
+                return Err(ConnectError::Unreachable {
+                    store: NAME,
+                    source,
+                });
+            }
+        }
+    };
+    let mode: String = sqlx::query_scalar("pragma journal_mode")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(|error| refused("say its journal mode", error))?;
+    if mode != "wal" {
+        return Err(ConnectError::NotDurable {
+            reason: "the SQLite database is not in a file in WAL mode: give the path of a file on a local disk, or use \
+                     `memory:` if records may end with the process",
+        });
+    }
+    Ok(connection)
+}
+
+/// Makes the file before SQLite does, which would let everybody read it. Its companions get the same mode.
+fn create(file: &Path) {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // A failure shows again, and better, when SQLite opens the file.
+    let _ = options.open(file);
+}
+
+async fn limit(connection: &mut SqliteConnection, bytes: u64) -> Result<(), sqlx::Error> {
+    let page: i64 = sqlx::query_scalar("pragma page_size")
+        .fetch_one(&mut *connection)
+        .await?;
+    let pages = bytes / u64::try_from(page).unwrap_or(4096).max(1);
+    // A pragma takes no parameters; this one is a number.
+    sqlx::query(&format!("pragma max_page_count = {pages}"))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Under the write lock, so that it happens once however many processes start.
+async fn migrate(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("begin immediate")
+        .execute(&mut *connection)
+        .await?;
+    match migrate_locked(connection, statements).await {
+        Ok(()) => sqlx::query("commit").execute(connection).await.map(|_| ()),
+        Err(error) => {
+            // Of two errors the first is the reason.
+            let _ = sqlx::query("rollback").execute(connection).await;
+            Err(error)
+        }
+    }
+}
+
+async fn migrate_locked(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(&statements.versions)
+        .execute(&mut *connection)
+        .await?;
+    let found: i64 = sqlx::query_scalar(&statements.version)
+        .fetch_one(&mut *connection)
+        .await?;
+    let missing = (1..)
+        .zip(&statements.migrations)
+        .filter(|(version, _)| *version > found);
+    for (version, migration) in missing {
+        connection.execute(&**migration).await?;
+        sqlx::query(&statements.migrated)
+            .bind::<i64>(version)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// That the table is there, is the one this version knows, and can be written to.
+async fn check(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    table: &TableName,
+) -> Result<(), ConnectError> {
+    let found: i64 = match sqlx::query_scalar(&statements.version)
+        .fetch_one(&mut *connection)
+        .await
+    {
+        Ok(found) => found,
+        // "No such table" has no code of its own.
+        Err(error) if primary_code(&error) == Some(1) => 0,
+        Err(error) => return Err(refused("say the table's version", error)),
+    };
+    if found == 0 {
+        return Err(ConnectError::MissingTable {
+            table: table.clone(),
+        });
+    }
+    if found != VERSION {
+        return Err(ConnectError::OtherVersion {
+            table: table.clone(),
+            found,
+            known: VERSION,
+        });
+    }
+    // A file that is read-only takes everything but a write.
+    let written = sqlx::query(&statements.probe).execute(connection).await;
+    written.map_err(|error| refused("be written to", error))?;
+    Ok(())
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(primary_code(error), Some(5 | 6))
+}
+
+fn refused(doing: &'static str, source: sqlx::Error) -> ConnectError {
+    ConnectError::Refused {
+        store: NAME,
+        doing,
+        source,
+    }
+}

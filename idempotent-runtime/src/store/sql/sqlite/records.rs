@@ -1,0 +1,157 @@
+//! The verbs' statements, inside the writer's transaction.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sqlx::SqliteConnection;
+
+use super::{NAME, statements::Statements};
+use crate::{
+    scope::StoreKey,
+    store::{
+        Claim, Held, StoreErrorKind,
+        sql::{
+            error::Verdict,
+            row::{Row, columns, micros},
+            verbs::{Change, Claimed, Records},
+        },
+    },
+};
+
+/// The records, as long as nobody else can write to them.
+pub(super) struct Locked<'a> {
+    pub(super) connection: &'a mut SqliteConnection,
+    pub(super) statements: &'a Statements,
+    pub(super) now: i64,
+}
+
+/// The time of this machine, except that it never runs backwards within a process: a clock that is set back
+/// must not give a lease that has lapsed a second life.
+#[derive(Default)]
+pub(super) struct Clock {
+    last: i64,
+}
+
+impl Clock {
+    pub(super) fn now(&mut self) -> i64 {
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.last = self.last.max(micros(since_1970));
+        self.last
+    }
+}
+
+impl Locked<'_> {
+    /// When the lease ends, and when the record expires if nothing else happens.
+    fn ends(&self, held: &Held) -> (i64, i64) {
+        let lease_until = self.now + micros(held.lease);
+        (lease_until, lease_until + micros(held.ttl))
+    }
+}
+
+impl Records for Locked<'_> {
+    const NAME: &'static str = NAME;
+
+    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, sqlx::Error> {
+        if let Some(row) = self.read(&claim.key).await? {
+            return Ok(Claimed::Seen(row));
+        }
+        let (lease_until, expires_at) = self.ends(&claim.held());
+        sqlx::query(&self.statements.insert)
+            .bind(&claim.key.as_bytes()[..])
+            .bind(&claim.fingerprint.as_bytes()[..])
+            .bind(&claim.token.as_bytes()[..])
+            .bind(lease_until)
+            .bind(expires_at)
+            .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(Claimed::Won(1))
+    }
+
+    async fn lease(&mut self, claim: &Claim, seen: &Row) -> Result<u64, sqlx::Error> {
+        let (lease_until, expires_at) = self.ends(&claim.held());
+        let done = sqlx::query(&self.statements.lease)
+            .bind(&claim.key.as_bytes()[..])
+            .bind(&claim.fingerprint.as_bytes()[..])
+            .bind(&claim.token.as_bytes()[..])
+            .bind(lease_until)
+            .bind(expires_at)
+            .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
+            .bind(&seen.token().as_bytes()[..])
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(done.rows_affected())
+    }
+
+    async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
+        let row = sqlx::query(&self.statements.read)
+            .bind(&key.as_bytes()[..])
+            .bind(self.now)
+            .fetch_optional(&mut *self.connection)
+            .await?;
+        row.as_ref().map(Row::read).transpose()
+    }
+
+    async fn write(&mut self, change: &Change<'_>) -> Result<u64, sqlx::Error> {
+        let statement = match change {
+            Change::Renew(_) => &self.statements.renew,
+            Change::Complete(..) => &self.statements.complete,
+            Change::Release(..) => &self.statements.release,
+            Change::Abandon(..) => &self.statements.abandon,
+        };
+        let query = sqlx::query(statement)
+            .bind(&change.key().as_bytes()[..])
+            .bind(&change.token().as_bytes()[..]);
+        let query = match change {
+            Change::Renew(held) => {
+                let (lease_until, expires_at) = self.ends(held);
+                query.bind(lease_until).bind(expires_at)
+            }
+            Change::Complete(held, outcome) => {
+                let (state, response) = columns(outcome);
+                query
+                    .bind(state)
+                    .bind(response)
+                    .bind(self.now + micros(held.ttl))
+            }
+            Change::Release(..) => query,
+            Change::Abandon(..) => query.bind(self.now),
+        };
+        Ok(query.execute(&mut *self.connection).await?.rows_affected())
+    }
+
+    async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
+        let done = sqlx::query(&self.statements.purge)
+            .bind(self.now)
+            .bind(limit)
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(done.rows_affected())
+    }
+
+    fn judge(&self, error: &sqlx::Error) -> Verdict {
+        judge(error)
+    }
+}
+
+/// What an error of SQLite means. Nothing is repeated here: the busy time-out has waited already.
+pub(super) fn judge(error: &sqlx::Error) -> Verdict {
+    // The primary codes of <https://www.sqlite.org/rescode.html>; the extended ones carry them in the low byte.
+    const CORRUPT: u32 = 11;
+    const FULL: u32 = 13;
+    const NOT_A_DATABASE: u32 = 26;
+    const REFUSED: [u32; 5] = [1, 3, 8, 19, 20];
+    Verdict::lasting(match primary_code(error) {
+        Some(FULL) => StoreErrorKind::Full,
+        Some(CORRUPT | NOT_A_DATABASE) => StoreErrorKind::Corrupt,
+        Some(code) if REFUSED.contains(&code) => StoreErrorKind::Refused,
+        Some(_) => StoreErrorKind::Unavailable,
+        None => return Verdict::of_the_way(error, 0),
+    })
+}
+
+pub(super) fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<u32>().ok().map(|code| code & 0xff)
+}

@@ -1,0 +1,49 @@
+//! The statements, each in a file of its own, for one table.
+
+use crate::store::sql::{TableName, statement::Dialect};
+
+const SQLITE: Dialect = Dialect { quote: '"' };
+
+/// Every version of the table, in order: the first makes version 1.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
+
+/// The version that this crate works with.
+#[expect(clippy::cast_possible_wrap, reason = "migrations are few")]
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+pub(super) struct Statements {
+    pub(super) read: String,
+    pub(super) insert: String,
+    pub(super) lease: String,
+    pub(super) renew: String,
+    pub(super) complete: String,
+    pub(super) release: String,
+    pub(super) abandon: String,
+    pub(super) purge: String,
+    pub(super) versions: String,
+    pub(super) version: String,
+    pub(super) migrated: String,
+    pub(super) probe: String,
+    pub(super) migrations: Vec<String>,
+}
+
+impl Statements {
+    pub(super) fn new(table: &TableName) -> Self {
+        let statement = |file: &str| SQLITE.statement(file, table);
+        Self {
+            read: statement(include_str!("read.sql")),
+            insert: statement(include_str!("insert.sql")),
+            lease: statement(include_str!("lease.sql")),
+            renew: statement(include_str!("renew.sql")),
+            complete: statement(include_str!("complete.sql")),
+            release: statement(include_str!("release.sql")),
+            abandon: statement(include_str!("abandon.sql")),
+            purge: statement(include_str!("purge.sql")),
+            versions: statement(include_str!("versions.sql")),
+            version: statement(include_str!("version.sql")),
+            migrated: statement(include_str!("migrated.sql")),
+            probe: statement(include_str!("probe.sql")),
+            migrations: MIGRATIONS.map(statement).into(),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The one writer: a thread that owns the connection, and puts what has gathered into one transaction.
+//!
+//! SQLite lets one connection write at a time and makes each commit durable by a flush to the disk. So the
+//! verbs of all tasks queue up for one writer, and those that arrive while it flushes share the next flush
+//! ("group commit"). Each is still a step of its own, and is answered only after the commit:
+//!
+//! 1. A transaction begins immediately: it gets the write lock before it reads, so that it can neither
+//!    deadlock with another process nor have to be begun anew.
+//! 2. If a step fails, the transaction is undone, and its steps run again, each in one of its own. A step
+//!    fails by itself.
+//! 3. A verb whose caller went away before its turn is not carried out.
+//! 4. A flush that fails undoes the steps it was for, and each caller is told that it did not happen.
+
+use std::{slice, sync::Arc, thread};
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    NAME,
+    records::{Clock, Locked, judge},
+    statements::Statements,
+};
+use crate::{
+    scope::StoreKey,
+    store::{
+        Acquisition, Claim, Held, Outcome, Record, StoreError, StoreErrorKind, Token, Write,
+        sql::verbs::{self, Change},
+    },
+};
+
+/// Verbs that may wait for their turn; further ones wait for a place, without having asked for anything.
+const QUEUE: usize = 1024;
+/// Steps of one transaction. Enough that the flush is a small part of it, few enough that nobody waits long.
+const BATCH: usize = 128;
+
+/// The way to the writer. The thread ends when the last one is dropped.
+#[derive(Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Job>,
+}
+
+/// A verb with everything it needs.
+#[derive(Clone)]
+pub(super) enum Verb {
+    Acquire(Claim),
+    Renew(Held),
+    Complete(Held, Outcome),
+    Release(StoreKey, Token),
+    Abandon(StoreKey, Token),
+    Get(StoreKey),
+    Purge(usize),
+}
+
+/// What a verb answers.
+pub(super) enum Answer {
+    Acquisition(Acquisition),
+    Write(Write),
+    Record(Option<Record>),
+    Purged(usize),
+}
+
+struct Job {
+    verb: Verb,
+    reply: oneshot::Sender<Result<Answer, StoreError>>,
+}
+
+/// Why a transaction was undone.
+enum Failed {
+    /// It could not begin or end: for all its steps alike.
+    Whole(Arc<sqlx::Error>),
+    /// One of its steps failed.
+    Step(StoreError),
+}
+
+impl Verb {
+    /// Reads need no write lock.
+    fn only_reads(&self) -> bool {
+        matches!(self, Self::Get(_))
+    }
+}
+
+impl Writer {
+    /// Starts the thread. It needs no runtime of the caller's, so the store may be used from several.
+    pub(super) fn start(
+        connection: SqliteConnection,
+        statements: Arc<Statements>,
+    ) -> std::io::Result<Self> {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let desk = Desk {
+            connection,
+            statements,
+            clock: Clock::default(),
+        };
+        thread::Builder::new()
+            .name("idempotent-sqlite".into())
+            .spawn(move || runtime.block_on(desk.serve(jobs)))?;
+        Ok(Self { queue })
+    }
+
+    /// Has a verb carried out. Dropped before its turn, it never is.
+    pub(super) async fn ask(&self, verb: Verb) -> Result<Answer, StoreError> {
+        let gone = || {
+            StoreError::new(NAME, StoreErrorKind::Unavailable).with_source("the writer has ended")
+        };
+        let (reply, answer) = oneshot::channel();
+        self.queue
+            .send(Job { verb, reply })
+            .await
+            .map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+/// The same failure, for each that it happened to.
+fn whole(error: &Arc<sqlx::Error>) -> StoreError {
+    StoreError::new(NAME, judge(error).kind).with_source(Arc::clone(error))
+}
+
+fn unanswered() -> StoreError {
+    StoreError::new(NAME, StoreErrorKind::Unavailable)
+}
+
+/// Where the writer sits.
+struct Desk {
+    connection: SqliteConnection,
+    statements: Arc<Statements>,
+    clock: Clock,
+}
+
+impl Desk {
+    async fn serve(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while jobs.recv_many(&mut batch, BATCH).await > 0 {
+            batch.retain(|job| !job.reply.is_closed());
+            let (reads, writes) = batch
+                .drain(..)
+                .partition::<Vec<_>, _>(|job| job.verb.only_reads());
+            self.commit(writes).await;
+            for Job { verb, reply } in reads {
+                let answer = self.step(&verb).await;
+                // Who does not listen any more needs no answer, here and below.
+                let _ = reply.send(answer);
+            }
+        }
+        if let Err(error) = self.connection.close().await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "closing the SQLite file"
+            );
+        }
+    }
+
+    /// All steps in one transaction, or each in its own if one of them fails.
+    async fn commit(&mut self, mut jobs: Vec<Job>) {
+        match self.transact(&jobs).await {
+            Ok(answers) => {
+                for (job, answer) in jobs.into_iter().zip(answers) {
+                    let _ = job.reply.send(Ok(answer));
+                }
+            }
+            Err(Failed::Whole(error)) => {
+                for job in jobs {
+                    let _ = job.reply.send(Err(whole(&error)));
+                }
+            }
+            Err(Failed::Step(error)) => {
+                if jobs.len() == 1 {
+                    let _ = jobs.remove(0).reply.send(Err(error));
+                }
+                for job in jobs {
+                    let answer = self.transact(slice::from_ref(&job)).await;
+                    let _ = job.reply.send(match answer {
+                        Ok(mut answers) => answers.pop().ok_or_else(unanswered),
+                        Err(Failed::Whole(error)) => Err(whole(&error)),
+                        Err(Failed::Step(error)) => Err(error),
+                    });
+                }
+            }
+        }
+    }
+
+    async fn transact(&mut self, jobs: &[Job]) -> Result<Vec<Answer>, Failed> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.run("begin immediate").await?;
+        let mut answers = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match self.step(&job.verb).await {
+                Ok(answer) => answers.push(answer),
+                Err(error) => {
+                    self.undo().await;
+                    return Err(Failed::Step(error));
+                }
+            }
+        }
+        match self.run("commit").await {
+            Ok(()) => Ok(answers),
+            Err(failed) => {
+                self.undo().await;
+                Err(failed)
+            }
+        }
+    }
+
+    async fn step(&mut self, verb: &Verb) -> Result<Answer, StoreError> {
+        let now = self.clock.now();
+        let records = &mut Locked {
+            connection: &mut self.connection,
+            statements: &self.statements,
+            now,
+        };
+        let write = match verb {
+            Verb::Acquire(claim) => {
+                return verbs::acquire(records, claim)
+                    .await
+                    .map(Answer::Acquisition);
+            }
+            Verb::Get(key) => return verbs::get(records, key).await.map(Answer::Record),
+            Verb::Purge(limit) => return verbs::purge(records, *limit).await.map(Answer::Purged),
+            Verb::Renew(held) => Change::Renew(held),
+            Verb::Complete(held, outcome) => Change::Complete(held, outcome),
+            Verb::Release(key, token) => Change::Release(key, token),
+            Verb::Abandon(key, token) => Change::Abandon(key, token),
+        };
+        verbs::write(records, write).await.map(Answer::Write)
+    }
+
+    async fn run(&mut self, statement: &'static str) -> Result<(), Failed> {
+        match sqlx::query(statement).execute(&mut self.connection).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failed::Whole(Arc::new(error))),
+        }
+    }
+
+    /// Some failures undo the transaction by themselves, so that there is nothing left to undo.
+    async fn undo(&mut self) {
+        if let Err(Failed::Whole(error)) = self.run("rollback").await {
+            tracing::debug!(%error, "nothing to roll back");
+        }
+    }
+}
