@@ -10,6 +10,7 @@ mod memory;
 mod model;
 #[path = "../support/proxy.rs"]
 mod proxy;
+mod postgres;
 mod redis;
 #[path = "../support/servers/mod.rs"]
 mod servers;

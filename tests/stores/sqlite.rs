@@ -4,10 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use idempotent_runtime::{
     StoreKey,
-    store::{
-        conformance::Harness,
-        sql::sqlite::SqliteStore,
-    },
+    store::{conformance::Harness, sql::sqlite::SqliteStore},
 };
 use sqlx::{Connection, SqliteConnection};
 
@@ -39,12 +36,16 @@ impl File {
     }
 
     pub(crate) async fn open(&self) -> SqliteStore {
-        SqliteStore::connect(&self.url()).await.expect("the file opens")
+        SqliteStore::connect(&self.url())
+            .await
+            .expect("the file opens")
     }
 
     /// A connection behind the store's back.
     pub(crate) async fn connect(&self) -> SqliteConnection {
-        SqliteConnection::connect(&self.url()).await.expect("a connection")
+        SqliteConnection::connect(&self.url())
+            .await
+            .expect("a connection")
     }
 }
 
@@ -53,7 +54,10 @@ impl Harness for Sqlite {
 
     async fn open() -> Self {
         let file = File::new();
-        Self { store: file.open().await, file }
+        Self {
+            store: file.open().await,
+            file,
+        }
     }
 
     fn store(&self) -> &SqliteStore {

@@ -17,7 +17,11 @@ fn answer(bytes: usize) -> Outcome {
 #[tokio::test]
 async fn a_full_file_refuses_new_records_and_keeps_the_old_ones() {
     let file = File::new();
-    let store = SqliteStore::builder().max_bytes(256 << 10).connect(&file.url()).await.unwrap();
+    let store = SqliteStore::builder()
+        .max_bytes(256 << 10)
+        .connect(&file.url())
+        .await
+        .unwrap();
     let mut stored = Vec::new();
     let full = loop {
         let owner = claim::<Sqlite>(key(u8::try_from(stored.len() + 1).unwrap()));
@@ -38,28 +42,43 @@ async fn a_full_file_refuses_new_records_and_keeps_the_old_ones() {
     assert!(stored.len() > 5);
     for owner in &stored {
         let again = store.acquire(&claim::<Sqlite>(owner.key)).await.unwrap();
-        assert_eq!(again, Acquisition::Completed(answer(16 << 10)), "what was acknowledged is there");
+        assert_eq!(
+            again,
+            Acquisition::Completed(answer(16 << 10)),
+            "what was acknowledged is there"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_step_that_fails_takes_nobody_with_it() {
     let file = File::new();
-    let store = SqliteStore::builder().max_bytes(256 << 10).connect(&file.url()).await.unwrap();
+    let store = SqliteStore::builder()
+        .max_bytes(256 << 10)
+        .connect(&file.url())
+        .await
+        .unwrap();
     let large = claim::<Sqlite>(key(200));
     store.acquire(&large).await.unwrap();
     let small: Vec<_> = (1..=40).map(|n| claim::<Sqlite>(key(n))).collect();
-    let (too_much, claimed) = (answer(1 << 20), |owner| store.acquire(owner));
+    let (held, too_much) = (large.held(), answer(1 << 20));
+    let claims = small.iter().map(|owner| store.acquire(owner));
     let (refused, claimed) = tokio::join!(
-        store.complete(&large.held(), &too_much),
-        futures_util::future::join_all(small.iter().map(claimed))
+        store.complete(&held, &too_much),
+        futures_util::future::join_all(claims)
     );
     assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Full);
     for acquired in claimed {
         assert_eq!(acquired.unwrap(), Acquisition::Acquired { attempt: 1 });
     }
     // The execution that could not store so much may say that it is executed all the same.
-    assert_eq!(store.complete(&large.held(), &Outcome::Tombstone).await.unwrap(), Write::Applied);
+    assert_eq!(
+        store
+            .complete(&large.held(), &Outcome::Tombstone)
+            .await
+            .unwrap(),
+        Write::Applied
+    );
 }
 
 #[tokio::test]
@@ -71,11 +90,18 @@ async fn a_caller_that_goes_away_harms_nobody() {
         let leaving = async {
             futures_util::future::join_all(claims.iter().map(|claim| store.acquire(claim))).await;
         };
-        let _left = tokio::time::timeout(Duration::from_micros(u64::from(round) * 5), leaving).await;
+        let _left =
+            tokio::time::timeout(Duration::from_micros(u64::from(round) * 5), leaving).await;
         for owner in &claims {
             // Either it happened, and this is the repetition, or it did not, and this is the first.
-            assert_eq!(store.acquire(owner).await.unwrap(), Acquisition::Acquired { attempt: 1 });
-            assert_eq!(store.release(&owner.key, &owner.token).await.unwrap(), Write::Applied);
+            assert_eq!(
+                store.acquire(owner).await.unwrap(),
+                Acquisition::Acquired { attempt: 1 }
+            );
+            assert_eq!(
+                store.release(&owner.key, &owner.token).await.unwrap(),
+                Write::Applied
+            );
         }
     }
 }
@@ -85,10 +111,16 @@ async fn another_process_that_writes_for_long_delays_and_breaks_nothing() {
     let file = File::new();
     let store = file.open().await;
     let mut other = file.connect().await;
-    sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+    sqlx::query("begin immediate")
+        .execute(&mut other)
+        .await
+        .unwrap();
     let owner = claim::<Sqlite>(key(1));
     let waiting = tokio::time::timeout(Duration::from_millis(200), store.acquire(&owner)).await;
     waiting.expect_err("nobody else may write");
     sqlx::query("rollback").execute(&mut other).await.unwrap();
-    assert_eq!(store.acquire(&owner).await.unwrap(), Acquisition::Acquired { attempt: 1 });
+    assert_eq!(
+        store.acquire(&owner).await.unwrap(),
+        Acquisition::Acquired { attempt: 1 }
+    );
 }

@@ -12,8 +12,13 @@ use sqlx::SqlitePool;
 use super::{File, Sqlite};
 
 fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        chain = format!("{chain}: {error}");
+        cause = error.source();
+    }
+    chain
 }
 
 async fn refusal(url: &str) -> ConnectError {
@@ -22,29 +27,46 @@ async fn refusal(url: &str) -> ConnectError {
 
 #[tokio::test]
 async fn wrong_urls_are_refused() {
-    for url in ["", "sqlite://", "sqlite:relative.db?mode=upside-down", "postgres://localhost/x"] {
+    for url in [
+        "",
+        "sqlite://",
+        "sqlite:relative.db?mode=upside-down",
+        "postgres://localhost/x",
+    ] {
         let error = refusal(url).await;
-        assert!(matches!(error, ConnectError::Url { .. }), "{url}: {error:?}");
+        assert!(
+            matches!(error, ConnectError::Url { .. }),
+            "{url}: {error:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_database_in_memory_is_refused() {
-    for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://x?mode=memory"] {
+    for url in [
+        "sqlite::memory:",
+        "sqlite://:memory:",
+        "sqlite://x?mode=memory",
+    ] {
         let error = refusal(url).await;
-        assert!(matches!(error, ConnectError::NotDurable { .. }), "{url}: {error:?}");
+        assert!(
+            matches!(error, ConnectError::NotDurable { .. }),
+            "{url}: {error:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_folder_that_is_missing_is_named() {
     let error = refusal("sqlite:///nowhere/at/all/records.db").await;
-    assert_eq!(
-        chain(&error),
-        "the sqlite database could not be reached: error returned from database: (code: 14) unable to open database file: \
-         unable to open database file"
-            .replace(": unable to open database file: unable", ": unable")
-            .as_str()
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(
+        chain(&error).contains("unable to open database file"),
+        "{}",
+        chain(&error)
     );
 }
 
@@ -53,7 +75,11 @@ async fn a_file_that_is_no_database_is_refused() {
     let file = File::new();
     std::fs::write(file.path(), b"not a database, but a letter of some length").unwrap();
     let error = refusal(&file.url()).await;
-    assert!(chain(&error).contains("file is not a database"), "{}", chain(&error));
+    assert!(
+        chain(&error).contains("file is not a database"),
+        "{}",
+        chain(&error)
+    );
 }
 
 #[tokio::test]
@@ -69,11 +95,17 @@ async fn a_missing_table_says_how_to_make_it() {
     let file = File::new();
     let builder = || SqliteStore::builder().migrate(false);
     let error = builder().connect(&file.url()).await.unwrap_err();
-    assert!(matches!(error, ConnectError::MissingTable { .. }), "{error:?}");
+    assert!(
+        matches!(error, ConnectError::MissingTable { .. }),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("migrate"), "{error}");
 
     drop(file.open().await);
-    builder().connect(&file.url()).await.expect("now it is there");
+    builder()
+        .connect(&file.url())
+        .await
+        .expect("now it is there");
 }
 
 #[tokio::test]
@@ -85,7 +117,10 @@ async fn a_table_of_a_later_version_is_refused() {
         .await
         .unwrap();
     let error = refusal(&file.url()).await;
-    assert!(matches!(error, ConnectError::OtherVersion { found: 99, .. }), "{error:?}");
+    assert!(
+        matches!(error, ConnectError::OtherVersion { found: 99, .. }),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("update the crate"), "{error}");
 }
 
@@ -97,8 +132,14 @@ async fn a_table_may_be_called_anything_but_needs_no_schema() {
     let other = store("Other").connect(&file.url()).await.unwrap();
     one.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
     assert!(one.get(&key(1)).await.unwrap().is_some());
-    assert!(other.get(&key(1)).await.unwrap().is_none(), "tables are apart");
-    store("main.records").connect(&file.url()).await.expect_err("no schemas");
+    assert!(
+        other.get(&key(1)).await.unwrap().is_none(),
+        "tables are apart"
+    );
+    store("main.records")
+        .connect(&file.url())
+        .await
+        .expect_err("no schemas");
 }
 
 #[tokio::test]
@@ -108,7 +149,10 @@ async fn the_applications_own_pool_gives_the_file() {
     let pool = SqlitePool::connect(&file.url()).await.unwrap();
     let store = SqliteStore::builder().from_pool(&pool).await.unwrap();
     store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
-    let records: i64 = sqlx::query_scalar("select count(*) from idempotency_records").fetch_one(&pool).await.unwrap();
+    let records: i64 = sqlx::query_scalar("select count(*) from idempotency_records")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
     assert_eq!(records, 1);
 }
 
@@ -136,7 +180,10 @@ async fn the_file_and_its_companions_are_private() {
     store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
     for companion in ["", "-wal", "-shm"] {
         let path = format!("{}{companion}", file.path().display());
-        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        let mode = std::fs::metadata(&path)
+            .expect("it is there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{path}");
     }
 }

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) mod postgres;
 pub(crate) mod redis;
 
 /// The path of a program, if it is installed.
@@ -108,9 +109,28 @@ impl Process {
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         folder: &Path,
     ) -> Self {
+        Self::watched(program, arguments, folder, Path::new(""))
+    }
+
+    /// As [`start`](Self::start), for a server that the whole process shares: the folder goes with it too,
+    /// because nothing drops what is static.
+    pub(crate) fn start_shared(
+        program: &Path,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        folder: &Path,
+    ) -> Self {
+        Self::watched(program, arguments, folder, folder)
+    }
+
+    fn watched(
+        program: &Path,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        folder: &Path,
+        remove: &Path,
+    ) -> Self {
         // A shell stands watch: it kills the program as soon as our end of the pipe is closed.
-        const WATCH: &str =
-            "\"$@\" </dev/null & program=$!; read -r _; kill -9 $program; wait $program";
+        const WATCH: &str = "\"$@\" </dev/null & program=$!; read -r _; kill -9 $program; wait $program; \
+             [ -z \"$REMOVE\" ] || rm -rf \"$REMOVE\"";
         let log = File::options()
             .create(true)
             .append(true)
@@ -120,6 +140,7 @@ impl Process {
             .args(["-c", WATCH, "watch"])
             .arg(program)
             .args(arguments)
+            .env("REMOVE", remove)
             .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a second handle"))

@@ -4,6 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use super::{Folder, Process, free_port, server, until};
 pub(crate) struct Redis {
     program: PathBuf,
     settings: Vec<String>,
+    shared: bool,
     port: u16,
     // Before the folder, so that it is gone when that is removed.
     process: Option<Process>,
@@ -28,15 +30,33 @@ impl Redis {
 
     /// A server with these settings besides.
     pub(crate) fn with(settings: &[&str]) -> Option<Self> {
-        let mut redis = Self {
+        let mut redis = Self::new(settings)?;
+        redis.restart();
+        Some(redis)
+    }
+
+    /// The durable server that all tests of this process share; each has a prefix of its own.
+    pub(crate) fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<Redis>> = OnceLock::new();
+        let start = || {
+            let mut redis = Self::new(&["--appendonly", "yes"])?;
+            redis.shared = true;
+            redis.restart();
+            Some(redis)
+        };
+        // Asked each time, so that each test says that it did not run.
+        server("redis-server").and(SHARED.get_or_init(start).as_ref())
+    }
+
+    fn new(settings: &[&str]) -> Option<Self> {
+        Some(Self {
             program: server("redis-server")?,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            shared: false,
             port: free_port(),
             process: None,
             folder: Folder::new("redis"),
-        };
-        redis.restart();
-        Some(redis)
+        })
     }
 
     /// The address, as a URL.
@@ -73,7 +93,12 @@ impl Redis {
         ];
         let settings = self.settings.iter().map(String::as_str);
         let arguments = common.into_iter().chain(settings);
-        self.process = Some(Process::start(&self.program, arguments, self.folder.path()));
+        let start = if self.shared {
+            Process::start_shared
+        } else {
+            Process::start
+        };
+        self.process = Some(start(&self.program, arguments, self.folder.path()));
         until("Redis", || {
             let answer = self.try_ask(&["PING"])?;
             // A server that asks for a password is there; one that loads is not yet.
@@ -95,6 +120,17 @@ impl Redis {
     /// As [`ask`](Self::ask), with bytes of any kind.
     pub(crate) fn ask_bytes(&self, command: &[&[u8]]) -> Vec<u8> {
         ask(self.port, command).expect("a reply of Redis")
+    }
+
+    /// As [`ask`](Self::ask), for a reply of many lines: all that comes until the server has nothing to add.
+    pub(crate) fn ask_all(&self, command: &[&str]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("Redis");
+        // Inline, and the server closes after the second.
+        let request = format!("{}\r\nQUIT\r\n", command.join(" "));
+        stream.write_all(request.as_bytes()).expect("Redis listens");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("Redis answers");
+        reply
     }
 
     /// How often the server ran this command. What scripts call is not among `evalsha`.

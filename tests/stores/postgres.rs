@@ -1,0 +1,116 @@
+//! The conformance suite on PostgreSQL, and what only that store promises. Each test has a table or a server
+//! of its own.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use idempotent_runtime::{
+    StoreKey,
+    store::{
+        conformance::Harness,
+        sql::{TableName, postgres::PostgresStore},
+    },
+};
+use sqlx::{Connection, PgConnection};
+
+use crate::servers::postgres::Postgres;
+
+mod setup;
+
+/// A table of its own.
+pub(crate) struct OnPostgres {
+    store: PostgresStore,
+    table: TableName,
+}
+
+impl OnPostgres {
+    fn server() -> &'static Postgres {
+        Postgres::shared().expect("looked for before the test began")
+    }
+
+    async fn connect(table: &TableName) -> PostgresStore {
+        let builder = PostgresStore::builder()
+            .table(table.clone())
+            .connections(8)
+            .migrate(true);
+        builder
+            .connect(&Self::server().url())
+            .await
+            .expect("a store")
+    }
+
+    /// A connection behind the store's back.
+    async fn behind() -> PgConnection {
+        PgConnection::connect(&Self::server().url())
+            .await
+            .expect("a connection")
+    }
+}
+
+/// A name that no other test has.
+fn new_table() -> TableName {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    name.parse().expect("a name")
+}
+
+impl Harness for OnPostgres {
+    type Store = PostgresStore;
+
+    async fn open() -> Self {
+        let table = new_table();
+        Self {
+            store: Self::connect(&table).await,
+            table,
+        }
+    }
+
+    fn store(&self) -> &PostgresStore {
+        &self.store
+    }
+
+    async fn second_handle(&self) -> PostgresStore {
+        Self::connect(&self.table).await
+    }
+
+    async fn advance(&self, by: Duration) {
+        let shift = format!(
+            "update {} set lease_until = lease_until - $1 * interval '1 microsecond', \
+             expires_at = expires_at - $1 * interval '1 microsecond'",
+            self.table
+        );
+        sqlx::query(&shift)
+            .bind(i64::try_from(by.as_micros()).expect("a duration of the suite"))
+            .execute(&mut Self::behind().await)
+            .await
+            .expect("times move");
+    }
+
+    async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
+        sqlx::query(&format!(
+            "update {} set response = $2 where store_key = $1",
+            self.table
+        ))
+        .bind(&key.as_bytes()[..])
+        .bind(stored)
+        .execute(&mut Self::behind().await)
+        .await
+        .expect("bytes change");
+        true
+    }
+}
+
+mod conformance {
+    use crate::servers::postgres::Postgres;
+
+    idempotent_runtime::store_conformance!(super::OnPostgres, if Postgres::shared().is_some());
+}
+
+#[test]
+fn the_postgres_store_follows_the_model() {
+    if Postgres::shared().is_some() {
+        crate::machine::play::<OnPostgres>(40).unwrap();
+    }
+}

@@ -1,0 +1,296 @@
+//! What is wrong before the first verb, and what the first ones cost.
+
+use std::error::Error;
+
+use idempotent_runtime::store::{
+    Acquisition, Outcome, Store, StoreErrorKind, Write,
+    conformance::{claim, key, response},
+    sql::{ConnectError, TableName, postgres::PostgresStore},
+};
+use sqlx::{Connection, Executor as _, PgConnection, postgres::PgPoolOptions};
+
+use super::{OnPostgres, new_table};
+use crate::servers::{free_port, postgres::Postgres};
+
+fn chain(error: &dyn Error) -> String {
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        chain = format!("{chain}: {error}");
+        cause = error.source();
+    }
+    chain
+}
+
+async fn refusal(url: &str) -> ConnectError {
+    PostgresStore::connect(url)
+        .await
+        .expect_err("must not connect")
+}
+
+#[tokio::test]
+async fn wrong_urls_are_refused_without_showing_the_password() {
+    for url in [
+        "",
+        "postgres",
+        "mysql://root:hunter2@localhost/x",
+        "postgres://u:hunter2@[::1/x",
+    ] {
+        let error = refusal(url).await;
+        assert!(
+            matches!(error, ConnectError::Url { .. }),
+            "{url}: {error:?}"
+        );
+        assert!(
+            !format!("{error:?} {}", chain(&error)).contains("hunter2"),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unreachable() {
+    let error = refusal(&format!(
+        "postgres://test@127.0.0.1:{}/postgres",
+        free_port()
+    ))
+    .await;
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(
+        chain(&error).contains("Connection refused"),
+        "{}",
+        chain(&error)
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_password_user_or_database_is_refused() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let setup = "do $$ begin create role secretive login password 'right'; exception when duplicate_object then end $$";
+    OnPostgres::behind().await.execute(setup).await.unwrap();
+    let port = server.port();
+    for url in [
+        format!("postgres://secretive:wrong@127.0.0.1:{port}/postgres"),
+        format!("postgres://nobody@127.0.0.1:{port}/postgres"),
+        format!("postgres://test@127.0.0.1:{port}/nothing"),
+    ] {
+        let error = refusal(&url).await;
+        assert!(
+            matches!(error, ConnectError::Authentication { .. }),
+            "{url}: {error:?}"
+        );
+        assert!(!chain(&error).contains("wrong"), "{}", chain(&error));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_table_says_how_to_make_it() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let table = new_table();
+    let builder = || PostgresStore::builder().table(table.clone());
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the table {table} does not exist: make it once with `migrate()`, or with `.migrate(true)` on the builder"
+        )
+    );
+    builder()
+        .migrate(true)
+        .connect(&server.url())
+        .await
+        .expect("made");
+    builder()
+        .connect(&server.url())
+        .await
+        .expect("now it is there");
+
+    let store = builder().connect(&server.url()).await.unwrap();
+    OnPostgres::behind()
+        .await
+        .execute(&*format!("drop table {table}"))
+        .await
+        .unwrap();
+    let error = store
+        .acquire(&claim::<OnPostgres>(key(1)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Refused);
+    assert!(
+        chain(&error).contains(&format!("relation \"{table}\" does not exist")),
+        "{}",
+        chain(&error)
+    );
+}
+
+#[tokio::test]
+async fn a_table_of_a_later_version_is_refused() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let table = new_table();
+    let builder = || PostgresStore::builder().table(table.clone()).migrate(true);
+    builder().connect(&server.url()).await.unwrap();
+    let later = format!("insert into {table}_versions (version) values (99)");
+    OnPostgres::behind().await.execute(&*later).await.unwrap();
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::OtherVersion { found: 99, .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn many_processes_migrate_at_once() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let table = new_table();
+    let mut migrating = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let store = PostgresStore::builder().table(table.clone()).migrate(true);
+        migrating.spawn(async move { store.connect(&server.url()).await });
+    }
+    for migrated in migrating.join_all().await {
+        migrated.expect("a table");
+    }
+}
+
+#[tokio::test]
+async fn a_table_has_a_schema_and_any_name() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    OnPostgres::behind()
+        .await
+        .execute("create schema if not exists \"Billing\"")
+        .await
+        .unwrap();
+    let table: TableName = "Billing.order".parse().unwrap();
+    let store = PostgresStore::builder()
+        .table(table)
+        .migrate(true)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let owner = claim::<OnPostgres>(key(1));
+    assert_eq!(
+        store.acquire(&owner).await.unwrap(),
+        Acquisition::Acquired { attempt: 1 }
+    );
+    store.purge_expired(10).await.unwrap();
+    let count = "select count(*) from \"Billing\".\"order\"";
+    let records: i64 = sqlx::query_scalar(count)
+        .fetch_one(&mut OnPostgres::behind().await)
+        .await
+        .unwrap();
+    assert_eq!(records, 1);
+
+    let nowhere = PostgresStore::builder()
+        .table("nowhere.records".parse().unwrap())
+        .migrate(true);
+    let error = nowhere.connect(&server.url()).await.unwrap_err();
+    assert!(
+        chain(&error).contains("schema \"nowhere\" does not exist"),
+        "{}",
+        chain(&error)
+    );
+}
+
+#[tokio::test]
+async fn the_applications_own_pool_is_used_and_looked_at() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let store = PostgresStore::builder()
+        .table(new_table())
+        .from_pool(pool.clone());
+    assert!(matches!(
+        store.check().await,
+        Err(ConnectError::MissingTable { .. })
+    ));
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+    store.acquire(&claim::<OnPostgres>(key(1))).await.unwrap();
+
+    pool.execute("set synchronous_commit = off").await.unwrap();
+    let error = store.check().await.unwrap_err();
+    assert!(error.to_string().contains("synchronous_commit"), "{error}");
+}
+
+#[tokio::test]
+async fn the_stores_own_sessions_commit_durably_whatever_the_server_says() {
+    let Some(server) = Postgres::with(&["synchronous_commit=off"]) else {
+        return;
+    };
+    let builder = PostgresStore::builder().migrate(true);
+    let store = builder
+        .connect(&server.url())
+        .await
+        .expect("its sessions are set");
+    store.acquire(&claim::<OnPostgres>(key(1))).await.unwrap();
+}
+
+/// Counted by the server, which logs every statement it is asked to run.
+#[tokio::test]
+async fn a_first_execution_costs_two_statements_and_a_replay_one() {
+    let Some(server) = Postgres::with(&["log_statement=all"]) else {
+        return;
+    };
+    let store = PostgresStore::builder()
+        .migrate(true)
+        .connections(1)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let ran = |what: &str| {
+        let log = server.log();
+        let (_, since) = log.rsplit_once("mark").unwrap_or(("", &log));
+        let statements = since
+            .lines()
+            .filter(|line| line.contains("LOG:  execute ") || line.contains("LOG:  statement: "));
+        let statements: Vec<_> = statements.collect();
+        (statements.len(), format!("{what}: {statements:#?}"))
+    };
+    let mark = async || {
+        let mut behind = PgConnection::connect(&server.url()).await.unwrap();
+        sqlx::raw_sql("select 1 -- mark")
+            .execute(&mut behind)
+            .await
+            .unwrap();
+    };
+    let answer = Outcome::Response(response(201, &[], b"done"));
+    // The second time, the statements are prepared.
+    for n in 1..=2 {
+        let owner = claim::<OnPostgres>(key(n));
+        mark().await;
+        assert_eq!(
+            store.acquire(&owner).await.unwrap(),
+            Acquisition::Acquired { attempt: 1 }
+        );
+        assert_eq!(
+            store.complete(&owner.held(), &answer).await.unwrap(),
+            Write::Applied
+        );
+        let (count, what) = ran("first execution");
+        assert_eq!(count, 2, "{what}");
+
+        mark().await;
+        let again = store.acquire(&claim::<OnPostgres>(key(n))).await.unwrap();
+        assert_eq!(again, Acquisition::Completed(answer.clone()));
+        let (count, what) = ran("replay");
+        assert_eq!(count, 1, "{what}");
+    }
+}

@@ -1,0 +1,169 @@
+//! A private PostgreSQL.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use super::{Folder, Process, free_port, server, until};
+
+/// A PostgreSQL server of its own, with everything on that keeps what was acknowledged.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    program: PathBuf,
+    settings: Vec<String>,
+    shared: bool,
+    port: u16,
+    // Before the folder, so that it is gone when that is removed.
+    process: Option<Process>,
+    folder: Folder,
+}
+
+impl Postgres {
+    /// A server; nothing if PostgreSQL is not installed.
+    pub(crate) fn start() -> Option<Self> {
+        Self::with(&[])
+    }
+
+    /// A server with these settings besides, each `name=value`.
+    pub(crate) fn with(settings: &[&str]) -> Option<Self> {
+        let mut postgres = Self::new()?;
+        postgres.settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        postgres.restart();
+        Some(postgres)
+    }
+
+    /// The server that all tests of this process share; each has a table of its own.
+    pub(crate) fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<Postgres>> = OnceLock::new();
+        let start = || {
+            let mut postgres = Self::new()?;
+            postgres.shared = true;
+            postgres.restart();
+            Some(postgres)
+        };
+        // Asked each time, so that each test says that it did not run.
+        program("postgres").and(SHARED.get_or_init(start).as_ref())
+    }
+
+    fn new() -> Option<Self> {
+        let initdb = program("initdb")?;
+        let folder = Folder::new("postgres");
+        give_away(folder.path());
+        let made = unprivileged(&initdb)
+            .args(["--no-sync", "--auth=trust", "--username=test", "--encoding=UTF8", "--locale=C", "-D"])
+            .arg(folder.path().join("data"))
+            .current_dir(folder.path())
+            .output()
+            .expect("initdb");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let hba = "local all all trust\nhost all secretive 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
+        std::fs::write(folder.path().join("data/pg_hba.conf"), hba).expect("who may connect");
+        Some(Self { program: program("postgres")?, settings: Vec::new(), shared: false, port: free_port(), process: None, folder })
+    }
+
+    /// The address, as a URL.
+    pub(crate) fn url(&self) -> String {
+        self.url_of(self.port)
+    }
+
+    /// The address, by way of another port.
+    pub(crate) fn url_of(&self, port: u16) -> String {
+        format!("postgres://test@127.0.0.1:{port}/postgres?sslmode=disable")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it has written to its log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// SIGKILL to the server; what it leaves of processes ends when it notices.
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it on its port and folder, and waits until it answers.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let data = self.folder.path().join("data");
+        // Begun again until it succeeds: what an earlier server left of processes holds its memory until they
+        // have all noticed.
+        until("PostgreSQL", || {
+            let command = unprivileged(&self.program);
+            let mut arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            arguments.push("-D".into());
+            arguments.push(data.clone().into());
+            let common = [
+                &format!("port={}", self.port),
+                "listen_addresses=127.0.0.1",
+                "unix_socket_directories=",
+                "max_connections=200",
+                "log_min_messages=warning",
+            ];
+            for setting in common.into_iter().chain(self.settings.iter().map(String::as_str)) {
+                arguments.extend(["-c".into(), setting.into()]);
+            }
+            let start = if self.shared { Process::start_shared } else { Process::start };
+            let process = start(Path::new(command.get_program()), arguments, self.folder.path());
+            let answers = (0..400).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                self.answers()
+            });
+            answers.then(|| self.process = Some(process))
+        });
+    }
+
+    /// Whether it lets somebody in, which it does not while it recovers.
+    fn answers(&self) -> bool {
+        use std::io::{Read as _, Write as _};
+
+        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else {
+            return false;
+        };
+        // The start-up message of protocol 3.0.
+        let parameters = b"user\0test\0database\0postgres\0\0";
+        let length = u32::try_from(8 + parameters.len()).expect("short");
+        let mut message = length.to_be_bytes().to_vec();
+        message.extend_from_slice(&196_608_u32.to_be_bytes());
+        message.extend_from_slice(parameters);
+        let mut answer = [0];
+        stream.write_all(&message).is_ok() && stream.read_exact(&mut answer).is_ok() && answer == *b"R"
+    }
+}
+
+/// PostgreSQL's programs, which Debian keeps away from the path.
+fn program(name: &str) -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<_> = folders.map(|version| version.path().join("bin").join(name)).collect();
+    found.retain(|program| program.is_file());
+    found.sort();
+    found.pop().or_else(|| server(name))
+}
+
+/// PostgreSQL refuses to run as root.
+fn unprivileged(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    // Becomes the program, so that its process is the one to kill.
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+    command
+}
+
+fn give_away(folder: &Path) {
+    if is_root() {
+        let given = Command::new("chown").arg("postgres:postgres").arg(folder).status();
+        assert!(given.is_ok_and(|status| status.success()), "chown");
+    }
+}
+
+pub(super) fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id");
+    id.stdout.trim_ascii() == b"0"
+}
