@@ -2,7 +2,7 @@
 //! argument is an extractor, is the compiler's to say.
 
 use quote::ToTokens;
-use syn::{Attribute, Error, FnArg, GenericParam, Path, Safety, Signature, Type};
+use syn::{Attribute, Error, FnArg, Path, Safety, Signature, Type};
 
 use crate::{
     errors::Errors,
@@ -116,8 +116,7 @@ fn qualifiers(handler: &Handler, errors: &mut Errors) {
         let message = "a handler is an `async fn`, or returns a future such as `impl Future<Output = Response> + Send`";
         errors.push(Error::new_spanned(sig.fn_token, message));
     }
-    let method = |param: &GenericParam| matches!(param, GenericParam::Lifetime(l) if l.lifetime.ident == "async_trait");
-    if sig.generics.params.iter().any(method) {
+    if handler.is_async_trait() {
         let message = "a handler cannot be a method of an `#[async_trait]`: the trait fixes its signature; write a function that calls it";
         errors.push(Error::new_spanned(&sig.ident, message));
     }
@@ -214,7 +213,7 @@ fn inner(handler: &Handler, options: &Options, errors: &mut Errors) {
             return;
         }
     }
-    if let Some(this) = handler.names_self() {
+    if let Some(this) = handler.names_self().filter(|_| !handler.is_method()) {
         let message = format!(
             "a handler that names `Self` needs `#[idempotent(inner = Self::{}_inner)]`: the plain function then stands beside it",
             handler.sig.ident

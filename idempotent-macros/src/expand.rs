@@ -24,7 +24,7 @@
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, GenericParam, Generics, Signature, Type, TypeParamBound, Visibility, WherePredicate,
+    Attribute, GenericParam, Generics, Signature, TypeParamBound, Visibility, WherePredicate,
     ext::IdentExt, parse_quote,
 };
 
@@ -100,8 +100,8 @@ impl Place {
             _ if handler.names_self().is_some() => {
                 Self::Associated(format_ident!("{}_inner", handler.sig.ident.unraw()))
             }
-            Some(Inner::Beside(name)) => Self::Beside(name.clone()),
-            None => Self::Inside,
+            Some(Inner::Beside(name)) if *name != handler.sig.ident => Self::Beside(name.clone()),
+            Some(Inner::Beside(_)) | None => Self::Inside,
         }
     }
 
@@ -157,8 +157,8 @@ fn refused(expansion: &Expansion<'_>) -> TokenStream {
         options,
         ..
     } = expansion;
-    if handler.sig.receiver().is_some() {
-        // A method cannot stand inside a function, and no route names it.
+    if handler.is_method() {
+        // A method cannot stand inside a function or take other arguments, and no route names it.
         let Handler {
             attrs,
             vis,
@@ -281,21 +281,20 @@ fn inner(expansion: &Expansion<'_>, vis: &Visibility, name: &Ident) -> TokenStre
 
 /// `_: Slot<A>, call: Call<(A, B)>`
 fn parameters(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStream {
-    let mut placeholders = handler.arguments();
-    placeholders.next_back();
-    let arguments = handler.arguments();
+    let arguments: Vec<_> = handler.arguments().collect();
     let engine = options
         .engine
         .as_ref()
-        .map(|engine| &engine.value)
-        .into_iter();
-    let call = call_name();
-    let request = match &options.state {
-        Some(Given { value: state, .. }) if handler.arguments().next().is_some() => {
-            quote!(#private::StatefulCall<#state #(, #engine)*>)
+        .map(|Given { value: engine, .. }| quote!(, #engine));
+    let request = match (arguments.as_slice(), &options.state) {
+        ([], _) => quote!(#private::Call<#private::DebugHandlerBelongsBelow #engine>),
+        (_, Some(Given { value: state, .. })) => {
+            quote!(#private::StatefulCall<#state, (#(#arguments,)*) #engine>)
         }
-        _ => quote!(#private::Call<(#(#arguments,)*) #(, #engine)*>),
+        (arguments, None) => quote!(#private::Call<(#(#arguments,)*) #engine>),
     };
+    let placeholders = arguments.iter().rev().skip(1).rev();
+    let call = call_name();
     quote!(#(_: #private::Slot<#placeholders>,)* #call: #request)
 }
 
@@ -331,20 +330,20 @@ fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
 /// The request and how to extract the arguments from it.
 fn call(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStream {
     let call = call_name();
-    let mut arguments: Vec<_> = handler.arguments().collect();
-    let (Some(Given { value: state, .. }), Some(last)) = (&options.state, arguments.pop()) else {
+    let arguments: Vec<_> = handler.arguments().collect();
+    let Some(Given { value: state, .. }) = options.state.as_ref().filter(|_| !arguments.is_empty())
+    else {
         return call.to_token_stream();
     };
-    let part = |ty: &Type, kind: TokenStream| {
+    let of_last = arguments.len() - 1;
+    let arguments = arguments.into_iter().enumerate().map(|(index, ty)| {
         let (start, end) = ends(ty);
-        let (open, close) = (quote_spanned!(start=> <), quote_spanned!(end=> ::Argument));
-        quote!(#open #ty as #private::#kind> #close)
-    };
-    let parts = arguments
-        .into_iter()
-        .map(|ty| part(ty, quote!(Part<#state>)));
-    let last = part(last, quote!(Last<#state, _>));
-    quote!(#call.extracting::<(#(#parts,)* #last,), _>())
+        let private = located(private.clone(), start);
+        let check = Ident::new(if index == of_last { "last" } else { "part" }, start);
+        let parens = quote_spanned!(end=> ());
+        quote_spanned!(start=> #private::#check::<#state, #ty, _>#parens)
+    });
+    quote!(#call.extracting((#(#arguments,)*)))
 }
 
 /// `Policy::new().ttl(…)`

@@ -84,6 +84,19 @@ impl Handler {
         })
     }
 
+    /// Whether its signature is fixed by `self`, or by a trait that `#[async_trait]` has been at.
+    pub(crate) fn is_method(&self) -> bool {
+        self.sig.receiver().is_some() || self.is_async_trait()
+    }
+
+    /// `#[async_trait]` leaves a lifetime of its own behind.
+    pub(crate) fn is_async_trait(&self) -> bool {
+        self.sig
+            .generics
+            .lifetimes()
+            .any(|param| param.lifetime.ident == "async_trait")
+    }
+
     /// Where it names `Self`, which no function inside a function can.
     ///
     /// A body that defines types or implements traits may name their `Self`: what is wrong there is the
@@ -124,7 +137,10 @@ impl Handler {
             .filter_map(|cfg| cfg.meta.require_list().ok())
             .map(|list| &list.tokens)
             .collect();
-        let without: Attribute = syn::parse_quote!(#[cfg(not(all(#(#predicates),*)))]);
+        let without: Attribute = match predicates.as_slice() {
+            [predicate] => syn::parse_quote!(#[cfg(not(#predicate))]),
+            several => syn::parse_quote!(#[cfg(not(all(#(#several),*)))]),
+        };
 
         let mut kept = self.clone();
         if let Some(FnArg::Typed(argument)) = kept.sig.inputs.get_mut(index) {

@@ -12,7 +12,7 @@ mod suggest;
 
 use proc_macro::TokenStream;
 
-/// Runs a handler at most once per idempotency key, and replays its response to every retry.
+#[doc = include_str!("reference.md")]
 #[proc_macro_attribute]
 pub fn idempotent(options: TokenStream, handler: TokenStream) -> TokenStream {
     expand::idempotent(options.into(), handler.into()).into()

@@ -13,6 +13,7 @@ use syn::{Error, Path, Type};
 use crate::{
     duration,
     errors::Errors,
+    handler::plain,
     setting::{Choices, Setting, settings},
     size, suggest,
 };
@@ -122,7 +123,7 @@ const OPTIONS: &[Entry<Options>] = entries! {
     "cache" => cache: |setting| setting.choice(CACHE),
     "max_body" => max_body: size,
     "max_response" => max_response: size,
-    "engine" => engine: |setting| setting.parsed("where the engine is, as in `engine = State<Idempotency>`"),
+    "engine" => engine: engine,
     "state" => state: |setting| setting.parsed("the type of the router's state, as in `state = App`"),
     "inner" => inner: inner,
     "crate" => krate: |setting| setting.parsed("where the runtime is, as in `crate = my_facade::idempotent_runtime`"),
@@ -261,6 +262,24 @@ fn fingerprint(setting: &Setting) -> syn::Result<Fingerprint> {
         &mut errors,
     );
     errors.into_result(rules)
+}
+
+/// `State<…>`, by that name: what is inside is the type system's to check.
+fn engine(setting: &Setting) -> syn::Result<Type> {
+    let takes = "where the router's state has the engine, as in `engine = State<Idempotency>`; without the option it is an `Extension`";
+    let ty: Type = setting.parsed(takes)?;
+    match plain(&ty) {
+        Type::Path(path)
+            if path
+                .path
+                .segments
+                .last()
+                .is_some_and(|last| last.ident == "State") =>
+        {
+            Ok(ty)
+        }
+        _ => Err(setting.wrong(takes)),
+    }
 }
 
 fn inner(setting: &Setting) -> syn::Result<Inner> {

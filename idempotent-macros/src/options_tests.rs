@@ -222,7 +222,7 @@ fn what_is_wrong_is_said_with_what_is_right() {
         ),
         (
             quote!(engine = "State"),
-            "`engine` takes where the engine is",
+            "`engine` takes where the router's state has the engine",
         ),
         (quote!(crate = "rt"), "`crate` takes where the runtime is"),
         (
@@ -259,5 +259,41 @@ fn what_is_wrong_is_said_with_what_is_right() {
     ] {
         let message = refused(&tokens);
         assert!(message.contains(says), "{tokens}: {message}");
+    }
+}
+
+/// Each option has a heading in the reference, an example that compiles and one that is refused.
+#[test]
+fn the_reference_has_every_option() {
+    let reference = include_str!("reference.md");
+    let sections: Vec<_> = reference.split("\n## ").skip(1).collect();
+    let documented = sections
+        .iter()
+        .map(|section| section.split('`').nth(1).expect("a name"));
+    let options: Vec<_> = OPTIONS.iter().map(|entry| entry.name).collect();
+    let mut documented: Vec<_> = documented.collect();
+    documented.sort_unstable();
+    let mut sorted = options.clone();
+    sorted.sort_unstable();
+    assert_eq!(documented, sorted);
+    for section in sections {
+        let name = section.lines().next().unwrap_or_default();
+        assert!(section.contains("```\n"), "{name} has no example");
+        assert!(
+            section.contains("```compile_fail\n"),
+            "{name} has no refusal"
+        );
+        let link = name.trim_matches('`');
+        assert!(
+            reference.contains(&format!("[`{link}`](#{link})")),
+            "{name} is not in the overview"
+        );
+    }
+    for rule in FINGERPRINT {
+        assert!(
+            reference.contains(&format!("`{}", rule.name)),
+            "{}",
+            rule.name
+        );
     }
 }

@@ -12,7 +12,9 @@ use axum::{
     response::Response,
     routing::{MethodFilter, MethodRouter, any, delete, get, on, patch, post, put},
 };
+use axum_extra::routing::{RouterExt, TypedPath};
 use idempotent_runtime::{Idempotency, IdempotencyLayer, idempotent};
+use serde::Deserialize;
 use tower::{Service, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
 use crate::support::{empty, exercise, send, serve};
@@ -250,4 +252,47 @@ async fn as_a_service() {
         .timeout(Duration::from_secs(5));
     let router = Router::new().route_service("/", layers.service(Handler::with_state(handler, ())));
     assert_eq!(exercise(router, empty("/")).await.body, "POST");
+}
+
+/// `axum-extra` reads the route off the first argument.
+#[tokio::test]
+async fn typed_paths() {
+    #[derive(TypedPath, Deserialize)]
+    #[typed_path("/orders/{id}")]
+    struct Order {
+        id: u32,
+    }
+    #[derive(TypedPath, Deserialize)]
+    #[typed_path("/payments/{id}")]
+    struct Payment {
+        id: u32,
+    }
+    #[derive(TypedPath, Deserialize)]
+    #[typed_path("/refunds/{id}")]
+    struct Refund {
+        id: u32,
+    }
+    #[idempotent]
+    async fn order(Order { id }: Order, text: String) -> String {
+        format!("{id} {text}")
+    }
+    #[idempotent]
+    async fn payment(Payment { id }: Payment) -> String {
+        id.to_string()
+    }
+    #[idempotent(state = ())]
+    async fn refund(Refund { id }: Refund) -> String {
+        id.to_string()
+    }
+    let router = || {
+        let router = Router::new()
+            .typed_post(order)
+            .typed_post(payment)
+            .typed_post(refund);
+        router.route("/plain/{id}", post(payment))
+    };
+    assert_eq!(exercise(router(), empty("/orders/7")).await.body, "7 ");
+    assert_eq!(exercise(router(), empty("/payments/8")).await.body, "8");
+    assert_eq!(exercise(router(), empty("/refunds/9")).await.body, "9");
+    assert_eq!(exercise(router(), empty("/plain/6")).await.body, "6");
 }

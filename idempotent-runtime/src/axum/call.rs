@@ -13,13 +13,19 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
+use super::arguments::Arguments;
 use crate::engine::{BoxFuture, Idempotency};
 
 /// The place of an argument that is extracted later. Keeps the number of arguments what it was.
 pub struct Slot<T>(PhantomData<fn() -> T>);
 
+/// No arguments. The name is for the error of `#[debug_handler]` above an annotated handler without arguments:
+/// it calls the handler with as many as it saw, and is told that this one is missing.
+#[derive(Debug)]
+pub struct DebugHandlerBelongsBelow;
+
 /// A request, and how to extract the handler's arguments `T` from it. The engine comes from `E`.
-pub struct Call<T, E: EngineSource = FromExtensions> {
+pub struct Call<T, E = FromExtensions> {
     pub(super) request: Request,
     pub(super) engine: Option<Idempotency>,
     pub(super) extraction: Box<dyn Extraction<T>>,
@@ -28,29 +34,19 @@ pub struct Call<T, E: EngineSource = FromExtensions> {
 
 /// A request with the router's state, which the attribute named: the arguments are checked in the function
 /// itself, so that a wrong one is reported there and not where the handler is routed.
-pub struct StatefulCall<S, E: EngineSource = FromExtensions> {
+pub struct StatefulCall<S, T, E = FromExtensions> {
     request: Request,
     engine: Option<Idempotency>,
     state: S,
-    source: PhantomData<fn() -> E>,
+    arguments: PhantomData<fn() -> (T, E)>,
 }
 
 /// The engine is an extension, or else the one of this process.
 #[derive(Debug)]
 pub struct FromExtensions;
 
-/// Where a route finds its engine.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` does not say where the engine is",
-    label = "expected `State<Idempotency>`",
-    note = "`engine = State<Idempotency>` takes the engine from the router's state; without the option it is an \
-            `Extension<Idempotency>`",
-    note = "`State<T>` may also hold any `T: Into<Idempotency>`, for routers with several engines"
-)]
-pub trait EngineSource {}
-
 /// The engine, out of the router's state.
-pub trait EngineIn<S>: EngineSource {
+pub trait EngineIn<S> {
     /// Nothing where it is not in the state.
     fn engine(state: &S) -> Option<Idempotency>;
 }
@@ -68,9 +64,8 @@ pub struct Via<M>(PhantomData<fn() -> M>);
 /// The step for the state `S` and arguments that are extracted by way of `M`.
 struct Extract<S, M>(S, PhantomData<fn() -> M>);
 
-impl EngineSource for FromExtensions {}
-
-impl<T: Into<Idempotency>> EngineSource for State<T> {}
+/// The step for the state `S` and arguments that are extracted one by one.
+struct ExtractEach<S, A>(S, PhantomData<fn() -> A>);
 
 impl<S> EngineIn<S> for FromExtensions {
     fn engine(_: &S) -> Option<Idempotency> {
@@ -91,7 +86,18 @@ impl<S: Sync, T> FromRequestParts<S> for Slot<T> {
         _: &mut Parts,
         _: &S,
     ) -> impl Future<Output = Result<Self, Infallible>> + Send {
-        ready(Ok(Self(PhantomData)))
+        arrived(Self(PhantomData))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for DebugHandlerBelongsBelow {
+    type Rejection = Infallible;
+
+    fn from_request_parts(
+        _: &mut Parts,
+        _: &S,
+    ) -> impl Future<Output = Result<Self, Infallible>> + Send {
+        arrived(Self)
     }
 }
 
@@ -119,7 +125,7 @@ where
     }
 }
 
-impl<R, S, E> FromRequest<R, Via<()>> for StatefulCall<S, E>
+impl<R, S, T, E> FromRequest<R, Via<()>> for StatefulCall<S, T, E>
 where
     R: Sync,
     S: FromRef<R> + Send,
@@ -136,32 +142,32 @@ where
             request,
             engine,
             state: S::from_ref(state),
-            source: PhantomData,
+            arguments: PhantomData,
         })
     }
 }
 
-impl<S, E: EngineSource> StatefulCall<S, E>
+impl<S, T, E> StatefulCall<S, T, E>
 where
     S: Send + Sync + 'static,
 {
     /// Fixes what is extracted from the request.
-    pub fn extracting<T, M>(self) -> Call<T, E>
+    pub fn extracting<A>(self, _: A) -> Call<A::Values, E>
     where
-        T: FromRequest<S, M> + 'static,
-        M: 'static,
+        A: Arguments<S> + 'static,
     {
         let Self {
             request,
             engine,
             state,
-            source,
+            ..
         } = self;
+        let extraction = Box::new(ExtractEach(state, PhantomData::<fn() -> A>));
         Call {
             request,
             engine,
-            extraction: Box::new(Extract(state, PhantomData::<fn() -> M>)),
-            source,
+            extraction,
+            source: PhantomData,
         }
     }
 }
@@ -181,8 +187,20 @@ where
     }
 }
 
-fn arrived<T>(call: T) -> Ready<Result<T, Infallible>> {
-    ready(Ok(call))
+impl<S, A> Extraction<A::Values> for ExtractEach<S, A>
+where
+    S: Send + Sync + 'static,
+    A: Arguments<S> + 'static,
+{
+    fn start(self: Box<Self>, request: Request) -> BoxFuture<Result<A::Values, Response>> {
+        let Self(state, _) = *self;
+        Box::pin(async move { A::extract(request, &state).await })
+    }
+}
+
+/// Extracts what needs no extraction.
+fn arrived<T>(value: T) -> Ready<Result<T, Infallible>> {
+    ready(Ok(value))
 }
 
 impl<T> fmt::Debug for Slot<T> {
@@ -191,13 +209,13 @@ impl<T> fmt::Debug for Slot<T> {
     }
 }
 
-impl<T, E: EngineSource> fmt::Debug for Call<T, E> {
+impl<T, E> fmt::Debug for Call<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call").finish_non_exhaustive()
     }
 }
 
-impl<S, E: EngineSource> fmt::Debug for StatefulCall<S, E> {
+impl<S, T, E> fmt::Debug for StatefulCall<S, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StatefulCall").finish_non_exhaustive()
     }

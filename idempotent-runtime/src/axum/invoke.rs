@@ -1,5 +1,7 @@
 //! The user's function as a function of one tuple.
 
+use super::call::DebugHandlerBelongsBelow;
+
 /// Calls a function with its arguments `T`, a tuple.
 ///
 /// The generated code hands the function over by name instead of calling it in a closure: that is less to
@@ -10,6 +12,17 @@ pub trait Invoke<T> {
 
     /// Calls it.
     fn invoke(self, arguments: T) -> Self::Future;
+}
+
+impl<H, F> Invoke<DebugHandlerBelongsBelow> for H
+where
+    H: FnOnce() -> F,
+{
+    type Future = F;
+
+    fn invoke(self, DebugHandlerBelongsBelow: DebugHandlerBelongsBelow) -> F {
+        self()
+    }
 }
 
 macro_rules! invoke {
@@ -28,9 +41,9 @@ macro_rules! invoke {
     };
 }
 
-/// Without the first, without the first two, … down to none.
+/// All of them, all but the first, … down to the last.
 macro_rules! each_suffix {
-    () => { invoke!(); };
+    () => {};
     ($first:ident $($rest:ident)*) => {
         invoke!($first $($rest)*);
         each_suffix!($($rest)*);

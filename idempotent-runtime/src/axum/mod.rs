@@ -14,11 +14,14 @@
 //! Generic code is kept to the two futures that cannot do without the handler's types. All else, the engine
 //! first, is compiled once.
 
+mod answer;
+mod arguments;
 mod call;
-mod diagnose;
 mod extract;
 mod invoke;
 pub mod private;
 mod run;
+#[cfg(feature = "typed-routing")]
+mod typed;
 
 pub use extract::ExecutionRejection;

@@ -4,8 +4,9 @@
 pub use std::time::Duration;
 
 pub use super::{
-    call::{Call, FromExtensions, Slot, StatefulCall},
-    diagnose::{Last, Part, answer},
+    answer::answer,
+    arguments::{last, part},
+    call::{Call, DebugHandlerBelongsBelow, Slot, StatefulCall},
     run::{Running, recovery, run_handler},
 };
 pub use crate::{Cache, FingerprintRule, OnCrash, Policy};

@@ -10,10 +10,7 @@ use std::{
 use ::axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 
-use super::{
-    call::{Call, EngineSource},
-    invoke::Invoke,
-};
+use super::{call::Call, invoke::Invoke};
 use crate::{
     Crash, Execution, Policy, Recovery,
     engine::{Attended, BoxFuture, Idempotency, Ran, Reply, Simplified, Work},
@@ -47,7 +44,6 @@ pub fn run_handler<T, E, H, R>(
 ) -> Running
 where
     T: Send + 'static,
-    E: EngineSource,
     H: Invoke<T, Future: Future<Output = R> + Send + 'static> + Send + 'static,
     R: 'static,
 {

@@ -1,0 +1,43 @@
+#[cfg(feature = "x")]
+#[cfg(doc)]
+async fn handler(method: Method, text: String) -> String {
+    ::core::unreachable!()
+}
+#[cfg(feature = "x")]
+#[cfg(not(doc))]
+fn handler(
+    _: ::idempotent_runtime::__private::Slot<Method>,
+    call: ::idempotent_runtime::__private::Call<(Method, String)>,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler(method: Method, text: String) -> String {
+        method.to_string()
+    }
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        handler,
+        ::idempotent_runtime::__private::answer,
+    )
+}
+#[cfg(not(feature = "x"))]
+#[cfg(doc)]
+async fn handler(method: Method) -> String {
+    ::core::unreachable!()
+}
+#[cfg(not(feature = "x"))]
+#[cfg(not(doc))]
+fn handler(
+    call: ::idempotent_runtime::__private::Call<(Method,)>,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler(method: Method) -> String {
+        method.to_string()
+    }
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        handler,
+        ::idempotent_runtime::__private::answer,
+    )
+}

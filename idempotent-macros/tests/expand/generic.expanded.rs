@@ -1,0 +1,31 @@
+#[cfg(doc)]
+async fn handler<T: Ledger, U, const N: usize>(State(ledger): State<T>) -> Json<[U; N]>
+where
+    U: Serialize,
+{
+    ::core::unreachable!()
+}
+#[cfg(not(doc))]
+fn handler<T: Ledger + ::core::marker::Send + 'static, U, const N: usize>(
+    call: ::idempotent_runtime::__private::Call<(State<T>,)>,
+) -> ::idempotent_runtime::__private::Running
+where
+    U: Serialize,
+    U: ::core::marker::Send + 'static,
+{
+    async fn handler<T: Ledger, U, const N: usize>(
+        State(ledger): State<T>,
+    ) -> Json<[U; N]>
+    where
+        U: Serialize,
+    {
+        ledger.entries().await
+    }
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        handler::<T, U, N>,
+        ::idempotent_runtime::__private::answer,
+    )
+}

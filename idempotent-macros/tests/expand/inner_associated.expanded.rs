@@ -1,0 +1,19 @@
+#[cfg(doc)]
+async fn pay<U>(Json(n): Json<U>) -> Option<Self> {
+    ::core::unreachable!()
+}
+#[cfg(not(doc))]
+fn pay<U: ::core::marker::Send + 'static>(
+    call: ::idempotent_runtime::__private::Call<(Json<U>,)>,
+) -> ::idempotent_runtime::__private::Running {
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "pay"),
+        Self::pay_inner::<U>,
+        ::idempotent_runtime::__private::answer,
+    )
+}
+async fn pay_inner<U>(Json(n): Json<U>) -> Option<Self> {
+    Self::of(n)
+}

@@ -1,0 +1,4 @@
+#[idempotent(inner = Self::pay_inner)]
+async fn pay<U>(Json(n): Json<U>) -> Option<Self> {
+    Self::of(n)
+}

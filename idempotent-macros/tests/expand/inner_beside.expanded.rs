@@ -1,0 +1,23 @@
+/// Pays.
+#[cfg(doc)]
+pub(crate) async fn pay(Json(n): Json<u32>) -> String {
+    ::core::unreachable!()
+}
+/// Pays.
+#[cfg(not(doc))]
+pub(crate) fn pay(
+    call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
+) -> ::idempotent_runtime::__private::Running {
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "pay"),
+        pay_inner,
+        ::idempotent_runtime::__private::answer,
+    )
+}
+/// Pays.
+#[instrument]
+pub(crate) async fn pay_inner(Json(n): Json<u32>) -> String {
+    n.to_string()
+}

@@ -1,0 +1,22 @@
+#[cfg(doc)]
+async fn handler(Json(n): Json<u32>) -> String {
+    ::core::unreachable!()
+}
+#[cfg(not(doc))]
+fn handler(
+    call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler(Json(n): Json<u32>) -> String {
+        n.to_string()
+    }
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new().required(true) },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        handler,
+        ::idempotent_runtime::__private::answer,
+    )
+}
+::core::compile_error! {
+    "unknown option `tll`: did you mean `ttl`?"
+}

@@ -1,0 +1,4 @@
+#[idempotent]
+async fn handler(name: &str) -> String {
+    name.to_owned()
+}

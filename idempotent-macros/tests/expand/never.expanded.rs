@@ -1,0 +1,21 @@
+#[cfg(doc)]
+async fn handler() -> ! {
+    ::core::unreachable!()
+}
+#[cfg(not(doc))]
+fn handler(
+    call: ::idempotent_runtime::__private::Call<
+        ::idempotent_runtime::__private::DebugHandlerBelongsBelow,
+    >,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler() -> ! {
+        loop {}
+    }
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        handler,
+        |never| never,
+    )
+}

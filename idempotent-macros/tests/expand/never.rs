@@ -1,0 +1,4 @@
+#[idempotent]
+async fn handler() -> ! {
+    loop {}
+}

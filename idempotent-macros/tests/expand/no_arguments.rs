@@ -1,0 +1,2 @@
+#[idempotent]
+async fn handler() {}

@@ -1,0 +1,19 @@
+#[cfg(doc)]
+fn handler(text: String) -> BoxFuture<'static, Result<String, StatusCode>> {
+    ::core::unreachable!()
+}
+#[cfg(not(doc))]
+fn handler(
+    call: ::idempotent_runtime::__private::Call<(String,)>,
+) -> ::idempotent_runtime::__private::Running {
+    fn handler(text: String) -> BoxFuture<'static, Result<String, StatusCode>> {
+        Box::pin(async move { Ok(text) })
+    }
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        handler,
+        ::idempotent_runtime::__private::answer,
+    )
+}

@@ -1,0 +1,33 @@
+/// Creates a payment.
+#[cfg(doc)]
+pub async fn create_payment(
+    State(app): State<App>,
+    Json(payment): Json<NewPayment>,
+) -> Result<(StatusCode, Json<Payment>), AppError> {
+    ::core::unreachable!()
+}
+/// Creates a payment.
+#[cfg(not(doc))]
+pub fn create_payment(
+    _: ::idempotent_runtime::__private::Slot<State<App>>,
+    call: ::idempotent_runtime::__private::Call<(State<App>, Json<NewPayment>)>,
+) -> ::idempotent_runtime::__private::Running {
+    async fn create_payment(
+        State(app): State<App>,
+        Json(payment): Json<NewPayment>,
+    ) -> Result<(StatusCode, Json<Payment>), AppError> {
+        let payment = app.create(payment).await?;
+        Ok((StatusCode::CREATED, Json(payment)))
+    }
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const {
+            &::idempotent_runtime::__private::Policy::new()
+                .ttl(::idempotent_runtime::__private::Duration::from_millis(86400000u64))
+                .wait(true)
+        },
+        ::core::concat!(::core::module_path!(), "::", "create_payment"),
+        create_payment,
+        ::idempotent_runtime::__private::answer,
+    )
+}

@@ -1,0 +1,30 @@
+//! What a handler returns, and what to say when that is no response.
+
+use ::axum::response::{IntoResponse, Response};
+
+/// What a handler may return.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no response, so an idempotent handler cannot return it",
+    label = "expected a type that implements `IntoResponse`",
+    note = "return `Json<{Self}>` to send a value as JSON, `impl IntoResponse` for tuples such as \
+            `(StatusCode, Json<…>)`, or implement `axum::response::IntoResponse`",
+    note = "in a `Result<T, E>` both `T` and `E` must be responses"
+)]
+pub trait Answer {
+    /// As a response.
+    fn into_answer(self) -> Response;
+}
+
+// Holds exactly when axum's trait does. Without `do_not_recommend` the compiler would look through it and report
+// that one.
+#[diagnostic::do_not_recommend]
+impl<T: IntoResponse> Answer for T {
+    fn into_answer(self) -> Response {
+        self.into_response()
+    }
+}
+
+/// Makes the response of what a handler returned.
+pub fn answer<T: Answer>(returned: T) -> Response {
+    returned.into_answer()
+}
