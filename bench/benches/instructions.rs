@@ -4,6 +4,8 @@
 //! The runtime, the router and the request are made before counting begins, and each path was taken before, so
 //! that nothing is counted which happens once in a process.
 
+#![allow(missing_docs, reason = "the macros make undocumented public items")]
+
 use std::hint::black_box;
 
 use axum::{Router, extract::Request, http::StatusCode};

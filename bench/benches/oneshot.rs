@@ -32,6 +32,9 @@ fn main() {
 #[derive(Clone, Copy)]
 enum Path {
     Bare,
+    /// The bare handler behind the layer that hands annotated ones their engine.
+    Layered,
+    /// Compared with the bare handler behind that layer: what is left is the attribute's own.
     WithoutKey,
     FirstExecution,
     Replay,
@@ -41,8 +44,9 @@ enum Path {
 }
 
 impl Path {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Bare,
+        Self::Layered,
         Self::WithoutKey,
         Self::FirstExecution,
         Self::Replay,
@@ -53,7 +57,8 @@ impl Path {
     fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare, against itself",
-            Self::WithoutKey => "without a key",
+            Self::Layered => "bare, behind layer",
+            Self::WithoutKey => "without a key, layered",
             Self::FirstExecution => "first execution",
             Self::Replay => "replay",
             Self::Mismatch => "mismatch",
@@ -73,12 +78,12 @@ impl Path {
             path => compare::in_turns(
                 turns,
                 BATCH,
-                |_| bench.in_sequence(StatusCode::CREATED, |_| bench.bare()),
+                |_| bench.in_sequence(StatusCode::CREATED, |_| bench.bare(path.base())),
                 |turn| bench.in_sequence(path.status(), |n| path.request(&bench, turn, n)),
             ),
         };
         println!(
-            "{:22} {:>7} {:>9} {:>9} ns {:>7.2}",
+            "{:22} {:>6} {:>9} {:>9} ns {:>7.2}",
             self.name(),
             nanos(pair.base),
             nanos(pair.other),
@@ -89,11 +94,20 @@ impl Path {
 
     fn request(self, bench: &Bench, turn: usize, n: usize) -> Request {
         match self {
-            Self::Bare => bench.bare(),
+            Self::Bare => bench.bare(app::BARE),
+            Self::Layered => bench.bare(app::BARE_LAYERED),
             Self::WithoutKey => app::request(app::PAYMENTS, None, &bench.body),
             Self::FirstExecution | Self::ReplayAfterWait => bench.keyed(app::PAYMENTS, turn, n),
             Self::Replay => app::request(app::PAYMENTS, Some(KNOWN), &bench.body),
             Self::Mismatch => app::request(app::PAYMENTS, Some(KNOWN), &bench.other),
+        }
+    }
+
+    /// What it is compared with.
+    fn base(self) -> &'static str {
+        match self {
+            Self::WithoutKey => app::BARE_LAYERED,
+            _ => app::BARE,
         }
     }
 
@@ -131,8 +145,8 @@ impl Bench {
         bench
     }
 
-    fn bare(&self) -> Request {
-        app::request(app::BARE, None, &self.body)
+    fn bare(&self, path: &str) -> Request {
+        app::request(path, None, &self.body)
     }
 
     fn keyed(&self, path: &str, turn: usize, n: usize) -> Request {

@@ -69,6 +69,8 @@ fn receipt(Payment { amount, note }: Payment) -> (StatusCode, Json<Receipt>) {
 
 /// The handler without the attribute.
 pub const BARE: &str = "/bare";
+/// The handler without the attribute, behind the layer that the annotated routes are behind.
+pub const BARE_LAYERED: &str = "/bare-layered";
 /// The handler with it.
 pub const PAYMENTS: &str = "/payments";
 /// The handler with it, and records that live for five seconds.
@@ -80,8 +82,8 @@ pub const YIELDING: &str = "/yielding";
 
 /// All routes on a new engine that refuses nothing for lack of room.
 ///
-/// Only the annotated routes pay for the layer that hands them the engine: an application without the attribute
-/// would not have it.
+/// The bare route does not pay for the layer that hands the others the engine: an application without the attribute
+/// would not have it. What that layer costs, which is axum's own, shows the bare route behind it.
 pub fn router() -> Router {
     let plain = Router::new()
         .route(BARE, post(bare))
@@ -90,6 +92,7 @@ pub fn router() -> Router {
         .route(PAYMENTS, post(create_payment))
         .route(SHORT_LIVED, post(create_short_lived))
         .route(YIELDING, post(create_yielding))
+        .route(BARE_LAYERED, post(bare))
         .layer(Extension(engine()))
         .merge(plain)
 }
