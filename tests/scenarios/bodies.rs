@@ -2,7 +2,7 @@
 
 use idempotent_runtime::{Idempotency, Policy};
 
-use crate::support::{Ask, Conn, Face, Server, Till, moment, real};
+use crate::support::{Ask, Conn, Conn2, Face, Server, Till, moment, real};
 
 const LIMIT: usize = 64;
 
@@ -95,6 +95,29 @@ fn a_client_gone_before_its_body_was_whole_claims_nothing() {
         // Then nothing was executed, and the first whole request executes.
         assert_eq!(till.starts(), 0);
         server.ask(&whole).await.is_charge(1);
+        server.ask(&whole).await.is_replay_of_charge(1);
+    });
+}
+
+#[test]
+fn an_h2_client_that_resets_its_stream_before_its_body_was_whole_claims_nothing() {
+    real(async {
+        let till = Till::new();
+        let server = shop(&till).await;
+        let whole = Ask::pay("k").body("0123456789");
+        for round in 0..30 {
+            let mut conn = Conn2::open(server.address).await;
+            let mut stream = conn.begin(&whole).await;
+            if round % 2 == 0 {
+                stream.piece(b"0123456789");
+            }
+            moment(500).await;
+            stream.reset();
+        }
+        let mut conn = Conn2::open(server.address).await;
+        let answer = conn.send(&whole).await.answer().await;
+        answer.is_charge(1);
+        assert_eq!(till.starts(), 1);
         server.ask(&whole).await.is_replay_of_charge(1);
     });
 }

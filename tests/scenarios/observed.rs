@@ -27,7 +27,7 @@ async fn live_through_everything(face: Face, key: &str) -> Faulty {
     let engine = Idempotency::builder().store(store.clone()).policy(policy);
     let engine = engine.build().unwrap();
     let shop = face.shop(&engine, &till);
-    let payment = Ask::pay(key).header("authorization", "Bearer credential-0815");
+    let payment = Ask::pay(key).header("authorization", "Bearer credential");
     for _ in 1..=5 {
         for _ in 0..2 {
             ask(&shop, &payment).await;
@@ -74,12 +74,12 @@ async fn live_through_everything(face: Face, key: &str) -> Faulty {
 #[test]
 fn neither_logs_nor_the_store_ever_see_the_key_or_the_credentials() {
     both(async |face| {
-        let key = "sk-a-secret-key-4711";
+        let key = "sk-a-secret-key";
         let (log, _guard) = Log::collect();
         let store = live_through_everything(face, key).await;
         for (place, text) in [("the log", log.text()), ("the store", store.written())] {
             assert!(text.len() > 1000, "{place} has been written to");
-            for secret in ["secret-key", "4711", "credential", "0815", "amount"] {
+            for secret in ["secret-key", "credential", "amount"] {
                 assert!(!text.contains(secret), "{place} has {secret:?}");
             }
         }
@@ -179,7 +179,7 @@ fn an_execution_that_outlives_its_client_keeps_its_span_and_its_log() {
 }
 
 /// What was counted of each outcome, and all the gauges.
-fn read(metrics: &Metrics, outcomes: &mut BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+fn read(metrics: &Metrics, outcomes: &mut BTreeMap<String, i64>) -> BTreeMap<String, i64> {
     let mut others = BTreeMap::new();
     for (series, value) in metrics.take() {
         let outcome = series.strip_prefix("idempotency_requests_total{endpoint=POST /pay,outcome=");
@@ -192,6 +192,22 @@ fn read(metrics: &Metrics, outcomes: &mut BTreeMap<String, f64>) -> BTreeMap<Str
     }
     others
 }
+
+/// How often each outcome is seen in the scenario below.
+const EXPECTED: [(&str, i64); 12] = [
+    ("conflict", 1),
+    ("executed", 3),
+    ("invalid_key", 1),
+    ("mismatch", 1),
+    ("missing_key", 1),
+    ("outcome_unknown", 1),
+    ("overloaded", 1),
+    ("replayed", 1),
+    ("replayed_after_wait", 1),
+    ("request_too_large", 1),
+    ("store_error", 1),
+    ("tombstone", 1),
+];
 
 #[test]
 fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
@@ -224,9 +240,9 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
         settle().await;
         let gauges = read(&metrics, &mut outcomes);
         for (gauge, value) in [
-            ("idempotency_in_flight{}", 1.0),
-            ("idempotency_waiters{}", 2.0),
-            ("idempotency_unattended_executions{}", 1.0),
+            ("idempotency_in_flight{}", 1),
+            ("idempotency_waiters{}", 2),
+            ("idempotency_unattended_executions{}", 1),
         ] {
             assert_eq!(gauges.get(gauge), Some(&value), "{gauge} in {gauges:?}");
         }
@@ -269,28 +285,14 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
 
         // Then each was counted.
         let others = read(&metrics, &mut outcomes);
-        let expected = [
-            ("conflict", 1.0),
-            ("executed", 3.0),
-            ("invalid_key", 1.0),
-            ("mismatch", 1.0),
-            ("missing_key", 1.0),
-            ("outcome_unknown", 1.0),
-            ("overloaded", 1.0),
-            ("replayed", 1.0),
-            ("replayed_after_wait", 1.0),
-            ("request_too_large", 1.0),
-            ("store_error", 1.0),
-            ("tombstone", 1.0),
-        ];
-        let expected: BTreeMap<_, _> = expected.map(|(name, n)| (name.to_owned(), n)).into();
+        let expected = EXPECTED.map(|(name, n)| (name.to_owned(), n)).into();
         assert_eq!(outcomes, expected);
 
         // And the gauges are back; the one execution in flight is the one whose process died.
         for (gauge, value) in [
-            ("idempotency_in_flight{}", 1.0),
-            ("idempotency_waiters{}", 0.0),
-            ("idempotency_unattended_executions{}", 0.0),
+            ("idempotency_in_flight{}", 1),
+            ("idempotency_waiters{}", 0),
+            ("idempotency_unattended_executions{}", 0),
         ] {
             assert_eq!(others.get(gauge), Some(&value), "{gauge} in {others:?}");
         }
@@ -339,9 +341,9 @@ fn gauges_return_to_zero_after_streams_panics_and_shutdowns() {
         let gauges = read(&metrics, &mut outcomes);
         for gauge in ["in_flight", "unattended_executions"] {
             let gauge = format!("idempotency_{gauge}{{}}");
-            assert_eq!(gauges.get(&gauge).copied().unwrap_or(0.0), 0.0, "{gauge}");
+            assert_eq!(gauges.get(&gauge).copied().unwrap_or(0), 0, "{gauge}");
         }
-        assert!(outcomes["executed"] >= 20.0, "{outcomes:?}");
+        assert!(outcomes["executed"] >= 20, "{outcomes:?}");
     });
 }
 
@@ -367,6 +369,6 @@ fn a_client_can_not_make_new_time_series() {
             .filter(|(series, _)| series.starts_with("idempotency_requests_total"))
             .collect();
         assert_eq!(requests.len(), 1, "{requests:?}");
-        assert_eq!(requests[0].1, 50.0);
+        assert_eq!(requests[0].1, 50);
     });
 }

@@ -292,6 +292,18 @@ fn a_rejection_lets_those_who_wait_try_for_themselves() {
     });
 }
 
+/// Says what the layer's service is called with, which a closure alone does not.
+fn typed<S>(service: S) -> S
+where
+    S: tower::Service<
+            http::Request<idempotent_runtime::layer::RequestBody<axum::body::Body>>,
+            Response = Response,
+            Error = io::Error,
+        >,
+{
+    service
+}
+
 #[test]
 fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
     by_hand(async {
@@ -304,16 +316,6 @@ fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
                 async { Err::<Response, io::Error>(io::Error::other("gone")) }
             })
         };
-        fn typed<S>(service: S) -> S
-        where
-            S: tower::Service<
-                    http::Request<idempotent_runtime::layer::RequestBody<axum::body::Body>>,
-                    Response = Response,
-                    Error = io::Error,
-                >,
-        {
-            service
-        }
         let layer = IdempotencyLayer::new(engine(Policy::new()));
         let service = tower::Layer::layer(&layer, typed(service));
 

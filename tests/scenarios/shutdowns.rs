@@ -331,7 +331,7 @@ fn under_load_every_execution_is_either_drained_or_never_started() {
                 (http::StatusCode::CREATED, format!("charge {n}")).into_response()
             })
         });
-        let (engine, other) = two(Policy::new());
+        let (engine, heir) = two(Policy::new());
         let server = Arc::new(Server::start(Face::Attribute.shop(&engine, &till)).await);
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..16)
@@ -373,11 +373,11 @@ fn under_load_every_execution_is_either_drained_or_never_started() {
         stop.store(true, Ordering::SeqCst);
 
         // And the next process replays what was executed, and executes what was not.
-        let shop = Face::Attribute.shop(&other, &till);
+        let next = Face::Attribute.shop(&heir, &till);
         let mut replayed = 0;
         for client in clients {
             for asked in client.await.unwrap() {
-                let answer = ask(&shop, &asked).await;
+                let answer = ask(&next, &asked).await;
                 assert_eq!(answer.status, 201, "{answer:?}");
                 replayed += usize::from(answer.replayed());
             }

@@ -387,7 +387,7 @@ fn a_completion_that_is_never_acknowledged_is_told_and_stored_later() {
 
             // And when the store is back, the outcome is stored after all.
             store.heal();
-            pass(Duration::from_secs(3)).await;
+            pass(Duration::from_secs(60)).await;
             ask(&shop, &payment()).await.is_replay_of_charge(1);
             assert_eq!(till.starts(), 1);
         }

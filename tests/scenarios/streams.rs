@@ -39,6 +39,7 @@ fn fed() -> (Till, std::sync::mpsc::Receiver<Frames>) {
     (till, feeds)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a body yields")]
 fn data(text: &'static str) -> std::io::Result<Frame<Bytes>> {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }

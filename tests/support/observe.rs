@@ -74,7 +74,7 @@ impl<'a> MakeWriter<'a> for Log {
 pub(crate) struct Metrics {
     seen: Snapshotter,
     /// Where gauges stand: the recorder forgets them with each snapshot.
-    gauges: Mutex<HashMap<String, f64>>,
+    gauges: Mutex<HashMap<String, i64>>,
 }
 
 impl Metrics {
@@ -91,7 +91,7 @@ impl Metrics {
     /// Every series as `name{label=value,…}` with its value; a histogram's is the number of its samples.
     ///
     /// Counters and histograms start anew with each call. A gauge must be one that is moved, not set.
-    pub(crate) fn take(&self) -> Vec<(String, f64)> {
+    pub(crate) fn take(&self) -> Vec<(String, i64)> {
         let snapshot = self.seen.snapshot().into_vec();
         let series = snapshot.into_iter().map(|(key, _, _, value)| {
             let labels = key.key().labels();
@@ -99,16 +99,17 @@ impl Metrics {
                 .map(|label| format!("{}={}", label.key(), label.value()))
                 .collect();
             let name = format!("{}{{{}}}", key.key().name(), labels.join(","));
-            #[expect(clippy::cast_precision_loss, reason = "scenarios count to thousands")]
             let value = match value {
-                DebugValue::Counter(count) => count as f64,
+                DebugValue::Counter(count) => i64::try_from(count).unwrap(),
                 DebugValue::Gauge(change) => {
                     let mut gauges = self.gauges.lock().unwrap();
                     let gauge = gauges.entry(name.clone()).or_default();
-                    *gauge += change.into_inner();
+                    #[expect(clippy::cast_possible_truncation, reason = "a gauge counts in ones")]
+                    let change = change.into_inner() as i64;
+                    *gauge += change;
                     *gauge
                 }
-                DebugValue::Histogram(samples) => samples.len() as f64,
+                DebugValue::Histogram(samples) => i64::try_from(samples.len()).unwrap(),
             };
             (name, value)
         });

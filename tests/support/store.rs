@@ -136,11 +136,6 @@ impl Faulty {
         self.0.state.lock().unwrap().written.join("\n")
     }
 
-    /// The store behind the faults.
-    pub(crate) fn records(&self) -> &MemoryStore {
-        &self.0.store
-    }
-
     fn fault(&self, verb: Verb) -> Fault {
         let mut state = self.0.state.lock().unwrap();
         *state.calls.entry(verb).or_default() += 1;
