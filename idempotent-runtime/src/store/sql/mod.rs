@@ -34,6 +34,8 @@ mod statement;
 mod table_name;
 mod verbs;
 
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod pool;
 #[cfg(feature = "postgres")]

@@ -80,6 +80,8 @@ struct Inner {
     connections: Connections<Postgres, Session>,
     statements: Statements,
     table: TableName,
+    /// Whether a server must keep what it acknowledged.
+    durable: bool,
 }
 
 /// Says how a [`PostgresStore`] keeps its records.
@@ -90,6 +92,7 @@ pub struct PostgresStoreBuilder {
     migrate: bool,
     connections: usize,
     time_out: Duration,
+    weak: bool,
 }
 
 impl PostgresStore {
@@ -111,6 +114,7 @@ impl PostgresStore {
             migrate: false,
             connections: 10,
             time_out: Duration::from_secs(2),
+            weak: false,
         }
     }
 
@@ -129,7 +133,13 @@ impl PostgresStore {
     ///
     /// If not.
     pub async fn check(&self) -> Result<(), ConnectError> {
-        setup::check(&self.0.connections, &self.0.statements, &self.0.table).await
+        let Inner {
+            connections,
+            statements,
+            table,
+            durable,
+        } = &*self.0;
+        setup::check(connections, statements, table, *durable).await
     }
 
     /// Closes the store's own connections. Verbs that come later fail. An application's pool stays open.
@@ -172,6 +182,13 @@ impl PostgresStoreBuilder {
         self
     }
 
+    /// Accepts a server that does not wait for its disk. After a crash, keys that were acknowledged may be free again,
+    /// and their requests execute a second time.
+    pub fn accept_weaker_durability(mut self) -> Self {
+        self.weak = true;
+        self
+    }
+
     /// Connects to `postgres://user:password@host:port/database`, makes the table if it was told to, and
     /// [checks](PostgresStore::check).
     ///
@@ -207,6 +224,7 @@ impl PostgresStoreBuilder {
             connections,
             statements,
             table: self.table,
+            durable: !self.weak,
         }))
     }
 }

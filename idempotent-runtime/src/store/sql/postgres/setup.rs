@@ -65,13 +65,17 @@ pub(super) async fn check(
     connections: &Connections<Postgres, Session>,
     statements: &Statements,
     table: &TableName,
+    durable: bool,
 ) -> Result<(), ConnectError> {
     let mut connection = connections.lend().await.map_err(unreachable)?;
     let server = sqlx::query(SERVER)
         .persistent(false)
         .fetch_one(&mut *connection)
         .await;
-    look_at(&server.map_err(|error| refused("say what it is", error))?)?;
+    look_at(
+        &server.map_err(|error| refused("say what it is", error))?,
+        durable,
+    )?;
     let found = version(&mut connection, statements).await;
     match connection
         .settle(found)
@@ -89,7 +93,7 @@ pub(super) async fn check(
     }
 }
 
-fn look_at(server: &sqlx::postgres::PgRow) -> Result<(), ConnectError> {
+fn look_at(server: &sqlx::postgres::PgRow, durable: bool) -> Result<(), ConnectError> {
     let is = |index: usize| {
         server
             .try_get(index)
@@ -103,15 +107,16 @@ fn look_at(server: &sqlx::postgres::PgRow) -> Result<(), ConnectError> {
             "the PostgreSQL server is a replica and cannot be written to: give the address of its primary",
         );
     }
-    if !flushes {
-        tracing::warn!(
-            "the PostgreSQL server runs with fsync = off: a crash of its machine may lose everything"
+    if !flushes && durable {
+        return not(
+            "the PostgreSQL server runs with fsync = off, so that a crash of its machine may lose everything: turn \
+                    it on, or choose `accept_weaker_durability()`",
         );
     }
-    if !waits {
+    if !waits && durable {
         return not(
             "the pool's sessions have synchronous_commit = off, so that a crash of the server loses what it \
-                    acknowledged: set it to on or local for these sessions",
+                    acknowledged: set it to on or local for these sessions, or choose `accept_weaker_durability()`",
         );
     }
     if !read_committed {

@@ -1,0 +1,16 @@
+-- A new lease of a record that expired or lapsed: the only place where the token changes and the attempt rises. A
+-- comparison and a swap: of many that saw the same token, one changes it.
+update {table}
+set
+    fingerprint = ?, token = ?, attempt = attempt + 1, state = 0,
+    lease_until = utc_timestamp(6) + interval ? microsecond,
+    expires_at = utc_timestamp(6) + interval ? microsecond,
+    trace_id = ?, response = null
+where
+    store_key = ? and token = ?
+    and (
+        -- lapsed, and to be taken over
+        (state = 0 and lease_until <= utc_timestamp(6) and ? and fingerprint = ?)
+        -- expired
+        or (expires_at <= utc_timestamp(6) and (state <> 0 or lease_until <= utc_timestamp(6)))
+    )

@@ -1,0 +1,1 @@
+insert into {versions} (version, applied_at) values (?, utc_timestamp(6))

@@ -1,0 +1,155 @@
+//! The verbs' statements, each committed by itself, on whichever connection is free.
+
+use std::time::Duration;
+
+use sqlx::{
+    Executor as _, MySql, MySqlConnection, Row as _,
+    mysql::{MySqlDatabaseError, MySqlRow},
+};
+
+use super::{
+    NAME,
+    statements::{Statements, session},
+};
+use crate::{
+    scope::StoreKey,
+    store::{
+        Claim, StoreErrorKind,
+        sql::{
+            error::Verdict,
+            pool::{Connections, Greet},
+            row::{Row, columns, micros},
+            verbs::{Change, Claimed, Records},
+        },
+    },
+};
+
+/// The records behind a pool. No connection is held between two statements.
+pub(super) struct Remote<'a> {
+    pub(super) connections: &'a Connections<MySql, Session>,
+    pub(super) statements: &'a Statements,
+}
+
+/// How the store's own sessions are set.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) time_out: Duration,
+}
+
+impl Greet<MySql> for Session {
+    async fn greet(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+        let settings = session(self.time_out.as_secs().max(1));
+        connection.execute(&*settings).await?;
+        Ok(())
+    }
+}
+
+impl Records for Remote<'_> {
+    const NAME: &'static str = NAME;
+
+    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, sqlx::Error> {
+        let sent = self.statements.claim(claim);
+        let mut connection = self.connections.lend().await?;
+        let rows: Result<Vec<MySqlRow>, _> = connection.fetch_all(&*sent).await;
+        let rows = connection.settle(rows)?;
+        let Some(row) = rows.first() else {
+            return Ok(Claimed::Void);
+        };
+        let seen = Row::read(row)?;
+        let inserted = row.try_get::<i64, _>(8)? == 1;
+        Ok(if inserted && *seen.token() == claim.token {
+            Claimed::Won(seen.attempt)
+        } else {
+            Claimed::Seen(seen)
+        })
+    }
+
+    async fn lease(&mut self, claim: &Claim, seen: &Row) -> Result<u64, sqlx::Error> {
+        let lease = micros(claim.lease);
+        let query = sqlx::query(&self.statements.lease)
+            .bind(&claim.fingerprint.as_bytes()[..])
+            .bind(&claim.token.as_bytes()[..])
+            .bind(lease)
+            .bind(lease + micros(claim.ttl))
+            .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
+            .bind(&claim.key.as_bytes()[..])
+            .bind(&seen.token().as_bytes()[..])
+            .bind(claim.take_over)
+            .bind(&claim.fingerprint.as_bytes()[..]);
+        let mut connection = self.connections.lend().await?;
+        let done = query.execute(&mut *connection).await;
+        Ok(connection.settle(done)?.rows_affected())
+    }
+
+    async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
+        let mut connection = self.connections.lend().await?;
+        let rows = sqlx::query(&self.statements.read)
+            .bind(&key.as_bytes()[..])
+            .fetch_all(&mut *connection)
+            .await;
+        connection.settle(rows)?.first().map(Row::read).transpose()
+    }
+
+    async fn write(&mut self, change: &Change<'_>) -> Result<u64, sqlx::Error> {
+        let query = match change {
+            Change::Renew(held) => sqlx::query(&self.statements.renew)
+                .bind(micros(held.lease))
+                .bind(micros(held.lease) + micros(held.ttl)),
+            Change::Complete(held, outcome) => {
+                let (state, response) = columns(outcome);
+                sqlx::query(&self.statements.complete)
+                    .bind(state)
+                    .bind(response)
+                    .bind(micros(held.ttl))
+            }
+            Change::Release(..) => sqlx::query(&self.statements.release),
+            Change::Abandon(..) => sqlx::query(&self.statements.abandon),
+        };
+        let query = query
+            .bind(&change.key().as_bytes()[..])
+            .bind(&change.token().as_bytes()[..]);
+        let mut connection = self.connections.lend().await?;
+        let done = query.execute(&mut *connection).await;
+        // sqlx counts rows that match, also when they were as they are to be.
+        Ok(connection.settle(done)?.rows_affected())
+    }
+
+    async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
+        let mut connection = self.connections.lend().await?;
+        let done = sqlx::query(&self.statements.purge)
+            .bind(limit)
+            .execute(&mut *connection)
+            .await;
+        Ok(connection.settle(done)?.rows_affected())
+    }
+
+    fn judge(&self, error: &sqlx::Error) -> Verdict {
+        judge(error, self.connections.most())
+    }
+}
+
+/// What an error means, by its number. MySQL and MariaDB share those that matter here.
+fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
+    match number(error) {
+        None => Verdict::of_the_way(error, connections),
+        // Deadlock; a record that changed since it was read.
+        Some(1213 | 1020) => Verdict::RACED,
+        // The server goes down, or has become a replica: other connections may know better.
+        Some(1053 | 1927 | 1290 | 1836) => Verdict::dead(connections),
+        // The disk, or the table, is full.
+        Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
+        Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),
+        // No access, no such database, table or column, too large a packet, a value that does not fit.
+        Some(1044..=1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1153 | 1227 | 1264 | 1406) => {
+            Verdict::lasting(StoreErrorKind::Refused)
+        }
+        Some(_) => Verdict::lasting(StoreErrorKind::Unavailable),
+    }
+}
+
+pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
+    let error = error
+        .as_database_error()?
+        .try_downcast_ref::<MySqlDatabaseError>()?;
+    Some(error.number())
+}

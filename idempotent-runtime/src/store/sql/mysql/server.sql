@@ -1,0 +1,6 @@
+-- What the server is.
+select
+    cast(@@global.max_allowed_packet as signed),
+    cast(@@global.innodb_flush_log_at_trx_commit as signed),
+    cast(cast(@@global.read_only as char) in ('1', 'ON') as signed),
+    cast(@@session.autocommit as signed)

@@ -1,0 +1,201 @@
+//! What happens before the first verb: connecting, looking at the server, making the table.
+
+use sqlx::{Executor as _, MySql, MySqlConnection, Row as _, mysql::MySqlConnectOptions};
+
+use super::{
+    NAME,
+    records::{Session, number},
+    statements::{Statements, VERSION},
+};
+use crate::store::sql::{ConnectError, TableName, error::parse, pool::Connections};
+
+/// What a statement needs besides the body of a response: its headers, and the rest of the row.
+const OVERHEAD: u64 = 64 << 10;
+
+pub(super) fn options(url: &str) -> Result<MySqlConnectOptions, ConnectError> {
+    let expected = "mysql://user:password@host:port/database";
+    // What MariaDB's own clients say.
+    let url = url
+        .strip_prefix("mariadb:")
+        .map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
+    let options: MySqlConnectOptions = parse(&url, &["mysql"], expected)?;
+    if options.get_database().is_none_or(str::is_empty) {
+        let source = sqlx::Error::Configuration("it names no database".into());
+        return Err(ConnectError::Url { expected, source });
+    }
+    Ok(sqlx::ConnectOptions::disable_statement_logging(options))
+}
+
+/// Makes the table or brings it up to date.
+pub(super) async fn migrate(
+    connections: &Connections<MySql, Session>,
+    statements: &Statements,
+    table: &TableName,
+) -> Result<(), ConnectError> {
+    let mut connection = connections.lend().await.map_err(unreachable)?;
+    let done = migrate_on(&mut connection, statements, table).await;
+    connection
+        .settle(done)
+        .map_err(|error| refused("make the table", error))
+}
+
+/// After whoever came first. A failure in the middle leaves a table of an earlier version, and the lock to the end
+/// of the session.
+async fn migrate_on(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    table: &TableName,
+) -> Result<(), sqlx::Error> {
+    // Names of locks have at most 64 characters, and are the whole server's.
+    let lock = format!("idempotent:{}", table.name());
+    let locked: i64 = sqlx::query_scalar(&statements.lock)
+        .bind(&lock)
+        .fetch_one(&mut *connection)
+        .await?;
+    if locked != 1 {
+        return Err(sqlx::Error::Protocol(
+            "another process has been migrating for ten seconds".into(),
+        ));
+    }
+    let migrated = migrate_locked(connection, statements).await;
+    sqlx::query(&statements.unlock)
+        .bind(&lock)
+        .fetch_one(&mut *connection)
+        .await?;
+    migrated
+}
+
+async fn migrate_locked(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+) -> Result<(), sqlx::Error> {
+    connection.execute(&*statements.versions).await?;
+    let found: i64 = sqlx::query_scalar(&statements.version)
+        .fetch_one(&mut *connection)
+        .await?;
+    let missing = (1..)
+        .zip(&statements.migrations)
+        .filter(|(version, _)| *version > found);
+    for (version, migration) in missing {
+        connection.execute(&**migration).await?;
+        sqlx::query(&statements.migrated)
+            .bind::<i64>(version)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// What the server must be.
+pub(super) struct Demands {
+    pub(super) largest_response: u64,
+    pub(super) durable: bool,
+}
+
+/// That the server keeps what it acknowledges and takes what it will be sent, and that the table is the one this
+/// version knows.
+pub(super) async fn check(
+    connections: &Connections<MySql, Session>,
+    statements: &Statements,
+    table: &TableName,
+    demands: &Demands,
+) -> Result<(), ConnectError> {
+    let mut connection = connections.lend().await.map_err(unreachable)?;
+    let server = sqlx::query(&statements.server)
+        .fetch_one(&mut *connection)
+        .await;
+    look_at(
+        &server.map_err(|error| refused("say what it is", error))?,
+        demands,
+    )?;
+    let found = version(&mut connection, statements, table).await;
+    match connection
+        .settle(found)
+        .map_err(|error| refused("say the table's version", error))?
+    {
+        0 => Err(ConnectError::MissingTable {
+            table: table.clone(),
+        }),
+        VERSION => Ok(()),
+        found => Err(ConnectError::OtherVersion {
+            table: table.clone(),
+            found,
+            known: VERSION,
+        }),
+    }
+}
+
+fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<(), ConnectError> {
+    let is = |index: usize| {
+        server
+            .try_get::<i64, _>(index)
+            .map_err(|error| refused("say what it is", error))
+    };
+    let not = |reason| Err(ConnectError::NotDurable { reason });
+    let (packet, flush, read_only, autocommit) = (is(0)?, is(1)?, is(2)?, is(3)?);
+    let (bytes, needed) = (
+        u64::try_from(packet).unwrap_or(0),
+        demands.largest_response + OVERHEAD,
+    );
+    if bytes < needed {
+        return Err(ConnectError::PacketTooSmall { bytes, needed });
+    }
+    if read_only != 0 {
+        return not(
+            "the MySQL server is read-only, as a replica is: give the address of its primary",
+        );
+    }
+    if flush != 1 && demands.durable {
+        return not(
+            "the MySQL server has innodb_flush_log_at_trx_commit other than 1, so that a crash loses what it \
+                    acknowledged: set it to 1, or choose `accept_weaker_durability()`",
+        );
+    }
+    if autocommit != 1 {
+        return not(
+            "the pool's sessions have autocommit = 0, so that nothing would be kept: set it to 1",
+        );
+    }
+    Ok(())
+}
+
+/// The table's version; 0 when there is none.
+async fn version(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    table: &TableName,
+) -> Result<i64, sqlx::Error> {
+    let exists: i64 = sqlx::query_scalar(&statements.exists)
+        .bind(table.schema())
+        .bind(format!("{}_versions", table.name()))
+        .fetch_one(&mut *connection)
+        .await?;
+    if exists == 0 {
+        return Ok(0);
+    }
+    sqlx::query_scalar(&statements.version)
+        .fetch_one(connection)
+        .await
+}
+
+fn unreachable(source: sqlx::Error) -> ConnectError {
+    // Wrong password or no such user; no such database, or none that the user may use.
+    if matches!(number(&source), Some(1044 | 1045 | 1049 | 1130 | 1698)) {
+        return ConnectError::Authentication {
+            store: NAME,
+            source,
+        };
+    }
+    ConnectError::Unreachable {
+        store: NAME,
+        source,
+    }
+}
+
+fn refused(doing: &'static str, source: sqlx::Error) -> ConnectError {
+    ConnectError::Refused {
+        store: NAME,
+        doing,
+        source,
+    }
+}

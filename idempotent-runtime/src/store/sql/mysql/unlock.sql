@@ -1,0 +1,1 @@
+select cast(coalesce(release_lock(?), 0) as signed)
