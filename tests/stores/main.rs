@@ -8,6 +8,7 @@ mod custom_store;
 mod machine;
 mod memory;
 mod model;
+mod mysql;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod postgres;

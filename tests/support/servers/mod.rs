@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) mod mariadb;
 pub(crate) mod postgres;
 pub(crate) mod redis;
 

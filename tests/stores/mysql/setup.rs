@@ -1,0 +1,312 @@
+//! What is wrong before the first verb, and what the first ones cost.
+
+use std::error::Error;
+
+use idempotent_runtime::store::{
+    Acquisition, Outcome, Store, StoreErrorKind, Write,
+    conformance::{claim, key, response},
+    sql::{ConnectError, TableName, mysql::MySqlStore},
+};
+use sqlx::{Executor as _, mysql::MySqlPoolOptions};
+
+use super::{OnMariaDb, new_table};
+use crate::servers::{free_port, mariadb::MariaDb};
+
+fn chain(error: &dyn Error) -> String {
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        chain = format!("{chain}: {error}");
+        cause = error.source();
+    }
+    chain
+}
+
+async fn refusal(url: &str) -> ConnectError {
+    MySqlStore::connect(url)
+        .await
+        .expect_err("must not connect")
+}
+
+#[tokio::test]
+async fn wrong_urls_are_refused_without_showing_the_password() {
+    for url in [
+        "",
+        "mysql",
+        "postgres://u:hunter2@localhost/x",
+        "mysql://u:hunter2@[::1/x",
+        "mysql://u:hunter2@localhost",
+    ] {
+        let error = refusal(url).await;
+        assert!(
+            matches!(error, ConnectError::Url { .. }),
+            "{url}: {error:?}"
+        );
+        assert!(
+            !format!("{error:?} {}", chain(&error)).contains("hunter2"),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unreachable() {
+    let error = refusal(&format!("mariadb://root@127.0.0.1:{}/mysql", free_port())).await;
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(
+        chain(&error).contains("Connection refused"),
+        "{}",
+        chain(&error)
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_password_or_database_is_refused() {
+    let Some(server) = MariaDb::shared() else {
+        return;
+    };
+    let user = "create or replace user secretive@'127.0.0.1' identified by 'right'";
+    OnMariaDb::behind().await.execute(user).await.unwrap();
+    let port = server.port();
+    for url in [
+        format!("mysql://secretive:wrong@127.0.0.1:{port}/mysql"),
+        format!("mysql://secretive:right@127.0.0.1:{port}/mysql"),
+        format!("mysql://root@127.0.0.1:{port}/nothing"),
+    ] {
+        let error = refusal(&url).await;
+        assert!(
+            matches!(error, ConnectError::Authentication { .. }),
+            "{url}: {error:?}"
+        );
+        assert!(!chain(&error).contains("wrong"), "{}", chain(&error));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_table_says_how_to_make_it() {
+    let Some(server) = MariaDb::shared() else {
+        return;
+    };
+    let table = new_table();
+    let builder = || MySqlStore::builder().table(table.clone());
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::MissingTable { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("migrate"), "{error}");
+    builder()
+        .migrate(true)
+        .connect(&server.url())
+        .await
+        .expect("made");
+    let store = builder()
+        .connect(&server.url())
+        .await
+        .expect("now it is there");
+
+    OnMariaDb::behind()
+        .await
+        .execute(&*format!("drop table {table}"))
+        .await
+        .unwrap();
+    let error = store
+        .acquire(&claim::<OnMariaDb>(key(1)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Refused);
+    assert!(chain(&error).contains("doesn't exist"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_table_of_a_later_version_is_refused() {
+    let Some(server) = MariaDb::shared() else {
+        return;
+    };
+    let table = new_table();
+    let builder = || MySqlStore::builder().table(table.clone()).migrate(true);
+    builder().connect(&server.url()).await.unwrap();
+    let later = format!("insert into {table}_versions values (99, utc_timestamp())");
+    OnMariaDb::behind().await.execute(&*later).await.unwrap();
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::OtherVersion { found: 99, .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn many_processes_migrate_at_once() {
+    let Some(server) = MariaDb::shared() else {
+        return;
+    };
+    let table = new_table();
+    let mut migrating = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let store = MySqlStore::builder().table(table.clone()).migrate(true);
+        migrating.spawn(async move { store.connect(&server.url()).await });
+    }
+    for migrated in migrating.join_all().await {
+        migrated.expect("a table");
+    }
+}
+
+#[tokio::test]
+async fn a_table_may_be_in_another_database_and_have_any_name() {
+    let Some(server) = MariaDb::shared() else {
+        return;
+    };
+    OnMariaDb::behind()
+        .await
+        .execute("create database if not exists billing")
+        .await
+        .unwrap();
+    let table: TableName = "billing.order".parse().unwrap();
+    let store = MySqlStore::builder()
+        .table(table)
+        .migrate(true)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let owner = claim::<OnMariaDb>(key(1));
+    assert_eq!(
+        store.acquire(&owner).await.unwrap(),
+        Acquisition::Acquired { attempt: 1 }
+    );
+    store.purge_expired(10).await.unwrap();
+    let count = "select count(*) from billing.`order`";
+    let records: i64 = sqlx::query_scalar(count)
+        .fetch_one(&mut OnMariaDb::behind().await)
+        .await
+        .unwrap();
+    assert_eq!(records, 1);
+}
+
+#[tokio::test]
+async fn the_applications_own_pool_is_used_and_looked_at() {
+    let Some(server) = MariaDb::shared() else {
+        return;
+    };
+    let pool = MySqlPoolOptions::new()
+        .max_connections(1)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let store = MySqlStore::builder()
+        .table(new_table())
+        .from_pool(pool.clone());
+    assert!(matches!(
+        store.check().await,
+        Err(ConnectError::MissingTable { .. })
+    ));
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+    store.acquire(&claim::<OnMariaDb>(key(1))).await.unwrap();
+
+    pool.execute("set autocommit = 0").await.unwrap();
+    let error = store.check().await.unwrap_err();
+    assert!(error.to_string().contains("autocommit"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_loses_or_cannot_take_what_it_is_sent_is_refused() {
+    let settings = [
+        "--innodb-flush-log-at-trx-commit=2",
+        "--max-allowed-packet=1048576",
+    ];
+    let Some(server) = MariaDb::with(&settings) else {
+        return;
+    };
+    let builder = || {
+        MySqlStore::builder()
+            .migrate(true)
+            .largest_response(500_000)
+    };
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("innodb_flush_log_at_trx_commit"),
+        "{error}"
+    );
+    let builder = || builder().accept_weaker_durability();
+    builder()
+        .connect(&server.url())
+        .await
+        .expect("as it was told to");
+    let error = builder()
+        .largest_response(1 << 20)
+        .connect(&server.url())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ConnectError::PacketTooSmall {
+                bytes: 1_048_576,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+
+    OnMariaDb::set(&server, "set global read_only = 1").await;
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(error.to_string().contains("read-only"), "{error}");
+}
+
+/// Counted by the server, which logs everything it is asked to do.
+#[tokio::test]
+async fn a_first_execution_costs_two_round_trips_and_a_replay_one() {
+    let Some(server) = MariaDb::with(&["--general-log=1", "--general-log-file=general"]) else {
+        return;
+    };
+    let store = MySqlStore::builder()
+        .migrate(true)
+        .connections(1)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let mark = async || OnMariaDb::set(&server, "select 'mark'").await;
+    let ran = || {
+        let log = server.general_log();
+        let (_, since) = log.rsplit_once("select 'mark'").expect("the mark");
+        let asked = |line: &&str| {
+            ["Query\t", "Execute\t", "Ping"]
+                .iter()
+                .any(|command| line.contains(command))
+        };
+        since
+            .lines()
+            .filter(asked)
+            .map(ToOwned::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let answer = Outcome::Response(response(201, &[], b"done"));
+    for n in 1..=2 {
+        let owner = claim::<OnMariaDb>(key(n));
+        mark().await;
+        assert_eq!(
+            store.acquire(&owner).await.unwrap(),
+            Acquisition::Acquired { attempt: 1 }
+        );
+        assert_eq!(
+            store.complete(&owner.held(), &answer).await.unwrap(),
+            Write::Applied
+        );
+        let asked = ran();
+        assert_eq!(asked.len(), 2, "{asked:#?}");
+        assert!(
+            asked[0].contains("insert ignore") && asked[1].contains("Execute"),
+            "{asked:#?}"
+        );
+
+        mark().await;
+        let again = store.acquire(&claim::<OnMariaDb>(key(n))).await.unwrap();
+        assert_eq!(again, Acquisition::Completed(answer.clone()));
+        let asked = ran();
+        assert_eq!(asked.len(), 1, "{asked:#?}");
+        assert!(asked[0].contains("insert ignore"), "{asked:#?}");
+    }
+}

@@ -1,0 +1,163 @@
+//! A private MariaDB.
+
+use std::{path::PathBuf, process::Command, sync::OnceLock};
+
+use super::{Folder, Process, free_port, postgres::is_root, server, until};
+
+/// A MariaDB server of its own, with everything on that keeps what was acknowledged.
+#[derive(Debug)]
+pub(crate) struct MariaDb {
+    program: PathBuf,
+    settings: Vec<String>,
+    shared: bool,
+    port: u16,
+    // Before the folder, so that it is gone when that is removed.
+    process: Option<Process>,
+    folder: Folder,
+}
+
+impl MariaDb {
+    /// A server; nothing if MariaDB is not installed.
+    pub(crate) fn start() -> Option<Self> {
+        Self::with(&[])
+    }
+
+    /// A server with these settings besides, each `--name=value`.
+    pub(crate) fn with(settings: &[&str]) -> Option<Self> {
+        let mut mariadb = Self::new()?;
+        mariadb.settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        mariadb.restart();
+        Some(mariadb)
+    }
+
+    /// The server that all tests of this process share; each has a table of its own.
+    pub(crate) fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<MariaDb>> = OnceLock::new();
+        let start = || {
+            let mut mariadb = Self::new()?;
+            mariadb.shared = true;
+            mariadb.restart();
+            Some(mariadb)
+        };
+        // Asked each time, so that each test says that it did not run.
+        program("mariadbd").and(SHARED.get_or_init(start).as_ref())
+    }
+
+    fn new() -> Option<Self> {
+        let program = program("mariadbd")?;
+        let folder = Folder::new("mariadb");
+        let install = server("mariadb-install-db")?;
+        let made = Command::new(install)
+            .args([
+                "--no-defaults",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ])
+            .args(user())
+            .arg(format!(
+                "--datadir={}",
+                folder.path().join("data").display()
+            ))
+            .current_dir(folder.path())
+            .output()
+            .expect("mariadb-install-db");
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        if is_root() {
+            let given = Command::new("chown")
+                .arg("mysql")
+                .arg(folder.path())
+                .status();
+            assert!(given.is_ok_and(|status| status.success()), "chown");
+        }
+        Some(Self {
+            program,
+            settings: Vec::new(),
+            shared: false,
+            port: free_port(),
+            process: None,
+            folder,
+        })
+    }
+
+    /// The address, as a URL.
+    pub(crate) fn url(&self) -> String {
+        self.url_of(self.port)
+    }
+
+    /// The address, by way of another port.
+    pub(crate) fn url_of(&self, port: u16) -> String {
+        format!("mysql://root@127.0.0.1:{port}/mysql?ssl-mode=disabled")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What its general log says it was asked to do, if it keeps one in a file `general`.
+    pub(crate) fn general_log(&self) -> String {
+        let log = std::fs::read(self.folder.path().join("data/general")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it on its port and folder, and waits until it answers.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let data = self.folder.path().join("data");
+        let arguments = [
+            "--no-defaults".to_owned(),
+            format!("--datadir={}", data.display()),
+            format!("--port={}", self.port),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--socket={}", self.folder.path().join("socket").display()),
+            format!("--pid-file={}", self.folder.path().join("pid").display()),
+            "--max-connections=300".to_owned(),
+        ];
+        let arguments = arguments
+            .into_iter()
+            .chain(user())
+            .chain(self.settings.iter().cloned());
+        let start = if self.shared {
+            Process::start_shared
+        } else {
+            Process::start
+        };
+        self.process = Some(start(&self.program, arguments, self.folder.path()));
+        until("MariaDB", || self.answers().then_some(()));
+    }
+
+    /// Whether it greets who comes, which it does when it has recovered.
+    fn answers(&self) -> bool {
+        use std::io::Read as _;
+
+        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else {
+            return false;
+        };
+        // The length of the greeting, its number, and the version of the protocol.
+        let mut greeting = [0; 5];
+        stream.read_exact(&mut greeting).is_ok() && greeting[4] == 10
+    }
+}
+
+/// MariaDB's server, which Debian keeps away from the path of users.
+fn program(name: &str) -> Option<PathBuf> {
+    let kept = PathBuf::from("/usr/sbin").join(name);
+    if kept.is_file() {
+        Some(kept)
+    } else {
+        server(name)
+    }
+}
+
+/// MariaDB does not want to run as root.
+fn user() -> Option<String> {
+    is_root().then(|| "--user=mysql".to_owned())
+}
