@@ -1,6 +1,7 @@
 //! Stores: the conformance suite, what it catches, and what only single stores promise.
 
 mod broken;
+mod cached;
 mod custom;
 #[path = "../../examples/custom_store.rs"]
 #[allow(dead_code, reason = "the example's own service is for its reader")]

@@ -51,6 +51,8 @@ use crate::{
     scope::StoreKey,
 };
 
+#[cfg(feature = "cached")]
+pub mod cached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub(crate) mod erased;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use idempotent_runtime::store::{
-    Acquisition, Claim, Outcome, Store, StoreErrorKind, Write,
+    Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
     conformance::{claim, key, response},
     redis::RedisStore,
 };
@@ -25,7 +25,10 @@ async fn through(proxy: &Proxy) -> RedisStore {
 }
 
 /// Repeats a verb until the store answers, as the engine and its clients do, with an end to their patience.
-async fn answered<T, E: std::fmt::Debug>(mut verb: impl AsyncFnMut() -> Result<T, E>) -> T {
+async fn answered<T, F>(mut verb: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
     let patience = Instant::now() + Duration::from_secs(10);
     loop {
         match verb().await {
@@ -44,20 +47,21 @@ async fn claims_and_outcomes_survive_a_kill_at_any_point() {
     };
     let store = RedisStore::connect(redis.url()).await.unwrap();
     let mine = claim::<OnRedis>(key(1));
-    let other = || claim::<OnRedis>(key(1));
+    let other = claim::<OnRedis>(key(1));
     let acquired = Acquisition::Acquired { attempt: 1 };
     assert_eq!(store.acquire(&mine).await.unwrap(), acquired);
     redis.restart();
     // Somebody else meets the lease; its owner has it still.
-    let answer = answered(async || store.acquire(&other()).await).await;
+    let answer = answered(|| store.acquire(&other)).await;
     assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
     assert_eq!(store.acquire(&mine).await.unwrap(), acquired);
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
     redis.restart();
-    let completed = answered(async || store.complete(&mine.held(), &done()).await).await;
+    let (held, outcome) = (mine.held(), done());
+    let completed = answered(|| store.complete(&held, &outcome)).await;
     assert_eq!(completed, Write::Applied);
     redis.restart();
-    let answer = answered(async || store.acquire(&other()).await).await;
+    let answer = answered(|| store.acquire(&other)).await;
     assert_eq!(answer, Acquisition::Completed(done()));
     let again = store.complete(&mine.held(), &done()).await.unwrap();
     assert_eq!(again, Write::Applied, "a repetition");
@@ -79,10 +83,10 @@ async fn a_kill_in_the_middle_of_verbs_loses_nothing_acknowledged() {
                 let mut bytes = [client; 32];
                 bytes[31] = n;
                 let mine = claim::<OnRedis>(idempotent_runtime::StoreKey::from_bytes(bytes));
-                let acquired = answered(async || store.acquire(&mine).await).await;
+                let acquired = answered(|| store.acquire(&mine)).await;
                 assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
-                let completed =
-                    answered(async || store.complete(&mine.held(), &done()).await).await;
+                let (held, outcome) = (mine.held(), done());
+                let completed = answered(|| store.complete(&held, &outcome)).await;
                 assert_eq!(completed, Write::Applied);
                 claims.push(mine.key);
             }
@@ -95,7 +99,8 @@ async fn a_kill_in_the_middle_of_verbs_loses_nothing_acknowledged() {
     }
     let mut stored = 0;
     for key in clients.join_all().await.into_iter().flatten() {
-        let again = answered(async || store.acquire(&claim::<OnRedis>(key)).await).await;
+        let next = claim::<OnRedis>(key);
+        let again = answered(|| store.acquire(&next)).await;
         assert_eq!(again, Acquisition::Completed(done()));
         stored += 1;
     }
@@ -114,7 +119,8 @@ async fn a_kill_without_persistence_loses_claims_as_the_opt_out_says() {
     let mine = claim::<OnRedis>(key(1));
     store.acquire(&mine).await.unwrap();
     redis.restart();
-    let second = answered(async || store.acquire(&claim::<OnRedis>(key(1))).await).await;
+    let next = claim::<OnRedis>(key(1));
+    let second = answered(|| store.acquire(&next)).await;
     assert_eq!(
         second,
         Acquisition::Acquired { attempt: 1 },
@@ -189,7 +195,7 @@ async fn a_silent_server_is_given_up_in_time_and_found_again() {
         started.elapsed()
     );
     proxy.silence(false);
-    let acquired = answered(async || store.acquire(&mine).await).await;
+    let acquired = answered(|| store.acquire(&mine)).await;
     assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
 }
 

@@ -78,7 +78,10 @@ impl Link {
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         match self {
             Self::Server(server) => server.send(command).await,
-            Self::Cluster(cluster) => cluster.clone().req_packed_command(command).await,
+            Self::Cluster(cluster) => {
+                let reply = cluster.clone().req_packed_command(command).await;
+                reply.and_then(Value::extract_error)
+            }
         }
     }
 }
@@ -99,6 +102,8 @@ impl Server {
     async fn send(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
         let (number, mut connection) = self.connection().await?;
         let reply = connection.send_packed_command(command).await;
+        // An error of the server comes as a value.
+        let reply = reply.and_then(Value::extract_error);
         if let Err(error) = &reply
             && is_broken(error)
         {

@@ -1,0 +1,319 @@
+//! The conformance suite on cached stores, and what the cache promises besides.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use idempotent_runtime::{
+    Fingerprint, MemoryStore, StoreKey,
+    store::{
+        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write,
+        cached::Cached,
+        conformance::{Harness, claim, key, response},
+        redis::RedisStore,
+    },
+};
+
+use crate::redis::{OnRedis, installed};
+
+const ROOM: u64 = 1 << 20;
+
+struct InFrontOf<H: Harness> {
+    store: Cached<H::Store>,
+    behind: H,
+}
+
+impl Harness for InFrontOf<crate::memory::Memory> {
+    type Store = Cached<MemoryStore>;
+    const PAUSED: bool = true;
+
+    async fn open() -> Self {
+        let behind = crate::memory::Memory::open().await;
+        let store = Cached::new(behind.second_handle().await, ROOM);
+        Self { store, behind }
+    }
+
+    fn store(&self) -> &Self::Store {
+        &self.store
+    }
+
+    async fn second_handle(&self) -> Self::Store {
+        Cached::new(self.behind.second_handle().await, ROOM)
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.behind.advance(by).await;
+    }
+}
+
+impl Harness for InFrontOf<OnRedis> {
+    type Store = Cached<RedisStore>;
+
+    async fn open() -> Self {
+        let behind = OnRedis::open().await;
+        let store = Cached::new(behind.second_handle().await, ROOM);
+        Self { store, behind }
+    }
+
+    fn store(&self) -> &Self::Store {
+        &self.store
+    }
+
+    async fn second_handle(&self) -> Self::Store {
+        Cached::new(self.behind.second_handle().await, ROOM)
+    }
+
+    /// What is stored moves back on the server, but this process's clock does not move on: the cache, which
+    /// would go by it, is emptied. Its own expiry is tested in front of the memory store, where time is moved.
+    async fn advance(&self, by: Duration) {
+        self.behind.advance(by).await;
+        self.store.clear();
+    }
+
+    async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
+        self.store.clear();
+        self.behind.corrupt(key, stored).await
+    }
+}
+
+mod conformance_in_front_of_memory {
+    idempotent_runtime::store_conformance!(super::InFrontOf<crate::memory::Memory>);
+}
+
+mod conformance_in_front_of_redis {
+    idempotent_runtime::store_conformance!(super::InFrontOf<super::OnRedis>, if super::installed());
+}
+
+/// Counts what reaches the store behind.
+#[derive(Clone, Default)]
+struct Counted {
+    store: MemoryStore,
+    verbs: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn count(&self) {
+        self.verbs.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn taken(&self) -> u64 {
+        self.verbs.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Store for Counted {
+    fn name(&self) -> &'static str {
+        "counted"
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        self.count();
+        self.store.acquire(claim).await
+    }
+
+    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
+        self.count();
+        self.store.renew(held).await
+    }
+
+    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
+        self.count();
+        self.store.complete(held, outcome).await
+    }
+
+    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
+        self.count();
+        self.store.release(key, token).await
+    }
+
+    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
+        self.count();
+        self.store.abandon(key, token).await
+    }
+
+    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.count();
+        self.store.get(key).await
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
+        self.count();
+        self.store.purge_expired(limit).await
+    }
+
+    fn attach(&self, wake: Wake) {
+        self.store.attach(wake);
+    }
+}
+
+type Here = InFrontOf<crate::memory::Memory>;
+
+fn mine() -> Claim {
+    claim::<Here>(key(1))
+}
+
+/// A claim for something else with the same key.
+fn another() -> Claim {
+    let mut claim = mine();
+    claim.fingerprint = Fingerprint::from_bytes([0xee; 32]);
+    claim
+}
+
+fn done() -> Outcome {
+    Outcome::Response(response(201, &[], b"done"))
+}
+
+async fn complete(store: &impl Store, claim: &Claim, outcome: &Outcome) {
+    let acquired = store.acquire(claim).await.unwrap();
+    assert!(
+        matches!(acquired, Acquisition::Acquired { .. }),
+        "{acquired:?}"
+    );
+    let write = store.complete(&claim.held(), outcome).await.unwrap();
+    assert_eq!(write, Write::Applied);
+}
+
+/// Lets what was spawned run to its end.
+async fn settle() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_completed_here_replays_without_a_round_trip() {
+    for outcome in [done(), Outcome::Tombstone] {
+        let behind = Counted::default();
+        let store = Cached::new(behind.clone(), ROOM);
+        complete(&store, &mine(), &outcome).await;
+        behind.taken();
+        for _ in 0..100 {
+            let again = store.acquire(&mine()).await.unwrap();
+            assert_eq!(again, Acquisition::Completed(outcome.clone()));
+        }
+        assert_eq!(behind.taken(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_completed_elsewhere_is_asked_for_once() {
+    let behind = Counted::default();
+    complete(&behind, &mine(), &done()).await;
+    let store = Cached::new(behind.clone(), ROOM);
+    behind.taken();
+    for _ in 0..100 {
+        let again = store.acquire(&mine()).await.unwrap();
+        assert_eq!(again, Acquisition::Completed(done()));
+        settle().await;
+    }
+    // The acquire that met it, and the question for how long it lives.
+    assert_eq!(behind.taken(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_beyond_its_expiry() {
+    for elsewhere in [false, true] {
+        let behind = Counted::default();
+        let store = Cached::new(behind.clone(), ROOM);
+        // A hundred seconds of retention, of which it has used thirty before the cache hears of it.
+        if elsewhere {
+            complete(&behind, &mine(), &done()).await;
+            tokio::time::advance(Duration::from_secs(30)).await;
+            store.acquire(&mine()).await.unwrap();
+            settle().await;
+        } else {
+            complete(&store, &mine(), &done()).await;
+            tokio::time::advance(Duration::from_secs(30)).await;
+        }
+        tokio::time::advance(Duration::from_millis(69_800)).await;
+        behind.taken();
+        let again = store.acquire(&mine()).await.unwrap();
+        assert_eq!(again, Acquisition::Completed(done()));
+        assert_eq!(behind.taken(), 0, "kept until shortly before the end");
+        tokio::time::advance(Duration::from_millis(250)).await;
+        let next = store.acquire(&mine()).await.unwrap();
+        assert!(matches!(next, Acquisition::Acquired { .. }), "{next:?}");
+    }
+}
+
+/// A completion may be repeated long after the first one was applied; its outcome expires with the first.
+#[tokio::test(start_paused = true)]
+async fn a_repeated_completion_does_not_prolong_what_is_kept() {
+    let store = Cached::new(Counted::default(), ROOM);
+    let owner = mine();
+    store.acquire(&owner).await.unwrap();
+    // The reply to this one was lost, so the cache knows nothing of it.
+    let applied = store.inner().complete(&owner.held(), &done()).await;
+    assert_eq!(applied.unwrap(), Write::Applied);
+    tokio::time::advance(Duration::from_secs(50)).await;
+    let repeated = store.complete(&owner.held(), &done()).await.unwrap();
+    assert_eq!(repeated, Write::Applied);
+    tokio::time::advance(Duration::from_millis(50_001)).await;
+    let next = store.acquire(&mine()).await.unwrap();
+    assert!(matches!(next, Acquisition::Acquired { .. }), "{next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_request_is_a_mismatch_here_as_there() {
+    let store = Cached::new(Counted::default(), ROOM);
+    complete(&store, &mine(), &done()).await;
+    let other = another();
+    assert_eq!(store.acquire(&other).await.unwrap(), Acquisition::Mismatch);
+    assert_eq!(store.inner().taken(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_no_outcome_are_asked_for_each_time() {
+    let behind = Counted::default();
+    let store = Cached::new(behind.clone(), ROOM);
+    let owner = mine();
+    store.acquire(&owner).await.unwrap();
+    let other = another();
+    behind.taken();
+    for _ in 0..3 {
+        let answer = store.acquire(&mine()).await.unwrap();
+        assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
+        assert_eq!(store.acquire(&other).await.unwrap(), Acquisition::Mismatch);
+    }
+    tokio::time::advance(Duration::from_secs(11)).await;
+    for _ in 0..3 {
+        assert_eq!(store.acquire(&mine()).await.unwrap(), Acquisition::Unknown);
+    }
+    settle().await;
+    assert_eq!(behind.taken(), 9);
+    // A release is an end without an outcome.
+    assert_eq!(
+        store.release(&key(1), &owner.token).await.unwrap(),
+        Write::Applied
+    );
+    let next = store.acquire(&mine()).await.unwrap();
+    assert_eq!(next, Acquisition::Acquired { attempt: 1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_bounded_by_bytes() {
+    let behind = Counted::default();
+    let store = Cached::new(behind.clone(), 64 << 10);
+    let big = Outcome::Response(response(200, &[], &[0; 10 << 10]));
+    for n in 0..100 {
+        complete(&store, &claim::<Here>(key(n)), &big).await;
+    }
+    // A response larger than all there is.
+    let huge = Outcome::Response(response(200, &[], &[0; 100 << 10]));
+    complete(&store, &claim::<Here>(key(200)), &huge).await;
+    behind.taken();
+    for n in 0..100 {
+        let again = store.acquire(&claim::<Here>(key(n))).await.unwrap();
+        assert_eq!(again, Acquisition::Completed(big.clone()));
+    }
+    let again = store.acquire(&claim::<Here>(key(200))).await.unwrap();
+    assert_eq!(again, Acquisition::Completed(huge));
+    assert!(
+        behind.taken() >= 101 - 6,
+        "at most six responses of 10 KiB fit"
+    );
+}

@@ -1,0 +1,149 @@
+//! A TCP proxy that misbehaves on command: what stands between a store and its server in bad times.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::servers::free_port;
+
+/// Passes everything on to one server, until told otherwise. It listens for as long as the process lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    server: u16,
+    /// Both ends of every connection there was.
+    connections: Mutex<Vec<TcpStream>>,
+    refusing: AtomicBool,
+    /// Replies vanish; requests arrive.
+    silent: AtomicBool,
+    /// The next reply vanishes, and its connection with it.
+    lose: AtomicBool,
+    delay_ms: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Proxy {
+    /// A proxy to the server on this port.
+    pub(crate) fn to(server: u16) -> Self {
+        let port = free_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port for the proxy");
+        let state = Arc::new(State {
+            server,
+            ..State::default()
+        });
+        let accepting = Arc::clone(&state);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                // The server may be away: the client finds its connection closed.
+                let _away = accepting.pass(client);
+            }
+        });
+        Self { port, state }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Closes all connections.
+    pub(crate) fn cut(&self) {
+        for connection in self.state.connections().drain(..) {
+            let _closed = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether new connections are closed at once.
+    pub(crate) fn refuse(&self, yes: bool) {
+        self.state.refusing.store(yes, Ordering::SeqCst);
+    }
+
+    /// Whether replies vanish, although their connection stays.
+    pub(crate) fn silence(&self, yes: bool) {
+        self.state.silent.store(yes, Ordering::SeqCst);
+    }
+
+    /// The server gets the next request and answers it; its client gets a closed connection.
+    pub(crate) fn lose_next_reply(&self) {
+        self.state.lose.store(true, Ordering::SeqCst);
+    }
+
+    /// How many replies were lost by [`lose_next_reply`](Self::lose_next_reply).
+    pub(crate) fn lost(&self) -> u64 {
+        self.state.lost.load(Ordering::SeqCst)
+    }
+
+    /// How much later replies arrive.
+    pub(crate) fn delay(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).expect("a delay");
+        self.state.delay_ms.store(millis, Ordering::SeqCst);
+    }
+}
+
+impl State {
+    fn connections(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+        self.connections.lock().expect("nothing panics under it")
+    }
+
+    fn pass(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
+        if self.refusing.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let server = TcpStream::connect(("127.0.0.1", self.server))?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        self.connections()
+            .extend([client.try_clone()?, server.try_clone()?]);
+        let (requests, replies) = (client.try_clone()?, server.try_clone()?);
+        thread::spawn(move || copy(requests, server, || Next::Pass));
+        let state = Arc::clone(self);
+        thread::spawn(move || copy(replies, client, || state.reply()));
+        Ok(())
+    }
+
+    /// What happens to a reply.
+    fn reply(&self) -> Next {
+        let delay = self.delay_ms.load(Ordering::SeqCst);
+        if delay > 0 {
+            thread::sleep(Duration::from_millis(delay));
+        }
+        if self.lose.swap(false, Ordering::SeqCst) {
+            self.lost.fetch_add(1, Ordering::SeqCst);
+            Next::Close
+        } else if self.silent.load(Ordering::SeqCst) {
+            Next::Swallow
+        } else {
+            Next::Pass
+        }
+    }
+}
+
+enum Next {
+    Pass,
+    Swallow,
+    Close,
+}
+
+/// Copies until an end closes, then closes the other.
+fn copy(mut from: TcpStream, mut to: TcpStream, next: impl Fn() -> Next) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        match next() {
+            Next::Pass if to.write_all(&buffer[..length]).is_ok() => {}
+            Next::Swallow => {}
+            _ => break,
+        }
+    }
+    let _closed = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
