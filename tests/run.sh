@@ -15,12 +15,14 @@ esac
 
 step() { printf '\n== %s\n' "$*"; "$@"; }
 
-# command:package pairs that must be there before anything is built.
-needed=(cc:gcc curl:curl)
+# command:package pairs that must be there before anything is built. The tests start servers of their own, on
+# free ports and in temporary folders; those that a package starts are left alone.
+needed=(cc:gcc curl:curl setpriv:util-linux redis-server:redis-server mariadbd:mariadb-server)
 missing=()
 for pair in "${needed[@]}"; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+    PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
 if ((${#missing[@]})); then
     if ! command -v apt-get >/dev/null; then
         echo "error: please install these first: ${missing[*]} (only Debian and Ubuntu are automated)" >&2
@@ -37,11 +39,16 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
+# A server that is missing all the same is a failure here, not a test less.
+export IDEMPOTENT_REQUIRE_SERVERS=1
 step cargo test --workspace --all-features
+step cargo run --quiet -p idempotent-examples --example layer
+step cargo run --quiet -p idempotent-examples --example recovery
 
 if ! $quick; then
     # A combination that does not build alone would break users who choose it.
-    for features in "" memory axum macros metrics "memory,conformance" "macros,metrics"; do
+    for features in "" memory axum macros typed-routing metrics conformance compression encryption cached \
+        redis redis-tls postgres mysql sqlite sql-tls "memory,conformance" "macros,metrics"; do
         step cargo check --quiet -p idempotent-runtime --no-default-features --features "$features"
     done
     # The model checkers exchange the locks, so each builds into a folder of its own.
