@@ -142,6 +142,8 @@ async fn without_push_a_waiter_elsewhere_replays_within_500_ms() {
     ]);
     let deaf = format!("redis://deaf:pw@127.0.0.1:{}", redis.port());
     let second = Service::start(&deaf, till).await;
+    let listening = redis.ask_all(&["PUBSUB", "NUMSUB", "idempotent:done"]);
+    assert!(listening.contains(":1\r\n"), "only the first listens: {listening}");
     let waited = latency(&first, &second, "key", &gate, &mut heard).await;
     println!("completion to replay in another engine without push: {waited:?}");
     // The longest pause is half a second and a quarter more by its jitter.

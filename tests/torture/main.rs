@@ -1,0 +1,114 @@
+//! Crash torture: processes of the demo on one store, killed at random while clients retry.
+//!
+//! ```text
+//! cargo run -p idempotent-tests --bin torture -- --store redis --kill-store --seconds 60 --seed 7
+//! ```
+//!
+//! | option | default | |
+//! |---|---|---|
+//! | `--store` | `redis` | `redis` starts a durable server of its own, `redis-weak` one without persistence; else the URL of a store, as the demo takes it |
+//! | `--kill-store` | no | SIGKILLs that server too, and restarts it |
+//! | `--seconds` | 60 | how long processes are killed |
+//! | `--seed` | from the clock | what is killed when, and who asks whom |
+//! | `--nodes` | 4 | processes of the demo |
+//! | `--clients` | 16 | clients; two of them share each key |
+//!
+//! The exit code is 0 if no key was executed twice, no acknowledged outcome was lost and no two answers
+//! differed; 1 if one was; 2 if nothing could be tried.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use self::run::{Plan, StoreKind};
+
+mod client;
+mod ledger;
+mod nodes;
+mod random;
+mod run;
+#[path = "../support/servers/mod.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod servers;
+
+fn main() -> ExitCode {
+    let plan = match parse(std::env::args().skip(1)) {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("torture: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    println!("seed {}", plan.seed);
+    match run::run(&plan) {
+        None => ExitCode::from(2),
+        Some(report) => {
+            println!("{report}");
+            if report.is_clean() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut plan = Plan {
+        store: StoreKind::Durable,
+        kill_store: false,
+        time: Duration::from_secs(60),
+        seed: u64::from(now.subsec_nanos()),
+        nodes: 4,
+        clients: 16,
+    };
+    while let Some(option) = arguments.next() {
+        if option == "--kill-store" {
+            plan.kill_store = true;
+            continue;
+        }
+        let value = arguments
+            .next()
+            .ok_or_else(|| format!("{option} needs a value"))?;
+        let number = || {
+            value
+                .parse()
+                .map_err(|_| format!("{option}: {value:?} is no number"))
+        };
+        match option.as_str() {
+            "--store" => {
+                plan.store = match value.as_str() {
+                    "redis" => StoreKind::Durable,
+                    "redis-weak" => StoreKind::Weak,
+                    _ => StoreKind::Running(value),
+                }
+            }
+            "--seconds" => plan.time = Duration::from_secs(number()?),
+            "--seed" => plan.seed = number()?,
+            "--nodes" => plan.nodes = small(number()?)?,
+            "--clients" => plan.clients = small(number()?)?,
+            _ => {
+                return Err(format!(
+                    "{option} is no option: see the head of tests/torture/main.rs"
+                ));
+            }
+        }
+    }
+    if plan.kill_store && matches!(plan.store, StoreKind::Running(_)) {
+        return Err(
+            "--kill-store kills a server that was started here: --store redis or redis-weak".into(),
+        );
+    }
+    Ok(plan)
+}
+
+fn small(number: u64) -> Result<usize, String> {
+    usize::try_from(number)
+        .ok()
+        .filter(|number| (1..=1000).contains(number))
+        .ok_or_else(|| format!("{number}: expected 1 to 1000"))
+}
