@@ -50,6 +50,8 @@ mod metrics;
 mod routes;
 #[path = "payments/settings.rs"]
 mod settings;
+#[path = "payments/store.rs"]
+mod store;
 
 /// How long a shutdown waits for what runs: the longest delay a client may ask for, and a little more.
 const DRAIN: Duration = knobs::LONGEST_DELAY.saturating_add(Duration::from_secs(10));
@@ -89,7 +91,11 @@ fn set_up() -> Result<(Settings, Effects), Box<dyn Error>> {
 /// Serves until a signal comes, then drains.
 async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dyn Error>> {
     // What routes do not choose for themselves, the environment does.
-    let idempotency = Idempotency::builder().policy(settings.policy).build()?;
+    let mut engine = Idempotency::builder().policy(settings.policy);
+    if let Some(url) = &settings.store {
+        engine = store::open(engine, url, settings.weaker_durability).await?;
+    }
+    let idempotency = engine.build()?;
     let app = routes::app(effects, idempotency.clone()).merge(metrics::route()?);
     let listener = TcpListener::bind(("127.0.0.1", settings.port))
         .await

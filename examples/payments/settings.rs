@@ -9,6 +9,8 @@
 //! | `ON_CRASH` | refuse | `refuse` or `retry` |
 //! | `NODE` | | a name that goes into ids: `a` makes `payment-a-1` |
 //! | `LEDGER` | | a file that gets a line for each effect |
+//! | `IDEMPOTENT_STORE` | `memory:` | where records live, see [`store`](crate::store) |
+//! | `ACCEPT_WEAKER_DURABILITY` | 0 | 1 uses a Redis that may lose what it acknowledged, to see what happens |
 //! | `RUST_LOG` | | what to log |
 //!
 //! 1. Durations are written as in the attribute: `500ms`, `30s`, `1h30m`, `24h`; the largest unit first.
@@ -26,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) policy: Policy,
     pub(crate) node: Option<String>,
     pub(crate) ledger: Option<PathBuf>,
+    pub(crate) store: Option<String>,
+    pub(crate) weaker_durability: bool,
 }
 
 /// A variable with a value that makes no sense.
@@ -61,11 +65,17 @@ impl Settings {
         }
         let port = read(var, "PORT", "a port number", |text| text.parse().ok())?;
         let node = read(var, "NODE", "letters, digits, - and _", node)?;
+        let store = read(var, "IDEMPOTENT_STORE", "a URL", |text| {
+            Some(text.to_owned())
+        })?;
+        let weaker_durability = read(var, "ACCEPT_WEAKER_DURABILITY", "1 or 0", yes)?;
         Ok(Self {
             port: port.unwrap_or(8000),
             policy,
             node,
             ledger: var("LEDGER").map(PathBuf::from),
+            store,
+            weaker_durability: weaker_durability.unwrap_or(false),
         })
     }
 }
@@ -129,6 +139,14 @@ fn on_crash(text: &str) -> Option<OnCrash> {
     match text {
         "refuse" => Some(OnCrash::Refuse),
         "retry" => Some(OnCrash::Retry),
+        _ => None,
+    }
+}
+
+fn yes(text: &str) -> Option<bool> {
+    match text {
+        "1" => Some(true),
+        "0" => Some(false),
         _ => None,
     }
 }
