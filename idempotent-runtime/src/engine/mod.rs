@@ -140,13 +140,13 @@ impl Idempotency {
     {
         let attendance = Arc::new(Attendance::default());
         let span = observe::span(route.label());
-        let visit = Visit {
+        let visit = Box::new(Visit {
             engine: self.clone(),
             settings: self.settings(policy),
             route,
             attendance: Arc::clone(&attendance),
             admission: None,
-        };
+        });
         let served = visit.serve(request, work).instrument(span);
         Attended::new(attendance, self.0.unattended.clone(), served)
     }

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, request::Parts};
+use http::{HeaderName, Request, request::Parts};
 use http_body::Body;
 use http_body_util::LengthLimitError;
 use tokio::time::Instant;
@@ -31,7 +31,10 @@ use crate::{
     store::{Acquisition, Claim, Token, TraceId},
 };
 
-/// A request between its arrival and its answer.
+/// Parsed once: a name that is looked up as text is parsed each time.
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A request between its arrival and its answer. Boxed, as an [`Arrival`] is, and for the same reason.
 pub(crate) struct Visit {
     pub(crate) engine: Idempotency,
     pub(crate) settings: Settings,
@@ -61,7 +64,11 @@ impl Arrival {
 
 impl Visit {
     /// The whole way. Records how it ended.
-    pub(crate) async fn serve<B, W>(mut self, request: Request<B>, work: W) -> Reply<W::Body>
+    pub(crate) async fn serve<B, W>(
+        mut self: Box<Self>,
+        request: Request<B>,
+        work: W,
+    ) -> Reply<W::Body>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
         W: Work,
@@ -158,7 +165,7 @@ impl Visit {
     }
 
     fn claim(&self, arrival: &Arrival) -> Claim {
-        let trace = arrival.head.headers.get("traceparent");
+        let trace = arrival.head.headers.get(&TRACEPARENT);
         Claim::new(
             arrival.store_key,
             arrival.fingerprint,
