@@ -9,6 +9,7 @@ mod support;
 mod answers;
 mod attribute;
 mod bodies;
+mod chaos;
 mod crashes;
 mod crowds;
 mod disconnects;

@@ -16,6 +16,7 @@ use idempotent_runtime::{
         Write,
     },
 };
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{sync::Semaphore, task::yield_now};
 
 /// What a store can be asked.
@@ -69,6 +70,10 @@ struct State {
     calls: HashMap<Verb, usize>,
     /// All that was ever written, as text.
     written: Vec<String>,
+    /// Random faults, and how many in a hundred calls.
+    chaos: Option<(StdRng, u32)>,
+    /// The newest claim.
+    claim: Option<(StoreKey, Token)>,
 }
 
 impl Faulty {
@@ -118,9 +123,22 @@ impl Faulty {
         self.0.state.lock().unwrap().always.insert(verb, fault);
     }
 
+    /// So many in a hundred calls fail in a random way.
+    pub(crate) fn chaos(&self, seed: u64, percent: u32) {
+        let random = StdRng::seed_from_u64(seed);
+        self.0.state.lock().unwrap().chaos = Some((random, percent));
+    }
+
+    /// Loses the record of the newest claim, as a store that was flushed does.
+    pub(crate) async fn lose(&self) {
+        let (key, token) = self.0.state.lock().unwrap().claim.unwrap();
+        self.0.store.release(&key, &token).await.unwrap();
+    }
+
     /// Every verb is well again.
     pub(crate) fn heal(&self) {
         let mut state = self.0.state.lock().unwrap();
+        state.chaos = None;
         state.next.clear();
         state.always.clear();
     }
@@ -139,6 +157,19 @@ impl Faulty {
     fn fault(&self, verb: Verb) -> Fault {
         let mut state = self.0.state.lock().unwrap();
         *state.calls.entry(verb).or_default() += 1;
+        if let Some((random, percent)) = &mut state.chaos
+            && random.random_ratio(*percent, 100)
+        {
+            let faults = [
+                Fault::Down,
+                Fault::ReplyLost,
+                Fault::ReplyLost,
+                Fault::Silent,
+                Fault::SilentAfterwards,
+                Fault::Slow,
+            ];
+            return faults.choose(random).unwrap().clone();
+        }
         let next = state.next.get_mut(&verb).and_then(VecDeque::pop_front);
         next.or_else(|| state.always.get(&verb).cloned())
             .unwrap_or(Fault::None)
@@ -193,6 +224,7 @@ impl Store for Faulty {
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         self.note(format!("{claim:?} {:?}", claim.key.as_bytes()));
+        self.0.state.lock().unwrap().claim = Some((claim.key, claim.token));
         self.call(Verb::Acquire, self.0.store.acquire(claim)).await
     }
 

@@ -1,0 +1,205 @@
+//! Everything at once: a store that fails at random, clients that leave at random, processes that die at random,
+//! time that jumps. What must hold, holds (contract, section 9; invariants I2, I3, I4, I5, I6).
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::Router;
+use idempotent_runtime::{Idempotency, OnCrash, Policy};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tokio::task::yield_now;
+use tower::ServiceExt;
+
+use crate::support::{
+    Answer, Ask, BoxFuture, Face, Faulty, Till, ask, by_hand, poll_once, unattended, waiters,
+};
+
+/// How many times each policy is tried, each time with another seed.
+const ROUNDS: usize = 80;
+
+/// A handler that needs some turns, and sometimes some time.
+fn till(seed: u64) -> Till {
+    Till::serving(move |n, _| -> BoxFuture<axum::response::Response> {
+        let mut random = StdRng::seed_from_u64(seed ^ n as u64);
+        Box::pin(async move {
+            for _ in 0..random.random_range(0..4) {
+                yield_now().await;
+            }
+            if random.random_ratio(2, 3) {
+                tokio::time::sleep(Duration::from_secs(random.random_range(1..120))).await;
+            }
+            axum::response::IntoResponse::into_response((
+                http::StatusCode::CREATED,
+                format!("charge {n}"),
+            ))
+        })
+    })
+}
+
+/// A service of three processes on one store.
+#[derive(Clone)]
+struct Service {
+    till: Till,
+    store: Faulty,
+    policy: Policy,
+    processes: Arc<Mutex<Vec<(Idempotency, Router)>>>,
+}
+
+impl Service {
+    fn start(seed: u64, policy: Policy) -> Self {
+        let service = Self {
+            till: till(seed),
+            store: Faulty::new(),
+            policy,
+            processes: Arc::default(),
+        };
+        let processes = (0..3).map(|n| service.process(n)).collect();
+        *service.processes.lock().unwrap() = processes;
+        service
+    }
+
+    fn process(&self, n: usize) -> (Idempotency, Router) {
+        let engine = Idempotency::builder()
+            .store(self.store.clone())
+            .policy(self.policy)
+            .build()
+            .unwrap();
+        let face = [Face::Attribute, Face::Layer][n % 2];
+        let shop = face.shop(&engine, &self.till);
+        (engine, shop)
+    }
+
+    fn shop(&self, n: usize) -> Router {
+        self.processes.lock().unwrap()[n].1.clone()
+    }
+
+    /// A process died; a new one takes its place.
+    fn restart(&self, n: usize) {
+        let process = self.process(n);
+        self.processes.lock().unwrap()[n] = process;
+    }
+}
+
+/// A client that sends its request again and again, whatever becomes of it, to one of the processes.
+async fn client(service: Service, seed: u64, answers: Arc<Mutex<Vec<Answer>>>) {
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..6 {
+        let process = random.random_range(0..3);
+        let mut request = Box::pin(service.shop(process).oneshot(Ask::pay("k").request()));
+        let polls = match random.random_range(0..3) {
+            0 => usize::MAX,
+            _ => random.random_range(0..40),
+        };
+        let mut answered = None;
+        for _ in 0..polls {
+            answered = poll_once(request.as_mut()).await;
+            if answered.is_some() {
+                break;
+            }
+            if polls == usize::MAX {
+                answered = Some(request.as_mut().await);
+                break;
+            }
+            yield_now().await;
+        }
+        match answered {
+            Some(response) => {
+                let answer = Answer::read(response.unwrap()).await;
+                answers.lock().unwrap().push(answer);
+            }
+            // The client leaves, or its process dies: half of the time each.
+            None if random.random_ratio(1, 2) => drop(request),
+            None => {
+                std::mem::forget(request);
+                service.restart(process);
+            }
+        }
+        let pause = random.random_range(0..40_000);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+/// One round; the answers that clients got, the last one asked for in peace.
+async fn round(seed: u64, policy: Policy) -> (Till, Vec<Answer>, Answer) {
+    let service = Service::start(seed, policy);
+    let store = service.store.clone();
+    let weather = tokio::spawn(async move {
+        let mut random = StdRng::seed_from_u64(seed);
+        loop {
+            let percent = *[0, 25, 60, 95].choose(&mut random).unwrap();
+            store.chaos(random.random(), percent);
+            tokio::time::sleep(Duration::from_secs(random.random_range(5..60))).await;
+        }
+    });
+    let answers = Arc::default();
+    let clients: Vec<_> = (0..8)
+        .map(|n| tokio::spawn(client(service.clone(), seed + n, Arc::clone(&answers))))
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+
+    // In peace, everything that runs comes to its end.
+    weather.abort();
+    let _aborted = weather.await;
+    service.store.heal();
+    tokio::time::sleep(Duration::from_secs(20 * 60)).await;
+    let last = ask(&service.shop(0), &Ask::pay("k")).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for (engine, _) in service.processes.lock().unwrap().iter() {
+        assert_eq!((unattended(engine), waiters(engine)), (0, 0), "seed {seed}");
+    }
+    let answers = answers.lock().unwrap().clone();
+    (service.till, answers, last)
+}
+
+/// The bodies of all answers that show an outcome.
+fn shown(answers: &[Answer]) -> HashSet<String> {
+    let outcomes = answers.iter().filter(|answer| answer.status == 201);
+    outcomes.map(|answer| answer.text().to_owned()).collect()
+}
+
+#[test]
+fn under_refuse_nothing_executes_twice_and_what_was_shown_stays() {
+    by_hand(async {
+        let first: u64 = rand::random_range(0..u64::MAX / 2);
+        for seed in (first..).step_by(100).take(ROUNDS) {
+            let (till, answers, last) = round(seed, Policy::new()).await;
+            assert!(
+                till.starts() <= 1,
+                "seed {seed}: {} executions",
+                till.starts()
+            );
+            let shown = shown(&answers);
+            assert!(shown.len() <= 1, "seed {seed}: {shown:?}");
+            if let Some(outcome) = shown.iter().next() {
+                assert_eq!(last.text(), outcome, "seed {seed}");
+            }
+            let known = [201, 409].contains(&last.status.as_u16());
+            assert!(known, "seed {seed}: {last:?}");
+        }
+    });
+}
+
+#[test]
+fn under_retry_one_outcome_is_shown_and_attempts_only_rise() {
+    by_hand(async {
+        let first: u64 = rand::random_range(0..u64::MAX / 2);
+        for seed in (first..).step_by(100).take(ROUNDS) {
+            let policy = Policy::new().on_crash(OnCrash::Retry);
+            let (till, mut answers, last) = round(seed, policy).await;
+            assert_eq!(last.status, 201, "seed {seed}: {last:?}");
+            answers.push(last);
+            let shown = shown(&answers);
+            assert_eq!(shown.len(), 1, "seed {seed}: {shown:?}");
+            let attempts = till.attempts();
+            assert!(
+                attempts.is_sorted_by(|a, b| a < b),
+                "seed {seed}: {attempts:?}"
+            );
+        }
+    });
+}
