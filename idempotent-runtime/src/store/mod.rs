@@ -38,6 +38,11 @@
 //! renew, complete, release, abandon: with the current token only, else unchanged and Fenced
 //! ```
 //!
+//! Three things that the table leaves open: the current token of a *completed* record can only repeat its
+//! completion, every other write with it is `Fenced`. A token belongs to one claim: repeating an acquire with
+//! another fingerprint, or after the record expired, has no defined attempt. Where expired records vanish by
+//! themselves, `purge_expired` may have nothing to delete and answer 0.
+//!
 //! A record expires `ttl` after its completion; in flight it expires `lease + ttl` after the last acquire
 //! or renewal. Expired means: completed or tombstone past its expiry, or in flight past its expiry with a
 //! lapsed lease. An expired record is treated as absent by `acquire` and [`Store::get`]. A late `complete`,
@@ -55,15 +60,18 @@ use crate::{
 pub mod cached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod connect;
 pub(crate) mod erased;
 #[cfg(feature = "memory")]
 pub mod memory;
+pub mod purger;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sql")]
 pub mod sql;
 mod token;
 
+pub use connect::{AnyStore, ConnectError, connect, migrate};
 pub use token::{Token, TraceId};
 
 /// Persistence of records. See the [module documentation](self) for the contract.

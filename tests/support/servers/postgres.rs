@@ -52,15 +52,33 @@ impl Postgres {
         let folder = Folder::new("postgres");
         give_away(folder.path());
         let made = unprivileged(&initdb)
-            .args(["--no-sync", "--auth=trust", "--username=test", "--encoding=UTF8", "--locale=C", "-D"])
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=test",
+                "--encoding=UTF8",
+                "--locale=C",
+                "-D",
+            ])
             .arg(folder.path().join("data"))
             .current_dir(folder.path())
             .output()
             .expect("initdb");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         let hba = "local all all trust\nhost all secretive 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
         std::fs::write(folder.path().join("data/pg_hba.conf"), hba).expect("who may connect");
-        Some(Self { program: program("postgres")?, settings: Vec::new(), shared: false, port: free_port(), process: None, folder })
+        Some(Self {
+            program: program("postgres")?,
+            settings: Vec::new(),
+            shared: false,
+            port: free_port(),
+            process: None,
+            folder,
+        })
     }
 
     /// The address, as a URL.
@@ -105,11 +123,22 @@ impl Postgres {
                 "max_connections=200",
                 "log_min_messages=warning",
             ];
-            for setting in common.into_iter().chain(self.settings.iter().map(String::as_str)) {
+            for setting in common
+                .into_iter()
+                .chain(self.settings.iter().map(String::as_str))
+            {
                 arguments.extend(["-c".into(), setting.into()]);
             }
-            let start = if self.shared { Process::start_shared } else { Process::start };
-            let process = start(Path::new(command.get_program()), arguments, self.folder.path());
+            let start = if self.shared {
+                Process::start_shared
+            } else {
+                Process::start
+            };
+            let process = start(
+                Path::new(command.get_program()),
+                arguments,
+                self.folder.path(),
+            );
             let answers = (0..400).any(|_| {
                 std::thread::sleep(std::time::Duration::from_millis(10));
                 self.answers()
@@ -132,14 +161,21 @@ impl Postgres {
         message.extend_from_slice(&196_608_u32.to_be_bytes());
         message.extend_from_slice(parameters);
         let mut answer = [0];
-        stream.write_all(&message).is_ok() && stream.read_exact(&mut answer).is_ok() && answer == *b"R"
+        stream.write_all(&message).is_ok()
+            && stream.read_exact(&mut answer).is_ok()
+            && answer == *b"R"
     }
 }
 
 /// PostgreSQL's programs, which Debian keeps away from the path.
 fn program(name: &str) -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut found: Vec<_> = folders.map(|version| version.path().join("bin").join(name)).collect();
+    let folders = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut found: Vec<_> = folders
+        .map(|version| version.path().join("bin").join(name))
+        .collect();
     found.retain(|program| program.is_file());
     found.sort();
     found.pop().or_else(|| server(name))
@@ -152,13 +188,18 @@ fn unprivileged(program: &Path) -> Command {
     }
     // Becomes the program, so that its process is the one to kill.
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+        .arg(program);
     command
 }
 
 fn give_away(folder: &Path) {
     if is_root() {
-        let given = Command::new("chown").arg("postgres:postgres").arg(folder).status();
+        let given = Command::new("chown")
+            .arg("postgres:postgres")
+            .arg(folder)
+            .status();
         assert!(given.is_ok_and(|status| status.success()), "chown");
     }
 }

@@ -165,6 +165,7 @@ pub(super) struct Verdict {
 pub(super) enum Repeat {
     No,
     /// It was undone in favour of another one.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     Raced,
     /// The connection was dead, as all of them may be after a restart of the server.
     Dead {
@@ -187,6 +188,7 @@ impl Verdict {
         }
     }
 
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) const RACED: Self = Self {
         kind: StoreErrorKind::Unavailable,
         repeat: Repeat::Raced,

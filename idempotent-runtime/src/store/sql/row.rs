@@ -74,6 +74,7 @@ impl Row {
         })
     }
 
+    #[cfg(any(feature = "mysql", feature = "sqlite"))]
     pub(super) fn token(&self) -> &Token {
         &self.token
     }

@@ -63,6 +63,7 @@ pub(super) enum Claimed {
     /// There is a record.
     Seen(Row),
     /// The record came or went in the middle of the statement.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     Void,
 }
 
@@ -96,6 +97,7 @@ async fn step<R: Records>(
     let seen = match records.claim(claim).await {
         Ok(Claimed::Won(attempt)) => return Ok(Some(Acquisition::Acquired { attempt })),
         Ok(Claimed::Seen(row)) => row,
+        #[cfg(any(feature = "mysql", feature = "postgres"))]
         Ok(Claimed::Void) => return Ok(None),
         Err(error) => return patience.bear(records, error).map(|()| None),
     };
@@ -217,6 +219,7 @@ impl Patience {
         let verdict = records.judge(&error);
         match verdict.repeat {
             Repeat::No => return Err(StoreError::new(R::NAME, verdict.kind).with_source(error)),
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
             Repeat::Raced => {}
             Repeat::Dead { connections } => {
                 self.dead += 1;

@@ -48,9 +48,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use sqlx::{PgPool, Postgres};
+use sqlx::{PgPool, Postgres, postgres::PgPoolOptions};
 
 use self::{
+    notify::Bell,
     records::{Remote, Session},
     statements::Statements,
 };
@@ -64,6 +65,7 @@ use crate::{
     store::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write},
 };
 
+mod notify;
 mod records;
 mod setup;
 mod statements;
@@ -82,6 +84,7 @@ struct Inner {
     table: TableName,
     /// Whether a server must keep what it acknowledged.
     durable: bool,
+    bell: Option<Bell>,
 }
 
 /// Says how a [`PostgresStore`] keeps its records.
@@ -93,6 +96,7 @@ pub struct PostgresStoreBuilder {
     connections: usize,
     time_out: Duration,
     weak: bool,
+    notify: bool,
 }
 
 impl PostgresStore {
@@ -115,6 +119,7 @@ impl PostgresStore {
             connections: 10,
             time_out: Duration::from_secs(2),
             weak: false,
+            notify: false,
         }
     }
 
@@ -138,6 +143,7 @@ impl PostgresStore {
             statements,
             table,
             durable,
+            ..
         } = &*self.0;
         setup::check(connections, statements, table, *durable).await
     }
@@ -145,6 +151,16 @@ impl PostgresStore {
     /// Closes the store's own connections. Verbs that come later fail. An application's pool stays open.
     pub async fn close(&self) {
         self.0.connections.close().await;
+    }
+
+    /// A write that those who wait for the record want to know of.
+    async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
+        let key = *change.key();
+        let write = verbs::write(&mut self.records(), change).await?;
+        if let (Write::Applied, Some(bell)) = (write, &self.0.bell) {
+            bell.ring(&key);
+        }
+        Ok(write)
     }
 
     fn records(&self) -> Remote<'_> {
@@ -182,6 +198,13 @@ impl PostgresStoreBuilder {
         self
     }
 
+    /// Whether waiters in other processes are woken by LISTEN and NOTIFY. Off unless set: see
+    /// [Waking waiters](self#waking-waiters). It takes one more connection, also of an application's pool.
+    pub fn notify(mut self, yes: bool) -> Self {
+        self.notify = yes;
+        self
+    }
+
     /// Accepts a server that does not wait for its disk. After a crash, keys that were acknowledged may be free again,
     /// and their requests execute a second time.
     pub fn accept_weaker_durability(mut self) -> Self {
@@ -201,9 +224,13 @@ impl PostgresStoreBuilder {
         let session = Session {
             time_out: self.time_out,
         };
-        let store = self
-            .clone()
-            .over(Connections::own(options, session, self.connections));
+        let listening = self.notify.then(|| {
+            PgPoolOptions::new()
+                .max_connections(1)
+                .connect_lazy_with(options.clone())
+        });
+        let connections = Connections::own(options, session, self.connections);
+        let store = self.clone().over(connections, listening);
         if self.migrate {
             store.migrate().await?;
         }
@@ -215,16 +242,24 @@ impl PostgresStoreBuilder {
     /// [`check`](PostgresStore::check) when it suits.
     #[must_use]
     pub fn from_pool(self, pool: PgPool) -> PostgresStore {
-        self.over(Connections::of_application(pool))
+        let connections = Connections::of_application(pool.clone());
+        let listening = self.notify.then_some(pool);
+        self.over(connections, listening)
     }
 
-    fn over(self, connections: Connections<Postgres, Session>) -> PostgresStore {
+    fn over(
+        self,
+        connections: Connections<Postgres, Session>,
+        listening: Option<PgPool>,
+    ) -> PostgresStore {
         let statements = Statements::new(&self.table);
+        let bell = listening.map(|pool| Bell::new(pool, connections.clone(), &self.table));
         PostgresStore(Arc::new(Inner {
             connections,
             statements,
             table: self.table,
             durable: !self.weak,
+            bell,
         }))
     }
 }
@@ -243,15 +278,15 @@ impl Store for PostgresStore {
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        verbs::write(&mut self.records(), Change::Complete(held, outcome)).await
+        self.change(Change::Complete(held, outcome)).await
     }
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        verbs::write(&mut self.records(), Change::Release(key, token)).await
+        self.change(Change::Release(key, token)).await
     }
 
     async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        verbs::write(&mut self.records(), Change::Abandon(key, token)).await
+        self.change(Change::Abandon(key, token)).await
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
@@ -262,7 +297,11 @@ impl Store for PostgresStore {
         verbs::purge(&mut self.records(), limit).await
     }
 
-    fn attach(&self, _: Wake) {}
+    fn attach(&self, wake: Wake) {
+        if let Some(bell) = &self.0.bell {
+            bell.attach(wake);
+        }
+    }
 }
 
 impl fmt::Debug for PostgresStore {

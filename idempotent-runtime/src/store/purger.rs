@@ -1,0 +1,170 @@
+//! [`Purger`]: deletes expired records in the background.
+//!
+//! 1. It deletes in batches. Between two batches it rests for several times as long as the batch took, so that
+//!    it never takes more than a fixed share of the store's time, however much has expired.
+//! 2. When a batch was not full, nothing is left, and it looks again after
+//!    [`every`](PurgerBuilder::every).
+//! 3. Every replica of a service may run one: databases skip what another one is deleting, and first looks
+//!    are spread over the period.
+//! 4. A store that fails is asked again after the period; a purger never ends by itself.
+//!
+//! Without one, expired records are reused when their key comes again, and stay otherwise. Stores that
+//! delete by themselves (memory, as long as it is used; Redis) need none.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use idempotent_runtime::store::{self, purger::Purger};
+//!
+//! # async fn serve() -> Result<(), store::ConnectError> {
+//! let store = store::connect("postgres://app@db.internal/shop").await?;
+//! let purger = Purger::builder().every(Duration::from_secs(30)).start(store.clone());
+//! // … serve requests, then:
+//! purger.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::time::Duration;
+
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use super::Store;
+
+/// How many times as long as a batch took the purger rests after it.
+const REST: u32 = 4;
+
+/// Deletes expired records until it is stopped or dropped. See the [module documentation](self).
+#[derive(Debug)]
+pub struct Purger {
+    /// Closed when the purger is to end.
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Says how a [`Purger`] works.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct PurgerBuilder {
+    every: Duration,
+    batch: usize,
+}
+
+impl Purger {
+    /// Starts from the defaults: every minute, 500 records a batch.
+    pub fn builder() -> PurgerBuilder {
+        PurgerBuilder {
+            every: Duration::from_secs(60),
+            batch: 500,
+        }
+    }
+
+    /// Ends it after the batch that it is at.
+    pub async fn stop(self) {
+        drop(self.stop);
+        // It ended by itself only if it panicked, and then it has ended too.
+        let _ended = self.task.await;
+    }
+}
+
+impl PurgerBuilder {
+    /// How often to look when there is nothing left. Every minute unless set.
+    pub fn every(mut self, period: Duration) -> Self {
+        self.every = period;
+        self
+    }
+
+    /// The largest number of records of one batch. 500 unless set.
+    pub fn batch(mut self, records: usize) -> Self {
+        self.batch = records.max(1);
+        self
+    }
+
+    /// Starts it on the current tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    #[must_use = "a purger that is dropped ends"]
+    pub fn start(self, store: impl Store) -> Purger {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(self.run(store, stopped));
+        Purger { stop, task }
+    }
+
+    async fn run(self, store: impl Store, mut stopped: oneshot::Receiver<()>) {
+        // Replicas that start together do not look together.
+        let mut rest = self.every.mul_f64(rand::random());
+        loop {
+            tokio::select! {
+                _ = &mut stopped => return,
+                () = sleep(rest) => {}
+            }
+            let began = Instant::now();
+            rest = match store.purge_expired(self.batch).await {
+                Ok(purged) if purged >= self.batch => (began.elapsed() * REST).min(self.every),
+                Ok(_) => self.every,
+                Err(error) => {
+                    let store = store.name();
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(store, error, "expired records could not be purged");
+                    self.every
+                }
+            };
+        }
+    }
+}
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use super::*;
+    use crate::{
+        fingerprint::Fingerprint,
+        scope::StoreKey,
+        store::{Claim, Outcome, Token, memory::MemoryStore},
+    };
+
+    async fn expiring(store: &MemoryStore, records: u8) {
+        for n in 0..records {
+            let (key, fingerprint) = (
+                StoreKey::from_bytes([n; 32]),
+                Fingerprint::from_bytes([0; 32]),
+            );
+            let (lease, ttl) = (Duration::from_secs(1), Duration::from_secs(10));
+            let claim = Claim::new(key, fingerprint, Token::random(), lease, ttl);
+            store.acquire(&claim).await.expect("acquire");
+            store
+                .complete(&claim.held(), &Outcome::Tombstone)
+                .await
+                .expect("complete");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_that_expired_is_purged_batch_by_batch() {
+        let store = MemoryStore::new();
+        let purger = Purger::builder()
+            .every(Duration::from_secs(60))
+            .batch(7)
+            .start(store.clone());
+        expiring(&store, 100).await;
+        sleep(Duration::from_secs(9)).await;
+        assert_eq!(store.len(), 100, "nothing before its time");
+        sleep(Duration::from_secs(130)).await;
+        assert_eq!(store.len(), 0);
+        purger.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_purger_that_is_stopped_or_dropped_ends() {
+        let store = MemoryStore::new();
+        Purger::builder().start(store.clone()).stop().await;
+        drop(Purger::builder().start(store.clone()));
+        expiring(&store, 3).await;
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(store.len(), 3);
+    }
+}

@@ -1,0 +1,244 @@
+//! LISTEN and NOTIFY: telling the other processes that a record changed.
+//!
+//! Two tasks, begun when an engine attaches itself: one listens on a connection of its own, the other sends. Only
+//! what wakes waiters early goes this way. A notification that is lost, because the connection is down or too many
+//! are waiting to be sent, costs those who wait the rest of their polling interval.
+//!
+//! PostgreSQL commits the transactions that notify one at a time. So completions do not notify; their keys gather
+//! here, and go out many in one transaction.
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sha2::{Digest as _, Sha256};
+use sqlx::{
+    PgPool, Postgres,
+    postgres::{PgListener, PgNotification},
+};
+use tokio::{runtime::Handle, sync::mpsc, task::AbortHandle, time::sleep};
+
+use super::records::Session;
+use crate::{
+    scope::StoreKey,
+    store::{
+        Wake,
+        sql::{TableName, pool::Connections},
+    },
+};
+
+/// Keys that wait to be sent; further ones are dropped.
+const QUEUE: usize = 1024;
+/// Keys of one transaction.
+const BATCH: usize = 256;
+/// How long to wait before listening again: from the first to the last.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+const NOTIFY: &str = include_str!("notify.sql");
+
+/// Rings in all processes when a record changes, and wakes this one's waiters when another one rang.
+pub(super) struct Bell {
+    channel: String,
+    /// Listens.
+    pool: PgPool,
+    /// Sends.
+    connections: Connections<Postgres, Session>,
+    ring: mpsc::Sender<StoreKey>,
+    state: Mutex<State>,
+    wakes: Arc<Mutex<Vec<Wake>>>,
+}
+
+struct State {
+    /// Until the tasks have begun.
+    keys: Option<mpsc::Receiver<StoreKey>>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Bell {
+    pub(super) fn new(
+        pool: PgPool,
+        connections: Connections<Postgres, Session>,
+        table: &TableName,
+    ) -> Self {
+        let (ring, keys) = mpsc::channel(QUEUE);
+        let state = Mutex::new(State {
+            keys: Some(keys),
+            tasks: Vec::new(),
+        });
+        Self {
+            channel: channel(table),
+            pool,
+            connections,
+            ring,
+            state,
+            wakes: Arc::default(),
+        }
+    }
+
+    /// The record under this key changed.
+    pub(super) fn ring(&self, key: &StoreKey) {
+        // Full, or not begun: who waits will poll.
+        let _ = self.ring.try_send(*key);
+    }
+
+    /// Wakes an engine's waiters from now on.
+    pub(super) fn attach(&self, wake: Wake) {
+        locked(&self.wakes).push(wake);
+        let mut state = locked(&self.state);
+        let Ok(runtime) = Handle::try_current() else {
+            tracing::warn!(
+                "built outside of a tokio runtime, so that waiters poll and are not notified"
+            );
+            return;
+        };
+        if let Some(keys) = state.keys.take() {
+            let send = send(self.connections.clone(), self.channel.clone(), keys);
+            let listen = listen(
+                self.pool.clone(),
+                self.channel.clone(),
+                Arc::clone(&self.wakes),
+            );
+            state.tasks = vec![
+                runtime.spawn(send).abort_handle(),
+                runtime.spawn(listen).abort_handle(),
+            ];
+        }
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        for task in &locked(&self.state).tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn send(
+    connections: Connections<Postgres, Session>,
+    channel: String,
+    mut rung: mpsc::Receiver<StoreKey>,
+) {
+    let mut keys = Vec::with_capacity(BATCH);
+    while rung.recv_many(&mut keys, BATCH).await > 0 {
+        let payloads: Vec<String> = keys.drain(..).map(|key| hex(key.as_bytes())).collect();
+        let Ok(mut connection) = connections.lend().await else {
+            continue;
+        };
+        let sent = sqlx::query(NOTIFY)
+            .bind(&channel)
+            .bind(payloads)
+            .execute(&mut *connection)
+            .await;
+        if let Err(error) = connection.settle(sent) {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "waiters were not notified"
+            );
+        }
+    }
+}
+
+async fn listen(pool: PgPool, channel: String, wakes: Arc<Mutex<Vec<Wake>>>) {
+    let mut pause = PAUSE.0;
+    loop {
+        let error = match listener(&pool, &channel).await {
+            Ok(mut listener) => {
+                pause = PAUSE.0;
+                // What was rung before is known to nobody here.
+                locked(&wakes).iter().for_each(Wake::all);
+                loop {
+                    match listener.try_recv().await {
+                        Ok(Some(rung)) => wake(&wakes, &rung),
+                        // The connection was lost and has been made anew.
+                        Ok(None) => locked(&wakes).iter().for_each(Wake::all),
+                        Err(error) => break error,
+                    }
+                }
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "listening again after a pause"
+        );
+        sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+async fn listener(pool: &PgPool, channel: &str) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(channel).await?;
+    Ok(listener)
+}
+
+fn wake(wakes: &Mutex<Vec<Wake>>, rung: &PgNotification) {
+    if let Some(key) = unhex(rung.payload()) {
+        locked(wakes).iter().for_each(|wake| wake.key(&key));
+    }
+}
+
+/// The channel of a table. Its name would be too long, and two tables of one name in two schemas wake each other at
+/// no harm.
+fn channel(table: &TableName) -> String {
+    let digest = Sha256::digest(table.to_string());
+    format!("idempotent_{}", hex(&digest[..8]))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}
+
+/// The key of a payload; none for what this crate did not send.
+fn unhex(payload: &str) -> Option<StoreKey> {
+    let mut bytes = [0; 32];
+    if payload.len() != 64 {
+        return None;
+    }
+    for (n, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(payload.get(2 * n..2 * n + 2)?, 16).ok()?;
+    }
+    Some(StoreKey::from_bytes(bytes))
+}
+
+/// What the locks guard is whole at any moment.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_keys_or_nothing() {
+        let key = StoreKey::from_bytes([0xa7; 32]);
+        assert_eq!(unhex(&hex(key.as_bytes())), Some(key));
+        for odd in [
+            "",
+            "a7",
+            &"zz".repeat(32),
+            &"ä".repeat(32),
+            &"+1".repeat(31),
+            &"a7".repeat(33),
+        ] {
+            assert_eq!(unhex(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn channels_have_short_names_of_their_own() {
+        let name = |table: &str| channel(&table.parse().expect("a name"));
+        assert!(name(&format!("{0}.{0}", "x".repeat(48))).len() < 64);
+        assert_ne!(name("a.b"), name("a.c"));
+    }
+}
