@@ -11,6 +11,7 @@
 //! | `--seconds` | 60 | how long processes are killed |
 //! | `--seed` | from the clock | what is killed when, and who asks whom |
 //! | `--nodes` | 4 | processes of the demo |
+//! | `--demo` | built anew | the path of a demo that was built already, such as one with optimisations |
 //! | `--clients` | 16 | clients; two of them share each key |
 //!
 //! The exit code is 0 if no key was executed twice, no acknowledged outcome was lost and no two answers
@@ -65,6 +66,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
         seed: u64::from(now.subsec_nanos()),
         nodes: 4,
         clients: 16,
+        demo: None,
     };
     while let Some(option) = arguments.next() {
         if option == "--kill-store" {
@@ -87,6 +89,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
                     _ => StoreKind::Running(value),
                 }
             }
+            "--demo" => plan.demo = Some(value.into()),
             "--seconds" => plan.time = Duration::from_secs(number()?),
             "--seed" => plan.seed = number()?,
             "--nodes" => plan.nodes = small(number()?)?,

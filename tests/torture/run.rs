@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -27,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) nodes: usize,
     pub(crate) clients: usize,
+    /// A demo that was built already.
+    pub(crate) demo: Option<PathBuf>,
 }
 
 /// On what.
@@ -62,7 +65,7 @@ pub(crate) fn run(plan: &Plan) -> Option<Report> {
     };
     let folder = Folder::new("torture");
     let setting = Setting {
-        demo: demo(),
+        demo: plan.demo.clone().unwrap_or_else(demo),
         folder: folder.path(),
         ledger: folder.path().join("ledger"),
         store,

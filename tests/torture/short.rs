@@ -21,6 +21,7 @@ fn plan(store: StoreKind, seed: u64) -> Plan {
         seed,
         nodes: 4,
         clients: 16,
+        demo: None,
     }
 }
 
