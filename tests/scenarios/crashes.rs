@@ -489,3 +489,26 @@ fn only_one_of_many_retries_takes_a_vanished_execution_over() {
         assert_eq!(till.effects(), keys.len());
     });
 }
+
+#[test]
+fn a_found_response_that_can_not_be_kept_is_shown_once_and_never_executed() {
+    both(async |face| {
+        let till = Till::new();
+        let policy = Policy::new().max_response(100);
+        let policy = policy.on_crash(OnCrash::Recover(|_| {
+            let found = Response::new(Bytes::from(vec![b'x'; 101]));
+            Box::pin(async { Recovery::Completed(found) })
+        }));
+        let engine = Idempotency::builder().policy(policy).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        crash(&shop, &payment(), &till).await;
+        till.open();
+        pass(LEASE * 2).await;
+        assert_eq!(ask(&shop, &payment()).await.body.len(), 101);
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
+        assert_eq!(till.starts(), 1);
+    });
+}

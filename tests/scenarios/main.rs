@@ -20,6 +20,7 @@ mod observed;
 mod outcomes;
 mod replays;
 mod routes;
+mod setup;
 mod shutdowns;
 mod store_faults;
 mod streams;

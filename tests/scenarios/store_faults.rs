@@ -470,3 +470,20 @@ fn a_heartbeat_that_fails_is_repeated_before_the_lease_is_over() {
         first.await.unwrap().is_charge(1);
     });
 }
+
+#[test]
+fn an_outcome_whose_record_was_lost_is_told_as_unknown() {
+    both(async |face| {
+        // Given a store that forgets a record in the middle of its execution, as one that was flushed does.
+        let (till, store) = (Till::new(), Faulty::new());
+        let shop = face.shop(&engine(&store), &till);
+        till.hold();
+        let first = asking(&shop, &payment());
+        till.started(1).await;
+        store.lose().await;
+        till.open();
+
+        // Then the client is not told of an outcome that no retry will show.
+        first.await.unwrap().is_problem(409, "outcome_unknown");
+    });
+}

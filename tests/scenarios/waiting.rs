@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use idempotent_runtime::{Idempotency, Policy};
+use idempotent_runtime::{Idempotency, IdempotencyLayer, Policy};
 
 use crate::support::{
-    Ask, Conn, Face, Fault, Faulty, Server, Till, Verb, ask, asking, both, by_hand, pass, real,
-    settle, until, waiters,
+    Ask, Conn, Face, Fault, Faulty, Server, Till, Verb, ask, asking, both, by_hand, pass, plain,
+    real, settle, until, waiters,
 };
 
 fn payment() -> Ask {
@@ -380,5 +380,55 @@ fn a_client_that_left_while_its_claim_was_under_way_takes_no_place() {
         till.open();
         first.await.unwrap().is_charge(1);
         looker.await.unwrap().is_replay_of_charge(1);
+    });
+}
+
+#[test]
+fn when_the_one_who_looks_for_all_leaves_another_looks() {
+    both(async |face| {
+        // Given a store that wakes nobody, an execution elsewhere, and a looker with less patience than the rest.
+        let (till, store) = (Till::new(), Faulty::mute());
+        let elsewhere = Idempotency::builder().store(store.clone()).build().unwrap();
+        let elsewhere = face.shop(&elsewhere, &till);
+        let here = Idempotency::builder().store(store).build().unwrap();
+        let patient = face.shop(&here, &till);
+        let hasty = IdempotencyLayer::new(here.clone());
+        let hasty = hasty.policy(Policy::new().wait_timeout(Duration::from_secs(2)));
+        let hasty = plain(&till).route_layer(hasty);
+        till.hold();
+        let first = asking(&elsewhere, &payment());
+        till.started(1).await;
+        let looker = asking(&hasty, &payment());
+        settle().await;
+        let waiting: Vec<_> = (0..5).map(|_| asking(&patient, &payment())).collect();
+        settle().await;
+
+        // When its time is over, then the others are still served.
+        pass(Duration::from_secs(3)).await;
+        looker.await.unwrap().is_problem(409, "conflict");
+        assert_eq!(waiters(&here), 5);
+        till.open();
+        first.await.unwrap().is_charge(1);
+        pass(Duration::from_secs(1)).await;
+        for waiter in waiting {
+            waiter.await.unwrap().is_replay_of_charge(1);
+        }
+    });
+}
+
+#[test]
+fn those_who_wait_for_a_response_that_is_not_kept_are_told_so() {
+    both(async |face| {
+        let (till, engine) = (Till::new(), engine(Policy::new().max_response(3)));
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        let first = asking(&shop, &payment());
+        till.started(1).await;
+        let waiter = asking(&shop, &payment());
+        settle().await;
+        till.open();
+        first.await.unwrap().is_charge(1);
+        waiter.await.unwrap().is_problem(409, "response_not_stored");
+        assert_eq!(till.starts(), 1);
     });
 }

@@ -1,0 +1,67 @@
+//! Setting an engine up, and the errors that say what is wrong with it.
+
+use std::{error::Error, time::Duration};
+
+use http::StatusCode;
+use idempotent_runtime::{
+    BuildError, Idempotency, Policy,
+    store::{StoreError, StoreErrorKind},
+};
+
+#[test]
+fn settings_that_can_not_work_are_refused_when_the_engine_is_built() {
+    let second = Duration::from_secs(1);
+    let built = [
+        Idempotency::builder().secret("short"),
+        Idempotency::builder().policy(Policy::new().header("not a name")),
+        Idempotency::builder().policy(Policy::new().lease(second * 2).max_lifetime(second)),
+        Idempotency::builder().mismatch_status(StatusCode::OK),
+        Idempotency::builder().store_timeout(Duration::ZERO),
+    ];
+    let expected = [
+        BuildError::ShortSecret { length: 5 },
+        BuildError::InvalidHeader {
+            header: "not a name",
+        },
+        BuildError::LeaseOverLifetime {
+            lease: second * 2,
+            max_lifetime: second,
+        },
+        BuildError::MismatchStatus {
+            status: StatusCode::OK,
+        },
+        BuildError::ZeroStoreTimeout,
+    ];
+    for (built, expected) in built.into_iter().zip(expected) {
+        let error = built.build().unwrap_err();
+        assert_eq!(error, expected);
+        let text = error.to_string();
+        assert!(
+            text.chars()
+                .next()
+                .is_some_and(|first| !first.is_uppercase()),
+            "{text}"
+        );
+        assert!(error.source().is_none());
+    }
+}
+
+#[test]
+fn a_store_error_names_its_store_says_whether_to_repeat_and_keeps_its_source() {
+    for (kind, transient) in [
+        (StoreErrorKind::Unavailable, true),
+        (StoreErrorKind::Full, false),
+        (StoreErrorKind::Corrupt, false),
+        (StoreErrorKind::Refused, false),
+    ] {
+        let error = StoreError::new("cupboard", kind).with_source("the door is locked");
+        assert_eq!((error.kind(), error.is_transient()), (kind, transient));
+        let text = error.to_string();
+        assert!(
+            text.contains("cupboard") && !text.contains("locked"),
+            "{text}"
+        );
+        assert_eq!(error.source().unwrap().to_string(), "the door is locked");
+        assert!(StoreError::new("cupboard", kind).source().is_none());
+    }
+}
