@@ -1,9 +1,9 @@
-//! From what was read to what is compiled: the only room with `quote!`.
+//! From what was read to what is compiled: the only rooms with `quote!`, this one and those inside it.
 //!
 //! ```text
 //! pub fn create_payment(_: Slot<State<App>>, call: Call<(State<App>, Json<NewPayment>)>) -> Running {
 //!     async fn create_payment(State(app): State<App>, Json(p): Json<NewPayment>) -> Out { …untouched… }
-//!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", create_payment, answer)
+//!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", |a| respond(create_payment, a, answer))
 //! }
 //! ```
 //!
@@ -21,7 +21,10 @@
 //! 7. After a mistake there is still a function of that name which fits every route, and the body in its place:
 //!    the mistake is reported alone, and an editor goes on helping inside.
 
-use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
+mod policy;
+mod spans;
+
+use proc_macro2::{Group, Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
     Attribute, GenericParam, Generics, Signature, TypeParamBound, Visibility, WherePredicate,
@@ -32,8 +35,10 @@ use crate::{
     check,
     errors::Errors,
     handler::{Answer, Handler, is_named, mentions},
-    options::{Cache, Fingerprint, Given, Inner, OnCrash, Options},
+    options::{Given, Inner, Options},
 };
+use policy::policy;
+use spans::{at, ends, located};
 
 /// Lint levels and what documents the function: they go on the outer one. Everything else was written for the
 /// function that runs.
@@ -321,8 +326,7 @@ fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
             #call,
             const { &#policy },
             ::core::concat!(::core::module_path!(), "::", #name),
-            #path #turbofish,
-            #answer,
+            |arguments| #private::respond(#path #turbofish, arguments, #answer),
         )
     }
 }
@@ -344,115 +348,6 @@ fn call(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStr
         quote_spanned!(start=> #private::#check::<#state, #ty, _>#parens)
     });
     quote!(#call.extracting((#(#arguments,)*)))
-}
-
-/// `Policy::new().ttl(…)`
-fn policy(options: &Options, private: &TokenStream) -> TokenStream {
-    let mut policy = quote!(#private::Policy::new());
-    let mut set = |setter: &str, value: Option<TokenStream>| {
-        if let Some(value) = value {
-            let setter = Ident::new(setter, Span::mixed_site());
-            policy.extend(quote!(.#setter(#value)));
-        }
-    };
-    let duration = |given: &Option<Given<u64>>| {
-        given
-            .as_ref()
-            .map(|given| given.value)
-            .map(|millis| quote!(#private::Duration::from_millis(#millis)))
-    };
-    let flag =
-        |given: &Option<Given<bool>>| given.as_ref().map(|given| given.value.to_token_stream());
-    let text =
-        |given: &Option<Given<String>>| given.as_ref().map(|given| given.value.to_token_stream());
-    let size = |given: &Option<Given<u32>>| {
-        given
-            .as_ref()
-            .map(|given| given.value as usize)
-            .map(ToTokens::into_token_stream)
-    };
-    set("name", text(&options.name));
-    set("ttl", duration(&options.ttl));
-    set("wait", flag(&options.wait));
-    set("wait_timeout", duration(&options.wait_timeout));
-    set("lease", duration(&options.lease));
-    set("max_lifetime", duration(&options.max_lifetime));
-    set(
-        "on_crash",
-        options
-            .on_crash
-            .as_ref()
-            .map(|given| on_crash(&given.value, private)),
-    );
-    set("required", flag(&options.required));
-    set("header", text(&options.header));
-    set("strict", flag(&options.strict));
-    set("uuid", flag(&options.uuid));
-    set(
-        "scope",
-        options
-            .scope
-            .as_ref()
-            .map(|given| given.value.to_token_stream()),
-    );
-    set(
-        "fingerprint",
-        options
-            .fingerprint
-            .as_ref()
-            .map(|given| fingerprint(&given.value, private)),
-    );
-    set(
-        "cache",
-        options
-            .cache
-            .as_ref()
-            .map(|given| cache(given.value, private)),
-    );
-    set("max_body", size(&options.max_body));
-    set("max_response", size(&options.max_response));
-    policy
-}
-
-fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
-    match on_crash {
-        OnCrash::Refuse => quote!(#private::OnCrash::Refuse),
-        OnCrash::Retry => quote!(#private::OnCrash::Retry),
-        OnCrash::Recover(path) => {
-            let (start, _) = ends(path);
-            quote_spanned!(start=> #private::OnCrash::Recover(|crash| #private::recovery(#path, crash)))
-        }
-    }
-}
-
-fn cache(cache: Cache, private: &TokenStream) -> TokenStream {
-    match cache {
-        Cache::All => quote!(#private::Cache::All),
-        Cache::NoServerErrors => quote!(#private::Cache::NoServerErrors),
-        Cache::Success => quote!(#private::Cache::Success),
-    }
-}
-
-fn fingerprint(fingerprint: &Fingerprint, private: &TokenStream) -> TokenStream {
-    let mut rule = quote!(#private::FingerprintRule::new());
-    if let Some(headers) = &fingerprint.headers {
-        let headers = &headers.value;
-        rule.extend(quote!(.headers(&[#(#headers),*])));
-    }
-    let flags = [
-        ("json", &fingerprint.json),
-        ("ignore_query", &fingerprint.ignore_query),
-        ("ignore_body", &fingerprint.ignore_body),
-        ("ignore_content_type", &fingerprint.ignore_content_type),
-    ];
-    for (name, _) in flags
-        .into_iter()
-        .filter(|(_, flag)| flag.as_ref().is_some_and(|flag| flag.value))
-    {
-        let setter = Ident::new(name, Span::mixed_site());
-        rule.extend(quote!(.#setter()));
-    }
-    rule
 }
 
 /// The function that makes the response, located at the return type: a type that is no response is one error
@@ -522,34 +417,6 @@ fn is_outer(attr: &Attribute) -> bool {
         return OUTER.iter().any(|name| first.starts_with(name));
     }
     OUTER.iter().any(|name| path.is_ident(name))
-}
-
-/// Resolves where the macro does, points where the user's code is.
-fn at(span: Span) -> Span {
-    Span::mixed_site().located_at(span)
-}
-
-/// Where the first and the last token are.
-fn ends(tokens: impl ToTokens) -> (Span, Span) {
-    let mut spans = tokens
-        .into_token_stream()
-        .into_iter()
-        .map(|token| token.span());
-    let start = spans.next().unwrap_or_else(Span::mixed_site);
-    (at(start), at(spans.last().unwrap_or(start)))
-}
-
-/// The same tokens, pointing elsewhere.
-fn located(tokens: TokenStream, span: Span) -> TokenStream {
-    tokens
-        .into_iter()
-        .map(|mut token| {
-            token.set_span(token.span().located_at(span));
-            token
-        })
-        .collect::<Vec<TokenTree>>()
-        .into_iter()
-        .collect()
 }
 
 #[cfg(test)]

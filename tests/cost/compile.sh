@@ -125,7 +125,7 @@ once() {
 compare() {
     local label=$1 plain=999999 annotated=999999 now
     shift
-    cargo "$@"
+    cargo "$@" >/dev/null
     for _ in $(seq "$rounds"); do
         now=$(once plain "$@") && ((now < plain)) && plain=$now
         now=$(once annotated "$@") && ((now < annotated)) && annotated=$now

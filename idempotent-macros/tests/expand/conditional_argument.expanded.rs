@@ -16,8 +16,11 @@ fn handler(
         call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        handler,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }
 #[cfg(not(feature = "x"))]
@@ -37,7 +40,10 @@ fn handler(
         call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        handler,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }

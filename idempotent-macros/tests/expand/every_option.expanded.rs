@@ -57,7 +57,10 @@ fn handler(
                 .max_response(1048576usize)
         },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        handler,
-        facade::idempotent_runtime::__private::answer,
+        |arguments| facade::idempotent_runtime::__private::respond(
+            handler,
+            arguments,
+            facade::idempotent_runtime::__private::answer,
+        ),
     )
 }

@@ -25,7 +25,10 @@ where
         call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        handler::<T, U, N>,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            handler::<T, U, N>,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }

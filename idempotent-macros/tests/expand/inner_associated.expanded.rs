@@ -10,8 +10,11 @@ fn pay<U: ::core::marker::Send + 'static>(
         call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "pay"),
-        Self::pay_inner::<U>,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            Self::pay_inner::<U>,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }
 async fn pay_inner<U>(Json(n): Json<U>) -> Option<Self> {

@@ -12,8 +12,11 @@ pub(crate) fn pay(
         call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "pay"),
-        pay_inner,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            pay_inner,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }
 /// Pays.

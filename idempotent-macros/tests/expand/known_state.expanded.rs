@@ -18,7 +18,10 @@ fn handler(
             )),
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        handler,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }

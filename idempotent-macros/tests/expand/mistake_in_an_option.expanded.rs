@@ -13,8 +13,11 @@ fn handler(
         call,
         const { &::idempotent_runtime::__private::Policy::new().required(true) },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        handler,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }
 ::core::compile_error! {

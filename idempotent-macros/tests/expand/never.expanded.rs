@@ -15,7 +15,10 @@ fn handler(
         call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        handler,
-        |never| never,
+        |arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            arguments,
+            |never| never,
+        ),
     )
 }

@@ -13,7 +13,10 @@ fn handler(
         call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        handler,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }

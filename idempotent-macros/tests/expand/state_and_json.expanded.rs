@@ -27,7 +27,10 @@ pub fn create_payment(
                 .wait(true)
         },
         ::core::concat!(::core::module_path!(), "::", "create_payment"),
-        create_payment,
-        ::idempotent_runtime::__private::answer,
+        |arguments| ::idempotent_runtime::__private::respond(
+            create_payment,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
     )
 }

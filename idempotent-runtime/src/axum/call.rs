@@ -8,13 +8,14 @@ use std::{
 };
 
 use ::axum::{
+    body::Body,
     extract::{FromRef, FromRequest, FromRequestParts, Request, State},
     http::request::Parts,
     response::{IntoResponse, Response},
 };
 
 use super::arguments::Arguments;
-use crate::engine::{BoxFuture, Idempotency};
+use crate::engine::{BoxFuture, Idempotency, Ran};
 
 /// The place of an argument that is extracted later. Keeps the number of arguments what it was.
 pub struct Slot<T>(PhantomData<fn() -> T>);
@@ -51,10 +52,14 @@ pub trait EngineIn<S> {
     fn engine(state: &S) -> Option<Idempotency>;
 }
 
+/// Calls the handler with its arguments. A plain function: what a handler adds to the compiled code is that and
+/// its own future.
+pub(super) type Then<T> = fn(T) -> BoxFuture<Response>;
+
 /// Extracts a handler's arguments; of the router's state, only the step itself knows the type.
 pub(super) trait Extraction<T>: Send {
-    /// Extracts them, once.
-    fn start(self: Box<Self>, request: Request) -> BoxFuture<Result<T, Response>>;
+    /// Extracts them and goes on with the handler, once.
+    fn start(self: Box<Self>, request: Request, then: Then<T>) -> BoxFuture<Ran<Body>>;
 }
 
 /// Distinguishes the one way in which a [`Call`] is extracted for each way `M` in which its arguments are.
@@ -177,12 +182,15 @@ where
     S: Send + Sync + 'static,
     T: FromRequest<S, M> + 'static,
 {
-    fn start(self: Box<Self>, request: Request) -> BoxFuture<Result<T, Response>> {
+    fn start(self: Box<Self>, request: Request, then: Then<T>) -> BoxFuture<Ran<Body>> {
         let Self(state, _) = *self;
         Box::pin(async move {
-            T::from_request(request, &state)
-                .await
-                .map_err(IntoResponse::into_response)
+            // No variable: extracted values need not be `Send`, and must be gone before the next await.
+            let running = match T::from_request(request, &state).await {
+                Ok(arguments) => then(arguments),
+                Err(rejection) => return Ran::Rejected(rejection.into_response()),
+            };
+            Ran::Answered(running.await)
         })
     }
 }
@@ -192,9 +200,15 @@ where
     S: Send + Sync + 'static,
     A: Arguments<S> + 'static,
 {
-    fn start(self: Box<Self>, request: Request) -> BoxFuture<Result<A::Values, Response>> {
+    fn start(self: Box<Self>, request: Request, then: Then<A::Values>) -> BoxFuture<Ran<Body>> {
         let Self(state, _) = *self;
-        Box::pin(async move { A::extract(request, &state).await })
+        Box::pin(async move {
+            let running = match A::extract(request, &state).await {
+                Ok(arguments) => then(arguments),
+                Err(rejection) => return Ran::Rejected(rejection),
+            };
+            Ran::Answered(running.await)
+        })
     }
 }
 

@@ -7,6 +7,6 @@ pub use super::{
     answer::answer,
     arguments::{last, part},
     call::{Call, DebugHandlerBelongsBelow, Slot, StatefulCall},
-    run::{Running, recovery, run_handler},
+    run::{Running, recovery, respond, run_handler},
 };
 pub use crate::{Cache, FingerprintRule, OnCrash, Policy};

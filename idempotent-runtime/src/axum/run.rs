@@ -10,7 +10,10 @@ use std::{
 use ::axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 
-use super::{call::Call, invoke::Invoke};
+use super::{
+    call::{Call, Then},
+    invoke::Invoke,
+};
 use crate::{
     Crash, Execution, Policy, Recovery,
     engine::{Attended, BoxFuture, Idempotency, Ran, Reply, Simplified, Work},
@@ -33,19 +36,15 @@ struct Step(Box<dyn FnOnce(Request) -> BoxFuture<Ran<Body>> + Send>);
 
 /// Runs a handler under its policy.
 ///
-/// `name` is the handler's path, the endpoint where no router says which route matched. `answer` is a plain
-/// function, so that a return type which is no response is one error, at the place the caller gave it.
-pub fn run_handler<T, E, H, R>(
+/// `name` is the handler's path, the endpoint where no router says which route matched.
+pub fn run_handler<T, E>(
     call: Call<T, E>,
     policy: &'static Policy,
     name: &'static str,
-    handler: H,
-    answer: fn(R) -> Response,
+    then: Then<T>,
 ) -> Running
 where
-    T: Send + 'static,
-    H: Invoke<T, Future: Future<Output = R> + Send + 'static> + Send + 'static,
-    R: 'static,
+    T: 'static,
 {
     let Call {
         request,
@@ -53,18 +52,26 @@ where
         extraction,
         ..
     } = call;
-    let step = move |request| -> BoxFuture<Ran<Body>> {
-        Box::pin(async move {
-            match extraction.start(request).await {
-                Ok(arguments) => Ran::Answered(answer(handler.invoke(arguments).await)),
-                Err(rejection) => Ran::Rejected(rejection),
-            }
-        })
-    };
     match covering(engine.as_ref(), policy, &request) {
-        None => Running(Kind::Plain(step(request))),
-        Some(engine) => attended(&engine, policy, name, request, Step(Box::new(step))),
+        None => Running(Kind::Plain(extraction.start(request, then))),
+        Some(engine) => {
+            let step = Step(Box::new(move |request| extraction.start(request, then)));
+            attended(&engine, policy, name, request, step)
+        }
     }
+}
+
+/// Calls the user's function and makes the response of what it returns.
+///
+/// `answer` is a plain function, so that a return type which is no response is one error, at the place the
+/// caller gave it.
+pub fn respond<T, H, R>(handler: H, arguments: T, answer: fn(R) -> Response) -> BoxFuture<Response>
+where
+    H: Invoke<T, Future: Future<Output = R> + Send + 'static>,
+    R: 'static,
+{
+    let returned = handler.invoke(arguments);
+    Box::pin(async move { answer(returned.await) })
 }
 
 /// Calls a recovery function and boxes what it returns.
