@@ -97,7 +97,8 @@ impl Run {
         match ran {
             Ok(Ran::Answered(response)) => {
                 observe::executed(endpoint, since);
-                self.answer(response).await
+                // Boxed for the reason that `Visit::serve` gives.
+                Box::pin(self.answer(response)).await
             }
             Ok(Ran::Rejected(response)) => {
                 let own = Ok((Ended::Rejected, response.map(ResponseBody::live)));
