@@ -16,4 +16,6 @@ mod postgres;
 mod redis;
 #[path = "../support/servers/mod.rs"]
 mod servers;
+mod sql_faults;
+mod sql_waiting;
 mod sqlite;

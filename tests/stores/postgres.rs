@@ -50,7 +50,7 @@ impl OnPostgres {
 }
 
 /// A name that no other test has.
-fn new_table() -> TableName {
+pub(crate) fn new_table() -> TableName {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
     name.parse().expect("a name")

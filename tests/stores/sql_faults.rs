@@ -1,0 +1,372 @@
+//! Servers of SQL stores that are killed, cut off, silent or gone, and callers that go away. The same for each.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use idempotent_runtime::{
+    StoreKey,
+    store::{
+        Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
+        conformance::{Harness, claim, key, response},
+        sql::{mysql::MySqlStore, postgres::PostgresStore},
+    },
+};
+
+use crate::{
+    mysql::OnMariaDb,
+    postgres::OnPostgres,
+    proxy::Proxy,
+    servers::{mariadb::MariaDb, postgres::Postgres},
+};
+
+/// A server that can be killed, and the store that keeps its records there.
+pub(crate) trait Server: Send + Sync + Sized + 'static {
+    type Store: Store + Clone;
+    /// For the suite's claims.
+    type Claims: Harness;
+
+    fn start() -> Option<Self>;
+    fn port(&self) -> u16;
+    fn restart(&mut self);
+    fn kill(&mut self);
+    /// A store by way of this port, with at most so many connections.
+    fn store(&self, port: u16, connections: usize) -> impl Future<Output = Self::Store> + Send;
+}
+
+impl Server for Postgres {
+    type Store = PostgresStore;
+    type Claims = OnPostgres;
+
+    fn start() -> Option<Self> {
+        Self::start()
+    }
+
+    fn port(&self) -> u16 {
+        self.port()
+    }
+
+    fn restart(&mut self) {
+        self.restart();
+    }
+
+    fn kill(&mut self) {
+        self.kill();
+    }
+
+    async fn store(&self, port: u16, connections: usize) -> PostgresStore {
+        let builder = PostgresStore::builder()
+            .connections(connections)
+            .migrate(true);
+        builder.connect(&self.url_of(port)).await.expect("a store")
+    }
+}
+
+impl Server for MariaDb {
+    type Store = MySqlStore;
+    type Claims = OnMariaDb;
+
+    fn start() -> Option<Self> {
+        Self::start()
+    }
+
+    fn port(&self) -> u16 {
+        self.port()
+    }
+
+    fn restart(&mut self) {
+        self.restart();
+    }
+
+    fn kill(&mut self) {
+        self.kill();
+    }
+
+    async fn store(&self, port: u16, connections: usize) -> MySqlStore {
+        let builder = MySqlStore::builder().connections(connections).migrate(true);
+        builder.connect(&self.url_of(port)).await.expect("a store")
+    }
+}
+
+macro_rules! server_faults {
+    ($($(#[$doc:meta])* $case:ident,)*) => {
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case::<crate::servers::postgres::Postgres>().await;
+                }
+            )*
+        }
+
+        mod mysql {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case::<crate::servers::mariadb::MariaDb>().await;
+                }
+            )*
+        }
+    };
+}
+
+server_faults! {
+    claims_and_outcomes_survive_a_kill_at_any_point,
+    nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again,
+    a_lost_reply_is_made_up_for,
+    a_server_that_falls_silent_blocks_nobody_for_good,
+    a_server_that_is_gone_is_unavailable,
+    callers_that_go_away_poison_no_connection,
+}
+
+fn done() -> Outcome {
+    Outcome::Response(response(201, &[], b"done"))
+}
+
+fn new_claim<S: Server>(key: StoreKey) -> Claim {
+    claim::<S::Claims>(key)
+}
+
+const FIRST: Acquisition = Acquisition::Acquired { attempt: 1 };
+
+/// Repeats a verb until the store answers, as the engine and its clients do, with an end to their patience.
+async fn answered<T, F>(mut verb: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        match tokio::time::timeout(Duration::from_secs(2), verb()).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(error)) => assert!(Instant::now() < patience, "{error:?} for half a minute"),
+            Err(elapsed) => assert!(Instant::now() < patience, "{elapsed} for half a minute"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Killed and restarted between any two verbs, the server has lost nothing, and the store finds it again.
+async fn claims_and_outcomes_survive_a_kill_at_any_point<S: Server>() {
+    let Some(mut server) = S::start() else { return };
+    let store = server.store(server.port(), 4).await;
+    let mine = new_claim::<S>(key(1));
+    let (held, other, outcome) = (mine.held(), new_claim::<S>(key(1)), done());
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
+    server.restart();
+    // Somebody else meets the lease; its owner has it still.
+    let answer = answered(|| store.acquire(&other)).await;
+    assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
+    assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
+    server.restart();
+    assert_eq!(
+        answered(|| store.complete(&held, &outcome)).await,
+        Write::Applied
+    );
+    server.restart();
+    assert_eq!(
+        answered(|| store.acquire(&other)).await,
+        Acquisition::Completed(outcome.clone())
+    );
+    assert_eq!(
+        answered(|| store.complete(&held, &outcome)).await,
+        Write::Applied
+    );
+}
+
+/// What happened to each key, as the clients saw it.
+#[derive(Default)]
+struct Ledger {
+    executed: BTreeMap<[u8; 32], u32>,
+    acknowledged: BTreeMap<[u8; 32], Outcome>,
+}
+
+/// Clients execute while the server is killed at moments that nobody chose.
+async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again<S: Server>() {
+    let Some(mut server) = S::start() else { return };
+    let store = server.store(server.port(), 4).await;
+    let (ledger, over) = (
+        Arc::new(Mutex::new(Ledger::default())),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..8_u8 {
+        clients.spawn(execute_until::<S>(
+            store.clone(),
+            client,
+            Arc::clone(&ledger),
+            Arc::clone(&over),
+        ));
+    }
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server = tokio::task::spawn_blocking(move || {
+            server.restart();
+            server
+        })
+        .await
+        .expect("a restart");
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    over.store(true, Ordering::SeqCst);
+    clients.join_all().await;
+
+    let ledger = std::mem::take(&mut *ledger.lock().expect("no client panicked"));
+    assert!(
+        ledger.acknowledged.len() > 20,
+        "{} executions",
+        ledger.acknowledged.len()
+    );
+    assert!(
+        ledger.executed.values().all(|times| *times == 1),
+        "executed twice"
+    );
+    for (key, outcome) in ledger.acknowledged {
+        let again = new_claim::<S>(StoreKey::from_bytes(key)).take_over(true);
+        assert_eq!(
+            answered(|| store.acquire(&again)).await,
+            Acquisition::Completed(outcome)
+        );
+    }
+}
+
+async fn execute_until<S: Server>(
+    store: S::Store,
+    client: u8,
+    ledger: Arc<Mutex<Ledger>>,
+    over: Arc<AtomicBool>,
+) {
+    for n in 0_u32.. {
+        if over.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut key = [client; 32];
+        key[..4].copy_from_slice(&n.to_be_bytes());
+        // Two clients with one key, as a retry would have it.
+        let claims = [0; 2].map(|_| new_claim::<S>(StoreKey::from_bytes(key)));
+        let [one, other] = &claims;
+        let acquired = tokio::join!(
+            answered(|| store.acquire(one)),
+            answered(|| store.acquire(other))
+        );
+        for (claim, acquisition) in claims.iter().zip(<[_; 2]>::from(acquired)) {
+            if acquisition != FIRST {
+                continue;
+            }
+            *ledger
+                .lock()
+                .expect("no client panicked")
+                .executed
+                .entry(key)
+                .or_default() += 1;
+            let outcome = Outcome::Response(response(200, &[], format!("{client} {n}").as_bytes()));
+            let held = claim.held();
+            assert_eq!(
+                answered(|| store.complete(&held, &outcome)).await,
+                Write::Applied
+            );
+            ledger
+                .lock()
+                .expect("no client panicked")
+                .acknowledged
+                .insert(key, outcome);
+        }
+    }
+}
+
+/// The server does what it was asked, and the answer is lost: the store asks again, with the same token.
+async fn a_lost_reply_is_made_up_for<S: Server>() {
+    let Some(server) = S::start() else { return };
+    let proxy = Proxy::to(server.port());
+    let store = server.store(proxy.port(), 2).await;
+    for n in 1..=20 {
+        let mine = new_claim::<S>(key(n));
+        // Warm, so that what is lost is the reply to the verb and not to its preparation.
+        store.get(&key(n)).await.unwrap();
+        proxy.lose_next_reply();
+        assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
+        proxy.lose_next_reply();
+        assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
+        proxy.lose_next_reply();
+        assert_eq!(
+            store.complete(&mine.held(), &done()).await.unwrap(),
+            Write::Applied
+        );
+    }
+    assert_eq!(proxy.lost(), 60);
+}
+
+/// A server that takes requests and says nothing costs the caller its patience, and nothing afterwards: the
+/// connections that were waiting are not given to anybody else.
+async fn a_server_that_falls_silent_blocks_nobody_for_good<S: Server>() {
+    let Some(server) = S::start() else { return };
+    let proxy = Proxy::to(server.port());
+    let store = server.store(proxy.port(), 1).await;
+    let owners: Vec<_> = (1..=4).map(|n| new_claim::<S>(key(n))).collect();
+    proxy.silence(true);
+    let claims = owners
+        .iter()
+        .map(|owner| tokio::time::timeout(Duration::from_millis(200), store.acquire(owner)));
+    for waited in futures_util::future::join_all(claims).await {
+        waited.expect_err("nothing was said");
+    }
+    proxy.silence(false);
+    for owner in &owners {
+        let acquired = tokio::time::timeout(Duration::from_secs(2), store.acquire(owner)).await;
+        assert_eq!(acquired.expect("in time").unwrap(), FIRST);
+        assert_eq!(
+            store.complete(&owner.held(), &done()).await.unwrap(),
+            Write::Applied
+        );
+    }
+}
+
+/// A server that is not there is told at once, as an error that a repetition may do away with.
+async fn a_server_that_is_gone_is_unavailable<S: Server>() {
+    let Some(mut server) = S::start() else { return };
+    let store = server.store(server.port(), 2).await;
+    let mine = new_claim::<S>(key(1));
+    server.kill();
+    let asked = Instant::now();
+    let refused = tokio::time::timeout(Duration::from_secs(2), store.acquire(&mine)).await;
+    let refused = refused
+        .expect("an answer in time")
+        .expect_err("no server, no claim");
+    assert_eq!(refused.kind(), StoreErrorKind::Unavailable);
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    server.restart();
+    assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
+}
+
+/// Verbs that are dropped at any moment happened or did not, and leave nothing to the next one.
+async fn callers_that_go_away_poison_no_connection<S: Server>() {
+    let Some(server) = S::start() else { return };
+    let store = server.store(server.port(), 2).await;
+    for round in 0..120_u8 {
+        // Keys of this round only: what was dropped on its way may still arrive, whenever it wants.
+        let key = |n| {
+            StoreKey::from_bytes(
+                [[round; 16], [n; 16]]
+                    .concat()
+                    .try_into()
+                    .expect("32 bytes"),
+            )
+        };
+        let claims: Vec<_> = (1..=6).map(|n| new_claim::<S>(key(n))).collect();
+        let leaving =
+            futures_util::future::join_all(claims.iter().map(|claim| store.acquire(claim)));
+        let _left =
+            tokio::time::timeout(Duration::from_micros(u64::from(round) * 25), leaving).await;
+        for owner in &claims {
+            assert_eq!(answered(|| store.acquire(owner)).await, FIRST);
+            assert_eq!(
+                store.complete(&owner.held(), &done()).await.unwrap(),
+                Write::Applied
+            );
+        }
+    }
+}

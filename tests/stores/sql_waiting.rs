@@ -1,0 +1,221 @@
+//! Duplicates that wait on SQL stores: through few connections, and across processes.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use idempotent_runtime::{
+    Idempotency, IdempotencyLayer,
+    store::{
+        Store,
+        sql::{mysql::MySqlStore, postgres::PostgresStore},
+    },
+};
+use sqlx::postgres::PgPoolOptions;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::{
+    mysql,
+    postgres::{self, new_table},
+    servers::{mariadb::MariaDb, postgres::Postgres},
+    sqlite::File,
+};
+
+/// What the handlers of all processes did.
+#[derive(Clone, Default)]
+struct Till {
+    executions: Arc<AtomicU32>,
+}
+
+/// One process of a service, in front of a store.
+#[derive(Clone)]
+struct Process {
+    layer: IdempotencyLayer,
+    till: Till,
+}
+
+impl Process {
+    fn new(store: impl Store, till: &Till) -> Self {
+        let engine = Idempotency::builder()
+            .store(store)
+            .build()
+            .expect("an engine");
+        Self {
+            layer: IdempotencyLayer::new(engine),
+            till: till.clone(),
+        }
+    }
+
+    /// Sends a request whose execution takes this long, and gives the answer's body and how it came about.
+    async fn pay(&self, key: &str, takes: Duration) -> (String, bool) {
+        let till = self.till.clone();
+        let handler = service_fn(move |_| {
+            let till = till.clone();
+            async move {
+                let number = till.executions.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::time::sleep(takes).await;
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!(
+                    "paid {number}"
+                )))))
+            }
+        });
+        let request = Request::post("/pay")
+            .header("idempotency-key", key)
+            .body(Full::new(Bytes::new()));
+        let response = self
+            .layer
+            .layer(handler)
+            .oneshot(request.expect("a request"))
+            .await;
+        let response = response.unwrap_or_else(|never| match never {});
+        let replayed = response.headers().contains_key("idempotent-replay");
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        (String::from_utf8_lossy(&body).into_owned(), replayed)
+    }
+}
+
+/// Fifty duplicates wait, and hold no connection while they do: others are served as if they were not there.
+async fn fifty_wait(store: impl Store) {
+    let till = Till::default();
+    let process = Process::new(store, &till);
+    let waiting = (0..50).map(|_| process.pay("one", Duration::from_millis(1500)));
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let began = Instant::now();
+        for n in 0..10 {
+            process.pay(&format!("other-{n}"), Duration::ZERO).await;
+        }
+        began.elapsed()
+    };
+    let (answers, took) = tokio::join!(futures_util::future::join_all(waiting), others);
+    assert!(
+        answers.iter().all(|(body, _)| body == "paid 1"),
+        "{answers:?}"
+    );
+    assert_eq!(
+        answers.iter().filter(|(_, replayed)| !replayed).count(),
+        1,
+        "{answers:?}"
+    );
+    assert_eq!(till.executions.load(Ordering::SeqCst), 11);
+    assert!(
+        took < Duration::from_millis(1000),
+        "ten others took {took:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_wait_on_one_connection_to_postgres() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let builder = PostgresStore::builder().table(new_table()).migrate(true);
+    fifty_wait(builder.connections(1).connect(&server.url()).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_wait_on_the_applications_one_connection_to_postgres() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let store = PostgresStore::builder().table(new_table()).from_pool(pool);
+    store.migrate().await.unwrap();
+    fifty_wait(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_wait_on_one_connection_to_mysql() {
+    let Some(server) = MariaDb::shared() else {
+        return;
+    };
+    let builder = MySqlStore::builder()
+        .table(mysql::new_table())
+        .migrate(true);
+    fifty_wait(builder.connections(1).connect(&server.url()).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_wait_on_one_sqlite_file() {
+    let file = File::new();
+    fifty_wait(file.open().await).await;
+}
+
+/// How long after the answer of the process that executed those who wait in the other have theirs, sorted.
+async fn across(first: impl Store, second: impl Store) -> Vec<Duration> {
+    let till = Till::default();
+    let (first, second) = (Process::new(first, &till), Process::new(second, &till));
+    let mut latencies = Vec::new();
+    for n in 0..5 {
+        let key = format!("key-{n}");
+        let executing = async {
+            // Long enough for the polling to have slowed down.
+            let answer = first.pay(&key, Duration::from_millis(1600)).await;
+            (answer, Instant::now())
+        };
+        let waiting = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let answer = second.pay(&key, Duration::ZERO).await;
+            (answer, Instant::now())
+        };
+        let ((executed, completed), (replayed, answered)) = tokio::join!(executing, waiting);
+        assert_eq!(replayed, (executed.0, true));
+        latencies.push(answered.saturating_duration_since(completed));
+    }
+    assert_eq!(till.executions.load(Ordering::SeqCst), 5);
+    latencies.sort();
+    println!("waited {latencies:?}");
+    latencies
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_notify_waiters_in_another_process_are_woken() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let table = postgres::new_table();
+    let connect = async || {
+        let builder = PostgresStore::builder()
+            .table(table.clone())
+            .migrate(true)
+            .notify(true);
+        builder.connect(&server.url()).await.expect("a store")
+    };
+    let latencies = across(connect().await, connect().await).await;
+    // The one in the middle: a machine that runs other tests beside this one stalls now and then.
+    assert!(latencies[2] < Duration::from_millis(50), "{latencies:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_push_waiters_in_another_process_poll() {
+    let most = Duration::from_millis(800);
+    let file = File::new();
+    let latencies = across(file.open().await, file.open().await).await;
+    assert!(latencies[4] < most, "{latencies:?}");
+    if let Some(server) = MariaDb::shared() {
+        let table = mysql::new_table();
+        let connect = async || {
+            let builder = MySqlStore::builder().table(table.clone()).migrate(true);
+            builder.connect(&server.url()).await.expect("a store")
+        };
+        let latencies = across(connect().await, connect().await).await;
+        assert!(latencies[4] < most, "{latencies:?}");
+    }
+}
