@@ -78,16 +78,22 @@ pub(crate) fn handler(handler: &Handler, options: &Options, errors: &mut Errors)
 /// Attributes that stand below ours.
 fn attributes_around(attrs: &[Attribute], errors: &mut Errors) {
     for attr in attrs {
-        if is_named(attr, "idempotent") {
-            errors.push(Error::new_spanned(
-                attr,
-                "`#[idempotent]` is given twice: keep one",
-            ));
-        }
-        if is_utoipa(attr.path()) {
-            let message = "`#[utoipa::path]` belongs above `#[idempotent]`: it reads the handler's own arguments and puts an item beside it";
+        if let Some(message) = misplaced(attr) {
             errors.push(Error::new_spanned(attr, message));
         }
+    }
+}
+
+/// Why an attribute cannot stand below ours.
+pub(crate) fn misplaced(attr: &Attribute) -> Option<&'static str> {
+    if is_named(attr, "idempotent") {
+        Some("`#[idempotent]` is given twice: keep one")
+    } else if is_utoipa(attr.path()) {
+        Some(
+            "`#[utoipa::path]` belongs above `#[idempotent]`: it reads the handler's own arguments and puts an item beside it",
+        )
+    } else {
+        None
     }
 }
 

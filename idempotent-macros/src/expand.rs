@@ -24,7 +24,7 @@
 mod policy;
 mod spans;
 
-use proc_macro2::{Group, Ident, Span, TokenStream};
+use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
     Attribute, GenericParam, Generics, Signature, TypeParamBound, Visibility, WherePredicate,
@@ -34,7 +34,7 @@ use syn::{
 use crate::{
     check,
     errors::Errors,
-    handler::{Answer, Handler, is_named, mentions},
+    handler::{Answer, Handler, mentions},
     options::{Given, Inner, Options},
 };
 use policy::policy;
@@ -170,7 +170,7 @@ fn refused(expansion: &Expansion<'_>) -> TokenStream {
             sig,
             body,
         } = handler;
-        let attrs = attrs.iter().filter(|attr| !is_named(attr, "idempotent"));
+        let attrs = attrs.iter().filter(|attr| check::misplaced(attr).is_none());
         return quote!(#(#attrs)* #vis #sig #body);
     }
     let private = private(options);
@@ -263,7 +263,7 @@ fn inner(expansion: &Expansion<'_>, vis: &Visibility, name: &Ident) -> TokenStre
     } = &expansion.handler;
     let attrs = attrs
         .iter()
-        .filter(|attr| !is_outer(attr) && !is_named(attr, "idempotent"));
+        .filter(|attr| !is_outer(attr) && check::misplaced(attr).is_none());
     // Not `const`: rustc would refuse `const async` a second time.
     let Signature {
         asyncness,
@@ -404,19 +404,22 @@ fn outer_attrs(handler: &Handler) -> Vec<&Attribute> {
 }
 
 fn is_outer(attr: &Attribute) -> bool {
-    let path = attr.path();
-    if path.is_ident("cfg_attr") {
-        let nested = attr
-            .meta
-            .require_list()
-            .map(|list| list.tokens.to_string())
-            .unwrap_or_default();
-        let first = nested
-            .rsplit_once(',')
-            .map_or("", |(_, attr)| attr.trim_start());
-        return OUTER.iter().any(|name| first.starts_with(name));
+    let is = |name: &str| OUTER.contains(&name);
+    if attr.path().is_ident("cfg_attr") {
+        return conditional(attr).is_some_and(|name| is(&name));
     }
-    OUTER.iter().any(|name| path.is_ident(name))
+    attr.path()
+        .get_ident()
+        .is_some_and(|name| is(&name.to_string()))
+}
+
+/// `doc` of `#[cfg_attr(condition, doc = "…")]`.
+fn conditional(attr: &Attribute) -> Option<String> {
+    let comma =
+        |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',');
+    let tokens = attr.meta.require_list().ok()?.tokens.clone();
+    let name = tokens.into_iter().skip_while(|token| !comma(token)).nth(1);
+    name.map(|name| name.to_string())
 }
 
 #[cfg(test)]

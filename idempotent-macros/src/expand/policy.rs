@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 
-use super::spans::ends;
+use super::spans::{ends, located};
 use crate::options::{Cache, Fingerprint, Given, OnCrash, Options};
 
 /// `Policy::new().ttl(…)`
@@ -80,6 +80,7 @@ fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
         OnCrash::Retry => quote!(#private::OnCrash::Retry),
         OnCrash::Recover(path) => {
             let (start, _) = ends(path);
+            let private = located(private.clone(), start);
             quote_spanned!(start=> #private::OnCrash::Recover(|crash| #private::recovery(#path, crash)))
         }
     }

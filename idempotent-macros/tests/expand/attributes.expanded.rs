@@ -1,0 +1,32 @@
+/// Documented.
+#[cfg(unix)]
+#[cfg_attr(feature = "docs", doc = "More, of it.")]
+#[allow(clippy::too_many_lines)]
+#[cfg(doc)]
+pub async fn handler() {
+    ::core::unreachable!()
+}
+/// Documented.
+#[cfg(unix)]
+#[cfg_attr(feature = "docs", doc = "More, of it.")]
+#[allow(clippy::too_many_lines)]
+#[cfg(not(doc))]
+pub fn handler(
+    call: ::idempotent_runtime::__private::Call<
+        ::idempotent_runtime::__private::DebugHandlerBelongsBelow,
+    >,
+) -> ::idempotent_runtime::__private::Running {
+    #[cfg_attr(feature = "spans", tracing::instrument)]
+    #[inline]
+    async fn handler() {}
+    ::idempotent_runtime::__private::run_handler(
+        call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        |arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
+    )
+}

@@ -1,0 +1,10 @@
+use axum::{Router, routing::post};
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+#[utoipa::path(post, path = "/")]
+async fn handler() {}
+
+fn main() {
+    let _: Router = Router::new().route("/", post(handler));
+}

@@ -1,0 +1,6 @@
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+const HANDLER: u32 = 1;
+
+fn main() {}

@@ -1,0 +1,6 @@
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+pub trait Handler {}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+pub unsafe trait Handler {}
+
+fn main() {}

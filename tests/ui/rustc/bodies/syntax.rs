@@ -1,0 +1,12 @@
+use axum::{Router, routing::post};
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+async fn handler() -> String {
+    let x = ;
+    String::new()
+}
+
+fn main() {
+    let _: Router = Router::new().route("/", post(handler));
+}

@@ -1,0 +1,14 @@
+#![deny(warnings)]
+
+use axum::{Router, routing::post};
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+async fn handler() -> String {
+    return String::new();
+    String::from("never")
+}
+
+fn main() {
+    let _: Router = Router::new().route("/", post(handler));
+}
