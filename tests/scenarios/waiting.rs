@@ -432,3 +432,53 @@ fn those_who_wait_for_a_response_that_is_not_kept_are_told_so() {
         assert_eq!(till.starts(), 1);
     });
 }
+
+#[test]
+fn a_waiter_never_gets_the_outcome_of_a_request_for_something_else() {
+    both(async |face| {
+        // Given a waiter for an execution that will give its key back.
+        let (till, engine) = (Till::refusing_first(429), engine(Policy::new()));
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        let first = asking(&shop, &payment());
+        till.started(1).await;
+        let waiter = asking(&shop, &payment());
+        settle().await;
+        assert_eq!(waiters(&engine), 1);
+
+        // When another request takes the key and completes before the waiter has its turn.
+        till.open();
+        let other = asking(&shop, &payment().body("{}"));
+        assert_eq!(first.await.unwrap().status, 429);
+        other.await.unwrap().is_charge(2);
+
+        // Then what was published is not the waiter's outcome.
+        waiter.await.unwrap().is_problem(409, "mismatch");
+        assert_eq!(till.starts(), 2);
+    });
+}
+
+#[test]
+fn within_one_process_waiters_are_told_at_once_even_by_a_store_that_wakes_nobody() {
+    both(async |face| {
+        for status in [201, 429] {
+            // Given a duplicate that has waited for so long that it rarely looks.
+            let (till, store) = (Till::refusing_first(status), Faulty::mute());
+            let engine = Idempotency::builder().store(store).build().unwrap();
+            let shop = face.shop(&engine, &till);
+            till.hold();
+            let first = asking(&shop, &payment());
+            till.started(1).await;
+            let waiter = asking(&shop, &payment());
+            pass(Duration::from_secs(20)).await;
+
+            // When the execution ends, with an outcome or without one.
+            till.open();
+            settle().await;
+
+            // Then no time has to pass until the waiter has its answer.
+            assert!(first.is_finished() && waiter.is_finished(), "{status}");
+            assert_eq!(waiter.await.unwrap().status, 201);
+        }
+    });
+}

@@ -2,9 +2,10 @@
 
 use std::{
     future::Future,
+    panic::Location,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime::Builder, task::yield_now, time::advance};
@@ -13,6 +14,9 @@ use super::Face;
 
 /// After this a scenario hangs. Generous, because a loaded machine is slow and a hang is for ever.
 const HANGS: Duration = Duration::from_secs(240);
+
+/// After this what was bound to happen does not.
+const LATE: Duration = Duration::from_secs(30);
 
 /// Runs a scenario on one thread, under a clock that stands still unless the scenario moves it or everybody
 /// sleeps.
@@ -64,9 +68,14 @@ pub(crate) async fn pass(duration: Duration) {
 }
 
 /// Waits until something that is bound to happen has happened, in real time.
-pub(crate) async fn until(mut happened: impl FnMut() -> bool) {
-    while !happened() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+#[track_caller]
+pub(crate) fn until(mut happened: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let (caller, since) = (Location::caller(), Instant::now());
+    async move {
+        while !happened() {
+            assert!(since.elapsed() < LATE, "{caller}: it did not happen");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
@@ -75,8 +84,8 @@ pub(crate) async fn moment(most: u64) {
     let micros = rand::random_range(0..=most);
     // Short ones are spun: a timer would round them all to the same millisecond.
     if micros < 1500 {
-        let end = std::time::Instant::now() + Duration::from_micros(micros);
-        while std::time::Instant::now() < end {
+        let end = Instant::now() + Duration::from_micros(micros);
+        while Instant::now() < end {
             yield_now().await;
         }
     } else {
