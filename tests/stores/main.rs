@@ -2,6 +2,7 @@
 
 mod broken;
 mod cached;
+mod chosen;
 mod custom;
 #[path = "../../examples/custom_store.rs"]
 #[allow(dead_code, reason = "the example's own service is for its reader")]

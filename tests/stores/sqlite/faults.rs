@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, StoreErrorKind, Write,
+    Acquisition, Outcome, RecordState, Store, StoreErrorKind, Write,
     conformance::{claim, key, response},
     sql::sqlite::SqliteStore,
 };
@@ -121,6 +121,102 @@ async fn another_process_that_writes_for_long_delays_and_breaks_nothing() {
     sqlx::query("rollback").execute(&mut other).await.unwrap();
     assert_eq!(
         store.acquire(&owner).await.unwrap(),
+        Acquisition::Acquired { attempt: 1 }
+    );
+}
+
+/// A file system of one megabyte of its own, unmounted with this value.
+#[cfg(target_os = "linux")]
+struct SmallDisk(crate::servers::Folder);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    /// Nothing, and word of it, where mounting is not permitted.
+    fn mount() -> Option<Self> {
+        use std::io::Write as _;
+
+        let folder = crate::servers::Folder::new("disk");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(folder.path())
+            .output();
+        if mounted.is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self(folder));
+        }
+        let _unread = writeln!(
+            std::io::stderr(),
+            "*** NOT TESTED, mounting needs root: a full disk"
+        );
+        None
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _still_there = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
+    }
+}
+
+/// When the disk is full, nothing that was acknowledged is lost, nobody hangs, and there is room again when
+/// there is room again.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_loses_nothing_that_was_acknowledged() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let folder = disk.0.path();
+    let store = SqliteStore::connect(&format!("sqlite://{}/records.db", folder.display()))
+        .await
+        .unwrap();
+    std::fs::write(folder.join("filler"), vec![0; 600 << 10]).unwrap();
+    let mut stored = Vec::new();
+    let (full, unfinished) = loop {
+        let owner = claim::<Sqlite>(key(u8::try_from(stored.len() + 1).unwrap()));
+        match store.acquire(&owner).await {
+            Ok(acquisition) => assert_eq!(acquisition, Acquisition::Acquired { attempt: 1 }),
+            Err(error) => break (error, None),
+        }
+        match store.complete(&owner.held(), &answer(8 << 10)).await {
+            Ok(write) => assert_eq!(write, Write::Applied),
+            Err(error) => break (error, Some(owner)),
+        }
+        stored.push(owner);
+    };
+    // SQLite says "disk full" or, where it meets the limit in its log, "I/O error".
+    assert!(
+        matches!(
+            full.kind(),
+            StoreErrorKind::Full | StoreErrorKind::Unavailable
+        ),
+        "{full:?}"
+    );
+    assert!(!stored.is_empty());
+    for owner in &stored {
+        let record = store
+            .get(&owner.key)
+            .await
+            .unwrap()
+            .expect("what was acknowledged is there");
+        assert_eq!(record.state, RecordState::Completed(answer(8 << 10)));
+    }
+    std::fs::remove_file(folder.join("filler")).unwrap();
+    if let Some(owner) = unfinished {
+        assert_eq!(
+            store
+                .complete(&owner.held(), &answer(8 << 10))
+                .await
+                .unwrap(),
+            Write::Applied
+        );
+    }
+    let next = claim::<Sqlite>(key(250));
+    assert_eq!(
+        store.acquire(&next).await.unwrap(),
         Acquisition::Acquired { attempt: 1 }
     );
 }
