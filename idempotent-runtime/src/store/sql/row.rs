@@ -214,3 +214,110 @@ impl fmt::Display for Damaged {
 }
 
 impl Error for Damaged {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{scope::StoreKey, store::Held};
+
+    const MINE: Token = Token::from_bytes([1; 16]);
+    const OTHER: Token = Token::from_bytes([2; 16]);
+    const SAME: Fingerprint = Fingerprint::from_bytes([3; 32]);
+    const ELSE: Fingerprint = Fingerprint::from_bytes([4; 32]);
+
+    fn row(state: i64, token: Token, lease_left: i64, expires_left: i64) -> Row {
+        Row {
+            state,
+            fingerprint: SAME,
+            token,
+            attempt: 3,
+            lease_left,
+            expires_left,
+            trace_id: None,
+            response: None,
+        }
+    }
+
+    fn claim(fingerprint: Fingerprint, take_over: bool) -> Claim {
+        let (lease, ttl) = (Duration::from_secs(1), Duration::from_secs(2));
+        Claim::new(StoreKey::from_bytes([0; 32]), fingerprint, MINE, lease, ttl)
+            .take_over(take_over)
+    }
+
+    /// What a claim finds, in one word.
+    fn found(row: &Row, claim: &Claim) -> &'static str {
+        match row.weigh(claim) {
+            Ok(Weighed::Own) => "own",
+            Ok(Weighed::Free) => "free",
+            Ok(Weighed::Decided(Acquisition::Mismatch)) => "mismatch",
+            Ok(Weighed::Decided(Acquisition::InFlight { .. })) => "in flight",
+            Ok(Weighed::Decided(Acquisition::Unknown)) => "unknown",
+            Ok(Weighed::Decided(Acquisition::Completed(_))) => "completed",
+            Ok(Weighed::Decided(other)) => panic!("a row decides no {other:?}"),
+            Err(_) => "damaged",
+        }
+    }
+
+    #[test]
+    fn a_record_is_weighed_as_the_state_machine_says() {
+        // What is left of the lease and until the expiry; then what a claim finds that asks for the same, one that
+        // also takes over, and one that asks for something else.
+        let table = [
+            (row(0, MINE, 5, 9), ["own", "own", "own"]),
+            (row(0, MINE, -5, -1), ["own", "own", "own"]),
+            (row(0, OTHER, 5, 9), ["in flight", "in flight", "mismatch"]),
+            (row(0, OTHER, 1, 0), ["in flight", "in flight", "mismatch"]),
+            (row(0, OTHER, 0, 9), ["unknown", "free", "mismatch"]),
+            (row(0, OTHER, -5, 0), ["free", "free", "free"]),
+            (row(2, OTHER, 5, 9), ["completed", "completed", "mismatch"]),
+            (row(2, MINE, 5, 9), ["completed", "completed", "mismatch"]),
+            (row(2, OTHER, 5, 0), ["free", "free", "free"]),
+            (row(2, MINE, 5, 0), ["free", "free", "free"]),
+            // No response, or no state.
+            (row(1, OTHER, 5, 9), ["damaged", "damaged", "mismatch"]),
+            (row(7, OTHER, 5, 9), ["damaged", "damaged", "mismatch"]),
+            (row(-1, OTHER, 5, 0), ["free", "free", "free"]),
+        ];
+        for (row, expected) in table {
+            let claims = [claim(SAME, false), claim(SAME, true), claim(ELSE, true)];
+            assert_eq!(claims.map(|claim| found(&row, &claim)), expected, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_changed_nothing_is_explained() {
+        let tombstone = Some(&Outcome::Tombstone);
+        assert_eq!(row(0, OTHER, 5, 9).missed(&MINE, None), Some(Write::Fenced));
+        assert_eq!(
+            row(2, OTHER, 5, 9).missed(&MINE, tombstone),
+            Some(Write::Fenced)
+        );
+        assert_eq!(
+            row(2, MINE, 5, 9).missed(&MINE, tombstone),
+            Some(Write::Applied)
+        );
+        assert_eq!(row(2, MINE, 5, 9).missed(&MINE, None), Some(Write::Fenced));
+        assert_eq!(
+            row(1, MINE, 5, 9).missed(&MINE, tombstone),
+            Some(Write::Fenced)
+        );
+        assert_eq!(
+            row(0, MINE, 5, 9).missed(&MINE, tombstone),
+            None,
+            "it should have applied"
+        );
+    }
+
+    #[test]
+    fn durations_fit_every_database() {
+        let held = Held {
+            ttl: Duration::MAX,
+            ..claim(SAME, false).held()
+        };
+        assert_eq!(micros(held.lease), 1_000_000);
+        assert_eq!(
+            micros(held.ttl),
+            micros(Duration::from_secs(100 * 365 * 24 * 60 * 60))
+        );
+    }
+}
