@@ -52,6 +52,10 @@
 //! | `axum` | yes | extractors, route templates, original paths; what the attribute expands to |
 //! | `memory` | yes | [`MemoryStore`] |
 //! | `metrics` | | counters, histograms and gauges through the [`metrics`](https://docs.rs/metrics) facade |
+//! | `redis`, `redis-tls` | | `RedisStore`: Redis and Valkey, single, Sentinel or Cluster |
+//! | `postgres`, `mysql`, `sqlite`, `sql-tls` | | `PostgresStore`, `MySqlStore`, `SqliteStore` |
+//! | `cached` | | `Cached`: completed records in process memory, in front of any store |
+//! | `typed-routing` | | annotated handlers in the typed routes of `axum-extra` |
 //! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
 //! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |

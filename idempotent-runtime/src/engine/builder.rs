@@ -14,7 +14,7 @@ use crate::{
     problem::ProblemStyle,
     response::{ResponseLimits, Sealer},
     scope::{Digester, Scope, ScopeFn},
-    store::{Store, Wake, erased::ErasedStore},
+    store::{ConnectError, Store, Wake, erased::ErasedStore},
 };
 
 /// Puts an [`Idempotency`] together; every setting has a default.
@@ -79,6 +79,24 @@ pub enum BuildError {
     },
     /// The store time-out is zero: no store could ever answer.
     ZeroStoreTimeout,
+}
+
+impl Idempotency {
+    /// An engine with all defaults on the store of this URL: `memory:`, `sqlite://file.db`, `postgres://…`, `mysql://…`
+    /// or `redis://…`. See [`store::connect`](crate::store::connect) for the forms, and for an engine with other
+    /// settings: `Idempotency::builder().store(store::connect(url).await?)`.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is wrong, its store was not compiled in, or it cannot be opened. The message says what to do.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        let store = crate::store::connect(url).await?;
+        // Invariant: no default is refused.
+        Ok(Self::builder()
+            .store(store)
+            .build()
+            .expect("the defaults are valid"))
+    }
 }
 
 impl Builder {
