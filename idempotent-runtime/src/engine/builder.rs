@@ -89,6 +89,10 @@ impl Idempotency {
     /// # Errors
     ///
     /// If the URL is wrong, its store was not compiled in, or it cannot be opened. The message says what to do.
+    ///
+    /// # Panics
+    ///
+    /// Never: no default is refused.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
         let store = crate::store::connect(url).await?;
         // Invariant: no default is refused.
