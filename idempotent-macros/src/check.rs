@@ -219,7 +219,7 @@ fn inner(handler: &Handler, options: &Options, errors: &mut Errors) {
             return;
         }
     }
-    if let Some(this) = handler.names_self().filter(|_| !handler.is_method()) {
+    if let Some(this) = handler.names_self.as_ref().filter(|_| !handler.is_method()) {
         let message = format!(
             "a handler that names `Self` needs `#[idempotent(inner = Self::{}_inner)]`: the plain function then stands beside it",
             handler.sig.ident

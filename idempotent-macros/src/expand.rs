@@ -102,7 +102,7 @@ impl Place {
         match options.inner.as_ref().map(|inner| &inner.value) {
             Some(Inner::Associated(name)) => Self::Associated(name.clone()),
             // Already reported; inside the handler, `Self` would be reported again.
-            _ if handler.names_self().is_some() => {
+            _ if handler.names_self.is_some() => {
                 Self::Associated(format_ident!("{}_inner", handler.sig.ident.unraw()))
             }
             Some(Inner::Beside(name)) if *name != handler.sig.ident => Self::Beside(name.clone()),
@@ -169,6 +169,7 @@ fn refused(expansion: &Expansion<'_>) -> TokenStream {
             vis,
             sig,
             body,
+            ..
         } = handler;
         let attrs = attrs.iter().filter(|attr| check::misplaced(attr).is_none());
         return quote!(#(#attrs)* #vis #sig #body);

@@ -16,6 +16,8 @@ pub(crate) struct Handler {
     pub(crate) vis: Visibility,
     pub(crate) sig: Signature,
     pub(crate) body: Group,
+    /// Where it names the `Self` of an impl block, which no function inside a function can.
+    pub(crate) names_self: Option<Ident>,
 }
 
 /// What the handler's future resolves to.
@@ -50,6 +52,7 @@ impl Handler {
         let at = body.span();
         match block(body) {
             Some(body) => Ok(Self {
+                names_self: names_self(&sig, &body),
                 attrs,
                 vis,
                 sig,
@@ -95,21 +98,6 @@ impl Handler {
             .generics
             .lifetimes()
             .any(|param| param.lifetime.ident == "async_trait")
-    }
-
-    /// Where it names `Self`, which no function inside a function can.
-    ///
-    /// A body that defines types or implements traits may name their `Self`: what is wrong there is the
-    /// compiler's to say.
-    pub(crate) fn names_self(&self) -> Option<Ident> {
-        let mut signature = self.sig.inputs.to_token_stream();
-        self.sig.output.to_tokens(&mut signature);
-        let items = ["impl", "trait", "struct", "enum", "union", "quote"];
-        let defines = items
-            .iter()
-            .any(|word| mentions(self.body.stream(), word).is_some());
-        mentions(signature, "Self")
-            .or_else(|| mentions(self.body.stream(), "Self").filter(|_| !defines))
     }
 
     /// The handler as it is with and without each of its `#[cfg]` arguments, and the attributes that choose.
@@ -247,6 +235,20 @@ fn type_arguments(arguments: &PathArguments) -> impl Iterator<Item = &Type> {
             None
         }
     })
+}
+
+/// A body that defines types or implements traits may name their `Self`: what is wrong there is the compiler's
+/// to say.
+fn names_self(sig: &Signature, body: &Group) -> Option<Ident> {
+    let mut signature = sig.inputs.to_token_stream();
+    sig.output.to_tokens(&mut signature);
+    let defines = || {
+        let items = ["impl", "trait", "struct", "enum", "union", "quote"];
+        items
+            .iter()
+            .any(|word| mentions(body.stream(), word).is_some())
+    };
+    mentions(signature, "Self").or_else(|| mentions(body.stream(), "Self").filter(|_| !defines()))
 }
 
 /// The braces, without the invisible group that `$body:block` of a `macro_rules!` puts around them.
