@@ -13,10 +13,23 @@ use idempotent_runtime::{
 
 use crate::servers::redis::Redis;
 
+mod cluster;
 mod connect;
 mod faults;
 mod records;
+mod sentinel;
 mod wakeup;
+
+/// The server's clock is everybody's, so what is stored moves back instead: the end of each lease and of each
+/// key with a prefix, by the same amount.
+const SHIFT: &str = r"
+    for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
+        local lease = redis.call('HGET', key, 'l')
+        if lease then redis.call('HSET', key, 'l', lease - ARGV[2]) end
+        local left = redis.call('PTTL', key) - ARGV[2]
+        if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
+    end
+    return 'OK'";
 
 pub(crate) struct OnRedis {
     store: RedisStore,
@@ -35,8 +48,7 @@ impl OnRedis {
 
     /// The name of a record's key.
     pub(crate) fn record(&self, key: &StoreKey) -> String {
-        let hex = key.as_bytes().iter().map(|byte| format!("{byte:02x}"));
-        format!("{}{}", self.prefix, hex.collect::<String>())
+        format!("{}{}", self.prefix, hex(key))
     }
 }
 
@@ -58,17 +70,7 @@ impl Harness for OnRedis {
         Self::connect(&self.prefix).await
     }
 
-    /// The server's clock is everybody's, so what is stored moves back instead: the end of each lease and of
-    /// each key, by the same amount.
     async fn advance(&self, by: Duration) {
-        const SHIFT: &str = r"
-            for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
-                local lease = redis.call('HGET', key, 'l')
-                if lease then redis.call('HSET', key, 'l', lease - ARGV[2]) end
-                local left = redis.call('PTTL', key) - ARGV[2]
-                if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
-            end
-            return 'OK'";
         let reply = Self::server().ask(&[
             "EVAL",
             SHIFT,
@@ -86,6 +88,14 @@ impl Harness for OnRedis {
     }
 }
 
+fn hex(key: &StoreKey) -> String {
+    use std::fmt::Write as _;
+    key.as_bytes().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a string takes it");
+        hex
+    })
+}
+
 /// Whether Redis can be tested here; if not, that was said.
 pub(crate) fn installed() -> bool {
     Redis::shared().is_some()
@@ -93,4 +103,11 @@ pub(crate) fn installed() -> bool {
 
 mod conformance {
     idempotent_runtime::store_conformance!(super::OnRedis, if super::installed());
+}
+
+#[test]
+fn redis_follows_the_model() {
+    if installed() {
+        crate::machine::play::<OnRedis>(100).unwrap();
+    }
 }

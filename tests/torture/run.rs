@@ -55,7 +55,7 @@ struct Shared {
 /// Runs the plan; nothing if the server is not installed.
 pub(crate) fn run(plan: &Plan) -> Option<Report> {
     let mut server = match plan.store {
-        StoreKind::Durable => Some(Redis::start()?),
+        StoreKind::Durable => Some(Redis::flushing()?),
         StoreKind::Weak => Some(Redis::with(&[])?),
         StoreKind::Running(_) => None,
     };

@@ -219,7 +219,9 @@ async fn a_replica_and_a_node_of_a_cluster_are_refused() {
     let port = primary.port().to_string();
     let replica = Redis::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]).unwrap();
     assert!(matches!(refused(on(&replica)).await, ConnectError::Replica));
-    let node = Redis::with(&["--appendonly", "yes", "--cluster-enabled", "yes"]).unwrap();
+    let bus = free_port().to_string();
+    let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+    let node = Redis::with(&[&DURABLE[..], &cluster].concat()).unwrap();
     assert!(matches!(
         refused(on(&node)).await,
         ConnectError::PartOfCluster

@@ -25,7 +25,7 @@ async fn through(proxy: &Proxy) -> RedisStore {
 }
 
 /// Repeats a verb until the store answers, as the engine and its clients do, with an end to their patience.
-async fn answered<T, F>(mut verb: impl FnMut() -> F) -> T
+pub(super) async fn answered<T, F>(mut verb: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -42,7 +42,7 @@ where
 /// Killed and restarted between any two verbs, a durable server has lost nothing.
 #[tokio::test]
 async fn claims_and_outcomes_survive_a_kill_at_any_point() {
-    let Some(mut redis) = Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]) else {
+    let Some(mut redis) = Redis::flushing() else {
         return;
     };
     let store = RedisStore::connect(redis.url()).await.unwrap();
@@ -70,7 +70,7 @@ async fn claims_and_outcomes_survive_a_kill_at_any_point() {
 /// Killed under load: whatever was acknowledged is there, and nothing was acknowledged twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_the_middle_of_verbs_loses_nothing_acknowledged() {
-    let Some(mut redis) = Redis::start() else {
+    let Some(mut redis) = Redis::flushing() else {
         return;
     };
     let store = RedisStore::connect(redis.url()).await.unwrap();

@@ -88,6 +88,18 @@ async fn latency(
         .duration_since(heard.completed.recv().await.unwrap())
 }
 
+/// The latencies of so many keys between two engines.
+pub(super) async fn across(first: &str, second: &str, keys: usize) -> Vec<Duration> {
+    let (till, gate, mut heard) = till();
+    let first = Service::start(first, till.clone()).await;
+    let second = Service::start(second, till).await;
+    let mut latencies = Vec::new();
+    for n in 0..keys {
+        latencies.push(latency(&first, &second, &format!("key-{n}"), &gate, &mut heard).await);
+    }
+    latencies
+}
+
 struct Heard {
     started: mpsc::UnboundedReceiver<()>,
     completed: mpsc::UnboundedReceiver<Instant>,
@@ -112,13 +124,7 @@ fn till() -> (Till, watch::Sender<bool>, Heard) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiter_elsewhere_replays_within_50_ms_of_the_completion() {
     let Some(redis) = Redis::start() else { return };
-    let (till, gate, mut heard) = till();
-    let first = Service::start(&redis.url(), till.clone()).await;
-    let second = Service::start(&redis.url(), till).await;
-    let mut latencies = Vec::new();
-    for n in 0..5 {
-        latencies.push(latency(&first, &second, &format!("key-{n}"), &gate, &mut heard).await);
-    }
+    let mut latencies = across(&redis.url(), &redis.url(), 5).await;
     latencies.sort();
     println!("completion to replay in another engine: {latencies:?}");
     assert!(latencies[4] < Duration::from_millis(50), "{latencies:?}");
@@ -143,7 +149,10 @@ async fn without_push_a_waiter_elsewhere_replays_within_500_ms() {
     let deaf = format!("redis://deaf:pw@127.0.0.1:{}", redis.port());
     let second = Service::start(&deaf, till).await;
     let listening = redis.ask_all(&["PUBSUB", "NUMSUB", "idempotent:done"]);
-    assert!(listening.contains(":1\r\n"), "only the first listens: {listening}");
+    assert!(
+        listening.contains(":1\r\n"),
+        "only the first listens: {listening}"
+    );
     let waited = latency(&first, &second, "key", &gate, &mut heard).await;
     println!("completion to replay in another engine without push: {waited:?}");
     // The longest pause is half a second and a quarter more by its jitter.

@@ -22,10 +22,22 @@ pub(crate) struct Redis {
     folder: Folder,
 }
 
+/// What makes a server keep all that it acknowledges.
+pub(crate) const FLUSHING: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
 impl Redis {
-    /// A durable server; nothing if Redis is not installed.
+    /// A server that keeps what it acknowledges unless it is killed at a bad moment; nothing if Redis is not
+    /// installed.
     pub(crate) fn start() -> Option<Self> {
         Self::with(&["--appendonly", "yes"])
+    }
+
+    /// A server to be killed: it flushes before it answers.
+    ///
+    /// Others may keep what they acknowledged in their own memory for as long as a flush is under way, up to two
+    /// seconds on a slow disk, and a SIGKILL loses that.
+    pub(crate) fn flushing() -> Option<Self> {
+        Self::with(&FLUSHING)
     }
 
     /// A server with these settings besides.
@@ -38,14 +50,18 @@ impl Redis {
     /// The durable server that all tests of this process share; each has a prefix of its own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Redis>> = OnceLock::new();
-        let start = || {
-            let mut redis = Self::new(&["--appendonly", "yes"])?;
-            redis.shared = true;
-            redis.restart();
-            Some(redis)
-        };
         // Asked each time, so that each test says that it did not run.
-        server("redis-server").and(SHARED.get_or_init(start).as_ref())
+        server("redis-server")?;
+        let start = || Self::shared_with(&["--appendonly", "yes"]);
+        SHARED.get_or_init(start).as_ref()
+    }
+
+    /// A server with these settings besides, to be kept in a static.
+    pub(crate) fn shared_with(settings: &[&str]) -> Option<Self> {
+        let mut redis = Self::new(settings)?;
+        redis.shared = true;
+        redis.restart();
+        Some(redis)
     }
 
     fn new(settings: &[&str]) -> Option<Self> {
@@ -122,15 +138,9 @@ impl Redis {
         ask(self.port, command).expect("a reply of Redis")
     }
 
-    /// As [`ask`](Self::ask), for a reply of many lines: all that comes until the server has nothing to add.
+    /// As [`ask`](Self::ask), for a reply of many lines.
     pub(crate) fn ask_all(&self, command: &[&str]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("Redis");
-        // Inline, and the server closes after the second.
-        let request = format!("{}\r\nQUIT\r\n", command.join(" "));
-        stream.write_all(request.as_bytes()).expect("Redis listens");
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).expect("Redis answers");
-        reply
+        ask_inline(self.port, &command.join(" "))
     }
 
     /// How often the server ran this command. What scripts call is not among `evalsha`.
@@ -147,6 +157,28 @@ impl Redis {
                 .expect("a number")
         })
     }
+}
+
+/// One command of plain words, and all that is answered.
+pub(crate) fn ask_inline(port: u16, command: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("Redis");
+    stream
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .expect("a time-out");
+    stream
+        .write_all(format!("{command}\r\n").as_bytes())
+        .expect("Redis listens");
+    // Until it has nothing to add: a sentinel knows no QUIT.
+    let (mut reply, mut part) = (Vec::new(), [0; 4096]);
+    until("a reply", || {
+        loop {
+            match stream.read(&mut part) {
+                Ok(length @ 1..) => reply.extend_from_slice(&part[..length]),
+                _ => break (!reply.is_empty()).then_some(()),
+            }
+        }
+    });
+    String::from_utf8_lossy(&reply).into_owned()
 }
 
 /// One command, one reply: a line, or a length and its bytes.

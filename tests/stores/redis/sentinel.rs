@@ -1,0 +1,121 @@
+//! A primary that dies, a sentinel that names the next one, and a store that goes there.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use idempotent_runtime::store::{
+    Acquisition, Outcome, Store, Write,
+    conformance::{claim, key, response},
+    redis::{ConnectError, RedisStore},
+};
+
+use super::{OnRedis, faults::answered};
+use crate::servers::{Folder, Process, free_port, redis::Redis, server, until};
+
+struct Sentinel {
+    port: u16,
+    _process: Process,
+    _folder: Folder,
+}
+
+impl Sentinel {
+    /// Watches this primary under the name `main`.
+    fn of(primary: &Redis) -> Option<Self> {
+        let program = server("redis-server")?;
+        let (folder, port) = (Folder::new("sentinel"), free_port());
+        let settings = folder.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n",
+            primary.port()
+        );
+        fs::write(&settings, text).expect("a settings file");
+        let arguments = [settings.as_os_str(), "--sentinel".as_ref()];
+        let process = Process::start(&program, arguments, folder.path());
+        until("the sentinel", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        Some(Self {
+            port,
+            _process: process,
+            _folder: folder,
+        })
+    }
+
+    fn url(&self, primary: &str) -> String {
+        format!("redis+sentinel://127.0.0.1:{}/{primary}", self.port)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_is_followed() {
+    let Some(mut primary) = Redis::start() else {
+        return;
+    };
+    let port = primary.port().to_string();
+    let replica = Redis::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]).unwrap();
+    let sentinel = Sentinel::of(&primary).unwrap();
+    let sees_replica = || {
+        let info = primary.ask(&["INFO", "replication"]);
+        info.contains("state=online").then_some(())
+    };
+    tokio::task::block_in_place(|| until("the replica", sees_replica));
+    // Confirmed, so that the failover loses nothing.
+    let builder = RedisStore::builder(sentinel.url("main"));
+    let store = builder
+        .wait_replicas(1, Duration::from_millis(500))
+        .connect()
+        .await
+        .unwrap();
+    let reader = RedisStore::connect(sentinel.url("main")).await.unwrap();
+    let outcome = Outcome::Response(response(200, &[], b"done"));
+    for n in 0..50 {
+        let mine = claim::<OnRedis>(key(n));
+        assert_eq!(
+            store.acquire(&mine).await.unwrap(),
+            Acquisition::Acquired { attempt: 1 }
+        );
+        assert_eq!(
+            store.complete(&mine.held(), &outcome).await.unwrap(),
+            Write::Applied
+        );
+    }
+    let knows_replica = || {
+        let known = sentinel_knows(&sentinel);
+        known.contains(&replica.port().to_string()).then_some(())
+    };
+    tokio::task::block_in_place(|| until("the sentinel to find the replica", knows_replica));
+
+    let killed = Instant::now();
+    primary.kill();
+    for n in 0..50 {
+        let next = claim::<OnRedis>(key(n));
+        let again = answered(|| reader.acquire(&next)).await;
+        assert_eq!(again, Acquisition::Completed(outcome.clone()), "key {n}");
+    }
+    println!(
+        "50 confirmed outcomes replayed {:?} after the primary was killed",
+        killed.elapsed()
+    );
+}
+
+fn sentinel_knows(sentinel: &Sentinel) -> String {
+    crate::servers::redis::ask_inline(sentinel.port, "SENTINEL replicas main")
+}
+
+#[tokio::test]
+async fn a_name_that_the_sentinel_does_not_know_is_told() {
+    let Some(primary) = Redis::start() else {
+        return;
+    };
+    let sentinel = Sentinel::of(&primary).unwrap();
+    let error = RedisStore::connect(sentinel.url("other"))
+        .await
+        .expect_err("no such primary");
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+}
