@@ -157,7 +157,7 @@ impl<S: Store> Cached<S> {
         lives: Duration,
     ) {
         // What lives for ever by the numbers is not worth a special case: it is asked for each time.
-        if let Some(until) = since.checked_add(lives - lives / DRIFT) {
+        if let Some(until) = since.checked_add(lives.saturating_sub(lives / DRIFT)) {
             let kept = Kept {
                 fingerprint,
                 outcome,

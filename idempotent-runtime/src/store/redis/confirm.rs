@@ -58,7 +58,12 @@ impl Confirm {
         }
     }
 
-    pub(super) async fn run(&self, call: &Call<'_>) -> Result<Value, StoreError> {
+    /// Runs a script. `matters` says of its answer whether it tells of a write, or of an outcome.
+    pub(super) async fn run(
+        &self,
+        call: &Call<'_>,
+        matters: fn(&Value) -> bool,
+    ) -> Result<Value, StoreError> {
         // Never closed; were it, there would be no bound, but still a result.
         let _turn = self.turns.acquire().await.ok();
         let idle = self.idle().pop();
@@ -78,7 +83,7 @@ impl Confirm {
         let (value, confirmed) = replies.map_err(error::verb)?;
         // Only now: a verb that was dropped half-way, or failed, has left a reply to come.
         self.idle().push(connection);
-        if confirmed < i64::from(self.replicas) {
+        if confirmed < i64::from(self.replicas) && matters(&value) {
             let unconfirmed = Unconfirmed {
                 wanted: self.replicas,
                 confirmed,

@@ -15,8 +15,8 @@
 //!
 //! | the server | keeps what it acknowledged |
 //! |---|---|
-//! | killed or crashed, `appendonly yes` | yes |
-//! | its machine crashed, `appendfsync always` | yes |
+//! | killed, or its machine crashed, `appendfsync always` | yes |
+//! | killed, `appendfsync everysec` | yes, as long as its disk keeps up: while a flush takes long, up to two seconds of writes are acknowledged from the server's own memory |
 //! | its machine crashed, `appendfsync everysec` | all but the last second or two |
 //! | failed over to a replica | what had been replicated; all with [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
 //! | killed or crashed, snapshots only | no: refused at start |
@@ -139,9 +139,13 @@ impl RedisStore {
     }
 
     /// Runs a script whose effect must be where the operator wants it before it counts.
-    async fn confirmed(&self, call: &Call<'_>) -> Result<Value, StoreError> {
+    async fn confirmed(
+        &self,
+        call: &Call<'_>,
+        matters: fn(&Value) -> bool,
+    ) -> Result<Value, StoreError> {
         match &self.0.confirm {
-            Some(confirm) => confirm.run(call).await,
+            Some(confirm) => confirm.run(call, matters).await,
             None => self.run(call).await,
         }
     }
@@ -176,7 +180,7 @@ impl Store for RedisStore {
             flag(self.0.confirm.is_some()),
         ];
         let call = self.0.scripts.acquire.call(&record, &arguments);
-        acquisition(self.confirmed(&call).await?)
+        acquisition(self.confirmed(&call, tells_of_a_write).await?)
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
@@ -208,7 +212,11 @@ impl Store for RedisStore {
             held.key.as_bytes(),
         ];
         let call = self.0.scripts.complete.call(&record, &arguments);
-        write(&self.confirmed(&call).await?)
+        write(
+            &self
+                .confirmed(&call, |answer| *answer == Value::Int(1))
+                .await?,
+        )
     }
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
@@ -256,6 +264,16 @@ impl Drop for Shared {
             listener.abort();
         }
     }
+}
+
+/// Whether the script for acquire took the lease, or shows an outcome that a failover must not undo. Who is told
+/// to come back may be told so by one server.
+fn tells_of_a_write(answer: &Value) -> bool {
+    let code = match answer {
+        Value::Array(reply) => reply.first(),
+        _ => None,
+    };
+    !matches!(code, Some(Value::Int(1 | 2 | 5)))
 }
 
 /// What the script for acquire answered.
