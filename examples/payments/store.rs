@@ -3,34 +3,36 @@
 //! | URL | |
 //! |---|---|
 //! | `memory:` | this process only; what is used when nothing is said |
-//! | `redis://host:port`, and the other forms that [`RedisStore`] knows | all processes that say the same |
+//! | `sqlite://records.db` | the processes of this machine |
+//! | `postgres://…`, `mysql://…`, `redis://…` | all processes that say the same |
+//!
+//! Tables are made, where there are any.
 
 use std::{error::Error, iter};
 
-use idempotent_runtime::{Builder, MemoryStore, store::redis::RedisStore};
+use idempotent_runtime::{
+    Builder,
+    store::{self, redis::RedisStore},
+};
 
-/// Gives the engine its store.
+/// Gives the engine its store. `weaker` accepts a Redis that may lose what it acknowledged.
 ///
 /// # Errors
 ///
 /// If the URL is none of the above, or the store cannot be opened.
 pub(crate) async fn open(engine: Builder, url: &str, weaker: bool) -> Result<Builder, String> {
-    match url.split_once(':') {
-        Some(("memory", "")) => Ok(engine.store(MemoryStore::new())),
-        Some((scheme, _)) if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
-            let mut redis = RedisStore::builder(url);
-            if weaker {
-                redis = redis.accept_weaker_durability();
-            }
-            let store = redis.connect().await.map_err(|error| told(&error))?;
-            Ok(engine.store(store))
-        }
-        // The URL may contain a password: only what comes before it is shown.
-        Some((scheme, _)) => Err(format!(
-            "IDEMPOTENT_STORE: {scheme:?} is no kind of store: expected memory: or redis://…"
-        )),
-        None => Err("IDEMPOTENT_STORE: expected a URL: memory: or redis://…".to_owned()),
+    if weaker {
+        let store = RedisStore::builder(url).accept_weaker_durability();
+        return store
+            .connect()
+            .await
+            .map(|store| engine.store(store))
+            .map_err(|error| told(&error));
     }
+    store::migrate(url)
+        .await
+        .map(|store| engine.store(store))
+        .map_err(|error| told(&error))
 }
 
 /// An error with its causes.
@@ -52,7 +54,6 @@ mod tests {
             "",
             "redis",
             "ftp://u:secret@host",
-            "memory:x",
             "redis://u:secret@host:port",
         ] {
             let error = open(Idempotency::builder(), url, false)
