@@ -308,7 +308,8 @@ mod tests {
     #[tokio::test]
     async fn memory_is_a_store() {
         for url in ["memory:", "memory://"] {
-            assert_eq!(connect(url).await.expect("a store").name(), "memory");
+            let store = connect(url).await.expect("a store");
+            assert_eq!(Store::name(&store), "memory");
         }
     }
 }
