@@ -69,7 +69,7 @@ impl Report {
                     self.lost.push(format!("key {key}: {first}, then nothing"));
                 }
                 (Answer::Strange(response), _) => {
-                    self.strange.push(format!("key {key}: {response}"))
+                    self.strange.push(format!("key {key}: {response}"));
                 }
                 (Answer::None, None) => self.unanswered += 1,
                 (Answer::Paid(_) | Answer::Unknown, _) => {}

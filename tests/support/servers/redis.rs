@@ -169,11 +169,11 @@ pub(crate) fn ask_inline(port: u16, command: &str) -> String {
         .write_all(format!("{command}\r\n").as_bytes())
         .expect("Redis listens");
     // Until it has nothing to add: a sentinel knows no QUIT.
-    let (mut reply, mut part) = (Vec::new(), [0; 4096]);
+    let (mut reply, mut buffer) = (Vec::new(), [0; 4096]);
     until("a reply", || {
         loop {
-            match stream.read(&mut part) {
-                Ok(length @ 1..) => reply.extend_from_slice(&part[..length]),
+            match stream.read(&mut buffer) {
+                Ok(length @ 1..) => reply.extend_from_slice(&buffer[..length]),
                 _ => break (!reply.is_empty()).then_some(()),
             }
         }
