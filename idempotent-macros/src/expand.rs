@@ -17,7 +17,7 @@
 //!    are *located* there, which keeps their resolution (a handler may come out of a `macro_rules!`).
 //! 5. The `fn` token, the name and the braces are the user's, or rustc takes the function for generated code
 //!    and drops its `dead_code` lint. No `allow` is put on it.
-//! 6. Under `cfg(doc)` there is the signature as it was written.
+//! 6. Under `cfg(doc)` there is the signature as it was written, if the function is visible or documented.
 //! 7. After a mistake there is still a function of that name which fits every route, and the body in its place:
 //!    the mistake is reported alone, and an editor goes on helping inside.
 
@@ -145,10 +145,17 @@ fn annotated(expansion: &Expansion<'_>) -> TokenStream {
     );
     let beside = beside(expansion);
     let Handler { vis, sig, .. } = handler;
+    // A second signature costs a tenth of what there is to check; a private function is in no documentation.
+    let shown = !matches!(vis, Visibility::Inherited)
+        || handler.attrs.iter().any(|attr| attr.path().is_ident("doc"));
+    let attrs = quote!(#(#outer_attrs)* #(#cfgs)*);
+    if !shown {
+        return quote!(#attrs #outer #beside);
+    }
     quote! {
-        #(#outer_attrs)* #(#cfgs)* #[cfg(doc)]
+        #attrs #[cfg(doc)]
         #vis #sig { ::core::unreachable!() }
-        #(#outer_attrs)* #(#cfgs)* #[cfg(not(doc))]
+        #attrs #[cfg(not(doc))]
         #outer
         #beside
     }

@@ -1,10 +1,4 @@
 #[cfg(feature = "x")]
-#[cfg(doc)]
-async fn handler(method: Method, text: String) -> String {
-    ::core::unreachable!()
-}
-#[cfg(feature = "x")]
-#[cfg(not(doc))]
 fn handler(
     _: ::idempotent_runtime::__private::Slot<Method>,
     call: ::idempotent_runtime::__private::Call<(Method, String)>,
@@ -24,12 +18,6 @@ fn handler(
     )
 }
 #[cfg(not(feature = "x"))]
-#[cfg(doc)]
-async fn handler(method: Method) -> String {
-    ::core::unreachable!()
-}
-#[cfg(not(feature = "x"))]
-#[cfg(not(doc))]
 fn handler(
     call: ::idempotent_runtime::__private::Call<(Method,)>,
 ) -> ::idempotent_runtime::__private::Running {

@@ -1,8 +1,3 @@
-#[cfg(doc)]
-async fn handler(Json(n): Json<u32>) -> Json<u32> {
-    ::core::unreachable!()
-}
-#[cfg(not(doc))]
 fn handler(
     call: facade::idempotent_runtime::__private::Call<(Json<u32>,), State<Idempotency>>,
 ) -> facade::idempotent_runtime::__private::Running {

@@ -1,11 +1,3 @@
-#[cfg(doc)]
-async fn handler<T: Ledger, U, const N: usize>(State(ledger): State<T>) -> Json<[U; N]>
-where
-    U: Serialize,
-{
-    ::core::unreachable!()
-}
-#[cfg(not(doc))]
 fn handler<T: Ledger + ::core::marker::Send + 'static, U, const N: usize>(
     call: ::idempotent_runtime::__private::Call<(State<T>,)>,
 ) -> ::idempotent_runtime::__private::Running

@@ -1,8 +1,3 @@
-#[cfg(doc)]
-async fn pay<U>(Json(n): Json<U>) -> Option<Self> {
-    ::core::unreachable!()
-}
-#[cfg(not(doc))]
 fn pay<U: ::core::marker::Send + 'static>(
     call: ::idempotent_runtime::__private::Call<(Json<U>,)>,
 ) -> ::idempotent_runtime::__private::Running {

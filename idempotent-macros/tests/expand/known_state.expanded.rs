@@ -1,8 +1,3 @@
-#[cfg(doc)]
-async fn handler(State(app): State<App>, Json(n): Json<u32>) -> impl IntoResponse {
-    ::core::unreachable!()
-}
-#[cfg(not(doc))]
 fn handler(
     _: ::idempotent_runtime::__private::Slot<State<App>>,
     call: ::idempotent_runtime::__private::StatefulCall<App, (State<App>, Json<u32>)>,

@@ -1,8 +1,3 @@
-#[cfg(doc)]
-async fn handler(Json(n): Json<u32>) -> String {
-    ::core::unreachable!()
-}
-#[cfg(not(doc))]
 fn handler(
     call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
 ) -> ::idempotent_runtime::__private::Running {

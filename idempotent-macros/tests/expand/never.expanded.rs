@@ -1,8 +1,3 @@
-#[cfg(doc)]
-async fn handler() -> ! {
-    ::core::unreachable!()
-}
-#[cfg(not(doc))]
 fn handler(
     call: ::idempotent_runtime::__private::Call<
         ::idempotent_runtime::__private::DebugHandlerBelongsBelow,

@@ -1,8 +1,3 @@
-#[cfg(doc)]
-fn handler(text: String) -> BoxFuture<'static, Result<String, StatusCode>> {
-    ::core::unreachable!()
-}
-#[cfg(not(doc))]
 fn handler(
     call: ::idempotent_runtime::__private::Call<(String,)>,
 ) -> ::idempotent_runtime::__private::Running {
