@@ -36,7 +36,9 @@
 //! | `redis+cluster://[user:password@]host[:port],…` | a Cluster, by some of its nodes |
 //! | `redis+unix:///path` | a socket |
 //!
-//! `valkey` may be written for `redis`, and `rediss` for TLS (feature `redis-tls`).
+//! `valkey` may be written for `redis`, and `rediss` for TLS (feature `redis-tls`). Certificates are checked
+//! against those of the system; the environment variable `SSL_CERT_FILE` names others, as of an authority of
+//! one's own.
 //!
 //! # Records
 //!
