@@ -36,7 +36,7 @@ fn app(idempotency: Idempotency) -> Router {
         .methods([Method::POST, Method::PUT]);
     Router::new()
         .route("/bookings/{room}", post(book).delete(cancel))
-        // On the routes, not on the router: only then does the layer know which route matched.
+        // On the routes: what the router's fallback answers is nobody's effect.
         .route_layer(layer)
 }
 

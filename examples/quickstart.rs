@@ -6,7 +6,7 @@
 //!     -H 'content-type: application/json' -d '{"amount": 100}'              (twice, or twice at once)
 //! ```
 //!
-//! With no set-up the records are kept in this process's memory, and the log says so. `payments.rs` is the
+//! With no set-up the records are kept in this process's memory, and a `tracing` subscriber, if there is one, is told so. `payments.rs` is the
 //! complete program: another engine, a graceful end, metrics.
 
 use std::time::Duration;

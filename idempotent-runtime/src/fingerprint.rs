@@ -140,7 +140,7 @@ impl fmt::Debug for Fingerprint {
 }
 
 /// Whether this is a token of RFC 9110, section 5.6.2, which `http` cannot say in a `const`.
-const fn is_header_name(name: &str) -> bool {
+pub(crate) const fn is_header_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     let mut at = 0;
     while at < bytes.len() {

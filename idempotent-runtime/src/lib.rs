@@ -31,6 +31,8 @@
 //! - Effects outside of the handler's process cannot be undone by a library. `at most once` means that the handler
 //!   is not *started* twice; what it did before a crash is for the recovery function, or a person, to find out.
 //!   Pass [`Execution::downstream_key`] on, so that the next service can be asked.
+//! - Callers that differ by anything but the `Authorization` header (a cookie, an API key, a client certificate, the
+//!   host) are told apart only if the engine has a [scope](Builder::scope).
 //! - A record lives for its ttl. After that the key is free, and the same request executes again.
 //! - [`MemoryStore`] protects one process for as long as it runs.
 //! - A request without a key runs unprotected, unless the route says `required`.

@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use crate::{
     engine::{Crash, Recovery},
-    fingerprint::FingerprintRule,
+    fingerprint::{FingerprintRule, is_header_name},
     key::KeyRules,
     scope::Scope,
 };
@@ -169,10 +169,6 @@ impl Policy {
         on_crash: OnCrash;
         /// Whether a request without a key is refused with `missing_key`.
         required: bool;
-        /// The request header that carries the key, in any case. Checked when a request arrives: a policy whose
-        /// header is no valid name answers as if the header were absent, so prefer the attribute, which checks it
-        /// when it compiles.
-        header: &'static str;
         /// Whether bare keys, without the quotes of RFC 9651, are refused.
         strict: bool;
         /// Whether a key must be a UUID (any version but nil).
@@ -188,6 +184,20 @@ impl Policy {
         max_body: usize;
         /// Largest response body in bytes that is kept; a larger one leaves a tombstone.
         max_response: usize;
+    }
+
+    /// The request header that carries the key, in any case.
+    ///
+    /// # Panics
+    ///
+    /// If it is not a header name. In a `static` policy that is a compile error.
+    pub const fn header(mut self, header: &'static str) -> Self {
+        assert!(
+            is_header_name(header),
+            "header must be a header name: letters, digits and `-`"
+        );
+        self.header = Some(header);
+        self
     }
 
     /// This policy, with its gaps filled from `other`.

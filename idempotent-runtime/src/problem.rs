@@ -38,15 +38,15 @@ pub(crate) const DEFAULT_TYPE_BASE: &str =
 ///
 /// ## `invalid_key`
 ///
-/// Status 400. The key breaks a rule; the detail says which one. Nothing was executed.
+/// Status 400. The key breaks a rule; the detail says which one. This request was not executed.
 ///
 /// ## `unreadable_body`
 ///
-/// Status 400. The request body ended early or could not be read. Nothing was executed, the key is unused.
+/// Status 400. The request body ended early or could not be read. This request was not executed, the key is unused.
 ///
 /// ## `request_too_large`
 ///
-/// Status 413. The request body is larger than the route accepts. Nothing was executed, the key is unused.
+/// Status 413. The request body is larger than the route accepts. This request was not executed, the key is unused.
 ///
 /// ## `mismatch`
 ///
@@ -68,16 +68,18 @@ pub(crate) const DEFAULT_TYPE_BASE: &str =
 ///
 /// ## `store_unavailable`
 ///
-/// Status 503 with `Retry-After`. Nothing was executed, because keys could not be checked.
+/// Status 503 with `Retry-After`. This request was not executed, because keys could not be checked. An earlier one
+/// with the same key may have been: the retry with the same key tells.
 ///
 /// ## `overloaded`
 ///
-/// Status 503 with `Retry-After`. Nothing was executed, because a limit of the server is reached.
+/// Status 503 with `Retry-After`. This request was not executed, because a limit of the server is reached. An
+/// earlier one with the same key may have been, or still be running: the retry with the same key tells.
 ///
 /// ## `record_unreadable`
 ///
-/// Status 500. The operation was executed, but its stored response cannot be read back. It is never executed
-/// again with this key.
+/// Status 500. The record under the key cannot be read. The operation may have been executed, and is never
+/// executed again with this key.
 ///
 /// ## `handler_panicked`
 ///
@@ -193,8 +195,8 @@ static TABLE: [Row; ProblemCode::ALL.len()] = [
         title: "Request body unreadable",
         action: Action::RetrySameKey,
         retry_after: None,
-        detail: "the request body ended early or could not be read, and nothing was executed: send \
-                 the request again, with the same key",
+        detail: "the request body ended early or could not be read, and this request was not executed: send \
+                 it again, with the same key",
     },
     Row {
         code: "request_too_large",
@@ -202,8 +204,8 @@ static TABLE: [Row; ProblemCode::ALL.len()] = [
         title: "Request body too large",
         action: Action::FixRequest,
         retry_after: None,
-        detail: "the request body is larger than this operation accepts, and nothing was executed: \
-                 send a smaller one",
+        detail: "the request body is larger than this operation accepts, and this request was not \
+                 executed: send a smaller one",
     },
     Row {
         code: "mismatch",
@@ -211,8 +213,9 @@ static TABLE: [Row; ProblemCode::ALL.len()] = [
         title: "Idempotency key used for another request",
         action: Action::NewKey,
         retry_after: None,
-        detail: "this idempotency key was used for a request that differs in its caller, path, \
-                 query, headers or body: send a retry unchanged, and a new operation with a new key",
+        detail: "this idempotency key was used for a request that differs in its caller or credentials, path, \
+                 query, headers or body: send a retry unchanged. Only a new operation gets a new key; \
+                 if this was meant as a retry, check first whether the operation took effect",
     },
     Row {
         code: "conflict",
@@ -248,8 +251,9 @@ static TABLE: [Row; ProblemCode::ALL.len()] = [
         title: "Idempotency store unavailable",
         action: Action::RetrySameKey,
         retry_after: Some(1),
-        detail: "idempotency keys cannot be checked at the moment, and nothing was executed: send \
-                 the request again with the same key after the time in Retry-After",
+        detail: "idempotency keys cannot be checked at the moment, and this request was not executed; an \
+                 earlier one with the same key may have been: send it again with the same key after the \
+                 time in Retry-After",
     },
     Row {
         code: "overloaded",
@@ -257,8 +261,8 @@ static TABLE: [Row; ProblemCode::ALL.len()] = [
         title: "Too many requests in progress",
         action: Action::RetrySameKey,
         retry_after: Some(1),
-        detail: "the server is at its limit, and nothing was executed: send the request again with \
-                 the same key after the time in Retry-After",
+        detail: "the server is at its limit, and this request was not executed; an earlier one with the same \
+                 key may have been: send it again with the same key after the time in Retry-After",
     },
     Row {
         code: "record_unreadable",
@@ -266,8 +270,8 @@ static TABLE: [Row; ProblemCode::ALL.len()] = [
         title: "Stored response unreadable",
         action: Action::None,
         retry_after: None,
-        detail: "the request with this idempotency key was executed, but its stored response cannot \
-                 be read: read the result where the operation left it, and report this to the \
+        detail: "the request with this idempotency key may have been executed, but its record cannot be \
+                 read: before using a new key, check whether it took effect, and report this to the \
                  operator of the service",
     },
     Row {
@@ -339,7 +343,7 @@ impl Problem {
     pub(crate) fn request_too_large(limit: usize) -> Self {
         Self::new(ProblemCode::RequestTooLarge).detail(format!(
             "the request body is larger than the {limit} bytes that this operation accepts, and \
-             nothing was executed: send a smaller one"
+             this request was not executed: send a smaller one"
         ))
     }
 

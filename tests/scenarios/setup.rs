@@ -9,20 +9,25 @@ use idempotent_runtime::{
 };
 
 #[test]
+#[should_panic(expected = "header must be a header name")]
+fn a_policy_with_a_header_that_is_none_is_refused_where_it_is_made() {
+    let _ = Policy::new().header("Idempotency Key");
+}
+
+#[test]
 fn settings_that_can_not_work_are_refused_when_the_engine_is_built() {
     let second = Duration::from_secs(1);
     let built = [
         Idempotency::builder().secret("short"),
-        Idempotency::builder().policy(Policy::new().header("not a name")),
+        Idempotency::builder().policy(Policy::new().name("all")),
         Idempotency::builder().policy(Policy::new().lease(second * 2).max_lifetime(second)),
         Idempotency::builder().mismatch_status(StatusCode::OK),
         Idempotency::builder().store_timeout(Duration::ZERO),
+        Idempotency::builder().store_timeout(Duration::MAX),
     ];
     let expected = [
         BuildError::ShortSecret { length: 5 },
-        BuildError::InvalidHeader {
-            header: "not a name",
-        },
+        BuildError::DefaultName { name: "all" },
         BuildError::LeaseOverLifetime {
             lease: second * 2,
             max_lifetime: second,
@@ -30,7 +35,12 @@ fn settings_that_can_not_work_are_refused_when_the_engine_is_built() {
         BuildError::MismatchStatus {
             status: StatusCode::OK,
         },
-        BuildError::ZeroStoreTimeout,
+        BuildError::StoreTimeout {
+            timeout: Duration::ZERO,
+        },
+        BuildError::StoreTimeout {
+            timeout: Duration::MAX,
+        },
     ];
     for (built, expected) in built.into_iter().zip(expected) {
         let error = built.build().unwrap_err();

@@ -60,10 +60,10 @@ pub enum BuildError {
         /// How many it has.
         length: usize,
     },
-    /// The default policy's header is not a valid header name.
-    InvalidHeader {
+    /// The default policy has a name, which would make one endpoint of all routes.
+    DefaultName {
         /// What was given.
-        header: &'static str,
+        name: &'static str,
     },
     /// The default policy's lease is longer than its `max_lifetime`.
     LeaseOverLifetime {
@@ -77,8 +77,11 @@ pub enum BuildError {
         /// What was given.
         status: StatusCode,
     },
-    /// The store time-out is zero: no store could ever answer.
-    ZeroStoreTimeout,
+    /// The store time-out is zero, so that no store could ever answer, or longer than an hour.
+    StoreTimeout {
+        /// What was given.
+        timeout: Duration,
+    },
 }
 
 impl Idempotency {
@@ -132,6 +135,8 @@ impl Builder {
     }
 
     /// What routes get that did not choose for themselves.
+    ///
+    /// A [`scope`](Policy::scope) in it goes before [`Builder::scope`]; a [`name`](Policy::name) is refused.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
@@ -147,7 +152,9 @@ impl Builder {
     ///
     /// See [`scope::header`](crate::scope::header) and [`scope::extension`](crate::scope::extension) for ready
     /// ones. Where the function answers `None`, as without any, the `Authorization` header becomes part of the
-    /// request's fingerprint: another caller's key is then a mismatch, never a replay.
+    /// request's fingerprint: another caller's key is then a mismatch, never a replay. A service that knows its
+    /// callers by anything else (a cookie, an API key, a client certificate, the host) **must** set a scope, or one
+    /// caller can be answered with what was stored for another.
     pub fn scope(
         mut self,
         scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
@@ -188,7 +195,7 @@ impl Builder {
         self
     }
 
-    /// How long one request waits for one store operation, repetitions included. Default: 2 seconds.
+    /// How long one request waits for one store operation, repetitions included; at most an hour. Default: 2 seconds.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.store_timeout = timeout;
         self
@@ -200,7 +207,8 @@ impl Builder {
         self
     }
 
-    /// How many duplicates may wait in this process. Default: 4,096.
+    /// How many duplicates may wait in this process. Each keeps its request body, up to the route's `max_body`, since
+    /// it may have to execute after all. Default: 4,096.
     pub fn max_waiters(mut self, most: usize) -> Self {
         self.max_waiters = most;
         self
@@ -305,10 +313,8 @@ impl Builder {
                 length: secret.len(),
             });
         }
-        if let Some(header) = defaults.header
-            && HeaderName::try_from(header).is_err()
-        {
-            return Err(BuildError::InvalidHeader { header });
+        if let Some(name) = defaults.name {
+            return Err(BuildError::DefaultName { name });
         }
         if let (Some(lease), Some(max_lifetime)) = (defaults.lease, defaults.max_lifetime)
             && lease > max_lifetime
@@ -323,8 +329,9 @@ impl Builder {
         {
             return Err(BuildError::MismatchStatus { status });
         }
-        if self.store_timeout.is_zero() {
-            return Err(BuildError::ZeroStoreTimeout);
+        let timeout = self.store_timeout;
+        if timeout.is_zero() || timeout > Duration::from_secs(3600) {
+            return Err(BuildError::StoreTimeout { timeout });
         }
         Ok(())
     }
@@ -363,12 +370,10 @@ impl fmt::Display for BuildError {
                     "the secret has {length} bytes; use at least 16 random ones"
                 )
             }
-            Self::InvalidHeader { header } => {
-                write!(
-                    f,
-                    "{header:?} is not a header name; use letters, digits and `-`"
-                )
-            }
+            Self::DefaultName { name } => write!(
+                f,
+                "the default policy has the name {name:?}, which would make one endpoint of all routes; name routes"
+            ),
             Self::LeaseOverLifetime {
                 lease,
                 max_lifetime,
@@ -382,8 +387,11 @@ impl fmt::Display for BuildError {
                     "a mismatch is the client's error: {status} is not a 4xx status"
                 )
             }
-            Self::ZeroStoreTimeout => {
-                f.write_str("the store time-out is zero; give the store some time to answer")
+            Self::StoreTimeout { timeout } => {
+                write!(
+                    f,
+                    "the store time-out is {timeout:?}; give it more than zero and at most an hour"
+                )
             }
         }
     }

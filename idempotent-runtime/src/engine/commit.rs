@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::response::Parts;
 use tokio::time::{Instant, sleep};
+use tracing::{Instrument, instrument::WithSubscriber};
 
 use super::{
     Reply,
@@ -16,7 +17,6 @@ use super::{
 };
 use crate::{
     observe::Ended,
-    policy::OnCrash,
     problem::ProblemCode,
     response::{Binding, StoredResponse},
     store::{Outcome, StoreError, Write},
@@ -122,8 +122,7 @@ impl Run {
     /// A record that was taken over stays, so that the numbers of the attempts, which others use as fencing
     /// tokens, never start anew: the next retry executes, or asks, as the route does after a crash.
     pub(super) async fn release<B>(self: Box<Self>, own: Answered<B>) -> Answered<B> {
-        let taken_over = self.lease.execution().attempt() > 1;
-        if taken_over && !matches!(self.settings.on_crash, OnCrash::Refuse) {
+        if self.took_over {
             return self.abandon(own).await;
         }
         self.give_up(LastWrite::Release, own).await
@@ -151,6 +150,10 @@ impl Run {
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, %key, "the key could not be given up; it stays claimed until its lease lapses");
+                if matches!(write, LastWrite::Release) {
+                    // The answer asks for the same request again: it must not find its key blocked.
+                    self.engine.withdraw(*self.lease.held(), false);
+                }
             }
         }
         own
@@ -197,7 +200,7 @@ impl Run {
 
     /// Goes on storing an outcome whose client has been told that it is unknown, until the execution's lifetime
     /// is over. A late completion is as good as a timely one.
-    fn persist(mut self: Box<Self>, outcome: Outcome) {
+    pub(super) fn persist(mut self: Box<Self>, outcome: Outcome) {
         let counted = self.unattended().enter();
         let task = async move {
             let _counted = counted;
@@ -210,6 +213,7 @@ impl Run {
                 }
             }
         };
-        tokio::spawn(task);
+        // With the span and the subscriber of the request, which the log lines of a late failure need.
+        tokio::spawn(task.in_current_span().with_current_subscriber());
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Run {
     pub(super) settings: Settings,
     pub(super) fingerprint: Fingerprint,
     pub(super) lease: Lease,
+    /// Whether the lease was taken from an execution that vanished, as far as the claim allowed that.
+    pub(super) took_over: bool,
     /// What a shutdown waits for; ends with the run.
     _admission: Admission,
 }
@@ -52,6 +54,7 @@ impl Run {
         settings: Settings,
         fingerprint: Fingerprint,
         lease: Lease,
+        took_over: bool,
         admission: Admission,
     ) -> Box<Self> {
         Box::new(Self {
@@ -59,6 +62,7 @@ impl Run {
             settings,
             fingerprint,
             lease,
+            took_over,
             _admission: admission,
         })
     }
@@ -117,6 +121,17 @@ impl Run {
         }
     }
 
+    /// Whether the handler may start: a claim that took so long that its lease lapsed may be another's by now.
+    pub(crate) async fn may_start(&mut self) -> bool {
+        self.lease.is_ours().await
+    }
+
+    /// The engine shut down while the key was being claimed: nothing is started any more.
+    pub(crate) async fn decline<B>(self: Box<Self>) -> Answered<B> {
+        let own = Ok(self.refuse(ProblemCode::Overloaded));
+        self.release(own).await
+    }
+
     /// Asks the recovery function what became of the execution before this one; `Err` gives the run back when
     /// the handler is to be executed.
     pub(crate) async fn recover<B>(
@@ -133,7 +148,9 @@ impl Run {
             .keep(Caught::new(async move { recover(crash).await }))
             .await;
         match found {
-            Ok(Recovery::NotExecuted) => Err(self),
+            // Another retry may have asked, and executed, since the lease lapsed: then this answer is stale.
+            Ok(Recovery::NotExecuted) if self.lease.is_ours().await => Err(self),
+            Ok(Recovery::NotExecuted) => Ok(Err(FencedOut)),
             Ok(Recovery::Completed(response)) => {
                 let (head, body) = response.into_parts();
                 let outcome = self.outcome(&head, &body);
@@ -166,11 +183,14 @@ impl Run {
             response.status(),
             response.extensions(),
         ) {
-            let own = Ok((Ended::Executed, response.map(ResponseBody::live)));
-            return self.release(own).await;
+            let mut response = response.map(ResponseBody::live);
+            response.headers_mut().remove(self.engine.replay_header());
+            return self.release(Ok((Ended::Executed, response))).await;
         }
         let limit = self.settings.max_response;
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        // Only the engine says what is a replay, whatever answer of another service the handler passes on.
+        head.headers.remove(self.engine.replay_header());
         match body.size_hint().exact() {
             None => {
                 let recording = Recording::start(self, head.clone(), body);

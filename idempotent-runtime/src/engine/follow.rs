@@ -91,12 +91,16 @@ impl Visit {
             if waiter.is_settled() {
                 return None;
             }
+            if !self.engine.has_room() && Instant::now() < deadline {
+                // A look may become an execution, for which there is no room now.
+                continue;
+            }
             let (sent, seen) = match self.look(claim, doubtful).await {
                 Ok(looked) => looked,
                 Err(ended) => {
                     // An earlier look may have claimed the key without anybody knowing.
                     if doubtful {
-                        self.engine.withdraw(claim);
+                        self.engine.withdraw(claim.held(), claim.take_over);
                     }
                     return Some(ended);
                 }

@@ -84,8 +84,8 @@ impl Idempotency {
     ///
     /// # Errors
     ///
-    /// See [`ResolveError`]. Nothing was changed unless it is [`ResolveError::Store`], after which the record is
-    /// either as before, or resolved, or unknown under a new attempt; calling again is safe.
+    /// See [`ResolveError`]. After an error the record is as before or, if somebody else or a failure of the store
+    /// came in between, unknown under a new attempt; calling again is safe.
     pub async fn resolve(
         &self,
         key: &StoreKey,

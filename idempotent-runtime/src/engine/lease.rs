@@ -86,6 +86,16 @@ impl Lease {
         work.await
     }
 
+    /// Whether no other execution can own the key, asking the store where this process's clock leaves a doubt.
+    ///
+    /// A lapsed lease that the store still renews was taken by nobody in between: the token is unchanged.
+    pub(crate) async fn is_ours(&mut self) -> bool {
+        if self.execution.lease_lost() {
+            self.beat().await;
+        }
+        !self.execution.lease_lost()
+    }
+
     async fn beat(&mut self) {
         if self.engine.running().is_closed() {
             // The shutdown marked the key: a renewal would undo that, and end with the process.
@@ -113,7 +123,7 @@ impl Lease {
     }
 }
 
-/// A third of the lease, give or take a tenth of that; at least a millisecond, so that no lease makes a busy loop.
+/// A third of the lease, give or take a tenth of that; at least 4 ms, so that no lease makes a busy loop.
 fn interval(lease: Duration) -> Duration {
     (lease / 3)
         .mul_f64(0.9 + rand::random::<f64>() / 5.0)

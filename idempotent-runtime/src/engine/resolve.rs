@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Response;
 use tokio::time::{Instant, sleep};
+use tracing::{Instrument, instrument::WithSubscriber};
 
 use super::{
     Idempotency, Reply,
@@ -12,7 +13,7 @@ use super::{
     boundary::{Ran, Work},
     builder::OnStoreError,
     decide::{Step, decide},
-    execute::FencedOut,
+    execute::{FencedOut, Run},
     execution::Execution,
     ops::jittered,
     visit::{Arrival, Visit},
@@ -21,9 +22,11 @@ use crate::{
     observe::Ended,
     policy::{OnCrash, Settings},
     problem::ProblemCode,
-    store::{Acquisition, Claim, RecordState, StoreError, StoreErrorKind, Token, Write},
+    store::{Acquisition, Claim, Held, RecordState, StoreError, StoreErrorKind, Token, Write},
 };
 
+/// How long a store may be away before a claim of unknown fate is left to its lease.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// At most so many claims of unknown fate are withdrawn at the same time.
 const WITHDRAWALS: usize = 256;
 
@@ -59,10 +62,21 @@ impl Visit {
         };
         let (key, request) = arrival.into_parts();
         let run = self.run(attempt, sent, &claim, key);
+        if self.engine.running().is_closed() {
+            return self.declined(run).await;
+        }
         match run.recover(recover, request.clone()).await {
             Ok(Ok(answered)) => answered,
             Ok(Err(FencedOut)) => self.winner(claim).await,
             Err(run) => self.execute(run, claim, request, work).await,
+        }
+    }
+
+    /// The engine shut down while the key was being claimed.
+    pub(crate) async fn declined<B>(&self, run: Box<Run>) -> (Ended, Reply<B>) {
+        match run.decline().await {
+            Ok(answered) => answered,
+            Err(FencedOut) => self.engine.refused(&ProblemCode::Overloaded.into()),
         }
     }
 
@@ -92,6 +106,7 @@ impl Visit {
                 Ok(record) => record,
                 Err(error) if error.is_transient() && Instant::now() < deadline => {
                     sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(Duration::from_millis(500));
                     continue;
                 }
                 Err(error) => {
@@ -141,7 +156,7 @@ impl Visit {
     pub(crate) fn unclaimed<B>(&self, error: &StoreError, claim: &Claim) -> (Ended, Reply<B>) {
         tracing::error!(error = error as &dyn std::error::Error, key = %claim.key, "the key could not be claimed");
         if error.is_transient() {
-            self.engine.withdraw(claim);
+            self.engine.withdraw(claim.held(), claim.take_over);
         }
         let code = match error.kind() {
             StoreErrorKind::Full => ProblemCode::Overloaded,
@@ -175,17 +190,17 @@ impl Idempotency {
     /// was executed: the handler starts only after an acknowledged acquire, so nobody else uses this token, and
     /// giving it back cannot undo anything. A claim that may have taken a crashed execution over is abandoned
     /// rather than released: the record, and with it the memory of the crash and the attempts so far, stays.
-    pub(crate) fn withdraw(&self, claim: &Claim) {
+    pub(crate) fn withdraw(&self, held: Held, took_over: bool) {
         let Some(guard) = self.withdrawals().enter_below(WITHDRAWALS) else {
-            tracing::warn!(key = %claim.key, "a claim of unknown fate is left to its lease");
+            tracing::warn!(key = %held.key, "a claim of unknown fate is left to its lease");
             return;
         };
-        let (engine, held, took_over) = (self.clone(), claim.held(), claim.take_over);
-        tokio::spawn(async move {
+        let engine = self.clone();
+        let task = async move {
             let _counted = guard;
-            let give_up = Instant::now() + held.lease;
+            let started = Instant::now();
             let mut pause = Duration::from_millis(100);
-            while Instant::now() < give_up {
+            while started.elapsed() < WITHDRAWN_WITHIN {
                 let written = if took_over {
                     engine.ops().abandon(&held.key, &held.token).await
                 } else {
@@ -193,11 +208,13 @@ impl Idempotency {
                 };
                 match written {
                     Ok(Write::Applied) => return engine.wait_room().poke(&held.key),
-                    // Not there (yet): a delayed acquire may still arrive, so it is asked again.
+                    // Not there: a delayed acquire may still arrive, but hardly after its own lease.
+                    Ok(_) if started.elapsed() >= held.lease => return,
                     Ok(_) | Err(_) => sleep(jittered(pause)).await,
                 }
                 pause = (pause * 2).min(Duration::from_secs(5));
             }
-        });
+        };
+        tokio::spawn(task.in_current_span().with_current_subscriber());
     }
 }

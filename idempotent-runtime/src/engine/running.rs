@@ -164,7 +164,7 @@ impl Idempotency {
         running.0.closed.store(true, Ordering::SeqCst);
         if !idle {
             self.abandon_all(&mut report).await;
-            report.drained = before.saturating_sub(report.unknown + report.unconfirmed);
+            report.drained = before.saturating_sub(running.admitted());
             tracing::warn!(
                 unknown = report.unknown,
                 unconfirmed = report.unconfirmed,

@@ -29,7 +29,13 @@ use tokio::{
 };
 use tracing::{Instrument, instrument::WithSubscriber};
 
-use super::{attend::Counted, boundary::BoxError, caught::Caught, commit::Committed, execute::Run};
+use super::{
+    attend::Counted,
+    boundary::BoxError,
+    caught::{Caught, Panicked},
+    commit::Committed,
+    execute::Run,
+};
 use crate::store::Outcome;
 
 type FrameResult = Result<Frame<Bytes>, BoxError>;
@@ -137,7 +143,11 @@ where
             ..
         } = self;
         // The outcome is settled: what follows is no longer an execution, and shutdown need not wait for it.
-        drop(run);
+        if committed == Committed::Unacknowledged {
+            run.persist(outcome);
+        } else {
+            drop(run);
+        }
         let Some(client) = client else { return };
         match stop {
             _ if committed != Committed::Applied => {
@@ -223,9 +233,10 @@ where
         }
         next = tokio::select! {
             () = client.closed() => return,
-            frame = next_frame(body) => match frame {
-                None => return,
-                frame => frame,
+            frame = Caught::new(next_frame(body)) => match frame {
+                Ok(None) => return,
+                Ok(frame) => frame,
+                Err(Panicked) => Some(Err("the response stream panicked".into())),
             },
         };
     }

@@ -97,7 +97,10 @@ impl Visit {
         }
         let body = read(body, self.settings.max_body).await?;
         // Only now: a client that sends its body slowly is nothing a shutdown waits for.
-        self.admission = self.engine.running().admit();
+        // Asked again: many may have left since the first time, while this body was on its way.
+        if self.engine.has_room() {
+            self.admission = self.engine.running().admit();
+        }
         if self.admission.is_none() {
             return Err(ProblemCode::Overloaded.into());
         }
@@ -214,7 +217,13 @@ impl Visit {
         match step {
             Step::Execute { attempt } => {
                 let (key, request) = arrival.into_parts();
-                let run = self.run(attempt, sent, &claim, key);
+                let mut run = self.run(attempt, sent, &claim, key);
+                if self.engine.running().is_closed() {
+                    return Box::pin(self.declined(run)).await;
+                }
+                if attempt > 1 && !run.may_start().await {
+                    return Box::pin(self.winner(claim)).await;
+                }
                 // A replay does not pay for the room that an execution takes.
                 Box::pin(self.execute(run, claim, request, work)).await
             }
@@ -248,7 +257,15 @@ impl Visit {
             sent,
             self.settings.max_lifetime,
         );
-        Run::new(engine, self.settings, claim.fingerprint, lease, admission)
+        let took_over = claim.take_over && attempt > 1;
+        Run::new(
+            engine,
+            self.settings,
+            claim.fingerprint,
+            lease,
+            took_over,
+            admission,
+        )
     }
 
     /// Executes the handler. It is started at once, so that the future returned does not carry the request along.

@@ -106,6 +106,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a frame as the body sends it")]
     fn data(bytes: &'static str) -> Sent {
         Ok(Frame::data(Bytes::from_static(bytes.as_bytes())))
     }

@@ -42,6 +42,7 @@ use tower_service::Service;
 use crate::{
     engine::{Attended, BoxError, BoxFuture, Execution, Idempotency, Ran, ResponseBody, Work},
     policy::Policy,
+    problem::ProblemCode,
     route::route,
 };
 
@@ -229,11 +230,16 @@ where
             }
             Projected::Covered { future, failure } => {
                 let reply = ready!(Pin::new(future).poll(context));
+                // A service that failed after it was fenced out gets the winner's answer, and its error is dropped.
+                let unknown = reply.extensions().get() == Some(&ProblemCode::OutcomeUnknown);
                 let failed = failure
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .take();
-                Poll::Ready(failed.map_or(Ok(reply), Err))
+                Poll::Ready(match failed {
+                    Some(error) if unknown => Err(error),
+                    _ => Ok(reply),
+                })
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Where records live: the contract between the engine and its persistence.
 //!
-//! A [`Store`] keeps one record per [`StoreKey`] and offers eight verbs on it. The engine takes every
+//! A [`Store`] keeps one record per [`StoreKey`] and offers seven verbs on it. The engine takes every
 //! decision that depends on policy; the store takes the one decision that must be atomic: *who owns
 //! this key now*.
 //!

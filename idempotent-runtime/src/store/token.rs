@@ -28,7 +28,11 @@ impl Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({:02x}{:02x}{:02x}{:02x}…)", self.0[0], self.0[1], self.0[2], self.0[3])
+        write!(
+            f,
+            "Token({:02x}{:02x}{:02x}{:02x}…)",
+            self.0[0], self.0[1], self.0[2], self.0[3]
+        )
     }
 }
 
@@ -98,7 +102,9 @@ mod tests {
 
     #[test]
     fn a_traceparent_gives_its_trace_id() {
-        let id = TraceId::from_traceparent(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        let id =
+            TraceId::from_traceparent(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+                .unwrap();
         assert_eq!(id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
     }
 
@@ -120,6 +126,9 @@ mod tests {
     #[test]
     fn tokens_differ_and_hide_most_of_themselves() {
         assert_ne!(Token::random(), Token::random());
-        assert_eq!(format!("{:?}", Token::from_bytes([0xab; 16])), "Token(abababab…)");
+        assert_eq!(
+            format!("{:?}", Token::from_bytes([0xab; 16])),
+            "Token(abababab…)"
+        );
     }
 }
