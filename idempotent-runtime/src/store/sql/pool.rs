@@ -6,13 +6,25 @@
 //! never came, is closed: nobody can be given the rest of somebody else's answer.
 
 use std::{
-    fmt,
+    fmt, io,
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use sqlx::{ConnectOptions, Connection, Database, Pool, pool::PoolConnection};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{error::Elapsed, timeout},
+};
+
+/// How long a server has to let somebody in. Without a limit it is the operating system's: minutes.
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
+
+/// Nothing was heard of a server in time.
+pub(super) fn late(elapsed: Elapsed) -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed))
+}
 
 /// How to prepare a new connection.
 pub(super) trait Greet<DB: Database>: Send + Sync + 'static {
@@ -128,9 +140,14 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
 
 impl<DB: Database, G: Greet<DB>> Own<DB, G> {
     async fn connect(&self) -> Result<DB::Connection, sqlx::Error> {
-        let mut connection = self.options.connect().await?;
-        self.greet.greet(&mut connection).await?;
-        Ok(connection)
+        let connect = async {
+            let mut connection = self.options.connect().await?;
+            self.greet.greet(&mut connection).await?;
+            Ok(connection)
+        };
+        timeout(CONNECT, connect)
+            .await
+            .unwrap_or_else(|elapsed| Err(late(elapsed)))
     }
 }
 

@@ -1,13 +1,18 @@
 //! What happens before the first verb: connecting, looking at the server, making the table.
 
 use sqlx::{Executor as _, MySql, MySqlConnection, Row as _, mysql::MySqlConnectOptions};
+use tokio::time::timeout;
 
 use super::{
     NAME,
     records::{Session, number},
     statements::{Statements, VERSION},
 };
-use crate::store::sql::{ConnectError, TableName, error::parse, pool::Connections};
+use crate::store::sql::{
+    ConnectError, TableName,
+    error::parse,
+    pool::{CONNECT, Connections, late},
+};
 
 /// What a statement needs besides the body of a response: its headers, and the rest of the row.
 const OVERHEAD: u64 = 64 << 10;
@@ -95,6 +100,16 @@ pub(super) struct Demands {
 /// That the server keeps what it acknowledges and takes what it will be sent, and that the table is the one this
 /// version knows.
 pub(super) async fn check(
+    connections: &Connections<MySql, Session>,
+    statements: &Statements,
+    table: &TableName,
+    demands: &Demands,
+) -> Result<(), ConnectError> {
+    let looked = timeout(CONNECT, look(connections, statements, table, demands)).await;
+    looked.unwrap_or_else(|elapsed| Err(unreachable(late(elapsed))))
+}
+
+async fn look(
     connections: &Connections<MySql, Session>,
     statements: &Statements,
     table: &TableName,

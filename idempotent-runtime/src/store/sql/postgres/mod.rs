@@ -23,6 +23,9 @@
 //! connection whether it is still there, and unless it has `test_before_acquire(false)`, with every loan too:
 //! the store's own connections cost less.
 //!
+//! Through a pooler of transactions, such as PgBouncer, settings of a session reach other clients too. Take an
+//! application's pool there, with the settings on its database user, and a pooler that knows prepared statements.
+//!
 //! # Waking waiters
 //!
 //! Requests in other processes that wait for an execution poll. With

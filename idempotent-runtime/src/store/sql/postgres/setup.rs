@@ -4,13 +4,18 @@ use sqlx::{
     Acquire as _, Executor as _, PgConnection, Postgres, Row as _, error::DatabaseError,
     postgres::PgConnectOptions,
 };
+use tokio::time::timeout;
 
 use super::{
     NAME,
     records::Session,
     statements::{EXISTS, LOCK, SERVER, Statements, VERSION},
 };
-use crate::store::sql::{ConnectError, TableName, error::parse, pool::Connections};
+use crate::store::sql::{
+    ConnectError, TableName,
+    error::parse,
+    pool::{CONNECT, Connections, late},
+};
 
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     let expected = "postgres://user:password@host:port/database";
@@ -62,6 +67,16 @@ async fn migrate_on(
 
 /// That the server keeps what it acknowledges, and that the table is the one this version knows.
 pub(super) async fn check(
+    connections: &Connections<Postgres, Session>,
+    statements: &Statements,
+    table: &TableName,
+    durable: bool,
+) -> Result<(), ConnectError> {
+    let looked = timeout(CONNECT, look(connections, statements, table, durable)).await;
+    looked.unwrap_or_else(|elapsed| Err(unreachable(late(elapsed))))
+}
+
+async fn look(
     connections: &Connections<Postgres, Session>,
     statements: &Statements,
     table: &TableName,

@@ -49,11 +49,12 @@ pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
         return Err(ConnectError::Url { expected, source });
     }
     // Who says how to open the file has the last word.
-    Ok(if url.contains("mode=") {
-        options
-    } else {
-        options.create_if_missing(true)
-    })
+    let mode = url.split_once("mode=").map(|(_, mode)| mode);
+    if mode.is_some_and(|mode| !mode.starts_with("rwc")) {
+        return Ok(options);
+    }
+    create(options.get_filename());
+    Ok(options.create_if_missing(true))
 }
 
 pub(super) async fn open(
@@ -81,7 +82,6 @@ pub(super) async fn open(
 }
 
 async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, ConnectError> {
-    create(options.get_filename());
     let options = options
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
