@@ -54,11 +54,11 @@ pub struct PurgerBuilder {
 }
 
 impl Purger {
-    /// Starts from the defaults: every minute, 500 records a batch.
+    /// Starts from the defaults: every minute, 200 records a batch.
     pub fn builder() -> PurgerBuilder {
         PurgerBuilder {
             every: Duration::from_secs(60),
-            batch: 500,
+            batch: 200,
         }
     }
 
@@ -77,7 +77,8 @@ impl PurgerBuilder {
         self
     }
 
-    /// The largest number of records of one batch. 500 unless set.
+    /// The largest number of records of one batch. 200 unless set, which requests beside it do not notice in a table of
+    /// ten million that expired. Larger batches purge faster and make the slowest requests slower.
     pub fn batch(mut self, records: usize) -> Self {
         self.batch = records.max(1);
         self
