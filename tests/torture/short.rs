@@ -8,6 +8,7 @@ mod client;
 mod ledger;
 mod nodes;
 mod random;
+#[allow(dead_code, reason = "the long one knows more stores")]
 mod run;
 #[path = "../support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
