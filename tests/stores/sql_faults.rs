@@ -63,7 +63,7 @@ impl Server for Postgres {
         let builder = PostgresStore::builder()
             .connections(connections)
             .migrate(true);
-        builder.connect(&self.url_of(port)).await.expect("a store")
+        builder.connect(&Self::url_of(port)).await.expect("a store")
     }
 }
 
@@ -89,7 +89,7 @@ impl Server for MariaDb {
 
     async fn store(&self, port: u16, connections: usize) -> MySqlStore {
         let builder = MySqlStore::builder().connections(connections).migrate(true);
-        builder.connect(&self.url_of(port)).await.expect("a store")
+        builder.connect(&Self::url_of(port)).await.expect("a store")
     }
 }
 

@@ -111,10 +111,7 @@ async fn fifty_wait(store: impl Store) {
         "{answers:?}"
     );
     assert_eq!(till.executions.load(Ordering::SeqCst), 11);
-    assert!(
-        took < Duration::from_millis(1000),
-        "ten others took {took:?}"
-    );
+    assert!(took < Duration::from_secs(1), "ten others took {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -85,11 +85,11 @@ impl MariaDb {
 
     /// The address, as a URL.
     pub(crate) fn url(&self) -> String {
-        self.url_of(self.port)
+        Self::url_of(self.port)
     }
 
     /// The address, by way of another port.
-    pub(crate) fn url_of(&self, port: u16) -> String {
+    pub(crate) fn url_of(port: u16) -> String {
         format!("mysql://root@127.0.0.1:{port}/mysql?ssl-mode=disabled")
     }
 

@@ -83,11 +83,11 @@ impl Postgres {
 
     /// The address, as a URL.
     pub(crate) fn url(&self) -> String {
-        self.url_of(self.port)
+        Self::url_of(self.port)
     }
 
     /// The address, by way of another port.
-    pub(crate) fn url_of(&self, port: u16) -> String {
+    pub(crate) fn url_of(port: u16) -> String {
         format!("postgres://test@127.0.0.1:{port}/postgres?sslmode=disable")
     }
 

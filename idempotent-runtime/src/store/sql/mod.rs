@@ -23,11 +23,6 @@
 //! What is stored is the digest of scope and key, the digest of the request, and the response. The raw key
 //! never is.
 
-#![allow(
-    clippy::doc_markdown,
-    reason = "PostgreSQL, MySQL, MariaDB and SQLite are names, not code"
-)]
-
 mod error;
 mod row;
 mod statement;
