@@ -121,12 +121,13 @@ impl Run {
         }
     }
 
-    /// Whether the handler may start: a claim that took so long that its lease lapsed may be another's by now.
+    /// Whether the handler may start: a claim that took so long that its lease lapsed may be another's by now, and
+    /// an engine that shut down meanwhile starts nothing any more.
     pub(crate) async fn may_start(&mut self) -> bool {
         self.lease.is_ours().await
     }
 
-    /// The engine shut down while the key was being claimed: nothing is started any more.
+    /// It may not: gives back what may still be ours, for the retry to start.
     pub(crate) async fn decline<B>(self: Box<Self>) -> Answered<B> {
         let own = Ok(self.refuse(ProblemCode::Overloaded));
         self.release(own).await
@@ -149,8 +150,8 @@ impl Run {
             .await;
         match found {
             // Another retry may have asked, and executed, since the lease lapsed: then this answer is stale.
-            Ok(Recovery::NotExecuted) if self.lease.is_ours().await => Err(self),
-            Ok(Recovery::NotExecuted) => Ok(Err(FencedOut)),
+            Ok(Recovery::NotExecuted) if self.may_start().await => Err(self),
+            Ok(Recovery::NotExecuted) => Ok(self.decline().await),
             Ok(Recovery::Completed(response)) => {
                 let (head, body) = response.into_parts();
                 let outcome = self.outcome(&head, &body);

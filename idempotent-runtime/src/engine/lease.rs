@@ -88,12 +88,14 @@ impl Lease {
 
     /// Whether no other execution can own the key, asking the store where this process's clock leaves a doubt.
     ///
-    /// A lapsed lease that the store still renews was taken by nobody in between: the token is unchanged.
+    /// A lapsed lease that the store still renews was taken by nobody in between: the token is unchanged. A shutdown
+    /// that is over has given every lease away, whatever the clock says.
     pub(crate) async fn is_ours(&mut self) -> bool {
         if self.execution.lease_lost() {
-            self.beat().await;
+            // Boxed: rare, and larger than everything else on the way to a handler.
+            Box::pin(self.beat()).await;
         }
-        !self.execution.lease_lost()
+        !self.execution.lease_lost() && !self.engine.running().is_closed()
     }
 
     async fn beat(&mut self) {

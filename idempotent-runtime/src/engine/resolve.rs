@@ -63,7 +63,7 @@ impl Visit {
         let (key, request) = arrival.into_parts();
         let run = self.run(attempt, sent, &claim, key);
         if self.engine.running().is_closed() {
-            return self.declined(run).await;
+            return self.declined(run, claim).await;
         }
         match run.recover(recover, request.clone()).await {
             Ok(Ok(answered)) => answered,
@@ -72,11 +72,11 @@ impl Visit {
         }
     }
 
-    /// The engine shut down while the key was being claimed.
-    pub(crate) async fn declined<B>(&self, run: Box<Run>) -> (Ended, Reply<B>) {
+    /// The key was claimed too late to start anything.
+    pub(crate) async fn declined<B>(&self, run: Box<Run>, claim: Claim) -> (Ended, Reply<B>) {
         match run.decline().await {
             Ok(answered) => answered,
-            Err(FencedOut) => self.engine.refused(&ProblemCode::Overloaded.into()),
+            Err(FencedOut) => self.winner(claim).await,
         }
     }
 

@@ -218,11 +218,8 @@ impl Visit {
             Step::Execute { attempt } => {
                 let (key, request) = arrival.into_parts();
                 let mut run = self.run(attempt, sent, &claim, key);
-                if self.engine.running().is_closed() {
-                    return Box::pin(self.declined(run)).await;
-                }
-                if attempt > 1 && !run.may_start().await {
-                    return Box::pin(self.winner(claim)).await;
+                if !run.may_start().await {
+                    return Box::pin(self.declined(run, claim)).await;
                 }
                 // A replay does not pay for the room that an execution takes.
                 Box::pin(self.execute(run, claim, request, work)).await
