@@ -15,8 +15,8 @@ use idempotent_runtime::{Idempotency, IdempotencyLayer, MemoryStore, Policy, lay
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::{
-    Ask, Face, Server, Till, ask, asking, both, by_hand, pass, plain, real, settle, unattended,
-    until, waiters,
+    Answer, Ask, Face, Server, Till, ask, asking, both, by_hand, frames, pass, plain, real, settle,
+    unattended, until, waiters,
 };
 
 #[test]
@@ -226,6 +226,79 @@ fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
                 .is_replay_of_charge(n);
         }
         assert_eq!(unattended(&engine), 0);
+    });
+}
+
+#[test]
+fn the_bound_holds_for_those_who_hold_back_the_end_of_their_body() {
+    both(async |face| {
+        // Given many requests that were let in while there was room, and hold back the end of their body.
+        let till = Till::new();
+        let engine = Idempotency::builder().max_unattended(3).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        let requests: Vec<_> = (0..20)
+            .map(|n| {
+                let (feed, body) = frames();
+                let request = Ask::pay(&format!("k{n}")).request_with(body);
+                let request = tokio::spawn(shop.clone().oneshot(request));
+                (feed, request)
+            })
+            .collect();
+        settle().await;
+        assert_eq!(till.starts(), 0);
+
+        // When one after another sends it and leaves.
+        let mut refused = 0;
+        for (feed, request) in requests {
+            drop(feed);
+            settle().await;
+            if request.is_finished() {
+                let answer = Answer::read(request.await.unwrap().unwrap()).await;
+                answer.is_problem(503, "overloaded");
+                refused += 1;
+            } else {
+                request.abort();
+            }
+            settle().await;
+            assert!(unattended(&engine) <= 3);
+        }
+
+        // Then no more execute without a client than may, and the others were told to come later.
+        assert_eq!((till.starts(), refused), (3, 17));
+        till.open();
+        settle().await;
+        assert_eq!(unattended(&engine), 0);
+    });
+}
+
+#[test]
+fn the_bound_holds_for_those_who_wait() {
+    both(async |face| {
+        // Given an execution, duplicates of it that wait, and then as many executions without a client as there may be.
+        let till = Till::refusing_first(429);
+        let engine = Idempotency::builder().max_unattended(1).build().unwrap();
+        let shop = face.shop(&engine, &till);
+        till.hold();
+        let first = asking(&shop, &Ask::pay("k"));
+        till.started(1).await;
+        let waiter = asking(&shop, &Ask::pay("k"));
+        let left = asking(&shop, &Ask::pay("other"));
+        till.started(2).await;
+        left.abort();
+        settle().await;
+        assert_eq!(unattended(&engine), 1);
+
+        // When the key is given back, then whoever waits for it executes only when there is room.
+        till.release(1);
+        assert_eq!(first.await.unwrap().status, 429);
+        pass(Duration::from_secs(5)).await;
+        assert_eq!(till.starts(), 2);
+        till.release(2);
+        till.release(3);
+        pass(Duration::from_secs(1)).await;
+        waiter.await.unwrap().is_charge(3);
+        assert_eq!((till.starts(), unattended(&engine)), (3, 0));
     });
 }
 

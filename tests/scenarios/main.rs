@@ -15,6 +15,7 @@ mod crowds;
 mod disconnects;
 mod hostile;
 mod keys;
+mod late;
 mod leases;
 mod observed;
 mod outcomes;

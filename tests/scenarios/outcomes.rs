@@ -2,18 +2,22 @@
 
 use axum::{
     Extension, Json, Router,
+    body::Body,
     extract::{Query, State},
     response::{IntoResponse, Response},
     routing::post,
 };
 use http::StatusCode;
 use idempotent_runtime::{
-    Cache, Idempotency, IdempotencyLayer, OnCrash, Policy, Retention, idempotent,
+    Builder, Cache, Idempotency, IdempotencyLayer, MemoryStore, OnCrash, Policy, Retention,
+    idempotent, layer::RequestBody,
 };
 use serde_json::Value;
 use std::{collections::HashMap, io, time::Duration};
 
-use crate::support::{Ask, Face, Till, ask, asking, both, by_hand, pass, settle, waiters};
+use crate::support::{
+    Answer, Ask, Face, Fault, Faulty, Till, Verb, ask, asking, both, by_hand, pass, settle, waiters,
+};
 
 fn payment() -> Ask {
     Ask::pay("k")
@@ -328,6 +332,51 @@ fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
         let again: http::Response<_> = again.unwrap();
         assert_eq!(again.status(), 409);
         assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_response() {
+    by_hand(async {
+        // Given a service behind the layer that fails the first time it is called, and whose heartbeats do not arrive.
+        let till = Till::refusing_first(500);
+        let records = MemoryStore::new();
+        let store = Faulty::over(records.clone());
+        store.always(Verb::Renew, Fault::Silent);
+        let service = tower::service_fn({
+            let till = till.clone();
+            move |request: http::Request<RequestBody<Body>>| {
+                let answer = till.clone().run(request.map(Body::new));
+                async {
+                    let answer = answer.await;
+                    let failed = answer.status() == StatusCode::INTERNAL_SERVER_ERROR;
+                    (!failed).then_some(answer).ok_or(io::Error::other("gone"))
+                }
+            }
+        });
+        let policy = Policy::new().on_crash(OnCrash::Retry);
+        let behind = |builder: Builder| {
+            let engine = builder.policy(policy).build().unwrap();
+            tower::Layer::layer(&IdempotencyLayer::new(engine), service.clone())
+        };
+        let here = behind(Idempotency::builder().store(store));
+        let there = behind(Idempotency::builder().store(records));
+        till.hold();
+        let old = tower::ServiceExt::oneshot(here, payment().request());
+        let old = tokio::spawn(old);
+        till.started(1).await;
+
+        // When another takes over and answers before it fails.
+        pass(Duration::from_secs(31)).await;
+        till.release(2);
+        let new = tower::ServiceExt::oneshot(there, payment().request()).await;
+        let new = new.unwrap().map(Body::new);
+        Answer::read(new).await.is_charge(2);
+        till.release(1);
+
+        // Then its client gets that answer, and not the error.
+        let old = old.await.unwrap().expect("a response").map(Body::new);
+        Answer::read(old).await.is_replay_of_charge(2);
     });
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 use idempotent_runtime::{Idempotency, Policy, Scope, scope};
 
-use crate::support::{Ask, Conn, Conn2, Face, Server, Till, ask, both, real};
+use crate::support::{Ask, Conn, Conn2, Face, Server, Till, ask, both, real, stream};
 
 /// An answer with all that a replay keeps and all that it leaves out.
 fn rich(n: usize) -> axum::response::Response {
@@ -116,16 +116,54 @@ fn a_replay_is_the_same_answer_without_what_belongs_to_one_exchange() {
 #[test]
 fn a_handler_can_not_pass_its_answer_off_as_a_replay() {
     both(async |face| {
-        let till = Till::answering(|_| ([("idempotent-replay", "maybe")], "x").into_response());
+        // Given handlers that pass on the answer of another service, header and all: kept, streamed, too large.
+        type Body = fn() -> axum::body::Body;
+        let bodies: [(Body, bool); 3] = [
+            (|| "x".into(), true),
+            (|| stream(["x"]), true),
+            (|| vec![b'x'; 2 << 20].into(), false),
+        ];
+        for (body, kept) in bodies {
+            for value in ["true", "maybe"] {
+                let till = Till::answering(move |_| {
+                    let headers = AppendHeaders([("idempotent-replay", value); 2]);
+                    (headers, [("x-from", "elsewhere")], body()).into_response()
+                });
+                let engine = Idempotency::builder().build().unwrap();
+                let shop = face.shop(&engine, &till);
+
+                // When it is asked twice, then the first answer is no replay, and the second is one.
+                let first = ask(&shop, &Ask::pay("k")).await;
+                assert_eq!(first.lines("idempotent-replay"), [""; 0]);
+                assert_eq!(first.lines("x-from"), ["elsewhere"]);
+                let again = ask(&shop, &Ask::pay("k")).await;
+                if kept {
+                    assert_eq!(again.lines("idempotent-replay"), ["true"], "one line");
+                } else {
+                    again.is_problem(409, "response_not_stored");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn neither_can_one_whose_answer_is_not_kept() {
+    both(async |face| {
+        let till = Till::answering(|_| {
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                [("idempotent-replay", "true")],
+            )
+                .into_response()
+        });
         let engine = Idempotency::builder().build().unwrap();
         let shop = face.shop(&engine, &till);
-        ask(&shop, &Ask::pay("k")).await;
-        let again = ask(&shop, &Ask::pay("k")).await;
-        assert_eq!(
-            again.lines("idempotent-replay"),
-            ["true"],
-            "one line, the engine's"
-        );
+        for _ in 0..2 {
+            let answer = ask(&shop, &Ask::pay("k")).await;
+            assert_eq!((answer.status.as_u16(), answer.replayed()), (429, false));
+        }
+        assert_eq!(till.starts(), 2);
     });
 }
 

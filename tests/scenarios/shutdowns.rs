@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-use axum::response::IntoResponse;
-use idempotent_runtime::{Idempotency, MemoryStore, OnCrash, Policy};
+use axum::{Extension, response::IntoResponse};
+use idempotent_runtime::{Crash, Idempotency, MemoryStore, OnCrash, Policy, Recovery};
+use tokio::sync::Semaphore;
 
 use crate::support::{
-    Ask, Conn, Face, Fault, Faulty, Server, Till, Verb, ask, asking, both, by_hand, frames, moment,
-    pass, real, settle, stream, unattended, waiters,
+    Ask, Conn, Face, Fault, Faulty, Server, Till, Verb, ask, asking, both, by_hand, crash, frames,
+    moment, pass, real, settle, stream, unattended, waiters,
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -318,6 +319,111 @@ fn a_client_that_sends_its_body_slowly_is_nothing_to_wait_for() {
         drop(feed);
         assert_eq!(slow.await.unwrap().unwrap().status(), 503);
         assert_eq!(till.starts(), 0);
+    });
+}
+
+/// Learns that nothing was executed, as soon as there is a permit.
+async fn inquire(crash: Crash) -> Recovery {
+    let desk: &Arc<Semaphore> = crash.request().extensions().get().unwrap();
+    desk.acquire().await.unwrap().forget();
+    Recovery::NotExecuted
+}
+
+#[test]
+fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
+    both(async |face| {
+        let recover = OnCrash::Recover(|crash| Box::pin(inquire(crash)));
+        for (on_crash, vanished) in [
+            (OnCrash::Refuse, false),
+            (OnCrash::Retry, false),
+            (OnCrash::Retry, true),
+            (recover, true),
+        ] {
+            for fault in [Fault::Late, Fault::LateReply] {
+                // Given a claim, of a new key or of a vanished execution's, that is under way.
+                let (till, records) = (Till::new(), MemoryStore::new());
+                let store = Faulty::over(records.clone());
+                let policy = Policy::new().wait(false).on_crash(on_crash);
+                let engine = Idempotency::builder().policy(policy);
+                let engine = engine.store(store.clone()).build().unwrap();
+                let heir = Idempotency::builder().policy(policy).store(records);
+                let desk = Arc::new(Semaphore::new(9));
+                let shop = face.shop(&engine, &till).layer(Extension(desk.clone()));
+                let heir = face.shop(&heir.build().unwrap(), &till);
+                let heir = heir.layer(Extension(desk));
+                if vanished {
+                    till.hold();
+                    crash(&heir, &Ask::pay("k"), &till).await;
+                    till.open();
+                    pass(Duration::from_secs(31)).await;
+                }
+                if matches!(on_crash, OnCrash::Recover(_)) {
+                    // The first acquire shows the crash, the second takes over.
+                    store.next(Verb::Acquire, Fault::None);
+                }
+                let permits = Arc::new(Semaphore::new(0));
+                store.next(Verb::Acquire, fault(permits.clone()));
+                let request = asking(&shop, &Ask::pay("k"));
+                settle().await;
+
+                // When the deadline passes before the store has acknowledged it.
+                let report = engine.shutdown(Duration::from_millis(1)).await;
+                permits.add_permits(1);
+
+                // Then nothing was executed, neither counted nor started.
+                let answer = request.await.unwrap();
+                answer.is_problem(503, "overloaded");
+                assert!(answer.headers.contains_key("retry-after"));
+                assert_eq!((report.drained, report.unconfirmed), (0, 0));
+                let before = usize::from(vanished);
+                assert_eq!(till.starts(), before);
+
+                // And the next process executes at once.
+                ask(&heir, &Ask::pay("k")).await.is_charge(before + 1);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_recovery_function_that_still_asks_at_the_deadline_starts_nothing() {
+    both(async |face| {
+        for heir_is_faster in [true, false] {
+            // Given a retry that asks what became of an execution that vanished.
+            let till = Till::new();
+            let (here, heir) = two(Policy::new()
+                .wait(false)
+                .on_crash(OnCrash::Recover(|crash| Box::pin(inquire(crash)))));
+            let desk = Arc::new(Semaphore::new(0));
+            let shop = face.shop(&here, &till).layer(Extension(desk.clone()));
+            let told = Arc::new(Semaphore::new(9));
+            let heir = face.shop(&heir, &till).layer(Extension(told));
+            till.hold();
+            crash(&heir, &Ask::pay("k"), &till).await;
+            till.open();
+            pass(Duration::from_secs(31)).await;
+            let retry = asking(&shop, &Ask::pay("k"));
+            settle().await;
+
+            // When the deadline passes before it knows, and then it learns that nothing was executed.
+            let report = here.shutdown(Duration::from_millis(1)).await;
+            assert_eq!((report.drained, report.unknown), (0, 1));
+            if heir_is_faster {
+                ask(&heir, &Ask::pay("k")).await.is_charge(2);
+            }
+            desk.add_permits(1);
+            let answer = retry.await.unwrap();
+
+            // Then only the next process executes.
+            if heir_is_faster {
+                answer.is_replay_of_charge(2);
+                ask(&heir, &Ask::pay("k")).await.is_replay_of_charge(2);
+            } else {
+                answer.is_problem(503, "overloaded");
+                ask(&heir, &Ask::pay("k")).await.is_charge(2);
+            }
+            assert_eq!(till.starts(), 2);
+        }
     });
 }
 

@@ -2,13 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::{
+    Extension, Json, Router,
+    extract::{Request, State},
+    response::Response,
+    routing::post,
+};
 use idempotent_runtime::{
-    Idempotency, MemoryStore, OnCrash, OnStoreError, Policy, Recovery, store::StoreErrorKind,
+    Idempotency, MemoryStore, OnCrash, OnStoreError, Policy, Recovery, idempotent,
+    store::StoreErrorKind,
 };
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Ask, Fault, Faulty, Till, Verb, ask, asking, both, crash, pass, settle, waiters,
+    Ask, Fault, Faulty, Till, Verb, ask, asking, both, by_hand, crash, pass, settle, waiters,
 };
 
 fn payment() -> Ask {
@@ -444,6 +451,57 @@ fn a_release_whose_reply_was_lost_is_repeated() {
         store.next(Verb::Release, Fault::Down);
         assert_eq!(ask(&shop, &payment()).await.status, 429);
         ask(&shop, &payment()).await.is_charge(2);
+    });
+}
+
+#[test]
+fn a_release_that_was_not_acknowledged_is_made_up_for_once_the_store_is_back() {
+    both(async |face| {
+        // Longer than the store's time, than a lease, than many leases.
+        for outage in [10, 60, 300] {
+            // Given an answer that asks for the same request again, and a store that is away by then.
+            let (till, store) = (Till::refusing_first(429), Faulty::new());
+            let policy = Policy::new().wait(false);
+            let shop = face.shop(&engine_with(&store, policy), &till);
+            store.always(Verb::Release, Fault::Down);
+            assert_eq!(ask(&shop, &payment()).await.status, 429);
+            pass(Duration::from_secs(outage)).await;
+            assert_ne!(ask(&shop, &payment()).await.status, 201);
+            assert_eq!(till.starts(), 1);
+
+            // When the store is back, then the client finds its key free.
+            store.heal();
+            pass(Duration::from_secs(10)).await;
+            ask(&shop, &payment()).await.is_charge(2);
+            assert_eq!(till.attempts(), [1, 1], "as if it had never been used");
+        }
+    });
+}
+
+#[test]
+fn a_rejection_whose_release_was_not_acknowledged_is_made_up_for_too() {
+    #[idempotent(wait = false)]
+    async fn order(State(till): State<Till>, Json(order): Json<u32>) -> Response {
+        till.run(Request::new(order.to_string().into())).await
+    }
+
+    by_hand(async {
+        // Given a request that the handler's extractors reject while the store is away.
+        let (till, store) = (Till::new(), Faulty::new());
+        let shop = Router::new()
+            .route("/order", post(order))
+            .layer(Extension(engine(&store)))
+            .with_state(till.clone());
+        let order = Ask::post("/order").key("k");
+        let order = order.header("content-type", "application/json");
+        store.always(Verb::Release, Fault::Silent);
+        assert_eq!(ask(&shop, &order.clone().body("x")).await.status, 400);
+        pass(Duration::from_secs(60)).await;
+
+        // When the store is back, then the corrected request has the key for itself.
+        store.heal();
+        pass(Duration::from_secs(10)).await;
+        ask(&shop, &order.body("7")).await.is_charge(1);
     });
 }
 

@@ -209,15 +209,41 @@ fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
 
         // Then the client sees a broken stream, not a finished one that no retry will show.
         assert!(body.frame().await.unwrap().is_err());
-        store.heal();
 
-        // And nobody executes it again.
+        // And its key stays claimed for as long as the store is away, lease after lease.
         pass(Duration::from_secs(120)).await;
-        let code = ask(&shop, &payment()).await.code();
-        assert!(
-            ["outcome_unknown", "response_not_stored"].contains(&code.as_str()),
-            "{code}"
-        );
+        let waiter = asking(&shop, &payment());
+        settle().await;
+        assert!(!waiter.is_finished());
+
+        // And once the store is back, whoever asks gets the whole of it.
+        store.heal();
+        pass(Duration::from_secs(29)).await;
+        let answer = waiter.await.unwrap();
+        assert_eq!(answer.text(), "onetwo");
+        assert!(answer.replayed());
+        assert_eq!(ask(&shop, &payment()).await.text(), "onetwo");
+        assert_eq!((till.starts(), unattended(&engine)), (1, 0));
+    });
+}
+
+#[test]
+fn a_stream_that_can_not_be_kept_is_entombed_once_a_store_that_was_away_is_back() {
+    both(async |face| {
+        // Given a stream beyond the limit, while completions do not reach the store.
+        let store = Faulty::new();
+        let till = Till::answering(|_| stream(["12345", "67890"]).into_response());
+        let policy = Policy::new().max_response(8).wait(false);
+        let engine = Idempotency::builder().store(store.clone()).policy(policy);
+        let shop = face.shop(&engine.build().unwrap(), &till);
+        store.always(Verb::Complete, Fault::Down);
+        let first = open(&shop, &payment()).await.into_body();
+        assert!(first.collect().await.is_err());
+        store.heal();
+        pass(Duration::from_secs(60)).await;
+        ask(&shop, &payment())
+            .await
+            .is_problem(409, "response_not_stored");
         assert_eq!(till.starts(), 1);
     });
 }
@@ -455,6 +481,54 @@ fn a_body_that_panics_is_entombed() {
                 assert!(first.is_err() || first.unwrap().is_err());
             }
             settle().await;
+            ask(&shop, &payment())
+                .await
+                .is_problem(409, "response_not_stored");
+            assert_eq!(till.starts(), 1);
+        }
+    });
+}
+
+/// A body that panics where another would end.
+struct PanicsAtItsEnd(Body);
+
+impl http_body::Body for PanicsAtItsEnd {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = std::task::ready!(std::pin::Pin::new(&mut self.0).poll_frame(context));
+        assert!(frame.is_some(), "as the scenario demands");
+        std::task::Poll::Ready(frame)
+    }
+}
+
+#[test]
+fn a_stream_that_panics_is_never_seen_to_end_in_order() {
+    both(async |face| {
+        // Given streams that panic, within the limit, at it, and long after nothing of them is recorded any more.
+        for pieces in [1, 2, 3, 50] {
+            let till = Till::answering(move |_| {
+                let (feed, body) = frames();
+                for _ in 0..pieces {
+                    feed.send(data("1234")).unwrap();
+                }
+                Body::new(PanicsAtItsEnd(body)).into_response()
+            });
+            let policy = Policy::new().max_response(8);
+            let shop = face.shop(&engine(policy), &till);
+            let mut body = open(&shop, &payment()).await.into_body();
+            for _ in 0..pieces {
+                let frame = body.frame().await.unwrap().unwrap();
+                assert_eq!(frame.into_data().unwrap(), "1234");
+            }
+
+            // Then what there was of it arrives, and then an error.
+            let end = body.frame().await;
+            assert!(end.expect("it breaks off").is_err(), "{pieces}");
             ask(&shop, &payment())
                 .await
                 .is_problem(409, "response_not_stored");

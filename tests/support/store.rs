@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Says(StoreErrorKind),
     /// The request reaches the store when a permit is there.
     Late(Arc<Semaphore>),
+    /// The request is carried out, and its reply comes back when a permit is there.
+    LateReply(Arc<Semaphore>),
     /// The request takes two turns of its task on its way, and two back.
     Slow,
     /// No fault: for the places before one in a sequence.
@@ -208,6 +210,11 @@ impl Faulty {
             Fault::Late(permits) => {
                 permits.acquire().await.unwrap().forget();
                 run.await
+            }
+            Fault::LateReply(permits) => {
+                let answer = run.await;
+                permits.acquire().await.unwrap().forget();
+                answer
             }
         }
     }
