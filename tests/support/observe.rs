@@ -3,13 +3,13 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use idempotent_runtime::Idempotency;
 use metrics::LocalRecorderGuard;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Subscriber, subscriber::DefaultGuard};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
 /// How many requests wait in this engine.
@@ -36,14 +36,22 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Collects for as long as the guard lives.
     pub(crate) fn collect() -> (Self, DefaultGuard) {
+        // Whether anybody wants an event is decided once for all threads. With one subscriber alone it would be
+        // decided by the first thread that comes by, which may have none; a second one puts an end to that.
+        static WITNESS: OnceLock<Dispatch> = OnceLock::new();
+        WITNESS.get_or_init(|| Dispatch::new(Self::default().subscriber()));
         let log = Self::default();
-        let subscriber = tracing_subscriber::fmt()
+        let guard = tracing::subscriber::set_default(log.subscriber());
+        (log, guard)
+    }
+
+    fn subscriber(&self) -> impl Subscriber + Send + Sync + use<> {
+        tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
             .with_span_events(FmtSpan::NEW | FmtSpan::CLOSE)
             .with_ansi(false)
-            .with_writer(log.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
+            .with_writer(self.clone())
+            .finish()
     }
 
     pub(crate) fn text(&self) -> String {
