@@ -303,7 +303,7 @@ async fn memory_is_bounded_by_bytes() {
         complete(&store, &claim::<Here>(key(n)), &big).await;
     }
     // A response larger than all there is.
-    let huge = Outcome::Response(response(200, &[], &[0; 100 << 10]));
+    let huge = Outcome::Response(response(200, &[], &vec![0; 100 << 10]));
     complete(&store, &claim::<Here>(key(200)), &huge).await;
     behind.taken();
     for n in 0..100 {

@@ -12,7 +12,7 @@ use idempotent_runtime::store::{
     redis::{ConnectError, RedisStore, RedisStoreBuilder, Weakness},
 };
 
-use super::{OnRedis, installed};
+use super::{OnRedis, faults::answered, installed};
 use crate::servers::{free_port, redis::Redis};
 
 const DURABLE: [&str; 2] = ["--appendonly", "yes"];
@@ -243,7 +243,7 @@ async fn a_full_server_refuses_new_keys_and_completes_old_ones() {
     let error = store.acquire(&other).await.expect_err("no room");
     assert_eq!(error.kind(), StoreErrorKind::Full, "{:?}", error.source());
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
-    let outcome = Outcome::Response(response(200, &[], &[7; 1 << 20]));
+    let outcome = Outcome::Response(response(200, &[], &vec![7; 1 << 20]));
     assert_eq!(
         store.complete(&mine.held(), &outcome).await.unwrap(),
         Write::Applied
@@ -292,16 +292,18 @@ async fn writes_are_confirmed_by_replicas() {
         info.contains("master_link_status:up").then_some(())
     });
     // The repetition is the same lease, confirmed this time.
-    let acquired = store.acquire(&mine).await.unwrap();
+    let acquired = answered(|| store.acquire(&mine)).await;
     assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
     let outcome = Outcome::Response(response(200, &[], b"done"));
-    let completed = store.complete(&mine.held(), &outcome).await.unwrap();
+    let held = mine.held();
+    let completed = answered(|| store.complete(&held, &outcome)).await;
     assert_eq!(completed, Write::Applied);
     assert_eq!(
         replica.ask(&["EXISTS", &format!("idempotent:{}", "01".repeat(32))]),
         ":1\r\n"
     );
-    let again = store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
+    let next = claim::<OnRedis>(key(1));
+    let again = answered(|| store.acquire(&next)).await;
     assert_eq!(again, Acquisition::Completed(outcome));
 }
 

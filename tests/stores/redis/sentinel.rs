@@ -73,14 +73,11 @@ async fn a_failover_is_followed() {
     let outcome = Outcome::Response(response(200, &[], b"done"));
     for n in 0..50 {
         let mine = claim::<OnRedis>(key(n));
-        assert_eq!(
-            store.acquire(&mine).await.unwrap(),
-            Acquisition::Acquired { attempt: 1 }
-        );
-        assert_eq!(
-            store.complete(&mine.held(), &outcome).await.unwrap(),
-            Write::Applied
-        );
+        let acquired = answered(|| store.acquire(&mine)).await;
+        assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
+        let held = mine.held();
+        let completed = answered(|| store.complete(&held, &outcome)).await;
+        assert_eq!(completed, Write::Applied);
     }
     let knows_replica = || {
         let known = sentinel_knows(&sentinel);
