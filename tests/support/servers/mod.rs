@@ -42,11 +42,10 @@ pub(crate) fn server(program: &str) -> Option<PathBuf> {
             "{program} is not installed, and IDEMPOTENT_REQUIRE_SERVERS=1"
         );
         let test = thread::current().name().unwrap_or_default().to_owned();
-        // Not `eprintln!`, which the test harness keeps to itself when the test passes.
-        let _unread = writeln!(
-            io::stderr(),
-            "*** NOT TESTED, {program} is not installed: {test}"
-        );
+        // Not `eprintln!`, which the test harness keeps to itself when the test passes. In one piece, because
+        // other tests write at the same time.
+        let word = format!("*** NOT TESTED, {program} is not installed: {test}\n");
+        let _unread = io::stderr().write_all(word.as_bytes());
     }
     found
 }
