@@ -36,6 +36,13 @@ impl Idempotency {
         )
     }
 
+    /// An answer of the handler's. Only the engine says what is a replay, whatever answer of another service the
+    /// handler passes on.
+    pub(crate) fn first_hand<B>(&self, mut response: Response<B>) -> Response<B> {
+        response.headers_mut().remove(self.replay_header());
+        response
+    }
+
     /// An answer that needed no execution by this request.
     pub(crate) fn answered<B>(
         &self,

@@ -101,10 +101,12 @@ impl Run {
         match ran {
             Ok(Ran::Answered(response)) => {
                 observe::executed(endpoint, since);
+                let response = self.engine.first_hand(response);
                 // Boxed for the reason that `Visit::serve` gives.
                 Box::pin(self.answer(response)).await
             }
             Ok(Ran::Rejected(response)) => {
+                let response = self.engine.first_hand(response);
                 let own = Ok((Ended::Rejected, response.map(ResponseBody::live)));
                 self.release(own).await
             }
@@ -184,14 +186,11 @@ impl Run {
             response.status(),
             response.extensions(),
         ) {
-            let mut response = response.map(ResponseBody::live);
-            response.headers_mut().remove(self.engine.replay_header());
-            return self.release(Ok((Ended::Executed, response))).await;
+            let own = Ok((Ended::Executed, response.map(ResponseBody::live)));
+            return self.release(own).await;
         }
         let limit = self.settings.max_response;
-        let (mut head, body) = response.into_parts();
-        // Only the engine says what is a replay, whatever answer of another service the handler passes on.
-        head.headers.remove(self.engine.replay_header());
+        let (head, body) = response.into_parts();
         match body.size_hint().exact() {
             None => {
                 let recording = Recording::start(self, head.clone(), body);

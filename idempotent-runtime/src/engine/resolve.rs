@@ -177,7 +177,9 @@ impl Visit {
         let execution = Execution::new(self.engine.clone(), key, claim.key, 1, Instant::now());
         request.extensions_mut().insert(execution);
         match work.start(request).await {
-            Ran::Answered(response) | Ran::Rejected(response) => response.map(ResponseBody::live),
+            Ran::Answered(response) | Ran::Rejected(response) => {
+                self.engine.first_hand(response).map(ResponseBody::live)
+            }
             Ran::Failed => self.engine.refused(&ProblemCode::OutcomeUnknown.into()).1,
         }
     }
