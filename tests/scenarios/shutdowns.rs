@@ -350,7 +350,7 @@ fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
                 let desk = Arc::new(Semaphore::new(9));
                 let shop = face.shop(&engine, &till).layer(Extension(desk.clone()));
                 let heir = face.shop(&heir.build().unwrap(), &till);
-                let heir = heir.layer(Extension(desk));
+                let heir = heir.layer(Extension(desk.clone()));
                 if vanished {
                     till.hold();
                     crash(&heir, &Ask::pay("k"), &till).await;
@@ -377,11 +377,46 @@ fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
                 assert_eq!((report.drained, report.unconfirmed), (0, 0));
                 let before = usize::from(vanished);
                 assert_eq!(till.starts(), before);
+                assert_eq!(desk.available_permits(), 9, "nobody asks any more");
 
                 // And the next process executes at once.
                 ask(&heir, &Ask::pay("k")).await.is_charge(before + 1);
             }
         }
+    });
+}
+
+#[test]
+fn a_waiter_whose_look_is_acknowledged_after_the_deadline_starts_nothing() {
+    both(async |face| {
+        // Given a duplicate whose look gets a key that was given back, and the store's reply is under way.
+        let (till, records) = (Till::refusing_first(429), MemoryStore::new());
+        let store = Faulty::over(records.clone());
+        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let heir = Idempotency::builder().store(records).build().unwrap();
+        let (shop, heir) = (face.shop(&engine, &till), face.shop(&heir, &till));
+        till.hold();
+        let first = asking(&shop, &Ask::pay("k"));
+        till.started(1).await;
+        let waiter = asking(&shop, &Ask::pay("k"));
+        settle().await;
+        let looks = store.calls(Verb::Acquire);
+        let permits = Arc::new(Semaphore::new(0));
+        store.next(Verb::Acquire, Fault::LateReply(permits.clone()));
+        till.open();
+        assert_eq!(first.await.unwrap().status, 429);
+        settle().await;
+        assert_eq!(store.calls(Verb::Acquire), looks + 1, "it looks");
+
+        // When the deadline passes before it knows.
+        let report = engine.shutdown(Duration::from_millis(1)).await;
+        assert_eq!((report.drained, report.unknown), (0, 0));
+        permits.add_permits(1);
+
+        // Then it executes nothing, and the next process does.
+        waiter.await.unwrap().is_problem(503, "overloaded");
+        assert_eq!(till.starts(), 1);
+        ask(&heir, &Ask::pay("k")).await.is_charge(2);
     });
 }
 
