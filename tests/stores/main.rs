@@ -11,9 +11,9 @@ mod machine;
 mod memory;
 mod model;
 mod mysql;
+mod postgres;
 #[path = "../support/proxy.rs"]
 mod proxy;
-mod postgres;
 mod redis;
 #[path = "../support/servers/mod.rs"]
 mod servers;
