@@ -177,6 +177,15 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
 
 /// Only one argument uses up the body, and it is the last.
 fn body_extractors(handler: &Handler, errors: &mut Errors) {
+    // Of arguments with `#[cfg]` nobody here knows which there are.
+    let conditional = |input: &FnArg| {
+        attributes(input)
+            .iter()
+            .any(|attr| attr.path().is_ident("cfg"))
+    };
+    if handler.sig.inputs.iter().any(conditional) {
+        return;
+    }
     let mut arguments: Vec<_> = handler.arguments().collect();
     let last = arguments.pop().is_some_and(takes_body);
     for ty in arguments.into_iter().filter(|ty| takes_body(ty)) {

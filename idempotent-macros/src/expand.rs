@@ -116,11 +116,12 @@ impl Place {
         match self {
             Self::Inside => quote!(#ident),
             Self::Beside(name) => {
-                Ident::new(&name.to_string(), name.span().located_at(ident.span()))
-                    .to_token_stream()
+                let mut name = name.clone();
+                name.set_span(name.span().located_at(ident.span()));
+                name.to_token_stream()
             }
             Self::Associated(name) => {
-                let at = at(ident.span());
+                let at = at(name.span());
                 quote_spanned!(at=> Self::#name)
             }
         }
@@ -136,7 +137,7 @@ fn annotated(expansion: &Expansion<'_>) -> TokenStream {
         ..
     } = expansion;
     let private = private(options);
-    let outer_attrs = outer_attrs(handler);
+    let outer_attrs = handler_attrs(expansion);
     let outer = outer(
         expansion,
         &private,
@@ -294,7 +295,10 @@ fn inner(expansion: &Expansion<'_>, vis: &Visibility, name: &Ident) -> TokenStre
 
 /// `_: Slot<A>, call: Call<(A, B)>`
 fn parameters(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStream {
-    let arguments: Vec<_> = handler.arguments().collect();
+    let arguments: Vec<_> = handler
+        .arguments()
+        .map(|ty| owned(ty.to_token_stream(), &handler.sig.generics))
+        .collect();
     let engine = options
         .engine
         .as_ref()
@@ -309,6 +313,37 @@ fn parameters(handler: &Handler, options: &Options, private: &TokenStream) -> To
     let placeholders = arguments.iter().rev().skip(1).rev();
     let call = call_name();
     quote!(#(_: #private::Slot<#placeholders>,)* #call: #request)
+}
+
+/// The same type with `'static` for the handler's own lifetimes: what outlives a connection borrows from nobody.
+fn owned(tokens: TokenStream, generics: &Generics) -> TokenStream {
+    let own = |name: &Ident| {
+        *name == "_"
+            || generics
+                .lifetimes()
+                .any(|param| param.lifetime.ident == *name)
+    };
+    let mut tick = false;
+    tokens
+        .into_iter()
+        .map(|token| {
+            let after_tick = std::mem::replace(
+                &mut tick,
+                matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '\''),
+            );
+            match token {
+                TokenTree::Ident(name) if after_tick && own(&name) => {
+                    Ident::new("static", name.span()).into()
+                }
+                TokenTree::Group(group) => {
+                    let mut inside = Group::new(group.delimiter(), owned(group.stream(), generics));
+                    inside.set_span(group.span());
+                    inside.into()
+                }
+                token => token,
+            }
+        })
+        .collect()
 }
 
 /// `run_handler(…)`
@@ -327,6 +362,7 @@ fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
     let policy = policy(options, private);
     let name = ident.unraw().to_string();
     let path = place.path(handler);
+    let arguments = Ident::new("__arguments", Span::mixed_site());
     let turbofish = turbofish(generics.params.iter(), here);
     let answer = answer(handler, private);
     quote! {
@@ -334,7 +370,7 @@ fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
             #call,
             const { &#policy },
             ::core::concat!(::core::module_path!(), "::", #name),
-            |arguments| #private::respond(#path #turbofish, arguments, #answer),
+            |#arguments| #private::respond(#path #turbofish, #arguments, #answer),
         )
     }
 }
@@ -403,12 +439,30 @@ fn turbofish<'a>(
 
 /// The parameter's name: hygienic, so no name of the user's can meet it.
 fn call_name() -> Ident {
-    Ident::new("call", Span::mixed_site())
+    Ident::new("__call", Span::mixed_site())
 }
 
 /// What documents the handler and sets lint levels for it.
 fn outer_attrs(handler: &Handler) -> Vec<&Attribute> {
     handler.attrs.iter().filter(|attr| is_outer(attr)).collect()
+}
+
+/// The same, for the handler: where the user's function stands beside it, what is expected is found there only.
+fn handler_attrs(expansion: &Expansion<'_>) -> Vec<Attribute> {
+    let beside = !matches!(expansion.place, Place::Inside);
+    let lenient = |attr: &Attribute| {
+        let mut attr = attr.clone();
+        if let (true, syn::Meta::List(list)) =
+            (beside && attr.path().is_ident("expect"), &mut attr.meta)
+        {
+            list.path = parse_quote!(allow);
+        }
+        attr
+    };
+    outer_attrs(&expansion.handler)
+        .into_iter()
+        .map(lenient)
+        .collect()
 }
 
 fn is_outer(attr: &Attribute) -> bool {

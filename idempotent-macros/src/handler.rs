@@ -184,8 +184,8 @@ pub(crate) fn attributes(input: &FnArg) -> &[Attribute] {
 /// `T` of `impl Future<Output = T>`, `Pin<Box<dyn Future<Output = T>>>`, `BoxFuture<'_, T>` and their like.
 fn future_output(ty: &Type) -> Option<&Type> {
     match plain(ty) {
-        Type::ImplTrait(opaque) => bound_output(opaque.bounds.iter()),
-        Type::TraitObject(object) => bound_output(object.bounds.iter()),
+        whole @ Type::ImplTrait(opaque) => bound_output(opaque.bounds.iter(), whole),
+        whole @ Type::TraitObject(object) => bound_output(object.bounds.iter(), whole),
         whole @ Type::Path(path) => {
             let last = path.path.segments.last()?;
             let mut types = type_arguments(&last.arguments);
@@ -202,16 +202,21 @@ fn future_output(ty: &Type) -> Option<&Type> {
 }
 
 /// `T` of the bound `Future<Output = T>`.
-fn bound_output<'a>(bounds: impl Iterator<Item = &'a TypeParamBound>) -> Option<&'a Type> {
+fn bound_output<'a>(
+    bounds: impl Iterator<Item = &'a TypeParamBound>,
+    whole: &'a Type,
+) -> Option<&'a Type> {
     let future = |path: &'a Path| path.segments.last().filter(|last| last.ident == "Future");
     let last = bounds.filter_map(bound_path).find_map(future)?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else {
         return None;
     };
-    arguments.args.iter().find_map(|argument| match argument {
+    let output = arguments.args.iter().find_map(|argument| match argument {
         GenericArgument::AssocType(output) if output.ident == "Output" => Some(&output.ty),
         _ => None,
-    })
+    });
+    // `Output: IntoResponse` names no type.
+    Some(output.unwrap_or(whole))
 }
 
 fn bound_path(bound: &TypeParamBound) -> Option<&Path> {

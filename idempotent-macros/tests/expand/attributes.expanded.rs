@@ -12,7 +12,7 @@ pub async fn handler() {
 #[allow(clippy::too_many_lines)]
 #[cfg(not(doc))]
 pub fn handler(
-    call: ::idempotent_runtime::__private::Call<
+    __call: ::idempotent_runtime::__private::Call<
         ::idempotent_runtime::__private::DebugHandlerBelongsBelow,
     >,
 ) -> ::idempotent_runtime::__private::Running {
@@ -20,12 +20,12 @@ pub fn handler(
     #[inline]
     async fn handler() {}
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

@@ -1,36 +1,36 @@
 #[cfg(feature = "x")]
 fn handler(
     _: ::idempotent_runtime::__private::Slot<Method>,
-    call: ::idempotent_runtime::__private::Call<(Method, String)>,
+    __call: ::idempotent_runtime::__private::Call<(Method, String)>,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(method: Method, text: String) -> String {
         method.to_string()
     }
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )
 }
 #[cfg(not(feature = "x"))]
 fn handler(
-    call: ::idempotent_runtime::__private::Call<(Method,)>,
+    __call: ::idempotent_runtime::__private::Call<(Method,)>,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(method: Method) -> String {
         method.to_string()
     }
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

@@ -1,11 +1,11 @@
 fn handler(
-    call: facade::idempotent_runtime::__private::Call<(Json<u32>,), State<Idempotency>>,
+    __call: facade::idempotent_runtime::__private::Call<(Json<u32>,), State<Idempotency>>,
 ) -> facade::idempotent_runtime::__private::Running {
     async fn handler(Json(n): Json<u32>) -> Json<u32> {
         Json(n)
     }
     facade::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const {
             &facade::idempotent_runtime::__private::Policy::new()
                 .name("pay")
@@ -52,9 +52,9 @@ fn handler(
                 .max_response(1048576usize)
         },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| facade::idempotent_runtime::__private::respond(
+        |__arguments| facade::idempotent_runtime::__private::respond(
             handler,
-            arguments,
+            __arguments,
             facade::idempotent_runtime::__private::answer,
         ),
     )

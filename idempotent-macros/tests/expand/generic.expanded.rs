@@ -1,5 +1,5 @@
 fn handler<T: Ledger + ::core::marker::Send + 'static, U, const N: usize>(
-    call: ::idempotent_runtime::__private::Call<(State<T>,)>,
+    __call: ::idempotent_runtime::__private::Call<(State<T>,)>,
 ) -> ::idempotent_runtime::__private::Running
 where
     U: Serialize,
@@ -14,12 +14,12 @@ where
         ledger.entries().await
     }
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler::<T, U, N>,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

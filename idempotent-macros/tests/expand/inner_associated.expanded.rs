@@ -1,13 +1,13 @@
 fn pay<U: ::core::marker::Send + 'static>(
-    call: ::idempotent_runtime::__private::Call<(Json<U>,)>,
+    __call: ::idempotent_runtime::__private::Call<(Json<U>,)>,
 ) -> ::idempotent_runtime::__private::Running {
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "pay"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             Self::pay_inner::<U>,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

@@ -6,15 +6,15 @@ pub(crate) async fn pay(Json(n): Json<u32>) -> String {
 /// Pays.
 #[cfg(not(doc))]
 pub(crate) fn pay(
-    call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
+    __call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
 ) -> ::idempotent_runtime::__private::Running {
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "pay"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             pay_inner,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

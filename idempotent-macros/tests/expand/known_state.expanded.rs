@@ -1,21 +1,21 @@
 fn handler(
     _: ::idempotent_runtime::__private::Slot<State<App>>,
-    call: ::idempotent_runtime::__private::StatefulCall<App, (State<App>, Json<u32>)>,
+    __call: ::idempotent_runtime::__private::StatefulCall<App, (State<App>, Json<u32>)>,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(State(app): State<App>, Json(n): Json<u32>) -> impl IntoResponse {
         app.enter(n).await
     }
     ::idempotent_runtime::__private::run_handler(
-        call
+        __call
             .extracting((
                 ::idempotent_runtime::__private::part::<App, State<App>, _>(),
                 ::idempotent_runtime::__private::last::<App, Json<u32>, _>(),
             )),
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

@@ -1,16 +1,16 @@
 fn handler(
-    call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
+    __call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(Json(n): Json<u32>) -> String {
         n.to_string()
     }
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new().required(true) },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

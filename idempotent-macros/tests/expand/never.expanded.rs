@@ -1,5 +1,5 @@
 fn handler(
-    call: ::idempotent_runtime::__private::Call<
+    __call: ::idempotent_runtime::__private::Call<
         ::idempotent_runtime::__private::DebugHandlerBelongsBelow,
     >,
 ) -> ::idempotent_runtime::__private::Running {
@@ -7,12 +7,12 @@ fn handler(
         loop {}
     }
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler,
-            arguments,
+            __arguments,
             |never| never,
         ),
     )

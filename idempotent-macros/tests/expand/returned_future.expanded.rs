@@ -1,16 +1,16 @@
 fn handler(
-    call: ::idempotent_runtime::__private::Call<(String,)>,
+    __call: ::idempotent_runtime::__private::Call<(String,)>,
 ) -> ::idempotent_runtime::__private::Running {
     fn handler(text: String) -> BoxFuture<'static, Result<String, StatusCode>> {
         Box::pin(async move { Ok(text) })
     }
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const { &::idempotent_runtime::__private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

@@ -10,7 +10,7 @@ pub async fn create_payment(
 #[cfg(not(doc))]
 pub fn create_payment(
     _: ::idempotent_runtime::__private::Slot<State<App>>,
-    call: ::idempotent_runtime::__private::Call<(State<App>, Json<NewPayment>)>,
+    __call: ::idempotent_runtime::__private::Call<(State<App>, Json<NewPayment>)>,
 ) -> ::idempotent_runtime::__private::Running {
     async fn create_payment(
         State(app): State<App>,
@@ -20,16 +20,16 @@ pub fn create_payment(
         Ok((StatusCode::CREATED, Json(payment)))
     }
     ::idempotent_runtime::__private::run_handler(
-        call,
+        __call,
         const {
             &::idempotent_runtime::__private::Policy::new()
                 .ttl(::idempotent_runtime::__private::Duration::from_millis(86400000u64))
                 .wait(true)
         },
         ::core::concat!(::core::module_path!(), "::", "create_payment"),
-        |arguments| ::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             create_payment,
-            arguments,
+            __arguments,
             ::idempotent_runtime::__private::answer,
         ),
     )

@@ -84,6 +84,7 @@ impl<S, T: FromRef<S> + Into<Idempotency>> EngineIn<S> for State<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Sync, T> FromRequestParts<S> for Slot<T> {
     type Rejection = Infallible;
 
@@ -95,6 +96,7 @@ impl<S: Sync, T> FromRequestParts<S> for Slot<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Sync> FromRequestParts<S> for DebugHandlerBelongsBelow {
     type Rejection = Infallible;
 

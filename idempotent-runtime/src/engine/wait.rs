@@ -157,7 +157,8 @@ impl Waiter<'_> {
 
     /// For the leader: sleeps until the next look is due, at the latest when the lease seen has run out.
     pub(crate) async fn pause(&mut self, lease_left: Duration, deadline: Instant) {
-        let jitter = 0.75 + rand::random::<f64>() / 2.0;
+        // With the look that follows, never more than the longest pause.
+        let jitter = 0.5 + rand::random::<f64>() * 0.45;
         // A lease that ends now is looked at a moment later, when the store agrees that it ended.
         let pause = self
             .backoff

@@ -39,15 +39,18 @@ use std::{
 
 use dashmap::DashMap;
 use moka::{Expiry, sync::Cache};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, Token, Wake, Write,
+    Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, StoreErrorKind,
+    Token, Wake, Write,
 };
 use crate::{fingerprint::Fingerprint, scope::StoreKey};
 
 /// What an outcome takes besides its bytes, about: its key, its times and moka's own bookkeeping.
 const OVERHEAD: usize = 256;
+/// How long to wait for the expiry of an outcome.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// Leases to remember at most. One that is forgotten costs a question to the store later.
 const LEASES: u64 = 65_536;
 /// How long to remember a lease: no execution lives longer, unless it was configured to.
@@ -129,7 +132,12 @@ impl<S: Store> Cached<S> {
         let asking = Asking(Arc::clone(&self.asked), key);
         tokio::spawn(async move {
             let before = Instant::now();
-            match this.inner.get(&key).await {
+            let got = timeout(LONGEST_LOOK, this.inner.get(&key)).await;
+            let got = got.unwrap_or_else(|elapsed| {
+                let late = StoreError::new(this.inner.name(), StoreErrorKind::Unavailable);
+                Err(late.with_source(elapsed))
+            });
+            match got {
                 Ok(Some(record)) => this.keep_record(key, record, before),
                 // Expired in between.
                 Ok(None) => {}

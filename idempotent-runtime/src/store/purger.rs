@@ -29,11 +29,13 @@ use std::time::Duration;
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
-use super::Store;
+use super::{Store, StoreError, StoreErrorKind};
 
+/// How long a batch may take.
+const LONGEST_BATCH: Duration = Duration::from_secs(30);
 /// How many times as long as a batch took the purger rests after it.
 const REST: u32 = 4;
 
@@ -105,7 +107,13 @@ impl PurgerBuilder {
                 () = sleep(rest) => {}
             }
             let began = Instant::now();
-            rest = match store.purge_expired(self.batch).await {
+            // A peer that falls silent must not hold the purger, nor `stop`, for ever.
+            let purge = timeout(LONGEST_BATCH, store.purge_expired(self.batch));
+            let purged = purge.await.unwrap_or_else(|elapsed| {
+                let late = StoreError::new(store.name(), StoreErrorKind::Unavailable);
+                Err(late.with_source(elapsed))
+            });
+            rest = match purged {
                 Ok(purged) if purged >= self.batch => (began.elapsed() * REST).min(self.every),
                 Ok(_) => self.every,
                 Err(error) => {

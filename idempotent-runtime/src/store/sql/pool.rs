@@ -159,15 +159,15 @@ impl<DB: Database, G> Own<DB, G> {
 }
 
 impl<DB: Database, G> Lent<DB, G> {
-    /// Gives the connection back if the server has answered to the end, with an error or without.
+    /// Gives the connection back if the server has answered to the end, and without an error of its own.
     pub(super) fn settle<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         let whole = match &result {
             Ok(_) => true,
             Err(error) => matches!(
                 error,
-                sqlx::Error::Database(_)
-                    | sqlx::Error::RowNotFound
-                    | sqlx::Error::ColumnDecode { .. }
+                // Not after an error of the server: it may mean that this session is of no more use, as on a
+                // primary that became a replica, and errors are rare enough to pay for a new connection.
+                sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. }
             ),
         };
         if whole {

@@ -5,7 +5,7 @@
 //! | failure | what stays |
 //! |---|---|
 //! | a process of the service is killed | everything |
-//! | the server is killed, or its machine | everything that was acknowledged, with `innodb_flush_log_at_trx_commit = 1` |
+//! | the server is killed, or its machine | everything that was acknowledged, with `innodb_flush_log_at_trx_commit = 1` and, where there is a binary log, `sync_binlog = 1`: checked at start |
 //! | failover to a replica | what had reached the replica: with semi-synchronous replication everything, without it not the last moments |
 //! | the network loses a reply | everything: the verb is repeated with the same token |
 //!

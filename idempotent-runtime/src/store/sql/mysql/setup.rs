@@ -39,9 +39,9 @@ pub(super) async fn migrate(
 ) -> Result<(), ConnectError> {
     let mut connection = connections.lend().await.map_err(unreachable)?;
     let done = migrate_on(&mut connection, statements, table).await;
-    connection
-        .settle(done)
-        .map_err(|error| refused("make the table", error))
+    // Closed, not given back: it has no limit on statements any more.
+    drop(connection);
+    done.map_err(|error| refused("make the table", error))
 }
 
 /// After whoever came first. A failure in the middle leaves a table of an earlier version, and the lock to the end
@@ -51,6 +51,10 @@ async fn migrate_on(
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), sqlx::Error> {
+    // The limit of the verbs is none for a migration. (A server that is no MariaDB has no such limit to lift.)
+    connection
+        .execute("set session autocommit = 1 /*M!100100 , max_statement_time = 0 */")
+        .await?;
     // Names of locks have at most 64 characters, and are the whole server's.
     let lock = format!("idempotent:{}", table.name());
     let locked: i64 = sqlx::query_scalar(&statements.lock)
@@ -160,7 +164,14 @@ fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<(), Conn
             "the MySQL server is read-only, as a replica is: give the address of its primary",
         );
     }
-    if flush != 1 && demands.durable {
+    // MariaDB's 3 flushes more than 1 does, and does not depend on the binary log.
+    if is(4)? != 0 && flush != 3 && demands.durable {
+        return not(
+            "the MySQL server has its binary log on and sync_binlog other than 1, so that a crash loses what it \
+                    acknowledged: set sync_binlog to 1, or choose `accept_weaker_durability()`",
+        );
+    }
+    if !matches!(flush, 1 | 3) && demands.durable {
         return not(
             "the MySQL server has innodb_flush_log_at_trx_commit other than 1, so that a crash loses what it \
                     acknowledged: set it to 1, or choose `accept_weaker_durability()`",

@@ -41,6 +41,10 @@ async fn migrate_on(
     statements: &Statements,
 ) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
+    // The limits of the verbs are none for a migration: it waits for another process's, and may take its time.
+    transaction
+        .execute("set local statement_timeout = 0; set local lock_timeout = '60s'")
+        .await?;
     sqlx::query(LOCK)
         .persistent(false)
         .bind(&statements.versions_name)

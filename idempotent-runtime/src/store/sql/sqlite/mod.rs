@@ -13,7 +13,8 @@
 //!
 //! 1. The file is in WAL mode with `synchronous = FULL`: a commit is acknowledged after it was flushed.
 //! 2. One thread writes, and puts the verbs that gathered during a flush into the next transaction.
-//! 3. The clock is this machine's, read by the writer. Within a process it never runs backwards.
+//! 3. The clock is this machine's, read by the writer: the same for all processes on the file. Setting it back
+//!    lengthens leases and records, setting it forward shortens them.
 //!
 //! # Caveats
 //!

@@ -24,21 +24,13 @@ pub(super) struct Locked<'a> {
     pub(super) now: i64,
 }
 
-/// The time of this machine, except that it never runs backwards within a process: a clock that is set back
-/// must not give a lease that has lapsed a second life.
-#[derive(Default)]
-pub(super) struct Clock {
-    last: i64,
-}
-
-impl Clock {
-    pub(super) fn now(&mut self) -> i64 {
-        let since_1970 = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        self.last = self.last.max(micros(since_1970));
-        self.last
-    }
+/// The time of this machine, as it is: all processes on the file have to agree on it, so that none may keep a
+/// time of its own. A clock that is set back lets leases and records live longer; the tokens still fence.
+pub(super) fn now() -> i64 {
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    micros(since_1970)
 }
 
 impl Locked<'_> {

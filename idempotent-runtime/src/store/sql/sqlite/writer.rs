@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     NAME,
-    records::{Clock, Locked, judge},
+    records::{self, Locked, judge},
     statements::Statements,
 };
 use crate::{
@@ -93,7 +93,6 @@ impl Writer {
         let desk = Desk {
             connection,
             statements,
-            clock: Clock::default(),
         };
         thread::Builder::new()
             .name("idempotent-sqlite".into())
@@ -128,7 +127,6 @@ fn unanswered() -> StoreError {
 struct Desk {
     connection: SqliteConnection,
     statements: Arc<Statements>,
-    clock: Clock,
 }
 
 impl Desk {
@@ -208,7 +206,7 @@ impl Desk {
     }
 
     async fn step(&mut self, verb: &Verb) -> Result<Answer, StoreError> {
-        let now = self.clock.now();
+        let now = records::now();
         let records = &mut Locked {
             connection: &mut self.connection,
             statements: &self.statements,
