@@ -478,7 +478,7 @@ fn a_release_that_was_not_acknowledged_is_made_up_for_once_the_store_is_back() {
 
             // When the store is back, then the client finds its key free.
             store.heal();
-            pass(Duration::from_secs(10)).await;
+            pass(Duration::from_secs(15)).await;
             ask(&shop, &payment()).await.is_charge(2);
             assert_eq!(till.attempts(), [1, 1], "as if it had never been used");
         }
@@ -507,7 +507,7 @@ fn a_rejection_whose_release_was_not_acknowledged_is_made_up_for_too() {
 
         // When the store is back, then the corrected request has the key for itself.
         store.heal();
-        pass(Duration::from_secs(10)).await;
+        pass(Duration::from_secs(15)).await;
         ask(&shop, &order.body("7")).await.is_charge(1);
     });
 }

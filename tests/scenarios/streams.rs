@@ -198,7 +198,9 @@ fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
         // Given a stream whose completion does not reach the store.
         let store = Faulty::new();
         let till = Till::answering(|_| stream(["one", "two"]).into_response());
-        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let policy = Policy::new().wait_timeout(Duration::from_secs(120));
+        let engine = Idempotency::builder().store(store.clone()).policy(policy);
+        let engine = engine.build().unwrap();
         let shop = face.shop(&engine, &till);
         store.always(Verb::Complete, Fault::Down);
         let mut body = open(&shop, &payment()).await.into_body();
@@ -218,7 +220,7 @@ fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
 
         // And once the store is back, whoever asks gets the whole of it.
         store.heal();
-        pass(Duration::from_secs(29)).await;
+        pass(Duration::from_secs(60)).await;
         let answer = waiter.await.unwrap();
         assert_eq!(answer.text(), "onetwo");
         assert!(answer.replayed());
