@@ -48,8 +48,13 @@ pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
         let source = sqlx::Error::Configuration("there is no path".into());
         return Err(ConnectError::Url { expected, source });
     }
+    // What the driver calls a database in memory; a file of that name is not to be made for it.
+    if is_in_memory(&options) {
+        return Err(in_memory());
+    }
     // Who says how to open the file has the last word.
-    let mode = url.split_once("mode=").map(|(_, mode)| mode);
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let mode = query.split('&').find_map(|pair| pair.strip_prefix("mode="));
     if mode.is_some_and(|mode| !mode.starts_with("rwc")) {
         return Ok(options);
     }
@@ -108,12 +113,24 @@ async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, Conn
         .await
         .map_err(|error| refused("say its journal mode", error))?;
     if mode != "wal" {
-        return Err(ConnectError::NotDurable {
-            reason: "the SQLite database is not in a file in WAL mode: give the path of a file on a local disk, or use \
-                     `memory:` if records may end with the process",
-        });
+        return Err(in_memory());
     }
     Ok(connection)
+}
+
+/// Whether the driver made a name of its own up, as it does for a database in memory.
+fn is_in_memory(options: &SqliteConnectOptions) -> bool {
+    options
+        .get_filename()
+        .to_str()
+        .is_some_and(|name| name == ":memory:" || name.starts_with("file:sqlx-in-memory-"))
+}
+
+fn in_memory() -> ConnectError {
+    ConnectError::NotDurable {
+        reason: "the SQLite database is not in a file in WAL mode: give the path of a file on a local disk, or use \
+                 `memory:` if records may end with the process",
+    }
 }
 
 /// Makes the file before SQLite does, which would let everybody read it. Its companions get the same mode.
