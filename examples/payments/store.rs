@@ -38,7 +38,9 @@ pub(crate) async fn open(engine: Builder, url: &str, weaker: bool) -> Result<Bui
 /// An error with its causes.
 fn told(error: &dyn Error) -> String {
     let causes = iter::successors(Some(error), |error| (*error).source());
-    let causes: Vec<_> = causes.map(ToString::to_string).collect();
+    let mut causes: Vec<_> = causes.map(ToString::to_string).collect();
+    // Some drivers say the same on two levels.
+    causes.dedup();
     format!("IDEMPOTENT_STORE: {}", causes.join(": "))
 }
 

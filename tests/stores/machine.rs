@@ -1,6 +1,6 @@
 //! Random histories, played to a store and judged by the model.
 //!
-//! The same histories go to every store. A history names tokens by their part in it ("whoever holds the key",
+//! Every store gets histories of the same kind, drawn anew for each. A history names tokens by their part in it ("whoever holds the key",
 //! "somebody new") rather than by value, so that shrinking one keeps its meaning.
 
 use std::marker::PhantomData;

@@ -79,8 +79,8 @@ impl PurgerBuilder {
         self
     }
 
-    /// The largest number of records of one batch. 200 unless set, which requests beside it do not notice in a table of
-    /// ten million that expired. Larger batches purge faster and make the slowest requests slower.
+    /// The largest number of records of one batch. 200 unless set. Larger batches purge faster and make the slowest
+    /// requests slower.
     pub fn batch(mut self, records: usize) -> Self {
         self.batch = records.max(1);
         self

@@ -1,4 +1,4 @@
-//! Disks that are full, processes that are killed, callers that go away.
+//! Files and disks that are full, callers that go away, other processes that write.
 
 use std::time::Duration;
 
