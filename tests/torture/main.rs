@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! cargo run -p idempotent-tests --bin torture -- --store redis --kill-store --seconds 60 --seed 7
+//! cargo run -p idempotent-tests --bin torture -- --store postgres --kill-store
+//! cargo run -p idempotent-tests --bin torture -- --store mariadb --kill-store
+//! cargo run -p idempotent-tests --bin torture -- --store sqlite
 //! ```
 //!
 //! | option | default | |
 //! |---|---|---|
-//! | `--store` | `redis` | `redis` starts a durable server of its own, `redis-weak` one without persistence; else the URL of a store, as the demo takes it |
+//! | `--store` | `redis` | `redis`, `postgres` and `mariadb` start a durable server of their own, `redis-weak` one without persistence; `sqlite` makes a file that the processes share; else the URL of a store, as the demo takes it |
 //! | `--kill-store` | no | SIGKILLs that server too, and restarts it |
 //! | `--seconds` | 60 | how long processes are killed |
 //! | `--seed` | from the clock | what is killed when, and who asks whom |
@@ -22,7 +25,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use self::run::{Plan, StoreKind};
+use self::{run::Plan, stores::StoreKind};
 
 mod client;
 mod ledger;
@@ -32,6 +35,7 @@ mod run;
 #[path = "../support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
+mod stores;
 
 fn main() -> ExitCode {
     let plan = match parse(std::env::args().skip(1)) {
@@ -60,7 +64,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let mut plan = Plan {
-        store: StoreKind::Durable,
+        store: StoreKind::Redis,
         kill_store: false,
         time: Duration::from_secs(60),
         seed: u64::from(now.subsec_nanos()),
@@ -82,13 +86,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
                 .map_err(|_| format!("{option}: {value:?} is no number"))
         };
         match option.as_str() {
-            "--store" => {
-                plan.store = match value.as_str() {
-                    "redis" => StoreKind::Durable,
-                    "redis-weak" => StoreKind::Weak,
-                    _ => StoreKind::Running(value),
-                }
-            }
+            "--store" => plan.store = StoreKind::named(&value),
             "--demo" => plan.demo = Some(value.into()),
             "--seconds" => plan.time = Duration::from_secs(number()?),
             "--seed" => plan.seed = number()?,
@@ -101,9 +99,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
             }
         }
     }
-    if plan.kill_store && matches!(plan.store, StoreKind::Running(_)) {
+    if plan.kill_store && !plan.store.can_be_killed() {
         return Err(
-            "--kill-store kills a server that was started here: --store redis or redis-weak".into(),
+            "--kill-store kills a server that was started here: --store redis, redis-weak, postgres or mariadb"
+                .into(),
         );
     }
     Ok(plan)

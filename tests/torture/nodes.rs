@@ -41,8 +41,9 @@ impl Node {
         self.port
     }
 
-    /// Starts the demo. It is not waited for: clients find it when it is there.
+    /// SIGKILLs what runs, and starts the demo. It is not waited for: clients find it when it is there.
     pub(crate) fn start(&mut self, setting: &Setting<'_>) {
+        self.process = None;
         self.lives += 1;
         let set = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
             let mut pair = OsString::from(format!("{name}="));
@@ -66,11 +67,6 @@ impl Node {
             setting.demo.clone().into_os_string(),
         ];
         self.process = Some(Process::start(Path::new("env"), arguments, setting.folder));
-    }
-
-    /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
-        self.process = None;
     }
 }
 

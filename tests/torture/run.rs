@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
     ledger::Report,
     nodes::{Node, Setting, demo},
     random::Random,
-    servers::{Folder, redis::Redis},
+    servers::Folder,
+    stores::{Backend, StoreKind},
 };
 
 /// What to do.
@@ -32,20 +33,11 @@ pub(crate) struct Plan {
     pub(crate) demo: Option<PathBuf>,
 }
 
-/// On what.
-#[derive(Debug)]
-pub(crate) enum StoreKind {
-    /// A Redis of our own, with an append-only file.
-    Durable,
-    /// A Redis of our own, without persistence.
-    Weak,
-    /// Whatever this URL names.
-    Running(String),
-}
-
 /// What clients share.
 struct Shared {
     seed: u64,
+    /// Begins every key, so that no two runs on one store have a key in common.
+    run: String,
     ports: Vec<u16>,
     drawn: AtomicU64,
     over: AtomicBool,
@@ -54,34 +46,20 @@ struct Shared {
 
 /// Runs the plan; nothing if the server is not installed.
 pub(crate) fn run(plan: &Plan) -> Option<Report> {
-    let mut server = match plan.store {
-        StoreKind::Durable => Some(Redis::flushing()?),
-        StoreKind::Weak => Some(Redis::with(&[])?),
-        StoreKind::Running(_) => None,
-    };
-    let store = match (&plan.store, &server) {
-        (StoreKind::Running(url), _) => url.clone(),
-        (_, server) => server.as_ref().map(Redis::url)?,
-    };
+    let mut backend = plan.store.start()?;
     let folder = Folder::new("torture");
     let setting = Setting {
         demo: plan.demo.clone().unwrap_or_else(demo),
         folder: folder.path(),
         ledger: folder.path().join("ledger"),
-        store,
-        weak: matches!(plan.store, StoreKind::Weak),
+        store: backend.url(),
+        weak: plan.store == StoreKind::RedisWeak,
     };
     let mut nodes: Vec<_> = (0..plan.nodes).map(Node::new).collect();
     for node in &mut nodes {
         node.start(&setting);
     }
-    let shared = Shared {
-        seed: plan.seed,
-        ports: nodes.iter().map(Node::port).collect(),
-        drawn: AtomicU64::new(0),
-        over: AtomicBool::new(false),
-        told: Mutex::default(),
-    };
+    let shared = Shared::new(plan.seed, &nodes);
     let started = Instant::now();
     let mut report = Report {
         seed: plan.seed,
@@ -92,12 +70,7 @@ pub(crate) fn run(plan: &Plan) -> Option<Report> {
             let shared = &shared;
             scope.spawn(move || shared.ask_for_new_keys(number));
         }
-        let server = if plan.kill_store {
-            server.as_mut()
-        } else {
-            None
-        };
-        strike(plan, &mut nodes, &setting, server, &mut report);
+        strike(plan, &mut nodes, &setting, &mut backend, &mut report);
         // From here on nobody is killed, so every client gets its answer.
         shared.over.store(true, Ordering::SeqCst);
     });
@@ -111,34 +84,66 @@ pub(crate) fn run(plan: &Plan) -> Option<Report> {
     Some(report)
 }
 
-/// Kills a node every 30 to 120 ms, and the store every 300 to 900 ms if there is one to be killed.
+/// Kills a node every 30 to 120 ms, and the store meanwhile if the plan says so. Leaves all of them running.
 fn strike(
     plan: &Plan,
     nodes: &mut [Node],
     setting: &Setting<'_>,
-    mut store: Option<&mut Redis>,
+    backend: &mut Backend,
     report: &mut Report,
 ) {
-    let mut random = Random::new(plan.seed);
     let end = Instant::now() + plan.time;
-    let mut store_lives_until = Instant::now() + random.millis(300, 900);
-    while Instant::now() < end {
-        thread::sleep(random.millis(30, 120));
-        let place = random.place(nodes.len());
-        nodes[place].kill();
-        nodes[place].start(setting);
-        report.kills += 1;
-        if let Some(store) = &mut store
-            && Instant::now() >= store_lives_until
-        {
-            store.restart();
-            report.store_kills += 1;
-            store_lives_until = Instant::now() + random.millis(300, 900);
+    thread::scope(|scope| {
+        let store = plan
+            .kill_store
+            .then(|| scope.spawn(move || strike_store(plan.seed, backend, end)));
+        let mut random = Random::new(plan.seed);
+        while Instant::now() < end {
+            thread::sleep(random.millis(30, 120));
+            let place = random.place(nodes.len());
+            nodes[place].start(setting);
+            report.kills += 1;
         }
+        report.store_kills = store.map_or(0, |store| store.join().expect("the store's killer"));
+    });
+    // One that began while the store was away has ended by itself.
+    for node in nodes {
+        node.start(setting);
+        report.kills += 1;
     }
 }
 
+/// Kills the store again and again, and says how often. Between two kills it lives for 300 to 900 ms, and for as
+/// long as it took to come back, so that slow servers serve half of the time.
+fn strike_store(seed: u64, backend: &mut Backend, end: Instant) -> u32 {
+    let mut random = Random::new(!seed);
+    let mut kills = 0;
+    let mut life = random.millis(300, 900);
+    while Instant::now() + life < end {
+        thread::sleep(life);
+        let killed = Instant::now();
+        backend.restart();
+        kills += 1;
+        life = random.millis(300, 900) + killed.elapsed();
+    }
+    kills
+}
+
 impl Shared {
+    fn new(seed: u64, nodes: &[Node]) -> Self {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            seed,
+            run: format!("torture-{seed}-{}-{}", std::process::id(), now.as_nanos()),
+            ports: nodes.iter().map(Node::port).collect(),
+            drawn: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            told: Mutex::default(),
+        }
+    }
+
     /// New keys until the killing is over. Two clients share each, and each asks twice.
     fn ask_for_new_keys(&self, number: usize) {
         let mut random = self.random(number);
@@ -165,7 +170,7 @@ impl Shared {
         // Only answers that came before this was asked are promised to it: two clients that ask at once may
         // write down what they heard in either order.
         let before = self.told().get(&key).map_or(0, Vec::len);
-        let name = format!("torture-{}-{key}", self.seed);
+        let name = format!("{}-{key}", self.run);
         let answer = pay(&self.ports, &name, key, random);
         let mut told = self.told();
         let answers = told.entry(key).or_default();

@@ -110,8 +110,10 @@ impl Postgres {
         self.kill();
         let data = self.folder.path().join("data");
         // Begun again until it succeeds: what an earlier server left of processes holds its memory until they
-        // have all noticed.
+        // have all noticed. With more patience each time, because a slow recovery looks the same from outside.
+        let mut patience = 15;
         until("PostgreSQL", || {
+            patience *= 2;
             let command = unprivileged(&self.program);
             let mut arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
             arguments.push("-D".into());
@@ -139,7 +141,7 @@ impl Postgres {
                 arguments,
                 self.folder.path(),
             );
-            let answers = (0..400).any(|_| {
+            let answers = (0..patience).any(|_| {
                 std::thread::sleep(std::time::Duration::from_millis(10));
                 self.answers()
             });
