@@ -3,10 +3,14 @@
 //! Time is moved by hand and handlers are held at gates; nothing here sleeps and hopes. Where the connection
 //! matters, a real server is asked over real sockets.
 
+#[path = "../support/servers/mod.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod answers;
+mod at_rest;
 mod attribute;
 mod bodies;
 mod chaos;

@@ -76,6 +76,8 @@ struct State {
     chaos: Option<(StdRng, u32)>,
     /// The newest claim.
     claim: Option<(StoreKey, Token)>,
+    /// Each key once.
+    keys: Vec<StoreKey>,
 }
 
 impl Faulty {
@@ -156,6 +158,11 @@ impl Faulty {
         self.0.state.lock().unwrap().written.join("\n")
     }
 
+    /// The keys that were ever claimed, in their order.
+    pub(crate) fn keys(&self) -> Vec<StoreKey> {
+        self.0.state.lock().unwrap().keys.clone()
+    }
+
     fn fault(&self, verb: Verb) -> Fault {
         let mut state = self.0.state.lock().unwrap();
         *state.calls.entry(verb).or_default() += 1;
@@ -179,6 +186,14 @@ impl Faulty {
 
     fn note(&self, what: String) {
         self.0.state.lock().unwrap().written.push(what);
+    }
+
+    fn claimed(&self, claim: &Claim) {
+        let mut state = self.0.state.lock().unwrap();
+        state.claim = Some((claim.key, claim.token));
+        if !state.keys.contains(&claim.key) {
+            state.keys.push(claim.key);
+        }
     }
 
     async fn call<T>(
@@ -231,7 +246,7 @@ impl Store for Faulty {
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         self.note(format!("{claim:?} {:?}", claim.key.as_bytes()));
-        self.0.state.lock().unwrap().claim = Some((claim.key, claim.token));
+        self.claimed(claim);
         self.call(Verb::Acquire, self.0.store.acquire(claim)).await
     }
 

@@ -21,6 +21,7 @@
 //! differed; 1 if one was; 2 if nothing could be tried.
 
 use std::{
+    fs,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -87,7 +88,12 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
         };
         match option.as_str() {
             "--store" => plan.store = StoreKind::named(&value),
-            "--demo" => plan.demo = Some(value.into()),
+            // Absolute, because the demo runs in a folder of its own.
+            "--demo" => {
+                let demo =
+                    fs::canonicalize(&value).map_err(|error| format!("--demo {value}: {error}"))?;
+                plan.demo = Some(demo);
+            }
             "--seconds" => plan.time = Duration::from_secs(number()?),
             "--seed" => plan.seed = number()?,
             "--nodes" => plan.nodes = small(number()?)?,

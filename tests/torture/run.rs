@@ -44,6 +44,15 @@ struct Shared {
     told: Mutex<HashMap<u64, Vec<Answer>>>,
 }
 
+/// Ends the drawing of new keys, even where a server did not come back: the clients would never end else.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Runs the plan; nothing if the server is not installed.
 pub(crate) fn run(plan: &Plan) -> Option<Report> {
     let mut backend = plan.store.start()?;
@@ -70,9 +79,9 @@ pub(crate) fn run(plan: &Plan) -> Option<Report> {
             let shared = &shared;
             scope.spawn(move || shared.ask_for_new_keys(number));
         }
+        // From its end on nobody is killed, so every client gets its answer.
+        let _over = Over(&shared.over);
         strike(plan, &mut nodes, &setting, &mut backend, &mut report);
-        // From here on nobody is killed, so every client gets its answer.
-        shared.over.store(true, Ordering::SeqCst);
     });
     shared.ask_for_all_keys(plan.clients);
     report.time = started.elapsed();

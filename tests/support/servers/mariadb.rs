@@ -1,6 +1,10 @@
 //! A private MariaDB.
 
-use std::{path::PathBuf, process::Command, sync::OnceLock};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use super::{Folder, Process, free_port, postgres::is_root, server, until};
 
@@ -95,6 +99,11 @@ impl MariaDb {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where all that it keeps is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What its general log says it was asked to do, if it keeps one in a file `general`.

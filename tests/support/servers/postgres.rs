@@ -95,6 +95,11 @@ impl Postgres {
         self.port
     }
 
+    /// Where all that it keeps is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// What it has written to its log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
@@ -110,10 +115,10 @@ impl Postgres {
         self.kill();
         let data = self.folder.path().join("data");
         // Begun again until it succeeds: what an earlier server left of processes holds its memory until they
-        // have all noticed. With more patience each time, because a slow recovery looks the same from outside.
-        let mut patience = 15;
+        // have all noticed. Only a start that failed is begun again: one that is killed while it recovers leaves a
+        // process that never ends.
         until("PostgreSQL", || {
-            patience *= 2;
+            let said = self.log().len();
             let command = unprivileged(&self.program);
             let mut arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
             arguments.push("-D".into());
@@ -141,9 +146,12 @@ impl Postgres {
                 arguments,
                 self.folder.path(),
             );
-            let answers = (0..patience).any(|_| {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-                self.answers()
+            let failed = || self.log()[said..].contains("is still in use");
+            let answers = until("PostgreSQL to recover", || {
+                if self.answers() {
+                    return Some(true);
+                }
+                failed().then_some(false)
             });
             answers.then(|| self.process = Some(process))
         });
