@@ -1,40 +1,19 @@
 //! Responses at rest: what a store holds is compressed or sealed, replays are the same to the byte, and what
 //! does not open is an error and never an execution.
 
-use std::{path::Path, process::Command, sync::Mutex, time::Duration};
-
 use axum::response::IntoResponse;
 use http::StatusCode;
-use idempotent_runtime::{
-    Builder, Idempotency, Keyring, StoreKey,
-    store::{
-        Claim, Outcome, RecordState, Store, Token,
-        sql::{mysql::MySqlStore, postgres::PostgresStore, sqlite::SqliteStore},
-    },
-};
-use sqlx::{Connection, Executor as _, MySqlConnection, PgConnection, SqliteConnection};
+use idempotent_runtime::{Builder, Idempotency, Keyring};
 
 use crate::{
-    servers::{Folder, mariadb::MariaDb, postgres::Postgres},
-    support::{Answer, Ask, Face, Faulty, Till, ask, real},
+    servers::{mariadb::MariaDb, postgres::Postgres, redis::Redis},
+    support::{Answer, Ask, Face, InFile, InMemory, Shelf, Till, ask, real},
 };
 
 /// In the body and in a header of every answer.
 const SECRET: &str = "iban-de89-3704-0044-0532-0130-00";
 const OLD: (u32, [u8; 32]) = (1, [0x11; 32]);
 const NEW: (u32, [u8; 32]) = (2, [0x22; 32]);
-
-/// A place for records that outlives the process that wrote them.
-trait Shelf {
-    type Store: Store;
-
-    /// The store of a process that was just started.
-    async fn open(&self) -> Self::Store;
-    /// Exchanges what the only two records hold, behind the store's back.
-    async fn swap(&self);
-    /// Whether these bytes are anywhere in what is kept.
-    fn holds(&self, text: &str) -> bool;
-}
 
 fn rotated() -> Keyring {
     Keyring::new(NEW.0, NEW.1).and_old(OLD.0, OLD.1)
@@ -153,12 +132,12 @@ async fn at_rest(shelf: &impl Shelf) {
 
 #[test]
 fn responses_at_rest_in_memory() {
-    real(at_rest(&InMemory(Mutex::new(Faulty::new()))));
+    real(at_rest(&InMemory::new()));
 }
 
 #[test]
 fn responses_at_rest_in_a_file() {
-    real(at_rest(&InFile(Folder::new("at-rest"))));
+    real(at_rest(&InFile::new()));
 }
 
 #[test]
@@ -175,137 +154,9 @@ fn responses_at_rest_in_mariadb() {
     }
 }
 
-/// The store outlives its engines; its bytes are seen where they are written.
-struct InMemory(Mutex<Faulty>);
-
-impl InMemory {
-    fn store(&self) -> Faulty {
-        self.0.lock().unwrap().clone()
-    }
-}
-
-impl Shelf for InMemory {
-    type Store = Faulty;
-
-    async fn open(&self) -> Faulty {
-        self.store()
-    }
-
-    async fn swap(&self) {
-        let (old, new) = (self.store(), Faulty::new());
-        let [a, b] = old.keys()[..] else {
-            panic!("two records")
-        };
-        for (key, other) in [(a, b), (b, a)] {
-            let record = old.get(&key).await.unwrap().unwrap();
-            let day = Duration::from_secs(86_400);
-            let claim = Claim::new(key, record.fingerprint, Token::random(), day, day);
-            new.acquire(&claim).await.unwrap();
-            let outcome = outcome(&old, &other).await;
-            new.complete(&claim.held(), &outcome).await.unwrap();
-        }
-        *self.0.lock().unwrap() = new;
-    }
-
-    fn holds(&self, text: &str) -> bool {
-        self.store().written().contains(text)
-    }
-}
-
-async fn outcome(store: &impl Store, key: &StoreKey) -> Outcome {
-    match store.get(key).await.unwrap().unwrap().state {
-        RecordState::Completed(outcome) => outcome,
-        RecordState::InFlight { .. } => panic!("it is completed"),
-    }
-}
-
-/// A file, its log and whatever else there is in the folder.
-struct InFile(Folder);
-
-impl InFile {
-    fn url(&self) -> String {
-        format!("sqlite://{}", self.0.path().join("records.db").display())
-    }
-}
-
-impl Shelf for InFile {
-    type Store = SqliteStore;
-
-    async fn open(&self) -> SqliteStore {
-        SqliteStore::connect(&self.url()).await.unwrap()
-    }
-
-    async fn swap(&self) {
-        let mut behind = SqliteConnection::connect(&self.url()).await.unwrap();
-        let swapped = behind.execute(
-            "update idempotency_records as a set response = b.response from idempotency_records as b \
-             where a.store_key <> b.store_key",
-        );
-        assert_eq!(swapped.await.unwrap().rows_affected(), 2);
-    }
-
-    fn holds(&self, text: &str) -> bool {
-        found(self.0.path(), text)
-    }
-}
-
-/// The files of the server, its write-ahead log among them.
-impl Shelf for Postgres {
-    type Store = PostgresStore;
-
-    async fn open(&self) -> PostgresStore {
-        let builder = PostgresStore::builder().migrate(true).connections(2);
-        builder.connect(&self.url()).await.unwrap()
-    }
-
-    async fn swap(&self) {
-        let mut behind = PgConnection::connect(&self.url()).await.unwrap();
-        let swapped = behind.execute(
-            "update idempotency_records as a set response = b.response from idempotency_records as b \
-             where a.store_key <> b.store_key",
-        );
-        assert_eq!(swapped.await.unwrap().rows_affected(), 2);
-    }
-
-    fn holds(&self, text: &str) -> bool {
-        found(self.folder(), text)
-    }
-}
-
-/// The files of the server, its redo log among them.
-impl Shelf for MariaDb {
-    type Store = MySqlStore;
-
-    async fn open(&self) -> MySqlStore {
-        let builder = MySqlStore::builder().migrate(true).connections(2);
-        builder.connect(&self.url()).await.unwrap()
-    }
-
-    async fn swap(&self) {
-        let mut behind = MySqlConnection::connect(&self.url()).await.unwrap();
-        let before = "create temporary table before_swap as select store_key, response from idempotency_records";
-        behind.execute(before).await.unwrap();
-        let swapped = behind.execute(
-            "update idempotency_records a join before_swap b on a.store_key <> b.store_key \
-             set a.response = b.response",
-        );
-        assert_eq!(swapped.await.unwrap().rows_affected(), 2);
-    }
-
-    fn holds(&self, text: &str) -> bool {
-        found(self.folder(), text)
-    }
-}
-
-/// Whether any file under this folder has these bytes.
-fn found(folder: &Path, text: &str) -> bool {
-    let search = Command::new("grep")
-        .args(["--recursive", "--text", "--fixed-strings", "--quiet", text])
-        .arg(folder)
-        .status();
-    match search.expect("grep").code() {
-        Some(0) => true,
-        Some(1) => false,
-        other => panic!("grep ended with {other:?}"),
+#[test]
+fn responses_at_rest_in_redis() {
+    if let Some(server) = Redis::start() {
+        real(at_rest(&server));
     }
 }

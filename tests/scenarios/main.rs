@@ -17,6 +17,7 @@ mod chaos;
 mod crashes;
 mod crowds;
 mod disconnects;
+mod frozen;
 mod hostile;
 mod keys;
 mod late;

@@ -16,6 +16,7 @@ mod postgres;
 mod proxy;
 mod redis;
 #[path = "../support/servers/mod.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
 mod sql_faults;
 mod sql_waiting;

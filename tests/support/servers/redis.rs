@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
 };
@@ -82,6 +82,11 @@ impl Redis {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where all that it keeps is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// SIGKILL.

@@ -1,0 +1,299 @@
+//! Places for records that outlive the processes that write them, and that can be reached into.
+
+use std::{fmt::Write as _, path::Path, process::Command, sync::Mutex, time::Duration};
+
+use idempotent_runtime::{
+    Fingerprint, StoreKey, StoredResponse,
+    store::{
+        Claim, Outcome, RecordState, Store, Token, Write,
+        redis::RedisStore,
+        sql::{mysql::MySqlStore, postgres::PostgresStore, sqlite::SqliteStore},
+    },
+};
+use sqlx::{Connection, Executor as _, MySqlConnection, PgConnection, SqliteConnection};
+
+use super::Faulty;
+use crate::servers::{Folder, mariadb::MariaDb, postgres::Postgres, redis::Redis};
+
+/// A place for records that outlives the process that wrote them.
+pub(crate) trait Shelf {
+    type Store: Store;
+
+    /// The store of a process that was just started.
+    async fn open(&self) -> Self::Store;
+    /// Puts a completed record there, behind the store's back, as the first release kept it.
+    async fn plant(&self, record: &Planted);
+    /// Exchanges what the only two records hold, behind the store's back.
+    async fn swap(&self);
+    /// Whether these bytes are anywhere in what is kept.
+    fn holds(&self, text: &str) -> bool;
+}
+
+/// What is planted: nothing in place of a response stands for a tombstone.
+#[derive(Debug)]
+pub(crate) struct Planted {
+    pub(crate) key: StoreKey,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) response: Option<Vec<u8>>,
+}
+
+impl Planted {
+    /// The row, as tables of the first release have it.
+    fn insert(&self, quote: fn(&str) -> String, in_a_day: &str) -> String {
+        let [key, fingerprint, token] = [
+            &self.key.as_bytes()[..],
+            &self.fingerprint.as_bytes()[..],
+            &[7; 16],
+        ]
+        .map(|bytes| quote(&hex(bytes)));
+        let (state, response) = match &self.response {
+            Some(bytes) => (1, quote(&hex(bytes))),
+            None => (2, "null".to_owned()),
+        };
+        format!(
+            "insert into idempotency_records (store_key, fingerprint, token, attempt, state, lease_until, \
+             expires_at, trace_id, response) values ({key}, {fingerprint}, {token}, 1, {state}, {in_a_day}, \
+             {in_a_day}, null, {response})"
+        )
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+/// The store outlives its engines; its bytes are seen where they are written.
+pub(crate) struct InMemory(Mutex<Faulty>);
+
+impl InMemory {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Faulty::new()))
+    }
+
+    fn store(&self) -> Faulty {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Shelf for InMemory {
+    type Store = Faulty;
+
+    async fn open(&self) -> Faulty {
+        self.store()
+    }
+
+    async fn plant(&self, record: &Planted) {
+        let outcome = match &record.response {
+            Some(bytes) => {
+                Outcome::Response(StoredResponse::from_bytes(bytes.clone().into()).unwrap())
+            }
+            None => Outcome::Tombstone,
+        };
+        complete(&self.store(), record.key, record.fingerprint, outcome).await;
+    }
+
+    async fn swap(&self) {
+        let (old, new) = (self.store(), Faulty::new());
+        let [a, b] = old.keys()[..] else {
+            panic!("two records")
+        };
+        for (key, other) in [(a, b), (b, a)] {
+            let fingerprint = old.get(&key).await.unwrap().unwrap().fingerprint;
+            let outcome = outcome(&old, &other).await;
+            complete(&new, key, fingerprint, outcome).await;
+        }
+        *self.0.lock().unwrap() = new;
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        self.store().written().contains(text)
+    }
+}
+
+async fn complete(store: &impl Store, key: StoreKey, fingerprint: Fingerprint, outcome: Outcome) {
+    let day = Duration::from_secs(86_400);
+    let claim = Claim::new(key, fingerprint, Token::random(), day, day);
+    store.acquire(&claim).await.unwrap();
+    let written = store.complete(&claim.held(), &outcome).await;
+    assert_eq!(written.unwrap(), Write::Applied);
+}
+
+pub(crate) async fn outcome(store: &impl Store, key: &StoreKey) -> Outcome {
+    match store.get(key).await.unwrap().unwrap().state {
+        RecordState::Completed(outcome) => outcome,
+        RecordState::InFlight { .. } => panic!("it is completed"),
+    }
+}
+
+/// A file, its log and whatever else there is in the folder.
+pub(crate) struct InFile(Folder);
+
+impl InFile {
+    pub(crate) fn new() -> Self {
+        Self(Folder::new("shelf"))
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite://{}", self.0.path().join("records.db").display())
+    }
+}
+
+impl Shelf for InFile {
+    type Store = SqliteStore;
+
+    async fn open(&self) -> SqliteStore {
+        SqliteStore::connect(&self.url()).await.unwrap()
+    }
+
+    async fn plant(&self, record: &Planted) {
+        self.open().await;
+        let mut behind = SqliteConnection::connect(&self.url()).await.unwrap();
+        let insert = record.insert(|hex| format!("x'{hex}'"), "(unixepoch() + 86400) * 1000000");
+        behind.execute(&*insert).await.unwrap();
+    }
+
+    async fn swap(&self) {
+        let mut behind = SqliteConnection::connect(&self.url()).await.unwrap();
+        let swapped = behind.execute(
+            "update idempotency_records as a set response = b.response from idempotency_records as b \
+             where a.store_key <> b.store_key",
+        );
+        assert_eq!(swapped.await.unwrap().rows_affected(), 2);
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        found(self.0.path(), text)
+    }
+}
+
+/// The files of the server, its write-ahead log among them.
+impl Shelf for Postgres {
+    type Store = PostgresStore;
+
+    async fn open(&self) -> PostgresStore {
+        let builder = PostgresStore::builder().migrate(true).connections(2);
+        builder.connect(&self.url()).await.unwrap()
+    }
+
+    async fn plant(&self, record: &Planted) {
+        self.open().await;
+        let mut behind = PgConnection::connect(&self.url()).await.unwrap();
+        let insert = record.insert(
+            |hex| format!(r"'\x{hex}'"),
+            "clock_timestamp() + interval '1 day'",
+        );
+        behind.execute(&*insert).await.unwrap();
+    }
+
+    async fn swap(&self) {
+        let mut behind = PgConnection::connect(&self.url()).await.unwrap();
+        let swapped = behind.execute(
+            "update idempotency_records as a set response = b.response from idempotency_records as b \
+             where a.store_key <> b.store_key",
+        );
+        assert_eq!(swapped.await.unwrap().rows_affected(), 2);
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        found(self.folder(), text)
+    }
+}
+
+/// The files of the server, its redo log among them.
+impl Shelf for MariaDb {
+    type Store = MySqlStore;
+
+    async fn open(&self) -> MySqlStore {
+        let builder = MySqlStore::builder().migrate(true).connections(2);
+        builder.connect(&self.url()).await.unwrap()
+    }
+
+    async fn plant(&self, record: &Planted) {
+        self.open().await;
+        let mut behind = MySqlConnection::connect(&self.url()).await.unwrap();
+        let insert = record.insert(
+            |hex| format!("x'{hex}'"),
+            "utc_timestamp(6) + interval 1 day",
+        );
+        behind.execute(&*insert).await.unwrap();
+    }
+
+    async fn swap(&self) {
+        let mut behind = MySqlConnection::connect(&self.url()).await.unwrap();
+        let before = "create temporary table before_swap as select store_key, response from idempotency_records";
+        behind.execute(before).await.unwrap();
+        let swapped = behind.execute(
+            "update idempotency_records a join before_swap b on a.store_key <> b.store_key \
+             set a.response = b.response",
+        );
+        assert_eq!(swapped.await.unwrap().rows_affected(), 2);
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        found(self.folder(), text)
+    }
+}
+
+/// The append-only file.
+impl Shelf for Redis {
+    type Store = RedisStore;
+
+    async fn open(&self) -> RedisStore {
+        RedisStore::connect(self.url()).await.unwrap()
+    }
+
+    async fn plant(&self, record: &Planted) {
+        let name = format!("idempotent:{}", hex(record.key.as_bytes()));
+        let (state, response) = match &record.response {
+            Some(bytes) => (b"D", &bytes[..]),
+            None => (b"T", &b""[..]),
+        };
+        let fields: [&[u8]; 12] = [
+            b"s",
+            state,
+            b"f",
+            record.fingerprint.as_bytes(),
+            b"t",
+            &[7; 16],
+            b"a",
+            b"1",
+            b"i",
+            b"",
+            b"r",
+            response,
+        ];
+        let set = [&[b"HSET", name.as_bytes()], &fields[..]].concat();
+        assert_eq!(self.ask_bytes(&set), b":6\r\n");
+        assert_eq!(self.ask(&["PEXPIRE", &name, "86400000"]), ":1\r\n");
+    }
+
+    async fn swap(&self) {
+        let swap = r"
+            local names = redis.call('KEYS', '*')
+            local a, b = redis.call('HGET', names[1], 'r'), redis.call('HGET', names[2], 'r')
+            redis.call('HSET', names[1], 'r', b)
+            redis.call('HSET', names[2], 'r', a)
+            return #names";
+        assert_eq!(self.ask(&["EVAL", swap, "0"]), ":2\r\n");
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        found(self.folder(), text)
+    }
+}
+
+/// Whether any file under this folder has these bytes.
+fn found(folder: &Path, text: &str) -> bool {
+    let search = Command::new("grep")
+        .args(["--recursive", "--text", "--fixed-strings", "--quiet", text])
+        .arg(folder)
+        .status();
+    match search.expect("grep").code() {
+        Some(0) => true,
+        Some(1) => false,
+        other => panic!("grep ended with {other:?}"),
+    }
+}
