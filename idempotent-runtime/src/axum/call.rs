@@ -8,14 +8,13 @@ use std::{
 };
 
 use ::axum::{
-    body::Body,
     extract::{FromRef, FromRequest, FromRequestParts, Request, State},
     http::request::Parts,
     response::{IntoResponse, Response},
 };
 
 use super::arguments::Arguments;
-use crate::engine::{BoxFuture, Idempotency, Ran};
+use crate::engine::{BoxFuture, Idempotency};
 
 /// The place of an argument that is extracted later. Keeps the number of arguments what it was.
 pub struct Slot<T>(PhantomData<fn() -> T>);
@@ -57,20 +56,37 @@ pub trait EngineIn<S> {
 pub(super) type Then<T> = fn(T) -> BoxFuture<Response>;
 
 /// Extracts a handler's arguments; of the router's state, only the step itself knows the type.
-pub(super) trait Extraction<T>: Send {
-    /// Extracts them and goes on with the handler, once.
-    fn start(self: Box<Self>, request: Request, then: Then<T>) -> BoxFuture<Ran<Body>>;
+pub(super) trait Extraction<T>: Start {
+    /// Sets what is called with them.
+    fn then(&mut self, then: Then<T>);
 }
+
+/// A step whose arguments nobody needs to know any more.
+pub(super) trait Start: Send {
+    /// Extracts the arguments and calls what was set, whose future is not polled here: so there is one state
+    /// less to compile for each handler.
+    fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted>;
+}
+
+/// The handler's future, or the rejection of an extractor.
+pub(super) type Extracted = Result<BoxFuture<Response>, Response>;
 
 /// Distinguishes the one way in which a [`Call`] is extracted for each way `M` in which its arguments are.
 #[derive(Debug)]
 pub struct Via<M>(PhantomData<fn() -> M>);
 
 /// The step for the state `S` and arguments that are extracted by way of `M`.
-struct Extract<S, M>(S, PhantomData<fn() -> M>);
+struct Extract<S, M, T> {
+    state: S,
+    then: Option<Then<T>>,
+    way: PhantomData<fn() -> M>,
+}
 
 /// The step for the state `S` and arguments that are extracted one by one.
-struct ExtractEach<S, A>(S, PhantomData<fn() -> A>);
+struct ExtractEach<S, A: Arguments<S>> {
+    state: S,
+    then: Option<Then<A::Values>>,
+}
 
 impl<S> EngineIn<S> for FromExtensions {
     fn engine(_: &S) -> Option<Idempotency> {
@@ -122,7 +138,11 @@ where
         state: &S,
     ) -> impl Future<Output = Result<Self, Infallible>> + Send {
         let engine = E::engine(state);
-        let extraction = Box::new(Extract(state.clone(), PhantomData::<fn() -> M>));
+        let extraction = Box::new(Extract {
+            state: state.clone(),
+            then: None,
+            way: PhantomData::<fn() -> M>,
+        });
         arrived(Self {
             request,
             engine,
@@ -169,7 +189,7 @@ where
             state,
             ..
         } = self;
-        let extraction = Box::new(ExtractEach(state, PhantomData::<fn() -> A>));
+        let extraction = Box::new(ExtractEach::<S, A> { state, then: None });
         Call {
             request,
             engine,
@@ -179,20 +199,29 @@ where
     }
 }
 
-impl<S, M, T> Extraction<T> for Extract<S, M>
+impl<S, M, T> Extraction<T> for Extract<S, M, T>
 where
     S: Send + Sync + 'static,
     T: FromRequest<S, M> + 'static,
 {
-    fn start(self: Box<Self>, request: Request, then: Then<T>) -> BoxFuture<Ran<Body>> {
-        let Self(state, _) = *self;
+    fn then(&mut self, then: Then<T>) {
+        self.then = Some(then);
+    }
+}
+
+impl<S, M, T> Start for Extract<S, M, T>
+where
+    S: Send + Sync + 'static,
+    T: FromRequest<S, M> + 'static,
+{
+    fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted> {
+        let Self { state, then, .. } = *self;
+        let then = chosen(then);
         Box::pin(async move {
-            // No variable: extracted values need not be `Send`, and must be gone before the next await.
-            let running = match T::from_request(request, &state).await {
-                Ok(arguments) => then(arguments),
-                Err(rejection) => return Ran::Rejected(rejection.into_response()),
-            };
-            Ran::Answered(running.await)
+            match T::from_request(request, &state).await {
+                Ok(arguments) => Ok(then(arguments)),
+                Err(rejection) => Err(rejection.into_response()),
+            }
         })
     }
 }
@@ -202,16 +231,26 @@ where
     S: Send + Sync + 'static,
     A: Arguments<S> + 'static,
 {
-    fn start(self: Box<Self>, request: Request, then: Then<A::Values>) -> BoxFuture<Ran<Body>> {
-        let Self(state, _) = *self;
-        Box::pin(async move {
-            let running = match A::extract(request, &state).await {
-                Ok(arguments) => then(arguments),
-                Err(rejection) => return Ran::Rejected(rejection),
-            };
-            Ran::Answered(running.await)
-        })
+    fn then(&mut self, then: Then<A::Values>) {
+        self.then = Some(then);
     }
+}
+
+impl<S, A> Start for ExtractEach<S, A>
+where
+    S: Send + Sync + 'static,
+    A: Arguments<S> + 'static,
+{
+    fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted> {
+        let Self { state, then } = *self;
+        let then = chosen(then);
+        Box::pin(async move { A::extract(request, &state).await.map(then) })
+    }
+}
+
+/// What was set before the start.
+fn chosen<T>(then: Option<Then<T>>) -> Then<T> {
+    then.expect("what follows extraction is set before extraction starts")
 }
 
 /// Extracts what needs no extraction.

@@ -9,9 +9,10 @@ use std::{
 
 use ::axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
+use pin_project_lite::pin_project;
 
 use super::{
-    call::{Call, Then},
+    call::{Call, Extracted, Start, Then},
     invoke::Invoke,
 };
 use crate::{
@@ -26,13 +27,19 @@ pub struct Running(Kind);
 
 enum Kind {
     /// The handler, as if the attribute were absent.
-    Plain(BoxFuture<Ran<Body>>),
+    Plain(Handling),
     /// Whatever the engine decides.
     Attended(Attended<Reply<Body>>),
 }
 
-/// The erased step "extract, then call the handler".
-struct Step(Box<dyn FnOnce(Request) -> BoxFuture<Ran<Body>> + Send>);
+/// Extracts the arguments, then runs the handler.
+enum Handling {
+    Extracting(BoxFuture<Extracted>),
+    Answering(BoxFuture<Response>),
+}
+
+/// The step "extract, then call the handler".
+struct Step(Box<dyn Start>);
 
 /// Runs a handler under its policy.
 ///
@@ -49,15 +56,50 @@ where
     let Call {
         request,
         engine,
-        extraction,
+        mut extraction,
         ..
     } = call;
-    match covering(engine.as_ref(), policy, &request) {
-        None => Running(Kind::Plain(extraction.start(request, then))),
-        Some(engine) => {
-            let step = Step(Box::new(move |request| extraction.start(request, then)));
-            attended(&engine, policy, name, request, step)
-        }
+    extraction.then(then);
+    run(request, engine.as_ref(), policy, name, Step(extraction))
+}
+
+/// The same for all handlers, compiled once.
+fn run(
+    request: Request,
+    engine: Option<&Idempotency>,
+    policy: &'static Policy,
+    name: &'static str,
+    step: Step,
+) -> Running {
+    let Some(engine) = covering(engine, policy, &request) else {
+        return Running(Kind::Plain(step.handling(request)));
+    };
+    let route = route(
+        policy.name,
+        Some(name),
+        request.method(),
+        request.uri(),
+        request.extensions(),
+    );
+    Running(Kind::Attended(engine.run(policy, route, request, step)))
+}
+
+pin_project! {
+    /// The user's function at work, and what makes the response of its return value. Written by hand: of an
+    /// `async` block, each handler would have several times as much to compile.
+    struct Responding<F, R> {
+        #[pin]
+        function: F,
+        answer: fn(R) -> Response,
+    }
+}
+
+impl<F: Future<Output = R>, R> Future for Responding<F, R> {
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
+        let this = self.project();
+        this.function.poll(context).map(this.answer)
     }
 }
 
@@ -70,8 +112,8 @@ where
     H: Invoke<T, Future: Future<Output = R> + Send + 'static>,
     R: 'static,
 {
-    let returned = handler.invoke(arguments);
-    Box::pin(async move { answer(returned.await) })
+    let function = handler.invoke(arguments);
+    Box::pin(Responding { function, answer })
 }
 
 /// Calls a recovery function and boxes what it returns.
@@ -98,28 +140,36 @@ fn covering(
     covers.then(|| chosen.clone())
 }
 
-fn attended(
-    engine: &Idempotency,
-    policy: &Policy,
-    name: &'static str,
-    request: Request,
-    step: Step,
-) -> Running {
-    let route = route(
-        policy.name,
-        Some(name),
-        request.method(),
-        request.uri(),
-        request.extensions(),
-    );
-    Running(Kind::Attended(engine.run(policy, route, request, step)))
+impl Step {
+    fn handling(self, request: Request) -> Handling {
+        Handling::Extracting(self.0.start(request))
+    }
 }
 
 impl Work for Step {
     type Body = Body;
+    type Running = Handling;
 
-    fn start(self, request: ::http::Request<Bytes>) -> BoxFuture<Ran<Body>> {
-        self.0(request.map(Body::from))
+    fn start(self, request: ::http::Request<Bytes>) -> Handling {
+        self.handling(request.map(Body::from))
+    }
+}
+
+impl Future for Handling {
+    type Output = Ran<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ran<Body>> {
+        loop {
+            *self = match &mut *self {
+                Self::Extracting(extraction) => match ready!(extraction.as_mut().poll(context)) {
+                    Ok(handler) => Self::Answering(handler),
+                    Err(rejection) => return Poll::Ready(Ran::Rejected(rejection)),
+                },
+                Self::Answering(handler) => {
+                    return handler.as_mut().poll(context).map(Ran::Answered);
+                }
+            }
+        }
     }
 }
 
@@ -128,7 +178,7 @@ impl Future for Running {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
         match &mut self.0 {
-            Kind::Plain(future) => match ready!(future.as_mut().poll(context)) {
+            Kind::Plain(handling) => match ready!(Pin::new(handling).poll(context)) {
                 Ran::Answered(response) | Ran::Rejected(response) => Poll::Ready(response),
                 Ran::Failed => unreachable!("an axum handler always answers"),
             },

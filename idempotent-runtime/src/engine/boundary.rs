@@ -37,8 +37,11 @@ pub(crate) trait Work: Send + 'static {
     /// The body of its response.
     type Body: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
 
+    /// The handler at work.
+    type Running: Future<Output = Ran<Self::Body>> + Send + Unpin + 'static;
+
     /// Starts the handler on the request, whose body has been read.
-    fn start(self, request: Request<Bytes>) -> BoxFuture<Ran<Self::Body>>;
+    fn start(self, request: Request<Bytes>) -> Self::Running;
 }
 
 /// How the work ended.

@@ -10,7 +10,7 @@ use super::{
     Idempotency, Reply,
     attend::Counted,
     body::ResponseBody,
-    boundary::{BoxError, BoxFuture, Ran, Work},
+    boundary::{BoxError, Ran, Work},
     caught::{Caught, Panicked, caught},
     execution::{Crash, Recovery},
     lease::Lease,
@@ -85,13 +85,14 @@ impl Run {
     }
 
     /// Lets the handler run to its end.
-    async fn finish<B>(
+    async fn finish<F, B>(
         mut self: Box<Self>,
-        started: Result<BoxFuture<Ran<B>>, Panicked>,
+        started: Result<F, Panicked>,
         since: Stopwatch,
         endpoint: &str,
     ) -> Answered<B>
     where
+        F: Future<Output = Ran<B>> + Send + Unpin,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let ran = match started {

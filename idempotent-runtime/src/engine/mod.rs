@@ -128,7 +128,7 @@ impl Idempotency {
 
     /// Serves one request that the engine [covers](Self::covers).
     pub(crate) fn run<B, W>(
-        &self,
+        self,
         policy: &Policy,
         route: Route,
         request: Request<B>,
@@ -141,14 +141,15 @@ impl Idempotency {
         let attendance = Arc::new(Attendance::default());
         let span = observe::span(route.label());
         let visit = Box::new(Visit {
-            engine: self.clone(),
             settings: self.settings(policy),
+            engine: self,
             route,
             attendance: Arc::clone(&attendance),
             admission: None,
         });
+        let unattended = visit.engine.0.unattended.clone();
         let served = visit.serve(request, work).instrument(span);
-        Attended::new(attendance, self.0.unattended.clone(), served)
+        Attended::new(attendance, unattended, served)
     }
 
     /// Whether one more execution may come to run without its client.

@@ -151,7 +151,7 @@ where
             request.uri(),
             request.extensions(),
         );
-        let future = engine.run(policy, route, request, work);
+        let future = engine.clone().run(policy, route, request, work);
         ResponseFuture {
             kind: Kind::Covered { future, failure },
         }
@@ -175,8 +175,9 @@ where
     R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     type Body = R;
+    type Running = BoxFuture<Ran<R>>;
 
-    fn start(mut self, request: Request<Bytes>) -> BoxFuture<Ran<R>> {
+    fn start(mut self, request: Request<Bytes>) -> Self::Running {
         let called = self.service.call(request.map(RequestBody::read));
         let failure = self.failure;
         Box::pin(async move {
