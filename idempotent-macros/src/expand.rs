@@ -1,7 +1,7 @@
 //! From what was read to what is compiled: the only rooms with `quote!`, this one and those inside it.
 //!
 //! ```text
-//! pub fn create_payment(_: Slot<State<App>>, call: Call<(State<App>, Json<NewPayment>)>) -> Running {
+//! pub fn create_payment(_: Slot<State<App>>, call: FromRouter<(State<App>, Json<NewPayment>)>) -> Running {
 //!     async fn create_payment(State(app): State<App>, Json(p): Json<NewPayment>) -> Out { …untouched… }
 //!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", |a| respond(create_payment, a, answer))
 //! }
@@ -21,13 +21,15 @@
 //! 7. After a mistake there is still a function of that name which fits every route, and the body in its place:
 //!    the mistake is reported alone, and an editor goes on helping inside.
 
+mod attrs;
 mod policy;
+mod private;
 mod spans;
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, GenericParam, Generics, Signature, TypeParamBound, Visibility, WherePredicate,
+    Attribute, GenericParam, Generics, Signature, Type, TypeParamBound, Visibility, WherePredicate,
     ext::IdentExt, parse_quote,
 };
 
@@ -37,21 +39,10 @@ use crate::{
     handler::{Answer, Handler, mentions},
     options::{Given, Inner, Options},
 };
+use attrs::{handler_attrs, is_outer, outer_attrs};
 use policy::policy;
+use private::Private;
 use spans::{at, ends, located};
-
-/// Lint levels and what documents the function: they go on the outer one. Everything else was written for the
-/// function that runs.
-const OUTER: [&str; 8] = [
-    "doc",
-    "cfg",
-    "deprecated",
-    "allow",
-    "expect",
-    "warn",
-    "deny",
-    "forbid",
-];
 
 /// The attribute.
 pub(crate) fn idempotent(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -136,13 +127,13 @@ fn annotated(expansion: &Expansion<'_>) -> TokenStream {
         options,
         ..
     } = expansion;
-    let private = private(options);
+    let private = Private::of(options);
     let outer_attrs = handler_attrs(expansion);
     let outer = outer(
         expansion,
         &private,
         &parameters(handler, options, &private),
-        &run(expansion, &private),
+        &private.within(|private| run(expansion, private)),
     );
     let beside = beside(expansion);
     let Handler { vis, sig, .. } = handler;
@@ -182,10 +173,11 @@ fn refused(expansion: &Expansion<'_>) -> TokenStream {
         let attrs = attrs.iter().filter(|attr| check::misplaced(attr).is_none());
         return quote!(#(#attrs)* #vis #sig #body);
     }
-    let private = private(options);
+    let private = Private::of(options);
     let outer_attrs = outer_attrs(handler);
-    let call = quote!(_: #private::Call<()>);
-    let outer = outer(expansion, &private, &call, &quote!(::core::unreachable!()));
+    let call = private.ty(&quote!(FromRouter<()>));
+    let call = quote!(_: #call);
+    let outer = outer(expansion, &private, &call, &private.never());
     let beside = beside(expansion);
     quote! {
         #(#outer_attrs)* #(#cfgs)*
@@ -197,7 +189,7 @@ fn refused(expansion: &Expansion<'_>) -> TokenStream {
 /// `fn name(…) -> Running { … }`
 fn outer(
     expansion: &Expansion<'_>,
-    private: &TokenStream,
+    private: &Private<'_>,
     parameters: &TokenStream,
     run: &TokenStream,
 ) -> TokenStream {
@@ -223,7 +215,8 @@ fn outer(
     block.set_span(body.span());
     let generics = outliving(generics);
     let clause = &generics.where_clause;
-    quote!(#vis #fn_token #ident #generics #parens -> #private::Running #clause #block)
+    let running = private.running();
+    quote!(#vis #fn_token #ident #generics #parens -> #running #clause #block)
 }
 
 /// The user's generics, and for each type parameter what it takes to outlive the connection. That goes where
@@ -293,26 +286,43 @@ fn inner(expansion: &Expansion<'_>, vis: &Visibility, name: &Ident) -> TokenStre
     quote!(#(#attrs)* #vis #asyncness #safety #abi #fn_token #name #generics #parens #output #clause #body)
 }
 
-/// `_: Slot<A>, call: Call<(A, B)>`
-fn parameters(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStream {
+/// `_: Slot<A>, call: FromRouter<(A, B)>`
+fn parameters(handler: &Handler, options: &Options, private: &Private<'_>) -> TokenStream {
     let arguments: Vec<_> = handler
         .arguments()
         .map(|ty| owned(ty.to_token_stream(), &handler.sig.generics))
         .collect();
-    let engine = options
-        .engine
-        .as_ref()
-        .map(|Given { value: engine, .. }| quote!(, #engine));
-    let request = match (arguments.as_slice(), &options.state) {
-        ([], _) => quote!(#private::Call<#private::DebugHandlerBelongsBelow #engine>),
-        (_, Some(Given { value: state, .. })) => {
-            quote!(#private::StatefulCall<#state, (#(#arguments,)*) #engine>)
-        }
-        (arguments, None) => quote!(#private::Call<(#(#arguments,)*) #engine>),
+    let values = if arguments.is_empty() {
+        private.ty(&quote!(UseInnerToCallDirectlyOrPutDebugHandlerBelow))
+    } else {
+        quote!((#(#arguments,)*))
     };
-    let placeholders = arguments.iter().rev().skip(1).rev();
+    let engine = options.engine.as_ref().map(|given| &given.value);
+    let request = match (stateful(handler, options), engine) {
+        (Some(state), _) => quote!(FromStatefulRouter<#state, #values>),
+        (None, Some(engine)) => quote!(FromRouter<#values, #engine>),
+        (None, None) if arguments.is_empty() => quote!(FromRouter<#values>),
+        (None, None) => {
+            let hint = private.ty(&quote!(SeeOptionsInnerAndState));
+            quote!(FromRouter<#values, #hint>)
+        }
+    };
+    let request = private.ty(&request);
+    let placeholders = arguments
+        .iter()
+        .rev()
+        .skip(1)
+        .rev()
+        .map(|ty| private.ty(&quote!(Slot<#ty>)));
     let call = call_name();
-    quote!(#(_: #private::Slot<#placeholders>,)* #call: #request)
+    quote!(#(_: #placeholders,)* #call: #request)
+}
+
+/// The router's state, if the attribute named it and something comes out of it.
+fn stateful<'a>(handler: &Handler, options: &'a Options) -> Option<&'a Type> {
+    let state = options.state.as_ref().map(|given| &given.value)?;
+    let uses_it = options.engine.is_some() || handler.arguments().next().is_some();
+    uses_it.then_some(state)
 }
 
 /// The same type with `'static` for the handler's own lifetimes: what outlives a connection borrows from nobody.
@@ -375,23 +385,30 @@ fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
     }
 }
 
-/// The request and how to extract the arguments from it.
+/// The request and how to extract the arguments from it. What the state must have is checked at its own place.
 fn call(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStream {
     let call = call_name();
-    let arguments: Vec<_> = handler.arguments().collect();
-    let Some(Given { value: state, .. }) = options.state.as_ref().filter(|_| !arguments.is_empty())
-    else {
+    let Some(state) = stateful(handler, options) else {
         return call.to_token_stream();
     };
-    let of_last = arguments.len() - 1;
-    let arguments = arguments.into_iter().enumerate().map(|(index, ty)| {
+    let checked = |ty: &Type, check: &str| {
         let (start, end) = ends(ty);
         let private = located(private.clone(), start);
-        let check = Ident::new(if index == of_last { "last" } else { "part" }, start);
-        let parens = quote_spanned!(end=> ());
-        quote_spanned!(start=> #private::#check::<#state, #ty, _>#parens)
+        let check = Ident::new(check, start);
+        (quote_spanned!(start=> #private::#check), end)
+    };
+    let engine = options.engine.as_ref().map(|Given { value: ty, .. }| {
+        let (engine, end) = checked(ty, "engine");
+        quote_spanned!(end=> .engine(#engine::<#state, #ty>))
     });
-    quote!(#call.extracting((#(#arguments,)*)))
+    let arguments: Vec<_> = handler.arguments().collect();
+    let of_last = arguments.len().saturating_sub(1);
+    let arguments = arguments.into_iter().enumerate().map(|(index, ty)| {
+        let (check, end) = checked(ty, if index == of_last { "last" } else { "part" });
+        let parens = quote_spanned!(end=> ());
+        quote_spanned!(end=> #check::<#state, #ty, _>#parens)
+    });
+    quote!(#call #engine.extracting((#(#arguments,)*)))
 }
 
 /// The function that makes the response, located at the return type: a type that is no response is one error
@@ -412,16 +429,6 @@ fn answer(handler: &Handler, private: &TokenStream) -> TokenStream {
     quote_spanned!(start=> #private::#answer)
 }
 
-/// The runtime's hidden module.
-fn private(options: &Options) -> TokenStream {
-    let here = Span::mixed_site();
-    let default = || quote_spanned!(here=> ::idempotent_runtime::__private);
-    options.krate.as_ref().map_or_else(
-        default,
-        |Given { value: path, .. }| quote_spanned!(here=> #path::__private),
-    )
-}
-
 /// `::<T, N>`: what can be named; a lifetime cannot where it is late bound, and need not be.
 fn turbofish<'a>(
     params: impl Iterator<Item = &'a GenericParam>,
@@ -440,48 +447,6 @@ fn turbofish<'a>(
 /// The parameter's name: hygienic, so no name of the user's can meet it.
 fn call_name() -> Ident {
     Ident::new("__call", Span::mixed_site())
-}
-
-/// What documents the handler and sets lint levels for it.
-fn outer_attrs(handler: &Handler) -> Vec<&Attribute> {
-    handler.attrs.iter().filter(|attr| is_outer(attr)).collect()
-}
-
-/// The same, for the handler: where the user's function stands beside it, what is expected is found there only.
-fn handler_attrs(expansion: &Expansion<'_>) -> Vec<Attribute> {
-    let beside = !matches!(expansion.place, Place::Inside);
-    let lenient = |attr: &Attribute| {
-        let mut attr = attr.clone();
-        if let (true, syn::Meta::List(list)) =
-            (beside && attr.path().is_ident("expect"), &mut attr.meta)
-        {
-            list.path = parse_quote!(allow);
-        }
-        attr
-    };
-    outer_attrs(&expansion.handler)
-        .into_iter()
-        .map(lenient)
-        .collect()
-}
-
-fn is_outer(attr: &Attribute) -> bool {
-    let is = |name: &str| OUTER.contains(&name);
-    if attr.path().is_ident("cfg_attr") {
-        return conditional(attr).is_some_and(|name| is(&name));
-    }
-    attr.path()
-        .get_ident()
-        .is_some_and(|name| is(&name.to_string()))
-}
-
-/// `doc` of `#[cfg_attr(condition, doc = "…")]`.
-fn conditional(attr: &Attribute) -> Option<String> {
-    let comma =
-        |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',');
-    let tokens = attr.meta.require_list().ok()?.tokens.clone();
-    let name = tokens.into_iter().skip_while(|token| !comma(token)).nth(1);
-    name.map(|name| name.to_string())
 }
 
 #[cfg(test)]

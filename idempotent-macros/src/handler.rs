@@ -227,7 +227,8 @@ fn bound_path(bound: &TypeParamBound) -> Option<&Path> {
     }
 }
 
-fn type_arguments(arguments: &PathArguments) -> impl Iterator<Item = &Type> {
+/// The types between the angle brackets.
+pub(crate) fn type_arguments(arguments: &PathArguments) -> impl Iterator<Item = &Type> {
     let arguments = if let PathArguments::AngleBracketed(arguments) = arguments {
         Some(&arguments.args)
     } else {

@@ -13,7 +13,7 @@ use syn::{Error, Path, Type};
 use crate::{
     duration,
     errors::Errors,
-    handler::plain,
+    handler::{plain, type_arguments},
     setting::{Choices, Setting, settings},
     size, suggest,
 };
@@ -186,6 +186,12 @@ fn read_all<O: Default>(
 /// What to say about a name that the table does not have.
 fn unknown<O>(table: &[Entry<O>], setting: &Setting, kind: &str) -> Error {
     let name = setting.name.to_string();
+    if name == "transaction" {
+        let message = "`transaction` is not available: no store commits your rows and the record together. Write \
+                       `Execution::downstream_key` into your transaction, under a unique index, and let \
+                       `on_crash = path` look whether that row is there";
+        return Error::new(setting.name.span(), message);
+    }
     let names = || table.iter().map(|entry| entry.name);
     let message = match suggest::nearest(&name, names()) {
         Some(meant) => format!("unknown {kind} `{name}`: did you mean `{meant}`?"),
@@ -264,20 +270,20 @@ fn fingerprint(setting: &Setting) -> syn::Result<Fingerprint> {
     errors.into_result(rules)
 }
 
-/// `State<…>`, by that name: what is inside is the type system's to check.
+/// `State<…>`, or whatever it is called here: what it is and what is inside is the type system's to check.
 fn engine(setting: &Setting) -> syn::Result<Type> {
-    let takes = "where the router's state has the engine, as in `engine = State<Idempotency>`; without the option it is an `Extension`";
+    let takes = "where the router's state has the engine, as in `engine = State<Idempotency>`";
     let ty: Type = setting.parsed(takes)?;
-    match plain(&ty) {
-        Type::Path(path)
-            if path
-                .path
-                .segments
-                .last()
-                .is_some_and(|last| last.ident == "State") =>
-        {
-            Ok(ty)
-        }
+    let named = if let Type::Path(path) = plain(&ty) {
+        path.path.segments.last()
+    } else {
+        None
+    };
+    match named {
+        Some(last) if last.ident == "Extension" => Err(setting.wrong(&format!(
+            "{takes}; an `Extension<Idempotency>` is found without the option: leave it out"
+        ))),
+        Some(last) if type_arguments(&last.arguments).count() == 1 => Ok(ty),
         _ => Err(setting.wrong(takes)),
     }
 }

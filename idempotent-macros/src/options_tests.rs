@@ -194,7 +194,11 @@ fn what_is_wrong_is_said_with_what_is_right() {
         (quote!(wait(true)), "`wait` takes `true` or `false`"),
         (
             quote!(transaction),
-            "unknown option `transaction`: expected one of `ttl`, `wait`",
+            "`transaction` is not available: no store commits",
+        ),
+        (
+            quote!(bananas),
+            "unknown option `bananas`: expected one of `ttl`, `wait`",
         ),
         (quote!(max_body = 1024), "`max_body` takes a size"),
         (quote!(max_body = "1MB"), "did you mean `1MiB`?"),
@@ -222,6 +226,11 @@ fn what_is_wrong_is_said_with_what_is_right() {
         ),
         (
             quote!(engine = "State"),
+            "`engine` takes where the router's state has the engine",
+        ),
+        (quote!(engine = Extension<Idempotency>), "leave it out"),
+        (
+            quote!(engine = Result<A, B>),
             "`engine` takes where the router's state has the engine",
         ),
         (quote!(crate = "rt"), "`crate` takes where the runtime is"),

@@ -6,7 +6,7 @@ use axum::{
     http::{Request, StatusCode, request::Parts},
     routing::post,
 };
-use idempotent_runtime::{Crash, Idempotency, Recovery, Scope, idempotent};
+use idempotent_runtime::{Crash, Idempotency, IdempotencyKey, Recovery, Scope, idempotent};
 
 use crate::support::{Answer, json, send, serve};
 
@@ -263,4 +263,27 @@ async fn engine() {
         answers.map(|answer| answer.is_replay()),
         [false, false, false, true, true, true]
     );
+}
+
+/// Without arguments, and by a name of the user's own for `State`.
+#[tokio::test]
+async fn engine_under_another_name_and_without_arguments() {
+    use axum::extract::State as St;
+
+    #[idempotent(engine = St<Idempotency>, state = Idempotency, name = "shared")]
+    async fn checked() {}
+    #[idempotent(engine = St<Idempotency>, name = "shared")]
+    async fn unchecked() {}
+
+    for handler in [post(checked), post(unchecked)] {
+        let engine = Idempotency::builder().build().expect("valid");
+        let router = Router::new().route("/", handler).with_state(engine.clone());
+        let [first, second] =
+            send_all(router, ["/", "/"].map(|path| keyed(path, "", &[KEY]))).await;
+        assert!(!first.is_replay() && second.is_replay());
+        // The state's, not the router's extension.
+        let key = IdempotencyKey::new("k").expect("valid");
+        let key = engine.store_key("shared", None, &key);
+        assert!(engine.inspect(&key).await.expect("reachable").is_some());
+    }
 }

@@ -1,22 +1,17 @@
 /// Documented.
-#[cfg(unix)]
-#[cfg_attr(feature = "docs", doc = "More, of it.")]
 #[allow(clippy::too_many_lines)]
 #[cfg(doc)]
 pub async fn handler() {
     ::core::unreachable!()
 }
 /// Documented.
-#[cfg(unix)]
-#[cfg_attr(feature = "docs", doc = "More, of it.")]
 #[allow(clippy::too_many_lines)]
 #[cfg(not(doc))]
 pub fn handler(
-    __call: ::idempotent_runtime::__private::Call<
-        ::idempotent_runtime::__private::DebugHandlerBelongsBelow,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        ::idempotent_runtime::__private::UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     >,
 ) -> ::idempotent_runtime::__private::Running {
-    #[cfg_attr(feature = "spans", tracing::instrument)]
     #[inline]
     async fn handler() {}
     ::idempotent_runtime::__private::run_handler(

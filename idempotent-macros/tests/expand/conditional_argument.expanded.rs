@@ -1,7 +1,10 @@
 #[cfg(feature = "x")]
 fn handler(
     _: ::idempotent_runtime::__private::Slot<Method>,
-    __call: ::idempotent_runtime::__private::Call<(Method, String)>,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (Method, String),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(method: Method, text: String) -> String {
         method.to_string()
@@ -19,7 +22,10 @@ fn handler(
 }
 #[cfg(not(feature = "x"))]
 fn handler(
-    __call: ::idempotent_runtime::__private::Call<(Method,)>,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (Method,),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(method: Method) -> String {
         method.to_string()

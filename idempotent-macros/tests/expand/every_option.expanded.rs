@@ -1,37 +1,25 @@
 fn handler(
-    __call: facade::idempotent_runtime::__private::Call<(Json<u32>,), State<Idempotency>>,
-) -> facade::idempotent_runtime::__private::Running {
+    __call: ::idempotent_runtime::__private::FromRouter<(Json<u32>,), State<Idempotency>>,
+) -> ::idempotent_runtime::__private::Running {
     async fn handler(Json(n): Json<u32>) -> Json<u32> {
         Json(n)
     }
-    facade::idempotent_runtime::__private::run_handler(
+    ::idempotent_runtime::__private::run_handler(
         __call,
         const {
-            &facade::idempotent_runtime::__private::Policy::new()
+            &::idempotent_runtime::__private::Policy::new()
                 .name("pay")
-                .ttl(
-                    facade::idempotent_runtime::__private::Duration::from_millis(
-                        86400000u64,
-                    ),
-                )
+                .ttl(::idempotent_runtime::__private::Duration::from_millis(86400000u64))
                 .wait(true)
                 .wait_timeout(
-                    facade::idempotent_runtime::__private::Duration::from_millis(
-                        30000u64,
-                    ),
+                    ::idempotent_runtime::__private::Duration::from_millis(30000u64),
                 )
-                .lease(
-                    facade::idempotent_runtime::__private::Duration::from_millis(
-                        30000u64,
-                    ),
-                )
+                .lease(::idempotent_runtime::__private::Duration::from_millis(30000u64))
                 .max_lifetime(
-                    facade::idempotent_runtime::__private::Duration::from_millis(
-                        900000u64,
-                    ),
+                    ::idempotent_runtime::__private::Duration::from_millis(900000u64),
                 )
                 .on_crash(
-                    facade::idempotent_runtime::__private::OnCrash::Recover(|crash| facade::idempotent_runtime::__private::recovery(
+                    ::idempotent_runtime::__private::OnCrash::Recover(|crash| ::idempotent_runtime::__private::recovery(
                         find_out,
                         crash,
                     )),
@@ -42,20 +30,20 @@ fn handler(
                 .uuid(true)
                 .scope(tenant_of)
                 .fingerprint(
-                    facade::idempotent_runtime::__private::FingerprintRule::new()
+                    ::idempotent_runtime::__private::FingerprintRule::new()
                         .headers(&["x-currency"])
                         .json()
                         .ignore_query(),
                 )
-                .cache(facade::idempotent_runtime::__private::Cache::NoServerErrors)
+                .cache(::idempotent_runtime::__private::Cache::NoServerErrors)
                 .max_body(65536usize)
                 .max_response(1048576usize)
         },
         ::core::concat!(::core::module_path!(), "::", "handler"),
-        |__arguments| facade::idempotent_runtime::__private::respond(
+        |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,
-            facade::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::answer,
         ),
     )
 }

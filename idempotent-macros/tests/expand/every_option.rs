@@ -16,7 +16,6 @@
     max_body = "64KiB",
     max_response = "1MiB",
     engine = State<Idempotency>,
-    crate = facade::idempotent_runtime,
 )]
 async fn handler(Json(n): Json<u32>) -> Json<u32> {
     Json(n)

@@ -6,7 +6,10 @@ pub(crate) async fn pay(Json(n): Json<u32>) -> String {
 /// Pays.
 #[cfg(not(doc))]
 pub(crate) fn pay(
-    __call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (Json<u32>,),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
 ) -> ::idempotent_runtime::__private::Running {
     ::idempotent_runtime::__private::run_handler(
         __call,

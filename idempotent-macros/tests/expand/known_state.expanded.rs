@@ -1,6 +1,9 @@
 fn handler(
     _: ::idempotent_runtime::__private::Slot<State<App>>,
-    __call: ::idempotent_runtime::__private::StatefulCall<App, (State<App>, Json<u32>)>,
+    __call: ::idempotent_runtime::__private::FromStatefulRouter<
+        App,
+        (State<App>, Json<u32>),
+    >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(State(app): State<App>, Json(n): Json<u32>) -> impl IntoResponse {
         app.enter(n).await

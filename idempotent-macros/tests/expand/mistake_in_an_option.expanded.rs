@@ -1,5 +1,8 @@
 fn handler(
-    __call: ::idempotent_runtime::__private::Call<(Json<u32>,)>,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (Json<u32>,),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(Json(n): Json<u32>) -> String {
         n.to_string()

@@ -1,5 +1,5 @@
 fn handler(
-    _: ::idempotent_runtime::__private::Call<()>,
+    _: ::idempotent_runtime::__private::FromRouter<()>,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(name: &str) -> String {
         name.to_owned()

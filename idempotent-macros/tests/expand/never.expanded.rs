@@ -1,6 +1,6 @@
 fn handler(
-    __call: ::idempotent_runtime::__private::Call<
-        ::idempotent_runtime::__private::DebugHandlerBelongsBelow,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        ::idempotent_runtime::__private::UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler() -> ! {

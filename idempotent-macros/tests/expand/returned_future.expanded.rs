@@ -1,5 +1,8 @@
 fn handler(
-    __call: ::idempotent_runtime::__private::Call<(String,)>,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (String,),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
 ) -> ::idempotent_runtime::__private::Running {
     fn handler(text: String) -> BoxFuture<'static, Result<String, StatusCode>> {
         Box::pin(async move { Ok(text) })

@@ -10,7 +10,10 @@ pub async fn create_payment(
 #[cfg(not(doc))]
 pub fn create_payment(
     _: ::idempotent_runtime::__private::Slot<State<App>>,
-    __call: ::idempotent_runtime::__private::Call<(State<App>, Json<NewPayment>)>,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (State<App>, Json<NewPayment>),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn create_payment(
         State(app): State<App>,

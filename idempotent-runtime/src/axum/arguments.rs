@@ -13,6 +13,8 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
+use super::call::UseInnerToCallDirectlyOrPutDebugHandlerBelow as NoArguments;
+
 /// The type of an argument and the way in which it is extracted, as a value.
 pub struct Argument<T, W>(PhantomData<fn() -> (T, W)>);
 
@@ -122,6 +124,14 @@ pub trait Arguments<S> {
         request: Request,
         state: &S,
     ) -> impl Future<Output = Result<Self::Values, Response>> + Send;
+}
+
+impl<S: Sync> Arguments<S> for () {
+    type Values = NoArguments;
+
+    async fn extract(_: Request, _: &S) -> Result<NoArguments, Response> {
+        Ok(NoArguments)
+    }
 }
 
 macro_rules! arguments {

@@ -19,33 +19,45 @@ use crate::engine::{BoxFuture, Idempotency};
 /// The place of an argument that is extracted later. Keeps the number of arguments what it was.
 pub struct Slot<T>(PhantomData<fn() -> T>);
 
-/// No arguments. The name is for the error of `#[debug_handler]` above an annotated handler without arguments:
-/// it calls the handler with as many as it saw, and is told that this one is missing.
+/// No arguments. The name is for two errors, which both say that an argument of this type is missing: of a call
+/// without arguments, and of `#[debug_handler]` above the attribute, which makes such a call.
 #[derive(Debug)]
-pub struct DebugHandlerBelongsBelow;
+pub struct UseInnerToCallDirectlyOrPutDebugHandlerBelow;
 
 /// A request, and how to extract the handler's arguments `T` from it. The engine comes from `E`.
-pub struct Call<T, E = FromExtensions> {
+pub struct FromRouter<T, E = FromExtensions> {
     pub(super) request: Request,
     pub(super) engine: Option<Idempotency>,
     pub(super) extraction: Box<dyn Extraction<T>>,
     source: PhantomData<fn() -> E>,
 }
 
-/// A request with the router's state, which the attribute named: the arguments are checked in the function
-/// itself, so that a wrong one is reported there and not where the handler is routed.
-pub struct StatefulCall<S, T, E = FromExtensions> {
+/// A request with the router's state, which the attribute named: the arguments and the engine are checked in the
+/// function itself, so that a wrong one is reported there and not where the handler is routed.
+pub struct FromStatefulRouter<S, T> {
     request: Request,
     engine: Option<Idempotency>,
     state: S,
-    arguments: PhantomData<fn() -> (T, E)>,
+    arguments: PhantomData<fn() -> T>,
 }
 
 /// The engine is an extension, or else the one of this process.
 #[derive(Debug)]
 pub struct FromExtensions;
 
+/// The same. The name is for the errors that show the handler's type: of a direct call, `inner` is the way out; of
+/// a route that does not take the handler, `state` finds the reason.
+#[derive(Debug)]
+pub struct SeeOptionsInnerAndState;
+
 /// The engine, out of the router's state.
+#[diagnostic::on_unimplemented(
+    message = "there is no engine in the state `{S}` by way of `{Self}`",
+    label = "expected `State<T>` with a `T` that the state `{S}` has and that is an `Idempotency`",
+    note = "implement `FromRef<{S}>` for `Idempotency` and write `engine = State<Idempotency>`",
+    note = "for a router with several engines, write `State<T>` with a type of your own: it implements \
+            `FromRef<{S}>`, and `Idempotency` implements `From<T>`"
+)]
 pub trait EngineIn<S> {
     /// Nothing where it is not in the state.
     fn engine(state: &S) -> Option<Idempotency>;
@@ -71,7 +83,7 @@ pub(super) trait Start: Send {
 /// The handler's future, or the rejection of an extractor.
 pub(super) type Extracted = Result<BoxFuture<Response>, Response>;
 
-/// Distinguishes the one way in which a [`Call`] is extracted for each way `M` in which its arguments are.
+/// Distinguishes the one way in which a [`FromRouter`] is extracted for each way `M` in which its arguments are.
 #[derive(Debug)]
 pub struct Via<M>(PhantomData<fn() -> M>);
 
@@ -88,12 +100,21 @@ struct ExtractEach<S, A: Arguments<S>> {
     then: Option<Then<A::Values>>,
 }
 
+#[diagnostic::do_not_recommend]
 impl<S> EngineIn<S> for FromExtensions {
     fn engine(_: &S) -> Option<Idempotency> {
         None
     }
 }
 
+#[diagnostic::do_not_recommend]
+impl<S> EngineIn<S> for SeeOptionsInnerAndState {
+    fn engine(_: &S) -> Option<Idempotency> {
+        None
+    }
+}
+
+#[diagnostic::do_not_recommend]
 impl<S, T: FromRef<S> + Into<Idempotency>> EngineIn<S> for State<T> {
     fn engine(state: &S) -> Option<Idempotency> {
         Some(T::from_ref(state).into())
@@ -113,7 +134,7 @@ impl<S: Sync, T> FromRequestParts<S> for Slot<T> {
 }
 
 #[diagnostic::do_not_recommend]
-impl<S: Sync> FromRequestParts<S> for DebugHandlerBelongsBelow {
+impl<S: Sync> FromRequestParts<S> for UseInnerToCallDirectlyOrPutDebugHandlerBelow {
     type Rejection = Infallible;
 
     fn from_request_parts(
@@ -124,7 +145,7 @@ impl<S: Sync> FromRequestParts<S> for DebugHandlerBelongsBelow {
     }
 }
 
-impl<S, M, T, E> FromRequest<S, Via<M>> for Call<T, E>
+impl<S, M, T, E> FromRequest<S, Via<M>> for FromRouter<T, E>
 where
     S: Clone + Send + Sync + 'static,
     M: 'static,
@@ -152,11 +173,10 @@ where
     }
 }
 
-impl<R, S, T, E> FromRequest<R, Via<()>> for StatefulCall<S, T, E>
+impl<R, S, T> FromRequest<R, Via<()>> for FromStatefulRouter<S, T>
 where
     R: Sync,
     S: FromRef<R> + Send,
-    E: EngineIn<R>,
 {
     type Rejection = Infallible;
 
@@ -164,22 +184,28 @@ where
         request: Request,
         state: &R,
     ) -> impl Future<Output = Result<Self, Infallible>> + Send {
-        let engine = E::engine(state);
         arrived(Self {
             request,
-            engine,
+            engine: None,
             state: S::from_ref(state),
             arguments: PhantomData,
         })
     }
 }
 
-impl<S, T, E> StatefulCall<S, T, E>
+impl<S, T> FromStatefulRouter<S, T>
 where
     S: Send + Sync + 'static,
 {
+    /// Takes the engine from the state.
+    #[must_use]
+    pub fn engine(mut self, find: fn(&S) -> Option<Idempotency>) -> Self {
+        self.engine = find(&self.state);
+        self
+    }
+
     /// Fixes what is extracted from the request.
-    pub fn extracting<A>(self, _: A) -> Call<A::Values, E>
+    pub fn extracting<A>(self, _: A) -> FromRouter<A::Values>
     where
         A: Arguments<S> + 'static,
     {
@@ -190,13 +216,19 @@ where
             ..
         } = self;
         let extraction = Box::new(ExtractEach::<S, A> { state, then: None });
-        Call {
+        FromRouter {
             request,
             engine,
             extraction,
             source: PhantomData,
         }
     }
+}
+
+/// How to find the engine in the state, checked at the place of the call.
+#[must_use]
+pub fn engine<S, E: EngineIn<S>>(state: &S) -> Option<Idempotency> {
+    E::engine(state)
 }
 
 impl<S, M, T> Extraction<T> for Extract<S, M, T>
@@ -264,14 +296,14 @@ impl<T> fmt::Debug for Slot<T> {
     }
 }
 
-impl<T, E> fmt::Debug for Call<T, E> {
+impl<T, E> fmt::Debug for FromRouter<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").finish_non_exhaustive()
+        f.debug_struct("FromRouter").finish_non_exhaustive()
     }
 }
 
-impl<S, T, E> fmt::Debug for StatefulCall<S, T, E> {
+impl<S, T> fmt::Debug for FromStatefulRouter<S, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StatefulCall").finish_non_exhaustive()
+        f.debug_struct("FromStatefulRouter").finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! The user's function as a function of one tuple.
 
-use super::call::DebugHandlerBelongsBelow;
+use super::call::UseInnerToCallDirectlyOrPutDebugHandlerBelow;
 
 /// Calls a function with its arguments `T`, a tuple.
 ///
@@ -14,13 +14,16 @@ pub trait Invoke<T> {
     fn invoke(self, arguments: T) -> Self::Future;
 }
 
-impl<H, F> Invoke<DebugHandlerBelongsBelow> for H
+impl<H, F> Invoke<UseInnerToCallDirectlyOrPutDebugHandlerBelow> for H
 where
     H: FnOnce() -> F,
 {
     type Future = F;
 
-    fn invoke(self, DebugHandlerBelongsBelow: DebugHandlerBelongsBelow) -> F {
+    fn invoke(
+        self,
+        UseInnerToCallDirectlyOrPutDebugHandlerBelow: UseInnerToCallDirectlyOrPutDebugHandlerBelow,
+    ) -> F {
         self()
     }
 }

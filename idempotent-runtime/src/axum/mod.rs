@@ -1,6 +1,6 @@
 //! The axum adapter: what `#[idempotent]` expands to, and the engine's types as extractors and response parts.
 //!
-//! An annotated handler is a plain function whose last argument, a [`Call`](call::Call), is an extractor that extracts
+//! An annotated handler is a plain function whose last argument, a [`FromRouter`](call::FromRouter), is an extractor that extracts
 //! nothing: it takes the whole request and remembers how to extract the user's arguments for the router's
 //! state, which from there on nobody names. One call of [`run_handler`](run::run_handler) then
 //!

@@ -1,4 +1,4 @@
-//! From a [`Call`] to its response.
+//! From a [`FromRouter`] to its response.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use pin_project_lite::pin_project;
 
 use super::{
-    call::{Call, Extracted, Start, Then},
+    call::{Extracted, FromRouter, Start, Then},
     invoke::Invoke,
 };
 use crate::{
@@ -45,7 +45,7 @@ struct Step(Box<dyn Start>);
 ///
 /// `name` is the handler's path, the endpoint where no router says which route matched.
 pub fn run_handler<T, E>(
-    call: Call<T, E>,
+    call: FromRouter<T, E>,
     policy: &'static Policy,
     name: &'static str,
     then: Then<T>,
@@ -53,7 +53,7 @@ pub fn run_handler<T, E>(
 where
     T: 'static,
 {
-    let Call {
+    let FromRouter {
         request,
         engine,
         mut extraction,

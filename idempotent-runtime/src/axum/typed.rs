@@ -7,17 +7,17 @@ use std::fmt;
 
 use axum_extra::routing::TypedPath;
 
-use super::call::{Call, Slot, StatefulCall};
+use super::call::{FromRouter, FromStatefulRouter, Slot};
 
 impl<P: TypedPath> TypedPath for Slot<P> {
     const PATH: &'static str = P::PATH;
 }
 
-impl<P: TypedPath, E> TypedPath for Call<(P,), E> {
+impl<P: TypedPath, E> TypedPath for FromRouter<(P,), E> {
     const PATH: &'static str = P::PATH;
 }
 
-impl<S, P: TypedPath, E> TypedPath for StatefulCall<S, (P,), E> {
+impl<S, P: TypedPath> TypedPath for FromStatefulRouter<S, (P,)> {
     const PATH: &'static str = P::PATH;
 }
 
@@ -28,13 +28,13 @@ impl<P: TypedPath> fmt::Display for Slot<P> {
     }
 }
 
-impl<P: TypedPath, E> fmt::Display for Call<(P,), E> {
+impl<P: TypedPath, E> fmt::Display for FromRouter<(P,), E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(P::PATH)
     }
 }
 
-impl<S, P: TypedPath, E> fmt::Display for StatefulCall<S, (P,), E> {
+impl<S, P: TypedPath> fmt::Display for FromStatefulRouter<S, (P,)> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(P::PATH)
     }

@@ -1,0 +1,22 @@
+fn handler(
+    __call: ::idempotent_runtime::__private::FromStatefulRouter<
+        App,
+        ::idempotent_runtime::__private::UseInnerToCallDirectlyOrPutDebugHandlerBelow,
+    >,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler() -> StatusCode {
+        StatusCode::CREATED
+    }
+    ::idempotent_runtime::__private::run_handler(
+        __call
+            .engine(::idempotent_runtime::__private::engine::<App, State<Idempotency>>)
+            .extracting(()),
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        |__arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            __arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
+    )
+}

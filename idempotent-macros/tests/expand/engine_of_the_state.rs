@@ -1,0 +1,4 @@
+#[idempotent(engine = State<Idempotency>, state = App)]
+async fn handler() -> StatusCode {
+    StatusCode::CREATED
+}
