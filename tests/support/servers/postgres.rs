@@ -204,14 +204,22 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
-fn give_away(folder: &Path) {
+fn give_away(path: &Path) {
     if is_root() {
         let given = Command::new("chown")
             .arg("postgres:postgres")
-            .arg(folder)
+            .arg(path)
             .status();
         assert!(given.is_ok_and(|status| status.success()), "chown");
     }
+}
+
+/// Makes a file one that only the server reads, which is how it wants its private key.
+pub(crate) fn keep_secret(file: &Path) {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+
+    std::fs::set_permissions(file, Permissions::from_mode(0o600)).expect("its owner's file");
+    give_away(file);
 }
 
 pub(super) fn is_root() -> bool {

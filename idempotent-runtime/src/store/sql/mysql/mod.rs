@@ -22,6 +22,13 @@
 //! - The application's own pool may have sessions under `repeatable read`. Then gap locks undo a statement now and
 //!   then, and the store repeats it.
 //!
+//! # TLS
+//!
+//! Feature `sql-tls`. `ssl-mode=verify_identity` in the URL demands it and checks the server's certificate against the
+//! system's, or those in the file that the environment variable `SSL_CERT_FILE` names. The driver's default,
+//! `ssl-mode=preferred`, takes any certificate and goes on without TLS where the server has none: name a mode wherever
+//! the network is not your own.
+//!
 //! # Example
 //!
 //! ```no_run

@@ -33,6 +33,13 @@
 //! notifications are sent after the completion was acknowledged, many in one statement: sent with it, they
 //! halve the number of commits, because PostgreSQL commits them one at a time.
 //!
+//! # TLS
+//!
+//! Feature `sql-tls`. `sslmode=verify-full` in the URL demands it and checks the server's certificate against the
+//! system's, or those in the file that the environment variable `SSL_CERT_FILE` names. The driver's default,
+//! `sslmode=prefer`, takes any certificate and goes on without TLS where the server has none: name a mode wherever
+//! the network is not your own.
+//!
 //! # Example
 //!
 //! ```no_run
