@@ -214,6 +214,29 @@ async fn an_outcome_completed_elsewhere_is_asked_for_once() {
     assert_eq!(behind.taken(), 2);
 }
 
+/// Many outcomes at once, as after a start, are no storm of questions: what is not asked for now is asked for later.
+#[tokio::test(start_paused = true)]
+async fn at_most_64_expiries_are_asked_for_at_a_time() {
+    let behind = Counted::default();
+    for n in 0..100 {
+        complete(&behind, &claim::<Here>(key(n)), &done()).await;
+    }
+    let store = Cached::new(behind.clone(), ROOM);
+    let ask_all = async || {
+        behind.taken();
+        for n in 0..100 {
+            let again = store.acquire(&claim::<Here>(key(n))).await.unwrap();
+            assert_eq!(again, Acquisition::Completed(done()));
+        }
+    };
+    ask_all().await;
+    settle().await;
+    assert_eq!(behind.taken(), 100 + 64);
+    ask_all().await;
+    settle().await;
+    assert_eq!(behind.taken(), 36 + 36, "the places are given back");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_beyond_its_expiry() {
     for elsewhere in [false, true] {

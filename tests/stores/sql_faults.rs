@@ -120,6 +120,7 @@ server_faults! {
     nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again,
     a_lost_reply_is_made_up_for,
     a_server_that_falls_silent_blocks_nobody_for_good,
+    a_silent_server_ends_every_verb_by_the_stores_own_clock,
     a_server_that_is_gone_is_unavailable,
     callers_that_go_away_poison_no_connection,
 }
@@ -323,6 +324,74 @@ async fn a_server_that_falls_silent_blocks_nobody_for_good<S: Server>() {
             Write::Applied
         );
     }
+}
+
+/// Nobody stands behind these verbs with a clock of their own, and still they end: with an error that says that a
+/// repetition may help, and with nothing left behind.
+async fn a_silent_server_ends_every_verb_by_the_stores_own_clock<S: Server>() {
+    let Some(server) = S::start() else { return };
+    let proxy = Proxy::to(server.port());
+    let store = server.store(proxy.port(), 2).await;
+    let (mine, late) = (new_claim::<S>(key(1)), new_claim::<S>(key(2)));
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
+    proxy.silence(true);
+    let asked = Instant::now();
+    let (held, done) = (mine.held(), done());
+    // More than there are connections, so that some wait for one.
+    let answers = tokio::join!(
+        async { store.acquire(&late).await.map(drop) },
+        async { store.renew(&held).await.map(drop) },
+        async { store.complete(&held, &done).await.map(drop) },
+        async { store.release(&held.key, &late.token).await.map(drop) },
+        async { store.abandon(&held.key, &late.token).await.map(drop) },
+        async { store.get(&held.key).await.map(drop) },
+        async { store.purge_expired(10).await.map(drop) },
+    );
+    let took = asked.elapsed();
+    for answer in <[_; 7]>::from(answers) {
+        let error = answer.expect_err("nothing was said");
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    }
+    assert!(took < Duration::from_secs(6), "twice two seconds: {took:?}");
+    proxy.silence(false);
+    assert_eq!(store.complete(&held, &done).await.unwrap(), Write::Applied);
+}
+
+/// Whoever stands in between forgets idle connections without a word. The store closes them before, and says goodbye.
+async fn connections_that_were_idle_for_long_are_made_anew<S: Server>() {
+    let Some(server) = S::start() else { return };
+    let proxy = Proxy::to(server.port());
+    let store = server.store(proxy.port(), 4).await;
+    let keys = [key(1), key(2), key(3)];
+    let gets = || futures_util::future::join_all(keys.iter().map(|key| store.get(key)));
+    for got in gets().await {
+        got.unwrap();
+    }
+    let before = proxy.accepted();
+    store.get(&key(1)).await.unwrap();
+    assert_eq!(proxy.accepted(), before, "a young one is used again");
+    // Nothing is on its way, so that only the store's own clock moves.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    store.get(&key(1)).await.unwrap();
+    assert_eq!(proxy.accepted(), before + 1, "an old one is not");
+    let patience = Instant::now() + Duration::from_secs(10);
+    while proxy.open() > 1 {
+        assert!(Instant::now() < patience, "{} are open", proxy.open());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// On one thread, where time can be moved.
+#[tokio::test]
+async fn connections_to_postgres_that_were_idle_for_long_are_made_anew() {
+    connections_that_were_idle_for_long_are_made_anew::<Postgres>().await;
+}
+
+#[tokio::test]
+async fn connections_to_mysql_that_were_idle_for_long_are_made_anew() {
+    connections_that_were_idle_for_long_are_made_anew::<MariaDb>().await;
 }
 
 /// A server that is not there is told at once, as an error that a repetition may do away with.

@@ -32,6 +32,8 @@ struct State {
     lose: AtomicBool,
     delay_ms: AtomicU64,
     lost: AtomicU64,
+    accepted: AtomicU64,
+    closed: AtomicU64,
 }
 
 impl Proxy {
@@ -84,6 +86,16 @@ impl Proxy {
         self.state.lost.load(Ordering::SeqCst)
     }
 
+    /// How many connections there have been.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.state.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many there are.
+    pub(crate) fn open(&self) -> u64 {
+        self.accepted() - self.state.closed.load(Ordering::SeqCst)
+    }
+
     /// How much later replies arrive.
     pub(crate) fn delay(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).expect("a delay");
@@ -106,7 +118,12 @@ impl State {
         self.connections()
             .extend([client.try_clone()?, server.try_clone()?]);
         let (requests, replies) = (client.try_clone()?, server.try_clone()?);
-        thread::spawn(move || copy(requests, server, || Next::Pass));
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        let state = Arc::clone(self);
+        thread::spawn(move || {
+            copy(requests, server, || Next::Pass);
+            state.closed.fetch_add(1, Ordering::SeqCst);
+        });
         let state = Arc::clone(self);
         thread::spawn(move || copy(replies, client, || state.reply()));
         Ok(())

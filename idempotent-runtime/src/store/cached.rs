@@ -10,7 +10,8 @@
 //!    such as in flight, mismatch or unknown are never remembered.
 //! 2. Nothing is kept beyond its expiry. An outcome completed here is kept for its ttl from before its
 //!    *acquire*, the latest time that is certain even if its completion was repeated. For one that was
-//!    completed elsewhere the store is asked ([`Store::get`]), once and aside, so that no replay waits for it.
+//!    completed elsewhere the store is asked ([`Store::get`]), once and aside, so that no replay waits for it, and
+//!    with at most 64 questions at a time.
 //! 3. A claim with another fingerprint is a mismatch here as in the store.
 //! 4. Memory is bounded by the bytes of the outcomes; which of them are worth it is moka's choice.
 //!
@@ -39,7 +40,10 @@ use std::{
 
 use dashmap::DashMap;
 use moka::{Expiry, sync::Cache};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 
 use super::{
     Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, StoreErrorKind,
@@ -51,6 +55,9 @@ use crate::{fingerprint::Fingerprint, scope::StoreKey};
 const OVERHEAD: usize = 256;
 /// How long to wait for the expiry of an outcome.
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// Questions for an expiry that are under way at most. An outcome that is not asked about is asked about with its
+/// next replay.
+const LOOKS: usize = 64;
 /// Leases to remember at most. One that is forgotten costs a question to the store later.
 const LEASES: u64 = 65_536;
 /// How long to remember a lease: no execution lives longer, unless it was configured to.
@@ -68,6 +75,7 @@ pub struct Cached<S> {
     leases: Cache<Token, Lease>,
     /// Outcomes whose expiry is being asked for.
     asked: Arc<DashMap<StoreKey, ()>>,
+    looks: Arc<Semaphore>,
 }
 
 /// An outcome, and until when it may be shown.
@@ -103,6 +111,7 @@ impl<S: Store> Cached<S> {
             outcomes,
             leases,
             asked: Arc::new(DashMap::new()),
+            looks: Arc::new(Semaphore::new(LOOKS)),
         }
     }
 
@@ -125,11 +134,14 @@ impl<S: Store> Cached<S> {
 
     /// Asks when the outcome expires that the store just gave, and keeps it.
     fn learn(&self, key: StoreKey) {
+        let Ok(look) = Arc::clone(&self.looks).try_acquire_owned() else {
+            return;
+        };
         if self.asked.insert(key, ()).is_some() {
             return;
         }
         let this = self.clone();
-        let asking = Asking(Arc::clone(&self.asked), key);
+        let asking = Asking(Arc::clone(&self.asked), key, look);
         tokio::spawn(async move {
             let before = Instant::now();
             let got = timeout(LONGEST_LOOK, this.inner.get(&key)).await;
@@ -270,7 +282,11 @@ impl Expiry<StoreKey, Kept> for Forget {
 }
 
 /// A question to the store, until it is answered or given up.
-struct Asking(Arc<DashMap<StoreKey, ()>>, StoreKey);
+struct Asking(
+    Arc<DashMap<StoreKey, ()>>,
+    StoreKey,
+    #[expect(dead_code, reason = "given back with the rest")] OwnedSemaphorePermit,
+);
 
 impl Drop for Asking {
     fn drop(&mut self) {
@@ -286,6 +302,7 @@ impl<S> Clone for Cached<S> {
             outcomes: self.outcomes.clone(),
             leases: self.leases.clone(),
             asked: Arc::clone(&self.asked),
+            looks: Arc::clone(&self.looks),
         }
     }
 }

@@ -4,6 +4,9 @@
 //! connection whether it is still there: a third round trip in what must cost two. Here a connection goes back
 //! only if its statement was answered to the end. Any other, because its future was dropped or its answer
 //! never came, is closed: nobody can be given the rest of somebody else's answer.
+//!
+//! Nothing waits for ever. The server is told to give up on a statement after the store's time-out; a server that
+//! says nothing at all, not even that, is given up by [`Connections::bounded`] after twice as long.
 
 use std::{
     fmt, io,
@@ -15,11 +18,18 @@ use std::{
 use sqlx::{ConnectOptions, Connection, Database, Pool, pool::PoolConnection};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{error::Elapsed, timeout},
+    time::{Instant, error::Elapsed, timeout},
 };
 
 /// How long a server has to let somebody in. Without a limit it is the operating system's: minutes.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be idle. What stands between here and the server forgets idle ones without a word,
+/// many of them after some minutes; a new connection costs less than finding that out with a request.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How long to take leave of the server.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Nothing was heard of a server in time.
 pub(super) fn late(elapsed: Elapsed) -> sqlx::Error {
@@ -37,6 +47,7 @@ pub(super) trait Greet<DB: Database>: Send + Sync + 'static {
 /// Where connections come from. Clones share them.
 pub(super) struct Connections<DB: Database, G> {
     source: Source<DB, G>,
+    patience: Duration,
 }
 
 enum Source<DB: Database, G> {
@@ -49,9 +60,12 @@ struct Own<DB: Database, G> {
     greet: G,
     most: usize,
     room: Arc<Semaphore>,
-    /// The last one returned is the first one lent: it is the likeliest to be alive.
-    idle: Mutex<Vec<DB::Connection>>,
+    idle: Mutex<Idle<DB::Connection>>,
 }
+
+/// Connections that wait to be lent, since when, in the order in which they came back. The last one returned is the
+/// first one lent: it is the likeliest to be alive.
+struct Idle<C>(Vec<(Instant, C)>);
 
 /// A connection on loan. It goes back by [`Lent::settle`] and is closed if it is dropped before.
 pub(super) struct Lent<DB: Database, G> {
@@ -69,15 +83,17 @@ enum Loan<DB: Database, G> {
 }
 
 impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
-    /// At most this many connections, made when they are needed.
+    /// At most this many connections, made when they are needed. The server gives up on a statement after
+    /// `time_out`.
     pub(super) fn own(
         options: <DB::Connection as Connection>::Options,
         greet: G,
         most: usize,
+        time_out: Duration,
     ) -> Self {
         let most = most.max(1);
         let room = Arc::new(Semaphore::new(most));
-        let idle = Mutex::default();
+        let idle = Mutex::new(Idle(Vec::new()));
         Self {
             source: Source::Own(Arc::new(Own {
                 options,
@@ -86,13 +102,26 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
                 room,
                 idle,
             })),
+            patience: time_out.saturating_mul(2),
         }
     }
 
-    pub(super) fn of_application(pool: Pool<DB>) -> Self {
+    pub(super) fn of_application(pool: Pool<DB>, time_out: Duration) -> Self {
         Self {
             source: Source::Application(pool),
+            patience: time_out.saturating_mul(2),
         }
+    }
+
+    /// One statement, from asking for a connection to giving it back, or an error when that takes too long. Its
+    /// connection is closed then: the answer may come yet.
+    pub(super) async fn bounded<T>(
+        &self,
+        statement: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        timeout(self.patience, statement)
+            .await
+            .unwrap_or_else(|elapsed| Err(late(elapsed)))
     }
 
     /// How many there can be.
@@ -108,8 +137,8 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
             Source::Own(home) => {
                 let permit = Arc::clone(&home.room).acquire_owned().await;
                 let permit = permit.map_err(|_closed| sqlx::Error::PoolClosed)?;
-                let idle = home.idle().pop();
-                let connection = match idle {
+                let idle = home.used(|idle| idle.0.pop());
+                let connection = match idle.map(|(_since, connection)| connection) {
                     Some(connection) => connection,
                     None => home.connect().await?,
                 };
@@ -129,10 +158,9 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
     pub(super) async fn close(&self) {
         if let Source::Own(own) = &self.source {
             own.room.close();
-            let idle = std::mem::take(&mut *own.idle());
-            for connection in idle {
-                // A server that is gone needs no goodbye.
-                let _ = connection.close().await;
+            let idle = std::mem::take(&mut own.idle().0);
+            for (_since, connection) in idle {
+                goodbye::<DB>(connection).await;
             }
         }
     }
@@ -152,10 +180,39 @@ impl<DB: Database, G: Greet<DB>> Own<DB, G> {
 }
 
 impl<DB: Database, G> Own<DB, G> {
+    /// Uses the list, and closes what has been in it for too long.
+    fn used<T>(&self, work: impl FnOnce(&mut Idle<DB::Connection>) -> T) -> T {
+        let (done, aged) = {
+            let mut idle = self.idle();
+            let aged = idle.aged(Instant::now());
+            (work(&mut idle), aged)
+        };
+        for connection in aged {
+            // Aside: nobody's statement waits for it.
+            tokio::spawn(goodbye::<DB>(connection));
+        }
+        done
+    }
+
     /// The list is whole after every push and pop, so a panic elsewhere does not matter to it.
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<DB::Connection>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Idle<DB::Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl<C> Idle<C> {
+    /// Takes those out that came back too long ago.
+    fn aged(&mut self, now: Instant) -> Vec<C> {
+        let aged = self
+            .0
+            .partition_point(|(since, _)| now.saturating_duration_since(*since) >= IDLE);
+        self.0.drain(..aged).map(|(_, aged)| aged).collect()
+    }
+}
+
+/// Says goodbye, so that the server need not wonder; one that is gone needs none.
+async fn goodbye<DB: Database>(connection: DB::Connection) {
+    let _gone = timeout(GOODBYE, connection.close()).await;
 }
 
 impl<DB: Database, G> Lent<DB, G> {
@@ -177,7 +234,7 @@ impl<DB: Database, G> Lent<DB, G> {
                     home,
                     _permit,
                 }) if !home.room.is_closed() => {
-                    home.idle().push(connection);
+                    home.used(|idle| idle.0.push((Instant::now(), connection)));
                 }
                 // The application's pool takes it back by its drop.
                 loan => drop(loan),
@@ -229,7 +286,10 @@ impl<DB: Database, G> Clone for Connections<DB, G> {
             Source::Own(own) => Source::Own(Arc::clone(own)),
             Source::Application(pool) => Source::Application(pool.clone()),
         };
-        Self { source }
+        Self {
+            source,
+            patience: self.patience,
+        }
     }
 }
 
@@ -239,5 +299,26 @@ impl<DB: Database, G> fmt::Debug for Connections<DB, G> {
             Source::Own(own) => write!(f, "at most {} of its own", own.most),
             Source::Application(_) => f.write_str("the application's pool"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_were_idle_for_too_long_are_taken_out() {
+        let now = Instant::now() + 2 * IDLE;
+        let ago = |seconds| now - Duration::from_secs(seconds);
+        let mut idle = Idle(vec![
+            (ago(90), 'a'),
+            (ago(60), 'b'),
+            (ago(59), 'c'),
+            (now, 'd'),
+        ]);
+        assert_eq!(idle.aged(now), ['a', 'b']);
+        assert_eq!(idle.0.pop().map(|(_, last)| last), Some('d'));
+        assert_eq!(idle.aged(now + IDLE), ['c']);
+        assert!(idle.aged(now + IDLE).is_empty());
     }
 }

@@ -176,7 +176,8 @@ impl MySqlStoreBuilder {
     }
 
     /// After how long the server gives up on a statement (MariaDB) or on a lock (MySQL), in whole seconds. 2 seconds
-    /// unless set, as long as an engine waits for its store by default.
+    /// unless set, as long as an engine waits for its store by default. After twice as long the store gives up on the
+    /// server: that is all that limits statements of an application's own pool.
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.time_out = time_out;
         self
@@ -208,9 +209,12 @@ impl MySqlStoreBuilder {
         let session = Session {
             time_out: self.time_out,
         };
-        let store = self
-            .clone()
-            .over(Connections::own(options, session, self.connections));
+        let store = self.clone().over(Connections::own(
+            options,
+            session,
+            self.connections,
+            self.time_out,
+        ));
         if self.migrate {
             store.migrate().await?;
         }
@@ -222,7 +226,8 @@ impl MySqlStoreBuilder {
     /// [`check`](MySqlStore::check) when it suits.
     #[must_use]
     pub fn from_pool(self, pool: MySqlPool) -> MySqlStore {
-        self.over(Connections::of_application(pool))
+        let connections = Connections::of_application(pool, self.time_out);
+        self.over(connections)
     }
 
     fn over(self, connections: Connections<MySql, Session>) -> MySqlStore {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::{
     Executor as _, MySql, MySqlConnection, Row as _,
-    mysql::{MySqlDatabaseError, MySqlRow},
+    mysql::{MySqlArguments, MySqlDatabaseError, MySqlRow},
+    query::Query,
 };
 
 use super::{
@@ -49,9 +50,12 @@ impl Records for Remote<'_> {
 
     async fn claim(&mut self, claim: &Claim) -> Result<Claimed, sqlx::Error> {
         let sent = self.statements.claim(claim);
-        let mut connection = self.connections.lend().await?;
-        let rows: Result<Vec<MySqlRow>, _> = connection.fetch_all(&*sent).await;
-        let rows = connection.settle(rows)?;
+        let asked = async {
+            let mut connection = self.connections.lend().await?;
+            let rows: Result<Vec<MySqlRow>, _> = connection.fetch_all(&*sent).await;
+            connection.settle(rows)
+        };
+        let rows = self.connections.bounded(asked).await?;
         let Some(row) = rows.first() else {
             return Ok(Claimed::Void);
         };
@@ -76,18 +80,13 @@ impl Records for Remote<'_> {
             .bind(&seen.token().as_bytes()[..])
             .bind(claim.take_over)
             .bind(&claim.fingerprint.as_bytes()[..]);
-        let mut connection = self.connections.lend().await?;
-        let done = query.execute(&mut *connection).await;
-        Ok(connection.settle(done)?.rows_affected())
+        self.execute(query).await
     }
 
     async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
-        let mut connection = self.connections.lend().await?;
-        let rows = sqlx::query(&self.statements.read)
-            .bind(&key.as_bytes()[..])
-            .fetch_all(&mut *connection)
-            .await;
-        connection.settle(rows)?.first().map(Row::read).transpose()
+        let query = sqlx::query(&self.statements.read).bind(&key.as_bytes()[..]);
+        let rows = self.fetch_all(query).await?;
+        rows.first().map(Row::read).transpose()
     }
 
     async fn write(&mut self, change: &Change<'_>) -> Result<u64, sqlx::Error> {
@@ -108,23 +107,41 @@ impl Records for Remote<'_> {
         let query = query
             .bind(&change.key().as_bytes()[..])
             .bind(&change.token().as_bytes()[..]);
-        let mut connection = self.connections.lend().await?;
-        let done = query.execute(&mut *connection).await;
         // sqlx counts rows that match, also when they were as they are to be.
-        Ok(connection.settle(done)?.rows_affected())
+        self.execute(query).await
     }
 
     async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
-        let mut connection = self.connections.lend().await?;
-        let done = sqlx::query(&self.statements.purge)
-            .bind(limit)
-            .execute(&mut *connection)
-            .await;
-        Ok(connection.settle(done)?.rows_affected())
+        let query = sqlx::query(&self.statements.purge).bind(limit);
+        self.execute(query).await
     }
 
     fn judge(&self, error: &sqlx::Error) -> Verdict {
         judge(error, self.connections.most())
+    }
+}
+
+impl Remote<'_> {
+    /// How many rows the statement changed.
+    async fn execute(&self, query: Query<'_, MySql, MySqlArguments>) -> Result<u64, sqlx::Error> {
+        let asked = async {
+            let mut connection = self.connections.lend().await?;
+            let done = query.execute(&mut *connection).await;
+            connection.settle(done)
+        };
+        Ok(self.connections.bounded(asked).await?.rows_affected())
+    }
+
+    async fn fetch_all(
+        &self,
+        query: Query<'_, MySql, MySqlArguments>,
+    ) -> Result<Vec<MySqlRow>, sqlx::Error> {
+        let asked = async {
+            let mut connection = self.connections.lend().await?;
+            let rows = query.fetch_all(&mut *connection).await;
+            connection.settle(rows)
+        };
+        self.connections.bounded(asked).await
     }
 }
 

@@ -202,7 +202,8 @@ impl PostgresStoreBuilder {
     }
 
     /// After how long the server gives up on a statement (half of it on a lock). 2 seconds unless set, as long as
-    /// an engine waits for its store by default.
+    /// an engine waits for its store by default. After twice as long the store gives up on the server: that is all
+    /// that limits statements of an application's own pool.
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.time_out = time_out;
         self
@@ -239,7 +240,7 @@ impl PostgresStoreBuilder {
                 .max_connections(1)
                 .connect_lazy_with(options.clone())
         });
-        let connections = Connections::own(options, session, self.connections);
+        let connections = Connections::own(options, session, self.connections, self.time_out);
         let store = self.clone().over(connections, listening);
         if self.migrate {
             store.migrate().await?;
@@ -252,7 +253,7 @@ impl PostgresStoreBuilder {
     /// [`check`](PostgresStore::check) when it suits.
     #[must_use]
     pub fn from_pool(self, pool: PgPool) -> PostgresStore {
-        let connections = Connections::of_application(pool.clone());
+        let connections = Connections::of_application(pool.clone(), self.time_out);
         let listening = self.notify.then_some(pool);
         self.over(connections, listening)
     }

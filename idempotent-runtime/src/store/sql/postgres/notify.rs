@@ -124,15 +124,16 @@ async fn send(
     let mut keys = Vec::with_capacity(BATCH);
     while rung.recv_many(&mut keys, BATCH).await > 0 {
         let payloads: Vec<String> = keys.drain(..).map(|key| hex(key.as_bytes())).collect();
-        let Ok(mut connection) = connections.lend().await else {
-            continue;
+        let sent = async {
+            let mut connection = connections.lend().await?;
+            let sent = sqlx::query(NOTIFY)
+                .bind(&channel)
+                .bind(payloads)
+                .execute(&mut *connection)
+                .await;
+            connection.settle(sent)
         };
-        let sent = sqlx::query(NOTIFY)
-            .bind(&channel)
-            .bind(payloads)
-            .execute(&mut *connection)
-            .await;
-        if let Err(error) = connection.settle(sent) {
+        if let Err(error) = connections.bounded(sent).await {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 "waiters were not notified"

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, Postgres, Row as _};
+use sqlx::{
+    PgConnection, Postgres, Row as _,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 
 use super::{
     NAME,
@@ -52,19 +56,15 @@ impl Records for Remote<'_> {
     const NAME: &'static str = NAME;
 
     async fn claim(&mut self, claim: &Claim) -> Result<Claimed, sqlx::Error> {
-        let mut connection = self.connections.lend().await?;
-        // All rows, although there is one: the answer counts when the commit is through, and not before.
-        let rows = sqlx::query(&self.statements.acquire)
+        let query = sqlx::query(&self.statements.acquire)
             .bind(&claim.key.as_bytes()[..])
             .bind(&claim.fingerprint.as_bytes()[..])
             .bind(&claim.token.as_bytes()[..])
             .bind(micros(claim.lease))
             .bind(micros(claim.ttl))
             .bind(claim.take_over)
-            .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
-            .fetch_all(&mut *connection)
-            .await;
-        let rows = connection.settle(rows)?;
+            .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]));
+        let rows = self.fetch_all(query).await?;
         let Some(row) = rows.first() else {
             return Ok(Claimed::Void);
         };
@@ -82,12 +82,9 @@ impl Records for Remote<'_> {
     }
 
     async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
-        let mut connection = self.connections.lend().await?;
-        let rows = sqlx::query(&self.statements.read)
-            .bind(&key.as_bytes()[..])
-            .fetch_all(&mut *connection)
-            .await;
-        connection.settle(rows)?.first().map(Row::read).transpose()
+        let query = sqlx::query(&self.statements.read).bind(&key.as_bytes()[..]);
+        let rows = self.fetch_all(query).await?;
+        rows.first().map(Row::read).transpose()
     }
 
     async fn write(&mut self, change: &Change<'_>) -> Result<u64, sqlx::Error> {
@@ -108,22 +105,41 @@ impl Records for Remote<'_> {
             }
             Change::Release(..) | Change::Abandon(..) => query,
         };
-        let mut connection = self.connections.lend().await?;
-        let done = query.execute(&mut *connection).await;
-        Ok(connection.settle(done)?.rows_affected())
+        self.execute(query).await
     }
 
     async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
-        let mut connection = self.connections.lend().await?;
-        let done = sqlx::query(&self.statements.purge)
-            .bind(limit)
-            .execute(&mut *connection)
-            .await;
-        Ok(connection.settle(done)?.rows_affected())
+        let query = sqlx::query(&self.statements.purge).bind(limit);
+        self.execute(query).await
     }
 
     fn judge(&self, error: &sqlx::Error) -> Verdict {
         judge(error, self.connections.most())
+    }
+}
+
+impl Remote<'_> {
+    /// How many rows the statement changed.
+    async fn execute(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, sqlx::Error> {
+        let asked = async {
+            let mut connection = self.connections.lend().await?;
+            let done = query.execute(&mut *connection).await;
+            connection.settle(done)
+        };
+        Ok(self.connections.bounded(asked).await?.rows_affected())
+    }
+
+    /// All rows, although there is one at most: the answer counts when the commit is through, and not before.
+    async fn fetch_all(
+        &self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let asked = async {
+            let mut connection = self.connections.lend().await?;
+            let rows = query.fetch_all(&mut *connection).await;
+            connection.settle(rows)
+        };
+        self.connections.bounded(asked).await
     }
 }
 
