@@ -18,6 +18,7 @@ mod crashes;
 mod crowds;
 mod disconnects;
 mod frozen;
+mod full_stores;
 mod hostile;
 mod keys;
 mod late;

@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     SilentAfterwards,
     /// The store answers with this error.
     Says(StoreErrorKind),
+    /// The store answers with this error to a response, and takes a tombstone.
+    TakesNoResponse(StoreErrorKind),
     /// The request reaches the store when a permit is there.
     Late(Arc<Semaphore>),
     /// The request is carried out, and its reply comes back when a permit is there.
@@ -201,7 +203,15 @@ impl Faulty {
         verb: Verb,
         run: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        match self.fault(verb) {
+        self.suffer(self.fault(verb), run).await
+    }
+
+    async fn suffer<T>(
+        &self,
+        fault: Fault,
+        run: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match fault {
             Fault::None => run.await,
             Fault::Down => Err(error(StoreErrorKind::Unavailable)),
             Fault::ReplyLost => {
@@ -213,7 +223,7 @@ impl Faulty {
                 run.await?;
                 pending().await
             }
-            Fault::Says(kind) => Err(error(kind)),
+            Fault::Says(kind) | Fault::TakesNoResponse(kind) => Err(error(kind)),
             Fault::Slow => {
                 yield_now().await;
                 yield_now().await;
@@ -258,7 +268,11 @@ impl Store for Faulty {
         if let Outcome::Response(response) = outcome {
             self.note(String::from_utf8_lossy(response.as_bytes()).into_owned());
         }
-        self.call(Verb::Complete, self.0.store.complete(held, outcome))
+        let fault = match (self.fault(Verb::Complete), outcome) {
+            (Fault::TakesNoResponse(_), Outcome::Tombstone) => Fault::None,
+            (fault, _) => fault,
+        };
+        self.suffer(fault, self.0.store.complete(held, outcome))
             .await
     }
 

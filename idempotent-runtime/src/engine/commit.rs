@@ -19,7 +19,7 @@ use crate::{
     observe::Ended,
     problem::ProblemCode,
     response::{Binding, StoredResponse},
-    store::{Outcome, StoreError, Write},
+    store::{Outcome, StoreError, StoreErrorKind, Write},
 };
 
 /// Between two attempts to store an outcome whose client has its answer already.
@@ -87,8 +87,21 @@ impl Run {
     }
 
     /// Stores the outcome, trying again within bounds, and tells those who wait.
+    ///
+    /// A response that the store refuses, as one larger than it takes, or for which it has no room, becomes a
+    /// tombstone: its execution is over, and that is more than nothing to know.
     pub(crate) async fn commit(&mut self, outcome: &Outcome) -> Committed {
-        let written = self.insist(LastWrite::Complete(outcome)).await;
+        let (mut outcome, mut written) = (outcome, self.insist(LastWrite::Complete(outcome)).await);
+        if let (Outcome::Response(_), Err(error)) = (outcome, &written)
+            && matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Refused)
+        {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "the store does not take the response: retries get `response_not_stored`"
+            );
+            outcome = &Outcome::Tombstone;
+            written = Box::pin(self.insist(LastWrite::Complete(outcome))).await;
+        }
         let key = self.lease.held().key;
         match written {
             Ok(Write::Applied) => {
@@ -162,7 +175,7 @@ impl Run {
     /// Sends a last write until it is acknowledged, or patience ends.
     async fn insist(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
         match self.send(write).await {
-            Err(error) if error.is_transient() => Box::pin(self.repeat(write, error)).await,
+            Err(error) if may_pass(&error) => Box::pin(self.repeat(write, error)).await,
             written => written,
         }
     }
@@ -176,7 +189,7 @@ impl Run {
         let patience = self.engine.ops().patience();
         let give_up = Instant::now() + patience * 3;
         let mut pause = patience / 50;
-        while error.is_transient() && Instant::now() + pause < give_up {
+        while may_pass(&error) && Instant::now() + pause < give_up {
             self.lease.keep(sleep(jittered(pause))).await;
             pause = (pause * 2).min(patience / 2);
             error = match self.send(write).await {
@@ -216,4 +229,9 @@ impl Run {
         // With the span and the subscriber of the request, which the log lines of a late failure need.
         tokio::spawn(task.in_current_span().with_current_subscriber());
     }
+}
+
+/// Whether a last write that failed is worth repeating. Where there is no room, records that expire may make some.
+fn may_pass(error: &StoreError) -> bool {
+    error.is_transient() || error.kind() == StoreErrorKind::Full
 }

@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use super::{
     cell::Turn,
     decide::{Answer, Step, decide},
+    ops::Unclaimed,
     visit::Visit,
     wait::{Verdict, Waiter},
 };
 use crate::{
     policy::OnCrash,
-    store::{Acquisition, Claim, RecordState, StoreError},
+    store::{Acquisition, Claim, RecordState},
 };
 
 /// How following ended.
@@ -25,7 +26,7 @@ pub(crate) enum Followed {
     /// The engine shut down.
     ShutDown,
     /// The deadline passed, and the last look at the store had failed.
-    StoreFailed(StoreError),
+    StoreFailed(Unclaimed),
     /// Nobody is there to be answered.
     ClientLeft,
 }
@@ -105,7 +106,11 @@ impl Visit {
                     return Some(ended);
                 }
             };
-            doubtful = seen.is_err();
+            doubtful = match &seen {
+                Ok(_) => false,
+                // An earlier look is in doubt until one is answered.
+                Err(unclaimed) => doubtful || unclaimed.doubtful,
+            };
             match seen {
                 Ok(Acquisition::InFlight { remaining: left }) => *remaining = left,
                 Ok(Acquisition::Completed(outcome)) => {
@@ -124,11 +129,11 @@ impl Visit {
                     return None;
                 }
                 Ok(seen) => return Some(Followed::Step(decide(seen, &self.settings), sent)),
-                Err(error) if Instant::now() >= deadline => {
-                    return Some(Followed::StoreFailed(error));
+                Err(Unclaimed { error, .. }) if Instant::now() >= deadline => {
+                    return Some(Followed::StoreFailed(Unclaimed { error, doubtful }));
                 }
                 // The store may be back before the deadline; until then nothing is known.
-                Err(error) => {
+                Err(Unclaimed { error, .. }) => {
                     tracing::debug!(error = &error as &dyn std::error::Error, "a look failed");
                 }
             }
@@ -143,7 +148,7 @@ impl Visit {
         &mut self,
         claim: &Claim,
         doubtful: bool,
-    ) -> Result<(Instant, Result<Acquisition, StoreError>), Followed> {
+    ) -> Result<(Instant, Result<Acquisition, Unclaimed>), Followed> {
         let Some(admission) = self.engine.running().admit() else {
             return if doubtful {
                 Err(Followed::ShutDown)
@@ -158,7 +163,7 @@ impl Visit {
             Ok(Acquisition::Acquired { .. }) => self.admission = Some(admission),
             // The key may be ours all the same, its reply lost. Only a further look can tell, so this future
             // goes on, client or not: a claim that nobody knows of would block its key.
-            Err(error) if error.is_transient() => {}
+            Err(unclaimed) if doubtful || unclaimed.doubtful => {}
             _ => {
                 self.attendance.uncommit();
                 if self.attendance.client_left() {
@@ -174,7 +179,7 @@ impl Visit {
     async fn peek(
         &self,
         claim: &Claim,
-    ) -> Result<(Instant, Result<Acquisition, StoreError>), Followed> {
+    ) -> Result<(Instant, Result<Acquisition, Unclaimed>), Followed> {
         if self.engine.running().is_closed() {
             return Err(Followed::ShutDown);
         }
@@ -182,7 +187,11 @@ impl Visit {
         let record = match self.engine.ops().get(&claim.key).await {
             Ok(Some(record)) => record,
             Ok(None) => return Err(Followed::ShutDown),
-            Err(error) => return Ok((sent, Err(error))),
+            Err(error) => {
+                // It asked for nothing that could have been applied.
+                let doubtful = false;
+                return Ok((sent, Err(Unclaimed { error, doubtful })));
+            }
         };
         let seen = match record.state {
             _ if record.fingerprint != claim.fingerprint => Acquisition::Mismatch,

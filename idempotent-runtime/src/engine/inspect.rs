@@ -154,7 +154,8 @@ impl Idempotency {
         )
         .take_over(true)
         .trace_id(record.trace_id);
-        match self.ops().acquire(&claim, Instant::now()).await? {
+        let acquired = self.ops().acquire(&claim, Instant::now()).await;
+        match acquired.map_err(|unclaimed| unclaimed.error)? {
             Acquisition::Acquired { .. } => Ok(claim),
             Acquisition::Completed(_) => Err(ResolveError::AlreadyCompleted),
             // Somebody else was faster.

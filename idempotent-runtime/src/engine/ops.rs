@@ -20,6 +20,15 @@ pub(crate) struct Ops {
     patience: Duration,
 }
 
+/// An acquire that was not acknowledged.
+#[derive(Debug)]
+pub(crate) struct Unclaimed {
+    pub(crate) error: StoreError,
+    /// Whether the key may be ours all the same: an attempt may have been applied and its reply lost, whatever the
+    /// store said of the next one. A store that had room for the first may be full at the second.
+    pub(crate) doubtful: bool,
+}
+
 impl Ops {
     pub(crate) fn new(store: Box<dyn ErasedStore>, patience: Duration) -> Self {
         Self { store, patience }
@@ -39,7 +48,7 @@ impl Ops {
         &self,
         claim: &Claim,
         sent: Instant,
-    ) -> Result<Acquisition, StoreError> {
+    ) -> Result<Acquisition, Unclaimed> {
         // Half the patience, so that there is time for the repetition.
         let first = self
             .bounded("acquire", self.patience / 2, self.store.acquire(claim))
@@ -52,10 +61,16 @@ impl Ops {
                 );
                 sleep(jittered(self.patience / 50)).await;
                 let left = self.patience.saturating_sub(sent.elapsed());
-                self.bounded("acquire", left, self.store.acquire(claim))
-                    .await
+                let second = self.bounded("acquire", left, self.store.acquire(claim));
+                second.await.map_err(|error| Unclaimed {
+                    error,
+                    doubtful: true,
+                })
             }
-            other => other,
+            other => other.map_err(|error| Unclaimed {
+                error,
+                doubtful: false,
+            }),
         }
     }
 

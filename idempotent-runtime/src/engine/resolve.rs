@@ -15,14 +15,14 @@ use super::{
     decide::{Step, decide},
     execute::{FencedOut, Run},
     execution::Execution,
-    ops::jittered,
+    ops::{Unclaimed, jittered},
     visit::{Arrival, Visit},
 };
 use crate::{
     observe::Ended,
     policy::{OnCrash, Settings},
     problem::ProblemCode,
-    store::{Acquisition, Claim, Held, RecordState, StoreError, StoreErrorKind, Token, Write},
+    store::{Acquisition, Claim, Held, RecordState, StoreErrorKind, Token, Write},
 };
 
 /// How long a store may be away before a claim of unknown fate is left to its lease.
@@ -136,13 +136,14 @@ impl Visit {
     /// The store could not say anything about the key: the handler does not start, unless somebody asked for that.
     pub(crate) async fn store_failed<W: Work>(
         &mut self,
-        error: StoreError,
+        unclaimed: &Unclaimed,
         claim: Claim,
         arrival: Box<Arrival>,
         work: W,
     ) -> (Ended, Reply<W::Body>) {
-        let refused = self.unclaimed(&error, &claim);
-        let unreachable = !matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Corrupt);
+        let refused = self.unclaimed(unclaimed, &claim);
+        let kind = unclaimed.error.kind();
+        let unreachable = !matches!(kind, StoreErrorKind::Full | StoreErrorKind::Corrupt);
         if unreachable && self.engine.on_store_error() == OnStoreError::Execute {
             tracing::warn!(key = %claim.key, "executing WITHOUT idempotency, as `on_store_error` says");
             let reply = self.unprotected(&claim, arrival, work).await;
@@ -153,9 +154,10 @@ impl Visit {
 
     /// The store did not say that the key is ours. Where it said before that somebody else has the key, or had it
     /// and vanished, this is the end, whatever `on_store_error` says: the effect may have happened.
-    pub(crate) fn unclaimed<B>(&self, error: &StoreError, claim: &Claim) -> (Ended, Reply<B>) {
+    pub(crate) fn unclaimed<B>(&self, unclaimed: &Unclaimed, claim: &Claim) -> (Ended, Reply<B>) {
+        let Unclaimed { error, doubtful } = unclaimed;
         tracing::error!(error = error as &dyn std::error::Error, key = %claim.key, "the key could not be claimed");
-        if error.is_transient() {
+        if *doubtful {
             self.engine.withdraw(claim.held(), claim.take_over);
         }
         let code = match error.kind() {

@@ -154,7 +154,9 @@ impl Visit {
         let sent = Instant::now();
         let seen = match self.engine.ops().acquire(&claim, sent).await {
             Ok(seen) => seen,
-            Err(error) => return Box::pin(self.store_failed(error, claim, arrival, work)).await,
+            Err(unclaimed) => {
+                return Box::pin(self.store_failed(&unclaimed, claim, arrival, work)).await;
+            }
         };
         if !matches!(seen, Acquisition::Acquired { .. }) {
             self.attendance.uncommit();
@@ -198,7 +200,7 @@ impl Visit {
             Followed::Full | Followed::ShutDown => {
                 self.engine.refused(&ProblemCode::Overloaded.into())
             }
-            Followed::StoreFailed(error) => self.unclaimed(&error, &claim),
+            Followed::StoreFailed(unclaimed) => self.unclaimed(&unclaimed, &claim),
             // The answer goes nowhere.
             Followed::ClientLeft => self.engine.refused(&conflict(self.settings.lease)),
         }
