@@ -13,7 +13,7 @@ use idempotent_runtime::{
     store::{
         Acquisition, Outcome, Store, Write,
         conformance::{Harness, claim, key, response},
-        redis::RedisStore,
+        redis::{ConnectError, RedisStore, Weakness},
     },
 };
 
@@ -188,6 +188,41 @@ async fn a_completion_is_heard_on_every_node() {
     latencies.sort();
     println!("completion to replay in another engine, on a Cluster: {latencies:?}");
     assert!(latencies[3] < Duration::from_millis(50), "{latencies:?}");
+}
+
+/// A node that would lose what it acknowledged is found, whichever it is.
+#[tokio::test]
+async fn every_node_is_asked_whether_it_is_durable() {
+    let Some(nodes) = start(Redis::with, &["--appendonly", "yes"]) else {
+        return;
+    };
+    let set = |node: usize, setting: &str, value: &str| {
+        assert_eq!(
+            nodes[node].ask(&["CONFIG", "SET", setting, value]),
+            "+OK\r\n"
+        );
+    };
+    for node in 0..3 {
+        set(node, "appendfsync", "no");
+        // Many times, because a check of any one node finds it now and then.
+        for _ in 0..5 {
+            assert_eq!(found(&nodes).await, [Weakness::NeverFlushed], "node {node}");
+        }
+        set(node, "appendfsync", "everysec");
+    }
+    RedisStore::connect(url(&nodes)).await.expect("all is well");
+    set(0, "appendonly", "no");
+    set(1, "no-appendfsync-on-rewrite", "yes");
+    set(2, "appendonly", "no");
+    let both = [Weakness::NoAppendOnlyFile, Weakness::NotFlushedInRewrites];
+    assert_eq!(found(&nodes).await, both);
+}
+
+async fn found(nodes: &[Redis]) -> Vec<Weakness> {
+    match RedisStore::connect(url(nodes)).await {
+        Err(ConnectError::Weak { weaknesses }) => weaknesses,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

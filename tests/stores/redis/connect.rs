@@ -64,6 +64,22 @@ async fn an_append_only_file_that_is_never_flushed_is_refused() {
 }
 
 #[tokio::test]
+async fn an_append_only_file_that_is_not_flushed_while_it_is_rewritten_is_refused() {
+    let settings = ["--appendonly", "yes", "--no-appendfsync-on-rewrite", "yes"];
+    let Some(redis) = Redis::with(&settings) else {
+        return;
+    };
+    let error = refused(on(&redis)).await;
+    assert!(
+        error.to_string().contains("no-appendfsync-on-rewrite no"),
+        "{error}"
+    );
+    assert_eq!(weaknesses(error), [Weakness::NotFlushedInRewrites]);
+    redis.ask(&["CONFIG", "SET", "no-appendfsync-on-rewrite", "no"]);
+    on(&redis).connect().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_server_that_evicts_is_refused() {
     for policy in ["allkeys-lru", "volatile-ttl", "volatile-random"] {
         let [append, yes] = DURABLE;
@@ -123,6 +139,12 @@ async fn a_server_that_is_not_there_is_told_at_once() {
         matches!(error, ConnectError::Unreachable { .. }),
         "{error:?}"
     );
+    let (mut chain, mut next) = (error.to_string(), error.source());
+    while let Some(cause) = next {
+        chain = format!("{chain}: {cause}");
+        next = cause.source();
+    }
+    assert_eq!(chain.matches("refused").count(), 1, "{chain}");
     assert!(started.elapsed() < Duration::from_secs(1));
 }
 
@@ -181,13 +203,67 @@ async fn the_documented_permissions_are_enough() {
     let Some(redis) = Redis::with(&DURABLE) else {
         return;
     };
-    let needed = "+evalsha +eval +script|load +hmget +hset +hdel +del +exists +pexpire +pttl +time +info +config|get";
-    let user = "ACL SETUSER app on >pw ~idempotent:* resetchannels";
-    let rule: Vec<_> = user.split(' ').chain(needed.split(' ')).collect();
-    assert_eq!(redis.ask(&rule), "+OK\r\n");
-    let store = RedisStore::connect(format!("redis://app:pw@127.0.0.1:{}", redis.port()))
-        .await
+    let port = redis.port().to_string();
+    let replica = Redis::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]).unwrap();
+    crate::servers::until("the replica", || {
+        let info = replica.ask(&["INFO", "replication"]);
+        info.contains("master_link_status:up").then_some(())
+    });
+    let documented = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../idempotent-runtime/src/store/redis/mod.rs"
+    ));
+    let (_, rule) = documented
+        .split_once("//! ACL SETUSER app on >password")
         .unwrap();
+    let (rule, _) = rule.split_once("//! ```").unwrap();
+    let words = rule.split_whitespace().filter(|word| *word != "//!");
+    let rule: Vec<_> = ["ACL", "SETUSER", "app", "on", ">pw"]
+        .into_iter()
+        .chain(words)
+        .collect();
+    assert!(
+        rule.contains(&"+evalsha") && rule.contains(&"&idempotent:done"),
+        "{rule:?}"
+    );
+    assert_eq!(redis.ask(&rule), "+OK\r\n");
+    let url = format!("redis://app:pw@127.0.0.1:{port}");
+
+    // What the documentation says is needed besides is needed.
+    let error = refused(RedisStore::builder(format!("{url}/1"))).await;
+    assert!(
+        matches!(
+            error,
+            ConnectError::NotPermitted { .. } | ConnectError::Unreachable { .. }
+        ),
+        "{error:?}"
+    );
+    let confirmed = || {
+        let builder = RedisStore::builder(format!("{url}/1"));
+        builder.wait_replicas(1, Duration::from_secs(5))
+    };
+    redis.ask(&["ACL", "SETUSER", "app", "+select"]);
+    let store = confirmed().connect().await.unwrap();
+    let error = store.acquire(&claim::<OnRedis>(key(9))).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Refused);
+    redis.ask(&["ACL", "SETUSER", "app", "+wait"]);
+    // Unknown before 7.2, and then not asked for.
+    redis.ask(&["ACL", "SETUSER", "app", "+waitaof"]);
+    works(&confirmed().connect().await.unwrap()).await;
+    works(&RedisStore::connect(&*url).await.unwrap()).await;
+    let denied = redis.ask_all(&["ACL", "LOG"]);
+    for command in denied.split("object").skip(1) {
+        assert!(
+            command.contains("wait") || command.contains("select"),
+            "{denied}"
+        );
+    }
+}
+
+/// Every verb, and what listens.
+async fn works(store: &RedisStore) {
+    let listening = idempotent_runtime::Idempotency::builder().store(store.clone());
+    let _listening = listening.build().unwrap();
     let mine = claim::<OnRedis>(key(1));
     store.acquire(&mine).await.unwrap();
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
@@ -242,6 +318,11 @@ async fn a_full_server_refuses_new_keys_and_completes_old_ones() {
 
     let error = store.acquire(&other).await.expect_err("no room");
     assert_eq!(error.kind(), StoreErrorKind::Full, "{:?}", error.source());
+    assert_eq!(
+        store.acquire(&mine).await.unwrap(),
+        Acquisition::Acquired { attempt: 1 },
+        "its own, whose reply may have been lost"
+    );
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
     let outcome = Outcome::Response(response(200, &[], &vec![7; 1 << 20]));
     assert_eq!(

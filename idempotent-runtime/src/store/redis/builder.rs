@@ -62,6 +62,12 @@ impl RedisStoreBuilder {
     /// Counts a claim or an outcome only when this many replicas have it, so that a failover to one of them
     /// loses nothing. Fewer within the time-out: the verb fails, and the request gets a 503.
     ///
+    /// **It does not make Redis consistent.** A write that was not confirmed in time may be in force all the same; it
+    /// is repeated with its token. Failover may choose a replica that was not among those that confirmed: ask for all
+    /// of them, or have the sentinels prefer those (`replica-priority`). A primary that is cut off from its sentinels
+    /// goes on answering until it finds out: set `min-replicas-to-write` to this number too. Renewals, releases and
+    /// abandoned leases are not confirmed; losing one costs time, not an execution.
+    ///
     /// From Redis 7.2 on, with an append-only file, `WAITAOF` is used: the write must be on the disks of the
     /// primary and of the replicas; with `0` replicas, on the primary's. Older servers have `WAIT`, which asks
     /// for the memory of the replicas. Keep the time-out well under the engine's store time-out.

@@ -22,7 +22,7 @@ struct Info(HashMap<String, String>);
 ///
 /// `accept` says what the operator chose: to go on with a warning where durability is weak or unknown.
 pub(super) async fn check(link: &Link, accept: bool) -> Result<Facts, ConnectError> {
-    let infos = match link.send(&redis::cmd("INFO")).await {
+    let infos = match link.ask_each(&redis::cmd("INFO")).await {
         Ok(value) => servers(value)
             .map(|text| Info::parse(&text))
             .collect::<Vec<_>>(),
@@ -33,14 +33,16 @@ pub(super) async fn check(link: &Link, accept: bool) -> Result<Facts, ConnectErr
         info.refuse(matches!(link, Link::Cluster(_)))?;
         info.weaknesses(&mut weaknesses);
     }
-    let append_only = infos.iter().all(Info::append_only);
-    if append_only {
-        match never_flushes(link).await {
-            Ok(true) => weaknesses.push(Weakness::NeverFlushed),
-            Ok(false) => {}
-            Err(error) => unverified("CONFIG GET appendfsync", error, accept)?,
+    if infos.iter().any(Info::append_only) {
+        for (command, setting, bad, weakness) in FLUSHES {
+            match is_set(link, setting, bad).await {
+                Ok(true) => weaknesses.push(weakness),
+                Ok(false) => {}
+                Err(error) => unverified(command, error, accept)?,
+            }
         }
     }
+    weaknesses.sort();
     weaknesses.dedup();
     if !weaknesses.is_empty() {
         if !accept {
@@ -52,14 +54,32 @@ pub(super) async fn check(link: &Link, accept: bool) -> Result<Facts, ConnectErr
     }
     Ok(Facts {
         version: infos.iter().filter_map(Info::version).min(),
-        append_only,
+        append_only: infos.iter().all(Info::append_only),
     })
 }
 
-async fn never_flushes(link: &Link) -> RedisResult<bool> {
+/// Settings under which an append-only file is not flushed: the command that asks, the setting, the value that is
+/// none to rely on, and what is the matter then.
+const FLUSHES: [(&str, &str, &str, Weakness); 2] = [
+    (
+        "CONFIG GET appendfsync",
+        "appendfsync",
+        "no",
+        Weakness::NeverFlushed,
+    ),
+    (
+        "CONFIG GET no-appendfsync-on-rewrite",
+        "no-appendfsync-on-rewrite",
+        "yes",
+        Weakness::NotFlushedInRewrites,
+    ),
+];
+
+/// Whether a setting has this value on any of the servers.
+async fn is_set(link: &Link, setting: &str, value: &str) -> RedisResult<bool> {
     let mut command = redis::cmd("CONFIG");
-    let values = link.send(command.arg("GET").arg("appendfsync")).await?;
-    Ok(servers(values).any(|policy| policy == "no"))
+    let found = link.ask_each(command.arg("GET").arg(setting)).await?;
+    Ok(servers(found).any(|found| found == value))
 }
 
 /// A server that does not answer is one thing, one that does not permit to ask another.

@@ -73,13 +73,15 @@ pub enum ConnectError {
 }
 
 /// What makes a server lose claims or outcomes that it acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Weakness {
     /// No append-only file: whatever was written since the last snapshot is lost with the process.
     NoAppendOnlyFile,
     /// The append-only file is written, but its data is never flushed to the disk by the server.
     NeverFlushed,
+    /// The append-only file is not flushed while the server rewrites it or saves a snapshot, which may take minutes.
+    NotFlushedInRewrites,
     /// At its memory limit the server drops records, in flight or not.
     Evicts {
         /// Its `maxmemory-policy`.
@@ -204,9 +206,17 @@ impl Error for ConnectError {
             | Self::Url {
                 source: Some(source),
                 ..
-            } => Some(source),
+            } => Some(cause(source)),
             _ => None,
         }
+    }
+}
+
+/// The error, or what it wraps and repeats word for word: nobody is to read the same twice.
+fn cause(error: &RedisError) -> &(dyn Error + 'static) {
+    match error.source() {
+        Some(inner) if error.to_string().contains(&inner.to_string()) => inner,
+        _ => error,
     }
 }
 
@@ -219,6 +229,9 @@ impl fmt::Display for Weakness {
             Self::NeverFlushed => {
                 f.write_str("it never flushes (set `appendfsync everysec` or `always`)")
             }
+            Self::NotFlushedInRewrites => f.write_str(
+                "it does not flush while it rewrites its file (set `no-appendfsync-on-rewrite no`)",
+            ),
             Self::Evicts { policy } => write!(
                 f,
                 "it evicts by {policy} at its memory limit (set `maxmemory-policy noeviction`)"

@@ -15,6 +15,7 @@ use redis::{
     Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster_async::ClusterConnection,
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
 };
 use tokio::{runtime::Handle, sync::watch};
 
@@ -72,6 +73,21 @@ impl Link {
         match self.send(&call.by_hash()).await {
             Err(error) if no_script(&error) => self.send(&call.by_text()).await,
             other => other,
+        }
+    }
+
+    /// Asks every server that takes writes; the answers of a Cluster come together, each by its node.
+    pub(super) async fn ask_each(&self, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            Self::Server(server) => server.send(command).await,
+            Self::Cluster(cluster) => {
+                // Not left to the client, which asks any one node for what it does not know to differ.
+                let primaries = (MultipleNodeRoutingInfo::AllMasters, None);
+                let primaries = RoutingInfo::MultiNode(primaries);
+                let mut cluster = cluster.clone();
+                let reply = cluster.route_command(command.clone(), primaries).await;
+                reply.and_then(Value::extract_error)
+            }
         }
     }
 

@@ -17,15 +17,21 @@
 //! |---|---|
 //! | killed, or its machine crashed, `appendfsync always` | yes |
 //! | killed, `appendfsync everysec` | yes, as long as its disk keeps up: while a flush takes long, up to two seconds of writes are acknowledged from the server's own memory |
-//! | its machine crashed, `appendfsync everysec` | all but the last second or two |
-//! | failed over to a replica | what had been replicated; all with [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
+//! | its machine crashed, `appendfsync everysec` | all but the last second, or two while its disk is slow |
+//! | failed over to a replica | what had been replicated; more with [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
 //! | killed or crashed, snapshots only | no: refused at start |
 //! | at its memory limit, `noeviction` | yes: new keys are refused, running executions complete (from version 7 on) |
 //! | at its memory limit, any other policy | no: refused at start |
 //!
-//! [`connect`](RedisStoreBuilder::connect) asks the server (`INFO`, `CONFIG GET appendfsync`) and refuses those
-//! that lose keys, unless told to [accept that](RedisStoreBuilder::accept_weaker_durability). It asks once: a
-//! server that is configured anew, or a replica that takes over, is the operator's to watch.
+//! [`connect`](RedisStoreBuilder::connect) asks the server, or each primary of a Cluster (`INFO`, `CONFIG GET` of
+//! `appendfsync` and `no-appendfsync-on-rewrite`), and refuses those that lose keys, unless told to
+//! [accept that](RedisStoreBuilder::accept_weaker_durability). It asks once: a server that is configured anew, or a
+//! replica that takes over, is the operator's to watch.
+//!
+//! `appendfsync everysec`, which is what a server with an append-only file has unless told otherwise, is accepted.
+//! With it up to one second of acknowledged claims and outcomes, two under a slow disk, is lost when the machine
+//! loses power, and the requests in it execute a second time when they are retried. Where that is too much, as it
+//! is where each of them moves money and nothing behind it knows the key, set `appendfsync always`.
 //!
 //! # URLs
 //!
@@ -44,9 +50,27 @@
 //!
 //! `idempotent:` and the store key in hexadecimal, with the fields `s` state (`R` running, `D` completed, `T`
 //! tombstone), `f` fingerprint, `t` token, `a` attempt, `l` end of the lease in milliseconds, `i` trace id and
-//! `r` response, all bytes as they are. The channel is `idempotent:done`; messages are store keys. The user needs
-//! `EVALSHA`, `EVAL`, `SCRIPT LOAD` and what the scripts call: `HMGET HSET HDEL DEL EXISTS PEXPIRE PTTL TIME
-//! PUBLISH`, besides `SUBSCRIBE`, `INFO` and `CONFIG GET`.
+//! `r` response, all bytes as they are. The channel is `idempotent:done`; messages are store keys.
+//!
+//! # Permissions
+//!
+//! With the prefix `idempotent:`, this user may do all that the store does, and nothing else:
+//!
+//! ```text
+//! ACL SETUSER app on >password ~idempotent:* resetchannels &idempotent:done
+//!     +evalsha +eval +script|load +hmget +hset +hdel +del +exists +pexpire +pttl +time +publish
+//!     +subscribe +ping +info +config|get
+//! ```
+//!
+//! | besides | for |
+//! |---|---|
+//! | `+select` | a database other than 0 |
+//! | `+wait`, from Redis 7.2 on `+waitaof` | [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
+//! | `+cluster\|slots +readonly` | a Cluster |
+//!
+//! Without `publish` or `subscribe` waiters poll; without `info` or `config|get` the store has to be told to
+//! [accept](RedisStoreBuilder::accept_weaker_durability) what it cannot see; without `script|load` each script is
+//! sent in full once.
 //!
 //! # Caveats
 //!
@@ -81,8 +105,8 @@ use self::{
     wakeup::Wakes,
 };
 use super::{
-    Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, Token, TraceId,
-    Wake, Write,
+    Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, StoreErrorKind,
+    Token, TraceId, Wake, Write,
 };
 use crate::{fingerprint::Fingerprint, response::StoredResponse, scope::StoreKey};
 
@@ -152,6 +176,23 @@ impl RedisStore {
         }
     }
 
+    /// At its memory limit the server refuses an acquire before it knows whether it is a repetition, and whoever
+    /// holds a lease must not be refused: the reply to the first may have been lost. Renewals it takes (from
+    /// version 7 on).
+    async fn held_already(&self, claim: &Claim) -> Result<Option<Acquisition>, StoreError> {
+        match self.renew(&claim.held()).await {
+            Ok(Write::Applied) => {}
+            Ok(_) => return Ok(None),
+            // A server that takes no renewals now is as full as it said.
+            Err(error) if error.kind() == StoreErrorKind::Full => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let record = self.get(&claim.key).await?;
+        Ok(record.map(|record| Acquisition::Acquired {
+            attempt: record.attempt,
+        }))
+    }
+
     /// The name of the record's key.
     fn record(&self, key: &StoreKey) -> String {
         let mut name = String::with_capacity(self.0.prefix.len() + 64);
@@ -182,7 +223,13 @@ impl Store for RedisStore {
             flag(self.0.confirm.is_some()),
         ];
         let call = self.0.scripts.acquire.call(&record, &arguments);
-        acquisition(self.confirmed(&call, tells_of_a_write).await?)
+        match self.confirmed(&call, tells_of_a_write).await {
+            Ok(answer) => acquisition(answer),
+            Err(error) if error.kind() == StoreErrorKind::Full && self.0.confirm.is_none() => {
+                self.held_already(claim).await?.ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
@@ -354,7 +401,6 @@ impl fmt::Debug for RedisStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreErrorKind;
 
     #[test]
     fn times_are_rounded_up_and_bounded() {
