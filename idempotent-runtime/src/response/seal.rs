@@ -34,6 +34,9 @@ pub(super) const ENCRYPTED: u8 = 3;
 const COMPRESSED_HEAD: usize = STATUS.end + 4;
 /// The most that LZ4 can make of one byte.
 const LZ4_RATIO: usize = 255;
+/// Larger forms are not compressed, and none is made on opening: a few bytes that were planted in the store must not
+/// cost the memory of many.
+const LARGEST: usize = 64 << 20;
 
 /// What a record's sealed response belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +82,7 @@ impl Sealer {
         let Ok(length) = u32::try_from(form.len()) else {
             return response;
         };
-        if self.compress_from.is_none_or(|least| form.len() < least) {
+        if form.len() > LARGEST || self.compress_from.is_none_or(|least| form.len() < least) {
             return response;
         }
         let mut sealed =
@@ -195,7 +198,7 @@ fn decompress(stored: StoredResponse) -> Result<StoredResponse, Flaw> {
         .fold(0, |length, byte| length << 8 | usize::from(*byte));
     let block = &stored.0[COMPRESSED_HEAD..];
     // Before anything is allocated: the length may be of hostile origin.
-    if length / LZ4_RATIO > block.len() {
+    if length > LARGEST || length / LZ4_RATIO > block.len() {
         return Err(Flaw::Compressed);
     }
     let form = inflate(block, length)?;
@@ -278,6 +281,25 @@ mod tests {
         let noise: Vec<u8> = (0..5000).map(|_| rand::random()).collect();
         let noise = response(200, &noise);
         assert_eq!(sealer(None).seal(noise.clone(), &binding(1, 1)), noise);
+    }
+
+    #[test]
+    fn no_compressed_response_becomes_larger_than_one_that_was_stored() {
+        let bomb = |length: usize| {
+            let form = [[1].as_slice(), &vec![0; length - 1]].concat();
+            let block = lz4_flex::block::compress(&form);
+            let length = u32::try_from(length).unwrap().to_be_bytes();
+            let stored = [&[COMPRESSED, 0, 200], &length[..], &block].concat();
+            let stored = StoredResponse::from_bytes(Bytes::from(stored)).unwrap();
+            decompress(stored).map(drop)
+        };
+        // A good block, and too large.
+        assert_eq!(bomb(LARGEST + 1), Err(Flaw::Compressed));
+        // Up to the limit it is what is in it that is looked at.
+        assert_ne!(bomb(1000), Err(Flaw::Compressed));
+        let huge = response(200, &[]);
+        let huge = StoredResponse([&huge.0[..], &vec![0; LARGEST]].concat().into());
+        assert_eq!(sealer(None).compress(huge.clone()).0.len(), huge.0.len());
     }
 
     #[test]
