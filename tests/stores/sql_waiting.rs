@@ -19,12 +19,13 @@ use idempotent_runtime::{
         sql::{mysql::MySqlStore, postgres::PostgresStore},
     },
 };
-use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection as _, PgConnection, postgres::PgPoolOptions};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::{
     mysql,
     postgres::{self, new_table},
+    proxy::Proxy,
     servers::{mariadb::MariaDb, postgres::Postgres},
     sqlite::File,
 };
@@ -138,6 +139,24 @@ async fn fifty_wait_on_the_applications_one_connection_to_postgres() {
     fifty_wait(store).await;
 }
 
+/// What listens takes no connection of the application's away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_wait_on_the_applications_one_connection_to_postgres_and_are_notified() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let builder = PostgresStore::builder().table(new_table()).notify(true);
+    let store = builder.from_pool(pool.clone());
+    store.migrate().await.unwrap();
+    fifty_wait(store).await;
+    assert_eq!(pool.size(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_wait_on_one_connection_to_mysql() {
     let Some(server) = MariaDb::shared() else {
@@ -159,8 +178,14 @@ async fn fifty_wait_on_one_sqlite_file() {
 async fn across(first: impl Store, second: impl Store) -> Vec<Duration> {
     let till = Till::default();
     let (first, second) = (Process::new(first, &till), Process::new(second, &till));
+    between(&first, &second, 5).await
+}
+
+/// So many keys, each executed by the first while the second waits.
+async fn between(first: &Process, second: &Process, keys: usize) -> Vec<Duration> {
+    let before = first.till.executions.load(Ordering::SeqCst);
     let mut latencies = Vec::new();
-    for n in 0..5 {
+    for n in 0..keys {
         let key = format!("key-{n}");
         let executing = async {
             // Long enough for the polling to have slowed down.
@@ -176,7 +201,8 @@ async fn across(first: impl Store, second: impl Store) -> Vec<Duration> {
         assert_eq!(replayed, (executed.0, true));
         latencies.push(answered.saturating_duration_since(completed));
     }
-    assert_eq!(till.executions.load(Ordering::SeqCst), 5);
+    let executed = first.till.executions.load(Ordering::SeqCst) - before;
+    assert_eq!(executed as usize, keys);
     latencies.sort();
     println!("waited {latencies:?}");
     latencies
@@ -195,24 +221,105 @@ async fn with_notify_waiters_in_another_process_are_woken() {
             .notify(true);
         builder.connect(&server.url()).await.expect("a store")
     };
-    let latencies = across(connect().await, connect().await).await;
-    // The one in the middle: a machine that runs other tests beside this one stalls now and then.
-    assert!(latencies[2] < Duration::from_millis(50), "{latencies:?}");
+    within(Duration::from_millis(50), async || {
+        across(connect().await, connect().await).await
+    })
+    .await;
+}
+
+/// Every wait of a measurement is over in time. A machine that runs other tests beside this one stalls now and then:
+/// then the whole is measured again, twice at most.
+async fn within(most: Duration, measure: impl AsyncFn() -> Vec<Duration>) {
+    let mut measured = Vec::new();
+    for _ in 0..3 {
+        let latencies = measure().await;
+        let in_time = latencies.iter().all(|latency| *latency < most);
+        measured.push(latencies);
+        if in_time {
+            return;
+        }
+    }
+    panic!("not once all within {most:?}: {measured:?}");
+}
+
+/// A listener whose server vanished without a word, as behind a firewall that forgot the connection, finds out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_hears_nothing_any_more_listens_anew() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let proxy = Proxy::to(server.port());
+    let connect = async |port| {
+        let builder = PostgresStore::builder().migrate(true).notify(true);
+        builder
+            .connect(&Postgres::url_of(port))
+            .await
+            .expect("a store")
+    };
+    let listening = async || {
+        let mut behind = PgConnection::connect(&server.url()).await.unwrap();
+        let listening = "select count(*) from pg_stat_activity where query like 'LISTEN%' and application_name = \
+                         'idempotent'";
+        sqlx::query_scalar::<_, i64>(listening)
+            .fetch_one(&mut behind)
+            .await
+            .unwrap()
+    };
+    let until_listening = async |times: i64| {
+        let patience = Instant::now() + Duration::from_secs(30);
+        while listening().await < times {
+            assert!(Instant::now() < patience, "{} listen", listening().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let till = Till::default();
+    let first = Process::new(connect(server.port()).await, &till);
+    let second = Process::new(connect(proxy.port()).await, &till);
+    until_listening(2).await;
+    let before = proxy.accepted();
+    // The connection stands, and nothing comes through it.
+    proxy.silence(true);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while proxy.accepted() == before {
+        assert!(Instant::now() < patience, "nobody noticed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    proxy.silence(false);
+    proxy.cut();
+    // The one that was made anew; what the other last asked for is whether its server is there.
+    until_listening(1).await;
+    let latencies = between(&first, &second, 3).await;
+    assert!(latencies[1] < Duration::from_millis(50), "{latencies:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_push_waiters_in_another_process_poll() {
-    let most = Duration::from_millis(800);
-    let file = File::new();
-    let latencies = across(file.open().await, file.open().await).await;
-    assert!(latencies[4] < most, "{latencies:?}");
+    let most = Duration::from_millis(500);
+    within(most, async || {
+        let file = File::new();
+        across(file.open().await, file.open().await).await
+    })
+    .await;
     if let Some(server) = MariaDb::shared() {
-        let table = mysql::new_table();
-        let connect = async || {
-            let builder = MySqlStore::builder().table(table.clone()).migrate(true);
-            builder.connect(&server.url()).await.expect("a store")
-        };
-        let latencies = across(connect().await, connect().await).await;
-        assert!(latencies[4] < most, "{latencies:?}");
+        within(most, async || {
+            let table = mysql::new_table();
+            let connect = async || {
+                let builder = MySqlStore::builder().table(table.clone()).migrate(true);
+                builder.connect(&server.url()).await.expect("a store")
+            };
+            across(connect().await, connect().await).await
+        })
+        .await;
+    }
+    if let Some(server) = Postgres::shared() {
+        within(most, async || {
+            let table = postgres::new_table();
+            let connect = async || {
+                let builder = PostgresStore::builder().table(table.clone()).migrate(true);
+                builder.connect(&server.url()).await.expect("a store")
+            };
+            across(connect().await, connect().await).await
+        })
+        .await;
     }
 }

@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -22,7 +22,7 @@ pub(crate) struct Proxy {
 
 #[derive(Debug, Default)]
 struct State {
-    server: u16,
+    server: AtomicU16,
     /// Both ends of every connection there was.
     connections: Mutex<Vec<TcpStream>>,
     refusing: AtomicBool,
@@ -42,7 +42,7 @@ impl Proxy {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port for the proxy");
         let state = Arc::new(State {
-            server,
+            server: AtomicU16::new(server),
             ..State::default()
         });
         let accepting = Arc::clone(&state);
@@ -57,6 +57,11 @@ impl Proxy {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// New connections lead to the server on this port.
+    pub(crate) fn move_to(&self, server: u16) {
+        self.state.server.store(server, Ordering::SeqCst);
     }
 
     /// Closes all connections.
@@ -112,7 +117,7 @@ impl State {
         if self.refusing.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let server = TcpStream::connect(("127.0.0.1", self.server))?;
+        let server = TcpStream::connect(("127.0.0.1", self.server.load(Ordering::SeqCst)))?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         self.connections()

@@ -38,8 +38,11 @@
 //! renew, complete, release, abandon: with the current token only, else unchanged and Fenced
 //! ```
 //!
-//! Three things that the table leaves open: the current token of a *completed* record can only repeat its
-//! completion, every other write with it is `Fenced`. A token belongs to one claim: repeating an acquire with
+//! Five things that the table leaves open: the current token of a *completed* record can only repeat its
+//! completion, every other write with it is `Fenced`. A repeated release finds nothing and answers `Missing`, which
+//! says as much as `Applied`: the record is not there. A verb whose future was dropped, or whose caller gave up,
+//! may be applied *later* than anything its caller does next; an acquire too, whose token nobody waits for then and
+//! whose claim the caller must be ready to give back. A token belongs to one claim: repeating an acquire with
 //! another fingerprint, or after the record expired, has no defined attempt. Where expired records vanish by
 //! themselves, `purge_expired` may have nothing to delete and answer 0.
 //!
@@ -77,7 +80,8 @@ pub use token::{Token, TraceId};
 /// Persistence of records. See the [module documentation](self) for the contract.
 ///
 /// Implementations write plain `async fn`s. The engine may drop none of these futures half-way except when
-/// the process ends or its store time-out passes; a dropped verb either happened or did not.
+/// the process ends or its store time-out passes; a dropped verb happened, did not, or will yet: what was sent to a
+/// server is carried out when it arrives.
 pub trait Store: Send + Sync + 'static {
     /// A short lower-case name for logs, metrics and errors, such as `memory` or `redis`.
     fn name(&self) -> &'static str;
@@ -100,7 +104,8 @@ pub trait Store: Send + Sync + 'static {
         outcome: &Outcome,
     ) -> impl Future<Output = Result<Write, StoreError>> + Send;
 
-    /// Removes the record: nothing was executed, the key may be used again.
+    /// Removes the record: nothing was executed, the key may be used again. Repeated, it answers
+    /// [`Write::Missing`], or [`Write::Fenced`] if the key has a new owner.
     fn release(
         &self,
         key: &StoreKey,

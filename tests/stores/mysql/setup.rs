@@ -10,7 +10,10 @@ use idempotent_runtime::store::{
 use sqlx::{Executor as _, mysql::MySqlPoolOptions};
 
 use super::{OnMariaDb, new_table};
-use crate::servers::{free_port, mariadb::MariaDb};
+use crate::{
+    proxy::Proxy,
+    servers::{free_port, mariadb::MariaDb},
+};
 
 fn chain(error: &dyn Error) -> String {
     let mut chain = error.to_string();
@@ -119,6 +122,18 @@ async fn a_missing_table_says_how_to_make_it() {
         .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Refused);
     assert!(chain(&error).contains("doesn't exist"), "{}", chain(&error));
+    // The table of its versions is still there: that is not enough, and making it anew is.
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::MissingTable { .. }),
+        "{error:?}"
+    );
+    let remade = builder()
+        .migrate(true)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    remade.acquire(&claim::<OnMariaDb>(key(1))).await.unwrap();
 }
 
 #[tokio::test]
@@ -309,4 +324,74 @@ async fn a_first_execution_costs_two_round_trips_and_a_replay_one() {
         assert_eq!(asked.len(), 1, "{asked:#?}");
         assert!(asked[0].contains("insert ignore"), "{asked:#?}");
     }
+}
+
+/// With a binary log a commit is as durable as that log.
+#[tokio::test]
+async fn a_binary_log_that_is_not_flushed_is_refused() {
+    let Some(server) = MariaDb::with(&["--log-bin", "--sync-binlog=0", "--server-id=1"]) else {
+        return;
+    };
+    let builder = || MySqlStore::builder().migrate(true);
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::NotDurable { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("sync_binlog"), "{error}");
+    let weak = builder().accept_weaker_durability();
+    weak.connect(&server.url())
+        .await
+        .expect("as it was told to");
+    OnMariaDb::set(&server, "set global sync_binlog = 1").await;
+    builder()
+        .connect(&server.url())
+        .await
+        .expect("flushed with each commit");
+}
+
+/// The address leads to another server, as after a failover that is under way: it is read-only, and its sessions are
+/// not kept.
+#[tokio::test]
+async fn a_server_that_became_read_only_is_left_for_the_one_that_is_not() {
+    let (Some(primary), Some(replica)) = (MariaDb::start(), MariaDb::start()) else {
+        return;
+    };
+    for server in [&primary, &replica] {
+        // A user with SUPER may write to a server that is read-only.
+        for statement in [
+            "create database shop",
+            "create user app@'127.0.0.1' identified by 'pw'",
+            "grant all on shop.* to app@'127.0.0.1'",
+        ] {
+            OnMariaDb::set(server, statement).await;
+        }
+        let url = format!("mysql://app:pw@127.0.0.1:{}/shop", server.port());
+        let made = MySqlStore::builder().migrate(true).connect(&url).await;
+        made.expect("a table").close().await;
+    }
+    OnMariaDb::set(&replica, "set global read_only = 1").await;
+    let proxy = Proxy::to(primary.port());
+    let url = format!("mysql://app:pw@127.0.0.1:{}/shop", proxy.port());
+    let store = MySqlStore::builder().connections(2).connect(&url).await;
+    let store = store.expect("the primary");
+    let owner = claim::<OnMariaDb>(key(1));
+    let first = Acquisition::Acquired { attempt: 1 };
+    assert_eq!(store.acquire(&owner).await.unwrap(), first);
+
+    proxy.move_to(replica.port());
+    proxy.cut();
+    let other = claim::<OnMariaDb>(key(2));
+    let error = store.acquire(&other).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(chain(&error).contains("read-only"), "{}", chain(&error));
+    let error = store.complete(&owner.held(), &Outcome::Tombstone).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+
+    // Nothing is cut here: what led to the replica was given up by the store.
+    proxy.move_to(primary.port());
+    let completed = store.complete(&owner.held(), &Outcome::Tombstone).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
+    assert_eq!(store.acquire(&other).await.unwrap(), first);
 }

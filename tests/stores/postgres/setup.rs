@@ -128,6 +128,18 @@ async fn a_missing_table_says_how_to_make_it() {
         "{}",
         chain(&error)
     );
+    // The table of its versions is still there: that is not enough, and making it anew is.
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::MissingTable { .. }),
+        "{error:?}"
+    );
+    let remade = builder()
+        .migrate(true)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    remade.acquire(&claim::<OnPostgres>(key(1))).await.unwrap();
 }
 
 #[tokio::test]

@@ -220,3 +220,67 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
         Acquisition::Acquired { attempt: 1 }
     );
 }
+
+/// A process of its own, so that it can be killed; see the test that starts it. By itself it does nothing.
+#[test]
+fn holds_a_claim_until_it_is_killed() {
+    let Some(url) = std::env::var_os("HOLD_A_CLAIM_IN") else {
+        return;
+    };
+    let url = url.into_string().expect("a URL");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let store = SqliteStore::connect(&url).await.expect("the file opens");
+        let done = claim::<Sqlite>(key(2));
+        for owner in [claim::<Sqlite>(key(1)), done.clone()] {
+            store.acquire(&owner).await.expect("a claim");
+        }
+        let completed = store.complete(&done.held(), &answer(100)).await;
+        assert_eq!(completed.expect("an outcome"), Write::Applied);
+        println!("claimed");
+        std::future::pending::<()>().await;
+    });
+}
+
+/// SIGKILL between the acquire and the completion: what was acknowledged is there for the next process.
+#[tokio::test]
+async fn what_a_killed_process_was_told_is_there_for_the_next() {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Command, Stdio},
+    };
+
+    let file = File::new();
+    for round in 0..3 {
+        let test = module_path!().split_once("::").expect("a crate").1;
+        let mut process = Command::new(std::env::current_exe().expect("this test"))
+            .args([
+                &format!("{test}::holds_a_claim_until_it_is_killed"),
+                "--exact",
+                "--nocapture",
+            ])
+            .env("HOLD_A_CLAIM_IN", file.url())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let mut said = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let claimed = said.any(|line| line.expect("a line").ends_with("claimed"));
+        process.kill().expect("SIGKILL");
+        process.wait().expect("its end");
+        assert!(claimed, "the process claims");
+
+        let store = file.open().await;
+        let next = store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+        assert!(matches!(next, Acquisition::InFlight { .. }), "{next:?}");
+        let next = store.acquire(&claim::<Sqlite>(key(2))).await.unwrap();
+        assert_eq!(next, Acquisition::Completed(answer(100)), "round {round}");
+        drop(store);
+        sqlx::query("delete from idempotency_records")
+            .execute(&mut file.connect().await)
+            .await
+            .unwrap();
+    }
+}

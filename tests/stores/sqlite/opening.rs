@@ -106,6 +106,19 @@ async fn a_missing_table_says_how_to_make_it() {
         .connect(&file.url())
         .await
         .expect("now it is there");
+
+    // The table of its versions alone is not enough; making it anew is.
+    sqlx::query("drop table idempotency_records")
+        .execute(&mut file.connect().await)
+        .await
+        .unwrap();
+    let error = builder().connect(&file.url()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::MissingTable { .. }),
+        "{error:?}"
+    );
+    let remade = file.open().await;
+    remade.purge_expired(1).await.unwrap();
 }
 
 #[tokio::test]

@@ -51,7 +51,16 @@ impl MariaDb {
         let program = program("mariadbd")?;
         let folder = Folder::new("mariadb");
         let install = server("mariadb-install-db")?;
+        if is_root() {
+            let given = Command::new("chown")
+                .arg("mysql")
+                .arg(folder.path())
+                .status();
+            assert!(given.is_ok_and(|status| status.success()), "chown");
+        }
         let made = Command::new(install)
+            // A server that starts removes the temporary tables of all others that share this folder with it.
+            .env("TMPDIR", folder.path())
             .args([
                 "--no-defaults",
                 "--auth-root-authentication-method=normal",
@@ -70,13 +79,6 @@ impl MariaDb {
             "{}",
             String::from_utf8_lossy(&made.stderr)
         );
-        if is_root() {
-            let given = Command::new("chown")
-                .arg("mysql")
-                .arg(folder.path())
-                .status();
-            assert!(given.is_ok_and(|status| status.success()), "chown");
-        }
         Some(Self {
             program,
             settings: Vec::new(),
@@ -128,6 +130,7 @@ impl MariaDb {
             "--bind-address=127.0.0.1".to_owned(),
             format!("--socket={}", self.folder.path().join("socket").display()),
             format!("--pid-file={}", self.folder.path().join("pid").display()),
+            format!("--tmpdir={}", self.folder.path().display()),
             "--max-connections=300".to_owned(),
         ];
         let arguments = arguments

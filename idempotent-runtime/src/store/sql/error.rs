@@ -137,6 +137,20 @@ impl From<TableNameError> for ConnectError {
     }
 }
 
+/// What a table's version means; 0 is that of one that is not there.
+pub(super) fn known(table: &TableName, found: i64, known: i64) -> Result<(), ConnectError> {
+    let table = table.clone();
+    match found {
+        0 => Err(ConnectError::MissingTable { table }),
+        _ if found == known => Ok(()),
+        _ => Err(ConnectError::OtherVersion {
+            table,
+            found,
+            known,
+        }),
+    }
+}
+
 /// Parses a URL with one of these schemes. The parsers of sqlx do not look at it.
 pub(super) fn parse<T: FromStr<Err = sqlx::Error>>(
     url: &str,

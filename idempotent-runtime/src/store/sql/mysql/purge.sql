@@ -1,7 +1,9 @@
 -- Only past expiry and not a live lease (contract, rule 6).
 --
--- The rows are chosen by the index and locked first, without waiting for those that another process purges or
--- somebody uses; the join in this order keeps the server from searching the whole table for them.
+-- The rows are chosen by the index and locked first; the join in this order keeps the server from searching the whole
+-- table for them. Servers that can (MySQL from 8.0.1, MariaDB from 10.6 on) do not wait for rows that another process
+-- purges or somebody uses; the others do, for as long as they wait for a lock. What is deleted is looked at once more:
+-- a record that was leased anew in between stays.
 delete expired
 from (
     select store_key
@@ -9,6 +11,7 @@ from (
     where expires_at <= utc_timestamp(6) and (state <> 0 or lease_until <= utc_timestamp(6))
     order by expires_at
     limit ?
-    for update skip locked
+    for update /*!80001 skip locked */ /*M!100600 skip locked */
 ) as chosen
 straight_join {table} as expired on expired.store_key = chosen.store_key
+where expired.expires_at <= utc_timestamp(6) and (expired.state <> 0 or expired.lease_until <= utc_timestamp(6))

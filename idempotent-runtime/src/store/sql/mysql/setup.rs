@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::sql::{
     ConnectError, TableName,
-    error::parse,
+    error::{known, parse},
     pool::{CONNECT, Connections, late},
 };
 
@@ -66,7 +66,7 @@ async fn migrate_on(
             "another process has been migrating for ten seconds".into(),
         ));
     }
-    let migrated = migrate_locked(connection, statements).await;
+    let migrated = migrate_locked(connection, statements, table).await;
     sqlx::query(&statements.unlock)
         .bind(&lock)
         .fetch_one(&mut *connection)
@@ -77,8 +77,12 @@ async fn migrate_on(
 async fn migrate_locked(
     connection: &mut MySqlConnection,
     statements: &Statements,
+    table: &TableName,
 ) -> Result<(), sqlx::Error> {
     connection.execute(&*statements.versions).await?;
+    if !exists(connection, statements, table, "").await? {
+        connection.execute(&*statements.forget).await?;
+    }
     let found: i64 = sqlx::query_scalar(&statements.version)
         .fetch_one(&mut *connection)
         .await?;
@@ -128,20 +132,10 @@ async fn look(
         demands,
     )?;
     let found = version(&mut connection, statements, table).await;
-    match connection
+    let found = connection
         .settle(found)
-        .map_err(|error| refused("say the table's version", error))?
-    {
-        0 => Err(ConnectError::MissingTable {
-            table: table.clone(),
-        }),
-        VERSION => Ok(()),
-        found => Err(ConnectError::OtherVersion {
-            table: table.clone(),
-            found,
-            known: VERSION,
-        }),
-    }
+        .map_err(|error| refused("say the table's version", error))?;
+    known(table, found, VERSION)
 }
 
 fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<(), ConnectError> {
@@ -191,17 +185,29 @@ async fn version(
     statements: &Statements,
     table: &TableName,
 ) -> Result<i64, sqlx::Error> {
-    let exists: i64 = sqlx::query_scalar(&statements.exists)
-        .bind(table.schema())
-        .bind(format!("{}_versions", table.name()))
-        .fetch_one(&mut *connection)
-        .await?;
-    if exists == 0 {
-        return Ok(0);
+    // Either may be gone, by a hand or by a backup that knew of one only.
+    for suffix in ["_versions", ""] {
+        if !exists(connection, statements, table, suffix).await? {
+            return Ok(0);
+        }
     }
     sqlx::query_scalar(&statements.version)
         .fetch_one(connection)
         .await
+}
+
+async fn exists(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    table: &TableName,
+    suffix: &str,
+) -> Result<bool, sqlx::Error> {
+    let found: i64 = sqlx::query_scalar(&statements.exists)
+        .bind(table.schema())
+        .bind(format!("{}{suffix}", table.name()))
+        .fetch_one(connection)
+        .await?;
+    Ok(found > 0)
 }
 
 fn unreachable(source: sqlx::Error) -> ConnectError {

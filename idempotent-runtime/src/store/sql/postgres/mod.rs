@@ -58,7 +58,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use sqlx::{PgPool, Postgres, postgres::PgPoolOptions};
+use sqlx::{PgPool, Postgres, postgres::PgConnectOptions};
 
 use self::{
     notify::Bell,
@@ -210,7 +210,8 @@ impl PostgresStoreBuilder {
     }
 
     /// Whether waiters in other processes are woken by LISTEN and NOTIFY. Off unless set: see
-    /// [Waking waiters](self#waking-waiters). It takes one more connection, also of an application's pool.
+    /// [Waking waiters](self#waking-waiters). It takes one more connection, which is none of an application's pool,
+    /// but made as those are.
     pub fn notify(mut self, yes: bool) -> Self {
         self.notify = yes;
         self
@@ -235,11 +236,7 @@ impl PostgresStoreBuilder {
         let session = Session {
             time_out: self.time_out,
         };
-        let listening = self.notify.then(|| {
-            PgPoolOptions::new()
-                .max_connections(1)
-                .connect_lazy_with(options.clone())
-        });
+        let listening = self.notify.then(|| options.clone());
         let connections = Connections::own(options, session, self.connections, self.time_out);
         let store = self.clone().over(connections, listening);
         if self.migrate {
@@ -253,18 +250,18 @@ impl PostgresStoreBuilder {
     /// [`check`](PostgresStore::check) when it suits.
     #[must_use]
     pub fn from_pool(self, pool: PgPool) -> PostgresStore {
-        let connections = Connections::of_application(pool.clone(), self.time_out);
-        let listening = self.notify.then_some(pool);
+        let listening = self.notify.then(|| (*pool.connect_options()).clone());
+        let connections = Connections::of_application(pool, self.time_out);
         self.over(connections, listening)
     }
 
     fn over(
         self,
         connections: Connections<Postgres, Session>,
-        listening: Option<PgPool>,
+        listening: Option<PgConnectOptions>,
     ) -> PostgresStore {
         let statements = Statements::new(&self.table);
-        let bell = listening.map(|pool| Bell::new(pool, connections.clone(), &self.table));
+        let bell = listening.map(|options| Bell::new(options, connections.clone(), &self.table));
         PostgresStore(Arc::new(Inner {
             connections,
             statements,

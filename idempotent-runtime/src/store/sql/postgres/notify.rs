@@ -15,17 +15,25 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use sqlx::{
-    PgPool, Postgres,
-    postgres::{PgListener, PgNotification},
+    Postgres,
+    postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
 };
-use tokio::{runtime::Handle, sync::mpsc, task::AbortHandle, time::sleep};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 
 use super::records::Session;
 use crate::{
     scope::StoreKey,
     store::{
         Wake,
-        sql::{TableName, pool::Connections},
+        sql::{
+            TableName,
+            pool::{CONNECT, Connections, late},
+        },
     },
 };
 
@@ -33,6 +41,9 @@ use crate::{
 const QUEUE: usize = 1024;
 /// Keys of one transaction.
 const BATCH: usize = 256;
+/// How often a connection on which nothing happens is asked whether it is still there, and how long it may take to
+/// say so.
+const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 /// How long to wait before listening again: from the first to the last.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -41,8 +52,8 @@ const NOTIFY: &str = include_str!("notify.sql");
 /// Rings in all processes when a record changes, and wakes this one's waiters when another one rang.
 pub(super) struct Bell {
     channel: String,
-    /// Listens.
-    pool: PgPool,
+    /// Listens, on a connection of its own: one of a pool would be missing there.
+    options: PgConnectOptions,
     /// Sends.
     connections: Connections<Postgres, Session>,
     ring: mpsc::Sender<StoreKey>,
@@ -58,7 +69,7 @@ struct State {
 
 impl Bell {
     pub(super) fn new(
-        pool: PgPool,
+        options: PgConnectOptions,
         connections: Connections<Postgres, Session>,
         table: &TableName,
     ) -> Self {
@@ -69,7 +80,7 @@ impl Bell {
         });
         Self {
             channel: channel(table),
-            pool,
+            options,
             connections,
             ring,
             state,
@@ -96,7 +107,7 @@ impl Bell {
         if let Some(keys) = state.keys.take() {
             let send = send(self.connections.clone(), self.channel.clone(), keys);
             let listen = listen(
-                self.pool.clone(),
+                self.options.clone(),
                 self.channel.clone(),
                 Arc::clone(&self.wakes),
             );
@@ -142,19 +153,20 @@ async fn send(
     }
 }
 
-async fn listen(pool: PgPool, channel: String, wakes: Arc<Mutex<Vec<Wake>>>) {
+async fn listen(options: PgConnectOptions, channel: String, wakes: Arc<Mutex<Vec<Wake>>>) {
     let mut pause = PAUSE.0;
     loop {
-        let error = match listener(&pool, &channel).await {
+        let error = match listener(&options, &channel).await {
             Ok(mut listener) => {
                 pause = PAUSE.0;
                 // What was rung before is known to nobody here.
                 locked(&wakes).iter().for_each(Wake::all);
                 loop {
-                    match listener.try_recv().await {
-                        Ok(Some(rung)) => wake(&wakes, &rung),
+                    match heard(&mut listener).await {
+                        Ok(Heard::Rung(rung)) => wake(&wakes, &rung),
+                        Ok(Heard::Nothing) => {}
                         // The connection was lost and has been made anew.
-                        Ok(None) => locked(&wakes).iter().for_each(Wake::all),
+                        Ok(Heard::Lost) => locked(&wakes).iter().for_each(Wake::all),
                         Err(error) => break error,
                     }
                 }
@@ -170,8 +182,34 @@ async fn listen(pool: PgPool, channel: String, wakes: Arc<Mutex<Vec<Wake>>>) {
     }
 }
 
-async fn listener(pool: &PgPool, channel: &str) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+enum Heard {
+    Rung(PgNotification),
+    /// For a while, and the server is still there.
+    Nothing,
+    Lost,
+}
+
+/// The next notification. A server that vanished without a word is noticed by nothing else than its silence.
+async fn heard(listener: &mut PgListener) -> Result<Heard, sqlx::Error> {
+    // sqlx reads whole messages or nothing, so that a wait that ends leaves none half-read.
+    if let Ok(received) = timeout(PING.0, listener.try_recv()).await {
+        return Ok(received?.map_or(Heard::Lost, Heard::Rung));
+    }
+    let ping = sqlx::query("select").execute(&mut *listener);
+    timeout(PING.1, ping)
+        .await
+        .unwrap_or_else(|elapsed| Err(late(elapsed)))?;
+    Ok(Heard::Nothing)
+}
+
+async fn listener(options: &PgConnectOptions, channel: &str) -> Result<PgListener, sqlx::Error> {
+    // A listener comes out of a pool only. Out of a new one each time: the one before may be held for long by the
+    // farewell of a listener to a server that is gone.
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(CONNECT)
+        .connect_lazy_with(options.clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
     listener.listen(channel).await?;
     Ok(listener)
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::sql::{
     ConnectError, TableName,
-    error::parse,
+    error::{known, parse},
     pool::{CONNECT, Connections, late},
 };
 
@@ -51,6 +51,9 @@ async fn migrate_on(
         .execute(&mut *transaction)
         .await?;
     transaction.execute(&*statements.versions).await?;
+    if !exists(&mut transaction, &statements.table_name).await? {
+        transaction.execute(&*statements.forget).await?;
+    }
     let found: i64 = sqlx::query_scalar(&statements.version)
         .persistent(false)
         .fetch_one(&mut *transaction)
@@ -96,20 +99,10 @@ async fn look(
         durable,
     )?;
     let found = version(&mut connection, statements).await;
-    match connection
+    let found = connection
         .settle(found)
-        .map_err(|error| refused("say the table's version", error))?
-    {
-        0 => Err(ConnectError::MissingTable {
-            table: table.clone(),
-        }),
-        VERSION => Ok(()),
-        found => Err(ConnectError::OtherVersion {
-            table: table.clone(),
-            found,
-            known: VERSION,
-        }),
-    }
+        .map_err(|error| refused("say the table's version", error))?;
+    known(table, found, VERSION)
 }
 
 fn look_at(server: &sqlx::postgres::PgRow, durable: bool) -> Result<(), ConnectError> {
@@ -152,16 +145,22 @@ async fn version(
     connection: &mut PgConnection,
     statements: &Statements,
 ) -> Result<i64, sqlx::Error> {
-    let exists: bool = sqlx::query_scalar(EXISTS)
-        .persistent(false)
-        .bind(&statements.versions_name)
-        .fetch_one(&mut *connection)
-        .await?;
-    if !exists {
-        return Ok(0);
+    // Either may be gone, by a hand or by a backup that knew of one only.
+    for name in [&statements.versions_name, &statements.table_name] {
+        if !exists(connection, name).await? {
+            return Ok(0);
+        }
     }
     sqlx::query_scalar(&statements.version)
         .persistent(false)
+        .fetch_one(connection)
+        .await
+}
+
+async fn exists(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(EXISTS)
+        .persistent(false)
+        .bind(name)
         .fetch_one(connection)
         .await
 }

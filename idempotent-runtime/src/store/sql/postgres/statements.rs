@@ -29,10 +29,12 @@ pub(super) struct Statements {
     pub(super) abandon: String,
     pub(super) purge: String,
     pub(super) versions: String,
-    /// The name of the table of versions, as `to_regclass` wants it.
+    /// The names of the table and of that of its versions, as `to_regclass` wants them.
+    pub(super) table_name: String,
     pub(super) versions_name: String,
     pub(super) version: String,
     pub(super) migrated: String,
+    pub(super) forget: String,
     pub(super) migrations: Vec<String>,
 }
 
@@ -48,9 +50,11 @@ impl Statements {
             abandon: statement(include_str!("abandon.sql")),
             purge: statement(include_str!("purge.sql")),
             versions: statement(include_str!("versions.sql")),
+            table_name: statement("{table}"),
             versions_name: statement("{versions}"),
             version: statement(include_str!("version.sql")),
             migrated: statement(include_str!("migrated.sql")),
+            forget: statement(include_str!("forget.sql")),
             migrations: MIGRATIONS.map(statement).into(),
         }
     }

@@ -18,7 +18,10 @@ use super::{
     statements::{Statements, VERSION},
     writer::Writer,
 };
-use crate::store::sql::{ConnectError, TableName, error::parse};
+use crate::store::sql::{
+    ConnectError, TableName,
+    error::{known, parse},
+};
 
 /// How long to wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
@@ -78,7 +81,7 @@ pub(super) async fn open(
         limited.map_err(|error| refused("limit its size", error))?;
     }
     if settings.migrate {
-        let made = migrate(&mut connection, &statements).await;
+        let made = migrate(&mut connection, &statements, &settings.table).await;
         made.map_err(|error| refused("make the table", error))?;
     }
     check(&mut connection, &statements, &settings.table).await?;
@@ -159,11 +162,12 @@ async fn limit(connection: &mut SqliteConnection, bytes: u64) -> Result<(), sqlx
 async fn migrate(
     connection: &mut SqliteConnection,
     statements: &Statements,
+    table: &TableName,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("begin immediate")
         .execute(&mut *connection)
         .await?;
-    match migrate_locked(connection, statements).await {
+    match migrate_locked(connection, statements, table).await {
         Ok(()) => sqlx::query("commit").execute(connection).await.map(|_| ()),
         Err(error) => {
             // Of two errors the first is the reason.
@@ -176,10 +180,16 @@ async fn migrate(
 async fn migrate_locked(
     connection: &mut SqliteConnection,
     statements: &Statements,
+    table: &TableName,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(&statements.versions)
         .execute(&mut *connection)
         .await?;
+    if !exists(connection, statements, table, "").await? {
+        sqlx::query(&statements.forget)
+            .execute(&mut *connection)
+            .await?;
+    }
     let found: i64 = sqlx::query_scalar(&statements.version)
         .fetch_one(&mut *connection)
         .await?;
@@ -196,33 +206,44 @@ async fn migrate_locked(
     Ok(())
 }
 
+/// The table's version; 0 when there is none.
+async fn version(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    table: &TableName,
+) -> Result<i64, sqlx::Error> {
+    for suffix in ["_versions", ""] {
+        if !exists(connection, statements, table, suffix).await? {
+            return Ok(0);
+        }
+    }
+    sqlx::query_scalar(&statements.version)
+        .fetch_one(connection)
+        .await
+}
+
+async fn exists(
+    connection: &mut SqliteConnection,
+    statements: &Statements,
+    table: &TableName,
+    suffix: &str,
+) -> Result<bool, sqlx::Error> {
+    let found: i64 = sqlx::query_scalar(&statements.exists)
+        .bind(format!("{}{suffix}", table.name()))
+        .fetch_one(connection)
+        .await?;
+    Ok(found > 0)
+}
+
 /// That the table is there, is the one this version knows, and can be written to.
 async fn check(
     connection: &mut SqliteConnection,
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), ConnectError> {
-    let found: i64 = match sqlx::query_scalar(&statements.version)
-        .fetch_one(&mut *connection)
-        .await
-    {
-        Ok(found) => found,
-        // "No such table" has no code of its own.
-        Err(error) if primary_code(&error) == Some(1) => 0,
-        Err(error) => return Err(refused("say the table's version", error)),
-    };
-    if found == 0 {
-        return Err(ConnectError::MissingTable {
-            table: table.clone(),
-        });
-    }
-    if found != VERSION {
-        return Err(ConnectError::OtherVersion {
-            table: table.clone(),
-            found,
-            known: VERSION,
-        });
-    }
+    let found = version(connection, statements, table).await;
+    let found = found.map_err(|error| refused("say the table's version", error))?;
+    known(table, found, VERSION)?;
     // A file that is read-only takes everything but a write.
     let written = sqlx::query(&statements.probe).execute(connection).await;
     written.map_err(|error| refused("be written to", error))?;

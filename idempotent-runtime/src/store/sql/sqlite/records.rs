@@ -133,7 +133,7 @@ pub(super) fn judge(error: &sqlx::Error) -> Verdict {
     const CORRUPT: u32 = 11;
     const FULL: u32 = 13;
     const NOT_A_DATABASE: u32 = 26;
-    const REFUSED: [u32; 5] = [1, 3, 8, 19, 20];
+    const REFUSED: [u32; 6] = [1, 3, 8, 18, 19, 20];
     Verdict::lasting(match primary_code(error) {
         Some(FULL) => StoreErrorKind::Full,
         Some(CORRUPT | NOT_A_DATABASE) => StoreErrorKind::Corrupt,

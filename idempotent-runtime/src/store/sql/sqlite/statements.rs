@@ -23,6 +23,8 @@ pub(super) struct Statements {
     pub(super) versions: String,
     pub(super) version: String,
     pub(super) migrated: String,
+    pub(super) forget: String,
+    pub(super) exists: String,
     pub(super) probe: String,
     pub(super) migrations: Vec<String>,
 }
@@ -42,6 +44,8 @@ impl Statements {
             versions: statement(include_str!("versions.sql")),
             version: statement(include_str!("version.sql")),
             migrated: statement(include_str!("migrated.sql")),
+            forget: statement(include_str!("forget.sql")),
+            exists: statement(include_str!("exists.sql")),
             probe: statement(include_str!("probe.sql")),
             migrations: MIGRATIONS.map(statement).into(),
         }

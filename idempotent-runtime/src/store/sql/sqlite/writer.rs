@@ -9,7 +9,8 @@
 //! 2. If a step fails, the transaction is undone, and its steps run again, each in one of its own. A step
 //!    fails by itself.
 //! 3. A verb whose caller went away before its turn is not carried out.
-//! 4. A flush that fails undoes the steps it was for, and each caller is told that it did not happen.
+//! 4. Should the thread panic, everybody who waits, and whoever comes, is told that it has ended.
+//! 5. A flush that fails undoes the steps it was for, and each caller is told that it did not happen.
 
 use std::{slice, sync::Arc, thread};
 
@@ -50,6 +51,8 @@ pub(super) enum Verb {
     Abandon(StoreKey, Token),
     Get(StoreKey),
     Purge(usize),
+    #[cfg(test)]
+    Panic,
 }
 
 /// What a verb answers.
@@ -213,6 +216,8 @@ impl Desk {
             now,
         };
         let write = match verb {
+            #[cfg(test)]
+            Verb::Panic => panic!("as the test demands"),
             Verb::Acquire(claim) => {
                 return verbs::acquire(records, claim)
                     .await
@@ -239,6 +244,30 @@ impl Desk {
     async fn undo(&mut self) {
         if let Err(Failed::Whole(error)) = self.run("rollback").await {
             tracing::debug!(%error, "nothing to roll back");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_writer_that_panicked_is_told_and_hangs_nobody() {
+        let connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let table = crate::store::sql::TableName::default();
+        let writer = Writer::start(connection, Arc::new(Statements::new(&table))).unwrap();
+        let key = StoreKey::from_bytes([1; 32]);
+        let (panicked, beside, after) =
+            tokio::join!(writer.ask(Verb::Panic), writer.ask(Verb::Purge(1)), async {
+                tokio::task::yield_now().await;
+                writer.ask(Verb::Get(key)).await
+            });
+        for answer in [panicked, beside, after, writer.ask(Verb::Get(key)).await] {
+            let error = answer.err().expect("no answer");
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }
     }
 }

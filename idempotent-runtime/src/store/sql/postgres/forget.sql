@@ -1,0 +1,2 @@
+-- The table is gone, so that what was done to it is to be done again.
+delete from {versions}
