@@ -1,112 +1,38 @@
-//! How fast the Redis store is, against redis-benchmark running the same two scripts on the same server.
-//!
-//! ```text
-//! cargo run --release -p idempotent-tests --bin redis-throughput
-//! ```
-//!
-//! 1. Both have 64 clients, each with one request under way: 64 connections there, 64 tasks here.
-//! 2. A pair is an acquire of a new key and its completion with a response of 200 bytes. redis-benchmark cannot
-//!    alternate, so its pairs per second are put together from the rates of the two scripts.
-//! 3. Rounds take turns, so that a machine that is busy with other things slows both alike. The last line is
-//!    the ratio of the medians; the exit code is 1 if it is below 0.8.
+//! Redis, against redis-benchmark running the same two scripts. It cannot alternate, so its pairs per second are put
+//! together from the rates of the two scripts, and it tells no time of a pair.
 
-use std::{
-    process::{Command, ExitCode},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+use std::{process::Command, time::Duration};
+
+use idempotent_runtime::store::redis::RedisStore;
+
+use crate::{
+    driver::{CLIENTS, Ours, ROUNDS, Round, Sides, drive},
+    servers::{redis::Redis, server},
 };
 
-use idempotent_runtime::{
-    Fingerprint, StoreKey,
-    store::{Claim, Outcome, Store, Token, conformance::response, redis::RedisStore},
-};
-
-use self::servers::redis::Redis;
-
-#[path = "../support/servers/mod.rs"]
-#[allow(dead_code, reason = "shared with tests that use more of it")]
-mod servers;
-
-const CLIENTS: usize = 64;
 const PAIRS: u64 = 40_000;
-const ROUNDS: usize = 5;
-const BODY: [u8; 200] = [b'x'; 200];
 
 const ACQUIRE: &str = include_str!("../../idempotent-runtime/src/store/redis/acquire.lua");
 const COMPLETE: &str = include_str!("../../idempotent-runtime/src/store/redis/complete.lua");
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> ExitCode {
-    let (Some(redis), Some(_)) = (
-        Redis::with(&["--appendonly", "yes"]),
-        servers::server("redis-benchmark"),
-    ) else {
-        return ExitCode::from(2);
-    };
+/// Whether the store is fast enough; nothing if that cannot be measured here.
+pub(crate) async fn measure() -> Option<bool> {
+    let redis = Redis::start()?;
+    server("redis-benchmark")?;
     let store = RedisStore::connect(redis.url()).await.expect("a store");
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    for round in 1..=ROUNDS {
+    let mut sides = Sides::default();
+    println!("{CLIENTS} connections");
+    for _ in 0..ROUNDS {
         redis.ask(&["FLUSHALL"]);
-        bare.push(benchmark(&redis));
+        let bare = Round {
+            rate: benchmark(&redis),
+            p50: Duration::ZERO,
+        };
         redis.ask(&["FLUSHALL"]);
-        ours.push(pairs(&store).await);
-        println!(
-            "round {round}: store {:.0}, redis-benchmark {:.0} pairs/s",
-            ours[round - 1],
-            bare[round - 1]
-        );
+        let ours = drive(vec![Ours::new(store.clone()); CLIENTS], PAIRS).await;
+        sides.push(ours, bare);
     }
-    let ratio = median(&mut ours) / median(&mut bare);
-    println!("ratio {ratio:.2}");
-    if ratio >= 0.8 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// Pairs per second by the store.
-async fn pairs(store: &RedisStore) -> f64 {
-    let next = Arc::new(AtomicU64::new(0));
-    let outcome = Outcome::Response(response(201, &[], &BODY));
-    let started = Instant::now();
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..CLIENTS {
-        let (store, next, outcome) = (store.clone(), Arc::clone(&next), outcome.clone());
-        clients.spawn(async move {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= PAIRS {
-                    return;
-                }
-                let claim = claim(number);
-                store.acquire(&claim).await.expect("acquire");
-                store
-                    .complete(&claim.held(), &outcome)
-                    .await
-                    .expect("complete");
-            }
-        });
-    }
-    clients.join_all().await;
-    rate(PAIRS, started.elapsed())
-}
-
-fn claim(number: u64) -> Claim {
-    let mut key = [7; 32];
-    key[..8].copy_from_slice(&number.to_be_bytes());
-    let fingerprint = Fingerprint::from_bytes([1; 32]);
-    let (lease, ttl) = (Duration::from_secs(30), Duration::from_secs(86_400));
-    Claim::new(
-        StoreKey::from_bytes(key),
-        fingerprint,
-        Token::random(),
-        lease,
-        ttl,
-    )
+    Some(sides.is_fast())
 }
 
 /// Pairs per second by redis-benchmark.
@@ -163,14 +89,4 @@ fn run(redis: &Redis, space: &str, script: &str, key: &str, arguments: &[&str]) 
         .get(numbers.len().wrapping_sub(2))
         .and_then(|rate| rate.parse().ok());
     rate.unwrap_or_else(|| panic!("{line:?} has no rate"))
-}
-
-fn rate(calls: u64, time: Duration) -> f64 {
-    let calls = u32::try_from(calls).map_or(f64::MAX, f64::from);
-    calls / time.as_secs_f64()
-}
-
-fn median(rates: &mut [f64]) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }

@@ -178,7 +178,7 @@ impl Postgres {
 }
 
 /// PostgreSQL's programs, which Debian keeps away from the path.
-fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

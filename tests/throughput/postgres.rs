@@ -1,0 +1,165 @@
+//! PostgreSQL, against connections that send the same two statements, and against pgbench.
+
+use std::{ffi::OsStr, process::Command};
+
+use idempotent_runtime::store::{Claim, sql::postgres::PostgresStore};
+use sqlx::{Connection as _, Executor as _, PgConnection};
+
+use crate::{
+    driver::{Client, Server, as_long, compare, hex, micros, statement},
+    servers::{
+        Folder,
+        postgres::{Postgres, program},
+    },
+};
+
+const PGBENCH_SECONDS: u64 = 6;
+
+const ACQUIRE: &str = include_str!("../../idempotent-runtime/src/store/sql/postgres/acquire.sql");
+const COMPLETE: &str = include_str!("../../idempotent-runtime/src/store/sql/postgres/complete.sql");
+
+/// Whether the store is fast enough; nothing if that cannot be measured here.
+pub(crate) async fn measure() -> Option<bool> {
+    Some(compare(&Postgres::start()?).await)
+}
+
+impl Server for Postgres {
+    type Store = PostgresStore;
+    type Bare = Bare;
+
+    async fn store(&self, connections: usize) -> PostgresStore {
+        let builder = PostgresStore::builder()
+            .migrate(true)
+            .connections(connections);
+        builder.connect(&self.url()).await.expect("a store")
+    }
+
+    async fn bare(&self, clients: usize) -> Vec<Bare> {
+        let mut all = Vec::new();
+        for _ in 0..clients {
+            all.push(Bare {
+                connection: PgConnection::connect(&self.url())
+                    .await
+                    .expect("a connection"),
+                acquire: statement(ACQUIRE),
+                complete: statement(COMPLETE),
+                response: as_long(),
+            });
+        }
+        all
+    }
+
+    async fn empty(&self) {
+        let mut behind = PgConnection::connect(&self.url())
+            .await
+            .expect("a connection");
+        behind
+            .execute("truncate idempotency_records")
+            .await
+            .expect("truncate");
+        // None of the last round's dirty pages are left to the next.
+        behind.execute("checkpoint").await.expect("checkpoint");
+    }
+
+    /// pgbench, which makes key and token on the server from a number that it draws.
+    fn program(&self, clients: usize) -> Option<f64> {
+        Some(pgbench(self, clients))
+    }
+}
+
+/// One connection and the two statements.
+pub(crate) struct Bare {
+    connection: PgConnection,
+    acquire: String,
+    complete: String,
+    response: Vec<u8>,
+}
+
+impl Client for Bare {
+    async fn pair(&mut self, claim: &Claim) {
+        let acquired = sqlx::query(&self.acquire)
+            .bind(&claim.key.as_bytes()[..])
+            .bind(&claim.fingerprint.as_bytes()[..])
+            .bind(&claim.token.as_bytes()[..])
+            .bind(micros(claim.lease))
+            .bind(micros(claim.ttl))
+            .bind(false)
+            .bind(None::<&[u8]>)
+            .fetch_all(&mut self.connection)
+            .await;
+        assert_eq!(acquired.expect("acquire").len(), 1);
+        let completed = sqlx::query(&self.complete)
+            .bind(&claim.key.as_bytes()[..])
+            .bind(&claim.token.as_bytes()[..])
+            .bind(1_i16)
+            .bind(&self.response)
+            .bind(micros(claim.ttl))
+            .execute(&mut self.connection)
+            .await;
+        assert_eq!(completed.expect("complete").rows_affected(), 1);
+    }
+}
+
+/// Pairs per second by pgbench.
+fn pgbench(server: &Postgres, clients: usize) -> f64 {
+    let folder = Folder::new("pgbench");
+    let script = folder.path().join("pair.sql");
+    std::fs::write(&script, pair()).expect("a script");
+    let [port, clients, seconds] =
+        [u64::from(server.port()), clients as u64, PGBENCH_SECONDS].map(|n| n.to_string());
+    let output = Command::new(program("pgbench").expect("it comes with the server"))
+        .args([
+            "--no-vacuum",
+            "--protocol=prepared",
+            "--jobs=2",
+            "--client",
+            &clients,
+            "--time",
+            &seconds,
+        ])
+        .args([
+            "--host=127.0.0.1",
+            "--username=test",
+            "--port",
+            &port,
+            "--file",
+        ])
+        .args([script.as_os_str(), OsStr::new("postgres")])
+        .output()
+        .expect("pgbench");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let rate = said
+        .lines()
+        .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    rate.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The two statements, with what a client binds put in.
+fn pair() -> String {
+    let key = "sha256((:n)::text::bytea)";
+    let token = "decode(md5((:n)::text), 'hex')";
+    let literal = |bytes: &[u8]| format!(r"'\x{}'::bytea", hex(bytes));
+    let ttl = "86400000000::bigint";
+    let acquire = [
+        key,
+        &literal(&[1; 32]),
+        token,
+        "30000000::bigint",
+        ttl,
+        "false",
+        "null",
+    ];
+    let complete = [key, token, "1::smallint", &literal(&as_long()), ttl];
+    let put = |file: &str, values: &[&str]| {
+        (1..)
+            .zip(values)
+            .fold(statement(file), |text, (place, value)| {
+                text.replace(&format!("${place}"), value)
+            })
+    };
+    format!(
+        "\\set n random(1, 9000000000000000)\n{};\n{};\n",
+        put(ACQUIRE, &acquire),
+        put(COMPLETE, &complete)
+    )
+}
