@@ -2,7 +2,7 @@
 //! argument is an extractor, is the compiler's to say.
 
 use quote::ToTokens;
-use syn::{Attribute, Error, FnArg, Path, Safety, Signature, Type};
+use syn::{Attribute, Error, FnArg, Meta, Safety, Signature, Type, ext::IdentExt};
 
 use crate::{
     errors::Errors,
@@ -88,7 +88,7 @@ fn attributes_around(attrs: &[Attribute], errors: &mut Errors) {
 pub(crate) fn misplaced(attr: &Attribute) -> Option<&'static str> {
     if is_named(attr, "idempotent") {
         Some("`#[idempotent]` is given twice: keep one")
-    } else if is_utoipa(attr.path()) {
+    } else if is_utoipa(attr) {
         Some(
             "`#[utoipa::path]` belongs above `#[idempotent]`: it reads the handler's own arguments and puts an item beside it",
         )
@@ -119,7 +119,7 @@ fn qualifiers(handler: &Handler, errors: &mut Errors) {
         ));
     }
     if handler.answer().is_none() {
-        let message = "a handler is an `async fn`, or returns a future such as `impl Future<Output = Response> + Send`";
+        let message = "a handler is an `async fn`, or returns a future such as `impl Future<Output = Response> + Send`, or an alias of one whose name ends in `Future`";
         errors.push(Error::new_spanned(sig.fn_token, message));
     }
     if handler.is_async_trait() {
@@ -188,11 +188,17 @@ fn body_extractors(handler: &Handler, errors: &mut Errors) {
     }
     let mut arguments: Vec<_> = handler.arguments().collect();
     let last = arguments.pop().is_some_and(takes_body);
-    for ty in arguments.into_iter().filter(|ty| takes_body(ty)) {
+    arguments.retain(|ty| takes_body(ty));
+    let count = match arguments.len() + usize::from(last) {
+        2 => "two".to_owned(),
+        3 => "three".to_owned(),
+        many => many.to_string(),
+    };
+    for ty in arguments {
         let name = written(ty);
         let message = if last {
             format!(
-                "two arguments use up the request's body, and `{name}` is not the last: keep one, or take `Bytes` and read it twice"
+                "{count} arguments use up the request's body, and `{name}` is not the last: keep one, or take `Bytes` and read from it what each needs"
             )
         } else {
             format!("`{name}` uses up the request's body, so it must be the last argument")
@@ -218,7 +224,7 @@ fn takes_body(ty: &Type) -> bool {
 fn inner(handler: &Handler, options: &Options, errors: &mut Errors) {
     if let Some(given) = &options.inner {
         let (Inner::Beside(name) | Inner::Associated(name)) = &given.value;
-        if *name == handler.sig.ident {
+        if name.unraw() == handler.sig.ident.unraw() {
             let message = format!(
                 "`{name}` is the handler itself: give the plain function a name of its own"
             );
@@ -237,9 +243,23 @@ fn inner(handler: &Handler, options: &Options, errors: &mut Errors) {
     }
 }
 
-/// `utoipa::path`, or the same imported as `path`.
-fn is_utoipa(path: &Path) -> bool {
-    let mut segments = path.segments.iter().rev();
-    segments.next().is_some_and(|last| last.ident == "path")
-        && segments.next().is_none_or(|first| first.ident == "utoipa")
+/// `utoipa::path`, or the same imported as `path`: then only if it says an HTTP method first, as utoipa's does, since
+/// others have attributes of that name, too.
+fn is_utoipa(attr: &Attribute) -> bool {
+    const METHODS: [&str; 8] = [
+        "get", "post", "put", "delete", "head", "options", "patch", "trace",
+    ];
+    let mut segments = attr.path().segments.iter().rev();
+    if segments.next().is_none_or(|last| last.ident != "path") {
+        return false;
+    }
+    let Some(before) = segments.next() else {
+        let Meta::List(list) = &attr.meta else {
+            return false;
+        };
+        let first = list.tokens.clone().into_iter().next();
+        let first = first.map(|token| token.to_string());
+        return first.is_some_and(|first| first == "method" || METHODS.contains(&first.as_str()));
+    };
+    before.ident == "utoipa"
 }

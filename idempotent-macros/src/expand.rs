@@ -34,12 +34,12 @@ use syn::{
 };
 
 use crate::{
-    check,
+    broken, check,
     errors::Errors,
     handler::{Answer, Handler, mentions},
     options::{Given, Inner, Options},
 };
-use attrs::{handler_attrs, is_outer, outer_attrs};
+use attrs::{beside_attrs, handler_attrs, is_outer, outer_attrs};
 use policy::policy;
 use private::Private;
 use spans::{at, ends, located};
@@ -49,9 +49,14 @@ pub(crate) fn idempotent(arguments: TokenStream, item: TokenStream) -> TokenStre
     let mut errors = Errors::default();
     let options = Options::parse(arguments, &mut errors);
     check::options(&options, &mut errors);
-    let mut tokens = match errors.ok(Handler::parse(item.clone())) {
-        None => item,
-        Some(handler) => {
+    let mut tokens = match Handler::parse(item.clone()) {
+        Err(error) => {
+            if !broken::signature(item.clone()) {
+                errors.push(error);
+            }
+            item
+        }
+        Ok(handler) => {
             let sound = check::handler(&handler, &options, &mut errors);
             let expand = if sound { annotated } else { refused };
             let place = Place::of(&handler, &options);
@@ -96,7 +101,9 @@ impl Place {
             _ if handler.names_self.is_some() => {
                 Self::Associated(format_ident!("{}_inner", handler.sig.ident.unraw()))
             }
-            Some(Inner::Beside(name)) if *name != handler.sig.ident => Self::Beside(name.clone()),
+            Some(Inner::Beside(name)) if name.unraw() != handler.sig.ident.unraw() => {
+                Self::Beside(name.clone())
+            }
             Some(Inner::Beside(_)) | None => Self::Inside,
         }
     }
@@ -193,11 +200,8 @@ fn outer(
     parameters: &TokenStream,
     run: &TokenStream,
 ) -> TokenStream {
-    let Expansion {
-        handler: Handler { vis, sig, body, .. },
-        place,
-        ..
-    } = expansion;
+    let Expansion { handler, place, .. } = expansion;
+    let Handler { vis, sig, body, .. } = handler;
     let Signature {
         fn_token,
         ident,
@@ -205,7 +209,7 @@ fn outer(
         ..
     } = sig;
     let inside = match place {
-        Place::Inside => inner(expansion, &Visibility::Inherited, ident),
+        Place::Inside => inner(handler, &Visibility::Inherited, ident),
         Place::Beside(_) | Place::Associated(_) => TokenStream::new(),
     };
     let mut parens = TokenStream::new();
@@ -213,16 +217,28 @@ fn outer(
         .surround(&mut parens, |tokens| tokens.extend(parameters.clone()));
     let mut block = Group::new(body.delimiter(), quote!(#inside #run));
     block.set_span(body.span());
-    let generics = outliving(generics);
-    let clause = &generics.where_clause;
+    let outer = outliving(generics);
+    let clause = owned(outer.where_clause.to_token_stream(), generics);
+    let generics = owned(outer.to_token_stream(), generics);
     let running = private.running();
     quote!(#vis #fn_token #ident #generics #parens -> #running #clause #block)
 }
 
-/// The user's generics, and for each type parameter what it takes to outlive the connection. That goes where
+/// The user's generics without lifetimes, for which `'static` stands, and for each type parameter what it takes to outlive the connection. That goes where
 /// its other bounds are, since clippy objects to two places.
 fn outliving(generics: &Generics) -> Generics {
     let mut generics = generics.clone();
+    generics.params = generics
+        .params
+        .into_iter()
+        .filter(|param| !matches!(param, GenericParam::Lifetime(_)))
+        .collect();
+    if let Some(clause) = &mut generics.where_clause {
+        clause.predicates = std::mem::take(&mut clause.predicates)
+            .into_iter()
+            .filter(|predicate| !matches!(predicate, WherePredicate::Lifetime(_)))
+            .collect();
+    }
     let clause = generics.where_clause.to_token_stream();
     let mut more: Vec<WherePredicate> = Vec::new();
     for param in generics.type_params_mut() {
@@ -253,16 +269,23 @@ fn beside(expansion: &Expansion<'_>) -> Option<TokenStream> {
     let (Place::Beside(name) | Place::Associated(name)) = place else {
         return None;
     };
-    let attrs = outer_attrs(handler);
-    let inner = inner(expansion, &handler.vis, name);
-    Some(quote!(#(#attrs)* #(#cfgs)* #inner))
+    let attrs = beside_attrs(expansion);
+    // What lints have to say is said of the handler.
+    let documented = handler.attrs.iter().any(|attr| attr.path().is_ident("doc"));
+    let doc =
+        (!documented).then(|| quote!(#[doc = "The plain function of an `#[idempotent]` handler."]));
+    let mut plain = handler.clone();
+    plain.sig.fn_token.span = at(plain.sig.fn_token.span);
+    plain.body.set_span(at(plain.body.span()));
+    let inner = inner(&plain, &handler.vis, name);
+    Some(quote!(#(#attrs)* #(#cfgs)* #doc #inner))
 }
 
 /// The user's function.
-fn inner(expansion: &Expansion<'_>, vis: &Visibility, name: &Ident) -> TokenStream {
+fn inner(handler: &Handler, vis: &Visibility, name: &Ident) -> TokenStream {
     let Handler {
         attrs, sig, body, ..
-    } = &expansion.handler;
+    } = handler;
     let attrs = attrs
         .iter()
         .filter(|attr| !is_outer(attr) && check::misplaced(attr).is_none());
@@ -406,6 +429,7 @@ fn call(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStr
     let arguments = arguments.into_iter().enumerate().map(|(index, ty)| {
         let (check, end) = checked(ty, if index == of_last { "last" } else { "part" });
         let parens = quote_spanned!(end=> ());
+        let ty = owned(ty.to_token_stream(), &handler.sig.generics);
         quote_spanned!(end=> #check::<#state, #ty, _>#parens)
     });
     quote!(#call #engine.extracting((#(#arguments,)*)))

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Item, Meta};
 
@@ -41,7 +42,7 @@ fn expand(path: &Path) -> (syn::File, syn::File) {
     let attribute = handler.attrs.remove(attribute.expect("annotated"));
     let arguments = match attribute.meta {
         Meta::List(list) => list.tokens,
-        _ => proc_macro2::TokenStream::new(),
+        _ => TokenStream::new(),
     };
     let expanded = idempotent(arguments, handler.to_token_stream());
     let expanded =
@@ -63,6 +64,73 @@ fn every_shape_expands_as_it_did() {
     }
 }
 
+/// What stands below each `#[idempotent…]` in these tokens, up to its body, and the attribute's arguments.
+fn annotated(tokens: TokenStream) -> Vec<(TokenStream, Vec<TokenTree>)> {
+    let tokens: Vec<_> = tokens.into_iter().collect();
+    let mut found = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let TokenTree::Group(group) = token else {
+            continue;
+        };
+        found.extend(annotated(group.stream()));
+        let mut inside = group.stream().into_iter();
+        if !matches!(inside.next(), Some(TokenTree::Ident(name)) if name == "idempotent") {
+            continue;
+        }
+        let arguments = match inside.next() {
+            Some(TokenTree::Group(arguments)) => arguments.stream(),
+            _ => TokenStream::new(),
+        };
+        let ends = |token: &TokenTree| match token {
+            TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+            TokenTree::Punct(punct) => punct.as_char() == ';',
+            _ => false,
+        };
+        let rest = &tokens[at + 1..];
+        let end = rest.iter().position(ends).expect("a body, or a semicolon");
+        found.push((arguments, rest[..=end].to_vec()));
+    }
+    found
+}
+
+/// So that an editor goes on helping inside of it: whatever is wrong with the handler or the options, every token
+/// of the body is in the expansion, once and in its order.
+#[test]
+fn the_body_stays_in_its_place_on_every_mistake() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/ui")];
+    let mut bodies = 0;
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(folder).expect("a folder") {
+            let path = file.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let source = fs::read_to_string(&path).expect("readable");
+            let rust = path.extension().is_some_and(|extension| extension == "rs");
+            let Some(tokens) = rust.then(|| source.parse().ok()).flatten() else {
+                continue;
+            };
+            for (arguments, item) in annotated(tokens) {
+                let Some(TokenTree::Group(body)) = item.last() else {
+                    continue;
+                };
+                let expanded = idempotent(arguments, item.iter().cloned().collect()).to_string();
+                let times = expanded.matches(&body.to_string()).count();
+                // One of nothing is all over the place.
+                let empty = body.stream().is_empty();
+                assert!(
+                    times == 1 || (empty && times > 1),
+                    "{}: {times} in {expanded}",
+                    path.display()
+                );
+                bodies += 1;
+            }
+        }
+    }
+    assert!(bodies > 100, "only {bodies} bodies were found");
+}
+
 /// Not counting options, each of which adds one setter, nor the signature that only documentation sees.
 #[test]
 fn few_lines_are_generated() {
@@ -72,7 +140,8 @@ fn few_lines_are_generated() {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        if name.starts_with("mistake") || name == "every_option" || name == "conditional_argument" {
+        if name.starts_with("mistake") || name == "every_option" || name.starts_with("conditional")
+        {
             continue;
         }
         let (plain, mut expanded) = expand(&path);

@@ -4,9 +4,11 @@
 use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{
-    Attribute, Error, FnArg, GenericArgument, Path, PathArguments, ReturnType, Signature, Type,
-    TypeParamBound, Visibility,
+    Attribute, Error, FnArg, GenericArgument, Meta, Path, PathArguments, ReturnType, Signature,
+    Token, Type, TypeParamBound, Visibility,
     parse::{ParseStream, Parser},
+    parse_quote,
+    punctuated::Punctuated,
 };
 
 /// A function with a body.
@@ -44,10 +46,11 @@ impl Handler {
         let attrs = input.call(Attribute::parse_outer)?;
         let vis = input.parse()?;
         let ahead = input.fork();
-        let sig = match input.parse() {
+        let mut sig: Signature = match input.parse() {
             Ok(sig) => sig,
             Err(error) => return Err(not_a_function(&ahead).unwrap_or(error)),
         };
+        plain_cfgs(&mut sig);
         let body: TokenTree = input.parse()?;
         let at = body.span();
         match block(body) {
@@ -155,6 +158,44 @@ impl Handler {
     }
 }
 
+/// Makes `#[cfg(…)]` of every `cfg` that an argument has by way of `#[cfg_attr(…)]`. (Those of the function itself
+/// are gone: the compiler looks at them first.)
+fn plain_cfgs(sig: &mut Signature) {
+    for input in &mut sig.inputs {
+        let attrs = match input {
+            FnArg::Typed(argument) => &mut argument.attrs,
+            FnArg::Receiver(receiver) => &mut receiver.attrs,
+        };
+        *attrs = std::mem::take(attrs)
+            .into_iter()
+            .flat_map(plain_cfg)
+            .collect();
+    }
+}
+
+/// `cfg(any(not(a), b))` and `cfg_attr(a, rest)` of `cfg_attr(a, cfg(b), rest)`; any other attribute as it is.
+fn plain_cfg(attr: Attribute) -> Vec<Attribute> {
+    let parts = Punctuated::<Meta, Token![,]>::parse_terminated;
+    let (true, Ok(list)) = (
+        attr.path().is_ident("cfg_attr"),
+        attr.parse_args_with(parts),
+    ) else {
+        return vec![attr];
+    };
+    let mut list = list.into_iter();
+    let Some(condition) = list.next() else {
+        return vec![attr];
+    };
+    list.map(|meta| match meta {
+        Meta::List(cfg) if cfg.path.is_ident("cfg") => {
+            let predicate = &cfg.tokens;
+            parse_quote!(#[cfg(any(not(#condition), #predicate))])
+        }
+        meta => parse_quote!(#[cfg_attr(#condition, #meta)]),
+    })
+    .collect()
+}
+
 /// A type without the invisible groups and parentheses around it.
 pub(crate) fn plain(ty: &Type) -> &Type {
     match ty {
@@ -246,10 +287,20 @@ pub(crate) fn type_arguments(arguments: &PathArguments) -> impl Iterator<Item = 
 /// A body that defines types or implements traits may name their `Self`: what is wrong there is the compiler's
 /// to say.
 fn names_self(sig: &Signature, body: &Group) -> Option<Ident> {
-    let mut signature = sig.inputs.to_token_stream();
+    let mut signature = sig.generics.to_token_stream();
+    sig.inputs.to_tokens(&mut signature);
     sig.output.to_tokens(&mut signature);
+    sig.generics.where_clause.to_tokens(&mut signature);
     let defines = || {
-        let items = ["impl", "trait", "struct", "enum", "union", "quote"];
+        let items = [
+            "impl",
+            "trait",
+            "struct",
+            "enum",
+            "union",
+            "quote",
+            "macro_rules",
+        ];
         items
             .iter()
             .any(|word| mentions(body.stream(), word).is_some())
@@ -278,16 +329,19 @@ fn not_a_function(input: ParseStream<'_>) -> Option<Error> {
     let Some(TokenTree::Ident(word)) = words.next() else {
         return None;
     };
-    let advice = match word.to_string().as_str() {
-        "impl" | "trait" | "mod" => "annotate the handler functions inside",
-        "struct" | "enum" | "union" | "type" => "a handler is an `async fn`",
-        "static" | "const" | "let" => "write the handler as an `async fn` instead",
-        "use" | "macro_rules" | "extern" => "annotate the handler where it is defined",
+    let (article, advice) = match word.to_string().as_str() {
+        "impl" => ("an", "annotate the handler functions inside"),
+        "trait" | "mod" => ("a", "annotate the handler functions inside"),
+        "enum" => ("an", "a handler is an `async fn`"),
+        "struct" | "union" | "type" => ("a", "a handler is an `async fn`"),
+        "static" | "const" => ("a", "write the handler as an `async fn` instead"),
+        "extern" => ("an", "annotate the handler where it is defined"),
+        "use" | "macro_rules" => ("a", "annotate the handler where it is defined"),
         _ => return None,
     };
     Some(Error::new_spanned(
         &word,
-        format!("`#[idempotent]` goes on a handler function, not on `{word}`: {advice}"),
+        format!("`#[idempotent]` goes on a handler function, not on {article} `{word}`: {advice}"),
     ))
 }
 

@@ -1,5 +1,6 @@
 //! The `#[idempotent]` attribute. Depend on `idempotent-runtime`, which re-exports it.
 
+mod broken;
 mod check;
 mod duration;
 mod errors;

@@ -190,7 +190,7 @@ impl Setting {
 
 /// What stands between the commas, none of it empty: where nothing is, the comma stands for it, so that the
 /// mistake has a place. A trailing comma adds nothing.
-fn split(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
+pub(crate) fn split(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
     let mut runs = Vec::new();
     let mut run = Vec::new();
     let mut depth = 0_usize;

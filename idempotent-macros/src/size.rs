@@ -19,6 +19,11 @@ const UNITS: [(&str, u64); 4] = [
 ///
 /// What is wrong with `text` and what to write instead.
 pub(crate) fn parse(text: &str) -> Result<u32, String> {
+    if text.contains(char::is_whitespace) {
+        return Err(format!(
+            "`{text}` is no size: write the number and the unit without spaces, as in `1MiB`"
+        ));
+    }
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -97,7 +102,9 @@ mod tests {
             ("1MB", "did you mean `1MiB`?"),
             ("1mib", "did you mean `1MiB`?"),
             ("64k", "did you mean `64KiB`?"),
-            ("1 MiB", "unknown unit ` MiB`"),
+            ("1 MiB", "without spaces"),
+            (" 1MiB", "without spaces"),
+            ("1MiB ", "without spaces"),
             ("1TiB", "expected one of `B`, `KiB`, `MiB`, `GiB`"),
             ("1é", "unknown unit"),
             ("4GiB", "too large"),

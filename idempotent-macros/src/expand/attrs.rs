@@ -3,7 +3,7 @@
 use syn::{Attribute, Meta, parse_quote};
 
 use super::{Expansion, Place};
-use crate::handler::Handler;
+use crate::handler::{Handler, mentions};
 
 /// Lint levels and what documents the function: they go on the outer one. Everything else was written for the
 /// function that runs. `cfg` and `cfg_attr` are gone: the compiler looks at them first.
@@ -22,21 +22,33 @@ pub(super) fn outer_attrs(handler: &Handler) -> Vec<&Attribute> {
     handler.attrs.iter().filter(|attr| is_outer(attr)).collect()
 }
 
-/// The same, for the handler: where the user's function stands beside it, what is expected is found there only.
+/// The same, for the handler. Where the user's function stands beside it, what is expected is found there only,
+/// except that the one which may never be used is the handler.
 pub(super) fn handler_attrs(expansion: &Expansion<'_>) -> Vec<Attribute> {
-    let beside = !matches!(expansion.place, Place::Inside);
-    let lenient = |attr: &Attribute| {
+    attrs_of_two(expansion, false)
+}
+
+/// The same, for the user's function beside the handler.
+pub(super) fn beside_attrs(expansion: &Expansion<'_>) -> Vec<Attribute> {
+    attrs_of_two(expansion, true)
+}
+
+fn attrs_of_two(expansion: &Expansion<'_>, beside: bool) -> Vec<Attribute> {
+    let alone = matches!(expansion.place, Place::Inside);
+    let shared = |attr: &Attribute| {
         let mut attr = attr.clone();
-        if let (true, Meta::List(list)) = (beside && attr.path().is_ident("expect"), &mut attr.meta)
+        if let (false, true, Meta::List(list)) =
+            (alone, attr.path().is_ident("expect"), &mut attr.meta)
         {
-            list.path = parse_quote!(allow);
+            let of_the_handler = mentions(list.tokens.clone(), "dead_code").is_some();
+            if of_the_handler == beside {
+                list.path = parse_quote!(allow);
+            }
         }
         attr
     };
-    outer_attrs(&expansion.handler)
-        .into_iter()
-        .map(lenient)
-        .collect()
+    let attrs = outer_attrs(&expansion.handler);
+    attrs.into_iter().map(shared).collect()
 }
 
 /// Whether it goes on the outer function.

@@ -2,6 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::Path;
 
 use super::spans::{ends, located};
 use crate::options::{Cache, Fingerprint, Given, OnCrash, Options};
@@ -53,7 +54,7 @@ pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
         options
             .scope
             .as_ref()
-            .map(|given| given.value.to_token_stream()),
+            .map(|given| scope(&given.value, private)),
     );
     set(
         "fingerprint",
@@ -84,6 +85,13 @@ fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
             quote_spanned!(start=> #private::OnCrash::Recover(|crash| #private::recovery(#path, crash)))
         }
     }
+}
+
+/// In a closure, so that a function of another type is one error, at its path.
+fn scope(path: &Path, private: &TokenStream) -> TokenStream {
+    let (start, _) = ends(path);
+    let private = located(private.clone(), start);
+    quote_spanned!(start=> |parts| #private::scope(#path, parts))
 }
 
 fn cache(cache: Cache, private: &TokenStream) -> TokenStream {

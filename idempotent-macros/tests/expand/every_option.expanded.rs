@@ -28,7 +28,7 @@ fn handler(
                 .header("x-key")
                 .strict(true)
                 .uuid(true)
-                .scope(tenant_of)
+                .scope(|parts| ::idempotent_runtime::__private::scope(tenant_of, parts))
                 .fingerprint(
                     ::idempotent_runtime::__private::FingerprintRule::new()
                         .headers(&["x-currency"])

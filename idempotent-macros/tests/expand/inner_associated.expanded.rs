@@ -15,6 +15,7 @@ fn pay<U: ::core::marker::Send + 'static>(
         ),
     )
 }
+///The plain function of an `#[idempotent]` handler.
 async fn pay_inner<U>(Json(n): Json<U>) -> Option<Self> {
     Self::of(n)
 }

@@ -51,7 +51,10 @@ pub trait Part<S, W> {}
 pub trait Last<S, W> {}
 
 /// Nobody implements it.
-pub trait Magic {}
+pub trait Magic: Sized {
+    /// Cannot be called.
+    fn never<T>(self) -> T;
+}
 
 #[diagnostic::do_not_recommend]
 impl<S, T: FromRequestParts<S>> Part<S, ByHead> for T {}

@@ -18,6 +18,7 @@ mod answer;
 mod arguments;
 mod call;
 mod extract;
+mod functions;
 mod invoke;
 pub mod private;
 mod run;

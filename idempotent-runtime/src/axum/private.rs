@@ -12,7 +12,8 @@ pub use super::{
         FromRouter, FromStatefulRouter, SeeOptionsInnerAndState, Slot,
         UseInnerToCallDirectlyOrPutDebugHandlerBelow, engine,
     },
-    run::{Running, recovery, respond, run_handler},
+    functions::{recovery, scope},
+    run::{Running, respond, run_handler},
 };
 #[doc(hidden)]
 pub use crate::{__ty as ty, __within as within};

@@ -16,7 +16,7 @@ use super::{
     invoke::Invoke,
 };
 use crate::{
-    Crash, Execution, Policy, Recovery,
+    Execution, Policy,
     engine::{Attended, BoxFuture, Idempotency, Ran, Reply, Simplified, Work},
     route::route,
 };
@@ -114,15 +114,6 @@ where
 {
     let function = handler.invoke(arguments);
     Box::pin(Responding { function, answer })
-}
-
-/// Calls a recovery function and boxes what it returns.
-pub fn recovery<H, F>(recover: H, crash: Crash) -> Pin<Box<dyn Future<Output = Recovery> + Send>>
-where
-    H: FnOnce(Crash) -> F,
-    F: Future<Output = Recovery> + Send + 'static,
-{
-    Box::pin(recover(crash))
 }
 
 /// The engine that this request is the business of, if there is one.

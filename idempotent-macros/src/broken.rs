@@ -1,0 +1,96 @@
+//! Signatures that no edition of Rust can read: the compiler has said so before it called the attribute, and
+//! there is nothing to add.
+//!
+//! Whatever else cannot be read here is reported, or a handler in some syntax that is new to this crate would
+//! silently run without protection.
+
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+
+use crate::setting::split;
+
+/// Whether the function has no parentheses, an argument without a type, or an arrow without one.
+pub(crate) fn signature(item: TokenStream) -> bool {
+    let mut tokens = item
+        .into_iter()
+        .skip_while(|token| !matches!(token, TokenTree::Ident(word) if word == "fn"));
+    if tokens.next().is_none() {
+        return false;
+    }
+    let Some(arguments) = tokens.find_map(group) else {
+        return true;
+    };
+    if arguments.delimiter() != Delimiter::Parenthesis {
+        return arguments.delimiter() == Delimiter::Brace;
+    }
+    let output: Vec<_> = tokens.take(3).map(|token| token.to_string()).collect();
+    let no_output = matches!(output.as_slice(), [dash, head, next] if dash == "-" && head == ">" && next.starts_with('{'));
+    no_output
+        || split(arguments.stream())
+            .iter()
+            .any(|argument| lacks_type(argument))
+}
+
+fn group(token: TokenTree) -> Option<Group> {
+    if let TokenTree::Group(group) = token {
+        Some(group)
+    } else {
+        None
+    }
+}
+
+/// Neither `self` nor `pattern: type`.
+fn lacks_type(argument: &[TokenTree]) -> bool {
+    let is = |token: Option<&TokenTree>, wanted: char| matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == wanted);
+    let is_self = |token: &TokenTree| matches!(token, TokenTree::Ident(word) if word == "self");
+    let colon = (0..argument.len()).find(|&at| {
+        is(argument.get(at), ':')
+            && !is(argument.get(at + 1), ':')
+            && !(at > 0 && is(argument.get(at - 1), ':'))
+    });
+    let variadic = argument.iter().all(|token| is(Some(token), '.'));
+    match colon {
+        Some(colon) => colon + 1 == argument.len(),
+        None => !variadic && !argument.iter().any(is_self),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::TokenStream;
+
+    use super::signature;
+
+    #[test]
+    fn nothing_is_added_to_what_the_compiler_says() {
+        for item in [
+            "async fn handler {}",
+            "async fn handler(a: ) {}",
+            "async fn handler(a u32) {}",
+            "async fn handler(a: u32, b) {}",
+            "async fn handler(a::b) {}",
+            "async fn handler() -> {}",
+        ] {
+            let item: TokenStream = item.parse().expect("tokens");
+            assert!(signature(item.clone()), "{item}");
+            assert!(
+                crate::handler::Handler::parse(item.clone()).is_err(),
+                "{item}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_be_new_syntax_is_reported() {
+        for item in [
+            "async fn handler() {}",
+            "async fn handler(self, a: b::C<D, E>, (f, g): (H, I)) -> J {}",
+            "async fn handler(&mut self, #[cfg(x)] a: B) where C: D {}",
+            "async fn handler(a: B is C) {}",
+            "unsafe extern \"C\" fn handler(a: B, ...) {}",
+            "struct Handler;",
+        ] {
+            let item: TokenStream = item.parse().expect("tokens");
+            assert!(!signature(item.clone()), "{item}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+#[cfg(any(not(feature = "x"), unix))]
+fn handler(
+    _: ::idempotent_runtime::__private::Slot<Method>,
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (Method, String),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler(
+        #[cfg_attr(feature = "x", allow(unused))]
+        method: Method,
+        text: String,
+    ) -> String {
+        text
+    }
+    ::idempotent_runtime::__private::run_handler(
+        __call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        |__arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            __arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
+    )
+}
+#[cfg(not(any(not(feature = "x"), unix)))]
+fn handler(
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (String,),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler(text: String) -> String {
+        text
+    }
+    ::idempotent_runtime::__private::run_handler(
+        __call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        |__arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            __arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
+    )
+}

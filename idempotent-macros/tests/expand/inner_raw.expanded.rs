@@ -1,0 +1,21 @@
+fn r#fn(
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (Json<u32>,),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
+) -> ::idempotent_runtime::__private::Running {
+    ::idempotent_runtime::__private::run_handler(
+        __call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "fn"),
+        |__arguments| ::idempotent_runtime::__private::respond(
+            r#type,
+            __arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
+    )
+}
+///The plain function of an `#[idempotent]` handler.
+async fn r#type(Json(n): Json<u32>) -> String {
+    n.to_string()
+}

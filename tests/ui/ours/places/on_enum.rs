@@ -1,0 +1,8 @@
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+enum Payment {
+    Made,
+}
+
+fn main() {}

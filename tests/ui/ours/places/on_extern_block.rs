@@ -1,0 +1,6 @@
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+unsafe extern "C" {}
+
+fn main() {}

@@ -1,0 +1,10 @@
+#![allow(unused)]
+
+use idempotent_runtime::idempotent;
+
+#[idempotent]
+macro_rules! payment {
+    () => {};
+}
+
+fn main() {}

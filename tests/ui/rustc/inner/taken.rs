@@ -1,0 +1,11 @@
+use axum::{Router, routing::post};
+use idempotent_runtime::idempotent;
+
+fn plain() {}
+
+#[idempotent(inner = plain)]
+async fn handler() {}
+
+fn main() {
+    let _: Router = Router::new().route("/", post(handler));
+}
