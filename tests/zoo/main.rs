@@ -6,6 +6,7 @@
 mod arguments;
 mod companions;
 mod crates;
+mod names;
 mod options;
 mod places;
 mod returns;
