@@ -92,8 +92,12 @@ fn set_up() -> Result<(Settings, Effects), Box<dyn Error>> {
 async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dyn Error>> {
     // What routes do not choose for themselves, the environment does.
     let mut engine = Idempotency::builder().policy(settings.policy);
+    // Purges until it is dropped.
+    let mut _purger = None;
     if let Some(url) = &settings.store {
-        engine = store::open(engine, url, settings.weaker_durability).await?;
+        let (store, purger) = store::open(url, settings.weaker_durability).await?;
+        engine = engine.store(store);
+        _purger = Some(purger);
     }
     let idempotency = engine.build()?;
     let app = routes::app(effects, idempotency.clone()).merge(metrics::route()?);

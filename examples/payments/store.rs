@@ -6,33 +6,46 @@
 //! | `sqlite://records.db` | the processes of this machine |
 //! | `postgres://…`, `mysql://…`, `redis://…` | all processes that say the same |
 //!
-//! Tables are made, where there are any.
+//! Tables are made, where there are any, and what expired is purged from them while the demo runs.
 
 use std::{error::Error, iter};
 
 use idempotent_runtime::{
-    Builder,
-    store::{self, redis::RedisStore},
+    RedisStore,
+    store::{self, AnyStore, purger::Purger},
 };
 
-/// Gives the engine its store. `weaker` accepts a Redis that may lose what it acknowledged.
+/// Opens the store, and begins to purge it. `weaker` accepts a Redis that may lose what it acknowledged.
 ///
 /// # Errors
 ///
 /// If the URL is none of the above, or the store cannot be opened.
-pub(crate) async fn open(engine: Builder, url: &str, weaker: bool) -> Result<Builder, String> {
-    if weaker {
-        let store = RedisStore::builder(url).accept_weaker_durability();
-        return store
-            .connect()
-            .await
-            .map(|store| engine.store(store))
-            .map_err(|error| told(&error));
+pub(crate) async fn open(url: &str, weaker: bool) -> Result<(AnyStore, Purger), String> {
+    let store = if weaker {
+        connect_weaker(url).await?
+    } else {
+        store::migrate(url).await.map_err(|error| told(&error))?
+    };
+    // Where records vanish by themselves it finds nothing to do.
+    let purger = Purger::builder().start(store.clone());
+    Ok((store, purger))
+}
+
+async fn connect_weaker(url: &str) -> Result<AnyStore, String> {
+    // The scheme alone: the rest may contain a password.
+    if !["redis", "rediss", "valkey"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
+        return Err(
+            "ACCEPT_WEAKER_DURABILITY=1 is for Redis: leave it out with any other \
+                    IDEMPOTENT_STORE"
+                .into(),
+        );
     }
-    store::migrate(url)
-        .await
-        .map(|store| engine.store(store))
-        .map_err(|error| told(&error))
+    let store = RedisStore::builder(url).accept_weaker_durability();
+    let connected = store.connect().await;
+    connected.map(AnyStore::new).map_err(|error| told(&error))
 }
 
 /// An error with its causes.
@@ -46,8 +59,6 @@ fn told(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use idempotent_runtime::Idempotency;
-
     use super::open;
 
     #[tokio::test]
@@ -58,13 +69,27 @@ mod tests {
             "ftp://u:secret@host",
             "redis://u:secret@host:port",
         ] {
-            let error = open(Idempotency::builder(), url, false)
-                .await
-                .expect_err(url);
+            let error = open(url, false).await.expect_err(url);
             assert!(error.starts_with("IDEMPOTENT_STORE: "), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
-        let opened = open(Idempotency::builder(), "memory:", false).await;
-        assert!(opened.is_ok());
+        let (_store, purger) = open("memory:", false).await.expect("a store");
+        purger.stop().await;
+    }
+
+    #[tokio::test]
+    async fn weaker_durability_is_for_redis() {
+        for url in [
+            "sqlite://records.db",
+            "postgres://u:secret@host/db",
+            "memory:",
+        ] {
+            let error = open(url, true).await.expect_err(url);
+            assert!(
+                error.starts_with("ACCEPT_WEAKER_DURABILITY=1 is for Redis"),
+                "{error}"
+            );
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 }

@@ -58,8 +58,8 @@
 //! | `postgres`, `mysql`, `sqlite`, `sql-tls` | | `PostgresStore`, `MySqlStore`, `SqliteStore` |
 //! | `cached` | | `Cached`: completed records in process memory, in front of any store |
 //! | `typed-routing` | | annotated handlers in the typed routes of `axum-extra` |
-//! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
-//! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
+//! | `compression` | | `Builder::compress_from`: LZ4 for large responses |
+//! | `encryption` | | `Builder::encrypt`: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
 
 #[cfg(feature = "axum")]
@@ -100,5 +100,15 @@ pub use problem::ProblemCode;
 pub use response::Keyring;
 pub use response::{CorruptResponse, NotStorable, StoredResponse};
 pub use scope::{Scope, StoreKey};
+#[cfg(feature = "cached")]
+pub use store::cached::Cached;
 #[cfg(feature = "memory")]
 pub use store::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use store::redis::RedisStore;
+#[cfg(feature = "mysql")]
+pub use store::sql::mysql::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use store::sql::postgres::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use store::sql::sqlite::SqliteStore;

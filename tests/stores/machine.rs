@@ -1,9 +1,10 @@
 //! Random histories, played to a store and judged by the model.
 //!
-//! Every store gets histories of the same kind, drawn anew for each. A history names tokens by their part in it ("whoever holds the key",
+//! Every store gets the same histories, in the same order, more or fewer of them: they are drawn from one seed, which
+//! `IDEMPOTENT_MODEL_SEED` replaces and which a failure names. A history names tokens by their part in it ("whoever holds the key",
 //! "somebody new") rather than by value, so that shrinking one keeps its meaning.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::OnceLock};
 
 use idempotent_runtime::{
     Fingerprint, StoreKey,
@@ -15,7 +16,7 @@ use idempotent_runtime::{
 use proptest::{
     prelude::{BoxedStrategy, Just, ProptestConfig, Strategy, any, prop_oneof},
     sample::select,
-    test_runner::TestRunner,
+    test_runner::{RngSeed, TestRunner},
 };
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use tokio::runtime::{Builder, Runtime};
@@ -48,19 +49,59 @@ fn stores_that_do_not_follow_the_model_are_found_out() {
     play::<Broken<{ Flaw::Overwrites as u8 }>>(200).unwrap_err();
 }
 
-/// Plays this many histories to the store that the harness opens.
-pub(crate) fn play<H: Harness>(histories: u32) -> Result<(), String> {
-    let config = ProptestConfig {
+#[test]
+fn every_store_gets_the_same_histories() {
+    let few = drawn(5);
+    assert_eq!(few, drawn(20)[..5]);
+    let mut different = few.clone();
+    different.dedup();
+    assert_eq!(different.len(), 5, "and they differ from each other");
+}
+
+/// The first histories, as text.
+fn drawn(histories: u32) -> Vec<String> {
+    let drawn = std::cell::RefCell::new(Vec::new());
+    let history = History::sequential_strategy(LENGTH);
+    let run = TestRunner::new(config(histories)).run(&history, |(_, steps, _)| {
+        drawn.borrow_mut().push(format!("{steps:?}"));
+        Ok(())
+    });
+    run.expect("nothing is judged");
+    drawn.into_inner()
+}
+
+/// Steps of a history.
+const LENGTH: std::ops::Range<usize> = 1..80;
+
+/// From which all histories of this process are drawn.
+fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| match std::env::var("IDEMPOTENT_MODEL_SEED") {
+        Ok(seed) => seed.parse().expect("IDEMPOTENT_MODEL_SEED is a number"),
+        Err(_) => 20_260_101,
+    })
+}
+
+fn config(histories: u32) -> ProptestConfig {
+    ProptestConfig {
         cases: histories,
         failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed()),
         ..ProptestConfig::default()
-    };
-    let history = History::sequential_strategy(1..80);
+    }
+}
+
+/// Plays this many histories to the store that the harness opens.
+pub(crate) fn play<H: Harness>(histories: u32) -> Result<(), String> {
+    let config = config(histories);
+    let seed = seed();
+    println!("{histories} histories from IDEMPOTENT_MODEL_SEED={seed}");
+    let history = History::sequential_strategy(LENGTH);
     let judged = TestRunner::new(config.clone()).run(&history, |(start, steps, seen)| {
         Machine::<H>::test_sequential(config.clone(), start, steps, seen);
         Ok(())
     });
-    judged.map_err(|error| error.to_string())
+    judged.map_err(|error| format!("IDEMPOTENT_MODEL_SEED={seed}: {error}"))
 }
 
 /// Who makes a request.

@@ -12,6 +12,7 @@ mod memory;
 mod model;
 mod mysql;
 mod postgres;
+mod processes;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod redis;

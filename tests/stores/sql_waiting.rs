@@ -32,19 +32,19 @@ use crate::{
 
 /// What the handlers of all processes did.
 #[derive(Clone, Default)]
-struct Till {
+pub(crate) struct Till {
     executions: Arc<AtomicU32>,
 }
 
 /// One process of a service, in front of a store.
 #[derive(Clone)]
-struct Process {
+pub(crate) struct Process {
     layer: IdempotencyLayer,
     till: Till,
 }
 
 impl Process {
-    fn new(store: impl Store, till: &Till) -> Self {
+    pub(crate) fn new(store: impl Store, till: &Till) -> Self {
         let engine = Idempotency::builder()
             .store(store)
             .build()
@@ -56,7 +56,7 @@ impl Process {
     }
 
     /// Sends a request whose execution takes this long, and gives the answer's body and how it came about.
-    async fn pay(&self, key: &str, takes: Duration) -> (String, bool) {
+    pub(crate) async fn pay(&self, key: &str, takes: Duration) -> (String, bool) {
         let till = self.till.clone();
         let handler = service_fn(move |_| {
             let till = till.clone();
@@ -229,7 +229,7 @@ async fn with_notify_waiters_in_another_process_are_woken() {
 
 /// Every wait of a measurement is over in time. A machine that runs other tests beside this one stalls now and then:
 /// then the whole is measured again, twice at most.
-async fn within(most: Duration, measure: impl AsyncFn() -> Vec<Duration>) {
+pub(crate) async fn within(most: Duration, measure: impl AsyncFn() -> Vec<Duration>) {
     let mut measured = Vec::new();
     for _ in 0..3 {
         let latencies = measure().await;

@@ -18,8 +18,18 @@ const DOMAIN: &[u8] = b"idempotent stored response v1";
 
 /// The keys for encryption at rest: one that encrypts, and older ones that still decrypt.
 ///
-/// To rotate, make a new key the first one and keep the old one until no record is older than the change plus
-/// the longest ttl.
+/// To rotate while several processes serve, and some are older than others during a deploy, take three steps, each
+/// finished everywhere before the next:
+///
+/// 1. Every process gets the new key as one that decrypts: `Keyring::new(1, old_key).and_old(2, new_key)`. Without
+///    this step a process that does not know the new key yet answers 500 (`record_unreadable`) to what another one
+///    stored with it.
+/// 2. Every process encrypts with the new key and still decrypts with the old one, as below.
+/// 3. When the longest ttl has passed since, no record needs the old key: leave it out.
+///
+/// Encryption is switched on in the same way: first everywhere with a keyring that
+/// [accepts plain responses](Self::accept_plain), and without it when the longest ttl has passed. Processes that
+/// have no keyring yet cannot replay what is encrypted, and answer 500 until they have one.
 ///
 /// ```
 /// use idempotent_runtime::Keyring;

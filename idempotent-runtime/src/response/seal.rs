@@ -284,6 +284,17 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_only_decrypts_yet_opens_what_others_encrypt_with_it() {
+        let first = sealer(Some(Keyring::new(1, KEY).and_old(2, [8; 32])));
+        let second = sealer(Some(Keyring::new(2, [8; 32]).and_old(1, KEY)));
+        let paid = response(201, b"paid");
+        for (one, other) in [(&first, &second), (&second, &first)] {
+            let sealed = one.seal(paid.clone(), &binding(1, 1));
+            assert_eq!(other.open(&sealed, &binding(1, 1)), Ok(paid.clone()));
+        }
+    }
+
+    #[test]
     fn no_compressed_response_becomes_larger_than_one_that_was_stored() {
         let bomb = |length: usize| {
             let form = [[1].as_slice(), &vec![0; length - 1]].concat();

@@ -77,6 +77,7 @@ macro_rules! __store_conformance_list {
             race races::a_late_renewal_and_a_take_over_exclude_each_other,
             race races::a_key_that_is_released_is_held_by_one_at_a_time,
             race races::a_purge_takes_nothing_from_running_executions,
+            race races::a_purge_takes_nothing_from_the_next_lease,
         }
     };
 }

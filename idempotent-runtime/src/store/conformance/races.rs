@@ -191,6 +191,44 @@ pub async fn a_purge_takes_nothing_from_running_executions<H: Harness>(harness: 
     arena.race(parts).await;
 }
 
+/// Purges against the claims for an outcome that expires in this moment: whoever is acquired owns the record, and
+/// completes it.
+pub async fn a_purge_takes_nothing_from_the_next_lease<H: Harness>(harness: Arc<H>) {
+    let arena = Arena::new(harness).await;
+    for key in rounds() {
+        let store = arena.store();
+        let old = Claim {
+            ttl: Duration::from_millis(5),
+            ..claim::<H>(key)
+        };
+        attempt(&acquire(store, &old).await);
+        assert_eq!(complete(store, &old, &answer("old")).await, Write::Applied);
+        let parts = |seat: Seat<H>| async move {
+            let (store, mine) = (seat.store(), claim::<H>(key));
+            if seat.number.is_multiple_of(2) {
+                for _ in 0..8 {
+                    purge(store, 100).await;
+                    yield_now().await;
+                }
+                return None;
+            }
+            let decided = claim_until_expired(store, &mine).await;
+            matches!(decided, Acquisition::Acquired { .. }).then_some(mine)
+        };
+        let winners: Vec<_> = arena.race(parts).await.into_iter().flatten().collect();
+        let [winner] = &winners[..] else {
+            panic!("one successor, not {}", winners.len());
+        };
+        purge(store, 100).await;
+        assert_eq!(
+            complete(store, winner, &answer("new")).await,
+            Write::Applied
+        );
+        let again = acquire(store, &claim::<H>(key)).await;
+        assert_eq!(again, Acquisition::Completed(answer("new")));
+    }
+}
+
 async fn claim_until_expired(store: &impl Store, claim: &Claim) -> Acquisition {
     let patience = Instant::now() + Duration::from_secs(30);
     loop {
