@@ -62,7 +62,7 @@ fn every_store_gets_the_same_histories() {
 fn drawn(histories: u32) -> Vec<String> {
     let drawn = std::cell::RefCell::new(Vec::new());
     let history = History::sequential_strategy(LENGTH);
-    let run = TestRunner::new(config(histories)).run(&history, |(_, steps, _)| {
+    let run = TestRunner::new(config(histories)).run(&history, |((), steps, _)| {
         drawn.borrow_mut().push(format!("{steps:?}"));
         Ok(())
     });
