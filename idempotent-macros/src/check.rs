@@ -263,3 +263,34 @@ fn is_utoipa(attr: &Attribute) -> bool {
     };
     before.ident == "utoipa"
 }
+
+#[cfg(test)]
+mod tests {
+    use syn::{Attribute, parse_quote};
+
+    use super::misplaced;
+
+    #[test]
+    fn knows_utoipas_path_from_others() {
+        let utoipas: [Attribute; 5] = [
+            parse_quote!(#[utoipa::path(post, path = "/")]),
+            parse_quote!(#[::utoipa::path(responses())]),
+            parse_quote!(#[path(get, path = "/")]),
+            parse_quote!(#[path(method(get, head), path = "/")]),
+            parse_quote!(#[path(post)]),
+        ];
+        for attr in &utoipas {
+            assert!(misplaced(attr).is_some_and(|message| message.contains("belongs above")));
+        }
+        let others: [Attribute; 5] = [
+            parse_quote!(#[path = "handlers.rs"]),
+            parse_quote!(#[path]),
+            parse_quote!(#[path("/orders")]),
+            parse_quote!(#[path(name = "orders")]),
+            parse_quote!(#[rocket::path(get)]),
+        ];
+        for attr in &others {
+            assert!(misplaced(attr).is_none());
+        }
+    }
+}

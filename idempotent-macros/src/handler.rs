@@ -186,14 +186,20 @@ fn plain_cfg(attr: Attribute) -> Vec<Attribute> {
     let Some(condition) = list.next() else {
         return vec![attr];
     };
-    list.map(|meta| match meta {
-        Meta::List(cfg) if cfg.path.is_ident("cfg") => {
+    list.flat_map(|meta| plain_cfg(parse_quote!(#[#meta])))
+        .map(|attr| under(&condition, &attr))
+        .collect()
+}
+
+/// An attribute where the condition holds.
+fn under(condition: &Meta, attr: &Attribute) -> Attribute {
+    match &attr.meta {
+        Meta::List(cfg) if attr.path().is_ident("cfg") => {
             let predicate = &cfg.tokens;
             parse_quote!(#[cfg(any(not(#condition), #predicate))])
         }
         meta => parse_quote!(#[cfg_attr(#condition, #meta)]),
-    })
-    .collect()
+    }
 }
 
 /// A type without the invisible groups and parentheses around it.
@@ -361,4 +367,105 @@ pub(crate) fn written(ty: &Type) -> String {
         .replace(" >", ">")
         .replace(" ,", ",")
         .replace("& ", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::TokenStream;
+    use quote::{ToTokens, quote};
+    use syn::Signature;
+
+    use super::{Handler, plain_cfgs};
+
+    #[test]
+    fn finds_the_self_of_the_impl() {
+        let names_self = |item: TokenStream| {
+            Handler::parse(item)
+                .expect("a function")
+                .names_self
+                .is_some()
+        };
+        for item in [
+            quote!(
+                async fn handler(a: State<Self>) {}
+            ),
+            quote!(
+                async fn handler() -> Self {}
+            ),
+            quote!(
+                async fn handler<T: From<Self>>() {}
+            ),
+            quote!(
+                async fn handler()
+                where
+                    Self: Sized,
+                {
+                }
+            ),
+            quote!(
+                async fn handler() {
+                    Self::new()
+                }
+            ),
+            quote!(
+                async fn handler() {
+                    async { [Self::new()] }
+                }
+            ),
+        ] {
+            assert!(names_self(item.clone()), "{item}");
+        }
+        for item in [
+            quote!(
+                async fn handler() {
+                    self_of_another()
+                }
+            ),
+            quote!(
+                async fn handler() {
+                    impl Payment {
+                        fn new() -> Self {}
+                    }
+                }
+            ),
+            quote!(
+                async fn handler() {
+                    macro_rules! new {
+                        () => {
+                            Self::new()
+                        };
+                    }
+                }
+            ),
+        ] {
+            assert!(!names_self(item.clone()), "{item}");
+        }
+    }
+
+    #[test]
+    fn a_cfg_behind_a_cfg_attr_is_a_cfg() {
+        for (written, read) in [
+            (quote!(#[cfg(a)] x: X), quote!(#[cfg(a)] x: X)),
+            (
+                quote!(#[cfg_attr(a, cfg(b))] x: X),
+                quote!(#[cfg(any(not(a), b))] x: X),
+            ),
+            (
+                quote!(#[cfg_attr(a, allow(b), cfg(c), cfg(d))] x: X),
+                quote!(#[cfg_attr(a, allow(b))] #[cfg(any(not(a), c))] #[cfg(any(not(a), d))] x: X),
+            ),
+            (
+                quote!(#[cfg_attr(a, cfg_attr(b, cfg(c)))] x: X),
+                quote!(#[cfg(any(not(a), any(not(b), c)))] x: X),
+            ),
+            (
+                quote!(#[cfg_attr(a, doc = "b")] x: X),
+                quote!(#[cfg_attr(a, doc = "b")] x: X),
+            ),
+        ] {
+            let mut sig: Signature = syn::parse_quote!(fn handler(#written));
+            plain_cfgs(&mut sig);
+            assert_eq!(sig.inputs.to_token_stream().to_string(), read.to_string());
+        }
+    }
 }

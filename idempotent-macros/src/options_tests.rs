@@ -271,6 +271,18 @@ fn what_is_wrong_is_said_with_what_is_right() {
     }
 }
 
+/// Each option alone, `tests/expand/option_<name>.rs`.
+#[test]
+fn every_option_has_an_expansion_golden() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expand");
+    for Entry { name, .. } in OPTIONS {
+        let golden = folder.join(format!("option_{name}.rs"));
+        let shape =
+            std::fs::read_to_string(&golden).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(shape.starts_with(&format!("#[idempotent({name}")), "{name}");
+    }
+}
+
 /// Each option has a heading in the reference, an example that compiles and one that is refused.
 #[test]
 fn the_reference_has_every_option() {

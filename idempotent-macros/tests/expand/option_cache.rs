@@ -1,0 +1,4 @@
+#[idempotent(cache = "success")]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,4 @@
+#[idempotent(crate = facade::runtime)]
+async fn handler(body: String) -> String {
+    body
+}

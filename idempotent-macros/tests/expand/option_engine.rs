@@ -1,0 +1,4 @@
+#[idempotent(engine = State<Idempotency>)]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,4 @@
+#[idempotent(header = "X-Request-Key")]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,21 @@
+fn handler(
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (String,),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
+) -> ::idempotent_runtime::__private::Running {
+    ::idempotent_runtime::__private::run_handler(
+        __call,
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        |__arguments| ::idempotent_runtime::__private::respond(
+            plain,
+            __arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
+    )
+}
+///The plain function of an `#[idempotent]` handler.
+async fn plain(body: String) -> String {
+    body
+}

@@ -1,0 +1,4 @@
+#[idempotent(inner = plain)]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,4 @@
+#[idempotent(lease = "10s")]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,20 @@
+fn handler(
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (String,),
+        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+    >,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler(body: String) -> String {
+        body
+    }
+    ::idempotent_runtime::__private::run_handler(
+        __call,
+        const { &::idempotent_runtime::__private::Policy::new().max_body(65536usize) },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        |__arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            __arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
+    )
+}

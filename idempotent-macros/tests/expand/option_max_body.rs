@@ -1,0 +1,4 @@
+#[idempotent(max_body = "64KiB")]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,4 @@
+#[idempotent(max_response = "4MiB")]
+async fn handler(body: String) -> String {
+    body
+}

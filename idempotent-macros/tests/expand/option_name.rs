@@ -1,0 +1,4 @@
+#[idempotent(name = "create-payment")]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,4 @@
+#[idempotent(required)]
+async fn handler(body: String) -> String {
+    body
+}

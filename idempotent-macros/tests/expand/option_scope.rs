@@ -1,0 +1,4 @@
+#[idempotent(scope = tenant_of)]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,17 @@
+fn handler(
+    __call: ::idempotent_runtime::__private::FromStatefulRouter<App, (String,)>,
+) -> ::idempotent_runtime::__private::Running {
+    async fn handler(body: String) -> String {
+        body
+    }
+    ::idempotent_runtime::__private::run_handler(
+        __call.extracting((::idempotent_runtime::__private::last::<App, String, _>(),)),
+        const { &::idempotent_runtime::__private::Policy::new() },
+        ::core::concat!(::core::module_path!(), "::", "handler"),
+        |__arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            __arguments,
+            ::idempotent_runtime::__private::answer,
+        ),
+    )
+}

@@ -1,0 +1,4 @@
+#[idempotent(state = App)]
+async fn handler(body: String) -> String {
+    body
+}

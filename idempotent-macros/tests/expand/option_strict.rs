@@ -1,0 +1,4 @@
+#[idempotent(strict)]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,4 @@
+#[idempotent(ttl = "1h30m")]
+async fn handler(body: String) -> String {
+    body
+}

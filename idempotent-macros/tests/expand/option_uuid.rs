@@ -1,0 +1,4 @@
+#[idempotent(uuid)]
+async fn handler(body: String) -> String {
+    body
+}

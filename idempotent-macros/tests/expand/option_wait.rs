@@ -1,0 +1,4 @@
+#[idempotent(wait = false)]
+async fn handler(body: String) -> String {
+    body
+}
