@@ -85,6 +85,11 @@ pub const YIELDING: &str = "/yielding";
 /// The bare route does not pay for the layer that hands the others the engine: an application without the attribute
 /// would not have it. What that layer costs, which is axum's own, shows the bare route behind it.
 pub fn router() -> Router {
+    router_on(engine())
+}
+
+/// All routes on this engine.
+pub fn router_on(engine: Idempotency) -> Router {
     let plain = Router::new()
         .route(BARE, post(bare))
         .route(BARE_YIELDING, post(bare_yielding));
@@ -93,7 +98,7 @@ pub fn router() -> Router {
         .route(SHORT_LIVED, post(create_short_lived))
         .route(YIELDING, post(create_yielding))
         .route(BARE_LAYERED, post(bare))
-        .layer(Extension(engine()))
+        .layer(Extension(engine))
         .merge(plain)
 }
 
