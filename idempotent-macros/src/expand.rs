@@ -337,7 +337,7 @@ fn parameters(handler: &Handler, options: &Options, private: &Private<'_>) -> To
         .skip(1)
         .rev()
         .map(|ty| private.ty(&quote!(Slot<#ty>)));
-    let call = call_name();
+    let call = call_name(handler);
     quote!(#(_: #placeholders,)* #call: #request)
 }
 
@@ -410,7 +410,7 @@ fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
 
 /// The request and how to extract the arguments from it. What the state must have is checked at its own place.
 fn call(handler: &Handler, options: &Options, private: &TokenStream) -> TokenStream {
-    let call = call_name();
+    let call = call_name(handler);
     let Some(state) = stateful(handler, options) else {
         return call.to_token_stream();
     };
@@ -468,9 +468,14 @@ fn turbofish<'a>(
     (!names.is_empty()).then(|| quote_spanned!(here=> ::<#(#names),*>))
 }
 
-/// The parameter's name: hygienic, so no name of the user's can meet it.
-fn call_name() -> Ident {
-    Ident::new("__call", Span::mixed_site())
+/// The parameter's name. It is hygienic, so no variable of the user's can meet it; the function inside could,
+/// since items are not.
+fn call_name(handler: &Handler) -> Ident {
+    let taken = handler.sig.ident == "__call";
+    Ident::new(
+        if taken { "__request" } else { "__call" },
+        Span::mixed_site(),
+    )
 }
 
 #[cfg(test)]

@@ -13,6 +13,10 @@ async fn edition_2021() {
         "2021 POST 3 true"
     );
     assert_eq!(exercise(router(), json("/generic", "3")).await.body, "3");
+    assert_eq!(
+        exercise(router(), json("/by-path", "\"x\"")).await.body,
+        "xPOST1"
+    );
 }
 
 #[tokio::test]

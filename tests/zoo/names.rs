@@ -33,7 +33,7 @@ macro_rules! named {
 }
 
 named! {
-    __arguments __private a0 answer arguments call crash engine extracting handler idempotent
+    __arguments __call __private __request a0 answer arguments call crash engine extracting handler idempotent
     idempotent_runtime inner invoke last never part recovery respond run_handler ty within
 }
 

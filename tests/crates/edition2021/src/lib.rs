@@ -28,7 +28,8 @@ use axum::{
     routing::post,
     Json, Router,
 };
-use idempotent_runtime::{idempotent, Crash, Execution, Recovery};
+use idempotent_runtime::{idempotent, Crash, Execution, Recovery, Scope};
+use std::borrow::Cow;
 
 #[idempotent]
 async fn none() {}
@@ -67,6 +68,20 @@ where
     T::from(n).to_string()
 }
 
+/// By a path of its own, and with a plain function beside it that nobody documented.
+#[idempotent(crate = idempotent_runtime, inner = by_path_inner, scope = nobody)]
+pub async fn by_path<'a, T>(method: Method, Json(text): Json<Cow<'a, str>>) -> Cow<'a, str>
+where
+    T: From<u8> + std::fmt::Display + 'a,
+{
+    let more = T::from(1);
+    format!("{text}{method}{more}").into()
+}
+
+fn nobody(parts: &axum::http::request::Parts) -> Option<Scope> {
+    parts.headers.get("x-nobody").map(Scope::new)
+}
+
 /// Its routes.
 pub fn router() -> Router {
     let router = Router::new()
@@ -74,5 +89,6 @@ pub fn router() -> Router {
         .route("/all", post(all));
     router
         .route("/generic", post(generic::<u64>))
+        .route("/by-path", post(by_path::<u64>))
         .with_state("2021")
 }
