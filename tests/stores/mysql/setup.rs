@@ -395,3 +395,36 @@ async fn a_server_that_became_read_only_is_left_for_the_one_that_is_not() {
     assert_eq!(completed.unwrap(), Write::Applied);
     assert_eq!(store.acquire(&other).await.unwrap(), first);
 }
+
+/// A response that the server would answer by closing the connection is refused, and a tombstone is not.
+#[tokio::test]
+async fn a_response_larger_than_the_servers_packets_is_refused() {
+    let Some(server) = MariaDb::with(&["--max-allowed-packet=1048576"]) else {
+        return;
+    };
+    let builder = MySqlStore::builder()
+        .migrate(true)
+        .largest_response(500_000);
+    let store = builder.connect(&server.url()).await.unwrap();
+    let owner = claim::<OnMariaDb>(key(1));
+    store.acquire(&owner).await.unwrap();
+    let large = Outcome::Response(response(200, &[], &vec![7; 2 << 20]));
+    let error = store.complete(&owner.held(), &large).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Refused);
+    assert!(
+        chain(&error).contains("max_allowed_packet is 1048576"),
+        "{}",
+        chain(&error)
+    );
+    let tombstone = store.complete(&owner.held(), &Outcome::Tombstone).await;
+    assert_eq!(tombstone.unwrap(), Write::Applied);
+
+    // The largest that fits, to the kilobyte.
+    let next = claim::<OnMariaDb>(key(2));
+    store.acquire(&next).await.unwrap();
+    let fits = Outcome::Response(response(200, &[], &vec![7; (1 << 20) - (2 << 10)]));
+    let stored = store.complete(&next.held(), &fits).await;
+    assert_eq!(stored.unwrap(), Write::Applied);
+    let again = store.acquire(&claim::<OnMariaDb>(key(2))).await;
+    assert_eq!(again.unwrap(), Acquisition::Completed(fits));
+}

@@ -44,7 +44,14 @@
 //! # }
 //! ```
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{MySql, MySqlPool};
 
@@ -60,7 +67,10 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write},
+    store::{
+        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
+        Write,
+    },
 };
 
 mod records;
@@ -80,6 +90,8 @@ struct Inner {
     statements: Statements,
     table: TableName,
     demands: Demands,
+    /// The largest packet that the server takes, as far as it was asked.
+    packet: AtomicU64,
 }
 
 /// Says how a [`MySqlStore`] keeps its records.
@@ -138,8 +150,31 @@ impl MySqlStore {
             statements,
             table,
             demands,
+            packet,
         } = &*self.0;
-        setup::check(connections, statements, table, demands).await
+        let takes = setup::check(connections, statements, table, demands).await?;
+        // It goes with nothing else, so that no order is needed.
+        packet.store(takes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the server takes this outcome in one packet. It would answer a larger one by closing the connection,
+    /// which looks like a server that is away and would be repeated for long.
+    fn takes(&self, outcome: &Outcome) -> Result<(), StoreError> {
+        /// Besides the response: key, token, numbers and the head of the packet.
+        const REST: u64 = 1 << 10;
+        let bytes = match outcome {
+            Outcome::Response(response) => response.as_bytes().len() as u64,
+            Outcome::Tombstone => 0,
+        };
+        let most = self.0.packet.load(Ordering::Relaxed);
+        if bytes + REST > most {
+            let error = StoreError::new(NAME, StoreErrorKind::Refused);
+            return Err(error.with_source(format!(
+                "the response has {bytes} bytes, and the server's max_allowed_packet is {most}"
+            )));
+        }
+        Ok(())
     }
 
     /// Closes the store's own connections. Verbs that come later fail. An application's pool stays open.
@@ -184,7 +219,7 @@ impl MySqlStoreBuilder {
     }
 
     /// The largest body of a response that a route may store: the largest `max_response`. 1 MiB unless set. The server
-    /// must take packets of this size.
+    /// must take packets of this size. A larger response is stored if the server takes it; else it leaves a tombstone.
     pub fn largest_response(mut self, bytes: u64) -> Self {
         self.largest_response = bytes;
         self
@@ -241,6 +276,7 @@ impl MySqlStoreBuilder {
             statements,
             table: self.table,
             demands,
+            packet: AtomicU64::new(u64::MAX),
         }))
     }
 }
@@ -259,6 +295,7 @@ impl Store for MySqlStore {
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
+        self.takes(outcome)?;
         verbs::write(&mut self.records(), Change::Complete(held, outcome)).await
     }
 

@@ -106,13 +106,13 @@ pub(super) struct Demands {
 }
 
 /// That the server keeps what it acknowledges and takes what it will be sent, and that the table is the one this
-/// version knows.
+/// version knows. Gives the largest packet that the server takes, in bytes.
 pub(super) async fn check(
     connections: &Connections<MySql, Session>,
     statements: &Statements,
     table: &TableName,
     demands: &Demands,
-) -> Result<(), ConnectError> {
+) -> Result<u64, ConnectError> {
     let looked = timeout(CONNECT, look(connections, statements, table, demands)).await;
     looked.unwrap_or_else(|elapsed| Err(unreachable(late(elapsed))))
 }
@@ -122,12 +122,12 @@ async fn look(
     statements: &Statements,
     table: &TableName,
     demands: &Demands,
-) -> Result<(), ConnectError> {
+) -> Result<u64, ConnectError> {
     let mut connection = connections.lend().await.map_err(unreachable)?;
     let server = sqlx::query(&statements.server)
         .fetch_one(&mut *connection)
         .await;
-    look_at(
+    let packet = look_at(
         &server.map_err(|error| refused("say what it is", error))?,
         demands,
     )?;
@@ -135,10 +135,11 @@ async fn look(
     let found = connection
         .settle(found)
         .map_err(|error| refused("say the table's version", error))?;
-    known(table, found, VERSION)
+    known(table, found, VERSION)?;
+    Ok(packet)
 }
 
-fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<(), ConnectError> {
+fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<u64, ConnectError> {
     let is = |index: usize| {
         server
             .try_get::<i64, _>(index)
@@ -176,7 +177,7 @@ fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<(), Conn
             "the pool's sessions have autocommit = 0, so that nothing would be kept: set it to 1",
         );
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// The table's version; 0 when there is none.
