@@ -64,7 +64,8 @@ pub(crate) const DEFAULT_TYPE_BASE: &str =
 ///
 /// ## `response_not_stored`
 ///
-/// Status 409. The operation was executed, but its response was too large or endless and could not be kept.
+/// Status 409. The operation was executed, but its response could not be kept: it was too large or endless, or the
+/// store did not take it.
 ///
 /// ## `store_unavailable`
 ///
