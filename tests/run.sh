@@ -51,6 +51,9 @@ if ! $quick; then
         redis redis-tls postgres mysql sqlite sql-tls "memory,conformance" "macros,metrics"; do
         step cargo check --quiet -p idempotent-runtime --no-default-features --features "$features"
     done
+    # What is said of a store, or of TLS, that was not compiled in.
+    step cargo test --quiet -p idempotent-runtime --no-default-features --features redis --lib -- \
+        a_store_that_was_not_compiled_in_names_its_feature tls_needs_its_feature
     # The model checkers exchange the locks, so each builds into a folder of its own.
     target="${CARGO_TARGET_DIR:-target}"
     RUSTFLAGS="--cfg idempotent_loom" CARGO_TARGET_DIR="$target/loom" \
