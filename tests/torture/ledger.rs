@@ -62,11 +62,8 @@ impl Report {
                     paid = Some(body);
                 }
                 // An acknowledged outcome is there for everybody, from then on.
-                (Answer::Unknown, Some(first)) => {
-                    self.lost.push(format!("key {key}: {first}, then unknown"));
-                }
-                (Answer::None, Some(first)) => {
-                    self.lost.push(format!("key {key}: {first}, then nothing"));
+                (Answer::Unknown | Answer::None, Some(_)) => {
+                    self.lost.push(format!("key {key}: {answers:?}"));
                 }
                 (Answer::Strange(response), _) => {
                     self.strange.push(format!("key {key}: {response}"));

@@ -11,8 +11,10 @@ pub(crate) enum StoreKind {
     RedisWeak,
     /// A PostgreSQL of our own.
     Postgres,
-    /// A MariaDB of our own.
+    /// A MariaDB of our own, with a binary log.
     MariaDb,
+    /// A MariaDB of our own, without one.
+    MariaDbWeak,
     /// A file that all processes share.
     Sqlite,
     /// Whatever this URL names.
@@ -36,6 +38,7 @@ impl StoreKind {
             "redis-weak" => Self::RedisWeak,
             "postgres" => Self::Postgres,
             "mariadb" => Self::MariaDb,
+            "mariadb-weak" => Self::MariaDbWeak,
             "sqlite" => Self::Sqlite,
             url => Self::Running(url.to_owned()),
         }
@@ -52,7 +55,8 @@ impl StoreKind {
             Self::Redis => Backend::Redis(Redis::flushing()?),
             Self::RedisWeak => Backend::Redis(Redis::with(&[])?),
             Self::Postgres => Backend::Postgres(Postgres::start()?),
-            Self::MariaDb => Backend::MariaDb(MariaDb::start()?),
+            Self::MariaDb => Backend::MariaDb(MariaDb::flushing()?),
+            Self::MariaDbWeak => Backend::MariaDb(MariaDb::start()?),
             Self::Sqlite => Backend::Sqlite(Folder::new("torture-sqlite")),
             Self::Running(url) => Backend::Running(url.clone()),
         })

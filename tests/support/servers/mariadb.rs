@@ -26,6 +26,14 @@ impl MariaDb {
         Self::with(&[])
     }
 
+    /// A server to be killed: it has a binary log.
+    ///
+    /// Without one, the server shows a commit to others before it has written it, and a SIGKILL in between loses what
+    /// they were shown; who made the commit has no answer yet. With one, that is written first.
+    pub(crate) fn flushing() -> Option<Self> {
+        Self::with(&["--log-bin=binary", "--sync-binlog=1", "--server-id=1"])
+    }
+
     /// A server with these settings besides, each `--name=value`.
     pub(crate) fn with(settings: &[&str]) -> Option<Self> {
         let mut mariadb = Self::new()?;

@@ -19,6 +19,10 @@
 //! # Caveats
 //!
 //! - Galera with several writers is not supported: it loses updates even without a fault. Write to one node.
+//! - Keep a binary log (`log_bin`, with `sync_binlog = 1`; MySQL 8 has one unless told otherwise, MariaDB has none). A
+//!   server without one shows a commit to other sessions a moment before it is on disk. If that server dies within
+//!   this moment, and the process that executed dies before it has repeated its completion, a replay that was answered
+//!   in between is taken back: later requests get `outcome_unknown`, or execute again with `on_crash = "retry"`.
 //! - The application's own pool may have sessions under `repeatable read`. Then gap locks undo a statement now and
 //!   then, and the store repeats it.
 //!
