@@ -1,12 +1,13 @@
 //! Rules that need more than one option, or the handler. What only the type system knows, such as whether an
 //! argument is an extractor, is the compiler's to say.
 
+use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{Attribute, Error, FnArg, Meta, Safety, Signature, Type, ext::IdentExt};
+use syn::{Attribute, Error, FnArg, Meta, ReturnType, Safety, Signature, Type, ext::IdentExt};
 
 use crate::{
     errors::Errors,
-    handler::{Handler, attributes, is_named, mentions, plain, written},
+    handler::{Handler, attributes, boxed_without_send, is_named, plain, written},
     options::{Inner, Options},
 };
 
@@ -29,6 +30,9 @@ const BODY_EXTRACTORS: [&str; 8] = [
     "Body",
 ];
 const CRATES: [&str; 6] = ["axum", "axum_extra", "axum_core", "bytes", "std", "http"];
+
+/// Types that are certainly no alias of a future.
+const RESPONSES: [&str; 5] = ["String", "Response", "StatusCode", "Redirect", "Bytes"];
 
 /// Options against options.
 pub(crate) fn options(options: &Options, errors: &mut Errors) {
@@ -119,13 +123,37 @@ fn qualifiers(handler: &Handler, errors: &mut Errors) {
         ));
     }
     if handler.answer().is_none() {
-        let message = "a handler is an `async fn`, or returns a future such as `impl Future<Output = Response> + Send`, or an alias of one whose name ends in `Future`";
-        errors.push(Error::new_spanned(sig.fn_token, message));
+        errors.push(Error::new_spanned(sig.fn_token, no_future(sig)));
+    }
+    if let (None, ReturnType::Type(_, ty)) = (sig.asyncness, &sig.output)
+        && let Some(object) = boxed_without_send(ty)
+    {
+        let message = "a boxed handler's future must be `Send`: write `Pin<Box<dyn Future<Output = …> + Send>>`";
+        errors.push(Error::new_spanned(object, message));
     }
     if handler.is_async_trait() {
         let message = "a handler cannot be a method of an `#[async_trait]`: the trait fixes its signature; write a function that calls it";
         errors.push(Error::new_spanned(&sig.ident, message));
     }
+}
+
+/// What to say of a function that is not `async` and returns nothing that looks like a future.
+fn no_future(sig: &Signature) -> String {
+    let name = &sig.ident;
+    let mut message =
+        format!("`{name}` is neither `async` nor returns a future: write `async fn {name}`");
+    if let ReturnType::Type(_, ty) = &sig.output
+        && let Type::Path(path) = plain(ty)
+        && let Some(alias) = path.path.get_ident()
+        && alias.to_string().starts_with(char::is_uppercase)
+        && !RESPONSES.iter().any(|response| alias == response)
+    {
+        let hint = format!(
+            "; if `{alias}` is an alias of a future, rename it to `{alias}Future`, or write its type out"
+        );
+        message.push_str(&hint);
+    }
+    message
 }
 
 /// Arguments that no extractor can be, and too many of them.
@@ -157,7 +185,7 @@ fn arguments(sig: &Signature, errors: &mut Errors) {
     if let Some(input) = cfgs.nth(MOST_CFGS) {
         errors.push(Error::new_spanned(
             input,
-            "a handler takes at most 4 arguments with `#[cfg]`: put them into one extractor",
+            "`#[idempotent]` takes at most 4 arguments with `#[cfg]`, though axum takes more: put some into one extractor",
         ));
     }
 }
@@ -169,10 +197,45 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
             written(ty)
         );
         errors.push(Error::new_spanned(ty, message));
-    } else if mentions(ty.to_token_stream(), "impl").is_some() {
+    } else if let Some(opaque) = opaque(ty.to_token_stream()) {
         let message = "an argument of a handler has a nameable type: write the extractor, or a type parameter `fn handler<T: Trait>(…)`";
-        errors.push(Error::new_spanned(ty, message));
+        errors.push(Error::new_spanned(opaque, message));
     }
+}
+
+/// The first `impl …` in a type.
+fn opaque(tokens: TokenStream) -> Option<TokenStream> {
+    let mut tokens = tokens.into_iter();
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Ident(word) if word == "impl" => {
+                let (mut depth, mut before) = (0_usize, ' ');
+                let inside = tokens.take_while(|token| {
+                    let punct = match token {
+                        TokenTree::Punct(punct) => punct.as_char(),
+                        _ => ' ',
+                    };
+                    let arrow = std::mem::replace(&mut before, punct) == '-';
+                    match punct {
+                        ',' | '>' if depth == 0 && !arrow => return false,
+                        '<' => depth += 1,
+                        '>' if !arrow => depth -= 1,
+                        _ => {}
+                    }
+                    true
+                });
+                return Some(std::iter::once(word.into()).chain(inside).collect());
+            }
+            TokenTree::Group(group) => {
+                let found = opaque(group.stream());
+                if found.is_some() {
+                    return found;
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Only one argument uses up the body, and it is the last.

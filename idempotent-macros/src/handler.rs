@@ -5,7 +5,7 @@ use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{
     Attribute, Error, FnArg, GenericArgument, Meta, Path, PathArguments, ReturnType, Signature,
-    Token, Type, TypeParamBound, Visibility,
+    Token, Type, TypeParamBound, TypeTraitObject, Visibility,
     parse::{ParseStream, Parser},
     parse_quote,
     punctuated::Punctuated,
@@ -63,7 +63,7 @@ impl Handler {
             }),
             None => Err(Error::new(
                 at,
-                "`#[idempotent]` goes on a function with a body",
+                "`#[idempotent]` goes on a function with a body; a trait's declaration has none: annotate a function that has one",
             )),
         }
     }
@@ -248,6 +248,26 @@ fn future_output(ty: &Type) -> Option<&Type> {
     }
 }
 
+/// The `dyn Future` of a boxed future that does not say `Send`.
+pub(crate) fn boxed_without_send(ty: &Type) -> Option<&TypeTraitObject> {
+    match plain(ty) {
+        Type::TraitObject(object) => {
+            let named = |name| {
+                let mut paths = object.bounds.iter().filter_map(bound_path);
+                paths.any(|path| path.segments.last().is_some_and(|last| last.ident == name))
+            };
+            (named("Future") && !named("Send")).then_some(object)
+        }
+        Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            let boxes = last.ident == "Pin" || last.ident == "Box";
+            let inside = type_arguments(&last.arguments).next()?;
+            boxes.then(|| boxed_without_send(inside)).flatten()
+        }
+        _ => None,
+    }
+}
+
 /// `T` of the bound `Future<Output = T>`.
 fn bound_output<'a>(
     bounds: impl Iterator<Item = &'a TypeParamBound>,
@@ -335,19 +355,26 @@ fn not_a_function(input: ParseStream<'_>) -> Option<Error> {
     let Some(TokenTree::Ident(word)) = words.next() else {
         return None;
     };
+    let mut what = format!("`{word}`");
     let (article, advice) = match word.to_string().as_str() {
         "impl" => ("an", "annotate the handler functions inside"),
         "trait" | "mod" => ("a", "annotate the handler functions inside"),
         "enum" => ("an", "a handler is an `async fn`"),
         "struct" | "union" | "type" => ("a", "a handler is an `async fn`"),
         "static" | "const" => ("a", "write the handler as an `async fn` instead"),
-        "extern" => ("an", "annotate the handler where it is defined"),
+        "extern" => {
+            what = match words.next() {
+                Some(TokenTree::Ident(_)) => "`extern crate`".to_owned(),
+                _ => "`extern` block".to_owned(),
+            };
+            ("an", "annotate the handler where it is defined")
+        }
         "use" | "macro_rules" => ("a", "annotate the handler where it is defined"),
         _ => return None,
     };
     Some(Error::new_spanned(
         &word,
-        format!("`#[idempotent]` goes on a handler function, not on {article} `{word}`: {advice}"),
+        format!("`#[idempotent]` goes on a handler function, not on {article} {what}: {advice}"),
     ))
 }
 

@@ -120,7 +120,7 @@ const OPTIONS: &[Entry<Options>] = entries! {
     "name" => name: name,
     "scope" => scope: |setting| setting.parsed("a function's path, as in `scope = tenant_of`"),
     "fingerprint" => fingerprint: fingerprint,
-    "cache" => cache: |setting| setting.choice(CACHE),
+    "cache" => cache: |setting| setting.choice(CACHE, ""),
     "max_body" => max_body: size,
     "max_response" => max_response: size,
     "engine" => engine: engine,
@@ -218,7 +218,8 @@ fn size(setting: &Setting) -> syn::Result<u32> {
 
 fn on_crash(setting: &Setting) -> syn::Result<OnCrash> {
     if setting.is_text() {
-        return setting.choice(ON_CRASH).map(|word| word());
+        let or = ", or a function's path without quotes, as in `on_crash = find_out`";
+        return setting.choice(ON_CRASH, or).map(|word| word());
     }
     let takes = "`\"refuse\"`, `\"retry\"` or the path of a function, as in `on_crash = find_out`";
     setting.parsed(takes).map(OnCrash::Recover)
@@ -313,16 +314,13 @@ fn inner(setting: &Setting) -> syn::Result<Inner> {
 fn header_name(text: &syn::LitStr) -> syn::Result<String> {
     let name = text.value().to_ascii_lowercase();
     let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    if name.is_empty() {
-        return Err(Error::new(text.span(), "an empty header name"));
-    }
-    match name.chars().find(|c| !token(*c)) {
-        Some(c) => Err(Error::new(
-            text.span(),
-            format!("a header name cannot contain {c:?}"),
-        )),
-        None => Ok(name),
-    }
+    let wrong = match name.chars().find(|c| !token(*c)) {
+        Some(c) => format!("a header name cannot contain {c:?}"),
+        None if name.is_empty() => "an empty header name".to_owned(),
+        None => return Ok(name),
+    };
+    let advice = "write letters, digits and hyphens, as in `Idempotency-Key`";
+    Err(Error::new(text.span(), format!("{wrong}: {advice}")))
 }
 
 #[cfg(test)]

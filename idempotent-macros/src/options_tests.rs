@@ -182,9 +182,12 @@ fn what_is_wrong_is_said_with_what_is_right() {
             quote!(ttl = "1h" wait = true),
             "expected `,` before the next option",
         ),
-        (quote!(ttl: "1h"), "expected `,`, `=` or `(` after `ttl`"),
+        (
+            quote!(ttl: "1h"),
+            "a colon after `ttl`: write `ttl = …`, with `=`",
+        ),
         (quote!("1h"), "expected an option's name"),
-        (quote!(wait,, required), "expected an option's name"),
+        (quote!(wait,, required), "one comma too many"),
         (
             quote!(fingerprint(json) required),
             "expected `,` after `fingerprint(…)`",

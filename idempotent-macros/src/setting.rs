@@ -41,6 +41,9 @@ impl Setting {
         let mut tokens = tokens.into_iter();
         let name = match tokens.next() {
             Some(TokenTree::Ident(name)) => name,
+            Some(TokenTree::Punct(comma)) if comma.as_char() == ',' => {
+                return Err(Error::new(comma.span(), "one comma too many"));
+            }
             other => {
                 let at = other.map_or_else(Span::mixed_site, |token| token.span());
                 return Err(Error::new(
@@ -57,7 +60,7 @@ impl Setting {
                     [] => {
                         return Err(Error::new(
                             equals.span(),
-                            format!("expected a value after `{name} =`"),
+                            format!("expected a value after `{name} =`, as in `ttl = \"24h\"`"),
                         ));
                     }
                     [TokenTree::Literal(_), next @ TokenTree::Ident(_), ..] => {
@@ -71,6 +74,12 @@ impl Setting {
             }
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
                 Value::List(group)
+            }
+            Some(TokenTree::Punct(colon)) if colon.as_char() == ':' => {
+                return Err(Error::new(
+                    colon.span(),
+                    format!("a colon after `{name}`: write `{name} = …`, with `=`"),
+                ));
             }
             Some(other) => {
                 return Err(Error::new(
@@ -135,10 +144,10 @@ impl Setting {
         matches!(&self.value, Value::Equals(value) if matches!(syn::parse2(value.clone()), Ok(Lit::Str(_))))
     }
 
-    /// `name = "…"`, one of the given words.
-    pub(crate) fn choice<T: Copy>(&self, choices: Choices<T>) -> syn::Result<T> {
+    /// `name = "…"`, one of the given words. After these, an error names what else the option takes: `or`.
+    pub(crate) fn choice<T: Copy>(&self, choices: Choices<T>, or: &str) -> syn::Result<T> {
         let words = || choices.iter().map(|(word, _)| *word);
-        let expected = suggest::one_of(words()).replace('`', "\"");
+        let expected = suggest::one_of(words()).replace('`', "\"") + or;
         let text = self.text(&expected)?;
         let word = text.value();
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == word) {

@@ -6,9 +6,9 @@ use ::axum::response::{IntoResponse, Response};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no response, so an idempotent handler cannot return it",
     label = "expected a type that implements `IntoResponse`",
-    note = "return `Json<{Self}>` to send a value as JSON, `impl IntoResponse` for tuples such as \
-            `(StatusCode, Json<…>)`, or implement `axum::response::IntoResponse`",
-    note = "in a `Result<T, E>` both `T` and `E` must be responses"
+    note = "a value is sent as `Json<T>`, in a tuple too: `(StatusCode, Json<T>)`",
+    note = "in a `Result<T, E>` both `T` and `E` must be responses",
+    note = "implement `axum::response::IntoResponse` for a type of your own, an error type too"
 )]
 pub trait Answer {
     /// As a response.

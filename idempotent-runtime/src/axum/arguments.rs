@@ -37,7 +37,8 @@ pub enum ByMagic {}
     message = "`{Self}` is no extractor for the state `{S}` that leaves the request's body alone",
     label = "expected a type that implements `FromRequestParts<{S}>`",
     note = "an argument of a handler is an extractor, such as `State<…>`, `Path<…>`, `Query<…>` or `HeaderMap`",
-    note = "one that uses up the body, such as `Json<…>`, can only be the last argument"
+    note = "one that uses up the body, such as `Json<…>`, can only be the last argument",
+    note = "`State<T>` needs the router's state to be `T`, or `T: FromRef<{S}>`"
 )]
 pub trait Part<S, W> {}
 
@@ -46,7 +47,7 @@ pub trait Part<S, W> {}
     message = "`{Self}` is no extractor for the state `{S}`",
     label = "expected a type that implements `FromRequest<{S}>` or `FromRequestParts<{S}>`",
     note = "an argument of a handler is an extractor, such as `State<…>`, `Path<…>`, `Json<…>` or `Bytes`",
-    note = "`Json<T>` needs `T: serde::Deserialize`, `State<T>` needs the router's state or `T: FromRef<{S}>`"
+    note = "`Json<T>` needs `T: serde::Deserialize`, `State<T>` needs the router's state to be `T`, or `T: FromRef<{S}>`"
 )]
 pub trait Last<S, W> {}
 
