@@ -321,24 +321,37 @@ fn parameters(handler: &Handler, options: &Options, private: &Private<'_>) -> To
         quote!((#(#arguments,)*))
     };
     let engine = options.engine.as_ref().map(|given| &given.value);
+    // Where the type does not fit, as in the method of a trait, that is said of the argument it stands for.
+    let of = |ty: &TokenStream, name: &str, inside: TokenStream| {
+        let (start, end) = ends(ty);
+        let name = Ident::new(name, start);
+        let end = quote_spanned!(end=> >);
+        let ty = private.ty(&quote_spanned!(start=> #name<#inside #end));
+        quote_spanned!(start=> : #ty)
+    };
+    let nothing = TokenStream::new();
+    let last = arguments.last().unwrap_or(&nothing);
     let request = match (stateful(handler, options), engine) {
-        (Some(state), _) => quote!(FromStatefulRouter<#state, #values>),
-        (None, Some(engine)) => quote!(FromRouter<#values, #engine>),
-        (None, None) if arguments.is_empty() => quote!(FromRouter<#values>),
+        (Some(state), _) => of(last, "OnlyInARouterWithState", quote!(#state, #values)),
+        (None, Some(engine)) => of(last, "FromRouter", quote!(#values, #engine)),
+        (None, None) if arguments.is_empty() => of(last, "FromRouter", values),
         (None, None) => {
-            let hint = private.ty(&quote!(SeeOptionsInnerAndState));
-            quote!(FromRouter<#values, #hint>)
+            let hint = private.ty(&quote!(
+                AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly
+            ));
+            of(last, "FromRouter", quote!(#values, #hint))
         }
     };
-    let request = private.ty(&request);
     let placeholders = arguments
         .iter()
         .rev()
         .skip(1)
         .rev()
-        .map(|ty| private.ty(&quote!(Slot<#ty>)));
-    let call = call_name(handler);
-    quote!(#(_: #placeholders,)* #call: #request)
+        .map(|ty| (ends(ty).0, of(ty, "Slot", ty.clone())))
+        .map(|(start, ty)| quote_spanned!(start=> _ #ty));
+    let mut call = call_name(handler);
+    call.set_span(ends(last).0);
+    quote!(#(#placeholders,)* #call #request)
 }
 
 /// The router's state, if the attribute named it and something comes out of it.

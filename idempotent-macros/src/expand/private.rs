@@ -22,7 +22,10 @@ impl<'a> Private<'a> {
     /// One of its types.
     pub(super) fn ty(&self, ty: &TokenStream) -> TokenStream {
         self.0.map_or_else(
-            || quote!(::idempotent_runtime::__private::#ty),
+            || {
+                let here = ends(ty).0;
+                quote_spanned!(here=> ::idempotent_runtime::__private::#ty)
+            },
             |path| invoke(path, "ty", ty),
         )
     }

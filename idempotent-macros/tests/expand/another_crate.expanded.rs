@@ -2,7 +2,8 @@ fn handler(
     _: facade::idempotent_runtime::__private::ty!(Slot < Method >),
     __call: facade::idempotent_runtime::__private::ty!(
         FromRouter < (Method, Json < u32 >,),
-        facade::idempotent_runtime::__private::ty!(SeeOptionsInnerAndState) >
+        facade::idempotent_runtime::__private::ty!(AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly)
+        >
     ),
 ) -> impl ::core::future::Future<
     Output = facade::idempotent_runtime::__private::ty!(Response),

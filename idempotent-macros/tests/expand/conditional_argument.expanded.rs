@@ -3,7 +3,7 @@ fn handler(
     _: ::idempotent_runtime::__private::Slot<Method>,
     __call: ::idempotent_runtime::__private::FromRouter<
         (Method, String),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(method: Method, text: String) -> String {
@@ -24,7 +24,7 @@ fn handler(
 fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<
         (Method,),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(method: Method) -> String {

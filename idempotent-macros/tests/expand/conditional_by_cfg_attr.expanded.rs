@@ -3,7 +3,7 @@ fn handler(
     _: ::idempotent_runtime::__private::Slot<Method>,
     __call: ::idempotent_runtime::__private::FromRouter<
         (Method, String),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(
@@ -28,7 +28,7 @@ fn handler(
 fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<
         (String,),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(text: String) -> String {

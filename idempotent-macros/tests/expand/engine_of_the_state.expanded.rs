@@ -1,5 +1,5 @@
 fn handler(
-    __call: ::idempotent_runtime::__private::FromStatefulRouter<
+    __call: ::idempotent_runtime::__private::OnlyInARouterWithState<
         App,
         ::idempotent_runtime::__private::UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     >,

@@ -1,7 +1,7 @@
 fn handler<T: Ledger + ::core::marker::Send + 'static, U, const N: usize>(
     __call: ::idempotent_runtime::__private::FromRouter<
         (State<T>,),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running
 where

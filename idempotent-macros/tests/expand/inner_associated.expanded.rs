@@ -1,7 +1,7 @@
 fn pay<U: ::core::marker::Send + 'static>(
     __call: ::idempotent_runtime::__private::FromRouter<
         (Json<U>,),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     ::idempotent_runtime::__private::run_handler(

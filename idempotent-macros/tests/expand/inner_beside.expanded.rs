@@ -8,7 +8,7 @@ pub(crate) async fn pay(Json(n): Json<u32>) -> String {
 pub(crate) fn pay(
     __call: ::idempotent_runtime::__private::FromRouter<
         (Json<u32>,),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     ::idempotent_runtime::__private::run_handler(

@@ -1,6 +1,6 @@
 fn handler(
     _: ::idempotent_runtime::__private::Slot<State<App>>,
-    __call: ::idempotent_runtime::__private::FromStatefulRouter<
+    __call: ::idempotent_runtime::__private::OnlyInARouterWithState<
         App,
         (State<App>, Json<u32>),
     >,

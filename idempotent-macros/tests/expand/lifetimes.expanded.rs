@@ -2,7 +2,7 @@ fn handler<T: 'static + ::core::marker::Send + 'static>(
     _: ::idempotent_runtime::__private::Slot<Agent<'static, T>>,
     __call: ::idempotent_runtime::__private::FromRouter<
         (Agent<'static, T>, Json<Cow<'static, str>>),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler<'a, 'b: 'a, T: 'a>(

@@ -1,7 +1,7 @@
 fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<
         (Json<u32>,),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(Json(n): Json<u32>) -> String {

@@ -1,6 +1,7 @@
 fn handler(
     __call: facade::runtime::__private::ty!(
-        FromRouter < (String,), facade::runtime::__private::ty!(SeeOptionsInnerAndState)
+        FromRouter < (String,),
+        facade::runtime::__private::ty!(AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly)
         >
     ),
 ) -> impl ::core::future::Future<

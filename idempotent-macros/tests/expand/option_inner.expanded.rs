@@ -1,7 +1,7 @@
 fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<
         (String,),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     ::idempotent_runtime::__private::run_handler(

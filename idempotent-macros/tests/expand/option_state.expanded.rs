@@ -1,5 +1,5 @@
 fn handler(
-    __call: ::idempotent_runtime::__private::FromStatefulRouter<App, (String,)>,
+    __call: ::idempotent_runtime::__private::OnlyInARouterWithState<App, (String,)>,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(body: String) -> String {
         body

@@ -1,7 +1,7 @@
 fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<
         (String,),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn handler(body: String) -> String {

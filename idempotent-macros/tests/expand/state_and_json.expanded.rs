@@ -12,7 +12,7 @@ pub fn create_payment(
     _: ::idempotent_runtime::__private::Slot<State<App>>,
     __call: ::idempotent_runtime::__private::FromRouter<
         (State<App>, Json<NewPayment>),
-        ::idempotent_runtime::__private::SeeOptionsInnerAndState,
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
 ) -> ::idempotent_runtime::__private::Running {
     async fn create_payment(

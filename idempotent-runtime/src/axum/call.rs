@@ -34,7 +34,7 @@ pub struct FromRouter<T, E = FromExtensions> {
 
 /// A request with the router's state, which the attribute named: the arguments and the engine are checked in the
 /// function itself, so that a wrong one is reported there and not where the handler is routed.
-pub struct FromStatefulRouter<S, T> {
+pub struct OnlyInARouterWithState<S, T> {
     request: Request,
     engine: Option<Idempotency>,
     state: S,
@@ -48,7 +48,7 @@ pub struct FromExtensions;
 /// The same. The name is for the errors that show the handler's type: of a direct call, `inner` is the way out; of
 /// a route that does not take the handler, `state` finds the reason.
 #[derive(Debug)]
-pub struct SeeOptionsInnerAndState;
+pub struct AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly;
 
 /// The engine, out of the router's state.
 #[diagnostic::on_unimplemented(
@@ -108,7 +108,7 @@ impl<S> EngineIn<S> for FromExtensions {
 }
 
 #[diagnostic::do_not_recommend]
-impl<S> EngineIn<S> for SeeOptionsInnerAndState {
+impl<S> EngineIn<S> for AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly {
     fn engine(_: &S) -> Option<Idempotency> {
         None
     }
@@ -173,7 +173,7 @@ where
     }
 }
 
-impl<R, S, T> FromRequest<R, Via<()>> for FromStatefulRouter<S, T>
+impl<R, S, T> FromRequest<R, Via<()>> for OnlyInARouterWithState<S, T>
 where
     R: Sync,
     S: FromRef<R> + Send,
@@ -193,7 +193,7 @@ where
     }
 }
 
-impl<S, T> FromStatefulRouter<S, T>
+impl<S, T> OnlyInARouterWithState<S, T>
 where
     S: Send + Sync + 'static,
 {
@@ -302,8 +302,9 @@ impl<T, E> fmt::Debug for FromRouter<T, E> {
     }
 }
 
-impl<S, T> fmt::Debug for FromStatefulRouter<S, T> {
+impl<S, T> fmt::Debug for OnlyInARouterWithState<S, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FromStatefulRouter").finish_non_exhaustive()
+        f.debug_struct("OnlyInARouterWithState")
+            .finish_non_exhaustive()
     }
 }

@@ -9,8 +9,8 @@ pub use super::{
     answer::answer,
     arguments::{last, part},
     call::{
-        FromRouter, FromStatefulRouter, SeeOptionsInnerAndState, Slot,
-        UseInnerToCallDirectlyOrPutDebugHandlerBelow, engine,
+        AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, FromRouter, OnlyInARouterWithState,
+        Slot, UseInnerToCallDirectlyOrPutDebugHandlerBelow, engine,
     },
     functions::{recovery, scope},
     run::{Running, respond, run_handler},

@@ -7,7 +7,7 @@ use std::fmt;
 
 use axum_extra::routing::TypedPath;
 
-use super::call::{FromRouter, FromStatefulRouter, Slot};
+use super::call::{FromRouter, OnlyInARouterWithState, Slot};
 
 impl<P: TypedPath> TypedPath for Slot<P> {
     const PATH: &'static str = P::PATH;
@@ -17,7 +17,7 @@ impl<P: TypedPath, E> TypedPath for FromRouter<(P,), E> {
     const PATH: &'static str = P::PATH;
 }
 
-impl<S, P: TypedPath> TypedPath for FromStatefulRouter<S, (P,)> {
+impl<S, P: TypedPath> TypedPath for OnlyInARouterWithState<S, (P,)> {
     const PATH: &'static str = P::PATH;
 }
 
@@ -34,7 +34,7 @@ impl<P: TypedPath, E> fmt::Display for FromRouter<(P,), E> {
     }
 }
 
-impl<S, P: TypedPath> fmt::Display for FromStatefulRouter<S, (P,)> {
+impl<S, P: TypedPath> fmt::Display for OnlyInARouterWithState<S, (P,)> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(P::PATH)
     }
