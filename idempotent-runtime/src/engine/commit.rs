@@ -88,19 +88,26 @@ impl Run {
 
     /// Stores the outcome, trying again within bounds, and tells those who wait.
     ///
-    /// A response that the store refuses, as one larger than it takes, or for which it has no room, becomes a
-    /// tombstone: its execution is over, and that is more than nothing to know.
+    /// A response larger than the store takes becomes a tombstone, and so does one that it went on refusing or had
+    /// no room for: the execution is over, and that is more than nothing to know.
     pub(crate) async fn commit(&mut self, outcome: &Outcome) -> Committed {
         let (mut outcome, mut written) = (outcome, self.insist(LastWrite::Complete(outcome)).await);
         if let (Outcome::Response(_), Err(error)) = (outcome, &written)
-            && matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Refused)
+            && !error.is_transient()
+            && error.kind() != StoreErrorKind::Corrupt
         {
+            let too_large = error.kind() == StoreErrorKind::TooLarge;
             tracing::error!(
                 error = error as &dyn std::error::Error,
                 "the store does not take the response: retries get `response_not_stored`"
             );
             outcome = &Outcome::Tombstone;
-            written = Box::pin(self.insist(LastWrite::Complete(outcome))).await;
+            written = if too_large {
+                Box::pin(self.insist(LastWrite::Complete(outcome))).await
+            } else {
+                // The client has waited for as long as it should.
+                Box::pin(self.send(LastWrite::Complete(outcome))).await
+            };
         }
         let key = self.lease.held().key;
         match written {
@@ -175,7 +182,9 @@ impl Run {
     /// Sends a last write until it is acknowledged, or patience ends.
     async fn insist(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
         match self.send(write).await {
-            Err(error) if may_pass(&error) => Box::pin(self.repeat(write, error)).await,
+            Err(error) if write.may_succeed_after(&error) => {
+                Box::pin(self.repeat(write, error)).await
+            }
             written => written,
         }
     }
@@ -189,7 +198,7 @@ impl Run {
         let patience = self.engine.ops().patience();
         let give_up = Instant::now() + patience * 3;
         let mut pause = patience / 50;
-        while may_pass(&error) && Instant::now() + pause < give_up {
+        while write.may_succeed_after(&error) && Instant::now() + pause < give_up {
             self.lease.keep(sleep(jittered(pause))).await;
             pause = (pause * 2).min(patience / 2);
             error = match self.send(write).await {
@@ -231,7 +240,14 @@ impl Run {
     }
 }
 
-/// Whether a last write that failed is worth repeating. Where there is no room, records that expire may make some.
-fn may_pass(error: &StoreError) -> bool {
-    error.is_transient() || error.kind() == StoreErrorKind::Full
+impl LastWrite<'_> {
+    /// Whether it is worth repeating. Where there is no room for an outcome, records that expire may make some; a
+    /// server that refuses it may do so for a moment, as while passwords change.
+    fn may_succeed_after(&self, error: &StoreError) -> bool {
+        match error.kind() {
+            StoreErrorKind::Unavailable => true,
+            StoreErrorKind::Full | StoreErrorKind::Refused => matches!(self, Self::Complete(_)),
+            StoreErrorKind::TooLarge | StoreErrorKind::Corrupt => false,
+        }
+    }
 }

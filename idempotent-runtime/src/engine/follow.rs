@@ -90,6 +90,9 @@ impl Visit {
         loop {
             waiter.pause(*remaining, deadline).await;
             if waiter.is_settled() {
+                if doubtful {
+                    self.engine.withdraw(claim.held(), claim.take_over);
+                }
                 return None;
             }
             if !self.engine.has_room() && Instant::now() < deadline {

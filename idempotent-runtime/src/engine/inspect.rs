@@ -155,7 +155,14 @@ impl Idempotency {
         .take_over(true)
         .trace_id(record.trace_id);
         let acquired = self.ops().acquire(&claim, Instant::now()).await;
-        match acquired.map_err(|unclaimed| unclaimed.error)? {
+        let acquired = acquired.map_err(|unclaimed| {
+            if unclaimed.doubtful {
+                // It may be ours now, and nobody will resolve it with this token.
+                self.withdraw(claim.held(), true);
+            }
+            unclaimed.error
+        });
+        match acquired? {
             Acquisition::Acquired { .. } => Ok(claim),
             Acquisition::Completed(_) => Err(ResolveError::AlreadyCompleted),
             // Somebody else was faster.

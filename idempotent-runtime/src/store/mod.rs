@@ -363,6 +363,8 @@ pub enum StoreErrorKind {
     Unavailable,
     /// The store is at its configured capacity and takes no new records.
     Full,
+    /// The outcome is larger than the store takes; a repetition will not help, a smaller one would be taken.
+    TooLarge,
     /// A record is there but cannot be read; a repetition will not help.
     Corrupt,
     /// The store refused the statement (permissions, a missing table); a repetition will not help.
@@ -408,6 +410,7 @@ impl fmt::Display for StoreError {
                 "is full: raise its limits, shorten the ttl or move to a larger store"
             }
             StoreErrorKind::Corrupt => "holds a record that cannot be read",
+            StoreErrorKind::TooLarge => "does not take so large a response",
             StoreErrorKind::Refused => "refused the operation",
         };
         write!(f, "the {} store {what}", self.store)

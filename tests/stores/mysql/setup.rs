@@ -410,7 +410,7 @@ async fn a_response_larger_than_the_servers_packets_is_refused() {
     store.acquire(&owner).await.unwrap();
     let large = Outcome::Response(response(200, &[], &vec![7; 2 << 20]));
     let error = store.complete(&owner.held(), &large).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Refused);
+    assert_eq!(error.kind(), StoreErrorKind::TooLarge);
     assert!(
         chain(&error).contains("max_allowed_packet is 1048576"),
         "{}",

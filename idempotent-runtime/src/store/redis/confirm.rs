@@ -72,11 +72,12 @@ impl Confirm {
             None => self.connect().await.map_err(error::verb)?,
         };
         let replies = match self.call(&mut connection, call).await {
-            // It was idle for long enough to break. Both verbs that are confirmed may arrive twice.
+            // It was idle for long enough to break. Both verbs that are confirmed may arrive twice; if the second
+            // fails, the first may have been applied all the same, and its error stands.
             Err(error) if error.is_connection_dropped() => {
                 self.idle().clear();
                 connection = self.connect().await.map_err(error::verb)?;
-                self.call(&mut connection, call).await
+                self.call(&mut connection, call).await.map_err(|_| error)
             }
             other => other,
         };

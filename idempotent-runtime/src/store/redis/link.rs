@@ -55,7 +55,8 @@ enum Live {
 
 impl Link {
     /// Runs a script. `repeat`: it may be sent once more over a new connection, because running it twice is
-    /// the same as running it once.
+    /// the same as running it once. If that fails too, the first error stands: what was asked may have been done,
+    /// whatever the server says of the repetition.
     pub(super) async fn run(&self, call: &Call<'_>, repeat: bool) -> RedisResult<Value> {
         match self.call(call).await {
             // What a restarted server looks like from here: the connection is gone, the server is there.
@@ -63,7 +64,7 @@ impl Link {
             Err(error)
                 if repeat && error.is_connection_dropped() && matches!(self, Self::Server(_)) =>
             {
-                self.call(call).await
+                self.call(call).await.map_err(|_| error)
             }
             other => other,
         }

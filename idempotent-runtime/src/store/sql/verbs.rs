@@ -218,6 +218,13 @@ impl Patience {
     fn bear<R: Records>(&mut self, records: &R, error: sqlx::Error) -> Result<(), StoreError> {
         let verdict = records.judge(&error);
         match verdict.repeat {
+            // A connection that died took an answer with it: what was asked may have been done, whatever the server
+            // says of the repetition.
+            Repeat::No if self.dead > 0 => {
+                let error =
+                    StoreError::new(R::NAME, StoreErrorKind::Unavailable).with_source(error);
+                return Err(error);
+            }
             Repeat::No => return Err(StoreError::new(R::NAME, verdict.kind).with_source(error)),
             #[cfg(any(feature = "mysql", feature = "postgres"))]
             Repeat::Raced => {}

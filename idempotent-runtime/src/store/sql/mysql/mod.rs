@@ -173,7 +173,7 @@ impl MySqlStore {
         };
         let most = self.0.packet.load(Ordering::Relaxed);
         if bytes + REST > most {
-            let error = StoreError::new(NAME, StoreErrorKind::Refused);
+            let error = StoreError::new(NAME, StoreErrorKind::TooLarge);
             return Err(error.with_source(format!(
                 "the response has {bytes} bytes, and the server's max_allowed_packet is {most}"
             )));

@@ -156,8 +156,10 @@ fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
         // The disk, or the table, is full.
         Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
         Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),
-        // No access, no such database, table or column, too large a packet, a value that does not fit.
-        Some(1044..=1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1153 | 1227 | 1264 | 1406) => {
+        // Too large a packet, a value that does not fit.
+        Some(1153 | 1406) => Verdict::lasting(StoreErrorKind::TooLarge),
+        // No access, no such database, table or column.
+        Some(1044..=1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1227 | 1264) => {
             Verdict::lasting(StoreErrorKind::Refused)
         }
         Some(_) => Verdict::lasting(StoreErrorKind::Unavailable),

@@ -159,7 +159,8 @@ fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
         "53100" => Verdict::lasting(StoreErrorKind::Full),
         code => Verdict::lasting(match &code[..2.min(code.len())] {
             "XX" => StoreErrorKind::Corrupt,
-            "0A" | "22" | "23" | "28" | "3D" | "3F" | "42" | "54" => StoreErrorKind::Refused,
+            "54" => StoreErrorKind::TooLarge,
+            "0A" | "22" | "23" | "28" | "3D" | "3F" | "42" => StoreErrorKind::Refused,
             _ => StoreErrorKind::Unavailable,
         }),
     }

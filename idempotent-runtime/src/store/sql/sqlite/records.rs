@@ -133,9 +133,11 @@ pub(super) fn judge(error: &sqlx::Error) -> Verdict {
     const CORRUPT: u32 = 11;
     const FULL: u32 = 13;
     const NOT_A_DATABASE: u32 = 26;
-    const REFUSED: [u32; 6] = [1, 3, 8, 18, 19, 20];
+    const TOO_LARGE: u32 = 18;
+    const REFUSED: [u32; 5] = [1, 3, 8, 19, 20];
     Verdict::lasting(match primary_code(error) {
         Some(FULL) => StoreErrorKind::Full,
+        Some(TOO_LARGE) => StoreErrorKind::TooLarge,
         Some(CORRUPT | NOT_A_DATABASE) => StoreErrorKind::Corrupt,
         Some(code) if REFUSED.contains(&code) => StoreErrorKind::Refused,
         Some(_) => StoreErrorKind::Unavailable,
