@@ -217,7 +217,7 @@ fn opaque(tokens: TokenStream) -> Option<TokenStream> {
                     };
                     let arrow = std::mem::replace(&mut before, punct) == '-';
                     match punct {
-                        ',' | '>' if depth == 0 && !arrow => return false,
+                        ',' | ';' | '>' if depth == 0 && !arrow => return false,
                         '<' => depth += 1,
                         '>' if !arrow => depth -= 1,
                         _ => {}
@@ -329,9 +329,51 @@ fn is_utoipa(attr: &Attribute) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use syn::{Attribute, parse_quote};
+    use quote::quote;
+    use syn::{Attribute, Type, parse_quote};
 
-    use super::misplaced;
+    use super::{boxed_without_send, misplaced, opaque};
+
+    #[test]
+    fn points_at_the_opaque_type_alone() {
+        for (ty, found) in [
+            (quote!(impl A), Some(quote!(impl A))),
+            (
+                quote!(Json<impl A<B, C> + D>),
+                Some(quote!(impl A<B, C> + D)),
+            ),
+            (
+                quote!(A<impl Fn(B) -> C<D>, E>),
+                Some(quote!(impl Fn(B) -> C<D>)),
+            ),
+            (quote!((A, [impl B; 2])), Some(quote!(impl B))),
+            (quote!(Json<implied::A>), None),
+        ] {
+            let opaque = opaque(ty).map(|found| found.to_string());
+            assert_eq!(opaque, found.map(|found| found.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_boxed_future_says_that_it_is_sendable() {
+        let lacks_send: [Type; 3] = [
+            parse_quote!(Pin<Box<dyn Future<Output = A>>>),
+            parse_quote!(std::pin::Pin<Box<(dyn Future<Output = A> + 'static)>>),
+            parse_quote!(Box<dyn core::future::Future<Output = A> + Unpin>),
+        ];
+        for ty in &lacks_send {
+            assert!(boxed_without_send(ty).is_some());
+        }
+        let sound: [Type; 4] = [
+            parse_quote!(Pin<Box<dyn Future<Output = A> + Send>>),
+            parse_quote!(Pin<Box<dyn Future<Output = Box<dyn B>> + std::marker::Send + 'static>>),
+            parse_quote!(BoxFuture<'static, Box<dyn Future<Output = A>>>),
+            parse_quote!(impl Future<Output = A>),
+        ];
+        for ty in &sound {
+            assert!(boxed_without_send(ty).is_none());
+        }
+    }
 
     #[test]
     fn knows_utoipas_path_from_others() {
