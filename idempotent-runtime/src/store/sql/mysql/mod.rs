@@ -5,7 +5,7 @@
 //! | failure | what stays |
 //! |---|---|
 //! | a process of the service is killed | everything |
-//! | the server is killed, or its machine | everything that was acknowledged, with `innodb_flush_log_at_trx_commit = 1` and, where there is a binary log, `sync_binlog = 1`: checked at start |
+//! | the server is killed, or its machine | everything that was acknowledged, with `innodb_flush_log_at_trx_commit = 1` and, where there is a binary log, `sync_binlog = 1`: checked at start; without a binary log, not every replay of the last moment (see below) |
 //! | failover to a replica | what had reached the replica: with semi-synchronous replication everything, without it not the last moments |
 //! | the network loses a reply | everything: the verb is repeated with the same token |
 //!
@@ -23,6 +23,7 @@
 //!   server without one shows a commit to other sessions a moment before it is on disk. If that server dies within
 //!   this moment, and the process that executed dies before it has repeated its completion, a replay that was answered
 //!   in between is taken back: later requests get `outcome_unknown`, or execute again with `on_crash = "retry"`.
+//!   The store logs a warning of it at start.
 //! - The application's own pool may have sessions under `repeatable read`. Then gap locks undo a statement now and
 //!   then, and the store repeats it.
 //!

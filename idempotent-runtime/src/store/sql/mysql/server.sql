@@ -5,4 +5,5 @@ select
     cast(cast(@@global.read_only as char) in ('1', 'ON') as signed),
     cast(@@session.autocommit as signed),
     -- With a binary log, a commit is flushed with it and no earlier.
-    cast(@@global.log_bin = 1 and @@global.sync_binlog <> 1 as signed)
+    cast(@@global.log_bin = 1 and @@global.sync_binlog <> 1 as signed),
+    cast(@@global.log_bin = 1 as signed)

@@ -172,6 +172,12 @@ fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<u64, Con
                     acknowledged: set it to 1, or choose `accept_weaker_durability()`",
         );
     }
+    if is(5)? == 0 && demands.durable {
+        tracing::warn!(
+            "the MySQL server has no binary log: it shows commits a moment before they are on disk, so that a replay may \
+             be taken back when it crashes. Turn log_bin on with sync_binlog = 1, or choose `accept_weaker_durability()`"
+        );
+    }
     if autocommit != 1 {
         return not(
             "the pool's sessions have autocommit = 0, so that nothing would be kept: set it to 1",
