@@ -117,20 +117,35 @@ pub(super) fn denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || unknown()
 }
 
+/// The code of a server that is a replica.
+pub(super) const READONLY: &str = "READONLY";
+
+/// The error's code. Before version 7 the error of a script wraps the one of its command: then it is the command's.
+pub(super) fn code(error: &RedisError) -> Option<&str> {
+    let wrapped = || {
+        let detail = error.detail()?;
+        detail.split(": ").skip(1).find_map(|part| {
+            let word = part.split(' ').next()?;
+            let word = word.strip_prefix('-').unwrap_or(word);
+            let is_code = word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+            is_code.then_some(word)
+        })
+    };
+    let own = error.code();
+    if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) {
+        wrapped().or(own)
+    } else {
+        own
+    }
+}
+
 /// The error of a verb.
 pub(super) fn verb(error: RedisError) -> StoreError {
-    let detail = || error.detail().unwrap_or_default();
-    let kind = match (error.kind(), error.code()) {
+    let kind = match (error.kind(), code(&error)) {
         (_, Some("OOM")) => StoreErrorKind::Full,
         (_, Some("WRONGTYPE")) => StoreErrorKind::Corrupt,
-        // Before version 7 the error of a script wraps the one of its command.
-        (ErrorKind::Server(ServerErrorKind::ResponseError), _)
-            if detail().contains("WRONGTYPE") =>
-        {
-            StoreErrorKind::Corrupt
-        }
-        (ErrorKind::Server(ServerErrorKind::ResponseError), _) if detail().contains("OOM ") => {
-            StoreErrorKind::Full
+        (_, Some(READONLY | "MISCONF" | "NOREPLICAS" | "MASTERDOWN" | "LOADING")) => {
+            StoreErrorKind::Unavailable
         }
         (_, Some("NOAUTH" | "WRONGPASS"))
         | (
@@ -237,5 +252,69 @@ impl fmt::Display for Weakness {
                 "it evicts by {policy} at its memory limit (set `maxmemory-policy noeviction`)"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the client makes of this line.
+    fn said(line: &str) -> RedisError {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+        value
+            .and_then(redis::Value::extract_error)
+            .expect_err("an error")
+    }
+
+    #[test]
+    fn the_error_of_a_command_is_seen_through_the_one_of_its_script() {
+        let wrapped = |rest: &str| {
+            said(&format!(
+                "ERR Error running script (call to f_d0a1b2): @user_script:17: {rest}"
+            ))
+        };
+        let readonly = "READONLY You can't write against a read only replica.";
+        for (error, expected) in [
+            (said(readonly), StoreErrorKind::Unavailable),
+            (
+                wrapped(&format!("@user_script: 17: -{readonly}")),
+                StoreErrorKind::Unavailable,
+            ),
+            (
+                wrapped("@user_script: 17: -MISCONF Errors writing to the AOF file: No space left"),
+                StoreErrorKind::Unavailable,
+            ),
+            (
+                wrapped("@user_script: 17: -NOREPLICAS Not enough good replicas to write."),
+                StoreErrorKind::Unavailable,
+            ),
+            (
+                wrapped("-OOM command not allowed when used memory > 'maxmemory'."),
+                StoreErrorKind::Full,
+            ),
+            (
+                wrapped("WRONGTYPE Operation against a key holding the wrong kind of value"),
+                StoreErrorKind::Corrupt,
+            ),
+            (
+                wrapped("attempt to compare nil with number"),
+                StoreErrorKind::Refused,
+            ),
+        ] {
+            let shown = error.to_string();
+            assert_eq!(verb(error).kind(), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_replica_is_known_by_its_code() {
+        let readonly = "READONLY You can't write against a read only replica.";
+        let script = format!(
+            "ERR Error running script (call to f_d0): @user_script:1: @user_script: 1: -{readonly}"
+        );
+        assert_eq!(code(&said(readonly)), Some(READONLY));
+        assert_eq!(code(&said(&script)), Some(READONLY));
+        assert_eq!(code(&said("ERR unknown command")), Some("ERR"));
     }
 }

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use redis::{
-    Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    Cmd, ErrorKind, RedisError, RedisResult, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster_async::ClusterConnection,
     cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
@@ -20,6 +20,7 @@ use redis::{
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
+    error::{READONLY, code},
     script::{Call, no_script},
     source::Source,
 };
@@ -225,7 +226,5 @@ impl Drop for Attempt {
 /// Whether the connection is of no more use: it is cut, silent or incomprehensible, or leads to a server that
 /// is no primary any more.
 fn is_broken(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_unrecoverable_error()
-        || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+    error.is_io_error() || error.is_unrecoverable_error() || code(error) == Some(READONLY)
 }
