@@ -45,9 +45,12 @@ if state == 'R' then
   if ARGV[5] == '1' then return lease(attempt + 1) end
   return {5}
 end
--- Who asks for confirmation must not replay what the replicas may not have yet: writing the same again
--- makes the WAIT that follows cover it.
-if confirm == '1' then redis.call('HSET', key, 's', state) end
+-- Who asks for confirmation must not replay what the replicas may not have yet: writing the same expiry again
+-- makes the WAIT that follows cover it. A server at its memory limit takes that, and would not take an HSET.
+if confirm == '1' then
+  local left = redis.call('PTTL', key)
+  if left > 0 then redis.call('PEXPIRE', key, left) end
+end
 if state == 'D' and read[6] then return {3, read[6]} end
 if state == 'T' then return {4} end
 return {-1}
