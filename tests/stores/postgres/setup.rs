@@ -128,17 +128,26 @@ async fn a_missing_table_says_how_to_make_it() {
         "{}",
         chain(&error)
     );
-    // The table of its versions is still there: that is not enough, and making it anew is.
+    // The table of its versions is still there: that is not enough.
     let error = builder().connect(&server.url()).await.unwrap_err();
     assert!(
         matches!(error, ConnectError::MissingTable { .. }),
         "{error:?}"
     );
-    let remade = builder()
-        .migrate(true)
-        .connect(&server.url())
+    // Outcomes were lost with it: whoever begins anew says so.
+    let migrated = || builder().migrate(true);
+    let error = migrated().connect(&server.url()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::VanishedTable { found: 1.., .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("Restore it"), "{error}");
+    OnPostgres::behind()
+        .await
+        .execute(&*format!("drop table {table}_versions"))
         .await
         .unwrap();
+    let remade = migrated().connect(&server.url()).await.unwrap();
     remade.acquire(&claim::<OnPostgres>(key(1))).await.unwrap();
 }
 

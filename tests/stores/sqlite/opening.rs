@@ -107,7 +107,7 @@ async fn a_missing_table_says_how_to_make_it() {
         .await
         .expect("now it is there");
 
-    // The table of its versions alone is not enough; making it anew is.
+    // The table of its versions alone is not enough.
     sqlx::query("drop table idempotency_records")
         .execute(&mut file.connect().await)
         .await
@@ -117,6 +117,17 @@ async fn a_missing_table_says_how_to_make_it() {
         matches!(error, ConnectError::MissingTable { .. }),
         "{error:?}"
     );
+    // Outcomes were lost with it: whoever begins anew says so.
+    let error = refusal(&file.url()).await;
+    assert!(
+        matches!(error, ConnectError::VanishedTable { found: 1.., .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("Restore it"), "{error}");
+    sqlx::query("drop table idempotency_records_versions")
+        .execute(&mut file.connect().await)
+        .await
+        .unwrap();
     let remade = file.open().await;
     remade.purge_expired(1).await.unwrap();
 }

@@ -39,6 +39,14 @@ pub enum ConnectError {
         /// Which one.
         table: TableName,
     },
+    /// The table was made once, and is gone. An empty one in its place would let every request that was completed
+    /// execute again, so nothing makes one.
+    VanishedTable {
+        /// Which one.
+        table: TableName,
+        /// The version that it had.
+        found: i64,
+    },
     /// The table was made by another version of this crate.
     OtherVersion {
         /// Which table.
@@ -89,6 +97,12 @@ impl fmt::Display for ConnectError {
                 f,
                 "the table {table} does not exist: make it once with `migrate()`, or with `.migrate(true)` on the \
                  builder"
+            ),
+            Self::VanishedTable { table, found } => write!(
+                f,
+                "{table}_versions says that the table {table} was made (version {found}), and it is gone: with its \
+                 outcomes lost, retries of completed requests would execute again. Restore it; or, to begin anew \
+                 knowing this, drop {table}_versions and migrate again"
             ),
             Self::OtherVersion {
                 table,
@@ -147,6 +161,17 @@ pub(super) fn known(table: &TableName, found: i64, known: i64) -> Result<(), Con
             table,
             found,
             known,
+        }),
+    }
+}
+
+/// What a migration found: the version of a table that is gone, or nothing amiss.
+pub(super) fn still_there(table: &TableName, vanished: Option<i64>) -> Result<(), ConnectError> {
+    match vanished {
+        None => Ok(()),
+        Some(found) => Err(ConnectError::VanishedTable {
+            table: table.clone(),
+            found,
         }),
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::sql::{
     ConnectError, TableName,
-    error::{known, parse},
+    error::{known, parse, still_there},
     pool::{CONNECT, Connections, late},
 };
 
@@ -41,7 +41,10 @@ pub(super) async fn migrate(
     let done = migrate_on(&mut connection, statements, table).await;
     // Closed, not given back: it has no limit on statements any more.
     drop(connection);
-    done.map_err(|error| refused("make the table", error))
+    still_there(
+        table,
+        done.map_err(|error| refused("make the table", error))?,
+    )
 }
 
 /// After whoever came first. A failure in the middle leaves a table of an earlier version, and the lock to the end
@@ -50,7 +53,7 @@ async fn migrate_on(
     connection: &mut MySqlConnection,
     statements: &Statements,
     table: &TableName,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<i64>, sqlx::Error> {
     // The limit of the verbs is none for a migration. (A server that is no MariaDB has no such limit to lift.)
     connection
         .execute("set session autocommit = 1 /*M!100100 , max_statement_time = 0 */")
@@ -74,18 +77,19 @@ async fn migrate_on(
     migrated
 }
 
+/// Gives the version of a table that was made before and is gone: then nothing is made.
 async fn migrate_locked(
     connection: &mut MySqlConnection,
     statements: &Statements,
     table: &TableName,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<i64>, sqlx::Error> {
     connection.execute(&*statements.versions).await?;
-    if !exists(connection, statements, table, "").await? {
-        connection.execute(&*statements.forget).await?;
-    }
     let found: i64 = sqlx::query_scalar(&statements.version)
         .fetch_one(&mut *connection)
         .await?;
+    if found != 0 && !exists(connection, statements, table, "").await? {
+        return Ok(Some(found));
+    }
     let missing = (1..)
         .zip(&statements.migrations)
         .filter(|(version, _)| *version > found);
@@ -96,7 +100,7 @@ async fn migrate_locked(
             .execute(&mut *connection)
             .await?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What the server must be.

@@ -34,7 +34,6 @@ pub(super) struct Statements {
     pub(super) versions: String,
     pub(super) version: String,
     pub(super) migrated: String,
-    pub(super) forget: String,
     pub(super) migrations: Vec<String>,
 }
 
@@ -57,7 +56,6 @@ impl Statements {
             versions: statement(include_str!("versions.sql")),
             version: statement(include_str!("version.sql")),
             migrated: statement(include_str!("migrated.sql")),
-            forget: statement(include_str!("forget.sql")),
             migrations: MIGRATIONS.map(statement).into(),
         }
     }

@@ -139,7 +139,7 @@ impl PostgresStore {
     ///
     /// If the server refuses, for want of a schema or a permission; then nothing has changed.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
-        setup::migrate(&self.0.connections, &self.0.statements).await
+        setup::migrate(&self.0.connections, &self.0.statements, &self.0.table).await
     }
 
     /// Checks that the server keeps what it acknowledges, and that the table is there and of this version.

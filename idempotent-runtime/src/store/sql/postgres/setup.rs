@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::sql::{
     ConnectError, TableName,
-    error::{known, parse},
+    error::{known, parse, still_there},
     pool::{CONNECT, Connections, late},
 };
 
@@ -27,19 +27,22 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
 pub(super) async fn migrate(
     connections: &Connections<Postgres, Session>,
     statements: &Statements,
+    table: &TableName,
 ) -> Result<(), ConnectError> {
     let mut connection = connections.lend().await.map_err(unreachable)?;
     let done = migrate_on(&mut connection, statements).await;
-    connection
+    let vanished = connection
         .settle(done)
-        .map_err(|error| refused("make the table", error))
+        .map_err(|error| refused("make the table", error))?;
+    still_there(table, vanished)
 }
 
 /// In one transaction: all of it or nothing, and after whoever came first.
+/// Gives the version of a table that was made before and is gone: then nothing is made.
 async fn migrate_on(
     connection: &mut PgConnection,
     statements: &Statements,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<i64>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // The limits of the verbs are none for a migration: it waits for another process's, and may take its time.
     transaction
@@ -51,13 +54,14 @@ async fn migrate_on(
         .execute(&mut *transaction)
         .await?;
     transaction.execute(&*statements.versions).await?;
-    if !exists(&mut transaction, &statements.table_name).await? {
-        transaction.execute(&*statements.forget).await?;
-    }
     let found: i64 = sqlx::query_scalar(&statements.version)
         .persistent(false)
         .fetch_one(&mut *transaction)
         .await?;
+    if found != 0 && !exists(&mut transaction, &statements.table_name).await? {
+        transaction.rollback().await?;
+        return Ok(Some(found));
+    }
     let missing = (1..)
         .zip(&statements.migrations)
         .filter(|(version, _)| *version > found);
@@ -69,7 +73,8 @@ async fn migrate_on(
             .execute(&mut *transaction)
             .await?;
     }
-    transaction.commit().await
+    transaction.commit().await?;
+    Ok(None)
 }
 
 /// That the server keeps what it acknowledges, and that the table is the one this version knows.

@@ -34,7 +34,6 @@ pub(super) struct Statements {
     pub(super) versions_name: String,
     pub(super) version: String,
     pub(super) migrated: String,
-    pub(super) forget: String,
     pub(super) migrations: Vec<String>,
 }
 
@@ -54,7 +53,6 @@ impl Statements {
             versions_name: statement("{versions}"),
             version: statement(include_str!("version.sql")),
             migrated: statement(include_str!("migrated.sql")),
-            forget: statement(include_str!("forget.sql")),
             migrations: MIGRATIONS.map(statement).into(),
         }
     }

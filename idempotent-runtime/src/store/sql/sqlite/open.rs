@@ -20,7 +20,7 @@ use super::{
 };
 use crate::store::sql::{
     ConnectError, TableName,
-    error::{known, parse},
+    error::{known, parse, still_there},
 };
 
 /// How long to wait for another process that writes.
@@ -82,7 +82,10 @@ pub(super) async fn open(
     }
     if settings.migrate {
         let made = migrate(&mut connection, &statements, &settings.table).await;
-        made.map_err(|error| refused("make the table", error))?;
+        still_there(
+            &settings.table,
+            made.map_err(|error| refused("make the table", error))?,
+        )?;
     }
     check(&mut connection, &statements, &settings.table).await?;
     Writer::start(connection, statements)
@@ -163,12 +166,15 @@ async fn migrate(
     connection: &mut SqliteConnection,
     statements: &Statements,
     table: &TableName,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query("begin immediate")
         .execute(&mut *connection)
         .await?;
     match migrate_locked(connection, statements, table).await {
-        Ok(()) => sqlx::query("commit").execute(connection).await.map(|_| ()),
+        Ok(vanished) => {
+            sqlx::query("commit").execute(connection).await?;
+            Ok(vanished)
+        }
         Err(error) => {
             // Of two errors the first is the reason.
             let _ = sqlx::query("rollback").execute(connection).await;
@@ -177,22 +183,21 @@ async fn migrate(
     }
 }
 
+/// Gives the version of a table that was made before and is gone: then nothing is made.
 async fn migrate_locked(
     connection: &mut SqliteConnection,
     statements: &Statements,
     table: &TableName,
-) -> Result<(), sqlx::Error> {
+) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query(&statements.versions)
         .execute(&mut *connection)
         .await?;
-    if !exists(connection, statements, table, "").await? {
-        sqlx::query(&statements.forget)
-            .execute(&mut *connection)
-            .await?;
-    }
     let found: i64 = sqlx::query_scalar(&statements.version)
         .fetch_one(&mut *connection)
         .await?;
+    if found != 0 && !exists(connection, statements, table, "").await? {
+        return Ok(Some(found));
+    }
     let missing = (1..)
         .zip(&statements.migrations)
         .filter(|(version, _)| *version > found);
@@ -203,7 +208,7 @@ async fn migrate_locked(
             .execute(&mut *connection)
             .await?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The table's version; 0 when there is none.
