@@ -144,13 +144,17 @@ pub(super) fn verb(error: RedisError) -> StoreError {
     let kind = match (error.kind(), code(&error)) {
         (_, Some("OOM")) => StoreErrorKind::Full,
         (_, Some("WRONGTYPE")) => StoreErrorKind::Corrupt,
-        (_, Some(READONLY | "MISCONF" | "NOREPLICAS" | "MASTERDOWN" | "LOADING")) => {
-            StoreErrorKind::Unavailable
-        }
-        (_, Some("NOAUTH" | "WRONGPASS"))
-        | (
-            ErrorKind::AuthenticationFailed
-            | ErrorKind::InvalidClientConfig
+        // The last two are what a new connection meets while passwords rotate: it passes.
+        (
+            _,
+            Some(
+                READONLY | "MISCONF" | "NOREPLICAS" | "MASTERDOWN" | "LOADING" | "NOAUTH"
+                | "WRONGPASS",
+            ),
+        )
+        | (ErrorKind::AuthenticationFailed, _) => StoreErrorKind::Unavailable,
+        (
+            ErrorKind::InvalidClientConfig
             | ErrorKind::Server(
                 ServerErrorKind::NoPerm
                 | ServerErrorKind::ResponseError
@@ -277,6 +281,14 @@ mod tests {
         let readonly = "READONLY You can't write against a read only replica.";
         for (error, expected) in [
             (said(readonly), StoreErrorKind::Unavailable),
+            (
+                said("WRONGPASS invalid username-password pair or user is disabled."),
+                StoreErrorKind::Unavailable,
+            ),
+            (
+                said("NOPERM this user has no permissions to run the 'evalsha' command"),
+                StoreErrorKind::Refused,
+            ),
             (
                 wrapped(&format!("@user_script: 17: -{readonly}")),
                 StoreErrorKind::Unavailable,

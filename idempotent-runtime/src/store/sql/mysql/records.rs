@@ -151,15 +151,17 @@ fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
         None => Verdict::of_the_way(error, connections),
         // Deadlock; a record that changed since it was read.
         Some(1213 | 1020) => Verdict::RACED,
-        // The server goes down, or has become a replica: other connections may know better.
-        Some(1053 | 1927 | 1290 | 1836) => Verdict::dead(connections),
+        // The server goes down, has become a replica, or ended a session that was idle: other connections may know
+        // better.
+        Some(1053 | 1927 | 1290 | 1836 | 4031) => Verdict::dead(connections),
         // The disk, or the table, is full.
         Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
         Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),
         // Too large a packet, a value that does not fit.
         Some(1153 | 1406) => Verdict::lasting(StoreErrorKind::TooLarge),
-        // No access, no such database, table or column.
-        Some(1044..=1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1227 | 1264) => {
+        // No such database, table or column. (Not 1044 and 1045, which a new connection meets while passwords rotate,
+        // and which pass.)
+        Some(1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1227 | 1264) => {
             Verdict::lasting(StoreErrorKind::Refused)
         }
         Some(_) => Verdict::lasting(StoreErrorKind::Unavailable),

@@ -154,13 +154,15 @@ fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
     match &*code {
         // Undone in favour of another transaction.
         "40001" | "40P01" | "23505" => Verdict::RACED,
-        // The server goes down, or has become a replica: other connections may know better.
-        "57P01" | "57P02" | "25006" => Verdict::dead(connections),
+        // The server goes down, has become a replica, or ended a session that was idle: other connections may know
+        // better.
+        "57P01" | "57P02" | "57P05" | "25006" => Verdict::dead(connections),
         "53100" => Verdict::lasting(StoreErrorKind::Full),
         code => Verdict::lasting(match &code[..2.min(code.len())] {
             "XX" => StoreErrorKind::Corrupt,
             "54" => StoreErrorKind::TooLarge,
-            "0A" | "22" | "23" | "28" | "3D" | "3F" | "42" => StoreErrorKind::Refused,
+            // Not 28, which a new connection meets while passwords rotate, and which passes.
+            "0A" | "22" | "23" | "3D" | "3F" | "42" => StoreErrorKind::Refused,
             _ => StoreErrorKind::Unavailable,
         }),
     }
