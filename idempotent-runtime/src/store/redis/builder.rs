@@ -66,7 +66,9 @@ impl RedisStoreBuilder {
     /// is repeated with its token. Failover may choose a replica that was not among those that confirmed: ask for all
     /// of them, or have the sentinels prefer those (`replica-priority`). A primary that is cut off from its sentinels
     /// goes on answering until it finds out: set `min-replicas-to-write` to this number too. Renewals, releases and
-    /// abandoned leases are not confirmed; losing one costs time, not an execution.
+    /// abandoned leases are not confirmed. After a failover to a replica that lacks the last renewals a lease looks
+    /// lapsed while its request still executes: with `on_crash = "retry"` it executes a second time then. A lost
+    /// release leaves the answer `outcome_unknown` until the record expires.
     ///
     /// From Redis 7.2 on, with an append-only file, `WAITAOF` is used: the write must be on the disks of the
     /// primary and of the replicas; with `0` replicas, on the primary's. Older servers have `WAIT`, which asks

@@ -217,7 +217,8 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Accepts a server that does not wait for its disk. After a crash, keys that were acknowledged may be free again,
+    /// Accepts a server that does not wait for its disk, or says so: Neon runs with `fsync = off`, because its storage
+    /// keeps what is committed elsewhere. After a crash, keys that were acknowledged may be free again,
     /// and their requests execute a second time.
     pub fn accept_weaker_durability(mut self) -> Self {
         self.weak = true;
