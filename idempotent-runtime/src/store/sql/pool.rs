@@ -5,7 +5,7 @@
 //! only if its statement was answered to the end. Any other, because its future was dropped or its answer
 //! never came, is closed: nobody can be given the rest of somebody else's answer.
 //!
-//! Nothing waits for ever. The server is told to give up on a statement after the store's time-out; a server that
+//! No verb waits for ever (a migration may: it has no limit but the ones for its locks). The server is told to give up on a statement after the store's time-out; a server that
 //! says nothing at all, not even that, is given up by [`Connections::bounded`] after twice as long.
 
 use std::{
@@ -17,7 +17,9 @@ use std::{
 
 use sqlx::{ConnectOptions, Connection, Database, Pool, pool::PoolConnection};
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
     time::{Instant, error::Elapsed, timeout},
 };
 
@@ -76,6 +78,7 @@ enum Loan<DB: Database, G> {
     Own {
         connection: DB::Connection,
         home: Arc<Own<DB, G>>,
+        since: Instant,
         /// Given back after the connection, so that who waits for it finds one.
         _permit: OwnedSemaphorePermit,
     },
@@ -145,6 +148,7 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
                 Loan::Own {
                     connection,
                     home: Arc::clone(home),
+                    since: Instant::now(),
                     _permit: permit,
                 }
             }
@@ -158,10 +162,12 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
     pub(super) async fn close(&self) {
         if let Source::Own(own) = &self.source {
             own.room.close();
+            // Who returns a connection looks under the same lock whether the room is closed.
             let idle = std::mem::take(&mut own.idle().0);
-            for (_since, connection) in idle {
-                goodbye::<DB>(connection).await;
-            }
+            let farewells = idle
+                .into_iter()
+                .map(|(_since, connection)| goodbye::<DB>(connection));
+            farewells.collect::<JoinSet<()>>().join_all().await;
         }
     }
 }
@@ -187,10 +193,7 @@ impl<DB: Database, G> Own<DB, G> {
             let aged = idle.aged(Instant::now());
             (work(&mut idle), aged)
         };
-        for connection in aged {
-            // Aside: nobody's statement waits for it.
-            tokio::spawn(goodbye::<DB>(connection));
-        }
+        farewell::<DB>(aged);
         done
     }
 
@@ -203,10 +206,27 @@ impl<DB: Database, G> Own<DB, G> {
 impl<C> Idle<C> {
     /// Takes those out that came back too long ago.
     fn aged(&mut self, now: Instant) -> Vec<C> {
-        let aged = self
-            .0
-            .partition_point(|(since, _)| now.saturating_duration_since(*since) >= IDLE);
-        self.0.drain(..aged).map(|(_, aged)| aged).collect()
+        self.first(|since| now.saturating_duration_since(since) >= IDLE)
+    }
+
+    /// Takes those out that came back before this moment.
+    fn before(&mut self, moment: Instant) -> Vec<C> {
+        self.first(|since| since < moment)
+    }
+
+    fn first(&mut self, are: impl Fn(Instant) -> bool) -> Vec<C> {
+        let first = self.0.partition_point(|(since, _)| are(*since));
+        self.0.drain(..first).map(|(_, first)| first).collect()
+    }
+}
+
+/// Says goodbye to all of these aside: nobody's statement waits for it.
+fn farewell<DB: Database>(connections: Vec<DB::Connection>) {
+    // A loan may be dropped where no runtime is any more.
+    if let Ok(runtime) = Handle::try_current() {
+        for connection in connections {
+            runtime.spawn(goodbye::<DB>(connection));
+        }
     }
 }
 
@@ -233,10 +253,19 @@ impl<DB: Database, G> Lent<DB, G> {
                     connection,
                     home,
                     _permit,
-                }) if !home.room.is_closed() => {
-                    home.used(|idle| idle.0.push((Instant::now(), connection)));
-                }
+                    ..
+                }) => home.used(|idle| {
+                    // Not after `close` took the list.
+                    if !home.room.is_closed() {
+                        idle.0.push((Instant::now(), connection));
+                    }
+                }),
                 // The application's pool takes it back by its drop.
+                loan => drop(loan),
+            }
+        } else {
+            match self.loan.take() {
+                Some(Loan::Application(mut connection)) => connection.close_on_drop(),
                 loan => drop(loan),
             }
         }
@@ -246,8 +275,12 @@ impl<DB: Database, G> Lent<DB, G> {
 
 impl<DB: Database, G> Drop for Lent<DB, G> {
     fn drop(&mut self) {
-        if let Some(Loan::Application(mut connection)) = self.loan.take() {
-            connection.close_on_drop();
+        match self.loan.take() {
+            Some(Loan::Application(mut connection)) => connection.close_on_drop(),
+            // No answer came. After a failover that nobody announced none will come on the others either, except on
+            // those that have come back since.
+            Some(Loan::Own { home, since, .. }) => farewell::<DB>(home.idle().before(since)),
+            None => {}
         }
     }
 }
@@ -320,5 +353,17 @@ mod tests {
         assert_eq!(idle.0.pop().map(|(_, last)| last), Some('d'));
         assert_eq!(idle.aged(now + IDLE), ['c']);
         assert!(idle.aged(now + IDLE).is_empty());
+    }
+
+    #[test]
+    fn those_that_came_back_since_a_silent_loan_began_are_kept() {
+        let began = Instant::now();
+        let later = began + Duration::from_millis(1);
+        let earlier = Instant::now()
+            .checked_sub(Duration::from_secs(1))
+            .expect("the clock is older than a second");
+        let mut idle = Idle(vec![(earlier, 'a'), (earlier, 'b'), (later, 'c')]);
+        assert_eq!(idle.before(began), ['a', 'b']);
+        assert_eq!(idle.0, [(later, 'c')]);
     }
 }
