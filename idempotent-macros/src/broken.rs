@@ -16,7 +16,20 @@ pub(crate) fn signature(item: TokenStream) -> bool {
     if tokens.next().is_none() {
         return false;
     }
-    let Some(arguments) = tokens.find_map(group) else {
+    // Not the parentheses of a bound, as in `fn handler<F: Fn(u32) -> u32>(f: F)`.
+    let (mut nested, mut arrow) = (0_usize, false);
+    let Some(arguments) = tokens.find_map(|token| {
+        match &token {
+            TokenTree::Punct(punct) if punct.as_char() == '<' => nested += 1,
+            TokenTree::Punct(punct) if punct.as_char() == '>' && !arrow => {
+                nested = nested.saturating_sub(1);
+            }
+            TokenTree::Group(_) if nested == 0 => return group(token),
+            _ => {}
+        }
+        arrow = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '-');
+        None
+    }) else {
         return true;
     };
     if arguments.delimiter() != Delimiter::Parenthesis {
@@ -86,6 +99,7 @@ mod tests {
             "async fn handler(self, a: b::C<D, E>, (f, g): (H, I)) -> J {}",
             "async fn handler(&mut self, #[cfg(x)] a: B) where C: D {}",
             "async fn handler(a: B is C) {}",
+            "async fn handler<F: Fn(u32) -> Vec<u8>>(a: B is C) {}",
             "unsafe extern \"C\" fn handler(a: B, ...) {}",
             "struct Handler;",
         ] {
