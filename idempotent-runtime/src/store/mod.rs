@@ -410,7 +410,9 @@ impl fmt::Display for StoreError {
                 "is full: raise its limits, shorten the ttl or move to a larger store"
             }
             StoreErrorKind::Corrupt => "holds a record that cannot be read",
-            StoreErrorKind::TooLarge => "does not take so large a response",
+            StoreErrorKind::TooLarge => {
+                "does not take so large a response: answer with less, or raise its limit"
+            }
             StoreErrorKind::Refused => "refused the operation",
         };
         write!(f, "the {} store {what}", self.store)

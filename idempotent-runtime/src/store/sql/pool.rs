@@ -30,6 +30,8 @@ pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// How long a connection may be idle. What stands between here and the server forgets idle ones without a word,
 /// many of them after some minutes; a new connection costs less than finding that out with a request.
 const IDLE: Duration = Duration::from_secs(60);
+/// The client's limit of a statement is no shorter, whatever the server's is: a connection may have to be made first.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// How long to take leave of the server.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -106,14 +108,14 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
                 room,
                 idle,
             })),
-            patience: time_out.saturating_mul(2),
+            patience: patience(time_out),
         }
     }
 
     pub(super) fn of_application(pool: Pool<DB>, time_out: Duration) -> Self {
         Self {
             source: Source::Application(pool),
-            patience: time_out.saturating_mul(2),
+            patience: patience(time_out),
         }
     }
 
@@ -219,6 +221,11 @@ impl<C> Idle<C> {
         let first = self.0.partition_point(|(since, _)| are(*since));
         self.0.drain(..first).map(|(_, first)| first).collect()
     }
+}
+
+/// How long the client waits for a statement that the server gives up on after `time_out`.
+fn patience(time_out: Duration) -> Duration {
+    time_out.saturating_mul(2).max(SHORTEST)
 }
 
 /// Says goodbye to all of these aside: nobody's statement waits for it.
@@ -354,6 +361,15 @@ mod tests {
         assert_eq!(idle.0.pop().map(|(_, last)| last), Some('d'));
         assert_eq!(idle.aged(now + IDLE), ['c']);
         assert!(idle.aged(now + IDLE).is_empty());
+    }
+
+    #[test]
+    fn there_is_time_to_connect_however_short_the_time_out() {
+        let seconds = Duration::from_secs;
+        assert_eq!(patience(Duration::ZERO), seconds(1));
+        assert_eq!(patience(Duration::from_millis(50)), seconds(1));
+        assert_eq!(patience(seconds(2)), seconds(4));
+        assert_eq!(patience(Duration::MAX), Duration::MAX);
     }
 
     #[test]

@@ -202,8 +202,8 @@ impl PostgresStoreBuilder {
     }
 
     /// After how long the server gives up on a statement (half of it on a lock). 2 seconds unless set, as long as
-    /// an engine waits for its store by default. After twice as long the store gives up on the server: that is all
-    /// that limits statements of an application's own pool.
+    /// an engine waits for its store by default. After twice as long, and not before a second, the store
+    /// gives up on the server: that is all that limits statements of an application's own pool.
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.time_out = time_out;
         self

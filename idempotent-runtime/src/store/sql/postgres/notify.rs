@@ -202,6 +202,7 @@ async fn heard(listener: &mut PgListener) -> Result<Heard, sqlx::Error> {
     Ok(Heard::Nothing)
 }
 
+/// A listener that listens, or an error if the server lets us in and then says nothing.
 async fn listener(options: &PgConnectOptions, channel: &str) -> Result<PgListener, sqlx::Error> {
     // A listener comes out of a pool only. Out of a new one each time: the one before may be held for long by the
     // farewell of a listener to a server that is gone.
@@ -209,9 +210,14 @@ async fn listener(options: &PgConnectOptions, channel: &str) -> Result<PgListene
         .max_connections(1)
         .acquire_timeout(CONNECT)
         .connect_lazy_with(options.clone());
-    let mut listener = PgListener::connect_with(&pool).await?;
-    listener.listen(channel).await?;
-    Ok(listener)
+    let listening = async {
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(channel).await?;
+        Ok(listener)
+    };
+    timeout(CONNECT * 2, listening)
+        .await
+        .unwrap_or_else(|elapsed| Err(late(elapsed)))
 }
 
 fn wake(wakes: &Mutex<Vec<Wake>>, rung: &PgNotification) {

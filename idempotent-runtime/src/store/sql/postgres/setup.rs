@@ -38,6 +38,7 @@ pub(super) async fn migrate(
 }
 
 /// In one transaction: all of it or nothing, and after whoever came first.
+///
 /// Gives the version of a table that was made before and is gone: then nothing is made.
 async fn migrate_on(
     connection: &mut PgConnection,
