@@ -17,7 +17,6 @@ use sqlx::{Connection, PgConnection};
 
 use crate::servers::postgres::Postgres;
 
-mod purge;
 mod setup;
 
 /// A table of its own.

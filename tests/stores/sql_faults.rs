@@ -18,6 +18,8 @@ use idempotent_runtime::{
     },
 };
 
+use sqlx::{mysql::MySqlPoolOptions, postgres::PgPoolOptions};
+
 use crate::{
     mysql::OnMariaDb,
     postgres::OnPostgres,
@@ -37,6 +39,10 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
     fn kill(&mut self);
     /// A store by way of this port, with at most so many connections.
     fn store(&self, port: u16, connections: usize) -> impl Future<Output = Self::Store> + Send;
+    /// Stores that give up on a statement after a second, each with one connection by way of this port: its own, and the
+    /// application's.
+    fn impatient(&self, port: u16) -> impl Future<Output = [Self::Store; 2]> + Send;
+    async fn close(store: &Self::Store);
 }
 
 impl Server for Postgres {
@@ -65,6 +71,21 @@ impl Server for Postgres {
             .migrate(true);
         builder.connect(&Self::url_of(port)).await.expect("a store")
     }
+
+    async fn impatient(&self, port: u16) -> [PostgresStore; 2] {
+        let builder = || PostgresStore::builder().time_out(Duration::from_millis(500));
+        let url = Self::url_of(port);
+        let own = builder().connections(1).migrate(true).connect(&url);
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .test_before_acquire(false);
+        let pool = pool.connect(&url).await.expect("a pool");
+        [own.await.expect("a store"), builder().from_pool(pool)]
+    }
+
+    async fn close(store: &PostgresStore) {
+        store.close().await;
+    }
 }
 
 impl Server for MariaDb {
@@ -90,6 +111,21 @@ impl Server for MariaDb {
     async fn store(&self, port: u16, connections: usize) -> MySqlStore {
         let builder = MySqlStore::builder().connections(connections).migrate(true);
         builder.connect(&Self::url_of(port)).await.expect("a store")
+    }
+
+    async fn impatient(&self, port: u16) -> [MySqlStore; 2] {
+        let builder = || MySqlStore::builder().time_out(Duration::from_millis(500));
+        let url = Self::url_of(port);
+        let own = builder().connections(1).migrate(true).connect(&url);
+        let pool = MySqlPoolOptions::new()
+            .max_connections(1)
+            .test_before_acquire(false);
+        let pool = pool.connect(&url).await.expect("a pool");
+        [own.await.expect("a store"), builder().from_pool(pool)]
+    }
+
+    async fn close(store: &MySqlStore) {
+        store.close().await;
     }
 }
 
@@ -121,6 +157,9 @@ server_faults! {
     a_lost_reply_is_made_up_for,
     a_server_that_falls_silent_blocks_nobody_for_good,
     a_silent_server_ends_every_verb_by_the_stores_own_clock,
+    a_server_that_is_slow_to_let_in_is_reached,
+    a_crowd_makes_no_more_connections_than_there_may_be,
+    no_connection_outlives_a_store_that_was_closed,
     a_server_that_is_gone_is_unavailable,
     callers_that_go_away_poison_no_connection,
 }
@@ -355,6 +394,77 @@ async fn a_silent_server_ends_every_verb_by_the_stores_own_clock<S: Server>() {
     assert!(took < Duration::from_secs(6), "twice two seconds: {took:?}");
     proxy.silence(false);
     assert_eq!(store.complete(&held, &done).await.unwrap(), Write::Applied);
+}
+
+/// Letting somebody in takes longer than a caller's patience. What one began in vain serves the next.
+async fn a_server_that_is_slow_to_let_in_is_reached<S: Server>() {
+    let Some(server) = S::start() else { return };
+    let proxy = Proxy::to(server.port());
+    for (n, store) in (1..).zip(server.impatient(proxy.port()).await) {
+        let mine = new_claim::<S>(key(n));
+        store.get(&mine.key).await.unwrap();
+        let before = proxy.accepted();
+        proxy.cut();
+        proxy.delay_greetings(Duration::from_millis(1500));
+        let asked = Instant::now();
+        let error = store.acquire(&mine).await.expect_err("it takes longer");
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+        assert!(asked.elapsed() >= Duration::from_secs(1), "{error:?}");
+        assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
+        // The first one may have been given up by the store, which knew a quick server.
+        let made = proxy.accepted() - before;
+        assert!(made <= 2, "{made} connections");
+        proxy.delay_greetings(Duration::ZERO);
+    }
+}
+
+/// Many want a connection while they take long to make. Those that are made are no more than there may be, and serve all.
+async fn a_crowd_makes_no_more_connections_than_there_may_be<S: Server>() {
+    let Some(server) = S::start() else { return };
+    let proxy = Proxy::to(server.port());
+    let store = server.store(proxy.port(), 3).await;
+    let before = proxy.accepted();
+    proxy.delay(Duration::from_millis(100));
+    let crowd = (0..40).map(|n| {
+        let store = &store;
+        let alone = new_claim::<S>(StoreKey::from_bytes([n; 32]));
+        async move {
+            // Every other one has gone before a connection is made.
+            if n % 2 == 0 {
+                let patience = Duration::from_millis(u64::from(n));
+                let _gone = tokio::time::timeout(patience, store.acquire(&alone)).await;
+            }
+            assert_eq!(store.acquire(&alone).await.unwrap(), FIRST);
+        }
+    });
+    futures_util::future::join_all(crowd).await;
+    let made = proxy.accepted() - before;
+    assert!(made <= 3, "{made} connections were made");
+    assert!(proxy.open() <= 3, "{} are open", proxy.open());
+}
+
+/// Not one that is idle, nor one that is being made.
+async fn no_connection_outlives_a_store_that_was_closed<S: Server>() {
+    let Some(server) = S::start() else { return };
+    let proxy = Proxy::to(server.port());
+    let store = server.store(proxy.port(), 3).await;
+    proxy.delay(Duration::from_millis(500));
+    let making = async {
+        let claims = [key(1), key(2), key(3)].map(|key| new_claim::<S>(key));
+        let acquiring = claims.iter().map(|claim| store.acquire(claim));
+        futures_util::future::join_all(acquiring).await;
+    };
+    let before = proxy.accepted();
+    let _left = tokio::time::timeout(Duration::from_millis(200), making).await;
+    assert!(proxy.accepted() > before, "none is being made");
+    S::close(&store).await;
+    let patience = Instant::now() + Duration::from_secs(3);
+    while proxy.open() > 0 {
+        assert!(Instant::now() < patience, "{} are open", proxy.open());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let error = store.get(&key(1)).await.expect_err("it is closed");
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
 }
 
 /// Whoever stands in between forgets idle connections without a word. The store closes them before, and says goodbye.

@@ -31,6 +31,7 @@ struct State {
     /// The next reply vanishes, and its connection with it.
     lose: AtomicBool,
     delay_ms: AtomicU64,
+    greeting_ms: AtomicU64,
     lost: AtomicU64,
     accepted: AtomicU64,
     closed: AtomicU64,
@@ -103,8 +104,12 @@ impl Proxy {
 
     /// How much later replies arrive.
     pub(crate) fn delay(&self, by: Duration) {
-        let millis = u64::try_from(by.as_millis()).expect("a delay");
-        self.state.delay_ms.store(millis, Ordering::SeqCst);
+        self.state.delay_ms.store(millis(by), Ordering::SeqCst);
+    }
+
+    /// How much later the first reply on a new connection arrives.
+    pub(crate) fn delay_greetings(&self, by: Duration) {
+        self.state.greeting_ms.store(millis(by), Ordering::SeqCst);
     }
 }
 
@@ -130,16 +135,16 @@ impl State {
             state.closed.fetch_add(1, Ordering::SeqCst);
         });
         let state = Arc::clone(self);
-        thread::spawn(move || copy(replies, client, || state.reply()));
+        thread::spawn(move || {
+            sleep(&state.greeting_ms);
+            copy(replies, client, || state.reply());
+        });
         Ok(())
     }
 
     /// What happens to a reply.
     fn reply(&self) -> Next {
-        let delay = self.delay_ms.load(Ordering::SeqCst);
-        if delay > 0 {
-            thread::sleep(Duration::from_millis(delay));
-        }
+        sleep(&self.delay_ms);
         if self.lose.swap(false, Ordering::SeqCst) {
             self.lost.fetch_add(1, Ordering::SeqCst);
             Next::Close
@@ -149,6 +154,14 @@ impl State {
             Next::Pass
         }
     }
+}
+
+fn millis(delay: Duration) -> u64 {
+    u64::try_from(delay.as_millis()).expect("a delay")
+}
+
+fn sleep(millis: &AtomicU64) {
+    thread::sleep(Duration::from_millis(millis.load(Ordering::SeqCst)));
 }
 
 enum Next {

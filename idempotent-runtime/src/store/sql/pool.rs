@@ -7,34 +7,32 @@
 //!
 //! No verb waits for ever (a migration may: it has no limit but the ones for its locks). The server is told to give up
 //! on a statement after the store's time-out; a server that says nothing at all, not even that, is given up by
-//! [`Connections::bounded`] after twice as long.
+//! [`Connections::bounded`] after twice as long. A connection that is being made then is not: see [`own`].
 
 use std::{
     fmt, io,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use sqlx::{ConnectOptions, Connection, Database, Pool, pool::PoolConnection};
+use sqlx::{Connection, Database, Pool, pool::PoolConnection};
 use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    sync::Semaphore,
     time::{Instant, error::Elapsed, timeout},
 };
 
-/// How long a server has to let somebody in. Without a limit it is the operating system's: minutes.
-pub(super) const CONNECT: Duration = Duration::from_secs(10);
+use self::own::{Live, Own};
 
-/// How long a connection may be idle. What stands between here and the server forgets idle ones without a word,
-/// many of them after some minutes; a new connection costs less than finding that out with a request.
-const IDLE: Duration = Duration::from_secs(60);
-/// The client's limit of a statement is no shorter, whatever the server's is: a connection may have to be made first.
+mod own;
+
+/// How long a server has to let somebody in at most. Without a limit it is the operating system's: minutes. It is long
+/// enough for the dozen round trips of a handshake between continents, or for two packets of it that get lost.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+
+/// The client's limits are no shorter: that of a statement, whatever the server's is, because a connection may have to be
+/// made first; and that of making one.
 const SHORTEST: Duration = Duration::from_secs(1);
-
-/// How long to take leave of the server.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Nothing was heard of a server in time.
 pub(super) fn late(elapsed: Elapsed) -> sqlx::Error {
@@ -53,24 +51,14 @@ pub(super) trait Greet<DB: Database>: Send + Sync + 'static {
 pub(super) struct Connections<DB: Database, G> {
     source: Source<DB, G>,
     patience: Duration,
+    /// Closed by [`close`](Self::close); it has no permits.
+    closing: Arc<Semaphore>,
 }
 
 enum Source<DB: Database, G> {
     Own(Arc<Own<DB, G>>),
     Application(Pool<DB>),
 }
-
-struct Own<DB: Database, G> {
-    options: <DB::Connection as Connection>::Options,
-    greet: G,
-    most: usize,
-    room: Arc<Semaphore>,
-    idle: Mutex<Idle<DB::Connection>>,
-}
-
-/// Connections that wait to be lent, since when, in the order in which they came back. The last one returned is the
-/// first one lent: it is the likeliest to be alive.
-struct Idle<C>(Vec<(Instant, C)>);
 
 /// A connection on loan. It goes back by [`Lent::settle`] and is closed if it is dropped before.
 pub(super) struct Lent<DB: Database, G> {
@@ -79,11 +67,9 @@ pub(super) struct Lent<DB: Database, G> {
 
 enum Loan<DB: Database, G> {
     Own {
-        connection: DB::Connection,
+        live: Live<DB>,
         home: Arc<Own<DB, G>>,
         since: Instant,
-        /// Given back after the connection, so that who waits for it finds one.
-        _permit: OwnedSemaphorePermit,
     },
     Application(PoolConnection<DB>),
 }
@@ -97,18 +83,12 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
         most: usize,
         time_out: Duration,
     ) -> Self {
-        let most = most.max(1);
-        let room = Arc::new(Semaphore::new(most));
-        let idle = Mutex::new(Idle(Vec::new()));
+        let closing = Arc::new(Semaphore::new(0));
+        let own = Own::new(options, greet, most, Arc::clone(&closing));
         Self {
-            source: Source::Own(Arc::new(Own {
-                options,
-                greet,
-                most,
-                room,
-                idle,
-            })),
+            source: Source::Own(Arc::new(own)),
             patience: patience(time_out),
+            closing,
         }
     }
 
@@ -116,6 +96,7 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
         Self {
             source: Source::Application(pool),
             patience: patience(time_out),
+            closing: Arc::new(Semaphore::new(0)),
         }
     }
 
@@ -140,22 +121,12 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
 
     pub(super) async fn lend(&self) -> Result<Lent<DB, G>, sqlx::Error> {
         let loan = match &self.source {
-            Source::Own(home) => {
-                let permit = Arc::clone(&home.room).acquire_owned().await;
-                let permit = permit.map_err(|_closed| sqlx::Error::PoolClosed)?;
-                let idle = home.used(|idle| idle.0.pop());
-                let connection = match idle.map(|(_since, connection)| connection) {
-                    Some(connection) => connection,
-                    None => home.connect().await?,
-                };
-                Loan::Own {
-                    connection,
-                    home: Arc::clone(home),
-                    since: Instant::now(),
-                    _permit: permit,
-                }
-            }
-            Source::Application(pool) => Loan::Application(pool.acquire().await?),
+            Source::Own(home) => Loan::Own {
+                live: home.lend().await?,
+                home: Arc::clone(home),
+                since: Instant::now(),
+            },
+            Source::Application(pool) => Loan::Application(acquire(pool).await?),
         };
         Ok(Lent { loan: Some(loan) })
     }
@@ -163,84 +134,55 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
     /// Closes the store's own connections, saying goodbye to the server; those on loan are closed when they
     /// come back.
     pub(super) async fn close(&self) {
+        self.closing.close();
         if let Source::Own(own) = &self.source {
-            own.room.close();
-            // Who returns a connection looks under the same lock whether the room is closed.
-            let idle = std::mem::take(&mut own.idle().0);
-            let farewells = idle
-                .into_iter()
-                .map(|(_since, connection)| goodbye::<DB>(connection));
-            farewells.collect::<JoinSet<()>>().join_all().await;
+            own.close().await;
+        }
+    }
+
+    /// How connections are made now: an application may exchange that of its pool.
+    #[cfg(feature = "postgres")]
+    pub(super) fn options(&self) -> <DB::Connection as Connection>::Options {
+        match &self.source {
+            Source::Own(own) => own.options.clone(),
+            Source::Application(pool) => (*pool.connect_options()).clone(),
+        }
+    }
+
+    /// Ends when the store, or the application's pool, is closed.
+    #[cfg(feature = "postgres")]
+    pub(super) async fn closed(&self) {
+        let closing = async {
+            let _closed = self.closing.acquire().await;
+        };
+        match &self.source {
+            Source::Own(_) => closing.await,
+            Source::Application(pool) => tokio::select! {
+                () = closing => {}
+                () = pool.close_event() => {}
+            },
         }
     }
 }
 
-impl<DB: Database, G: Greet<DB>> Own<DB, G> {
-    async fn connect(&self) -> Result<DB::Connection, sqlx::Error> {
-        let connect = async {
-            let mut connection = self.options.connect().await?;
-            self.greet.greet(&mut connection).await?;
-            Ok(connection)
-        };
-        timeout(CONNECT, connect)
-            .await
-            .unwrap_or_else(|elapsed| Err(late(elapsed)))
+/// One of the application's. If it has to be made, that goes on also when nobody waits for it any more, as with the
+/// store's own. In the queue for one that another has, nobody is left behind who has gone.
+async fn acquire<DB: Database>(pool: &Pool<DB>) -> Result<PoolConnection<DB>, sqlx::Error> {
+    let made = pool.num_idle() == 0 && pool.size() < pool.options().get_max_connections();
+    if !made {
+        return pool.acquire().await;
     }
-}
-
-impl<DB: Database, G> Own<DB, G> {
-    /// Uses the list, and closes what has been in it for too long.
-    fn used<T>(&self, work: impl FnOnce(&mut Idle<DB::Connection>) -> T) -> T {
-        let (done, aged) = {
-            let mut idle = self.idle();
-            let aged = idle.aged(Instant::now());
-            (work(&mut idle), aged)
-        };
-        farewell::<DB>(aged);
-        done
-    }
-
-    /// The list is whole after every push and pop, so a panic elsewhere does not matter to it.
-    fn idle(&self) -> std::sync::MutexGuard<'_, Idle<DB::Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<C> Idle<C> {
-    /// Takes those out that came back too long ago.
-    fn aged(&mut self, now: Instant) -> Vec<C> {
-        self.first(|since| now.saturating_duration_since(since) >= IDLE)
-    }
-
-    /// Takes those out that came back before this moment.
-    fn before(&mut self, moment: Instant) -> Vec<C> {
-        self.first(|since| since < moment)
-    }
-
-    fn first(&mut self, are: impl Fn(Instant) -> bool) -> Vec<C> {
-        let first = self.0.partition_point(|(since, _)| are(*since));
-        self.0.drain(..first).map(|(_, first)| first).collect()
-    }
+    // Dropped unasked for, it goes back to its pool.
+    let acquiring = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.acquire().await }
+    });
+    acquiring.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 /// How long the client waits for a statement that the server gives up on after `time_out`.
 fn patience(time_out: Duration) -> Duration {
     time_out.saturating_mul(2).max(SHORTEST)
-}
-
-/// Says goodbye to all of these aside: nobody's statement waits for it.
-fn farewell<DB: Database>(connections: Vec<DB::Connection>) {
-    // A loan may be dropped where no runtime is any more.
-    if let Ok(runtime) = Handle::try_current() {
-        for connection in connections {
-            runtime.spawn(goodbye::<DB>(connection));
-        }
-    }
-}
-
-/// Says goodbye, so that the server need not wonder; one that is gone needs none.
-async fn goodbye<DB: Database>(connection: DB::Connection) {
-    let _gone = timeout(GOODBYE, connection.close()).await;
 }
 
 impl<DB: Database, G> Lent<DB, G> {
@@ -257,17 +199,7 @@ impl<DB: Database, G> Lent<DB, G> {
         };
         if whole {
             match self.loan.take() {
-                Some(Loan::Own {
-                    connection,
-                    home,
-                    _permit,
-                    ..
-                }) => home.used(|idle| {
-                    // Not after `close` took the list.
-                    if !home.room.is_closed() {
-                        idle.0.push((Instant::now(), connection));
-                    }
-                }),
+                Some(Loan::Own { live, home, .. }) => home.keep(live),
                 // The application's pool takes it back by its drop.
                 loan => drop(loan),
             }
@@ -285,9 +217,8 @@ impl<DB: Database, G> Drop for Lent<DB, G> {
     fn drop(&mut self) {
         match self.loan.take() {
             Some(Loan::Application(mut connection)) => connection.close_on_drop(),
-            // No answer came. After a failover that nobody announced none will come on the others either, except on
-            // those that have come back since.
-            Some(Loan::Own { home, since, .. }) => farewell::<DB>(home.idle().before(since)),
+            // No answer came.
+            Some(Loan::Own { home, since, .. }) => home.distrust(since),
             None => {}
         }
     }
@@ -302,7 +233,7 @@ impl<DB: Database, G> Deref for Lent<DB, G> {
             .as_ref()
             .expect("there until it is settled, which consumes it")
         {
-            Loan::Own { connection, .. } => connection,
+            Loan::Own { live, .. } => &live.connection,
             Loan::Application(connection) => connection,
         }
     }
@@ -315,7 +246,7 @@ impl<DB: Database, G> DerefMut for Lent<DB, G> {
             .as_mut()
             .expect("there until it is settled, which consumes it")
         {
-            Loan::Own { connection, .. } => connection,
+            Loan::Own { live, .. } => &mut live.connection,
             Loan::Application(connection) => connection,
         }
     }
@@ -330,6 +261,7 @@ impl<DB: Database, G> Clone for Connections<DB, G> {
         Self {
             source,
             patience: self.patience,
+            closing: Arc::clone(&self.closing),
         }
     }
 }
@@ -348,39 +280,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_that_were_idle_for_too_long_are_taken_out() {
-        let now = Instant::now() + 2 * IDLE;
-        let ago = |seconds| now - Duration::from_secs(seconds);
-        let mut idle = Idle(vec![
-            (ago(90), 'a'),
-            (ago(60), 'b'),
-            (ago(59), 'c'),
-            (now, 'd'),
-        ]);
-        assert_eq!(idle.aged(now), ['a', 'b']);
-        assert_eq!(idle.0.pop().map(|(_, last)| last), Some('d'));
-        assert_eq!(idle.aged(now + IDLE), ['c']);
-        assert!(idle.aged(now + IDLE).is_empty());
-    }
-
-    #[test]
     fn there_is_time_to_connect_however_short_the_time_out() {
         let seconds = Duration::from_secs;
         assert_eq!(patience(Duration::ZERO), seconds(1));
         assert_eq!(patience(Duration::from_millis(50)), seconds(1));
         assert_eq!(patience(seconds(2)), seconds(4));
         assert_eq!(patience(Duration::MAX), Duration::MAX);
-    }
-
-    #[test]
-    fn those_that_came_back_since_a_silent_loan_began_are_kept() {
-        let began = Instant::now();
-        let later = began + Duration::from_millis(1);
-        let earlier = Instant::now()
-            .checked_sub(Duration::from_secs(1))
-            .expect("the clock is older than a second");
-        let mut idle = Idle(vec![(earlier, 'a'), (earlier, 'b'), (later, 'c')]);
-        assert_eq!(idle.before(began), ['a', 'b']);
-        assert_eq!(idle.0, [(later, 'c')]);
     }
 }

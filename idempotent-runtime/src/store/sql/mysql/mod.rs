@@ -182,7 +182,8 @@ impl MySqlStore {
         Ok(())
     }
 
-    /// Closes the store's own connections. Verbs that come later fail. An application's pool stays open.
+    /// Closes the store's own connections. Verbs that come later fail. An application's pool stays open, and goes on
+    /// serving them.
     pub async fn close(&self) {
         self.0.connections.close().await;
     }

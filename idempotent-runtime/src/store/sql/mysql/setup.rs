@@ -117,7 +117,7 @@ pub(super) async fn check(
     table: &TableName,
     demands: &Demands,
 ) -> Result<u64, ConnectError> {
-    let looked = timeout(CONNECT, look(connections, statements, table, demands)).await;
+    let looked = timeout(CONNECT * 2, look(connections, statements, table, demands)).await;
     looked.unwrap_or_else(|elapsed| Err(unreachable(late(elapsed))))
 }
 

@@ -85,7 +85,7 @@ pub(super) async fn check(
     table: &TableName,
     durable: bool,
 ) -> Result<(), ConnectError> {
-    let looked = timeout(CONNECT, look(connections, statements, table, durable)).await;
+    let looked = timeout(CONNECT * 2, look(connections, statements, table, durable)).await;
     looked.unwrap_or_else(|elapsed| Err(unreachable(late(elapsed))))
 }
 
