@@ -24,13 +24,7 @@
 //! # }
 //! ```
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::{
     sync::oneshot,
@@ -51,7 +45,6 @@ pub struct Purger {
     /// Closed when the purger is to end.
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
-    purged: Arc<AtomicU64>,
 }
 
 /// Says how a [`Purger`] works.
@@ -69,12 +62,6 @@ impl Purger {
             every: Duration::from_secs(60),
             batch: 200,
         }
-    }
-
-    /// How many records it has deleted so far.
-    #[must_use]
-    pub fn purged(&self) -> u64 {
-        self.purged.load(Ordering::Relaxed)
     }
 
     /// Ends it after the batch that it is at.
@@ -107,17 +94,11 @@ impl PurgerBuilder {
     #[must_use = "a purger that is dropped ends"]
     pub fn start(self, store: impl Store) -> Purger {
         let (stop, stopped) = oneshot::channel();
-        let purged = Arc::<AtomicU64>::default();
-        let task = tokio::spawn(self.run(store, stopped, Arc::clone(&purged)));
-        Purger { stop, task, purged }
+        let task = tokio::spawn(self.run(store, stopped));
+        Purger { stop, task }
     }
 
-    async fn run(
-        self,
-        store: impl Store,
-        mut stopped: oneshot::Receiver<()>,
-        total: Arc<AtomicU64>,
-    ) {
+    async fn run(self, store: impl Store, mut stopped: oneshot::Receiver<()>) {
         // Replicas that start together do not look together.
         let mut rest = self.every.mul_f64(rand::random());
         loop {
@@ -133,15 +114,8 @@ impl PurgerBuilder {
                 Err(late.with_source(elapsed))
             });
             rest = match purged {
-                Ok(purged) => {
-                    total.fetch_add(purged as u64, Ordering::Relaxed);
-                    let rest = (began.elapsed() * REST).min(self.every);
-                    if purged < self.batch {
-                        self.every
-                    } else {
-                        rest
-                    }
-                }
+                Ok(purged) if purged >= self.batch => (began.elapsed() * REST).min(self.every),
+                Ok(_) => self.every,
                 Err(error) => {
                     let store = store.name();
                     let error = &error as &dyn std::error::Error;
@@ -190,7 +164,6 @@ mod tests {
         assert_eq!(store.len(), 100, "nothing before its time");
         sleep(Duration::from_secs(130)).await;
         assert_eq!(store.len(), 0);
-        assert_eq!(purger.purged(), 100);
         purger.stop().await;
     }
 

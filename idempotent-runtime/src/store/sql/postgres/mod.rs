@@ -56,13 +56,9 @@
 //! # }
 //! ```
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::AtomicI64},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use sqlx::{PgPool, Postgres, postgres::PgConnectOptions};
+use sqlx::{PgPool, Postgres};
 
 use self::{
     notify::Bell,
@@ -99,7 +95,6 @@ struct Inner {
     /// Whether a server must keep what it acknowledged.
     durable: bool,
     bell: Option<Bell>,
-    purged: AtomicI64,
 }
 
 /// Says how a [`PostgresStore`] keeps its records.
@@ -163,7 +158,8 @@ impl PostgresStore {
         setup::check(connections, statements, table, *durable).await
     }
 
-    /// Closes the store's own connections. Verbs that come later fail. An application's pool stays open.
+    /// Closes the store's own connections, the one that listens among them. Verbs that come later fail. An application's
+    /// pool stays open, and goes on serving them.
     pub async fn close(&self) {
         self.0.connections.close().await;
     }
@@ -182,7 +178,6 @@ impl PostgresStore {
         Remote {
             connections: &self.0.connections,
             statements: &self.0.statements,
-            purged: &self.0.purged,
         }
     }
 }
@@ -217,7 +212,7 @@ impl PostgresStoreBuilder {
 
     /// Whether waiters in other processes are woken by LISTEN and NOTIFY. Off unless set: see
     /// [Waking waiters](self#waking-waiters). It takes one more connection, which is none of an application's pool,
-    /// but made as those are.
+    /// but made as those are, with the pool's options of that moment.
     pub fn notify(mut self, yes: bool) -> Self {
         self.notify = yes;
         self
@@ -243,9 +238,12 @@ impl PostgresStoreBuilder {
         let session = Session {
             time_out: self.time_out,
         };
-        let listening = self.notify.then(|| options.clone());
-        let connections = Connections::own(options, session, self.connections, self.time_out);
-        let store = self.clone().over(connections, listening);
+        let store = self.clone().over(Connections::own(
+            options,
+            session,
+            self.connections,
+            self.time_out,
+        ));
         if self.migrate {
             store.migrate().await?;
         }
@@ -257,25 +255,21 @@ impl PostgresStoreBuilder {
     /// [`check`](PostgresStore::check) when it suits.
     #[must_use]
     pub fn from_pool(self, pool: PgPool) -> PostgresStore {
-        let listening = self.notify.then(|| (*pool.connect_options()).clone());
         let connections = Connections::of_application(pool, self.time_out);
-        self.over(connections, listening)
+        self.over(connections)
     }
 
-    fn over(
-        self,
-        connections: Connections<Postgres, Session>,
-        listening: Option<PgConnectOptions>,
-    ) -> PostgresStore {
+    fn over(self, connections: Connections<Postgres, Session>) -> PostgresStore {
         let statements = Statements::new(&self.table);
-        let bell = listening.map(|options| Bell::new(options, connections.clone(), &self.table));
+        let bell = self
+            .notify
+            .then(|| Bell::new(connections.clone(), &self.table));
         PostgresStore(Arc::new(Inner {
             connections,
             statements,
             table: self.table,
             durable: !self.weak,
             bell,
-            purged: AtomicI64::new(0),
         }))
     }
 }

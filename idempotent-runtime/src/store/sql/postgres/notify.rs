@@ -1,14 +1,16 @@
 //! LISTEN and NOTIFY: telling the other processes that a record changed.
 //!
-//! Two tasks, begun when an engine attaches itself: one listens on a connection of its own, the other sends. Only
-//! what wakes waiters early goes this way. A notification that is lost, because the connection is down or too many
-//! are waiting to be sent, costs those who wait the rest of their polling interval.
+//! Two tasks, begun when an engine attaches itself: one listens on a connection of its own, the other sends. They end
+//! when the store is closed or the application's pool. Only what wakes waiters early goes this way. A notification
+//! that is lost, because the connection is down or too many are waiting to be sent, costs those who wait the rest of
+//! their polling interval.
 //!
 //! PostgreSQL commits the transactions that notify one at a time. So completions do not notify; their keys gather
 //! here, and go out many in one transaction.
 
 use std::{
     fmt::Write as _,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,6 +22,7 @@ use sqlx::{
 };
 use tokio::{
     runtime::Handle,
+    select,
     sync::mpsc,
     task::AbortHandle,
     time::{sleep, timeout},
@@ -52,9 +55,6 @@ const NOTIFY: &str = include_str!("notify.sql");
 /// Rings in all processes when a record changes, and wakes this one's waiters when another one rang.
 pub(super) struct Bell {
     channel: String,
-    /// Listens, on a connection of its own: one of a pool would be missing there.
-    options: PgConnectOptions,
-    /// Sends.
     connections: Connections<Postgres, Session>,
     ring: mpsc::Sender<StoreKey>,
     state: Mutex<State>,
@@ -68,11 +68,7 @@ struct State {
 }
 
 impl Bell {
-    pub(super) fn new(
-        options: PgConnectOptions,
-        connections: Connections<Postgres, Session>,
-        table: &TableName,
-    ) -> Self {
+    pub(super) fn new(connections: Connections<Postgres, Session>, table: &TableName) -> Self {
         let (ring, keys) = mpsc::channel(QUEUE);
         let state = Mutex::new(State {
             keys: Some(keys),
@@ -80,7 +76,6 @@ impl Bell {
         });
         Self {
             channel: channel(table),
-            options,
             connections,
             ring,
             state,
@@ -105,15 +100,20 @@ impl Bell {
             return;
         };
         if let Some(keys) = state.keys.take() {
-            let send = send(self.connections.clone(), self.channel.clone(), keys);
+            let (connections, channel) = (&self.connections, &self.channel);
+            let send = send(connections.clone(), channel.clone(), keys);
             let listen = listen(
-                self.options.clone(),
-                self.channel.clone(),
+                connections.clone(),
+                channel.clone(),
                 Arc::clone(&self.wakes),
             );
             state.tasks = vec![
-                runtime.spawn(send).abort_handle(),
-                runtime.spawn(listen).abort_handle(),
+                runtime
+                    .spawn(until_closed(connections.clone(), send))
+                    .abort_handle(),
+                runtime
+                    .spawn(until_closed(connections.clone(), listen))
+                    .abort_handle(),
             ];
         }
     }
@@ -124,6 +124,15 @@ impl Drop for Bell {
         for task in &locked(&self.state).tasks {
             task.abort();
         }
+    }
+}
+
+/// Ends with the connections, wherever the task is.
+async fn until_closed(connections: Connections<Postgres, Session>, task: impl Future<Output = ()>) {
+    select! {
+        biased;
+        () = connections.closed() => {}
+        () = task => {}
     }
 }
 
@@ -153,20 +162,26 @@ async fn send(
     }
 }
 
-async fn listen(options: PgConnectOptions, channel: String, wakes: Arc<Mutex<Vec<Wake>>>) {
+async fn listen(
+    connections: Connections<Postgres, Session>,
+    channel: String,
+    wakes: Arc<Mutex<Vec<Wake>>>,
+) {
     let mut pause = PAUSE.0;
     loop {
-        let error = match listener(&options, &channel).await {
+        // Asked each time: passwords rotate.
+        let error = match listener(connections.options(), &channel).await {
             Ok(mut listener) => {
-                pause = PAUSE.0;
                 // What was rung before is known to nobody here.
                 locked(&wakes).iter().for_each(Wake::all);
                 loop {
                     match heard(&mut listener).await {
-                        Ok(Heard::Rung(rung)) => wake(&wakes, &rung),
-                        Ok(Heard::Nothing) => {}
-                        // The connection was lost and has been made anew.
-                        Ok(Heard::Lost) => locked(&wakes).iter().for_each(Wake::all),
+                        Ok(rung) => {
+                            pause = PAUSE.0;
+                            if let Some(rung) = rung {
+                                wake(&wakes, &rung);
+                            }
+                        }
                         Err(error) => break error,
                     }
                 }
@@ -182,36 +197,34 @@ async fn listen(options: PgConnectOptions, channel: String, wakes: Arc<Mutex<Vec
     }
 }
 
-enum Heard {
-    Rung(PgNotification),
-    /// For a while, and the server is still there.
-    Nothing,
-    Lost,
-}
-
-/// The next notification. A server that vanished without a word is noticed by nothing else than its silence.
-async fn heard(listener: &mut PgListener) -> Result<Heard, sqlx::Error> {
+/// The next notification, or nothing for a while from a server that is still there. One that vanished without a word is
+/// noticed by nothing else than its silence.
+async fn heard(listener: &mut PgListener) -> Result<Option<PgNotification>, sqlx::Error> {
     // sqlx reads whole messages or nothing, so that a wait that ends leaves none half-read.
     if let Ok(received) = timeout(PING.0, listener.try_recv()).await {
-        return Ok(received?.map_or(Heard::Lost, Heard::Rung));
+        let lost = || sqlx::Error::Io(io::ErrorKind::ConnectionReset.into());
+        return received?.ok_or_else(lost).map(Some);
     }
     let ping = sqlx::query("select").execute(&mut *listener);
     timeout(PING.1, ping)
         .await
         .unwrap_or_else(|elapsed| Err(late(elapsed)))?;
-    Ok(Heard::Nothing)
+    Ok(None)
 }
 
 /// A listener that listens, or an error if the server lets us in and then says nothing.
-async fn listener(options: &PgConnectOptions, channel: &str) -> Result<PgListener, sqlx::Error> {
+async fn listener(options: PgConnectOptions, channel: &str) -> Result<PgListener, sqlx::Error> {
     // A listener comes out of a pool only. Out of a new one each time: the one before may be held for long by the
     // farewell of a listener to a server that is gone.
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(CONNECT)
-        .connect_lazy_with(options.clone());
+        .connect_lazy_with(options);
     let listening = async {
         let mut listener = PgListener::connect_with(&pool).await?;
+        // A connection that is lost ends this listener. Made anew by it, that could remain unknown here, together with
+        // the notifications in between.
+        listener.eager_reconnect(false);
         listener.listen(channel).await?;
         Ok(listener)
     };
@@ -261,29 +274,4 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn payloads_are_keys_or_nothing() {
-        let key = StoreKey::from_bytes([0xa7; 32]);
-        assert_eq!(unhex(&hex(key.as_bytes())), Some(key));
-        for odd in [
-            "",
-            "a7",
-            &"zz".repeat(32),
-            &"ä".repeat(32),
-            &"+1".repeat(31),
-            &"a7".repeat(33),
-        ] {
-            assert_eq!(unhex(odd), None, "{odd}");
-        }
-    }
-
-    #[test]
-    fn channels_have_short_names_of_their_own() {
-        let name = |table: &str| channel(&table.parse().expect("a name"));
-        assert!(name(&format!("{0}.{0}", "x".repeat(48))).len() < 64);
-        assert_ne!(name("a.b"), name("a.c"));
-    }
-}
+mod tests;
