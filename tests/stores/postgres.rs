@@ -17,6 +17,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::servers::postgres::Postgres;
 
+mod purge;
 mod setup;
 
 /// A table of its own.

@@ -24,7 +24,13 @@
 //! # }
 //! ```
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::oneshot,
@@ -45,6 +51,7 @@ pub struct Purger {
     /// Closed when the purger is to end.
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    purged: Arc<AtomicU64>,
 }
 
 /// Says how a [`Purger`] works.
@@ -62,6 +69,12 @@ impl Purger {
             every: Duration::from_secs(60),
             batch: 200,
         }
+    }
+
+    /// How many records it has deleted so far.
+    #[must_use]
+    pub fn purged(&self) -> u64 {
+        self.purged.load(Ordering::Relaxed)
     }
 
     /// Ends it after the batch that it is at.
@@ -94,11 +107,17 @@ impl PurgerBuilder {
     #[must_use = "a purger that is dropped ends"]
     pub fn start(self, store: impl Store) -> Purger {
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(self.run(store, stopped));
-        Purger { stop, task }
+        let purged = Arc::<AtomicU64>::default();
+        let task = tokio::spawn(self.run(store, stopped, Arc::clone(&purged)));
+        Purger { stop, task, purged }
     }
 
-    async fn run(self, store: impl Store, mut stopped: oneshot::Receiver<()>) {
+    async fn run(
+        self,
+        store: impl Store,
+        mut stopped: oneshot::Receiver<()>,
+        total: Arc<AtomicU64>,
+    ) {
         // Replicas that start together do not look together.
         let mut rest = self.every.mul_f64(rand::random());
         loop {
@@ -114,8 +133,15 @@ impl PurgerBuilder {
                 Err(late.with_source(elapsed))
             });
             rest = match purged {
-                Ok(purged) if purged >= self.batch => (began.elapsed() * REST).min(self.every),
-                Ok(_) => self.every,
+                Ok(purged) => {
+                    total.fetch_add(purged as u64, Ordering::Relaxed);
+                    let rest = (began.elapsed() * REST).min(self.every);
+                    if purged < self.batch {
+                        self.every
+                    } else {
+                        rest
+                    }
+                }
                 Err(error) => {
                     let store = store.name();
                     let error = &error as &dyn std::error::Error;
@@ -164,6 +190,7 @@ mod tests {
         assert_eq!(store.len(), 100, "nothing before its time");
         sleep(Duration::from_secs(130)).await;
         assert_eq!(store.len(), 0);
+        assert_eq!(purger.purged(), 100);
         purger.stop().await;
     }
 

@@ -56,7 +56,11 @@
 //! # }
 //! ```
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use sqlx::{PgPool, Postgres};
 
@@ -95,6 +99,7 @@ struct Inner {
     /// Whether a server must keep what it acknowledged.
     durable: bool,
     bell: Option<Bell>,
+    purged: AtomicI64,
 }
 
 /// Says how a [`PostgresStore`] keeps its records.
@@ -178,6 +183,7 @@ impl PostgresStore {
         Remote {
             connections: &self.0.connections,
             statements: &self.0.statements,
+            purged: &self.0.purged,
         }
     }
 }
@@ -270,6 +276,7 @@ impl PostgresStoreBuilder {
             table: self.table,
             durable: !self.weak,
             bell,
+            purged: AtomicI64::new(0),
         }))
     }
 }

@@ -1,6 +1,9 @@
 //! The verbs' statements, each in a transaction of its own, on whichever connection is free.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use sqlx::{
     PgConnection, Postgres, Row as _,
@@ -29,6 +32,9 @@ use crate::{
 pub(super) struct Remote<'a> {
     pub(super) connections: &'a Connections<Postgres, Session>,
     pub(super) statements: &'a Statements,
+    /// The expiry up to which all has been purged, in microseconds since 1970; 0 to look at all. Who purges beside may
+    /// set it back or forth: what lies before it is looked at again when nothing is left behind it.
+    pub(super) purged: &'a AtomicI64,
 }
 
 /// How the store's own sessions are set.
@@ -109,8 +115,13 @@ impl Records for Remote<'_> {
     }
 
     async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
-        let query = sqlx::query(&self.statements.purge).bind(limit);
-        self.execute(query).await
+        let from = self.purged.load(Ordering::Relaxed);
+        let mut purged = self.purge_from(from, limit).await?;
+        if purged < limit && from != 0 {
+            // What was passed over, because it was leased or locked then, has its turn.
+            purged += self.purge_from(0, limit - purged).await?;
+        }
+        Ok(purged.unsigned_abs())
     }
 
     fn judge(&self, error: &sqlx::Error) -> Verdict {
@@ -127,6 +138,17 @@ impl Remote<'_> {
             connection.settle(done)
         };
         Ok(self.connections.bounded(asked).await?.rows_affected())
+    }
+
+    /// Deletes from this expiry on, and remembers to go on from the last.
+    async fn purge_from(&self, from: i64, limit: i64) -> Result<i64, sqlx::Error> {
+        let query = sqlx::query(&self.statements.purge).bind(limit).bind(from);
+        let rows = self.fetch_all(query).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (purged, last): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let next = last.filter(|_| purged == limit).unwrap_or(0);
+        self.purged.store(next, Ordering::Relaxed);
+        Ok(purged)
     }
 
     /// All rows, although there is one at most: the answer counts when the commit is through, and not before.

@@ -1,0 +1,97 @@
+//! How a purge finds its way through a table of which much has expired.
+
+use idempotent_runtime::store::{Store as _, sql::postgres::PostgresStore};
+use sqlx::{Connection as _, Executor as _, PgPool, postgres::PgPoolOptions};
+
+use super::{OnPostgres, new_table};
+use crate::servers::postgres::Postgres;
+
+/// A table of so many records, of which the first expired first, and the one connection to it.
+async fn expired(server: &Postgres, records: u32) -> (PgPool, PostgresStore, String) {
+    let table = new_table();
+    let pool = PgPoolOptions::new().max_connections(1);
+    let pool = pool.connect(&server.url()).await.unwrap();
+    let store = PostgresStore::builder()
+        .table(table.clone())
+        .from_pool(pool.clone());
+    store.migrate().await.unwrap();
+    let fill = format!(
+        "insert into {table} select sha256(n::text::bytea), sha256(''), decode(repeat('07', 16), 'hex'), 1, 1, \
+         expired, expired, null, null from (select n, now() - interval '1 hour' - ({records} - n) * interval '1 second' as expired \
+         from generate_series(1, {records}) as n) as past"
+    );
+    pool.execute(&*fill).await.unwrap();
+    (pool, store, table.to_string())
+}
+
+/// A vacuum removes from the index what was deleted, long after; until then it must not be read again and again.
+#[tokio::test]
+async fn a_purge_does_not_read_again_what_it_has_deleted() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let (pool, store, table) = expired(server, 20_000).await;
+    let unvacuumed = format!("alter table {table} set (autovacuum_enabled = off)");
+    pool.execute(&*unvacuumed).await.unwrap();
+    let mut read = 0;
+    let mut tenths = Vec::new();
+    for _ in 0..10 {
+        for _ in 0..20 {
+            assert_eq!(store.purge_expired(100).await.unwrap(), 100);
+        }
+        pool.execute("select pg_stat_force_next_flush()")
+            .await
+            .unwrap();
+        let blocks = "select (idx_blks_hit + idx_blks_read)::bigint from pg_statio_user_indexes \
+                      where relname = $1 and indexrelname not like '%pkey'";
+        let blocks = sqlx::query_scalar(blocks).bind(&table);
+        let until_now: i64 = blocks.fetch_one(&pool).await.unwrap();
+        tenths.push(until_now - read);
+        read = until_now;
+    }
+    // The first also counts what filling the table read. A purge that passed again what it had deleted would read
+    // more and more: the last five times as much as the second.
+    assert!(tenths[1] > 0, "{tenths:?}");
+    assert!(tenths[9] <= tenths[1] * 2, "{tenths:?}");
+    assert_eq!(store.purge_expired(10).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_a_purge_had_to_pass_over_has_its_turn_later() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let (pool, store, table) = expired(server, 4).await;
+    let mut user = OnPostgres::behind().await;
+    let mut transaction = user.begin().await.unwrap();
+    let first = format!("select 1 from {table} order by expires_at limit 1 for update");
+    transaction.execute(&*first).await.unwrap();
+
+    assert_eq!(store.purge_expired(2).await.unwrap(), 2, "not the first");
+    transaction.commit().await.unwrap();
+    assert_eq!(
+        store.purge_expired(2).await.unwrap(),
+        2,
+        "the last and the first"
+    );
+    let left = format!("select count(*) from {table}");
+    let left: i64 = sqlx::query_scalar(&left).fetch_one(&pool).await.unwrap();
+    assert_eq!(left, 0);
+    assert_eq!(store.purge_expired(2).await.unwrap(), 0);
+}
+
+/// Written later and expired earlier than what was deleted last, as after a clock that was wrong.
+#[tokio::test]
+async fn what_comes_to_lie_behind_a_purge_is_found() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let (pool, store, table) = expired(server, 3).await;
+    assert_eq!(store.purge_expired(3).await.unwrap(), 3);
+    let earlier = format!(
+        "insert into {table} select sha256('earlier'), sha256(''), decode(repeat('07', 16), 'hex'), 1, 1, now(), \
+         now() - interval '2 hours', null, null"
+    );
+    pool.execute(&*earlier).await.unwrap();
+    assert_eq!(store.purge_expired(3).await.unwrap(), 1);
+}
