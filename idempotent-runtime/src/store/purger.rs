@@ -63,11 +63,11 @@ pub struct PurgerBuilder {
 }
 
 impl Purger {
-    /// Starts from the defaults: every minute, 200 records a batch.
+    /// Starts from the defaults: every minute, 50 records a batch.
     pub fn builder() -> PurgerBuilder {
         PurgerBuilder {
             every: Duration::from_secs(60),
-            batch: 200,
+            batch: 50,
         }
     }
 
@@ -92,7 +92,7 @@ impl PurgerBuilder {
         self
     }
 
-    /// The largest number of records of one batch. 200 unless set. Larger batches purge faster and make the slowest
+    /// The largest number of records of one batch. 50 unless set. Larger batches purge faster and make the slowest
     /// requests slower.
     pub fn batch(mut self, records: usize) -> Self {
         self.batch = records.max(1);
