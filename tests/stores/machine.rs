@@ -4,12 +4,16 @@
 //! `IDEMPOTENT_MODEL_SEED` replaces and which a failure names. A history names tokens by their part in it ("whoever holds the key",
 //! "somebody new") rather than by value, so that shrinking one keeps its meaning.
 
-use std::{marker::PhantomData, sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
+};
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use idempotent_runtime::{
     Fingerprint, StoreKey,
     store::{
-        Claim, Held, Outcome, Store, Token,
+        AnyStore, Claim, Held, Outcome, Store, Token,
         conformance::{Harness, key, response},
     },
 };
@@ -18,7 +22,7 @@ use proptest::{
     sample::select,
     test_runner::{RngSeed, TestRunner},
 };
-use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
+use proptest_state_machine::ReferenceStateMachine;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
@@ -93,15 +97,69 @@ fn config(histories: u32) -> ProptestConfig {
 
 /// Plays this many histories to the store that the harness opens.
 pub(crate) fn play<H: Harness>(histories: u32) -> Result<(), String> {
-    let config = config(histories);
-    let seed = seed();
-    println!("{histories} histories from IDEMPOTENT_MODEL_SEED={seed}");
-    let history = History::sequential_strategy(LENGTH);
-    let judged = TestRunner::new(config.clone()).run(&history, |(start, steps, seen)| {
-        Machine::<H>::test_sequential(config.clone(), start, steps, seen);
-        Ok(())
-    });
-    judged.map_err(|error| format!("IDEMPOTENT_MODEL_SEED={seed}: {error}"))
+    Kind::of::<H>().play(histories)
+}
+
+/// How stores of one kind are played with. Their type ends here, so that a history is compiled once and not once per
+/// store.
+#[derive(Clone, Copy)]
+struct Kind {
+    paused: bool,
+    tick: Duration,
+    open: fn() -> BoxFuture<'static, Opened>,
+}
+
+/// Two handles on a store, and the way to let time pass.
+struct Opened {
+    handles: [AnyStore; 2],
+    advance: Box<dyn Fn(Duration) -> BoxFuture<'static, ()>>,
+}
+
+impl Kind {
+    fn of<H: Harness>() -> Self {
+        Self {
+            paused: H::PAUSED,
+            // Where the clock is the server's, which runs on while a loaded machine plays the history, one long enough
+            // that half of it does not pass meanwhile; it costs nothing, because stored times are moved.
+            tick: H::TICK * if H::PAUSED { 1 } else { 20 },
+            open: || Box::pin(Opened::of::<H>()),
+        }
+    }
+
+    fn play(self, histories: u32) -> Result<(), String> {
+        let seed = seed();
+        println!("{histories} histories from IDEMPOTENT_MODEL_SEED={seed}");
+        let history = History::sequential_strategy(LENGTH);
+        let judged = TestRunner::new(config(histories)).run(&history, |((), steps, seen)| {
+            let mut played = Played::begin(self);
+            for step in steps {
+                // Shrinking first drops what was never reached.
+                if let Some(seen) = &seen {
+                    seen.fetch_add(1, Ordering::SeqCst);
+                }
+                played.apply(&step);
+            }
+            played.end();
+            Ok(())
+        });
+        judged.map_err(|error| format!("IDEMPOTENT_MODEL_SEED={seed}: {error}"))
+    }
+}
+
+impl Opened {
+    async fn of<H: Harness>() -> Self {
+        let harness = Arc::new(H::open().await);
+        let handle = async || AnyStore::new(harness.second_handle().await);
+        let handles = [handle().await, handle().await];
+        let advance = move |by| {
+            let harness = Arc::clone(&harness);
+            async move { harness.advance(by).await }.boxed()
+        };
+        Self {
+            handles,
+            advance: Box::new(advance),
+        }
+    }
 }
 
 /// Who makes a request.
@@ -186,88 +244,75 @@ impl ReferenceStateMachine for History {
     fn apply((): (), _: &Step) {}
 }
 
-struct Machine<H>(PhantomData<H>);
-
 /// A store in the middle of a history.
-struct Played<H: Harness> {
+struct Played {
+    tick: Duration,
     runtime: Runtime,
-    harness: H,
-    second: H::Store,
+    store: Opened,
     on_second: bool,
     /// Who made the requests so far, and what each asked for.
     claimants: Vec<(Token, u8)>,
     model: Model,
 }
 
-impl<H: Harness> StateMachineTest for Machine<H> {
-    type SystemUnderTest = Played<H>;
-    type Reference = History;
-
-    fn init_test((): &()) -> Played<H> {
+impl Played {
+    fn begin(kind: Kind) -> Self {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .start_paused(H::PAUSED)
+            .start_paused(kind.paused)
             .build()
             .unwrap();
-        let (harness, second) = runtime.block_on(async {
-            let harness = H::open().await;
-            let second = harness.second_handle().await;
-            (harness, second)
-        });
-        Played {
+        let store = runtime.block_on((kind.open)());
+        Self {
+            tick: kind.tick,
             runtime,
-            harness,
-            second,
+            store,
             on_second: false,
             claimants: Vec::new(),
             model: Model::default(),
         }
     }
 
-    fn apply(mut played: Played<H>, (): &(), step: Step) -> Played<H> {
-        match step {
+    fn apply(&mut self, step: &Step) {
+        match *step {
             Step::Acquire {
                 key,
                 who,
                 other,
                 take_over,
-            } => played.acquire(key, who, u8::from(other), take_over),
-            Step::Get { key } => played.get(key),
-            Step::Purge { limit } => played.purge(limit),
+            } => self.acquire(key, who, u8::from(other), take_over),
+            Step::Get { key } => self.get(key),
+            Step::Purge { limit } => self.purge(limit),
             Step::Advance { ticks } => {
-                played
-                    .runtime
-                    .block_on(played.harness.advance(tick::<H>() * ticks));
-                played.model.advance(ticks);
+                self.runtime
+                    .block_on((self.store.advance)(self.tick * ticks));
+                self.model.advance(ticks);
             }
-            Step::Switch => played.on_second = !played.on_second,
+            Step::Switch => self.on_second = !self.on_second,
             Step::Renew { .. }
             | Step::Complete { .. }
             | Step::Release { .. }
             | Step::Abandon { .. } => {
-                played.write(&step);
+                self.write(step);
             }
         }
-        played
     }
 
     /// What was promised at the end of the history still holds for every key.
-    fn teardown(mut played: Played<H>, (): ()) {
-        (1..=3).for_each(|key| played.get(key));
+    fn end(mut self) {
+        (1..=3).for_each(|key| self.get(key));
     }
-}
 
-impl<H: Harness> Played<H> {
     fn acquire(&mut self, n: u8, who: Who, fingerprint: u8, take_over: bool) {
         let token = self.token(n, who);
         // A repetition asks for the same as the first time: a token is made for one request.
         let earlier = self.claimants.iter().find(|(earlier, _)| *earlier == token);
         let fingerprint = earlier.map_or(fingerprint, |(_, fingerprint)| *fingerprint);
         self.claimants.push((token, fingerprint));
-        let claim = claim::<H>(record(n), fingerprint, token).take_over(take_over);
+        let claim = self.claim(n, fingerprint, token).take_over(take_over);
         let answer = self.runtime.block_on(self.store().acquire(&claim)).unwrap();
         self.model
-            .acquired(n, fingerprint, token, take_over, &answer, tick::<H>());
+            .acquired(n, fingerprint, token, take_over, &answer, self.tick);
     }
 
     fn write(&mut self, step: &Step) {
@@ -311,7 +356,7 @@ impl<H: Harness> Played<H> {
 
     fn get(&mut self, n: u8) {
         let answer = self.runtime.block_on(self.store().get(&record(n))).unwrap();
-        self.model.shown(n, answer.as_ref(), tick::<H>());
+        self.model.shown(n, answer.as_ref(), self.tick);
     }
 
     fn purge(&mut self, limit: usize) {
@@ -322,16 +367,23 @@ impl<H: Harness> Played<H> {
         self.model.purged(limit, answer);
     }
 
-    fn store(&self) -> &H::Store {
-        if self.on_second {
-            &self.second
-        } else {
-            self.harness.store()
-        }
+    fn store(&self) -> &AnyStore {
+        &self.store.handles[usize::from(self.on_second)]
+    }
+
+    fn claim(&self, n: u8, fingerprint: u8, token: Token) -> Claim {
+        let quarters = |n: u32| self.tick * n / QUARTERS;
+        Claim::new(
+            record(n),
+            Fingerprint::from_bytes([fingerprint; 32]),
+            token,
+            quarters(LEASE),
+            quarters(TTL),
+        )
     }
 
     fn held(&self, n: u8, who: Who) -> Held {
-        claim::<H>(record(n), 0, self.token(n, who)).held()
+        self.claim(n, 0, self.token(n, who)).held()
     }
 
     fn token(&self, n: u8, who: Who) -> Token {
@@ -351,26 +403,9 @@ impl<H: Harness> Played<H> {
     }
 }
 
-/// A tick of a history. Where the clock is the server's, which runs on while a loaded machine plays the history, one
-/// long enough that half of it does not pass meanwhile; it costs nothing, because stored times are moved.
-fn tick<H: Harness>() -> Duration {
-    H::TICK * if H::PAUSED { 1 } else { 20 }
-}
-
 /// Keys that differ, though not in the byte by which a store may spread them: records meet where they can.
 fn record(n: u8) -> StoreKey {
     key(n * 64)
-}
-
-fn claim<H: Harness>(key: StoreKey, fingerprint: u8, token: Token) -> Claim {
-    let quarters = |n: u32| tick::<H>() * n / QUARTERS;
-    Claim::new(
-        key,
-        Fingerprint::from_bytes([fingerprint; 32]),
-        token,
-        quarters(LEASE),
-        quarters(TTL),
-    )
 }
 
 fn outcome_of(n: u8) -> Outcome {

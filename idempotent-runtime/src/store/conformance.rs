@@ -62,6 +62,7 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
+use self::subject::Boxed;
 use super::Store;
 use crate::scope::StoreKey;
 
@@ -76,8 +77,10 @@ mod list;
 pub mod purge;
 pub mod races;
 pub mod release;
+mod subject;
 mod toolbox;
 
+pub use subject::Subject;
 pub use toolbox::{claim, key, response};
 
 /// What the suite needs to know about a store under test. One value is one empty store.
@@ -122,21 +125,59 @@ pub trait Harness: Sized + Send + Sync + 'static {
 /// One case, ready to run on one kind of store.
 #[derive(Clone, Copy)]
 pub struct Case {
+    rule: &'static Rule,
+    kind: Kind,
+}
+
+/// What a case is, whatever the store.
+struct Rule {
     name: &'static str,
-    run: fn(),
+    on: Threads,
+    case: fn(Arc<Subject>) -> Boxed<'static, ()>,
+}
+
+/// What a case runs on.
+#[derive(Clone, Copy)]
+enum Threads {
+    /// One thread, where time can be moved.
+    One,
+    /// Several threads, with a running clock.
+    Several,
+}
+
+/// How the cases of one kind of store begin.
+#[derive(Clone, Copy)]
+struct Kind {
+    paused: bool,
+    open: fn() -> Boxed<'static, Subject>,
+}
+
+impl Rule {
+    const fn run(name: &'static str, case: fn(Arc<Subject>) -> Boxed<'static, ()>) -> Self {
+        let on = Threads::One;
+        Self { name, on, case }
+    }
+
+    const fn race(name: &'static str, case: fn(Arc<Subject>) -> Boxed<'static, ()>) -> Self {
+        let on = Threads::Several;
+        Self { name, on, case }
+    }
+}
+
+impl Kind {
+    fn of<H: Harness>() -> Self {
+        Self {
+            paused: H::PAUSED,
+            open: || Box::pin(Subject::open::<H>()),
+        }
+    }
 }
 
 impl Case {
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn new(name: &'static str, run: fn()) -> Self {
-        Self { name, run }
-    }
-
     /// The name of the function that is the case.
     #[must_use]
     pub const fn name(&self) -> &'static str {
-        self.name
+        self.rule.name
     }
 
     /// Runs the case on a store of its own.
@@ -145,13 +186,25 @@ impl Case {
     ///
     /// If the store does not pass.
     pub fn run(&self) {
-        (self.run)();
+        let mut runtime = match self.rule.on {
+            Threads::One => tokio::runtime::Builder::new_current_thread(),
+            Threads::Several => tokio::runtime::Builder::new_multi_thread(),
+        };
+        match self.rule.on {
+            Threads::One => runtime.start_paused(self.kind.paused),
+            Threads::Several => runtime.worker_threads(4),
+        };
+        let runtime = runtime
+            .enable_all()
+            .build()
+            .expect("a runtime for the test");
+        runtime.block_on(async { (self.rule.case)(Arc::new((self.kind.open)().await)).await });
     }
 }
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Case").field(&self.name).finish()
+        f.debug_tuple("Case").field(&self.name()).finish()
     }
 }
 
@@ -159,35 +212,21 @@ impl fmt::Debug for Case {
 /// each its own `#[test]`.
 #[must_use]
 pub fn cases<H: Harness>() -> Vec<Case> {
-    list::cases::<H>()
+    let kind = Kind::of::<H>();
+    list::RULES.iter().map(|rule| Case { rule, kind }).collect()
 }
 
-/// Runs a case on one thread, where time can be moved.
+/// Runs the case of this name on a store of its own.
 ///
 /// # Panics
 ///
-/// If the store does not pass.
-pub fn run<H: Harness, F: Future<Output = ()>>(case: impl FnOnce(Arc<H>) -> F) {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().start_paused(H::PAUSED);
-    block_on(&mut runtime, case);
+/// If the store does not pass, or there is no case of this name.
+pub fn run<H: Harness>(name: &str) {
+    run_case(name, Kind::of::<H>());
 }
 
-/// Runs a race on several threads, with a running clock.
-///
-/// # Panics
-///
-/// If the store does not pass.
-pub fn race<H: Harness, F: Future<Output = ()>>(case: impl FnOnce(Arc<H>) -> F) {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().worker_threads(4);
-    block_on(&mut runtime, case);
-}
-
-fn block_on<H: Harness, F: Future<Output = ()>>(
-    runtime: &mut tokio::runtime::Builder,
-    case: impl FnOnce(Arc<H>) -> F,
-) {
-    let runtime = runtime.build().expect("a runtime for the test");
-    runtime.block_on(async { case(Arc::new(H::open().await)).await });
+fn run_case(name: &str, kind: Kind) {
+    let rule = list::RULES.iter().find(|rule| rule.name == name);
+    let rule = rule.unwrap_or_else(|| panic!("no case is called {name:?}"));
+    Case { rule, kind }.run();
 }

@@ -18,14 +18,20 @@ use tokio::{task::yield_now, time::Instant};
 
 use super::Flaw;
 
-/// A handle on a store with this flaw, and its own harness.
-pub(crate) struct Broken<const FLAW: u8> {
+/// The harness of a store with this flaw.
+pub(crate) struct Broken<const FLAW: u8>(Flawed);
+
+/// A handle on a store with a flaw.
+pub(crate) struct Flawed {
+    flaw: u8,
     rows: Arc<Mutex<Vec<Row>>>,
     opened: Instant,
     second: bool,
 }
 
 struct Row {
+    /// The store's.
+    flaw: u8,
     key: StoreKey,
     fingerprint: Fingerprint,
     token: Token,
@@ -40,25 +46,27 @@ struct Row {
 }
 
 impl<const FLAW: u8> Harness for Broken<FLAW> {
-    type Store = Self;
+    type Store = Flawed;
     const PAUSED: bool = true;
 
     async fn open() -> Self {
-        Self {
+        Self(Flawed {
+            flaw: FLAW,
             rows: Arc::default(),
             opened: Instant::now(),
             second: false,
-        }
+        })
     }
 
-    fn store(&self) -> &Self {
-        self
+    fn store(&self) -> &Flawed {
+        &self.0
     }
 
-    async fn second_handle(&self) -> Self {
-        Self {
-            rows: Arc::clone(&self.rows),
-            opened: self.opened,
+    async fn second_handle(&self) -> Flawed {
+        Flawed {
+            flaw: FLAW,
+            rows: Arc::clone(&self.0.rows),
+            opened: self.0.opened,
             second: true,
         }
     }
@@ -69,25 +77,25 @@ impl<const FLAW: u8> Harness for Broken<FLAW> {
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
         let response = StoredResponse::from_bytes(Bytes::copy_from_slice(stored));
-        let mut rows = self.rows();
-        let row = find::<FLAW>(&mut rows, key).expect("a record to write over");
+        let mut rows = self.0.rows();
+        let row = find(FLAW, &mut rows, key).expect("a record to write over");
         row.unreadable = response.is_err();
         true
     }
 }
 
-impl<const FLAW: u8> Store for Broken<FLAW> {
+impl Store for Flawed {
     fn name(&self) -> &'static str {
         "broken"
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         self.read(&claim.key)?;
-        if is::<FLAW>(Flaw::CheckThenAct) && find::<FLAW>(&mut self.rows(), &claim.key).is_none() {
+        if self.is(Flaw::CheckThenAct) && find(self.flaw, &mut self.rows(), &claim.key).is_none() {
             yield_now().await;
             self.rows().retain(|row| row.key != claim.key);
         }
-        if is::<FLAW>(Flaw::ReleaseOnDrop) {
+        if self.is(Flaw::ReleaseOnDrop) {
             let mut guard = ReleaseOnDrop(self, Some(claim));
             let acquisition = self.decide(claim);
             yield_now().await;
@@ -100,43 +108,43 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
         let now = self.now();
         let mut rows = self.rows();
-        let Some(row) = find::<FLAW>(&mut rows, &held.key) else {
+        let Some(row) = find(self.flaw, &mut rows, &held.key) else {
             return Ok(Write::Missing);
         };
-        let revived = is::<FLAW>(Flaw::RenewsCompleted) && row.token == held.token;
-        let too_late = is::<FLAW>(Flaw::RenewFencedByTime) && row.lease_until <= now;
-        if too_late || !(revived || row.owned_by::<FLAW>(&held.token)) {
+        let revived = self.is(Flaw::RenewsCompleted) && row.token == held.token;
+        let too_late = self.is(Flaw::RenewFencedByTime) && row.lease_until <= now;
+        if too_late || !(revived || row.owned_by(&held.token)) {
             return Ok(Write::Fenced);
         }
-        if !is::<FLAW>(Flaw::RenewsNothing) {
-            row.extend::<FLAW>(held, now);
+        if !self.is(Flaw::RenewsNothing) {
+            row.extend(held, now);
         }
         Ok(Write::Applied)
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        let (now, outcome) = (self.now(), kept::<FLAW>(outcome));
+        let (now, outcome) = (self.now(), kept(self.flaw, outcome));
         let mut rows = self.rows();
-        let Some(row) = find::<FLAW>(&mut rows, &held.key) else {
-            if is::<FLAW>(Flaw::Creates) {
-                rows.push(Row::created(held, outcome, now));
+        let Some(row) = find(self.flaw, &mut rows, &held.key) else {
+            if self.is(Flaw::Creates) {
+                rows.push(Row::created(self.flaw, held, outcome, now));
                 return Ok(Write::Applied);
             }
             return Ok(Write::Missing);
         };
-        let anybody = is::<FLAW>(Flaw::NoFence) || is::<FLAW>(Flaw::CompleteByKey);
-        let too_late = is::<FLAW>(Flaw::FencedByTime) && row.lease_until <= now;
+        let anybody = self.is(Flaw::NoFence) || self.is(Flaw::CompleteByKey);
+        let too_late = self.is(Flaw::FencedByTime) && row.lease_until <= now;
         if !anybody && row.token != held.token {
             return Ok(Write::Fenced);
         }
         Ok(match &row.outcome {
             None if too_late => Write::Fenced,
-            None => row.complete::<FLAW>(held, outcome, now),
-            Some(_) if is::<FLAW>(Flaw::Overwrites) => row.complete::<FLAW>(held, outcome, now),
-            Some(_) if is::<FLAW>(Flaw::SeemsStored) => Write::Applied,
-            Some(_) if is::<FLAW>(Flaw::RepeatFenced) => Write::Fenced,
+            None => row.complete(held, outcome, now),
+            Some(_) if self.is(Flaw::Overwrites) => row.complete(held, outcome, now),
+            Some(_) if self.is(Flaw::SeemsStored) => Write::Applied,
+            Some(_) if self.is(Flaw::RepeatFenced) => Write::Fenced,
             Some(stored) if *stored != outcome => Write::Fenced,
-            Some(_) if is::<FLAW>(Flaw::RepeatProlongs) => row.complete::<FLAW>(held, outcome, now),
+            Some(_) if self.is(Flaw::RepeatProlongs) => row.complete(held, outcome, now),
             Some(_) => Write::Applied,
         })
     }
@@ -144,14 +152,14 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
         let now = self.now();
         let mut rows = self.rows();
-        let Some(row) = find::<FLAW>(&mut rows, key) else {
+        let Some(row) = find(self.flaw, &mut rows, key) else {
             return Ok(Write::Missing);
         };
-        let completed = is::<FLAW>(Flaw::ReleasesCompleted) && row.token == *token;
-        if !(completed || row.owned_by::<FLAW>(token)) {
+        let completed = self.is(Flaw::ReleasesCompleted) && row.token == *token;
+        if !(completed || row.owned_by(token)) {
             return Ok(Write::Fenced);
         }
-        if is::<FLAW>(Flaw::ReleaseAbandons) {
+        if self.is(Flaw::ReleaseAbandons) {
             row.lease_until = now;
         } else {
             let key = row.key;
@@ -163,18 +171,18 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
     async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
         let now = self.now();
         let mut rows = self.rows();
-        let Some(row) = find::<FLAW>(&mut rows, key) else {
+        let Some(row) = find(self.flaw, &mut rows, key) else {
             return Ok(Write::Missing);
         };
-        if is::<FLAW>(Flaw::AbandonsCompleted) && row.token == *token {
+        if self.is(Flaw::AbandonsCompleted) && row.token == *token {
             row.outcome = None;
         }
-        if !row.owned_by::<FLAW>(token) {
+        if !row.owned_by(token) {
             return Ok(Write::Fenced);
         }
-        if is::<FLAW>(Flaw::AbandonFrees) {
+        if self.is(Flaw::AbandonFrees) {
             rows.retain(|row| row.key != *key);
-        } else if !is::<FLAW>(Flaw::AbandonsNothing) {
+        } else if !self.is(Flaw::AbandonsNothing) {
             row.lease_until = row.lease_until.min(now);
         }
         Ok(Write::Applied)
@@ -184,21 +192,21 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
         self.read(key)?;
         let now = self.now();
         let mut rows = self.rows();
-        let Some(row) = find::<FLAW>(&mut rows, key) else {
+        let Some(row) = find(self.flaw, &mut rows, key) else {
             return Ok(None);
         };
-        if is::<FLAW>(Flaw::GetRenews) {
+        if self.is(Flaw::GetRenews) {
             row.lease_until = now + Duration::from_secs(10);
         }
         let hidden =
-            is::<FLAW>(Flaw::GetHidesLapsed) && row.outcome.is_none() && row.lease_until <= now;
-        let expired = row.expired::<FLAW>(now) && !is::<FLAW>(Flaw::GetShowsExpired);
-        Ok((!hidden && !expired).then(|| row.show::<FLAW>(now)))
+            self.is(Flaw::GetHidesLapsed) && row.outcome.is_none() && row.lease_until <= now;
+        let expired = row.expired(now) && !self.is(Flaw::GetShowsExpired);
+        Ok((!hidden && !expired).then(|| row.show(now)))
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
         let now = self.now();
-        let limit = if is::<FLAW>(Flaw::PurgesAll) {
+        let limit = if self.is(Flaw::PurgesAll) {
             usize::MAX
         } else {
             limit
@@ -206,9 +214,9 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
         let mut rows = self.rows();
         let doomed = |row: &Row| {
             let lapsed = row.outcome.is_none() && row.lease_until <= now;
-            row.expired::<FLAW>(now)
-                || (is::<FLAW>(Flaw::PurgesLive) && row.outcome.is_none())
-                || (is::<FLAW>(Flaw::PurgesLapsed) && lapsed)
+            row.expired(now)
+                || (self.is(Flaw::PurgesLive) && row.outcome.is_none())
+                || (self.is(Flaw::PurgesLapsed) && lapsed)
         };
         let keys: Vec<StoreKey> = rows
             .iter()
@@ -216,10 +224,10 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
             .map(|row| row.key)
             .take(limit)
             .collect();
-        if is::<FLAW>(Flaw::PurgesNothing) {
+        if self.is(Flaw::PurgesNothing) {
             return Ok(0);
         }
-        if !is::<FLAW>(Flaw::PurgesInName) {
+        if !self.is(Flaw::PurgesInName) {
             rows.retain(|row| !keys.contains(&row.key));
         }
         Ok(keys.len())
@@ -228,13 +236,13 @@ impl<const FLAW: u8> Store for Broken<FLAW> {
     fn attach(&self, _: Wake) {}
 }
 
-impl<const FLAW: u8> Broken<FLAW> {
+impl Flawed {
     fn read(&self, key: &StoreKey) -> Result<(), StoreError> {
         let mut rows = self.rows();
-        if !find::<FLAW>(&mut rows, key).is_some_and(|row| row.unreadable) {
+        if !find(self.flaw, &mut rows, key).is_some_and(|row| row.unreadable) {
             return Ok(());
         }
-        if is::<FLAW>(Flaw::ForgetsUnreadable) {
+        if self.is(Flaw::ForgetsUnreadable) {
             rows.retain(|row| row.key != *key);
             return Ok(());
         }
@@ -244,69 +252,73 @@ impl<const FLAW: u8> Broken<FLAW> {
     fn decide(&self, claim: &Claim) -> Acquisition {
         let now = self.now();
         let mut rows = self.rows();
-        if is::<FLAW>(Flaw::EvictsOldest) && rows.len() == 100 {
+        if self.is(Flaw::EvictsOldest) && rows.len() == 100 {
             rows.remove(0);
         }
         let live = |row: &&Row| row.outcome.is_none() && row.lease_until > now;
-        if is::<FLAW>(Flaw::OneForAll)
+        if self.is(Flaw::OneForAll)
             && let Some(busy) = rows.iter().filter(live).find(|row| row.key != claim.key)
         {
             return Acquisition::InFlight {
-                remaining: busy.left::<FLAW>(now),
+                remaining: busy.left(now),
             };
         }
-        let Some(row) = find::<FLAW>(&mut rows, &claim.key) else {
-            let attempt = u32::from(!is::<FLAW>(Flaw::CountsFromZero));
+        let Some(row) = find(self.flaw, &mut rows, &claim.key) else {
+            let attempt = u32::from(!self.is(Flaw::CountsFromZero));
             rows.push(Row {
                 attempt,
-                ..Row::leased(claim, now)
+                ..Row::leased(self.flaw, claim, now)
             });
             return Acquisition::Acquired { attempt };
         };
-        if row.token == claim.token && is::<FLAW>(Flaw::RepeatOpens) {
+        if row.token == claim.token && self.is(Flaw::RepeatOpens) {
             row.outcome = None;
         }
         if row.token == claim.token && row.outcome.is_none() {
-            return row.repeat::<FLAW>(claim, now);
+            return row.repeat(claim, now);
         }
-        if row.expired::<FLAW>(now) {
-            if is::<FLAW>(Flaw::ExpiredMismatch) && row.fingerprint != claim.fingerprint {
+        if row.expired(now) {
+            if self.is(Flaw::ExpiredMismatch) && row.fingerprint != claim.fingerprint {
                 return Acquisition::Mismatch;
             }
-            return row.take::<FLAW>(claim, now);
+            return row.take(claim, now);
         }
         let in_flight = Acquisition::InFlight {
-            remaining: row.left::<FLAW>(now),
+            remaining: row.left(now),
         };
         let live = row.outcome.is_none() && row.lease_until > now;
-        if is::<FLAW>(Flaw::ConflictFirst) && live {
+        if self.is(Flaw::ConflictFirst) && live {
             return in_flight;
         }
-        if row.fingerprint != claim.fingerprint && !is::<FLAW>(Flaw::NoFingerprint) {
+        if row.fingerprint != claim.fingerprint && !self.is(Flaw::NoFingerprint) {
             return Acquisition::Mismatch;
         }
         if let Some(outcome) = row.outcome.clone() {
-            if is::<FLAW>(Flaw::TakesOverCompleted) && claim.take_over && row.lease_until <= now {
-                return row.take::<FLAW>(claim, now);
+            if self.is(Flaw::TakesOverCompleted) && claim.take_over && row.lease_until <= now {
+                return row.take(claim, now);
             }
-            if is::<FLAW>(Flaw::Slides) {
+            if self.is(Flaw::Slides) {
                 row.expires = now + claim.ttl;
             }
             return Acquisition::Completed(outcome);
         }
-        if live && !(is::<FLAW>(Flaw::TakesOverLive) && claim.take_over) {
+        if live && !(self.is(Flaw::TakesOverLive) && claim.take_over) {
             return in_flight;
         }
-        if claim.take_over || is::<FLAW>(Flaw::TakesOverAlways) {
-            return row.take::<FLAW>(claim, now);
+        if claim.take_over || self.is(Flaw::TakesOverAlways) {
+            return row.take(claim, now);
         }
         Acquisition::Unknown
     }
 
+    fn is(&self, flaw: Flaw) -> bool {
+        is(self.flaw, flaw)
+    }
+
     fn now(&self) -> Instant {
         match self.second {
-            _ if is::<FLAW>(Flaw::StandingClock) => self.opened,
-            true if is::<FLAW>(Flaw::OwnClock) => Instant::now() + Duration::from_secs(5),
+            _ if self.is(Flaw::StandingClock) => self.opened,
+            true if self.is(Flaw::OwnClock) => Instant::now() + Duration::from_secs(5),
             _ => Instant::now(),
         }
     }
@@ -317,9 +329,10 @@ impl<const FLAW: u8> Broken<FLAW> {
 }
 
 impl Row {
-    fn leased(claim: &Claim, now: Instant) -> Self {
+    fn leased(flaw: u8, claim: &Claim, now: Instant) -> Self {
         let lease_until = now + claim.lease;
         Self {
+            flaw,
             key: claim.key,
             fingerprint: claim.fingerprint,
             token: claim.token,
@@ -333,44 +346,48 @@ impl Row {
         }
     }
 
-    fn created(held: &Held, outcome: Outcome, now: Instant) -> Self {
+    fn created(flaw: u8, held: &Held, outcome: Outcome, now: Instant) -> Self {
         let nobody = Fingerprint::from_bytes([0; 32]);
         let claim = Claim::new(held.key, nobody, held.token, held.lease, held.ttl);
         Self {
             outcome: Some(outcome),
-            ..Self::leased(&claim, now)
+            ..Self::leased(flaw, &claim, now)
         }
     }
 
-    fn repeat<const FLAW: u8>(&mut self, claim: &Claim, now: Instant) -> Acquisition {
-        if is::<FLAW>(Flaw::RepeatConflicts) {
+    fn is(&self, flaw: Flaw) -> bool {
+        is(self.flaw, flaw)
+    }
+
+    fn repeat(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+        if self.is(Flaw::RepeatConflicts) {
             return Acquisition::InFlight {
-                remaining: self.left::<FLAW>(now),
+                remaining: self.left(now),
             };
         }
-        if is::<FLAW>(Flaw::RepeatCounts) {
+        if self.is(Flaw::RepeatCounts) {
             self.attempt += 1;
         }
-        if !is::<FLAW>(Flaw::RepeatKeepsLease) {
-            self.extend::<FLAW>(&claim.held(), now);
+        if !self.is(Flaw::RepeatKeepsLease) {
+            self.extend(&claim.held(), now);
         }
         Acquisition::Acquired {
             attempt: self.attempt,
         }
     }
 
-    fn take<const FLAW: u8>(&mut self, claim: &Claim, now: Instant) -> Acquisition {
-        let attempt = if is::<FLAW>(Flaw::ForgetsAttempt) {
+    fn take(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+        let attempt = if self.is(Flaw::ForgetsAttempt) {
             1
         } else {
             self.attempt + 1
         };
-        let token = if is::<FLAW>(Flaw::KeepsToken) {
+        let token = if self.is(Flaw::KeepsToken) {
             self.token
         } else {
             claim.token
         };
-        let trace_id = if is::<FLAW>(Flaw::KeepsTrace) {
+        let trace_id = if self.is(Flaw::KeepsTrace) {
             self.trace_id
         } else {
             claim.trace_id
@@ -379,21 +396,21 @@ impl Row {
             token,
             attempt,
             trace_id,
-            ..Self::leased(claim, now)
+            ..Self::leased(self.flaw, claim, now)
         };
         Acquisition::Acquired { attempt }
     }
 
-    fn extend<const FLAW: u8>(&mut self, held: &Held, now: Instant) {
+    fn extend(&mut self, held: &Held, now: Instant) {
         self.lease_until = now + held.lease;
-        if !is::<FLAW>(Flaw::RenewKeepsExpiry) {
+        if !self.is(Flaw::RenewKeepsExpiry) {
             self.expires = self.expires.max(self.lease_until + held.ttl);
         }
     }
 
-    fn complete<const FLAW: u8>(&mut self, held: &Held, outcome: Outcome, now: Instant) -> Write {
+    fn complete(&mut self, held: &Held, outcome: Outcome, now: Instant) -> Write {
         self.outcome = Some(outcome);
-        self.expires = if is::<FLAW>(Flaw::TtlFromAcquire) {
+        self.expires = if self.is(Flaw::TtlFromAcquire) {
             self.since
         } else {
             now
@@ -401,22 +418,22 @@ impl Row {
         Write::Applied
     }
 
-    fn owned_by<const FLAW: u8>(&self, token: &Token) -> bool {
-        self.outcome.is_none() && (self.token == *token || is::<FLAW>(Flaw::NoFence))
+    fn owned_by(&self, token: &Token) -> bool {
+        self.outcome.is_none() && (self.token == *token || self.is(Flaw::NoFence))
     }
 
-    fn expired<const FLAW: u8>(&self, now: Instant) -> bool {
+    fn expired(&self, now: Instant) -> bool {
         let lapsed = self.lease_until <= now;
         match self.outcome {
             Some(_) => self.expires <= now,
-            None if is::<FLAW>(Flaw::UnknownForEver) => false,
-            None if is::<FLAW>(Flaw::UnknownForgotten) => lapsed,
+            None if self.is(Flaw::UnknownForEver) => false,
+            None if self.is(Flaw::UnknownForgotten) => lapsed,
             None => self.expires <= now && lapsed,
         }
     }
 
-    fn left<const FLAW: u8>(&self, now: Instant) -> Duration {
-        let from = if is::<FLAW>(Flaw::WholeLease) {
+    fn left(&self, now: Instant) -> Duration {
+        let from = if self.is(Flaw::WholeLease) {
             self.since
         } else {
             now
@@ -424,11 +441,11 @@ impl Row {
         self.lease_until.saturating_duration_since(from)
     }
 
-    fn show<const FLAW: u8>(&self, now: Instant) -> Record {
+    fn show(&self, now: Instant) -> Record {
         let state = match &self.outcome {
             Some(outcome) => RecordState::Completed(outcome.clone()),
             None => RecordState::InFlight {
-                remaining: self.left::<FLAW>(now),
+                remaining: self.left(now),
             },
         };
         let expires_in = self.expires.saturating_duration_since(now);
@@ -443,22 +460,22 @@ impl Row {
 }
 
 /// Whether the store has this flaw.
-const fn is<const FLAW: u8>(flaw: Flaw) -> bool {
-    FLAW == flaw as u8
+const fn is(has: u8, flaw: Flaw) -> bool {
+    has == flaw as u8
 }
 
-fn find<'a, const FLAW: u8>(rows: &'a mut [Row], key: &StoreKey) -> Option<&'a mut Row> {
-    let part = if is::<FLAW>(Flaw::HalfAKey) { 16 } else { 32 };
+fn find<'a>(flaw: u8, rows: &'a mut [Row], key: &StoreKey) -> Option<&'a mut Row> {
+    let part = if is(flaw, Flaw::HalfAKey) { 16 } else { 32 };
     rows.iter_mut()
         .find(|row| row.key.as_bytes()[..part] == key.as_bytes()[..part])
 }
 
-fn kept<const FLAW: u8>(outcome: &Outcome) -> Outcome {
+fn kept(flaw: u8, outcome: &Outcome) -> Outcome {
     match outcome {
-        Outcome::Tombstone if is::<FLAW>(Flaw::TombstoneIsEmpty) => {
+        Outcome::Tombstone if is(flaw, Flaw::TombstoneIsEmpty) => {
             Outcome::Response(response(200, &[], b""))
         }
-        Outcome::Response(whole) if is::<FLAW>(Flaw::CutsShort) => {
+        Outcome::Response(whole) if is(flaw, Flaw::CutsShort) => {
             let (status, _, body) = whole.decode().expect("a valid response");
             let cut = &body[..body.len().min(64 << 10)];
             if cut.len() == body.len() {
@@ -471,9 +488,9 @@ fn kept<const FLAW: u8>(outcome: &Outcome) -> Outcome {
 }
 
 /// What a well-meant clean-up looks like.
-struct ReleaseOnDrop<'a, const FLAW: u8>(&'a Broken<FLAW>, Option<&'a Claim>);
+struct ReleaseOnDrop<'a>(&'a Flawed, Option<&'a Claim>);
 
-impl<const FLAW: u8> Drop for ReleaseOnDrop<'_, FLAW> {
+impl Drop for ReleaseOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(claim) = self.1 {
             self.0.rows().retain(|row| row.token != claim.token);

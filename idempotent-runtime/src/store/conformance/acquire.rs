@@ -8,10 +8,10 @@ use std::{
 };
 
 use super::{
-    Harness,
+    Subject,
     toolbox::{
         FINGERPRINT, LEASE, OTHER_FINGERPRINT, abandon, acquire, answer, assert_in_flight, attempt,
-        claim, complete, completed, fixed, get, key, lapsed, renew, ticks,
+        complete, completed, fixed, get, key, lapsed, renew,
     },
 };
 use crate::{
@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// An absent record is acquired as attempt 1.
-pub async fn a_new_key_is_acquired_as_the_first_attempt<H: Harness>(harness: Arc<H>) {
-    let first = acquire(harness.store(), &claim::<H>(key(1))).await;
+pub async fn a_new_key_is_acquired_as_the_first_attempt(subject: Arc<Subject>) {
+    let first = acquire(subject.store(), &subject.claim(key(1))).await;
     assert_eq!(first, Acquisition::Acquired { attempt: 1 });
 }
 
 /// Records live under their whole key: one byte makes another record, wherever it stands.
-pub async fn keys_that_differ_in_one_byte_are_different_records<H: Harness>(harness: Arc<H>) {
+pub async fn keys_that_differ_in_one_byte_are_different_records(subject: Arc<Subject>) {
     let keys: Vec<StoreKey> = (0..=32)
         .map(|position| {
             let mut bytes = [0; 32];
@@ -37,10 +37,10 @@ pub async fn keys_that_differ_in_one_byte_are_different_records<H: Harness>(harn
         })
         .collect();
     for (n, &key) in keys.iter().enumerate() {
-        completed(&*harness, key, &answer(&n.to_string())).await;
+        completed(&subject, key, &answer(&n.to_string())).await;
     }
     for (n, &key) in keys.iter().enumerate() {
-        let again = acquire(harness.store(), &claim::<H>(key)).await;
+        let again = acquire(subject.store(), &subject.claim(key)).await;
         assert_eq!(
             again,
             Acquisition::Completed(answer(&n.to_string())),
@@ -50,21 +50,21 @@ pub async fn keys_that_differ_in_one_byte_are_different_records<H: Harness>(harn
 }
 
 /// A live lease is answered with what is left of it, and nothing changes.
-pub async fn a_live_lease_is_answered_with_the_time_left<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_live_lease_is_answered_with_the_time_left(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    harness.advance(ticks::<H>(4)).await;
+    subject.advance(subject.ticks(4)).await;
 
-    let Acquisition::InFlight { remaining } = acquire(store, &claim::<H>(key(1))).await else {
+    let Acquisition::InFlight { remaining } = acquire(store, &subject.claim(key(1))).await else {
         panic!("the lease is live");
     };
     assert!(
-        remaining <= ticks::<H>(6),
+        remaining <= subject.ticks(6),
         "at most six ticks are left, not {remaining:?}"
     );
     assert!(
-        remaining > ticks::<H>(4),
+        remaining > subject.ticks(4),
         "more than four ticks are left, not {remaining:?}"
     );
     assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 1, None)));
@@ -75,28 +75,28 @@ pub async fn a_live_lease_is_answered_with_the_time_left<H: Harness>(harness: Ar
 }
 
 /// A live lease is nobody else's, whatever the crash policy says.
-pub async fn a_live_lease_is_not_taken_over<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_live_lease_is_not_taken_over(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    harness.advance(ticks::<H>(LEASE - 2)).await;
+    subject.advance(subject.ticks(LEASE - 2)).await;
 
-    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
     assert_eq!(renew(store, &owner).await, Write::Applied);
 }
 
 /// The reply to an acquire may be lost: repeated with its token it is answered as before.
-pub async fn a_repeated_acquire_is_acquired_with_the_same_attempt<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_repeated_acquire_is_acquired_with_the_same_attempt(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     for _ in 0..3 {
         assert_eq!(
             acquire(store, &owner).await,
             Acquisition::Acquired { attempt: 1 }
         );
     }
-    harness.advance(ticks::<H>(LEASE + 1)).await;
-    let next = claim::<H>(key(1)).take_over(true);
+    subject.advance(subject.ticks(LEASE + 1)).await;
+    let next = subject.claim(key(1)).take_over(true);
     for _ in 0..3 {
         assert_eq!(
             acquire(store, &next).await,
@@ -106,39 +106,39 @@ pub async fn a_repeated_acquire_is_acquired_with_the_same_attempt<H: Harness>(ha
 }
 
 /// Repeating an acquire renews its lease.
-pub async fn a_repeated_acquire_renews_the_lease<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_repeated_acquire_renews_the_lease(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    harness.advance(ticks::<H>(LEASE - 2)).await;
+    subject.advance(subject.ticks(LEASE - 2)).await;
     attempt(&acquire(store, &owner).await);
-    harness.advance(ticks::<H>(4)).await;
-    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    subject.advance(subject.ticks(4)).await;
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
 }
 
 /// A lease that lapsed unnoticed still belongs to its token.
-pub async fn a_late_repetition_of_the_acquire_keeps_the_attempt<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = lapsed(&*harness, key(1)).await;
+pub async fn a_late_repetition_of_the_acquire_keeps_the_attempt(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = lapsed(&subject, key(1)).await;
     assert_eq!(
         acquire(store, &owner).await,
         Acquisition::Acquired { attempt: 1 }
     );
-    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
 }
 
 /// A repeated acquire that arrives after its own completion gets the outcome, not a second lease.
-pub async fn a_repeated_acquire_after_the_completion_gets_the_outcome<H: Harness>(harness: Arc<H>) {
-    let owner = completed(&*harness, key(1), &answer("done")).await;
-    let again = acquire(harness.store(), &owner.take_over(true)).await;
+pub async fn a_repeated_acquire_after_the_completion_gets_the_outcome(subject: Arc<Subject>) {
+    let owner = completed(&subject, key(1), &answer("done")).await;
+    let again = acquire(subject.store(), &owner.take_over(true)).await;
     assert_eq!(again, Acquisition::Completed(answer("done")));
 }
 
 /// A token whose lease was taken over is a stranger's, also to acquire.
-pub async fn a_token_that_was_fenced_out_acquires_nothing<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let old = lapsed(&*harness, key(1)).await;
-    let new = claim::<H>(key(1)).take_over(true);
+pub async fn a_token_that_was_fenced_out_acquires_nothing(subject: Arc<Subject>) {
+    let store = subject.store();
+    let old = lapsed(&subject, key(1)).await;
+    let new = subject.claim(key(1)).take_over(true);
     assert_eq!(
         acquire(store, &new).await,
         Acquisition::Acquired { attempt: 2 }
@@ -149,20 +149,20 @@ pub async fn a_token_that_was_fenced_out_acquires_nothing<H: Harness>(harness: A
 }
 
 /// Another fingerprint is a mismatch in every state, before any other answer, and changes nothing.
-pub async fn another_fingerprint_is_a_mismatch_in_every_state<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let unknown = lapsed(&*harness, key(1)).await;
-    let live = claim::<H>(key(2));
+pub async fn another_fingerprint_is_a_mismatch_in_every_state(subject: Arc<Subject>) {
+    let store = subject.store();
+    let unknown = lapsed(&subject, key(1)).await;
+    let live = subject.claim(key(2));
     attempt(&acquire(store, &live).await);
-    completed(&*harness, key(3), &answer("done")).await;
-    completed(&*harness, key(4), &Outcome::Tombstone).await;
+    completed(&subject, key(3), &answer("done")).await;
+    completed(&subject, key(4), &Outcome::Tombstone).await;
 
     for n in 1..=4 {
         let before = fixed(store, key(n)).await;
         for take_over in [false, true] {
             let other = Claim {
                 fingerprint: OTHER_FINGERPRINT,
-                ..claim::<H>(key(n))
+                ..subject.claim(key(n))
             };
             let answer = acquire(store, &other.take_over(take_over)).await;
             assert_eq!(
@@ -184,51 +184,49 @@ pub async fn another_fingerprint_is_a_mismatch_in_every_state<H: Harness>(harnes
 }
 
 /// A completed record is answered with its outcome, again and again, and is never in flight again.
-pub async fn a_completed_record_is_answered_with_its_outcome<H: Harness>(harness: Arc<H>) {
-    completed(&*harness, key(1), &answer("done")).await;
+pub async fn a_completed_record_is_answered_with_its_outcome(subject: Arc<Subject>) {
+    completed(&subject, key(1), &answer("done")).await;
     for take_over in [false, true, false, true] {
-        let again = acquire(harness.store(), &claim::<H>(key(1)).take_over(take_over)).await;
+        let again = acquire(subject.store(), &subject.claim(key(1)).take_over(take_over)).await;
         assert_eq!(again, Acquisition::Completed(answer("done")));
-        harness.advance(ticks::<H>(LEASE)).await;
+        subject.advance(subject.ticks(LEASE)).await;
     }
 }
 
 /// A tombstone is an outcome: it is answered as one and never executed again.
-pub async fn a_tombstone_is_answered_as_a_tombstone<H: Harness>(harness: Arc<H>) {
-    completed(&*harness, key(1), &Outcome::Tombstone).await;
+pub async fn a_tombstone_is_answered_as_a_tombstone(subject: Arc<Subject>) {
+    completed(&subject, key(1), &Outcome::Tombstone).await;
     for take_over in [false, true] {
-        let again = acquire(harness.store(), &claim::<H>(key(1)).take_over(take_over)).await;
+        let again = acquire(subject.store(), &subject.claim(key(1)).take_over(take_over)).await;
         assert_eq!(again, Acquisition::Completed(Outcome::Tombstone));
-        harness.advance(ticks::<H>(LEASE + 1)).await;
+        subject.advance(subject.ticks(LEASE + 1)).await;
     }
 }
 
 /// A lapsed lease is unknown to claims that do not take over, however often they ask.
-pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over<H: Harness>(
-    harness: Arc<H>,
-) {
-    let store = harness.store();
-    lapsed(&*harness, key(1)).await;
+pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over(subject: Arc<Subject>) {
+    let store = subject.store();
+    lapsed(&subject, key(1)).await;
     for _ in 0..3 {
         assert_eq!(
-            acquire(store, &claim::<H>(key(1))).await,
+            acquire(store, &subject.claim(key(1))).await,
             Acquisition::Unknown
         );
-        harness.advance(ticks::<H>(LEASE)).await;
+        subject.advance(subject.ticks(LEASE)).await;
     }
     assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 1, None)));
 }
 
 /// A claim that takes over gets a lapsed lease as the next attempt, and its lease is live.
-pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    lapsed(&*harness, key(1)).await;
-    let next = claim::<H>(key(1)).take_over(true);
+pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt(subject: Arc<Subject>) {
+    let store = subject.store();
+    lapsed(&subject, key(1)).await;
+    let next = subject.claim(key(1)).take_over(true);
     assert_eq!(
         acquire(store, &next).await,
         Acquisition::Acquired { attempt: 2 }
     );
-    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
     assert_eq!(
         complete(store, &next, &answer("second")).await,
         Write::Applied
@@ -236,10 +234,10 @@ pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt<H: Harness>(harnes
 }
 
 /// The attempt number rises by one with each lease, whether it lapsed or was abandoned.
-pub async fn attempts_rise_by_one_with_every_lease<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
+pub async fn attempts_rise_by_one_with_every_lease(subject: Arc<Subject>) {
+    let store = subject.store();
     for expected in 1..=6 {
-        let next = claim::<H>(key(1)).take_over(true);
+        let next = subject.claim(key(1)).take_over(true);
         assert_eq!(
             acquire(store, &next).await,
             Acquisition::Acquired { attempt: expected }
@@ -249,20 +247,20 @@ pub async fn attempts_rise_by_one_with_every_lease<H: Harness>(harness: Arc<H>) 
         if expected % 2 == 0 {
             assert_eq!(abandon(store, &next).await, Write::Applied);
         } else {
-            harness.advance(ticks::<H>(LEASE + 1)).await;
+            subject.advance(subject.ticks(LEASE + 1)).await;
         }
     }
 }
 
 /// An acquire that is dropped half-way happened or did not. What it never does is free a lease: here it
 /// repeats one that an execution already holds, as after a lost reply.
-pub async fn an_acquire_dropped_half_way_frees_no_lease<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn an_acquire_dropped_half_way_frees_no_lease(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    poll_once(store_acquire(&*harness, &owner));
+    poll_once(store_acquire(&subject, &owner));
 
-    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
     assert_eq!(
         complete(store, &owner, &answer("done")).await,
         Write::Applied
@@ -270,41 +268,41 @@ pub async fn an_acquire_dropped_half_way_frees_no_lease<H: Harness>(harness: Arc
 }
 
 /// Every handle on the records, in whichever process, goes by one clock and sees the same.
-pub async fn a_second_handle_sees_the_same_records_at_the_same_time<H: Harness>(harness: Arc<H>) {
-    let (store, second) = (harness.store(), harness.second_handle().await);
-    let owner = claim::<H>(key(1));
+pub async fn a_second_handle_sees_the_same_records_at_the_same_time(subject: Arc<Subject>) {
+    let (store, second) = (subject.store(), subject.second_handle().await);
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    harness.advance(ticks::<H>(LEASE - 2)).await;
-    assert_in_flight(&acquire(&second, &claim::<H>(key(1)).take_over(true)).await);
+    subject.advance(subject.ticks(LEASE - 2)).await;
+    assert_in_flight(&acquire(&*second, &subject.claim(key(1)).take_over(true)).await);
 
     let stale = Claim {
         token: Token::random(),
         ..owner.clone()
     };
     assert_eq!(
-        complete(&second, &stale, &answer("stale")).await,
+        complete(&*second, &stale, &answer("stale")).await,
         Write::Fenced
     );
     assert_eq!(
-        complete(&second, &owner, &answer("done")).await,
+        complete(&*second, &owner, &answer("done")).await,
         Write::Applied
     );
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Completed(answer("done"))
     );
 
     // The other way round: what lapsed for one lapsed for all.
-    attempt(&acquire(&second, &claim::<H>(key(2))).await);
-    harness.advance(ticks::<H>(LEASE + 1)).await;
+    attempt(&acquire(&*second, &subject.claim(key(2))).await);
+    subject.advance(subject.ticks(LEASE + 1)).await;
     assert_eq!(
-        acquire(store, &claim::<H>(key(2))).await,
+        acquire(store, &subject.claim(key(2))).await,
         Acquisition::Unknown
     );
 }
 
-async fn store_acquire<H: Harness>(harness: &H, claim: &Claim) {
-    acquire(harness.store(), claim).await;
+async fn store_acquire(subject: &Subject, claim: &Claim) {
+    acquire(subject.store(), claim).await;
 }
 
 fn poll_once(future: impl Future<Output = ()>) {

@@ -5,12 +5,12 @@ use std::{future::Future, sync::Arc};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{
-    Harness,
-    toolbox::{abandon, acquire, answer, assert_in_flight, attempt, claim, complete, key, renew},
+    Subject,
+    toolbox::{abandon, acquire, answer, assert_in_flight, attempt, complete, key, renew},
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Write},
+    store::{Acquisition, Claim, Write, erased::ErasedStore},
 };
 
 /// Contenders per key.
@@ -21,16 +21,16 @@ pub(super) const ROUNDS: u8 = 16;
 const ODD_ONE: u8 = CONTENDERS / 2;
 
 /// Two handles on one store.
-pub(super) struct Arena<H: Harness>(Arc<Handles<H>>);
+pub(super) struct Arena(Arc<Handles>);
 
-struct Handles<H: Harness> {
-    harness: Arc<H>,
-    second: H::Store,
+struct Handles {
+    subject: Arc<Subject>,
+    second: Box<dyn ErasedStore>,
 }
 
 /// A contender's place in a race.
-pub(super) struct Seat<H: Harness> {
-    handles: Arc<Handles<H>>,
+pub(super) struct Seat {
+    handles: Arc<Handles>,
     /// From 1 to the number of contenders.
     pub(super) number: u8,
 }
@@ -42,18 +42,22 @@ pub(super) enum Late {
     Renewal,
 }
 
-impl<H: Harness> Arena<H> {
-    pub(super) async fn new(harness: Arc<H>) -> Self {
-        let second = harness.second_handle().await;
-        Self(Arc::new(Handles { harness, second }))
+impl Arena {
+    pub(super) async fn new(subject: Arc<Subject>) -> Self {
+        let second = subject.second_handle().await;
+        Self(Arc::new(Handles { subject, second }))
     }
 
-    pub(super) fn store(&self) -> &H::Store {
-        self.0.harness.store()
+    pub(super) fn store(&self) -> &dyn ErasedStore {
+        self.0.subject.store()
+    }
+
+    pub(super) fn claim(&self, key: StoreKey) -> Claim {
+        self.0.subject.claim(key)
     }
 
     /// Lets all contenders begin at once, and gives their answers.
-    pub(super) async fn race<F>(&self, act: impl Fn(Seat<H>) -> F) -> Vec<F::Output>
+    pub(super) async fn race<F>(&self, act: impl Fn(Seat) -> F) -> Vec<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
@@ -84,7 +88,7 @@ impl<H: Harness> Arena<H> {
 
     /// A record whose lease was ended without an outcome, and who owned it. No time has passed.
     pub(super) async fn abandoned(&self, key: StoreKey) -> Claim {
-        let old = claim::<H>(key);
+        let old = self.claim(key);
         attempt(&acquire(self.store(), &old).await);
         assert_eq!(abandon(self.store(), &old).await, Write::Applied);
         old
@@ -93,13 +97,13 @@ impl<H: Harness> Arena<H> {
     /// A late write against take-overs: its answer, and how many took over.
     pub(super) async fn late(&self, key: StoreKey, late: Late) -> (Write, usize) {
         let old = self.abandoned(key).await;
-        let parts = |seat: Seat<H>| {
+        let parts = |seat: Seat| {
             let old = old.clone();
             async move {
                 let store = seat.store();
                 match late {
                     _ if seat.number != ODD_ONE => {
-                        Err(acquire(store, &claim::<H>(old.key).take_over(true)).await)
+                        Err(acquire(store, &seat.claim(old.key).take_over(true)).await)
                     }
                     Late::Completion => Ok(complete(store, &old, &answer("old")).await),
                     Late::Renewal => Ok(renew(store, &old).await),
@@ -121,14 +125,18 @@ impl<H: Harness> Arena<H> {
     }
 }
 
-impl<H: Harness> Seat<H> {
+impl Seat {
     /// Every other contender comes through the second handle.
-    pub(super) fn store(&self) -> &H::Store {
+    pub(super) fn store(&self) -> &dyn ErasedStore {
         if self.number.is_multiple_of(2) {
-            &self.handles.second
+            &*self.handles.second
         } else {
-            self.handles.harness.store()
+            self.handles.subject.store()
         }
+    }
+
+    pub(super) fn claim(&self, key: StoreKey) -> Claim {
+        self.handles.subject.claim(key)
     }
 }
 

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::{
-    Harness,
+    Subject,
     toolbox::{
-        LEASE, TTL, acquire, answer, attempt, claim, complete, completed, fixed, get, key, lapsed,
-        response, ticks,
+        LEASE, TTL, acquire, answer, attempt, complete, completed, fixed, get, key, lapsed,
+        response,
     },
 };
 use crate::store::{Acquisition, Outcome, RecordState, TraceId, Write};
 
 /// What is stored comes back byte for byte: empty, large, binary, with repeated headers, of every class of
 /// status.
-pub async fn an_outcome_is_kept_byte_for_byte<H: Harness>(harness: Arc<H>) {
+pub async fn an_outcome_is_kept_byte_for_byte(subject: Arc<Subject>) {
     let binary: Vec<u8> = (0..=255).cycle().take(4 << 10).collect();
     let large: Vec<u8> = (0..1_u32 << 20).map(|n| (n % 251) as u8).collect();
     let outcomes = [
@@ -38,13 +38,13 @@ pub async fn an_outcome_is_kept_byte_for_byte<H: Harness>(harness: Arc<H>) {
         response(200, &[], &large),
     ];
     for (n, outcome) in (1..).zip(outcomes.map(Outcome::Response)) {
-        completed(&*harness, key(n), &outcome).await;
-        let replayed = acquire(harness.store(), &claim::<H>(key(n))).await;
+        completed(&subject, key(n), &outcome).await;
+        let replayed = acquire(subject.store(), &subject.claim(key(n))).await;
         assert!(
             replayed == Acquisition::Completed(outcome.clone()),
             "outcome {n} is replayed as it was"
         );
-        let record = get(harness.store(), key(n)).await.expect("the record");
+        let record = get(subject.store(), key(n)).await.expect("the record");
         assert!(
             record.state == RecordState::Completed(outcome),
             "outcome {n} is shown as it was"
@@ -54,95 +54,95 @@ pub async fn an_outcome_is_kept_byte_for_byte<H: Harness>(harness: Arc<H>) {
 
 /// The reply to a completion may be lost: repeated with its token and outcome it is applied, and the
 /// retention keeps counting from the first.
-pub async fn a_repeated_completion_is_applied_and_changes_nothing<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
+pub async fn a_repeated_completion_is_applied_and_changes_nothing(subject: Arc<Subject>) {
+    let store = subject.store();
     for (n, outcome) in [(1, answer("done")), (2, Outcome::Tombstone)] {
-        let owner = completed(&*harness, key(n), &outcome).await;
+        let owner = completed(&subject, key(n), &outcome).await;
         let before = fixed(store, key(n)).await;
-        harness.advance(ticks::<H>(10)).await;
+        subject.advance(subject.ticks(10)).await;
         for _ in 0..3 {
             assert_eq!(complete(store, &owner, &outcome).await, Write::Applied);
         }
         assert_eq!(fixed(store, key(n)).await, before);
         let expires_in = get(store, key(n)).await.expect("completed").expires_in;
         assert!(
-            expires_in <= ticks::<H>(TTL - 10),
+            expires_in <= subject.ticks(TTL - 10),
             "expires in {expires_in:?}"
         );
     }
 }
 
 /// There is one outcome: a second one is fenced, even from the token that stored the first.
-pub async fn a_second_outcome_is_fenced<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
+pub async fn a_second_outcome_is_fenced(subject: Arc<Subject>) {
+    let store = subject.store();
     let outcomes = [answer("first"), answer("second"), Outcome::Tombstone];
     for (n, first) in (1..).zip(&outcomes) {
-        let owner = completed(&*harness, key(n), first).await;
+        let owner = completed(&subject, key(n), first).await;
         for second in outcomes.iter().filter(|second| *second != first) {
             assert_eq!(complete(store, &owner, second).await, Write::Fenced);
-            let replayed = acquire(store, &claim::<H>(key(n))).await;
+            let replayed = acquire(store, &subject.claim(key(n))).await;
             assert_eq!(replayed, Acquisition::Completed(first.clone()));
         }
     }
 }
 
 /// The fence is the token, not the time: a completion after the lease lapsed is in force.
-pub async fn a_late_completion_by_the_current_token_is_applied<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = lapsed(&*harness, key(1)).await;
+pub async fn a_late_completion_by_the_current_token_is_applied(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = lapsed(&subject, key(1)).await;
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Unknown
     );
     assert_eq!(
         complete(store, &owner, &answer("late")).await,
         Write::Applied
     );
-    let again = acquire(store, &claim::<H>(key(1)).take_over(true)).await;
+    let again = acquire(store, &subject.claim(key(1)).take_over(true)).await;
     assert_eq!(again, Acquisition::Completed(answer("late")));
 }
 
 /// A completion after the take-over is fenced, whether the winner has an outcome yet or not.
-pub async fn a_late_completion_after_a_take_over_is_fenced<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let old = lapsed(&*harness, key(1)).await;
-    let new = claim::<H>(key(1)).take_over(true);
+pub async fn a_late_completion_after_a_take_over_is_fenced(subject: Arc<Subject>) {
+    let store = subject.store();
+    let old = lapsed(&subject, key(1)).await;
+    let new = subject.claim(key(1)).take_over(true);
     attempt(&acquire(store, &new).await);
     assert_eq!(complete(store, &old, &answer("old")).await, Write::Fenced);
     assert_eq!(complete(store, &new, &answer("new")).await, Write::Applied);
     assert_eq!(complete(store, &old, &answer("old")).await, Write::Fenced);
     assert_eq!(complete(store, &old, &answer("new")).await, Write::Fenced);
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Completed(answer("new"))
     );
 }
 
 /// A completion after the record expired is in force if the row is still there, and is told if it is not.
 /// Never is a row made for it.
-pub async fn a_completion_after_the_expiry_is_applied_or_missing<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_completion_after_the_expiry_is_applied_or_missing(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    harness.advance(ticks::<H>(LEASE + TTL + 1)).await;
+    subject.advance(subject.ticks(LEASE + TTL + 1)).await;
     let replayed = match complete(store, &owner, &answer("very late")).await {
         Write::Applied => Acquisition::Completed(answer("very late")),
         Write::Missing => Acquisition::Acquired { attempt: 1 },
         Write::Fenced => panic!("the token is current for as long as the row is there"),
     };
-    assert_eq!(acquire(store, &claim::<H>(key(1))).await, replayed);
+    assert_eq!(acquire(store, &subject.claim(key(1))).await, replayed);
 }
 
 /// The trace id is the one of the newest lease, and stays through completion.
-pub async fn the_trace_id_of_the_newest_lease_is_kept<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
+pub async fn the_trace_id_of_the_newest_lease_is_kept(subject: Arc<Subject>) {
+    let store = subject.store();
     let [first, second] = [1, 0xfe].map(|byte| TraceId::from_bytes([byte; 16]));
     let shown = async |n| get(store, key(n)).await.expect("the record").trace_id;
 
-    attempt(&acquire(store, &claim::<H>(key(1)).trace_id(first)).await);
+    attempt(&acquire(store, &subject.claim(key(1)).trace_id(first)).await);
     assert_eq!(shown(1).await, first);
-    harness.advance(ticks::<H>(LEASE + 1)).await;
-    let next = claim::<H>(key(1)).take_over(true).trace_id(second);
+    subject.advance(subject.ticks(LEASE + 1)).await;
+    let next = subject.claim(key(1)).take_over(true).trace_id(second);
     attempt(&acquire(store, &next).await);
     assert_eq!(shown(1).await, second);
     assert_eq!(
@@ -151,6 +151,6 @@ pub async fn the_trace_id_of_the_newest_lease_is_kept<H: Harness>(harness: Arc<H
     );
     assert_eq!(shown(1).await, second);
 
-    completed(&*harness, key(2), &answer("untraced")).await;
+    completed(&subject, key(2), &answer("untraced")).await;
     assert_eq!(shown(2).await, None);
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    Harness,
+    Subject,
     toolbox::{
-        LEASE, OTHER_FINGERPRINT, TTL, acquire, answer, attempt, claim, complete, completed, fixed,
-        key, renew, ticks,
+        LEASE, OTHER_FINGERPRINT, TTL, acquire, answer, attempt, complete, completed, fixed, key,
+        renew,
     },
 };
 use crate::{
@@ -15,82 +15,82 @@ use crate::{
 };
 
 /// The retention counts from the completion, not from the acquire.
-pub async fn the_ttl_counts_from_the_completion<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn the_ttl_counts_from_the_completion(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    harness.advance(ticks::<H>(50)).await;
+    subject.advance(subject.ticks(50)).await;
     assert_eq!(
         complete(store, &owner, &answer("done")).await,
         Write::Applied
     );
 
-    harness.advance(ticks::<H>(TTL - 2)).await;
+    subject.advance(subject.ticks(TTL - 2)).await;
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Completed(answer("done"))
     );
-    harness.advance(ticks::<H>(3)).await;
-    attempt(&acquire(store, &claim::<H>(key(1))).await);
+    subject.advance(subject.ticks(3)).await;
+    attempt(&acquire(store, &subject.claim(key(1))).await);
 }
 
 /// A replay is not a completion: it does not prolong the retention.
-pub async fn a_replay_does_not_prolong_the_retention<H: Harness>(harness: Arc<H>) {
-    completed(&*harness, key(1), &answer("done")).await;
+pub async fn a_replay_does_not_prolong_the_retention(subject: Arc<Subject>) {
+    completed(&subject, key(1), &answer("done")).await;
     for _ in 0..4 {
-        harness.advance(ticks::<H>(24)).await;
-        let again = acquire(harness.store(), &claim::<H>(key(1))).await;
+        subject.advance(subject.ticks(24)).await;
+        let again = acquire(subject.store(), &subject.claim(key(1))).await;
         assert_eq!(again, Acquisition::Completed(answer("done")));
     }
-    harness.advance(ticks::<H>(5)).await;
-    attempt(&acquire(harness.store(), &claim::<H>(key(1))).await);
+    subject.advance(subject.ticks(5)).await;
+    attempt(&acquire(subject.store(), &subject.claim(key(1))).await);
 }
 
 /// An expired outcome is absent: another request may use the key, as attempt 2 where the row was still
 /// there and as attempt 1 where it was not.
-pub async fn an_expired_outcome_is_absent<H: Harness>(harness: Arc<H>) {
+pub async fn an_expired_outcome_is_absent(subject: Arc<Subject>) {
     for (n, outcome) in [(1, answer("old")), (2, Outcome::Tombstone)] {
-        completed(&*harness, key(n), &outcome).await;
-        harness.advance(ticks::<H>(TTL + 1)).await;
-        reuse_expired(&*harness, key(n)).await;
+        completed(&subject, key(n), &outcome).await;
+        subject.advance(subject.ticks(TTL + 1)).await;
+        reuse_expired(&subject, key(n)).await;
     }
 }
 
 /// An unknown outcome is forgotten after lease and ttl, and not before.
-pub async fn an_unknown_outcome_expires_after_lease_and_ttl<H: Harness>(harness: Arc<H>) {
-    attempt(&acquire(harness.store(), &claim::<H>(key(1))).await);
-    harness.advance(ticks::<H>(LEASE + TTL - 2)).await;
+pub async fn an_unknown_outcome_expires_after_lease_and_ttl(subject: Arc<Subject>) {
+    attempt(&acquire(subject.store(), &subject.claim(key(1))).await);
+    subject.advance(subject.ticks(LEASE + TTL - 2)).await;
     assert_eq!(
-        acquire(harness.store(), &claim::<H>(key(1))).await,
+        acquire(subject.store(), &subject.claim(key(1))).await,
         Acquisition::Unknown
     );
-    harness.advance(ticks::<H>(3)).await;
-    reuse_expired(&*harness, key(1)).await;
+    subject.advance(subject.ticks(3)).await;
+    reuse_expired(&subject, key(1)).await;
 }
 
 /// Whoever owned a record before it expired and was acquired anew owns nothing any more.
-pub async fn the_owner_of_an_expired_record_is_fenced_by_the_next<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let old = claim::<H>(key(1));
+pub async fn the_owner_of_an_expired_record_is_fenced_by_the_next(subject: Arc<Subject>) {
+    let store = subject.store();
+    let old = subject.claim(key(1));
     attempt(&acquire(store, &old).await);
-    harness.advance(ticks::<H>(LEASE + TTL + 1)).await;
-    let new = claim::<H>(key(1));
+    subject.advance(subject.ticks(LEASE + TTL + 1)).await;
+    let new = subject.claim(key(1));
     attempt(&acquire(store, &new).await);
     assert_eq!(renew(store, &old).await, Write::Fenced);
     assert_eq!(complete(store, &old, &answer("old")).await, Write::Fenced);
     assert_eq!(complete(store, &new, &answer("new")).await, Write::Applied);
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Completed(answer("new"))
     );
 }
 
 /// An expired key under a new request, from the acquire to its own outcome.
-async fn reuse_expired<H: Harness>(harness: &H, key: StoreKey) {
-    let store = harness.store();
+async fn reuse_expired(subject: &Subject, key: StoreKey) {
+    let store = subject.store();
     let next = Claim {
         fingerprint: OTHER_FINGERPRINT,
-        ..claim::<H>(key)
+        ..subject.claim(key)
     };
     let number = attempt(&acquire(store, &next).await);
     assert!(number == 1 || number == 2, "attempt {number}");

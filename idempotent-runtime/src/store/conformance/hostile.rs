@@ -3,24 +3,24 @@
 use std::sync::Arc;
 
 use super::{
-    Harness,
-    toolbox::{answer, claim, completed, key},
+    Subject,
+    toolbox::{answer, completed, key},
 };
-use crate::store::{Store, StoreErrorKind};
+use crate::store::StoreErrorKind;
 
 /// A record whose response cannot be read is an error of kind
 /// [`Corrupt`](crate::store::StoreErrorKind::Corrupt): never a panic, never an outcome, and above all never
 /// a lease. A store whose bytes cannot be reached passes.
-pub async fn an_unreadable_record_is_an_error_and_no_lease<H: Harness>(harness: Arc<H>) {
-    completed(&*harness, key(1), &answer("done")).await;
-    let store = harness.store();
+pub async fn an_unreadable_record_is_an_error_and_no_lease(subject: Arc<Subject>) {
+    completed(&subject, key(1), &answer("done")).await;
+    let store = subject.store();
     for stored in [&b""[..], b"\0", b"\xff", &[0xff; 64], &[0; 3]] {
-        if !harness.corrupt(&key(1), stored).await {
+        if !subject.corrupt(&key(1), stored).await {
             return;
         }
         for take_over in [false, true] {
             let error = store
-                .acquire(&claim::<H>(key(1)).take_over(take_over))
+                .acquire(&subject.claim(key(1)).take_over(take_over))
                 .await;
             let error = error.expect_err("a record that cannot be read has no answer");
             assert_eq!(

@@ -3,38 +3,38 @@
 use std::sync::Arc;
 
 use super::{
-    Harness,
+    Subject,
     toolbox::{
-        FINGERPRINT, LEASE, TTL, abandon, acquire, answer, assert_in_flight, attempt, claim,
-        complete, completed, fixed, get, key, lapsed, purge_all, release, renew, stranger, ticks,
+        FINGERPRINT, LEASE, TTL, abandon, acquire, answer, assert_in_flight, attempt, complete,
+        completed, fixed, get, key, lapsed, purge_all, release, renew, stranger,
     },
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Outcome, RecordState, Store, Token, Write},
+    store::{Acquisition, Claim, Outcome, RecordState, Token, Write},
 };
 
 /// A renewed lease lasts a whole lease from the renewal.
-pub async fn a_renewal_extends_the_lease<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_renewal_extends_the_lease(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     for _ in 0..4 {
-        harness.advance(ticks::<H>(LEASE - 2)).await;
-        assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+        subject.advance(subject.ticks(LEASE - 2)).await;
+        assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
         assert_eq!(renew(store, &owner).await, Write::Applied);
     }
 }
 
 /// A long execution outlives the expiry its acquire set: renewals push it forward.
-pub async fn a_renewal_pushes_the_expiry<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_renewal_pushes_the_expiry(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    let mut passed = ticks::<H>(0);
-    while passed <= ticks::<H>(LEASE + TTL) {
-        harness.advance(ticks::<H>(LEASE - 2)).await;
-        passed += ticks::<H>(LEASE - 2);
+    let mut passed = subject.ticks(0);
+    while passed <= subject.ticks(LEASE + TTL) {
+        subject.advance(subject.ticks(LEASE - 2)).await;
+        passed += subject.ticks(LEASE - 2);
         assert_eq!(
             renew(store, &owner).await,
             Write::Applied,
@@ -42,10 +42,10 @@ pub async fn a_renewal_pushes_the_expiry<H: Harness>(harness: Arc<H>) {
         );
     }
     purge_all(store).await;
-    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
     let expires_in = get(store, key(1)).await.expect("a live lease").expires_in;
     assert!(
-        expires_in > ticks::<H>(LEASE + TTL - 2),
+        expires_in > subject.ticks(LEASE + TTL - 2),
         "expires in {expires_in:?}"
     );
     assert_eq!(
@@ -55,55 +55,55 @@ pub async fn a_renewal_pushes_the_expiry<H: Harness>(harness: Arc<H>) {
 }
 
 /// A renewal that comes late is in time as long as nobody took over.
-pub async fn a_late_renewal_by_the_current_token_is_applied<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = lapsed(&*harness, key(1)).await;
+pub async fn a_late_renewal_by_the_current_token_is_applied(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = lapsed(&subject, key(1)).await;
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Unknown
     );
     assert_eq!(renew(store, &owner).await, Write::Applied);
-    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
 }
 
 /// There is nothing to renew once the outcome is stored, and the expiry stays where it was.
-pub async fn a_completed_record_is_not_renewed<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
+pub async fn a_completed_record_is_not_renewed(subject: Arc<Subject>) {
+    let store = subject.store();
     for (n, outcome) in [(1, answer("done")), (2, Outcome::Tombstone)] {
-        let owner = completed(&*harness, key(n), &outcome).await;
-        harness.advance(ticks::<H>(10)).await;
+        let owner = completed(&subject, key(n), &outcome).await;
+        subject.advance(subject.ticks(10)).await;
         assert_eq!(renew(store, &owner).await, Write::Fenced);
         assert_eq!(
-            acquire(store, &claim::<H>(key(n))).await,
+            acquire(store, &subject.claim(key(n))).await,
             Acquisition::Completed(outcome)
         );
         let expires_in = get(store, key(n)).await.expect("completed").expires_in;
         assert!(
-            expires_in <= ticks::<H>(TTL - 10),
+            expires_in <= subject.ticks(TTL - 10),
             "expires in {expires_in:?}"
         );
     }
 }
 
 /// Abandoning ends the lease at once and keeps the record: the outcome is unknown.
-pub async fn an_abandoned_lease_has_lapsed<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn an_abandoned_lease_has_lapsed(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     assert_eq!(abandon(store, &owner).await, Write::Applied);
 
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Unknown
     );
     let record = get(store, key(1)).await.expect("the record stays");
     assert_eq!(
         record.state,
         RecordState::InFlight {
-            remaining: ticks::<H>(0)
+            remaining: subject.ticks(0)
         }
     );
-    let next = claim::<H>(key(1)).take_over(true);
+    let next = subject.claim(key(1)).take_over(true);
     assert_eq!(
         acquire(store, &next).await,
         Acquisition::Acquired { attempt: 2 }
@@ -111,24 +111,24 @@ pub async fn an_abandoned_lease_has_lapsed<H: Harness>(harness: Arc<H>) {
 }
 
 /// Abandoning may be repeated, and never gives the lease back.
-pub async fn a_repeated_abandon_is_applied<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_repeated_abandon_is_applied(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     for _ in 0..3 {
         assert_eq!(abandon(store, &owner).await, Write::Applied);
         assert_eq!(
-            acquire(store, &claim::<H>(key(1))).await,
+            acquire(store, &subject.claim(key(1))).await,
             Acquisition::Unknown
         );
-        harness.advance(ticks::<H>(1)).await;
+        subject.advance(subject.ticks(1)).await;
     }
 }
 
 /// An abandoned execution that comes to its end after all may say so.
-pub async fn an_abandoned_execution_may_still_complete<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn an_abandoned_execution_may_still_complete(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     assert_eq!(abandon(store, &owner).await, Write::Applied);
     assert_eq!(
@@ -136,92 +136,92 @@ pub async fn an_abandoned_execution_may_still_complete<H: Harness>(harness: Arc<
         Write::Applied
     );
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Completed(answer("late"))
     );
 }
 
 /// An outcome cannot be abandoned.
-pub async fn a_completed_record_is_not_abandoned<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
+pub async fn a_completed_record_is_not_abandoned(subject: Arc<Subject>) {
+    let store = subject.store();
     for (n, outcome) in [(1, answer("done")), (2, Outcome::Tombstone)] {
-        let owner = completed(&*harness, key(n), &outcome).await;
+        let owner = completed(&subject, key(n), &outcome).await;
         assert_eq!(abandon(store, &owner).await, Write::Fenced);
-        let again = acquire(store, &claim::<H>(key(n)).take_over(true)).await;
+        let again = acquire(store, &subject.claim(key(n)).take_over(true)).await;
         assert_eq!(again, Acquisition::Completed(outcome));
     }
 }
 
 /// Renewing with another token is fenced in every state, and changes nothing.
-pub async fn a_renewal_with_another_token_is_fenced<H: Harness>(harness: Arc<H>) {
-    for (name, owner) in every_state(&*harness).await {
-        let before = fixed(harness.store(), owner.key).await;
-        let write = harness
+pub async fn a_renewal_with_another_token_is_fenced(subject: Arc<Subject>) {
+    for (name, owner) in every_state(&subject).await {
+        let before = fixed(subject.store(), owner.key).await;
+        let write = subject
             .store()
             .renew(&stranger(&owner))
             .await
             .expect("renew");
         assert_eq!(write, Write::Fenced, "{name}");
-        assert_eq!(fixed(harness.store(), owner.key).await, before, "{name}");
+        assert_eq!(fixed(subject.store(), owner.key).await, before, "{name}");
     }
     // The lease that had lapsed is not live again.
     assert_eq!(
-        acquire(harness.store(), &claim::<H>(LAPSED)).await,
+        acquire(subject.store(), &subject.claim(LAPSED)).await,
         Acquisition::Unknown
     );
 }
 
 /// Completing with another token is fenced in every state, and changes nothing.
-pub async fn a_completion_with_another_token_is_fenced<H: Harness>(harness: Arc<H>) {
-    for (name, owner) in every_state(&*harness).await {
-        let before = fixed(harness.store(), owner.key).await;
+pub async fn a_completion_with_another_token_is_fenced(subject: Arc<Subject>) {
+    for (name, owner) in every_state(&subject).await {
+        let before = fixed(subject.store(), owner.key).await;
         // Also with the outcome that is stored: to be right by chance is not to be the owner.
         for outcome in [answer("stale"), answer("done"), Outcome::Tombstone] {
-            let write = harness
+            let write = subject
                 .store()
                 .complete(&stranger(&owner), &outcome)
                 .await
                 .expect("complete");
             assert_eq!(write, Write::Fenced, "{name}");
         }
-        assert_eq!(fixed(harness.store(), owner.key).await, before, "{name}");
+        assert_eq!(fixed(subject.store(), owner.key).await, before, "{name}");
     }
 }
 
 /// Releasing with another token is fenced in every state, and removes nothing.
-pub async fn a_release_with_another_token_is_fenced<H: Harness>(harness: Arc<H>) {
-    for (name, owner) in every_state(&*harness).await {
-        let before = fixed(harness.store(), owner.key).await;
-        let write = harness
+pub async fn a_release_with_another_token_is_fenced(subject: Arc<Subject>) {
+    for (name, owner) in every_state(&subject).await {
+        let before = fixed(subject.store(), owner.key).await;
+        let write = subject
             .store()
             .release(&owner.key, &Token::random())
             .await
             .expect("release");
         assert_eq!(write, Write::Fenced, "{name}");
-        assert_eq!(fixed(harness.store(), owner.key).await, before, "{name}");
+        assert_eq!(fixed(subject.store(), owner.key).await, before, "{name}");
     }
 }
 
 /// Abandoning with another token is fenced in every state, and ends no lease.
-pub async fn an_abandon_with_another_token_is_fenced<H: Harness>(harness: Arc<H>) {
-    for (name, owner) in every_state(&*harness).await {
-        let before = fixed(harness.store(), owner.key).await;
-        let write = harness
+pub async fn an_abandon_with_another_token_is_fenced(subject: Arc<Subject>) {
+    for (name, owner) in every_state(&subject).await {
+        let before = fixed(subject.store(), owner.key).await;
+        let write = subject
             .store()
             .abandon(&owner.key, &Token::random())
             .await
             .expect("abandon");
         assert_eq!(write, Write::Fenced, "{name}");
-        assert_eq!(fixed(harness.store(), owner.key).await, before, "{name}");
+        assert_eq!(fixed(subject.store(), owner.key).await, before, "{name}");
     }
-    assert_in_flight(&acquire(harness.store(), &claim::<H>(LIVE).take_over(true)).await);
+    assert_in_flight(&acquire(subject.store(), &subject.claim(LIVE).take_over(true)).await);
 }
 
 /// After a take-over every write of the old token is fenced; the new one completes, and its outcome stays.
-pub async fn a_take_over_fences_every_write_of_the_old_token<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let old = lapsed(&*harness, key(1)).await;
-    let new = claim::<H>(key(1)).take_over(true);
+pub async fn a_take_over_fences_every_write_of_the_old_token(subject: Arc<Subject>) {
+    let store = subject.store();
+    let old = lapsed(&subject, key(1)).await;
+    let new = subject.claim(key(1)).take_over(true);
     assert_eq!(
         acquire(store, &new).await,
         Acquisition::Acquired { attempt: 2 }
@@ -239,9 +239,9 @@ pub async fn a_take_over_fences_every_write_of_the_old_token<H: Harness>(harness
 }
 
 /// Where there is no record, a write says so and makes none.
-pub async fn a_write_to_a_missing_record_makes_none<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let nobody = claim::<H>(key(1));
+pub async fn a_write_to_a_missing_record_makes_none(subject: Arc<Subject>) {
+    let store = subject.store();
+    let nobody = subject.claim(key(1));
     assert_eq!(renew(store, &nobody).await, Write::Missing);
     assert_eq!(
         complete(store, &nobody, &answer("lost")).await,
@@ -255,7 +255,7 @@ pub async fn a_write_to_a_missing_record_makes_none<H: Harness>(harness: Arc<H>)
     assert_eq!(abandon(store, &nobody).await, Write::Missing);
     assert!(get(store, key(1)).await.is_none());
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Acquired { attempt: 1 }
     );
 }
@@ -264,12 +264,12 @@ const LAPSED: StoreKey = key(1);
 const LIVE: StoreKey = key(2);
 
 /// One record in each state, with the claim that owns it.
-async fn every_state<H: Harness>(harness: &H) -> [(&'static str, Claim); 4] {
-    let lapsed = lapsed(harness, LAPSED).await;
-    let live = claim::<H>(LIVE);
-    attempt(&acquire(harness.store(), &live).await);
-    let done = completed(harness, key(3), &answer("done")).await;
-    let tombstone = completed(harness, key(4), &Outcome::Tombstone).await;
+async fn every_state(subject: &Subject) -> [(&'static str, Claim); 4] {
+    let lapsed = lapsed(subject, LAPSED).await;
+    let live = subject.claim(LIVE);
+    attempt(&acquire(subject.store(), &live).await);
+    let done = completed(subject, key(3), &answer("done")).await;
+    let tombstone = completed(subject, key(4), &Outcome::Tombstone).await;
     [
         ("lapsed", lapsed),
         ("live", live),

@@ -1,6 +1,6 @@
 //! The one list of cases, and what is made of it.
 
-use super::{Case, Harness};
+use super::Rule;
 
 /// Hands the list to another macro of this crate, after whatever else it is to be given. Each case is how
 /// it is run, its module and its name.
@@ -106,7 +106,7 @@ macro_rules! __store_conformance_tests {
             fn $case() {
                 let there: bool = $there;
                 if there {
-                    $crate::store::conformance::$run($crate::store::conformance::$module::$case::<$harness>);
+                    $crate::store::conformance::run::<$harness>(stringify!($case));
                 }
             }
         )*
@@ -115,14 +115,12 @@ macro_rules! __store_conformance_tests {
 
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __store_conformance_cases {
-    ($harness:ty; $($run:ident $module:ident :: $case:ident,)*) => {
-        vec![$(
-            Case::new(stringify!($case), || super::$run(super::$module::$case::<$harness>)),
+macro_rules! __store_conformance_rules {
+    (; $($run:ident $module:ident :: $case:ident,)*) => {
+        &[$(
+            Rule::$run(stringify!($case), |subject| Box::pin(super::$module::$case(subject))),
         )*]
     };
 }
 
-pub(super) fn cases<H: Harness>() -> Vec<Case> {
-    __store_conformance_list! { __store_conformance_cases, H }
-}
+pub(super) const RULES: &[Rule] = __store_conformance_list! { __store_conformance_rules, };

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    Harness,
+    Subject,
     toolbox::{
-        LEASE, TTL, acquire, answer, assert_in_flight, attempt, claim, complete, completed, key,
-        lapsed, purge, purge_all, renew, ticks,
+        LEASE, TTL, acquire, answer, assert_in_flight, attempt, complete, completed, key, lapsed,
+        purge, purge_all, renew,
     },
 };
 use crate::{
@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// A purge takes what expired, in whatever state it was.
-pub async fn a_purge_deletes_what_expired<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owners = many_expired(&*harness).await;
+pub async fn a_purge_deletes_what_expired(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owners = many_expired(&subject).await;
     purge_all(store).await;
     for owner in owners {
         // A row that is still there would let its owner complete.
@@ -35,9 +35,9 @@ pub async fn a_purge_deletes_what_expired<H: Harness>(harness: Arc<H>) {
 /// A purge deletes no more than it was asked to, and says how many that were; repeated it gets all.
 ///
 /// A store whose records vanish by themselves may answer 0.
-pub async fn a_purge_honours_its_limit<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owners = many_expired(&*harness).await;
+pub async fn a_purge_honours_its_limit(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owners = many_expired(&subject).await;
     assert_eq!(purge(store, 0).await, 0);
     let mut purged = 0;
     loop {
@@ -60,35 +60,35 @@ pub async fn a_purge_honours_its_limit<H: Harness>(harness: Arc<H>) {
 }
 
 /// A purge takes neither a lease that is live, also by renewal, nor a record that has not expired.
-pub async fn a_purge_takes_nothing_before_its_time<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let renewed = claim::<H>(key(1));
+pub async fn a_purge_takes_nothing_before_its_time(subject: Arc<Subject>) {
+    let store = subject.store();
+    let renewed = subject.claim(key(1));
     attempt(&acquire(store, &renewed).await);
     for _ in 0..13 {
-        harness.advance(ticks::<H>(9)).await;
+        subject.advance(subject.ticks(9)).await;
         assert_eq!(renew(store, &renewed).await, Write::Applied);
     }
-    let unknown = claim::<H>(key(2));
+    let unknown = subject.claim(key(2));
     attempt(&acquire(store, &unknown).await);
-    completed(&*harness, key(3), &answer("done")).await;
-    completed(&*harness, key(4), &Outcome::Tombstone).await;
+    completed(&subject, key(3), &answer("done")).await;
+    completed(&subject, key(4), &Outcome::Tombstone).await;
     // By now the first would have expired without its renewals, and the second one's lease has lapsed.
-    harness.advance(ticks::<H>(8)).await;
+    subject.advance(subject.ticks(8)).await;
     assert_eq!(renew(store, &renewed).await, Write::Applied);
-    harness.advance(ticks::<H>(4)).await;
+    subject.advance(subject.ticks(4)).await;
 
     assert_eq!(purge(store, 100).await, 0, "nothing has expired");
-    assert_in_flight(&acquire(store, &claim::<H>(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
     assert_eq!(
-        acquire(store, &claim::<H>(key(2))).await,
+        acquire(store, &subject.claim(key(2))).await,
         Acquisition::Unknown
     );
     assert_eq!(
-        acquire(store, &claim::<H>(key(3))).await,
+        acquire(store, &subject.claim(key(3))).await,
         Acquisition::Completed(answer("done"))
     );
     assert_eq!(
-        acquire(store, &claim::<H>(key(4))).await,
+        acquire(store, &subject.claim(key(4))).await,
         Acquisition::Completed(Outcome::Tombstone)
     );
     assert_eq!(
@@ -102,24 +102,24 @@ pub async fn a_purge_takes_nothing_before_its_time<H: Harness>(harness: Arc<H>) 
 }
 
 /// What is in flight, unknown or stored stays, however many other records come.
-pub async fn other_records_push_nothing_out<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let unknown = lapsed(&*harness, key(1)).await;
-    let live = claim::<H>(key(2));
+pub async fn other_records_push_nothing_out(subject: Arc<Subject>) {
+    let store = subject.store();
+    let unknown = lapsed(&subject, key(1)).await;
+    let live = subject.claim(key(2));
     attempt(&acquire(store, &live).await);
-    completed(&*harness, key(3), &answer("first")).await;
+    completed(&subject, key(3), &answer("first")).await;
     for n in 0..=255 {
         let mut bytes = [0xaa; 32];
         bytes[31] = n;
-        completed(&*harness, StoreKey::from_bytes(bytes), &answer("other")).await;
+        completed(&subject, StoreKey::from_bytes(bytes), &answer("other")).await;
     }
     assert_eq!(
-        acquire(store, &claim::<H>(key(1))).await,
+        acquire(store, &subject.claim(key(1))).await,
         Acquisition::Unknown
     );
-    assert_in_flight(&acquire(store, &claim::<H>(key(2))).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(2))).await);
     assert_eq!(
-        acquire(store, &claim::<H>(key(3))).await,
+        acquire(store, &subject.claim(key(3))).await,
         Acquisition::Completed(answer("first"))
     );
     assert_eq!(
@@ -133,20 +133,20 @@ pub async fn other_records_push_nothing_out<H: Harness>(harness: Arc<H>) {
 }
 
 /// Ten records that expired, and the claims they were acquired with.
-async fn many_expired<H: Harness>(harness: &H) -> Vec<Claim> {
+async fn many_expired(subject: &Subject) -> Vec<Claim> {
     let mut owners = Vec::new();
     for n in 1..=10 {
         let owner = match n % 3 {
-            0 => completed(harness, key(n), &answer("old")).await,
-            1 => completed(harness, key(n), &Outcome::Tombstone).await,
+            0 => completed(subject, key(n), &answer("old")).await,
+            1 => completed(subject, key(n), &Outcome::Tombstone).await,
             _ => {
-                let owner = claim::<H>(key(n));
-                attempt(&acquire(harness.store(), &owner).await);
+                let owner = subject.claim(key(n));
+                attempt(&acquire(subject.store(), &owner).await);
                 owner
             }
         };
         owners.push(owner);
     }
-    harness.advance(ticks::<H>(LEASE + TTL + 1)).await;
+    subject.advance(subject.ticks(LEASE + TTL + 1)).await;
     owners
 }

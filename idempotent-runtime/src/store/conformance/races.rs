@@ -11,50 +11,50 @@ use std::{
 use tokio::task::yield_now;
 
 use super::{
-    Harness,
+    Subject,
     arena::{Arena, Late, ROUNDS, Seat, rounds, winners},
     toolbox::{
-        acquire, answer, assert_in_flight, attempt, claim, complete, fixed, get, key, purge,
-        release, renew,
+        acquire, answer, assert_in_flight, attempt, complete, fixed, get, key, purge, release,
+        renew,
     },
 };
-use crate::store::{Acquisition, Claim, Store, Write};
+use crate::store::{Acquisition, Claim, Write, erased::ErasedStore};
 
 /// Of 64 claims for a new key one is acquired, and all others find it in flight.
-pub async fn a_new_key_has_one_winner<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn a_new_key_has_one_winner(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
-        let claim = || claim::<H>(key);
+        let claim = || arena.claim(key);
         assert_eq!(winners(&arena.claims(claim).await), [1]);
     }
 }
 
 /// Of 64 claims that take over a lapsed lease one gets it, as the next attempt.
-pub async fn a_take_over_has_one_winner<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn a_take_over_has_one_winner(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
         arena.abandoned(key).await;
-        let claim = || claim::<H>(key).take_over(true);
+        let claim = || arena.claim(key).take_over(true);
         assert_eq!(winners(&arena.claims(claim).await), [2]);
     }
 }
 
 /// Of 64 claims that refuse a lapsed lease none is acquired.
-pub async fn an_unknown_outcome_has_no_winner<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn an_unknown_outcome_has_no_winner(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
         arena.abandoned(key).await;
-        for answer in arena.claims(|| claim::<H>(key)).await {
+        for answer in arena.claims(|| arena.claim(key)).await {
             assert_eq!(answer, Acquisition::Unknown);
         }
     }
 }
 
 /// One claim repeated 64 times at once is acquired 64 times, as one attempt.
-pub async fn repetitions_of_one_acquire_share_its_lease<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn repetitions_of_one_acquire_share_its_lease(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
-        let one = claim::<H>(key);
+        let one = arena.claim(key);
         for answer in arena.claims(|| one.clone()).await {
             assert_eq!(answer, Acquisition::Acquired { attempt: 1 });
         }
@@ -62,29 +62,28 @@ pub async fn repetitions_of_one_acquire_share_its_lease<H: Harness>(harness: Arc
 }
 
 /// 64 claims for as many keys are all acquired.
-pub async fn different_keys_do_not_contend<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn different_keys_do_not_contend(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     let claims =
-        |seat: Seat<H>| async move { acquire(seat.store(), &claim::<H>(key(seat.number))).await };
+        |seat: Seat| async move { acquire(seat.store(), &seat.claim(key(seat.number))).await };
     for answer in arena.race(claims).await {
         assert_eq!(answer, Acquisition::Acquired { attempt: 1 });
     }
 }
 
 /// Of 64 claims for an outcome that expires in this moment one is acquired; until then, all see the old one.
-pub async fn an_expiring_outcome_has_one_successor<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn an_expiring_outcome_has_one_successor(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
         let store = arena.store();
         let old = Claim {
             ttl: Duration::from_millis(5),
-            ..claim::<H>(key)
+            ..arena.claim(key)
         };
         attempt(&acquire(store, &old).await);
         assert_eq!(complete(store, &old, &answer("old")).await, Write::Applied);
-        let claims = |seat: Seat<H>| async move {
-            claim_until_expired(seat.store(), &claim::<H>(key)).await
-        };
+        let claims =
+            |seat: Seat| async move { claim_until_expired(seat.store(), &seat.claim(key)).await };
         let winners = winners(&arena.race(claims).await);
         assert!(
             winners == [1] || winners == [2],
@@ -94,12 +93,12 @@ pub async fn an_expiring_outcome_has_one_successor<H: Harness>(harness: Arc<H>) 
 }
 
 /// Of 64 outcomes completed with one token one is stored, and only its author is told so.
-pub async fn one_of_many_outcomes_is_stored<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn one_of_many_outcomes_is_stored(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
-        let owner = claim::<H>(key);
+        let owner = arena.claim(key);
         attempt(&acquire(arena.store(), &owner).await);
-        let completions = |seat: Seat<H>| {
+        let completions = |seat: Seat| {
             let owner = owner.clone();
             async move {
                 let outcome = answer(&seat.number.to_string());
@@ -124,8 +123,8 @@ pub async fn one_of_many_outcomes_is_stored<H: Harness>(harness: Arc<H>) {
 
 /// A late completion against take-overs: either it is in force and nobody takes over, or one does and it is
 /// fenced.
-pub async fn a_late_completion_and_a_take_over_exclude_each_other<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn a_late_completion_and_a_take_over_exclude_each_other(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
         let (write, taken) = arena.late(key, Late::Completion).await;
         let (_, number, stored) = fixed(arena.store(), key).await.expect("the record");
@@ -139,8 +138,8 @@ pub async fn a_late_completion_and_a_take_over_exclude_each_other<H: Harness>(ha
 
 /// A late renewal against take-overs: either the lease lives again and nobody takes over, or one does and
 /// the renewal is fenced.
-pub async fn a_late_renewal_and_a_take_over_exclude_each_other<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn a_late_renewal_and_a_take_over_exclude_each_other(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
         let (write, taken) = arena.late(key, Late::Renewal).await;
         match write {
@@ -148,26 +147,26 @@ pub async fn a_late_renewal_and_a_take_over_exclude_each_other<H: Harness>(harne
             Write::Fenced => assert_eq!(taken, 1),
             Write::Missing => panic!("the record was there all the time"),
         }
-        assert_in_flight(&acquire(arena.store(), &claim::<H>(key).take_over(true)).await);
+        assert_in_flight(&acquire(arena.store(), &arena.claim(key).take_over(true)).await);
     }
 }
 
 /// A key that is released and acquired again by 64 contenders in turn is held by one at a time.
-pub async fn a_key_that_is_released_is_held_by_one_at_a_time<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn a_key_that_is_released_is_held_by_one_at_a_time(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     let held = Arc::new(AtomicBool::new(false));
-    let turns = |seat: Seat<H>| {
+    let turns = |seat: Seat| {
         let held = Arc::clone(&held);
-        async move { take_a_turn::<H>(seat.store(), &held).await }
+        async move { take_a_turn(&seat, &held).await }
     };
     arena.race(turns).await;
     assert!(get(arena.store(), key(1)).await.is_none());
 }
 
 /// Purges at full speed take nothing from executions at full speed.
-pub async fn a_purge_takes_nothing_from_running_executions<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
-    let parts = |seat: Seat<H>| async move {
+pub async fn a_purge_takes_nothing_from_running_executions(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
+    let parts = |seat: Seat| async move {
         let store = seat.store();
         if seat.number.is_multiple_of(8) {
             for _ in 0..ROUNDS {
@@ -176,7 +175,7 @@ pub async fn a_purge_takes_nothing_from_running_executions<H: Harness>(harness: 
             }
             return;
         }
-        let owner = claim::<H>(key(seat.number));
+        let owner = seat.claim(key(seat.number));
         attempt(&acquire(store, &owner).await);
         yield_now().await;
         assert_eq!(renew(store, &owner).await, Write::Applied);
@@ -185,7 +184,7 @@ pub async fn a_purge_takes_nothing_from_running_executions<H: Harness>(harness: 
             complete(store, &owner, &answer("done")).await,
             Write::Applied
         );
-        let again = acquire(store, &claim::<H>(owner.key)).await;
+        let again = acquire(store, &seat.claim(owner.key)).await;
         assert_eq!(again, Acquisition::Completed(answer("done")));
     };
     arena.race(parts).await;
@@ -193,18 +192,18 @@ pub async fn a_purge_takes_nothing_from_running_executions<H: Harness>(harness: 
 
 /// Purges against the claims for an outcome that expires in this moment: whoever is acquired owns the record, and
 /// completes it.
-pub async fn a_purge_takes_nothing_from_the_next_lease<H: Harness>(harness: Arc<H>) {
-    let arena = Arena::new(harness).await;
+pub async fn a_purge_takes_nothing_from_the_next_lease(subject: Arc<Subject>) {
+    let arena = Arena::new(subject).await;
     for key in rounds() {
         let store = arena.store();
         let old = Claim {
             ttl: Duration::from_millis(5),
-            ..claim::<H>(key)
+            ..arena.claim(key)
         };
         attempt(&acquire(store, &old).await);
         assert_eq!(complete(store, &old, &answer("old")).await, Write::Applied);
-        let parts = |seat: Seat<H>| async move {
-            let (store, mine) = (seat.store(), claim::<H>(key));
+        let parts = |seat: Seat| async move {
+            let (store, mine) = (seat.store(), seat.claim(key));
             if seat.number.is_multiple_of(2) {
                 for _ in 0..8 {
                     purge(store, 100).await;
@@ -224,12 +223,12 @@ pub async fn a_purge_takes_nothing_from_the_next_lease<H: Harness>(harness: Arc<
             complete(store, winner, &answer("new")).await,
             Write::Applied
         );
-        let again = acquire(store, &claim::<H>(key)).await;
+        let again = acquire(store, &arena.claim(key)).await;
         assert_eq!(again, Acquisition::Completed(answer("new")));
     }
 }
 
-async fn claim_until_expired(store: &impl Store, claim: &Claim) -> Acquisition {
+async fn claim_until_expired(store: &dyn ErasedStore, claim: &Claim) -> Acquisition {
     let patience = Instant::now() + Duration::from_secs(30);
     loop {
         match acquire(store, claim).await {
@@ -245,9 +244,9 @@ async fn claim_until_expired(store: &impl Store, claim: &Claim) -> Acquisition {
 }
 
 /// Acquires the key, holds it for a moment and releases it.
-async fn take_a_turn<H: Harness>(store: &H::Store, held: &AtomicBool) {
+async fn take_a_turn(seat: &Seat, held: &AtomicBool) {
     let patience = Instant::now() + Duration::from_secs(60);
-    let mine = claim::<H>(key(1));
+    let (store, mine) = (seat.store(), seat.claim(key(1)));
     loop {
         match acquire(store, &mine).await {
             Acquisition::Acquired { .. } => break,

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use super::{
-    Harness,
+    Subject,
     toolbox::{
-        OTHER_FINGERPRINT, abandon, acquire, answer, attempt, claim, complete, completed, get, key,
+        OTHER_FINGERPRINT, abandon, acquire, answer, attempt, complete, completed, get, key,
         lapsed, release, renew,
     },
 };
 use crate::store::{Acquisition, Claim, Outcome, Write};
 
 /// A released key is as good as new, for any request.
-pub async fn a_released_key_is_new<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
+pub async fn a_released_key_is_new(subject: Arc<Subject>) {
+    let store = subject.store();
     for _ in 0..3 {
-        let owner = claim::<H>(key(1));
+        let owner = subject.claim(key(1));
         assert_eq!(
             acquire(store, &owner).await,
             Acquisition::Acquired { attempt: 1 }
@@ -25,7 +25,7 @@ pub async fn a_released_key_is_new<H: Harness>(harness: Arc<H>) {
     }
     let other = Claim {
         fingerprint: OTHER_FINGERPRINT,
-        ..claim::<H>(key(1))
+        ..subject.claim(key(1))
     };
     assert_eq!(
         acquire(store, &other).await,
@@ -34,9 +34,9 @@ pub async fn a_released_key_is_new<H: Harness>(harness: Arc<H>) {
 }
 
 /// After a release there is nothing left to write to.
-pub async fn a_released_record_is_missing<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let owner = claim::<H>(key(1));
+pub async fn a_released_record_is_missing(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     assert_eq!(release(store, &owner).await, Write::Applied);
     assert_eq!(release(store, &owner).await, Write::Missing);
@@ -50,31 +50,31 @@ pub async fn a_released_record_is_missing<H: Harness>(harness: Arc<H>) {
 }
 
 /// The reply to a release may be lost: repeated after somebody else acquired the key it frees nothing.
-pub async fn a_repeated_release_does_not_free_the_next_lease<H: Harness>(harness: Arc<H>) {
-    let store = harness.store();
-    let old = claim::<H>(key(1));
+pub async fn a_repeated_release_does_not_free_the_next_lease(subject: Arc<Subject>) {
+    let store = subject.store();
+    let old = subject.claim(key(1));
     attempt(&acquire(store, &old).await);
     assert_eq!(release(store, &old).await, Write::Applied);
-    let new = claim::<H>(key(1));
+    let new = subject.claim(key(1));
     attempt(&acquire(store, &new).await);
     assert_eq!(release(store, &old).await, Write::Fenced);
     assert_eq!(complete(store, &new, &answer("done")).await, Write::Applied);
 }
 
 /// A release that comes late is in time as long as nobody took over.
-pub async fn a_late_release_by_the_current_token_is_applied<H: Harness>(harness: Arc<H>) {
-    let owner = lapsed(&*harness, key(1)).await;
-    assert_eq!(release(harness.store(), &owner).await, Write::Applied);
-    let next = acquire(harness.store(), &claim::<H>(key(1))).await;
+pub async fn a_late_release_by_the_current_token_is_applied(subject: Arc<Subject>) {
+    let owner = lapsed(&subject, key(1)).await;
+    assert_eq!(release(subject.store(), &owner).await, Write::Applied);
+    let next = acquire(subject.store(), &subject.claim(key(1))).await;
     assert_eq!(next, Acquisition::Acquired { attempt: 1 });
 }
 
 /// An outcome cannot be released, by whomever.
-pub async fn a_completed_record_is_not_released<H: Harness>(harness: Arc<H>) {
+pub async fn a_completed_record_is_not_released(subject: Arc<Subject>) {
     for (n, outcome) in [(1, answer("done")), (2, Outcome::Tombstone)] {
-        let owner = completed(&*harness, key(n), &outcome).await;
-        assert_eq!(release(harness.store(), &owner).await, Write::Fenced);
-        let again = acquire(harness.store(), &claim::<H>(key(n))).await;
+        let owner = completed(&subject, key(n), &outcome).await;
+        assert_eq!(release(subject.store(), &owner).await, Write::Fenced);
+        let again = acquire(subject.store(), &subject.claim(key(n))).await;
         assert_eq!(again, Acquisition::Completed(outcome));
     }
 }

@@ -1,13 +1,13 @@
 //! What the cases are written with: claims and responses to store, and verbs that must not fail.
 
-use std::time::Duration;
-
-use super::Harness;
+use super::{Harness, Subject};
 use crate::{
     fingerprint::Fingerprint,
     response::{ResponseLimits, StoredResponse},
     scope::StoreKey,
-    store::{Acquisition, Claim, Held, Outcome, Record, RecordState, Store, Token, Write},
+    store::{
+        Acquisition, Claim, Held, Outcome, Record, RecordState, Token, Write, erased::ErasedStore,
+    },
 };
 
 /// What most claims of the suite ask for.
@@ -32,8 +32,8 @@ pub fn claim<H: Harness>(key: StoreKey) -> Claim {
         key,
         FINGERPRINT,
         Token::random(),
-        ticks::<H>(LEASE),
-        ticks::<H>(TTL),
+        H::TICK * LEASE,
+        H::TICK * TTL,
     )
 }
 
@@ -65,11 +65,7 @@ pub(super) fn answer(body: &str) -> Outcome {
     ))
 }
 
-pub(super) fn ticks<H: Harness>(n: u32) -> Duration {
-    H::TICK * n
-}
-
-pub(super) async fn acquire(store: &impl Store, claim: &Claim) -> Acquisition {
+pub(super) async fn acquire(store: &dyn ErasedStore, claim: &Claim) -> Acquisition {
     store.acquire(claim).await.expect("acquire")
 }
 
@@ -90,41 +86,41 @@ pub(super) fn assert_in_flight(acquisition: &Acquisition) {
     );
 }
 
-pub(super) async fn renew(store: &impl Store, claim: &Claim) -> Write {
+pub(super) async fn renew(store: &dyn ErasedStore, claim: &Claim) -> Write {
     store.renew(&claim.held()).await.expect("renew")
 }
 
-pub(super) async fn complete(store: &impl Store, claim: &Claim, outcome: &Outcome) -> Write {
+pub(super) async fn complete(store: &dyn ErasedStore, claim: &Claim, outcome: &Outcome) -> Write {
     store
         .complete(&claim.held(), outcome)
         .await
         .expect("complete")
 }
 
-pub(super) async fn release(store: &impl Store, claim: &Claim) -> Write {
+pub(super) async fn release(store: &dyn ErasedStore, claim: &Claim) -> Write {
     store
         .release(&claim.key, &claim.token)
         .await
         .expect("release")
 }
 
-pub(super) async fn abandon(store: &impl Store, claim: &Claim) -> Write {
+pub(super) async fn abandon(store: &dyn ErasedStore, claim: &Claim) -> Write {
     store
         .abandon(&claim.key, &claim.token)
         .await
         .expect("abandon")
 }
 
-pub(super) async fn get(store: &impl Store, key: StoreKey) -> Option<Record> {
+pub(super) async fn get(store: &dyn ErasedStore, key: StoreKey) -> Option<Record> {
     store.get(&key).await.expect("get")
 }
 
-pub(super) async fn purge(store: &impl Store, limit: usize) -> usize {
+pub(super) async fn purge(store: &dyn ErasedStore, limit: usize) -> usize {
     store.purge_expired(limit).await.expect("purge_expired")
 }
 
 /// Purges until nothing is left to purge.
-pub(super) async fn purge_all(store: &impl Store) {
+pub(super) async fn purge_all(store: &dyn ErasedStore) {
     for _ in 0..100 {
         if purge(store, 100).await == 0 {
             return;
@@ -134,27 +130,27 @@ pub(super) async fn purge_all(store: &impl Store) {
 }
 
 /// Acquires a new key and stores an outcome under it.
-pub(super) async fn completed<H: Harness>(harness: &H, key: StoreKey, outcome: &Outcome) -> Claim {
-    let claim = claim::<H>(key);
-    attempt(&acquire(harness.store(), &claim).await);
+pub(super) async fn completed(subject: &Subject, key: StoreKey, outcome: &Outcome) -> Claim {
+    let claim = subject.claim(key);
+    attempt(&acquire(subject.store(), &claim).await);
     assert_eq!(
-        complete(harness.store(), &claim, outcome).await,
+        complete(subject.store(), &claim, outcome).await,
         Write::Applied
     );
     claim
 }
 
 /// Acquires a new key and lets the lease lapse.
-pub(super) async fn lapsed<H: Harness>(harness: &H, key: StoreKey) -> Claim {
-    let claim = claim::<H>(key);
-    attempt(&acquire(harness.store(), &claim).await);
-    harness.advance(ticks::<H>(LEASE + 1)).await;
+pub(super) async fn lapsed(subject: &Subject, key: StoreKey) -> Claim {
+    let claim = subject.claim(key);
+    attempt(&acquire(subject.store(), &claim).await);
+    subject.advance(subject.ticks(LEASE + 1)).await;
     claim
 }
 
 /// Everything about a record that only a write may change.
 pub(super) async fn fixed(
-    store: &impl Store,
+    store: &dyn ErasedStore,
     key: StoreKey,
 ) -> Option<(Fingerprint, u32, Option<Outcome>)> {
     let record = get(store, key).await?;

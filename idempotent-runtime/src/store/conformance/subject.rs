@@ -1,0 +1,90 @@
+//! The store under test, of whatever kind. Its type ends here, so that each case is compiled once and not once per
+//! store.
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use super::{Harness, toolbox::claim};
+use crate::{
+    scope::StoreKey,
+    store::{Claim, erased::ErasedStore},
+};
+
+/// Something under way.
+pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A [`Harness`] of any kind: what a case is given. One value is one store, which holds nothing at first.
+pub struct Subject {
+    harness: Box<dyn ErasedHarness>,
+    tick: Duration,
+    new_claim: fn(StoreKey) -> Claim,
+}
+
+impl Subject {
+    /// Opens a store that holds nothing.
+    pub async fn open<H: Harness>() -> Self {
+        Self {
+            harness: Box::new(H::open().await),
+            tick: H::TICK,
+            new_claim: claim::<H>,
+        }
+    }
+
+    pub(super) fn store(&self) -> &dyn ErasedStore {
+        self.harness.store()
+    }
+
+    pub(super) async fn second_handle(&self) -> Box<dyn ErasedStore> {
+        self.harness.second_handle().await
+    }
+
+    pub(super) async fn advance(&self, by: Duration) {
+        self.harness.advance(by).await;
+    }
+
+    pub(super) async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
+        self.harness.corrupt(key, stored).await
+    }
+
+    pub(super) fn ticks(&self, n: u32) -> Duration {
+        self.tick * n
+    }
+
+    /// A [`claim`] as the harness has its ticks.
+    pub(super) fn claim(&self, key: StoreKey) -> Claim {
+        (self.new_claim)(key)
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Subject")
+            .field(&self.store().name())
+            .finish()
+    }
+}
+
+/// The object-safe face of [`Harness`].
+trait ErasedHarness: Send + Sync {
+    fn store(&self) -> &dyn ErasedStore;
+    fn second_handle(&self) -> Boxed<'_, Box<dyn ErasedStore>>;
+    fn advance(&self, by: Duration) -> Boxed<'_, ()>;
+    fn corrupt<'a>(&'a self, key: &'a StoreKey, stored: &'a [u8]) -> Boxed<'a, bool>;
+}
+
+impl<H: Harness> ErasedHarness for H {
+    fn store(&self) -> &dyn ErasedStore {
+        Harness::store(self)
+    }
+
+    fn second_handle(&self) -> Boxed<'_, Box<dyn ErasedStore>> {
+        Box::pin(async { Box::new(Harness::second_handle(self).await) as Box<dyn ErasedStore> })
+    }
+
+    fn advance(&self, by: Duration) -> Boxed<'_, ()> {
+        Box::pin(Harness::advance(self, by))
+    }
+
+    fn corrupt<'a>(&'a self, key: &'a StoreKey, stored: &'a [u8]) -> Boxed<'a, bool> {
+        Box::pin(Harness::corrupt(self, key, stored))
+    }
+}
