@@ -144,7 +144,14 @@ broken! {
         get_shows_a_lapsed_lease;
     /// Renewal leaves the expiry where the acquire put it.
     a_renewal_without_expiry: RenewKeepsExpiry fails
-        a_renewal_pushes_the_expiry;
+        a_renewal_pushes_the_expiry,
+        every_acquire_pushes_the_expiry;
+    /// A take-over leaves the expiry where the first acquire put it.
+    a_take_over_without_expiry: TakeKeepsExpiry fails
+        every_acquire_pushes_the_expiry;
+    /// A late renewal of an expired record says yes and does nothing.
+    a_renewal_of_the_expired_in_name: RenewsNoExpired fails
+        a_renewal_after_the_expiry_is_applied_or_missing;
     /// Renewal says yes and does nothing.
     a_renewal_in_name: RenewsNothing fails
         a_renewal_extends_the_lease;

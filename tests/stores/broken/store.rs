@@ -116,7 +116,8 @@ impl Store for Flawed {
         if too_late || !(revived || row.owned_by(&held.token)) {
             return Ok(Write::Fenced);
         }
-        if !self.is(Flaw::RenewsNothing) {
+        let in_name = self.is(Flaw::RenewsNoExpired) && row.expired(now);
+        if !self.is(Flaw::RenewsNothing) && !in_name {
             row.extend(held, now);
         }
         Ok(Write::Applied)
@@ -392,11 +393,18 @@ impl Row {
         } else {
             claim.trace_id
         };
+        let leased = Self::leased(self.flaw, claim, now);
+        let expires = if self.is(Flaw::TakeKeepsExpiry) && !self.expired(now) {
+            self.expires
+        } else {
+            leased.expires
+        };
         *self = Self {
             token,
             attempt,
             trace_id,
-            ..Self::leased(self.flaw, claim, now)
+            expires,
+            ..leased
         };
         Acquisition::Acquired { attempt }
     }

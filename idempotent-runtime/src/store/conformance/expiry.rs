@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Subject,
     toolbox::{
-        LEASE, OTHER_FINGERPRINT, TTL, acquire, answer, attempt, complete, completed, fixed, key,
-        renew,
+        LEASE, OTHER_FINGERPRINT, TTL, acquire, answer, assert_in_flight, attempt, complete,
+        completed, fixed, get, key, lapsed, purge_all, renew,
     },
 };
 use crate::{
@@ -66,6 +66,56 @@ pub async fn an_unknown_outcome_expires_after_lease_and_ttl(subject: Arc<Subject
     );
     subject.advance(subject.ticks(3)).await;
     reuse_expired(&subject, key(1)).await;
+}
+
+/// A lease that was taken over, or acquired again by its own token, counts anew: its unknown outcome is kept for as
+/// long as that of a first lease.
+pub async fn every_acquire_pushes_the_expiry(subject: Arc<Subject>) {
+    let store = subject.store();
+    let (first, repeated) = (
+        lapsed(&subject, key(1)).await,
+        lapsed(&subject, key(2)).await,
+    );
+    subject.advance(subject.ticks(TTL - 15)).await;
+    let next = subject.claim(first.key).take_over(true);
+    assert_eq!(
+        acquire(store, &next).await,
+        Acquisition::Acquired { attempt: 2 }
+    );
+    assert_eq!(
+        acquire(store, &repeated).await,
+        Acquisition::Acquired { attempt: 1 }
+    );
+    for key in [first.key, repeated.key] {
+        let expires_in = get(store, key).await.expect("in flight").expires_in;
+        assert!(
+            expires_in > subject.ticks(LEASE + TTL - 2),
+            "expires in {expires_in:?}"
+        );
+    }
+    // By now the first lease's expiry is long over.
+    subject.advance(subject.ticks(LEASE + TTL - 2)).await;
+    purge_all(store).await;
+    for key in [first.key, repeated.key] {
+        let answer = acquire(store, &subject.claim(key)).await;
+        assert_eq!(answer, Acquisition::Unknown);
+    }
+}
+
+/// A renewal after the record expired gives a live lease if the row is still there, and is told if it is not. Never is
+/// a row made for it.
+pub async fn a_renewal_after_the_expiry_is_applied_or_missing(subject: Arc<Subject>) {
+    let store = subject.store();
+    let owner = subject.claim(key(1));
+    attempt(&acquire(store, &owner).await);
+    subject.advance(subject.ticks(LEASE + TTL + 1)).await;
+    let write = renew(store, &owner).await;
+    let next = acquire(store, &subject.claim(key(1)).take_over(true)).await;
+    match write {
+        Write::Applied => assert_in_flight(&next),
+        Write::Missing => assert_eq!(next, Acquisition::Acquired { attempt: 1 }),
+        Write::Fenced => panic!("the token is current for as long as the row is there"),
+    }
 }
 
 /// Whoever owned a record before it expired and was acquired anew owns nothing any more.

@@ -56,6 +56,8 @@ macro_rules! __store_conformance_list {
             run expiry::a_replay_does_not_prolong_the_retention,
             run expiry::an_expired_outcome_is_absent,
             run expiry::an_unknown_outcome_expires_after_lease_and_ttl,
+            run expiry::every_acquire_pushes_the_expiry,
+            run expiry::a_renewal_after_the_expiry_is_applied_or_missing,
             run expiry::the_owner_of_an_expired_record_is_fenced_by_the_next,
             run inspect::get_shows_the_record,
             run inspect::get_shows_a_lapsed_lease,
