@@ -10,6 +10,8 @@ use sqlx::{Connection, SqliteConnection};
 
 use crate::servers::Folder;
 
+#[cfg(target_os = "linux")]
+mod disks;
 mod faults;
 mod opening;
 

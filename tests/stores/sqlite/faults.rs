@@ -1,9 +1,9 @@
-//! Files and disks that are full, callers that go away, other processes that write.
+//! Files that are full, callers that go away, other processes that write.
 
 use std::time::Duration;
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, RecordState, Store, StoreErrorKind, Write,
+    Acquisition, Outcome, Store, StoreErrorKind, Write,
     conformance::{claim, key, response},
     sql::sqlite::SqliteStore,
 };
@@ -125,100 +125,69 @@ async fn another_process_that_writes_for_long_delays_and_breaks_nothing() {
     );
 }
 
-/// A file system of one megabyte of its own, unmounted with this value.
-#[cfg(target_os = "linux")]
-struct SmallDisk(crate::servers::Folder);
-
-#[cfg(target_os = "linux")]
-impl SmallDisk {
-    /// Nothing, and word of it, where mounting is not permitted.
-    fn mount() -> Option<Self> {
-        use std::io::Write as _;
-
-        let folder = crate::servers::Folder::new("disk");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-            .arg(folder.path())
-            .output();
-        if mounted.is_ok_and(|mounted| mounted.status.success()) {
-            return Some(Self(folder));
-        }
-        let _unread = writeln!(
-            std::io::stderr(),
-            "*** NOT TESTED, mounting needs root: a full disk"
-        );
-        None
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _still_there = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(self.0.path())
-            .status();
-    }
-}
-
-/// When the disk is full, nothing that was acknowledged is lost, nobody hangs, and there is room again when
-/// there is room again.
-#[cfg(target_os = "linux")]
+/// The next process would find another file, or none, and execute again what this one was told is done.
+#[cfg(unix)]
 #[tokio::test]
-async fn a_full_disk_loses_nothing_that_was_acknowledged() {
-    let Some(disk) = SmallDisk::mount() else {
-        return;
-    };
-    let folder = disk.0.path();
-    let store = SqliteStore::connect(&format!("sqlite://{}/records.db", folder.display()))
+async fn a_file_that_is_not_there_any_more_is_no_place_for_records() {
+    for gone in ["", "-wal", "-shm"] {
+        for replaced in [false, true] {
+            let file = File::new();
+            let store = file.open().await;
+            let done = claim::<Sqlite>(key(1));
+            store.acquire(&done).await.unwrap();
+            store.complete(&done.held(), &answer(1)).await.unwrap();
+            let path = format!("{}{gone}", file.path().display());
+            let aside = format!("{path}.aside");
+            std::fs::rename(&path, &aside).unwrap();
+            if replaced {
+                std::fs::write(&path, b"").unwrap();
+            }
+            let next = claim::<Sqlite>(key(2));
+            let errors = [
+                store.acquire(&next).await.unwrap_err(),
+                store.acquire(&claim::<Sqlite>(key(1))).await.unwrap_err(),
+                store.complete(&done.held(), &answer(1)).await.unwrap_err(),
+                store.get(&key(1)).await.unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(
+                    error.kind(),
+                    StoreErrorKind::Unavailable,
+                    "{path}: {error:?}"
+                );
+                let why = std::error::Error::source(&error).unwrap().to_string();
+                assert!(why.contains("moved, deleted or replaced"), "{why}");
+            }
+            // Put back, it is what it was.
+            std::fs::rename(&aside, &path).unwrap();
+            let again = store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+            assert_eq!(again, Acquisition::Completed(answer(1)));
+            assert_eq!(
+                store.acquire(&next).await.unwrap(),
+                Acquisition::Acquired { attempt: 1 }
+            );
+        }
+    }
+}
+
+/// Other processes open what the link leads to.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_the_file_is_followed_as_long_as_it_leads_there() {
+    let (file, other) = (File::new(), File::new());
+    let (one, two) = (file.open().await, other.open().await);
+    let link = file.path().with_extension("link");
+    std::os::unix::fs::symlink(file.path(), &link).unwrap();
+    let store = SqliteStore::connect(&format!("sqlite://{}", link.display()))
         .await
         .unwrap();
-    std::fs::write(folder.join("filler"), vec![0; 600 << 10]).unwrap();
-    let mut stored = Vec::new();
-    let (full, unfinished) = loop {
-        let owner = claim::<Sqlite>(key(u8::try_from(stored.len() + 1).unwrap()));
-        match store.acquire(&owner).await {
-            Ok(acquisition) => assert_eq!(acquisition, Acquisition::Acquired { attempt: 1 }),
-            Err(error) => break (error, None),
-        }
-        match store.complete(&owner.held(), &answer(8 << 10)).await {
-            Ok(write) => assert_eq!(write, Write::Applied),
-            Err(error) => break (error, Some(owner)),
-        }
-        stored.push(owner);
-    };
-    // SQLite says "disk full" or, where it meets the limit in its log, "I/O error".
-    assert!(
-        matches!(
-            full.kind(),
-            StoreErrorKind::Full | StoreErrorKind::Unavailable
-        ),
-        "{full:?}"
-    );
-    assert!(!stored.is_empty());
-    for owner in &stored {
-        let record = store
-            .get(&owner.key)
-            .await
-            .unwrap()
-            .expect("what was acknowledged is there");
-        assert_eq!(record.state, RecordState::Completed(answer(8 << 10)));
-    }
-    std::fs::remove_file(folder.join("filler")).unwrap();
-    if let Some(owner) = unfinished {
-        assert_eq!(
-            store
-                .complete(&owner.held(), &answer(8 << 10))
-                .await
-                .unwrap(),
-            Write::Applied
-        );
-    }
-    let next = claim::<Sqlite>(key(250));
-    assert_eq!(
-        store.acquire(&next).await.unwrap(),
-        Acquisition::Acquired { attempt: 1 }
-    );
+    store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    assert!(one.get(&key(1)).await.unwrap().is_some());
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(other.path(), &link).unwrap();
+    let error = store.acquire(&claim::<Sqlite>(key(2))).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(two.get(&key(2)).await.unwrap().is_none());
 }
 
 /// A process of its own, so that it can be killed; see the test that starts it. By itself it does nothing.

@@ -7,7 +7,7 @@ use idempotent_runtime::store::{
     conformance::{claim, key},
     sql::{ConnectError, TableName, sqlite::SqliteStore},
 };
-use sqlx::SqlitePool;
+use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
 
 use super::{File, Sqlite};
 
@@ -178,6 +178,23 @@ async fn the_applications_own_pool_gives_the_file() {
         .await
         .unwrap();
     assert_eq!(records, 1);
+}
+
+#[tokio::test]
+async fn a_pool_that_does_not_flush_is_refused() {
+    let file = File::new();
+    drop(file.open().await);
+    let options: SqliteConnectOptions = file.url().parse().unwrap();
+    // What the store sets itself wins; another spelling would win over it.
+    let pool = SqlitePool::connect_lazy_with(options.clone().pragma("synchronous", "off"));
+    SqliteStore::builder().from_pool(&pool).await.unwrap();
+    let pool = SqlitePool::connect_lazy_with(options.pragma("Synchronous", "off"));
+    let error = SqliteStore::builder().from_pool(&pool).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::NotDurable { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("synchronous"), "{error}");
 }
 
 #[tokio::test]

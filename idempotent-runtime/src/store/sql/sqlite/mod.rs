@@ -9,6 +9,7 @@
 //! | the process is killed | everything that was acknowledged |
 //! | the machine loses power | everything that was acknowledged, if the disk honours a flush |
 //! | the disk is full | everything that was acknowledged; claims are refused ([`Full`](StoreErrorKind::Full)) until there is room |
+//! | the file is moved, deleted or replaced while it is open | nothing is acknowledged ([`Unavailable`](StoreErrorKind::Unavailable)) until it is put back or the process restarted; on Unix |
 //! | the file is lost | nothing |
 //!
 //! 1. The file is in WAL mode with `synchronous = FULL`: a commit is acknowledged after it was flushed.
@@ -51,6 +52,7 @@ use crate::{
     },
 };
 
+mod identity;
 mod open;
 mod records;
 mod statements;

@@ -14,6 +14,7 @@ use sqlx::{
 
 use super::{
     NAME,
+    identity::Identity,
     records::primary_code,
     statements::{Statements, VERSION},
     writer::Writer,
@@ -25,6 +26,9 @@ use crate::store::sql::{
 
 /// How long to wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// What SQLite calls `synchronous = FULL`.
+const FULL: i64 = 2;
 
 /// What the builder was told.
 #[derive(Clone, Debug)]
@@ -74,6 +78,7 @@ pub(super) async fn open(
             sqlx::Error::Configuration("SQLite has no schemas: name the table alone".into());
         return Err(refused("use the table's name", source));
     }
+    let file = options.get_filename().to_owned();
     let mut connection = connect(options).await?;
     let statements = Arc::new(Statements::new(&settings.table));
     if let Some(bytes) = settings.max_bytes {
@@ -88,7 +93,7 @@ pub(super) async fn open(
         )?;
     }
     check(&mut connection, &statements, &settings.table).await?;
-    Writer::start(connection, statements)
+    Writer::start(connection, Identity::of(&file), statements)
         .map_err(|error| refused("start the writer", sqlx::Error::Io(error)))
 }
 
@@ -120,6 +125,17 @@ async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, Conn
         .map_err(|error| refused("say its journal mode", error))?;
     if mode != "wal" {
         return Err(in_memory());
+    }
+    // The options of an application's pool may name the same pragma in another spelling.
+    let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(|error| refused("say whether it flushes", error))?;
+    if synchronous < FULL {
+        return Err(ConnectError::NotDurable {
+            reason: "a pragma of the pool's options sets `synchronous` lower than FULL: what is acknowledged would not \
+                     be flushed to the disk. Leave it out",
+        });
     }
     Ok(connection)
 }

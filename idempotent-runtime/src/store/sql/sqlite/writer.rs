@@ -10,7 +10,8 @@
 //!    fails by itself.
 //! 3. A verb whose caller went away before its turn is not carried out.
 //! 4. Should the thread panic, everybody who waits, and whoever comes, is told that it has ended.
-//! 5. A flush that fails undoes the steps it was for, and each caller is told that it did not happen.
+//! 5. Nothing is answered if the file turns out not to be the one that was opened.
+//! 6. A flush that fails undoes the steps it was for, and each caller is told that it did not happen.
 
 use std::{slice, sync::Arc, thread};
 
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     NAME,
+    identity::Identity,
     records::{self, Locked, judge},
     statements::Statements,
 };
@@ -87,6 +89,7 @@ impl Writer {
     /// Starts the thread. It needs no runtime of the caller's, so the store may be used from several.
     pub(super) fn start(
         connection: SqliteConnection,
+        identity: Identity,
         statements: Arc<Statements>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
@@ -95,6 +98,7 @@ impl Writer {
             .build()?;
         let desk = Desk {
             connection,
+            identity,
             statements,
         };
         thread::Builder::new()
@@ -129,6 +133,7 @@ fn unanswered() -> StoreError {
 /// Where the writer sits.
 struct Desk {
     connection: SqliteConnection,
+    identity: Identity,
     statements: Arc<Statements>,
 }
 
@@ -142,7 +147,7 @@ impl Desk {
                 .partition::<Vec<_>, _>(|job| job.verb.only_reads());
             self.commit(writes).await;
             for Job { verb, reply } in reads {
-                let answer = self.step(&verb).await;
+                let answer = self.look(&verb).await;
                 // Who does not listen any more needs no answer, here and below.
                 let _ = reply.send(answer);
             }
@@ -153,6 +158,12 @@ impl Desk {
                 "closing the SQLite file"
             );
         }
+    }
+
+    async fn look(&mut self, verb: &Verb) -> Result<Answer, StoreError> {
+        let answer = self.step(verb).await?;
+        self.still_the_file().map_err(|error| whole(&error))?;
+        Ok(answer)
     }
 
     /// All steps in one transaction, or each in its own if one of them fails.
@@ -199,13 +210,17 @@ impl Desk {
                 }
             }
         }
-        match self.run("commit").await {
-            Ok(()) => Ok(answers),
-            Err(failed) => {
-                self.undo().await;
-                Err(failed)
-            }
+        if let Err(failed) = self.run("commit").await {
+            self.undo().await;
+            return Err(failed);
         }
+        self.still_the_file().map_err(Failed::Whole)?;
+        Ok(answers)
+    }
+
+    fn still_the_file(&self) -> Result<(), Arc<sqlx::Error>> {
+        let checked = self.identity.check();
+        checked.map_err(|error| Arc::new(sqlx::Error::Io(error)))
     }
 
     async fn step(&mut self, verb: &Verb) -> Result<Answer, StoreError> {
@@ -258,7 +273,9 @@ mod tests {
     async fn a_writer_that_panicked_is_told_and_hangs_nobody() {
         let connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         let table = crate::store::sql::TableName::default();
-        let writer = Writer::start(connection, Arc::new(Statements::new(&table))).unwrap();
+        let identity = Identity::of("no file".as_ref());
+        let statements = Arc::new(Statements::new(&table));
+        let writer = Writer::start(connection, identity, statements).unwrap();
         let key = StoreKey::from_bytes([1; 32]);
         let (panicked, beside, after) =
             tokio::join!(writer.ask(Verb::Panic), writer.ask(Verb::Purge(1)), async {
