@@ -3,11 +3,14 @@
 
 use axum::response::IntoResponse;
 use http::StatusCode;
-use idempotent_runtime::{Builder, Idempotency, Keyring};
+use idempotent_runtime::{
+    Builder, Idempotency, Keyring, MemoryStore, Policy, StoredResponse,
+    store::{Claim, Outcome, Store, Token},
+};
 
 use crate::{
     servers::{mariadb::MariaDb, postgres::Postgres, redis::Redis},
-    support::{Answer, Ask, Face, InFile, InMemory, Shelf, Till, ask, real},
+    support::{Answer, Ask, Face, Faulty, InFile, InMemory, Shelf, Till, ask, real},
 };
 
 /// In the body and in a header of every answer.
@@ -159,4 +162,90 @@ fn responses_at_rest_in_redis() {
     if let Some(server) = Redis::start() {
         real(at_rest(&server));
     }
+}
+
+/// The largest response that is compressed, and the largest that a compressed one may become.
+const LARGEST: usize = 64 << 20;
+
+/// Whatever was stored can be read, on either side of the limit.
+#[test]
+fn responses_too_large_to_be_compressed_are_kept_and_replayed_as_they_are() {
+    real(async {
+        for (bytes, compressed) in [(LARGEST - 1024, true), (LARGEST + 1, false)] {
+            // Given an engine that compresses, and a route that keeps responses as large as that.
+            let till = Till::answering(move |_| vec![0_u8; bytes].into_response());
+            let store = MemoryStore::new();
+            let policy = Policy::new().max_response(2 * LARGEST);
+            let engine = Idempotency::builder().store(store.clone()).policy(policy);
+            let engine = engine.compress_from(512).build().unwrap();
+            let shop = Face::Attribute.shop(&engine, &till);
+
+            // When it is asked twice, then the second answer is the first, to the last byte.
+            for replayed in [false, true] {
+                let answer = ask(&shop, &Ask::pay("large")).await;
+                assert_eq!(
+                    (answer.status, answer.replayed()),
+                    (StatusCode::OK, replayed)
+                );
+                assert!(answer.body == vec![0; bytes], "{} bytes", answer.body.len());
+            }
+            assert_eq!(till.starts(), 1);
+            assert_eq!(store.usage().bytes < 1 << 20, compressed);
+        }
+    });
+}
+
+/// A compressed response of zeros, as LZ4 has it: its head and a zero, that zero again and again, and five more.
+fn bomb(form: usize) -> StoredResponse {
+    let body = form - 13;
+    let head = [&[1, 0, 200, 0, 0], &(body as u64).to_be_bytes()[..], &[0]].concat();
+    let repeated = form - head.len() - 5 - (15 + 4);
+    let mut stored = [
+        &[2, 0, 200],
+        &u32::try_from(form).unwrap().to_be_bytes()[..],
+    ]
+    .concat();
+    stored.push(0xef);
+    stored.extend(head);
+    stored.extend([1, 0]);
+    stored.extend(vec![255; repeated / 255]);
+    stored.push(u8::try_from(repeated % 255).unwrap());
+    stored.extend([0x50, 0, 0, 0, 0, 0]);
+    StoredResponse::from_bytes(stored.into()).unwrap()
+}
+
+/// Few bytes that somebody planted do not become many: they are an error before anything is made of them.
+#[test]
+fn a_planted_response_that_would_become_too_large_is_refused() {
+    real(async {
+        for (form, opens) in [(LARGEST, true), (LARGEST + 1, false)] {
+            // Given a payment, in whose place somebody planted a response.
+            let (till, store) = (Till::new(), Faulty::new());
+            let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+            ask(&Face::Attribute.shop(&engine, &till), &Ask::pay("k"))
+                .await
+                .is_charge(1);
+            let key = store.keys()[0];
+            let fingerprint = store.get(&key).await.unwrap().unwrap().fingerprint;
+            let day = std::time::Duration::from_secs(86_400);
+            let claim = Claim::new(key, fingerprint, Token::random(), day, day);
+            let store = MemoryStore::new();
+            store.acquire(&claim).await.unwrap();
+            let planted = Outcome::Response(bomb(form));
+            store.complete(&claim.held(), &planted).await.unwrap();
+
+            // When it is retried, then it is opened if it is as large as what is stored, and else refused.
+            let engine = Idempotency::builder().store(store).build().unwrap();
+            let answer = ask(&Face::Attribute.shop(&engine, &till), &Ask::pay("k")).await;
+            if opens {
+                assert_eq!(
+                    (answer.status, answer.body.len()),
+                    (StatusCode::OK, form - 13)
+                );
+            } else {
+                answer.is_problem(500, "record_unreadable");
+            }
+            assert_eq!(till.starts(), 1);
+        }
+    });
 }
