@@ -97,8 +97,11 @@ enum Kind {
 
 impl Kind {
     fn of(scheme: &str) -> Option<Self> {
-        // `redis+sentinel` and its kin are for the store to tell apart.
-        let (family, _) = scheme.split_once('+').unwrap_or((scheme, ""));
+        // `redis+sentinel` and its kin are for the store to tell apart. The other stores have no kin.
+        let family = match scheme.split_once('+') {
+            Some((family @ ("redis" | "rediss" | "valkey" | "valkeys"), _)) => family,
+            _ => scheme,
+        };
         match family {
             "memory" => Some(Self::Memory),
             "redis" | "rediss" | "valkey" | "valkeys" => Some(Self::Redis),
@@ -283,7 +286,14 @@ mod tests {
 
     #[test]
     fn a_url_without_a_store_says_which_there_are() {
-        for url in ["", "records.db", "http://example.com", "Memory"] {
+        for url in [
+            "",
+            "records.db",
+            "http://example.com",
+            "Memory",
+            "memory+sentinel://host",
+            "postgres+tls://host",
+        ] {
             let message = refusal(url);
             assert!(
                 message.starts_with("no store has the scheme"),
