@@ -102,6 +102,8 @@ async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, Conn
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY)
+        // Only macOS knows the difference: without it, a flush there ends in the disk's cache.
+        .pragma("fullfsync", "on")
         .disable_statement_logging();
     let patience = Instant::now() + BUSY;
     let mut connection = loop {
@@ -280,5 +282,31 @@ fn refused(doing: &'static str, source: sqlx::Error) -> ConnectError {
         store: NAME,
         doing,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flush_reaches_the_disk_on_every_system() {
+        let file = std::env::temp_dir().join(format!("idempotent-open-{}.db", std::process::id()));
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true)
+            // What the application's own pool may say.
+            .pragma("fullfsync", "off")
+            .synchronous(SqliteSynchronous::Off);
+        let mut connection = connect(options).await.expect("the file opens");
+        for (pragma, value) in [("synchronous", FULL), ("fullfsync", 1)] {
+            let set: i64 = sqlx::query_scalar(&format!("pragma {pragma}"))
+                .fetch_one(&mut connection)
+                .await
+                .expect("its value");
+            assert_eq!(set, value, "{pragma}");
+        }
+        sqlx::Connection::close(connection).await.expect("closed");
+        std::fs::remove_file(&file).expect("it was there");
     }
 }
