@@ -1,16 +1,19 @@
 //! Waiting across processes: two engines with connections of their own share nothing but the server.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use axum::{Extension, Router, routing::post};
 use idempotent_runtime::{Idempotency, idempotent, store::redis::RedisStore};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
+    sync::{Mutex, mpsc, watch},
 };
 
-use crate::{proxy::Proxy, servers::redis::Redis};
+use crate::{proxy::Proxy, servers::redis::Redis, sql_waiting::within};
 
 /// A service in front of the store, as another process would have it.
 struct Service {
@@ -94,10 +97,16 @@ pub(super) async fn across(first: &str, second: &str, keys: usize) -> Vec<Durati
     let first = Service::start(first, till.clone()).await;
     let second = Service::start(second, till).await;
     let mut latencies = Vec::new();
-    for n in 0..keys {
-        latencies.push(latency(&first, &second, &format!("key-{n}"), &gate, &mut heard).await);
+    for _ in 0..keys {
+        latencies.push(latency(&first, &second, &new_key(), &gate, &mut heard).await);
     }
     latencies
+}
+
+/// A key that no measurement before used.
+fn new_key() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 struct Heard {
@@ -124,16 +133,18 @@ fn till() -> (Till, watch::Sender<bool>, Heard) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiter_elsewhere_replays_within_50_ms_of_the_completion() {
     let Some(redis) = Redis::start() else { return };
-    let mut latencies = across(&redis.url(), &redis.url(), 5).await;
-    latencies.sort();
-    println!("completion to replay in another engine: {latencies:?}");
-    assert!(latencies[4] < Duration::from_millis(50), "{latencies:?}");
+    within(Duration::from_millis(50), async || {
+        let latencies = across(&redis.url(), &redis.url(), 5).await;
+        println!("completion to replay in another engine: {latencies:?}");
+        latencies
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_push_a_waiter_elsewhere_replays_within_500_ms() {
     let Some(redis) = Redis::start() else { return };
-    let (till, gate, mut heard) = till();
+    let (till, gate, heard) = till();
     let first = Service::start(&redis.url(), till.clone()).await;
     // The second engine's user may not listen.
     redis.ask(&[
@@ -153,9 +164,14 @@ async fn without_push_a_waiter_elsewhere_replays_within_500_ms() {
         listening.contains(":1\r\n"),
         "only the first listens: {listening}"
     );
-    let waited = latency(&first, &second, "key", &gate, &mut heard).await;
-    println!("completion to replay in another engine without push: {waited:?}");
-    assert!(waited < Duration::from_millis(500), "{waited:?}");
+    let heard = Mutex::new(heard);
+    within(Duration::from_millis(500), async || {
+        let mut heard = heard.lock().await;
+        let waited = latency(&first, &second, &new_key(), &gate, &mut heard).await;
+        println!("completion to replay in another engine without push: {waited:?}");
+        vec![waited]
+    })
+    .await;
 }
 
 /// The listener's connection breaks; a while later pushes arrive again.
@@ -169,7 +185,7 @@ async fn a_listener_that_was_cut_off_listens_again() {
     let url = format!("redis://127.0.0.1:{}", proxy.port());
     let first = Service::start(&redis.url(), till.clone()).await;
     let second = Service::start(&url, till).await;
-    latency(&first, &second, "before", &gate, &mut heard).await;
+    latency(&first, &second, &new_key(), &gate, &mut heard).await;
     proxy.cut();
     tokio::task::block_in_place(|| redis.restart());
     tokio::task::block_in_place(|| {
@@ -178,7 +194,12 @@ async fn a_listener_that_was_cut_off_listens_again() {
             reply.contains(":2\r\n").then_some(())
         });
     });
-    let waited = latency(&first, &second, "after", &gate, &mut heard).await;
-    println!("completion to replay after both listeners were cut off: {waited:?}");
-    assert!(waited < Duration::from_millis(50), "{waited:?}");
+    let heard = Mutex::new(heard);
+    within(Duration::from_millis(50), async || {
+        let mut heard = heard.lock().await;
+        let waited = latency(&first, &second, &new_key(), &gate, &mut heard).await;
+        println!("completion to replay after both listeners were cut off: {waited:?}");
+        vec![waited]
+    })
+    .await;
 }
