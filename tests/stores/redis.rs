@@ -15,6 +15,7 @@ use crate::servers::redis::Redis;
 
 mod cluster;
 mod connect;
+mod failover;
 mod faults;
 mod records;
 mod sentinel;

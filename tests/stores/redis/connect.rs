@@ -197,6 +197,36 @@ async fn a_server_that_does_not_permit_to_look_is_refused_unless_accepted() {
     }
 }
 
+const DOCUMENTED: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../idempotent-runtime/src/store/redis/mod.rs"
+));
+
+/// The command of the documentation that makes a user `app`, with the password `pw`.
+pub(super) fn documented_rule() -> Vec<&'static str> {
+    let (_, rule) = DOCUMENTED
+        .split_once("//! ACL SETUSER app on >password")
+        .expect("a rule");
+    let (rule, _) = rule.split_once("//! ```").expect("its end");
+    let words = rule.split_whitespace().filter(|word| *word != "//!");
+    let user = ["ACL", "SETUSER", "app", "on", ">pw"];
+    user.into_iter().chain(words).collect()
+}
+
+/// What the table of the documentation says is needed besides for this.
+pub(super) fn documented_besides(purpose: &str) -> Vec<String> {
+    let row = DOCUMENTED
+        .lines()
+        .find_map(|line| {
+            let cells = line.strip_prefix("//! | `+")?;
+            let (rights, what) = cells.split_once("` | ")?;
+            (what == format!("{purpose} |")).then_some(rights)
+        })
+        .expect("a row of the table");
+    let rights = format!("+{}", row.replace('\\', ""));
+    rights.split_whitespace().map(str::to_owned).collect()
+}
+
 /// The documented permissions are enough, and one without the right to publish still completes.
 #[tokio::test]
 async fn the_documented_permissions_are_enough() {
@@ -209,19 +239,7 @@ async fn the_documented_permissions_are_enough() {
         let info = replica.ask(&["INFO", "replication"]);
         info.contains("master_link_status:up").then_some(())
     });
-    let documented = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../idempotent-runtime/src/store/redis/mod.rs"
-    ));
-    let (_, rule) = documented
-        .split_once("//! ACL SETUSER app on >password")
-        .unwrap();
-    let (rule, _) = rule.split_once("//! ```").unwrap();
-    let words = rule.split_whitespace().filter(|word| *word != "//!");
-    let rule: Vec<_> = ["ACL", "SETUSER", "app", "on", ">pw"]
-        .into_iter()
-        .chain(words)
-        .collect();
+    let rule = documented_rule();
     assert!(
         rule.contains(&"+evalsha") && rule.contains(&"&idempotent:done"),
         "{rule:?}"
@@ -261,7 +279,7 @@ async fn the_documented_permissions_are_enough() {
 }
 
 /// Every verb, and what listens.
-async fn works(store: &RedisStore) {
+pub(super) async fn works(store: &RedisStore) {
     let listening = idempotent_runtime::Idempotency::builder().store(store.clone());
     let _listening = listening.build().unwrap();
     let mine = claim::<OnRedis>(key(1));

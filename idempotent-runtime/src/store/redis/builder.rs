@@ -2,17 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use redis::{RedisResult, cluster::ClusterClientBuilder, cluster_async::ClusterConnection};
 use tokio::runtime::Handle;
 
 use super::{
     ConnectError, RedisStore, Shared,
     address::Address,
     check::{self, Facts},
+    cluster::Cluster,
     confirm::Confirm,
     link::{Link, Server},
     script::Scripts,
-    source::{Patience, Source, tcp},
+    source::{Patience, Source},
     wakeup::Wakes,
 };
 
@@ -109,13 +109,14 @@ impl RedisStoreBuilder {
         let source = Arc::new(Source::new(address.clone(), self.patience).map_err(of)?);
         let link = match address {
             Address::Cluster(nodes) => {
-                Link::Cluster(cluster(nodes, self.patience).await.map_err(of)?)
+                let cluster = Cluster::connect(nodes, self.patience).await;
+                Link::Cluster(cluster.map_err(|source| ConnectError::of("CLUSTER SLOTS", source))?)
             }
             _ => Link::Server(Server::new(Arc::clone(&source))),
         };
-        let facts = check::check(&link, self.accept_weaker_durability).await?;
+        let facts = check::check(&link, &self.prefix, self.accept_weaker_durability).await?;
         let scripts = Scripts::new(facts.version >= Some((7, 0)));
-        check::load(&link, &scripts).await?;
+        check::load(&facts.servers, &scripts).await?;
         let confirm = self.confirm(&link, &source, &facts)?;
         Ok(RedisStore(Arc::new(Shared {
             link,
@@ -156,23 +157,6 @@ impl RedisStoreBuilder {
         };
         Err(ConnectError::Wait { reason })
     }
-}
-
-async fn cluster(
-    nodes: Vec<redis::ConnectionInfo>,
-    patience: Patience,
-) -> RedisResult<ClusterConnection> {
-    ClusterClientBuilder::new(nodes)
-        .tcp_settings(tcp())
-        .connection_timeout(patience.connect)
-        .response_timeout(patience.respond)
-        // Redirections and a failover are worth repeating; what takes longer is the engine's to repeat.
-        .retries(4)
-        .max_retry_wait(200)
-        .min_retry_wait(10)
-        .build()?
-        .get_async_connection()
-        .await
 }
 
 /// No braces: what is between them would be the hash slot of all records. No spaces and no wildcards, which

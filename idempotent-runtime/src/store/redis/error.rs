@@ -32,6 +32,16 @@ pub enum ConnectError {
         /// Why.
         source: RedisError,
     },
+    /// A primary of the Cluster did not answer for five seconds, and no replica took its place, so nobody knows
+    /// whether it keeps what it acknowledges. With
+    /// [`accept_weaker_durability`](super::RedisStoreBuilder::accept_weaker_durability) the store is opened as long
+    /// as the Cluster serves the other slots.
+    SilentNode {
+        /// Its host and port, as the Cluster tells them.
+        node: String,
+        /// Why.
+        source: RedisError,
+    },
     /// The server refuses the user name or the password.
     Authentication {
         /// What it said.
@@ -180,6 +190,11 @@ impl fmt::Display for ConnectError {
                 "{prefix:?} cannot begin a key: use 1 to 64 of letters, digits and `:` `-` `_` `.` `/`"
             ),
             Self::Unreachable { .. } => f.write_str("the Redis server did not answer"),
+            Self::SilentNode { node, .. } => write!(
+                f,
+                "the primary {node} of the Redis Cluster did not answer, so nobody knows whether it keeps what it \
+                 acknowledges: bring it back or fail over, or choose `accept_weaker_durability()`"
+            ),
             Self::Authentication { .. } => {
                 f.write_str("the Redis server refuses the user name or the password")
             }
@@ -219,6 +234,7 @@ impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Unreachable { source }
+            | Self::SilentNode { source, .. }
             | Self::Authentication { source }
             | Self::NotPermitted { source, .. }
             | Self::Unverified { source, .. }

@@ -11,28 +11,23 @@
 
 use std::sync::Arc;
 
-use redis::{
-    Cmd, ErrorKind, RedisError, RedisResult, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
-    cluster_async::ClusterConnection,
-    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
-};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
+    cluster::Cluster,
     error::{READONLY, code},
     script::{Call, no_script},
     source::Source,
 };
 
-/// The way to a server, or to a Cluster, whose client mends itself.
-#[derive(Clone)]
+/// The way to a server, or to the nodes of a Cluster.
 pub(super) enum Link {
     Server(Arc<Server>),
-    Cluster(ClusterConnection),
+    Cluster(Arc<Cluster>),
 }
 
-/// The one connection to the primary.
+/// The one connection to the primary, or to a node of a Cluster.
 pub(super) struct Server {
     source: Arc<Source>,
     live: watch::Sender<Live>,
@@ -59,47 +54,16 @@ impl Link {
     /// the same as running it once. If that fails too, the first error stands: what was asked may have been done,
     /// whatever the server says of the repetition.
     pub(super) async fn run(&self, call: &Call<'_>, repeat: bool) -> RedisResult<Value> {
-        match self.call(call).await {
+        let server = match self {
+            Self::Server(server) => server,
+            Self::Cluster(cluster) => return cluster.run(call, repeat).await,
+        };
+        match server.call(call, false).await {
             // What a restarted server looks like from here: the connection is gone, the server is there.
-            // The client of a Cluster repeats by itself.
-            Err(error)
-                if repeat && error.is_connection_dropped() && matches!(self, Self::Server(_)) =>
-            {
-                self.call(call).await.map_err(|_| error)
+            Err(error) if repeat && error.is_connection_dropped() => {
+                server.call(call, false).await.map_err(|_| error)
             }
             other => other,
-        }
-    }
-
-    async fn call(&self, call: &Call<'_>) -> RedisResult<Value> {
-        match self.send(&call.by_hash()).await {
-            Err(error) if no_script(&error) => self.send(&call.by_text()).await,
-            other => other,
-        }
-    }
-
-    /// Asks every server that takes writes; the answers of a Cluster come together, each by its node.
-    pub(super) async fn ask_each(&self, command: &Cmd) -> RedisResult<Value> {
-        match self {
-            Self::Server(server) => server.send(command).await,
-            Self::Cluster(cluster) => {
-                // Not left to the client, which asks any one node for what it does not know to differ.
-                let primaries = (MultipleNodeRoutingInfo::AllMasters, None);
-                let primaries = RoutingInfo::MultiNode(primaries);
-                let mut cluster = cluster.clone();
-                let reply = cluster.route_command(command.clone(), primaries).await;
-                reply.and_then(Value::extract_error)
-            }
-        }
-    }
-
-    pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        match self {
-            Self::Server(server) => server.send(command).await,
-            Self::Cluster(cluster) => {
-                let reply = cluster.clone().req_packed_command(command).await;
-                reply.and_then(Value::extract_error)
-            }
         }
     }
 }
@@ -117,9 +81,30 @@ impl Server {
         })
     }
 
-    async fn send(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
+    /// Calls a script, by its text where the server does not know it. `asking` tells the node of a Cluster that
+    /// the record's slot is on its way there.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        asking: bool,
+    ) -> RedisResult<Value> {
+        match self.exchange(&call.by_hash(), asking).await {
+            Err(error) if no_script(&error) => self.exchange(&call.by_text(), asking).await,
+            other => other,
+        }
+    }
+
+    pub(super) async fn send(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
+        self.exchange(command, false).await
+    }
+
+    async fn exchange(self: &Arc<Self>, command: &Cmd, asking: bool) -> RedisResult<Value> {
         let (number, mut connection) = self.connection().await?;
-        let reply = connection.send_packed_command(command).await;
+        let reply = if asking {
+            after_asking(&mut connection, command).await
+        } else {
+            connection.send_packed_command(command).await
+        };
         // An error of the server comes as a value.
         let reply = reply.and_then(Value::extract_error);
         if let Err(error) = &reply
@@ -223,8 +208,21 @@ impl Drop for Attempt {
     }
 }
 
+/// `ASKING` counts for the command that comes next on the connection, so both are sent as one.
+async fn after_asking(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
+    let mut both = redis::pipe();
+    both.add_command(redis::cmd("ASKING"))
+        .add_command(command.clone());
+    let replies = connection.send_packed_commands(&both, 0, 2).await?;
+    let [asked, reply]: [Value; 2] = replies
+        .try_into()
+        .map_err(|_| RedisError::from((ErrorKind::Parse, "expected two replies")))?;
+    asked.extract_error()?;
+    Ok(reply)
+}
+
 /// Whether the connection is of no more use: it is cut, silent or incomprehensible, or leads to a server that
 /// is no primary any more.
-fn is_broken(error: &RedisError) -> bool {
+pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error() || code(error) == Some(READONLY)
 }

@@ -25,8 +25,11 @@
 //!
 //! [`connect`](RedisStoreBuilder::connect) asks the server, or each primary of a Cluster (`INFO`, `CONFIG GET` of
 //! `appendfsync` and `no-appendfsync-on-rewrite`), and refuses those that lose keys, unless told to
-//! [accept that](RedisStoreBuilder::accept_weaker_durability). It asks once: a server that is configured anew, or a
-//! replica that takes over, is the operator's to watch.
+//! [accept that](RedisStoreBuilder::accept_weaker_durability). A primary of a Cluster that does not answer is asked
+//! again for five seconds, in which a failover is normally done and its replica asked instead; then the error names
+//! it, or, if weaker durability is accepted, a warning does, and the store is opened as long as the Cluster serves
+//! other slots. All this is asked once: a server that is configured anew, or a replica that takes over later, is the
+//! operator's to watch.
 //!
 //! `appendfsync everysec`, which is what a server with an append-only file has unless told otherwise, is accepted.
 //! With it up to one second of acknowledged claims and outcomes, two under a slow disk, is lost when the machine
@@ -66,7 +69,7 @@
 //! |---|---|
 //! | `+select` | a database other than 0 |
 //! | `+wait`, from Redis 7.2 on `+waitaof` | [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
-//! | `+cluster\|slots +readonly` | a Cluster |
+//! | `+cluster\|slots +asking` | a Cluster |
 //!
 //! Without `publish` or `subscribe` waiters poll; without `info` or `config|get` the store has to be told to
 //! [accept](RedisStoreBuilder::accept_weaker_durability) what it cannot see; without `script|load` each script is
@@ -113,10 +116,12 @@ use crate::{fingerprint::Fingerprint, response::StoredResponse, scope::StoreKey}
 mod address;
 mod builder;
 mod check;
+mod cluster;
 mod confirm;
 mod error;
 mod link;
 mod script;
+mod slots;
 mod source;
 mod wakeup;
 

@@ -91,6 +91,11 @@ impl Script {
 }
 
 impl Call<'_> {
+    /// The name of the record's key.
+    pub(super) fn record(&self) -> &[u8] {
+        self.arguments.first().copied().unwrap_or_default()
+    }
+
     /// The call by hash: what is sent always, but to a server that was restarted.
     pub(super) fn by_hash(&self) -> Cmd {
         self.command("EVALSHA", &self.script.hash)

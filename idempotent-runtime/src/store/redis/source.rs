@@ -120,12 +120,12 @@ pub(super) async fn within<T>(
 }
 
 /// A node with the settings that all connections have.
-pub(super) fn tuned(node: ConnectionInfo) -> ConnectionInfo {
+fn tuned(node: ConnectionInfo) -> ConnectionInfo {
     node.set_tcp_settings(tcp())
 }
 
 /// Small packets leave at once, and a peer that vanished is noticed.
-pub(super) fn tcp() -> TcpSettings {
+fn tcp() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15));
     TcpSettings::default()
         .set_nodelay(true)
