@@ -17,6 +17,7 @@ mod cluster;
 mod connect;
 mod failover;
 mod faults;
+mod full;
 mod records;
 mod sentinel;
 mod wakeup;

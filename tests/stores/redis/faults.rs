@@ -292,3 +292,53 @@ async fn connections_that_are_cut_and_refused_come_back() {
         );
     }
 }
+
+/// Connections to a primary that became a replica are of no use; each of them must not cost a verb.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn confirmed_verbs_follow_a_failover_at_once() {
+    let Some(first) = Redis::start() else { return };
+    let replica_of = |port: u16| {
+        [
+            "REPLICAOF".to_owned(),
+            "127.0.0.1".to_owned(),
+            port.to_string(),
+        ]
+    };
+    let command = |redis: &Redis, words: &[String]| {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        assert_eq!(redis.ask(&words), "+OK\r\n");
+    };
+    let online = |redis: &Redis| {
+        tokio::task::block_in_place(|| {
+            crate::servers::until("the replica", || {
+                let info = redis.ask(&["INFO", "replication"]);
+                info.contains("master_link_status:up").then_some(())
+            });
+        });
+    };
+    let second = Redis::start().unwrap();
+    command(&second, &replica_of(first.port()));
+    online(&second);
+    let proxy = Proxy::to(first.port());
+    let builder = RedisStore::builder(format!("redis://127.0.0.1:{}", proxy.port()));
+    let builder = builder.wait_replicas(1, Duration::from_secs(5));
+    let store = builder.connect().await.unwrap();
+    // Many at once, so that there are many connections.
+    let mut verbs = tokio::task::JoinSet::new();
+    for n in 0..16 {
+        let store = store.clone();
+        verbs.spawn(async move { store.acquire(&claim::<OnRedis>(key(n))).await });
+    }
+    for answer in verbs.join_all().await {
+        answer.expect("confirmed");
+    }
+
+    assert_eq!(second.ask(&["REPLICAOF", "NO", "ONE"]), "+OK\r\n");
+    command(&first, &replica_of(second.port()));
+    proxy.move_to(second.port());
+    online(&first);
+    for n in 16..20 {
+        let answer = store.acquire(&claim::<OnRedis>(key(n))).await;
+        assert_eq!(answer.unwrap(), Acquisition::Acquired { attempt: 1 });
+    }
+}

@@ -14,7 +14,9 @@ use redis::{ErrorKind, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::sync::Semaphore;
 
 use super::{
-    NAME, error,
+    NAME,
+    error::{self, READONLY, code},
+    link::is_broken,
     script::{Call, no_script},
     source::Source,
 };
@@ -72,18 +74,23 @@ impl Confirm {
             None => self.connect().await.map_err(error::verb)?,
         };
         let replies = match self.call(&mut connection, call).await {
-            // It was idle for long enough to break. Both verbs that are confirmed may arrive twice; if the second
-            // fails, the first may have been applied all the same, and its error stands.
-            Err(error) if error.is_connection_dropped() => {
+            // It was idle for long enough to break, or for its server to be no primary any more, and so were the
+            // others. The verbs that are confirmed may arrive twice; if the second fails, the first may have been
+            // applied all the same, and its error stands.
+            Err(error) if error.is_connection_dropped() || code(&error) == Some(READONLY) => {
                 self.idle().clear();
                 connection = self.connect().await.map_err(error::verb)?;
                 self.call(&mut connection, call).await.map_err(|_| error)
             }
             other => other,
         };
+        match &replies {
+            // The other connections lead to the same server.
+            Err(error) if is_broken(error) => self.idle().clear(),
+            // Only now: a verb that was dropped half-way, or whose connection broke, has left a reply to come.
+            _ => self.idle().push(connection),
+        }
         let (value, confirmed) = replies.map_err(error::verb)?;
-        // Only now: a verb that was dropped half-way, or failed, has left a reply to come.
-        self.idle().push(connection);
         if confirmed < i64::from(self.replicas) && matters(&value) {
             let unconfirmed = Unconfirmed {
                 wanted: self.replicas,

@@ -185,7 +185,8 @@ impl RedisStore {
     /// holds a lease must not be refused: the reply to the first may have been lost. Renewals it takes (from
     /// version 7 on).
     async fn held_already(&self, claim: &Claim) -> Result<Option<Acquisition>, StoreError> {
-        match self.renew(&claim.held()).await {
+        // Confirmed like the acquire whose place it takes.
+        match self.renewed(&claim.held(), true).await {
             Ok(Write::Applied) => {}
             Ok(_) => return Ok(None),
             // A server that takes no renewals now is as full as it said.
@@ -196,6 +197,23 @@ impl RedisStore {
         Ok(record.map(|record| Acquisition::Acquired {
             attempt: record.attempt,
         }))
+    }
+
+    /// Extends the lease. `confirm`: the caller has nothing else that tells of it.
+    async fn renewed(&self, held: &Held, confirm: bool) -> Result<Write, StoreError> {
+        let record = self.record(&held.key);
+        let arguments: [&[u8]; 3] = [
+            held.token.as_bytes(),
+            &millis(held.lease),
+            &millis(held.lease.saturating_add(held.ttl)),
+        ];
+        let call = self.0.scripts.renew.call(&record, &arguments);
+        let answer = if confirm {
+            self.confirmed(&call, applied).await?
+        } else {
+            self.run(&call).await?
+        };
+        write(&answer)
     }
 
     /// The name of the record's key.
@@ -230,7 +248,7 @@ impl Store for RedisStore {
         let call = self.0.scripts.acquire.call(&record, &arguments);
         match self.confirmed(&call, tells_of_a_write).await {
             Ok(answer) => acquisition(answer),
-            Err(error) if error.kind() == StoreErrorKind::Full && self.0.confirm.is_none() => {
+            Err(error) if error.kind() == StoreErrorKind::Full => {
                 self.held_already(claim).await?.ok_or(error)
             }
             Err(error) => Err(error),
@@ -238,17 +256,7 @@ impl Store for RedisStore {
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        let record = self.record(&held.key);
-        let arguments: [&[u8]; 3] = [
-            held.token.as_bytes(),
-            &millis(held.lease),
-            &millis(held.lease.saturating_add(held.ttl)),
-        ];
-        write(
-            &self
-                .run(&self.0.scripts.renew.call(&record, &arguments))
-                .await?,
-        )
+        self.renewed(held, false).await
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
@@ -266,11 +274,7 @@ impl Store for RedisStore {
             held.key.as_bytes(),
         ];
         let call = self.0.scripts.complete.call(&record, &arguments);
-        write(
-            &self
-                .confirmed(&call, |answer| *answer == Value::Int(1))
-                .await?,
-        )
+        write(&self.confirmed(&call, applied).await?)
     }
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
@@ -318,6 +322,11 @@ impl Drop for Shared {
             listener.abort();
         }
     }
+}
+
+/// Whether a script wrote.
+fn applied(answer: &Value) -> bool {
+    *answer == Value::Int(1)
 }
 
 /// Whether the script for acquire took the lease, or shows an outcome that a failover must not undo. Who is told
