@@ -83,33 +83,107 @@ fn only_with_trust(url: &str, certificates: &Certificates) {
     assert!(friend.status.success(), "{said}");
 }
 
+/// What makes a Redis, a node of a Cluster or a sentinel speak TLS on this port, and to its own kind.
+fn redis_settings(certificates: &Certificates, port: u16) -> [(&'static str, String); 7] {
+    [
+        ("tls-port", port.to_string()),
+        ("tls-ca-cert-file", certificates.text("authority.pem")),
+        ("tls-cert-file", certificates.text("server.pem")),
+        ("tls-key-file", certificates.text("server.key")),
+        ("tls-auth-clients", "no".to_owned()),
+        ("tls-replication", "yes".to_owned()),
+        ("appendonly", "yes".to_owned()),
+    ]
+}
+
+/// A Redis that speaks TLS on this port.
+fn redis(certificates: &Certificates, port: u16, besides: &[&str]) -> Option<Redis> {
+    let settings = redis_settings(certificates, port);
+    let names = settings
+        .iter()
+        .map(|(name, value)| (format!("--{name}"), value));
+    let words: Vec<_> = names
+        .flat_map(|(name, value)| [name, value.clone()])
+        .collect();
+    let words = words.iter().map(String::as_str);
+    Redis::with(&words.chain(besides.iter().copied()).collect::<Vec<_>>())
+}
+
 #[test]
 fn redis_over_tls() {
-    let certificates = Certificates::new();
-    let port = servers::free_port();
-    let (authority, certificate, key) = (
-        certificates.text("authority.pem"),
-        certificates.text("server.pem"),
-        certificates.text("server.key"),
-    );
-    let settings = [
-        "--appendonly",
-        "yes",
-        "--tls-port",
-        &port.to_string(),
-        "--tls-ca-cert-file",
-        &authority,
-        "--tls-cert-file",
-        &certificate,
-        "--tls-key-file",
-        &key,
-        "--tls-auth-clients",
-        "no",
-    ];
-    let Some(_redis) = Redis::with(&settings) else {
+    let (certificates, port) = (Certificates::new(), servers::free_port());
+    let Some(_redis) = redis(&certificates, port, &[]) else {
         return;
     };
     only_with_trust(&format!("rediss://127.0.0.1:{port}"), &certificates);
+}
+
+/// The sentinel and the primary that it names both speak nothing else.
+#[test]
+fn redis_behind_a_sentinel_over_tls() {
+    let certificates = Certificates::new();
+    let (port, at) = (servers::free_port(), servers::free_port());
+    let Some(_redis) = redis(&certificates, port, &[]) else {
+        return;
+    };
+    let folder = Folder::new("sentinel");
+    let file = folder.path().join("sentinel.conf");
+    let mut text = format!(
+        "port 0\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {port} 1\n\
+         sentinel down-after-milliseconds main 5000\n"
+    );
+    let settings = redis_settings(&certificates, at);
+    let tls = settings.iter().filter(|(name, _)| name.starts_with("tls"));
+    text.extend(tls.map(|(name, value)| format!("{name} {value}\n")));
+    fs::write(&file, text).expect("a settings file");
+    let program = servers::server("redis-server").expect("it was there");
+    let arguments = [file.as_os_str(), "--sentinel".as_ref()];
+    let _sentinel = servers::Process::start(&program, arguments, folder.path());
+    servers::until("the sentinel", || {
+        std::net::TcpStream::connect(("127.0.0.1", at)).ok()
+    });
+    only_with_trust(
+        &format!("rediss+sentinel://127.0.0.1:{at}/main"),
+        &certificates,
+    );
+}
+
+/// The lap's key is on the second node, which only the first one tells of.
+#[test]
+fn a_redis_cluster_over_tls() {
+    let certificates = Certificates::new();
+    let mut nodes = Vec::new();
+    // The record's slot is 8891.
+    for slots in [("0", "8191"), ("8192", "16383")] {
+        let (port, bus) = (servers::free_port(), servers::free_port().to_string());
+        let settings = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus,
+            "--tls-cluster",
+            "yes",
+        ];
+        let Some(node) = redis(&certificates, port, &settings) else {
+            return;
+        };
+        node.ask(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]);
+        nodes.push((node, port, bus));
+    }
+    let [(first, at, _), (second, port, bus)] = &nodes[..] else {
+        unreachable!("two nodes")
+    };
+    first.ask(&["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), bus]);
+    servers::until("the Cluster", || {
+        let ready = |node: &Redis| {
+            let info = node.ask(&["CLUSTER", "INFO"]);
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
+        };
+        (ready(first) && ready(second)).then_some(())
+    });
+    only_with_trust(&format!("rediss+cluster://127.0.0.1:{at}"), &certificates);
+    let records = [first, second].map(|node| node.ask(&["DBSIZE"]));
+    assert_eq!(records, [":0\r\n", ":1\r\n"]);
 }
 
 #[test]
