@@ -50,7 +50,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Uses the server although it may lose what it acknowledged, or does not permit to look.
+    /// Uses the server although it may lose what it acknowledged, does not permit to look, or is a primary of a
+    /// Cluster that does not answer.
     ///
     /// **This weakens the promise**: after a crash of the server, or an eviction, a retry can execute a second
     /// time. What was found is logged as a warning instead of being an error.
@@ -95,7 +96,8 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If a setting makes no sense, or the server does not answer, refuses us, or is weaker than the promise.
+    /// If a setting makes no sense, or the server does not answer, refuses us, or is weaker than the promise. A
+    /// primary of a Cluster that does not answer is an error after five seconds, so that a failover can end.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         if !is_prefix(&self.prefix) {
             return Err(ConnectError::Prefix {
