@@ -116,3 +116,23 @@ async fn a_name_that_the_sentinel_does_not_know_is_told() {
         "{error:?}"
     );
 }
+
+/// The machine of a sentinel is often that of a primary, and vanishes with it.
+#[tokio::test]
+async fn a_sentinel_that_says_nothing_is_passed_over() {
+    let Some(primary) = Redis::start() else {
+        return;
+    };
+    let sentinel = Sentinel::of(&primary).unwrap();
+    // Connections are accepted by the system; nobody reads from them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "redis+sentinel://{},127.0.0.1:{}/main",
+        silent.local_addr().unwrap(),
+        sentinel.port
+    );
+    let builder = RedisStore::builder(url).connect_timeout(Duration::from_millis(200));
+    let store = builder.connect().await.expect("the other one knows");
+    let acquired = store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
+    assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
+}

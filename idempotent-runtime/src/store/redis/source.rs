@@ -25,6 +25,10 @@ pub(super) struct Patience {
     pub(super) respond: Duration,
 }
 
+/// How long the client waits for a sentinel that says nothing before it hears the next one: half a second on the
+/// connection that it has, a second for a new one. Less would never get to that.
+const SENTINEL: Duration = Duration::from_millis(1500);
+
 /// Makes connections, each to where the primary is now.
 pub(super) struct Source {
     kind: Kind,
@@ -105,8 +109,20 @@ impl Source {
                 .get_multiplexed_async_connection_with_config(&settings)
                 .await
         };
-        // Once more around it all, because asking a sentinel is not bounded by itself.
-        within(self.patience.connect * 2, connect).await
+        self.within(connect).await
+    }
+
+    /// What a way to the primary makes, or an error when that takes too long: all of it, from asking a sentinel to
+    /// the first reply.
+    pub(super) async fn within<T>(
+        &self,
+        work: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        let sentinels = match self.kind {
+            Kind::Sentinel(_) => SENTINEL,
+            Kind::Nodes(..) => Duration::ZERO,
+        };
+        within(self.patience.connect * 2 + sentinels, work).await
     }
 }
 

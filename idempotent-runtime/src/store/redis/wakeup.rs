@@ -67,7 +67,7 @@ async fn hear(source: &Source, channel: &str, wakes: &Wakes) -> RedisResult<()> 
         subscription.subscribe(channel).await?;
         Ok(subscription)
     };
-    let subscribed = within(patience.connect * 2, subscribed).await?;
+    let subscribed = source.within(subscribed).await?;
     // Whatever was published while nobody listened.
     wakes.each(Wake::all);
     let (mut sink, mut messages) = subscribed.split();
