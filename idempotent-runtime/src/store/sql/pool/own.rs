@@ -41,7 +41,8 @@ pub(super) struct Own<DB: Database, G> {
     pub(super) most: usize,
     /// The places that are free.
     room: Arc<Semaphore>,
-    /// A permit for each idle connection, now and then one more: who gets that finds none idle, and waits again.
+    /// A permit for each idle connection, never fewer, or one would be lent to nobody: they change under the lock of
+    /// the list only. Now and then there is one more; who gets that finds none idle, and waits again.
     ready: Semaphore,
     idle: Mutex<Idle<Live<DB>>>,
     pace: Pace,
@@ -164,19 +165,16 @@ impl<DB: Database, G> Own<DB, G> {
                 return Some(live);
             }
             idle.0.push((Instant::now(), live));
+            self.ready.add_permits(1);
             None
         });
-        match refused {
-            Some(live) => farewell(vec![live]),
-            None => self.ready.add_permits(1),
-        }
+        farewell(refused.into_iter().collect());
     }
 
     /// A connection that was lent at this moment said nothing. After a failover that nobody announced, those that
     /// have not come back since will say nothing either.
     pub(super) fn distrust(&self, since: Instant) {
-        let older = self.idle().before(since);
-        self.ready.forget_permits(older.len());
+        let older = self.without_permits(&mut self.idle(), |idle| idle.before(since));
         farewell(older);
     }
 
@@ -194,12 +192,22 @@ impl<DB: Database, G> Own<DB, G> {
     fn used<T>(&self, work: impl FnOnce(&mut Idle<Live<DB>>) -> T) -> T {
         let (done, aged) = {
             let mut idle = self.idle();
-            let aged = idle.aged(Instant::now());
+            let aged = self.without_permits(&mut idle, |idle| idle.aged(Instant::now()));
             (work(&mut idle), aged)
         };
-        self.ready.forget_permits(aged.len());
         farewell(aged);
         done
+    }
+
+    /// Takes connections out of the list, and as many permits as are not on their way to somebody yet.
+    fn without_permits<T>(
+        &self,
+        idle: &mut Idle<T>,
+        take: impl FnOnce(&mut Idle<T>) -> Vec<T>,
+    ) -> Vec<T> {
+        let taken = take(idle);
+        self.ready.forget_permits(taken.len());
+        taken
     }
 
     /// The list is whole after every push and pop, so a panic elsewhere does not matter to it.
