@@ -11,6 +11,9 @@ mod machine;
 mod memory;
 mod model;
 mod mysql;
+#[path = "../support/observe.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod observe;
 mod postgres;
 mod processes;
 #[path = "../support/proxy.rs"]
@@ -20,5 +23,17 @@ mod redis;
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
 mod sql_faults;
+mod sql_sessions;
 mod sql_waiting;
 mod sqlite;
+
+/// An error with all that it was caused by.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        chain = format!("{chain}: {error}");
+        cause = error.source();
+    }
+    chain
+}

@@ -42,7 +42,7 @@ impl OnMariaDb {
     }
 
     /// Runs something on a server.
-    async fn set(server: &MariaDb, statement: &str) {
+    pub(crate) async fn set(server: &MariaDb, statement: &str) {
         let mut behind = MySqlConnection::connect(&server.url())
             .await
             .expect("a connection");

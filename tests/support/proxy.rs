@@ -30,6 +30,8 @@ struct State {
     silent: AtomicBool,
     /// The next reply vanishes, and its connection with it.
     lose: AtomicBool,
+    /// What stands in for the next reply, the last on its connection.
+    last_words: Mutex<Option<Vec<u8>>>,
     delay_ms: AtomicU64,
     greeting_ms: AtomicU64,
     lost: AtomicU64,
@@ -92,6 +94,11 @@ impl Proxy {
         self.state.lost.load(Ordering::SeqCst)
     }
 
+    /// The server's next reply is this one instead, and then its connection is closed.
+    pub(crate) fn last_words(&self, words: Vec<u8>) {
+        *self.state.words() = Some(words);
+    }
+
     /// How many connections there have been.
     pub(crate) fn accepted(&self) -> u64 {
         self.state.accepted.load(Ordering::SeqCst)
@@ -116,6 +123,10 @@ impl Proxy {
 impl State {
     fn connections(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
         self.connections.lock().expect("nothing panics under it")
+    }
+
+    fn words(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
+        self.last_words.lock().expect("nothing panics under it")
     }
 
     fn pass(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
@@ -148,6 +159,8 @@ impl State {
         if self.lose.swap(false, Ordering::SeqCst) {
             self.lost.fetch_add(1, Ordering::SeqCst);
             Next::Close
+        } else if let Some(words) = self.words().take() {
+            Next::Last(words)
         } else if self.silent.load(Ordering::SeqCst) {
             Next::Swallow
         } else {
@@ -167,6 +180,7 @@ fn sleep(millis: &AtomicU64) {
 enum Next {
     Pass,
     Swallow,
+    Last(Vec<u8>),
     Close,
 }
 
@@ -177,6 +191,11 @@ fn copy(mut from: TcpStream, mut to: TcpStream, next: impl Fn() -> Next) {
         match next() {
             Next::Pass if to.write_all(&buffer[..length]).is_ok() => {}
             Next::Swallow => {}
+            Next::Last(words) => {
+                // Who asked may have gone, and then does not hear it.
+                let _gone = to.write_all(&words);
+                break;
+            }
             _ => break,
         }
     }

@@ -1,6 +1,6 @@
 //! What is wrong before the first verb, and what the first ones cost.
 
-use std::error::Error;
+use std::time::Duration;
 
 use idempotent_runtime::store::{
     Acquisition, Outcome, Store, StoreErrorKind, Write,
@@ -11,19 +11,11 @@ use sqlx::{Executor as _, mysql::MySqlPoolOptions};
 
 use super::{OnMariaDb, new_table};
 use crate::{
+    chain,
+    observe::Log,
     proxy::Proxy,
     servers::{free_port, mariadb::MariaDb},
 };
-
-fn chain(error: &dyn Error) -> String {
-    let mut chain = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        chain = format!("{chain}: {error}");
-        cause = error.source();
-    }
-    chain
-}
 
 async fn refusal(url: &str) -> ConnectError {
     MySqlStore::connect(url)
@@ -436,4 +428,144 @@ async fn a_response_larger_than_the_servers_packets_is_refused() {
     assert_eq!(stored.unwrap(), Write::Applied);
     let again = store.acquire(&claim::<OnMariaDb>(key(2))).await;
     assert_eq!(again.unwrap(), Acquisition::Completed(fits));
+}
+
+/// An application's pool whose server nobody asked. It is asked once, before the first response that it may not take.
+#[tokio::test]
+async fn a_server_that_was_never_asked_is_before_a_large_response() {
+    let settings = [
+        "--max-allowed-packet=1048576",
+        "--general-log=1",
+        "--general-log-file=general",
+    ];
+    let Some(server) = MariaDb::with(&settings) else {
+        return;
+    };
+    let proxy = Proxy::to(server.port());
+    let pool = MySqlPoolOptions::new().max_connections(1);
+    let pool = pool.connect(&MariaDb::url_of(proxy.port())).await.unwrap();
+    let store = MySqlStore::builder().from_pool(pool);
+    store.migrate().await.unwrap();
+    let asked = || server.general_log().matches("max_allowed_packet").count();
+    let complete = async |n, bytes| {
+        let owner = claim::<OnMariaDb>(key(n));
+        store.acquire(&owner).await.unwrap();
+        let outcome = Outcome::Response(response(200, &[], &vec![7; bytes]));
+        store.complete(&owner.held(), &outcome).await
+    };
+    // Each connection is asked by the driver.
+    store.get(&key(1)).await.unwrap();
+    let (before, connections) = (asked(), proxy.accepted());
+    assert_eq!(complete(1, 60 << 10).await.unwrap(), Write::Applied);
+    assert_eq!(asked(), before, "most responses are smaller");
+    assert_eq!(complete(2, 100 << 10).await.unwrap(), Write::Applied);
+    // Prepared and executed.
+    let after = asked();
+    assert!(after > before, "it was asked");
+    assert_eq!(complete(3, 500 << 10).await.unwrap(), Write::Applied);
+    assert_eq!(asked(), after, "it has answered before");
+    let error = complete(4, 2 << 20).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::TooLarge);
+    assert_eq!(proxy.accepted(), connections, "no connection was broken");
+
+    OnMariaDb::set(&server, "set global max_allowed_packet = 4194304").await;
+    proxy.cut();
+    store.get(&key(1)).await.unwrap();
+    let taken = complete(5, 2 << 20).await;
+    assert_eq!(taken.unwrap(), Write::Applied, "it takes more since");
+}
+
+#[tokio::test]
+async fn a_statement_has_some_time_and_not_too_much() {
+    let Some(server) = MariaDb::shared() else {
+        return;
+    };
+    let builder = |time_out| {
+        let builder = MySqlStore::builder().table(new_table());
+        builder.migrate(true).time_out(time_out)
+    };
+    for short in [Duration::ZERO, Duration::from_nanos(999_999)] {
+        let error = builder(short).connect(&server.url()).await.unwrap_err();
+        assert!(
+            matches!(error, ConnectError::TimeOut { found, .. } if found == short),
+            "{error:?}"
+        );
+    }
+    for enough in [Duration::from_millis(1), Duration::MAX] {
+        let store = builder(enough).connect(&server.url()).await;
+        let acquired = store.unwrap().acquire(&claim::<OnMariaDb>(key(1))).await;
+        assert_eq!(acquired.unwrap(), Acquisition::Acquired { attempt: 1 });
+    }
+}
+
+/// What a crash may take back then is told where the server is chosen.
+#[tokio::test]
+async fn a_missing_binary_log_is_warned_of() {
+    let (Some(without), Some(with)) = (MariaDb::shared(), MariaDb::flushing()) else {
+        return;
+    };
+    let said = async |server: &MariaDb, weak: bool| {
+        let (log, _collected) = Log::collect();
+        let builder = MySqlStore::builder().table(new_table()).migrate(true);
+        let builder = if weak {
+            builder.accept_weaker_durability()
+        } else {
+            builder
+        };
+        builder.connect(&server.url()).await.unwrap();
+        let text = log.text();
+        let warnings = text.lines().filter(|line| line.contains("WARN"));
+        warnings.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let warnings = said(without, false).await;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("no binary log"), "{warnings:?}");
+    assert_eq!(said(without, true).await, [""; 0]);
+    assert_eq!(said(&with, false).await, [""; 0]);
+}
+
+/// Under `read committed` such a binary log takes no writes at all.
+#[tokio::test]
+async fn a_binary_log_of_statements_is_refused() {
+    let settings = [
+        "--log-bin",
+        "--sync-binlog=1",
+        "--server-id=1",
+        "--binlog-format=STATEMENT",
+    ];
+    let Some(server) = MariaDb::with(&settings) else {
+        return;
+    };
+    let pool = MySqlPoolOptions::new().max_connections(1);
+    let pool = pool.connect(&server.url()).await.unwrap();
+    let store = MySqlStore::builder().from_pool(pool.clone());
+    store
+        .migrate()
+        .await
+        .expect("repeatable read can be logged");
+    store.check().await.expect("repeatable read can be logged");
+    let error = MySqlStore::connect(&server.url()).await.unwrap_err();
+    assert!(error.to_string().contains("binlog_format"), "{error}");
+    let isolation = "set session transaction isolation level read committed";
+    pool.execute(isolation).await.unwrap();
+    let error = store
+        .acquire(&claim::<OnMariaDb>(key(1)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Refused);
+
+    OnMariaDb::set(&server, "set global binlog_format = MIXED").await;
+    let store = MySqlStore::connect(&server.url()).await.unwrap();
+    store.acquire(&claim::<OnMariaDb>(key(1))).await.unwrap();
+}
+
+#[tokio::test]
+async fn sessions_of_the_stores_own_write_where_others_read_by_default() {
+    let Some(server) = MariaDb::start() else {
+        return;
+    };
+    OnMariaDb::set(&server, "set global tx_read_only = 1").await;
+    let builder = MySqlStore::builder().migrate(true);
+    let store = builder.connect(&server.url()).await.unwrap();
+    store.acquire(&claim::<OnMariaDb>(key(1))).await.unwrap();
 }

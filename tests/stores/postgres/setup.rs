@@ -1,6 +1,6 @@
 //! What is wrong before the first verb, and what the first ones cost.
 
-use std::error::Error;
+use std::time::Duration;
 
 use idempotent_runtime::store::{
     Acquisition, Outcome, Store, StoreErrorKind, Write,
@@ -10,17 +10,10 @@ use idempotent_runtime::store::{
 use sqlx::{Connection, Executor as _, PgConnection, postgres::PgPoolOptions};
 
 use super::{OnPostgres, new_table};
-use crate::servers::{free_port, postgres::Postgres};
-
-fn chain(error: &dyn Error) -> String {
-    let mut chain = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        chain = format!("{chain}: {error}");
-        cause = error.source();
-    }
-    chain
-}
+use crate::{
+    chain,
+    servers::{free_port, postgres::Postgres},
+};
 
 async fn refusal(url: &str) -> ConnectError {
     PostgresStore::connect(url)
@@ -314,4 +307,26 @@ async fn a_first_execution_costs_two_statements_and_a_replay_one() {
         let (count, what) = ran("replay");
         assert_eq!(count, 1, "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_statement_has_some_time_and_not_too_much() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let builder = |time_out| {
+        let builder = PostgresStore::builder().table(new_table());
+        builder.migrate(true).time_out(time_out)
+    };
+    for short in [Duration::ZERO, Duration::from_nanos(999_999)] {
+        let error = builder(short).connect(&server.url()).await.unwrap_err();
+        assert!(
+            matches!(error, ConnectError::TimeOut { found, .. } if found == short),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("1ms at least"), "{error}");
+    }
+    let store = builder(Duration::MAX).connect(&server.url()).await;
+    let acquired = store.unwrap().acquire(&claim::<OnPostgres>(key(1))).await;
+    assert_eq!(acquired.unwrap(), Acquisition::Acquired { attempt: 1 });
 }

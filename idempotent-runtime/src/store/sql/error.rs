@@ -1,6 +1,6 @@
 //! What can go wrong, at start and later.
 
-use std::{error::Error, fmt, io, str::FromStr};
+use std::{error::Error, fmt, io, str::FromStr, time::Duration};
 
 use super::{TableName, table_name::TableNameError};
 use crate::store::StoreErrorKind;
@@ -17,6 +17,13 @@ pub enum ConnectError {
         expected: &'static str,
         /// What the parser said.
         source: sqlx::Error,
+    },
+    /// A statement must be given more time.
+    TimeOut {
+        /// What was set.
+        found: Duration,
+        /// The shortest that can be.
+        shortest: Duration,
     },
     /// The table's name is none, or has a schema where there is no such thing.
     TableName(TableNameError),
@@ -83,6 +90,10 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url { expected, .. } => write!(f, "the URL cannot be used: expected {expected}"),
+            Self::TimeOut { found, shortest } => write!(
+                f,
+                "the time_out {found:?} leaves a statement no time: it is {shortest:?} at least, and there is always one"
+            ),
             Self::TableName(error) => error.fmt(f),
             Self::Unreachable { store, .. } => {
                 write!(f, "the {store} database could not be reached")
@@ -190,6 +201,19 @@ pub(super) fn parse<T: FromStr<Err = sqlx::Error>>(
         )));
     }
     url.parse().map_err(wrong)
+}
+
+/// Servers take a limit of zero for none at all, and most have none below a millisecond.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(super) fn enough(time_out: Duration) -> Result<(), ConnectError> {
+    const SHORTEST: Duration = Duration::from_millis(1);
+    if time_out < SHORTEST {
+        return Err(ConnectError::TimeOut {
+            found: time_out,
+            shortest: SHORTEST,
+        });
+    }
+    Ok(())
 }
 
 /// What an error of a verb means.

@@ -67,6 +67,7 @@ use self::{
 };
 use super::{
     ConnectError, TableName,
+    error::enough,
     pool::Connections,
     verbs::{self, Change},
 };
@@ -84,6 +85,10 @@ mod statements;
 
 const NAME: &str = "mysql";
 
+/// A packet that the server takes without being asked. The least that any version takes unless it is told otherwise is
+/// 1 MiB; this is below what somebody might tell it, and above most responses.
+const PACKET: u64 = 64 << 10;
+
 /// Keeps records in MySQL or MariaDB. See the [module documentation](self).
 ///
 /// Clones share the connections.
@@ -95,7 +100,7 @@ struct Inner {
     statements: Statements,
     table: TableName,
     demands: Demands,
-    /// The largest packet that the server takes, as far as it was asked.
+    /// The largest packet that the server takes; until it was asked, one that it takes anyway.
     packet: AtomicU64,
 }
 
@@ -165,21 +170,36 @@ impl MySqlStore {
 
     /// Whether the server takes this outcome in one packet. It would answer a larger one by closing the connection,
     /// which looks like a server that is away and would be repeated for long.
-    fn takes(&self, outcome: &Outcome) -> Result<(), StoreError> {
+    async fn takes(&self, outcome: &Outcome) -> Result<(), StoreError> {
         /// Besides the response: key, token, numbers and the head of the packet.
         const REST: u64 = 1 << 10;
-        let bytes = match outcome {
-            Outcome::Response(response) => response.as_bytes().len() as u64,
-            Outcome::Tombstone => 0,
+        let Outcome::Response(response) = outcome else {
+            return Ok(());
         };
-        let most = self.0.packet.load(Ordering::Relaxed);
-        if bytes + REST > most {
-            let error = StoreError::new(NAME, StoreErrorKind::TooLarge);
-            return Err(error.with_source(format!(
-                "the response has {bytes} bytes, and the server's max_allowed_packet is {most}"
-            )));
+        let bytes = response.as_bytes().len() as u64;
+        let packet = &self.0.packet;
+        if bytes + REST <= packet.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        Ok(())
+        // It was never asked, or may have been told otherwise since.
+        let most = match self.records().packet().await {
+            Ok(most) => most,
+            Err(error) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the server did not say how large a packet it takes: the statement will find out"
+                );
+                return Ok(());
+            }
+        };
+        packet.store(most, Ordering::Relaxed);
+        if bytes + REST <= most {
+            return Ok(());
+        }
+        let error = StoreError::new(NAME, StoreErrorKind::TooLarge);
+        Err(error.with_source(format!(
+            "the response has {bytes} bytes, and the server's max_allowed_packet is {most}"
+        )))
     }
 
     /// Closes the store's own connections. Verbs that come later fail. An application's pool stays open, and goes on
@@ -210,16 +230,17 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// The largest number of connections. 10 unless set.
+    /// The largest number of connections. 10 unless set. Each has 5 seconds at most to be made, and serves the next
+    /// statement if that for which it was begun did not wait so long.
     pub fn connections(mut self, most: usize) -> Self {
         self.connections = most;
         self
     }
 
-    /// After how long the server gives up on a statement (MariaDB) or on a lock (MySQL), in whole seconds. 2 seconds
-    /// unless set, as long as an engine waits for its store by default. After twice as long,
-    /// and not before a second, the store gives up on the server: that is all that limits statements of an
-    /// application's own pool.
+    /// After how long the server gives up on a statement (MariaDB) or on a lock (MySQL), in whole seconds, at least one
+    /// and a year at most. 2 seconds unless set, as long as an engine waits for its store by default. After twice as
+    /// long, and not before a second, the store gives up on the server: that is all that limits statements of an
+    /// application's own pool. No less than a millisecond, which [`connect`](Self::connect) refuses.
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.time_out = time_out;
         self
@@ -244,9 +265,10 @@ impl MySqlStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If the URL is wrong, the server cannot be reached, refuses or is not durable, or the table is missing or of
-    /// another version.
+    /// If the URL or the time-out is wrong, the server cannot be reached, refuses or is not durable, or the table is
+    /// missing or of another version.
     pub async fn connect(self, url: &str) -> Result<MySqlStore, ConnectError> {
+        enough(self.time_out)?;
         let options = setup::options(url)?;
         let session = Session {
             time_out: self.time_out,
@@ -283,7 +305,7 @@ impl MySqlStoreBuilder {
             statements,
             table: self.table,
             demands,
-            packet: AtomicU64::new(u64::MAX),
+            packet: AtomicU64::new(PACKET),
         }))
     }
 }
@@ -302,7 +324,7 @@ impl Store for MySqlStore {
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        self.takes(outcome)?;
+        self.takes(outcome).await?;
         verbs::write(&mut self.records(), Change::Complete(held, outcome)).await
     }
 

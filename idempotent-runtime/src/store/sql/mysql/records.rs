@@ -39,10 +39,15 @@ pub(super) struct Session {
 
 impl Greet<MySql> for Session {
     async fn greet(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-        let settings = session(self.time_out.as_secs().max(1));
+        let settings = session(seconds(self.time_out));
         connection.execute(&*settings).await?;
         Ok(())
     }
+}
+
+/// As the server's settings count. Zero would be no limit, and none of them takes more than a year.
+fn seconds(limit: Duration) -> u64 {
+    limit.as_secs().clamp(1, 365 * 24 * 60 * 60)
 }
 
 impl Records for Remote<'_> {
@@ -122,6 +127,14 @@ impl Records for Remote<'_> {
 }
 
 impl Remote<'_> {
+    /// The largest packet that the server takes, in bytes.
+    pub(super) async fn packet(&self) -> Result<u64, sqlx::Error> {
+        let query = sqlx::query(&self.statements.packet).persistent(false);
+        let rows = self.fetch_all(query).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
+    }
+
     /// How many rows the statement changed.
     async fn execute(&self, query: Query<'_, MySql, MySqlArguments>) -> Result<u64, sqlx::Error> {
         let asked = async {
@@ -149,19 +162,22 @@ impl Remote<'_> {
 fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
     match number(error) {
         None => Verdict::of_the_way(error, connections),
-        // Deadlock; a record that changed since it was read.
-        Some(1213 | 1020) => Verdict::RACED,
+        // Deadlock; a record that changed since it was read; a commit that a cluster undid.
+        Some(1213 | 1020 | 3101) => Verdict::RACED,
         // The server goes down, has become a replica, or ended a session that was idle: other connections may know
         // better.
         Some(1053 | 1927 | 1290 | 1836 | 4031) => Verdict::dead(connections),
+        // A node of a cluster that is not ready; a statement that this session had prepared and has no more, as after
+        // a change of servers behind a proxy.
+        Some(1047 | 1243 | 1615) => Verdict::dead(connections),
         // The disk, or the table, is full.
         Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
         Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),
         // Too large a packet, a value that does not fit.
         Some(1153 | 1406) => Verdict::lasting(StoreErrorKind::TooLarge),
-        // No such database, table or column. (Not 1044 and 1045, which a new connection meets while passwords rotate,
+        // No such database, table or column; a binary log that takes no such writes. (Not 1044 and 1045, which a new connection meets while passwords rotate,
         // and which pass.)
-        Some(1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1227 | 1264) => {
+        Some(1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1227 | 1264 | 1665) => {
             Verdict::lasting(StoreErrorKind::Refused)
         }
         Some(_) => Verdict::lasting(StoreErrorKind::Unavailable),
@@ -173,4 +189,17 @@ pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
         .as_database_error()?
         .try_downcast_ref::<MySqlDatabaseError>()?;
     Some(error.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_some_and_fit() {
+        assert_eq!(seconds(Duration::ZERO), 1);
+        assert_eq!(seconds(Duration::from_millis(999)), 1);
+        assert_eq!(seconds(Duration::from_secs(2)), 2);
+        assert_eq!(seconds(Duration::MAX), 31_536_000);
+    }
 }

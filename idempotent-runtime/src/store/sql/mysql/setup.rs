@@ -135,6 +135,10 @@ async fn look(
         &server.map_err(|error| refused("say what it is", error))?,
         demands,
     )?;
+    let writes = sqlx::query_as(&statements.binary_log)
+        .fetch_all(&mut *connection)
+        .await;
+    look_at_binary_log(&writes.map_err(|error| refused("say what it is", error))?)?;
     let found = version(&mut connection, statements, table).await;
     let found = connection
         .settle(found)
@@ -188,6 +192,21 @@ fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<u64, Con
         );
     }
     Ok(bytes)
+}
+
+/// Rows cannot be changed under `read committed` where the binary log has statements only.
+fn look_at_binary_log(variables: &[(String, String)]) -> Result<(), ConnectError> {
+    let statements = |value: &str| value == "STATEMENT";
+    let reads_committed = |value: &str| matches!(value, "READ-COMMITTED" | "READ-UNCOMMITTED");
+    if variables.iter().any(|(_, value)| statements(value))
+        && variables.iter().any(|(_, value)| reads_committed(value))
+    {
+        return Err(ConnectError::NotDurable {
+            reason: "the MySQL server has binlog_format = STATEMENT, with which nothing can be written under read \
+                     committed: set it to ROW or MIXED",
+        });
+    }
+    Ok(())
 }
 
 /// The table's version; 0 when there is none.

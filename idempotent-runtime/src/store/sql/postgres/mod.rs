@@ -71,6 +71,7 @@ use self::{
 };
 use super::{
     ConnectError, TableName,
+    error::enough,
     pool::Connections,
     verbs::{self, Change},
 };
@@ -202,7 +203,8 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The largest number of connections. 10 unless set.
+    /// The largest number of connections. 10 unless set. Each has 5 seconds at most to be made, and serves the next
+    /// statement if that for which it was begun did not wait so long.
     pub fn connections(mut self, most: usize) -> Self {
         self.connections = most;
         self
@@ -210,7 +212,8 @@ impl PostgresStoreBuilder {
 
     /// After how long the server gives up on a statement (half of it on a lock). 2 seconds unless set, as long as
     /// an engine waits for its store by default. After twice as long, and not before a second, the store
-    /// gives up on the server: that is all that limits statements of an application's own pool.
+    /// gives up on the server: that is all that limits statements of an application's own pool. No less than a
+    /// millisecond, which [`connect`](Self::connect) refuses; the server counts to 24 days.
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.time_out = time_out;
         self
@@ -237,9 +240,10 @@ impl PostgresStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If the URL is wrong, the server cannot be reached, refuses or is not durable, or the table is missing or of
-    /// another version.
+    /// If the URL or the time-out is wrong, the server cannot be reached, refuses or is not durable, or the table is
+    /// missing or of another version.
     pub async fn connect(self, url: &str) -> Result<PostgresStore, ConnectError> {
+        enough(self.time_out)?;
         let options = setup::options(url)?;
         let session = Session {
             time_out: self.time_out,

@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::{
     PgConnection, Postgres, Row as _,
-    postgres::{PgArguments, PgRow},
+    postgres::{PgArguments, PgDatabaseError, PgRow},
     query::Query,
 };
 
@@ -45,8 +45,6 @@ pub(super) struct Session {
 
 impl Greet<Postgres> for Session {
     async fn greet(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let millis =
-            |duration: Duration| duration.as_millis().clamp(1, i32::MAX as u128).to_string();
         sqlx::query(SESSION)
             .persistent(false)
             .bind(millis(self.time_out))
@@ -56,6 +54,11 @@ impl Greet<Postgres> for Session {
             .await?;
         Ok(())
     }
+}
+
+/// As the server's settings count. Zero would be no limit, and more than fits an error.
+fn millis(limit: Duration) -> String {
+    limit.as_millis().clamp(1, i32::MAX as u128).to_string()
 }
 
 impl Records for Remote<'_> {
@@ -179,13 +182,39 @@ fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
         // The server goes down, has become a replica, or ended a session that was idle: other connections may know
         // better.
         "57P01" | "57P02" | "57P05" | "25006" => Verdict::dead(connections),
+        // A statement that this session had prepared and has no more, as after `discard all`; or whose table has
+        // changed since. Others may have been prepared later.
+        "26000" => Verdict::dead(connections),
+        "0A000" if replanned(error) => Verdict::dead(connections),
         "53100" => Verdict::lasting(StoreErrorKind::Full),
+        // Not XX000, which is a pooler's word for whatever befalls it.
+        "XX001" | "XX002" => Verdict::lasting(StoreErrorKind::Corrupt),
         code => Verdict::lasting(match &code[..2.min(code.len())] {
-            "XX" => StoreErrorKind::Corrupt,
             "54" => StoreErrorKind::TooLarge,
             // Not 28, which a new connection meets while passwords rotate, and which passes.
             "0A" | "22" | "23" | "3D" | "3F" | "42" => StoreErrorKind::Refused,
             _ => StoreErrorKind::Unavailable,
         }),
+    }
+}
+
+/// Whether a prepared statement no longer fits its table: "cached plan must not change result type", in any language.
+fn replanned(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_some_and(|error| error.routine() == Some("RevalidateCachedQuery"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_some_and_fit() {
+        assert_eq!(millis(Duration::ZERO), "1");
+        assert_eq!(millis(Duration::from_nanos(1)), "1");
+        assert_eq!(millis(Duration::from_secs(2)), "2000");
+        assert_eq!(millis(Duration::MAX), i32::MAX.to_string());
     }
 }

@@ -1,0 +1,310 @@
+//! Sessions that a server ends, changes or refuses, and what it says then. None of it loses a record.
+
+use std::time::{Duration, Instant};
+
+use idempotent_runtime::store::{
+    Acquisition, Outcome, Store, StoreErrorKind, Write,
+    conformance::{claim, key},
+    sql::{mysql::MySqlStore, postgres::PostgresStore},
+};
+use sqlx::{
+    Connection as _, Executor as _, MySqlConnection, PgConnection, postgres::PgPoolOptions,
+};
+
+use crate::{
+    chain,
+    mysql::OnMariaDb,
+    postgres::OnPostgres,
+    proxy::Proxy,
+    servers::{mariadb::MariaDb, postgres::Postgres},
+};
+
+const FIRST: Acquisition = Acquisition::Acquired { attempt: 1 };
+
+/// Three connections, all in use at once.
+async fn use_all(store: &impl Store) {
+    let keys = [key(1), key(2), key(3)];
+    let gets = keys.iter().map(|key| store.get(key));
+    for got in futures_util::future::join_all(gets).await {
+        got.unwrap();
+    }
+}
+
+/// Asks until the answer is nought.
+async fn until_none(mut count: impl AsyncFnMut() -> i64) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while count().await > 0 {
+        assert!(Instant::now() < patience, "some are left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn on_postgres(server: &Postgres) -> PgConnection {
+    PgConnection::connect(&server.url()).await.unwrap()
+}
+
+/// How many sessions a store has there.
+async fn sessions(server: &Postgres) -> i64 {
+    let count = "select count(*) from pg_stat_activity where application_name = 'idempotent'";
+    let count = sqlx::query_scalar(count);
+    count
+        .fetch_one(&mut on_postgres(server).await)
+        .await
+        .unwrap()
+}
+
+/// How many sessions this user of a MariaDB has besides the one that asks.
+async fn sessions_of(server: &MariaDb, user: &str) -> i64 {
+    let mut behind = MySqlConnection::connect(&server.url()).await.unwrap();
+    let count = "select count(*) from information_schema.processlist where id <> connection_id() and user = ?";
+    let count = sqlx::query_scalar(count).bind(user);
+    count.fetch_one(&mut behind).await.unwrap()
+}
+
+#[tokio::test]
+async fn postgres_ends_sessions_that_are_idle() {
+    let Some(server) = Postgres::with(&["idle_session_timeout=200ms"]) else {
+        return;
+    };
+    let builder = PostgresStore::builder().migrate(true).connections(3);
+    let store = builder.connect(&server.url()).await.unwrap();
+    use_all(&store).await;
+    until_none(async || sessions(&server).await).await;
+    let acquired = store.acquire(&claim::<OnPostgres>(key(1))).await;
+    assert_eq!(acquired.unwrap(), FIRST);
+    assert!(server.log().contains("idle-session timeout"));
+}
+
+#[tokio::test]
+async fn postgres_refuses_the_user_for_a_while() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let set = async |statement: &str| {
+        let mut behind = on_postgres(&server).await;
+        behind.execute(statement).await.unwrap();
+    };
+    // The one whose password is looked at.
+    set("create role secretive login password 'right'").await;
+    let made = PostgresStore::builder().migrate(true);
+    made.connect(&server.url()).await.unwrap().close().await;
+    set("grant all on all tables in schema public to secretive").await;
+    let url = format!(
+        "postgres://secretive:right@127.0.0.1:{}/postgres?sslmode=disable",
+        server.port()
+    );
+    let store = PostgresStore::builder().connections(3).connect(&url).await;
+    let store = store.unwrap();
+    let owner = claim::<OnPostgres>(key(1));
+    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
+    for (refuse, says, admit) in [
+        (
+            "alter role secretive password 'new'",
+            "password authentication failed",
+            "alter role secretive password 'right'",
+        ),
+        (
+            "alter role secretive nologin",
+            "not permitted to log in",
+            "alter role secretive login",
+        ),
+    ] {
+        use_all(&store).await;
+        set(refuse).await;
+        set("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'secretive'")
+            .await;
+        until_none(async || sessions(&server).await).await;
+        // The second time there is no connection any more that has ended.
+        for _ in 0..2 {
+            let error = store.renew(&owner.held()).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+            assert!(chain(&error).contains(says), "{}", chain(&error));
+        }
+        set(admit).await;
+        let renewed = store.renew(&owner.held()).await;
+        assert_eq!(renewed.unwrap(), Write::Applied);
+    }
+    let completed = store.complete(&owner.held(), &Outcome::Tombstone).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
+}
+
+/// As an application's hook may do with each connection that comes back to its pool.
+#[tokio::test]
+async fn what_was_prepared_on_postgres_may_be_gone() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let pool = PgPoolOptions::new().max_connections(1);
+    let pool = pool.connect(&server.url()).await.unwrap();
+    let store = PostgresStore::builder().from_pool(pool.clone());
+    store.migrate().await.unwrap();
+    let owner = claim::<OnPostgres>(key(1));
+    for _ in 0..2 {
+        assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
+        pool.execute("discard all").await.unwrap();
+    }
+    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
+}
+
+#[tokio::test]
+async fn what_was_prepared_on_postgres_may_no_longer_fit_the_table() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let builder = PostgresStore::builder().migrate(true).connections(3);
+    let store = builder.connect(&server.url()).await.unwrap();
+    use_all(&store).await;
+    let mut behind = on_postgres(&server).await;
+    for statement in [
+        "create domain bytes as bytea",
+        "alter table idempotency_records alter column trace_id type bytes",
+    ] {
+        behind.execute(statement).await.unwrap();
+    }
+    use_all(&store).await;
+}
+
+/// An error of PostgreSQL that ends its session.
+fn fatal(code: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0VFATAL\0C{code}\0Msomething\0\0");
+    let length = u32::try_from(4 + fields.len()).unwrap();
+    [b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn what_postgres_and_what_stands_before_it_say_last() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let proxy = Proxy::to(server.port());
+    let builder = PostgresStore::builder().migrate(true).connections(1);
+    let store = builder
+        .connect(&Postgres::url_of(proxy.port()))
+        .await
+        .unwrap();
+    let owner = claim::<OnPostgres>(key(1));
+    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
+    for (code, kind) in [
+        ("57P01", None),
+        ("57P05", None),
+        ("25006", None),
+        ("26000", None),
+        ("40001", None),
+        ("28P01", Some(StoreErrorKind::Unavailable)),
+        ("53300", Some(StoreErrorKind::Unavailable)),
+        ("57014", Some(StoreErrorKind::Unavailable)),
+        ("XX000", Some(StoreErrorKind::Unavailable)),
+        ("XX001", Some(StoreErrorKind::Corrupt)),
+        ("0A000", Some(StoreErrorKind::Refused)),
+    ] {
+        // Prepared, so that the reply that is exchanged is the statement's own.
+        store.renew(&owner.held()).await.unwrap();
+        proxy.last_words(fatal(code));
+        let renewed = store.renew(&owner.held()).await;
+        let said = renewed.as_ref().err().map(|error| error.kind());
+        assert_eq!(said, kind, "{code}: {renewed:?}");
+    }
+}
+
+#[tokio::test]
+async fn mysql_ends_sessions_that_are_idle() {
+    let Some(server) = MariaDb::with(&["--wait-timeout=1"]) else {
+        return;
+    };
+    let builder = MySqlStore::builder().migrate(true).connections(3);
+    let store = builder.connect(&server.url()).await.unwrap();
+    use_all(&store).await;
+    until_none(async || sessions_of(&server, "root").await).await;
+    let acquired = store.acquire(&claim::<OnMariaDb>(key(1))).await;
+    assert_eq!(acquired.unwrap(), FIRST);
+}
+
+#[tokio::test]
+async fn mysql_refuses_the_user_for_a_while() {
+    let Some(server) = MariaDb::start() else {
+        return;
+    };
+    for statement in [
+        "create database shop",
+        "create user app@'127.0.0.1' identified by 'pw'",
+        "grant all on shop.* to app@'127.0.0.1'",
+    ] {
+        OnMariaDb::set(&server, statement).await;
+    }
+    let url = format!("mysql://app:pw@127.0.0.1:{}/shop", server.port());
+    let builder = MySqlStore::builder().migrate(true).connections(3);
+    let store = builder.connect(&url).await.unwrap();
+    let owner = claim::<OnMariaDb>(key(1));
+    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
+    for (refuse, says, admit) in [
+        (
+            "alter user app@'127.0.0.1' identified by 'new'",
+            "1045",
+            "alter user app@'127.0.0.1' identified by 'pw'",
+        ),
+        (
+            "revoke all on shop.* from app@'127.0.0.1'",
+            "1044",
+            "grant all on shop.* to app@'127.0.0.1'",
+        ),
+    ] {
+        use_all(&store).await;
+        OnMariaDb::set(&server, refuse).await;
+        OnMariaDb::set(&server, "kill user app").await;
+        until_none(async || sessions_of(&server, "app").await).await;
+        for _ in 0..2 {
+            let error = store.renew(&owner.held()).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+            assert!(chain(&error).contains(says), "{}", chain(&error));
+        }
+        OnMariaDb::set(&server, admit).await;
+        let renewed = store.renew(&owner.held()).await;
+        assert_eq!(renewed.unwrap(), Write::Applied);
+    }
+    let completed = store.complete(&owner.held(), &Outcome::Tombstone).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
+}
+
+/// An error of MySQL, and the end of its session.
+fn error(number: u16) -> Vec<u8> {
+    let body = [&[0xff][..], &number.to_le_bytes(), b"#HY000something"].concat();
+    let length = u8::try_from(body.len()).unwrap();
+    [&[length, 0, 0, 1][..], &body].concat()
+}
+
+#[tokio::test]
+async fn what_mysql_and_what_stands_before_it_say_last() {
+    let Some(server) = MariaDb::start() else {
+        return;
+    };
+    let proxy = Proxy::to(server.port());
+    let builder = MySqlStore::builder().migrate(true).connections(1);
+    let store = builder
+        .connect(&MariaDb::url_of(proxy.port()))
+        .await
+        .unwrap();
+    let owner = claim::<OnMariaDb>(key(1));
+    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
+    for (number, kind) in [
+        (4031, None),
+        (1053, None),
+        (1290, None),
+        (1047, None),
+        (1243, None),
+        (1213, None),
+        (3101, None),
+        (1205, Some(StoreErrorKind::Unavailable)),
+        (1044, Some(StoreErrorKind::Unavailable)),
+        (1045, Some(StoreErrorKind::Unavailable)),
+        (1040, Some(StoreErrorKind::Unavailable)),
+        (1114, Some(StoreErrorKind::Full)),
+        (1665, Some(StoreErrorKind::Refused)),
+    ] {
+        // Prepared, so that the reply that is exchanged is the statement's own.
+        store.renew(&owner.held()).await.unwrap();
+        proxy.last_words(error(number));
+        let renewed = store.renew(&owner.held()).await;
+        let said = renewed.as_ref().err().map(|error| error.kind());
+        assert_eq!(said, kind, "{number}: {renewed:?}");
+    }
+}
