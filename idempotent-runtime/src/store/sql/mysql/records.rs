@@ -164,12 +164,10 @@ fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
         None => Verdict::of_the_way(error, connections),
         // Deadlock; a record that changed since it was read; a commit that a cluster undid.
         Some(1213 | 1020 | 3101) => Verdict::RACED,
-        // The server goes down, has become a replica, or ended a session that was idle: other connections may know
-        // better.
-        Some(1053 | 1927 | 1290 | 1836 | 4031) => Verdict::dead(connections),
-        // A node of a cluster that is not ready; a statement that this session had prepared and has no more, as after
-        // a change of servers behind a proxy.
-        Some(1047 | 1243 | 1615) => Verdict::dead(connections),
+        // The server goes down, has become a replica, is a node of a cluster that is not ready, or ended a session that
+        // was idle; or a statement that this session had prepared is gone, as after a change of servers behind a proxy.
+        // Other connections may know better.
+        Some(1053 | 1927 | 1290 | 1836 | 1047 | 4031 | 1243 | 1615) => Verdict::dead(connections),
         // The disk, or the table, is full.
         Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
         Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),

@@ -179,12 +179,10 @@ fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
     match &*code {
         // Undone in favour of another transaction.
         "40001" | "40P01" | "23505" => Verdict::RACED,
-        // The server goes down, has become a replica, or ended a session that was idle: other connections may know
-        // better.
-        "57P01" | "57P02" | "57P05" | "25006" => Verdict::dead(connections),
-        // A statement that this session had prepared and has no more, as after `discard all`; or whose table has
-        // changed since. Others may have been prepared later.
-        "26000" => Verdict::dead(connections),
+        // The server goes down, has become a replica, or ended a session that was idle; or a statement that this session
+        // had prepared is gone, as after `discard all`. Other connections may know better.
+        "57P01" | "57P02" | "57P05" | "25006" | "26000" => Verdict::dead(connections),
+        // Its table has changed since.
         "0A000" if replanned(error) => Verdict::dead(connections),
         "53100" => Verdict::lasting(StoreErrorKind::Full),
         // Not XX000, which is a pooler's word for whatever befalls it.
