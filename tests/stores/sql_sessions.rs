@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, StoreErrorKind, Write,
+    Acquisition, Outcome, Store, StoreError, StoreErrorKind, Write,
     conformance::{claim, key},
     sql::{mysql::MySqlStore, postgres::PostgresStore},
 };
@@ -201,7 +201,7 @@ async fn what_postgres_and_what_stands_before_it_say_last() {
         store.renew(&owner.held()).await.unwrap();
         proxy.last_words(fatal(code));
         let renewed = store.renew(&owner.held()).await;
-        let said = renewed.as_ref().err().map(|error| error.kind());
+        let said = renewed.as_ref().err().map(StoreError::kind);
         assert_eq!(said, kind, "{code}: {renewed:?}");
     }
 }
@@ -304,7 +304,7 @@ async fn what_mysql_and_what_stands_before_it_say_last() {
         store.renew(&owner.held()).await.unwrap();
         proxy.last_words(error(number));
         let renewed = store.renew(&owner.held()).await;
-        let said = renewed.as_ref().err().map(|error| error.kind());
+        let said = renewed.as_ref().err().map(StoreError::kind);
         assert_eq!(said, kind, "{number}: {renewed:?}");
     }
 }
