@@ -71,7 +71,7 @@ impl Purger {
         }
     }
 
-    /// How many records it has deleted so far.
+    /// How many records it has deleted so far, as the store told: what a batch that failed deleted is not counted.
     #[must_use]
     pub fn purged(&self) -> u64 {
         self.purged.load(Ordering::Relaxed)

@@ -2,8 +2,8 @@
 //!
 //! 1. Each node has a connection of its own, which mends itself as the one to a single server does. A node that is
 //!    down or silent stops the verbs for its own slots, and no others.
-//! 2. Who has which slot is asked of a few nodes at once, by one task for all verbs, with a pause before the next
-//!    time: a node that is down must not become a storm of questions to the others.
+//! 2. Who has which slot is asked of a few nodes at once, by one task for all verbs, and not again within a
+//!    tenth of a second.
 //! 3. What a node refuses because the slot is elsewhere, or nowhere at the moment, was not executed: the verb is sent
 //!    again, a bounded number of times. What was sent and never answered is another matter; see [`Cluster::run`].
 //!
@@ -296,7 +296,7 @@ impl Cluster {
     /// Asks a few nodes at once, and the next few when none of them answers.
     async fn look(&self) -> RedisResult<()> {
         let mut nodes: Vec<_> = self.nodes().values().cloned().collect();
-        // No node is asked by everybody, and a view that is out of date not for ever.
+        // No node is asked by everybody first. The quickest of the few is believed.
         nodes.shuffle(&mut rand::rng());
         let mut failed = RedisError::from((ErrorKind::Io, "no node is known"));
         for few in nodes.chunks(ASKED) {
