@@ -322,6 +322,19 @@ async fn a_replica_and_a_node_of_a_cluster_are_refused() {
     ));
 }
 
+#[tokio::test]
+async fn a_server_that_is_part_of_no_cluster_is_told_from_one_that_does_not_answer() {
+    let Some(redis) = Redis::with(&DURABLE) else {
+        return;
+    };
+    let started = Instant::now();
+    let url = format!("redis+cluster://127.0.0.1:{}", redis.port());
+    let error = refused(RedisStore::builder(url)).await;
+    assert!(matches!(error, ConnectError::NotCluster), "{error:?}");
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "told at once: {took:?}");
+}
+
 /// At its limit a server takes no new keys, and loses none that it has.
 #[tokio::test]
 async fn a_full_server_refuses_new_keys_and_completes_old_ones() {

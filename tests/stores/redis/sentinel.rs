@@ -12,7 +12,10 @@ use idempotent_runtime::store::{
 };
 
 use super::{OnRedis, faults::answered};
-use crate::servers::{Folder, Process, free_port, redis::Redis, server, until};
+use crate::{
+    servers::{Folder, Process, free_port, redis::Redis, server, until},
+    sql_waiting::within,
+};
 
 struct Sentinel {
     port: u16,
@@ -131,8 +134,16 @@ async fn a_sentinel_that_says_nothing_is_passed_over() {
         silent.local_addr().unwrap(),
         sentinel.port
     );
-    let builder = RedisStore::builder(url).connect_timeout(Duration::from_millis(200));
+    let builder = RedisStore::builder(&url).connect_timeout(Duration::from_millis(200));
     let store = builder.connect().await.expect("the other one knows");
+    // The client itself waits for a silent one for half a second at least.
+    within(Duration::from_millis(450), async || {
+        let started = Instant::now();
+        let store = RedisStore::connect(&url).await;
+        store.expect("the other one is asked at once");
+        vec![started.elapsed()]
+    })
+    .await;
     let acquired = store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
     assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
 }

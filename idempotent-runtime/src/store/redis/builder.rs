@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use redis::RedisResult;
 use tokio::runtime::Handle;
 
 use super::{
@@ -50,8 +51,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Uses the server although it may lose what it acknowledged, does not permit to look, or is a primary of a
-    /// Cluster that does not answer.
+    /// Uses the server although it may lose what it acknowledged, or does not permit to look, and a Cluster although
+    /// some of its primaries do not answer or are not known.
     ///
     /// **This weakens the promise**: after a crash of the server, or an eviction, a retry can execute a second
     /// time. What was found is logged as a warning instead of being an error.
@@ -97,7 +98,8 @@ impl RedisStoreBuilder {
     /// # Errors
     ///
     /// If a setting makes no sense, or the server does not answer, refuses us, or is weaker than the promise. A
-    /// primary of a Cluster that does not answer is an error after five seconds, so that a failover can end.
+    /// Cluster none of whose nodes answers, one of whose primaries does not, or whose nodes do not know who has all
+    /// slots, is an error after five seconds, so that a failover can end.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         if !is_prefix(&self.prefix) {
             return Err(ConnectError::Prefix {
@@ -107,55 +109,59 @@ impl RedisStoreBuilder {
         let address = Address::parse(&self.url)?;
         #[cfg(feature = "redis-tls")]
         choose_cryptography();
-        let of = |source| ConnectError::of("the handshake", source);
-        let source = Arc::new(Source::new(address.clone(), self.patience).map_err(of)?);
-        let link = match address {
-            Address::Cluster(nodes) => {
-                let cluster = Cluster::connect(nodes, self.patience).await;
-                Link::Cluster(cluster.map_err(|source| ConnectError::of("CLUSTER SLOTS", source))?)
-            }
-            _ => Link::Server(Server::new(Arc::clone(&source))),
-        };
+        let runtime = Handle::current();
+        let link = self.link(address, &runtime);
+        let link = link.map_err(|source| ConnectError::of("the handshake", source))?;
         let facts = check::check(&link, &self.prefix, self.accept_weaker_durability).await?;
         let scripts = Scripts::new(facts.version >= Some((7, 0)));
         check::load(&facts.servers, &scripts).await?;
-        let confirm = self.confirm(&link, &source, &facts)?;
+        let confirm = self.confirm(&link, &facts)?;
         Ok(RedisStore(Arc::new(Shared {
             link,
             scripts,
             confirm,
             channel: format!("{}done", self.prefix),
             prefix: self.prefix,
-            source,
             wakes: Arc::new(Wakes::default()),
             listener: std::sync::OnceLock::new(),
-            runtime: Handle::current(),
+            runtime,
         })))
     }
 
-    fn confirm(
-        &self,
-        link: &Link,
-        source: &Arc<Source>,
-        facts: &Facts,
-    ) -> Result<Option<Confirm>, ConnectError> {
+    /// The way to the servers of this address. Nothing is sent yet.
+    fn link(&self, address: Address, runtime: &Handle) -> RedisResult<Link> {
+        let patience = self.patience;
+        let source = match address {
+            Address::Cluster(nodes) => {
+                return Cluster::of(&nodes, patience, runtime.clone()).map(Link::Cluster);
+            }
+            Address::Single(node) => Source::node(node, patience)?,
+            Address::Sentinel {
+                sentinels,
+                primary,
+                server,
+            } => Source::sentinels(sentinels, &primary, &server, patience)?,
+        };
+        Ok(Link::Server(Server::new(source, runtime.clone())))
+    }
+
+    fn confirm(&self, link: &Link, facts: &Facts) -> Result<Option<Confirm>, ConnectError> {
         let Some((replicas, timeout)) = self.replicas else {
             return Ok(None);
         };
         let flushed = facts.append_only && facts.version >= Some((7, 2));
-        let reason = if let Link::Cluster(_) = link {
-            "a Cluster's connections are shared, and WAIT answers for one connection"
-        } else if timeout.is_zero() {
-            "a time-out of zero would wait for ever"
-        } else if replicas == 0 && !flushed {
-            "no replica needs Redis 7.2 and an append-only file"
-        } else {
-            return Ok(Some(Confirm::new(
-                Arc::clone(source),
-                replicas,
-                timeout,
-                flushed,
-            )));
+        let reason = match link {
+            Link::Cluster(_) => {
+                "a Cluster's connections are shared, and WAIT answers for one connection"
+            }
+            Link::Server(_) if timeout.is_zero() => "a time-out of zero would wait for ever",
+            Link::Server(_) if replicas == 0 && !flushed => {
+                "no replica needs Redis 7.2 and an append-only file"
+            }
+            Link::Server(server) => {
+                let source = Arc::clone(server.source());
+                return Ok(Some(Confirm::new(source, replicas, timeout, flushed)));
+            }
         };
         Err(ConnectError::Wait { reason })
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use redis::{RedisError, RedisResult, Value};
+use redis::{ErrorKind, RedisError, RedisResult, Value};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -11,10 +11,11 @@ use super::{
     cluster::{Cluster, Node},
     error::denied,
     link::{Link, Server},
+    slots::Gaps,
 };
 
-/// How long a primary of a Cluster that cannot be asked is asked again, and the pause in between. A failover is
-/// normally done by then.
+/// How long a Cluster is asked again of which not all can be seen, and the pause in between. A failover is normally
+/// done by then.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(250));
 
 /// What the servers said about themselves.
@@ -39,8 +40,14 @@ struct Exam {
     hidden: Vec<(&'static str, RedisError)>,
 }
 
-/// A primary of a Cluster that could not be asked, and why.
-struct Silent(Arc<Node>, RedisError);
+/// What was found in a Cluster.
+struct Found {
+    exams: Vec<(Arc<Node>, Exam)>,
+    /// The primaries that could not be asked, and why.
+    silent: Vec<(Arc<Node>, RedisError)>,
+    /// The slots whose primary nobody named.
+    gaps: Gaps,
+}
 
 /// Asks the servers, and refuses those that will not do.
 ///
@@ -48,27 +55,31 @@ struct Silent(Arc<Node>, RedisError);
 pub(super) async fn check(link: &Link, prefix: &str, accept: bool) -> Result<Facts, ConnectError> {
     let mut exams = Vec::new();
     let mut servers = Vec::new();
+    let mut all = true;
     match link {
         Link::Server(server) => {
             exams.push(Exam::of(server, false).await?);
             servers.push(Arc::clone(server));
         }
         Link::Cluster(cluster) => {
-            let (found, silent) = primaries(cluster).await?;
-            if let Some(silent) = silent {
-                without(cluster, silent, &found, prefix, accept).await?;
+            let found = primaries(cluster).await?;
+            all = found.is_all();
+            if !all {
+                found.accepted(cluster, prefix, accept).await?;
             }
-            for (node, exam) in found {
+            for (node, exam) in found.exams {
                 exams.push(exam);
                 servers.push(Arc::clone(&node.server));
             }
         }
     }
+    // Of all of them, or of none: one that could not be asked may be the oldest.
     let infos: Option<Vec<_>> = exams.iter().map(|exam| exam.info.as_ref()).collect();
-    let versions = infos.iter().flatten().filter_map(|info| info.version());
+    let infos = infos.filter(|_| all).unwrap_or_default();
+    let versions: Option<Vec<_>> = infos.iter().map(|info| info.version()).collect();
     let facts = Facts {
-        version: versions.min(),
-        append_only: infos.is_some_and(|infos| infos.iter().all(|info| info.append_only())),
+        version: versions.and_then(|versions| versions.into_iter().min()),
+        append_only: !infos.is_empty() && infos.iter().all(|info| info.append_only()),
         servers,
     };
     verdict(exams, accept)?;
@@ -95,57 +106,112 @@ fn verdict(exams: Vec<Exam>, accept: bool) -> Result<(), ConnectError> {
     Ok(())
 }
 
-/// Examines all primaries of a Cluster, again for a while if one of them cannot be asked: it may be about to be
-/// replaced.
-async fn primaries(
-    cluster: &Cluster,
-) -> Result<(Vec<(Arc<Node>, Exam)>, Option<Silent>), ConnectError> {
+/// Examines all primaries of a Cluster, again for a while if one of them cannot be asked, or is not even known: it
+/// may be about to be replaced.
+async fn primaries(cluster: &Cluster) -> Result<Found, ConnectError> {
     let end = Instant::now() + PATIENCE.0;
     loop {
-        let nodes = cluster.primaries().await;
-        let nodes = nodes.map_err(|error| ConnectError::of("CLUSTER SLOTS", error))?;
-        let exams = nodes.iter().map(|node| Exam::of(&node.server, true));
-        let exams = join_all(exams).await;
-        let (mut found, mut silent) = (Vec::new(), None);
-        for (node, exam) in nodes.into_iter().zip(exams) {
-            match exam {
-                Ok(exam) => found.push((node, exam)),
-                Err(ConnectError::Unreachable { source }) => silent = Some(Silent(node, source)),
-                Err(other) => return Err(other),
-            }
-        }
-        if silent.is_none() || Instant::now() >= end {
-            return Ok((found, silent));
+        let found = Found::now(cluster).await;
+        let late = Instant::now() >= end;
+        match found {
+            Ok(found) if late || found.is_all() => return Ok(found),
+            // Nobody answered this time.
+            Ok(_) | Err(ConnectError::Unreachable { .. }) if !late => {}
+            other => return other,
         }
         sleep(PATIENCE.1).await;
     }
 }
 
-/// Whether the Cluster is to be used without one of its primaries.
-async fn without(
-    cluster: &Cluster,
-    Silent(silent, source): Silent,
-    found: &[(Arc<Node>, Exam)],
-    prefix: &str,
-    accept: bool,
-) -> Result<(), ConnectError> {
-    let node = silent.to_string();
-    if !accept {
-        return Err(ConnectError::SilentNode { node, source });
+impl Found {
+    async fn now(cluster: &Cluster) -> Result<Self, ConnectError> {
+        let nodes = cluster.primaries().await;
+        let nodes = nodes.map_err(|error| ConnectError::of("CLUSTER SLOTS", error))?;
+        let exams = nodes.iter().map(|node| Exam::of(&node.server, true));
+        let exams = join_all(exams).await;
+        let mut found = Self {
+            exams: Vec::new(),
+            silent: Vec::new(),
+            gaps: cluster.gaps(),
+        };
+        for (node, exam) in nodes.into_iter().zip(exams) {
+            let why = match exam {
+                Ok(exam) => {
+                    found.exams.push((node, exam));
+                    continue;
+                }
+                Err(ConnectError::Unreachable { source }) => source,
+                // A primary until a moment ago. Whoever is it now has to be asked.
+                Err(ConnectError::Replica) => (ErrorKind::Io, "it is a replica").into(),
+                Err(other) => return Err(other),
+            };
+            node.doubt(true);
+            found.silent.push((node, why));
+        }
+        Ok(found)
     }
-    let Some((other, _)) = found.first() else {
-        return Err(ConnectError::Unreachable { source });
-    };
-    if let Err(source) = cluster.serves(other, prefix).await {
-        return Err(ConnectError::Unreachable { source });
+
+    fn is_all(&self) -> bool {
+        self.silent.is_empty() && self.gaps.is_empty()
     }
-    let error: &dyn std::error::Error = &source;
-    tracing::warn!(
-        error,
-        "the primary {node} of the Redis Cluster cannot be asked: keys that are there get errors, and its \
-         durability is unknown"
-    );
-    Ok(())
+
+    /// Whether the Cluster is to be used although not all of it can be seen.
+    async fn accepted(
+        &self,
+        cluster: &Cluster,
+        prefix: &str,
+        accept: bool,
+    ) -> Result<(), ConnectError> {
+        let first = self.silent.first().map(|(_, source)| source.clone());
+        if !accept {
+            return Err(self.refusal(first));
+        }
+        self.any_serves(cluster, prefix, first).await?;
+        for (node, source) in &self.silent {
+            let error: &dyn std::error::Error = source;
+            tracing::warn!(
+                error,
+                "the primary {node} of the Redis Cluster cannot be asked: keys that are there get errors, and its \
+                 durability is unknown"
+            );
+        }
+        if !self.gaps.is_empty() {
+            let slots = &self.gaps;
+            tracing::warn!(
+                "no node of the Redis Cluster says who has the slots {slots}: keys that are there get errors, and the \
+                 durability of their primaries is unknown"
+            );
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, silent: Option<RedisError>) -> ConnectError {
+        let Some(source) = silent else {
+            let slots = self.gaps.to_string();
+            return ConnectError::Uncovered { slots };
+        };
+        let nodes = self.silent.iter().map(|(node, _)| node.to_string());
+        let node = nodes.collect::<Vec<_>>().join(", ");
+        ConnectError::SilentNode { node, source }
+    }
+
+    /// An error unless one of those that were asked serves its slots.
+    async fn any_serves(
+        &self,
+        cluster: &Cluster,
+        prefix: &str,
+        mut why: Option<RedisError>,
+    ) -> Result<(), ConnectError> {
+        for (node, _) in &self.exams {
+            match cluster.serves(node, prefix).await {
+                Ok(()) => return Ok(()),
+                Err(error) => why = Some(error),
+            }
+        }
+        let none = || RedisError::from((ErrorKind::Io, "no primary is known"));
+        let source = why.unwrap_or_else(none);
+        Err(ConnectError::Unreachable { source })
+    }
 }
 
 /// Settings under which an append-only file is not flushed: the command that asks, the setting, the value that is
@@ -272,7 +338,7 @@ impl Info {
         if self.get("cluster_enabled") == "1" && !by_cluster {
             return Err(ConnectError::PartOfCluster);
         }
-        if matches!(self.get("role"), "slave" | "replica") && !by_cluster {
+        if matches!(self.get("role"), "slave" | "replica") {
             return Err(ConnectError::Replica);
         }
         Ok(())
@@ -314,7 +380,145 @@ pub(super) async fn load(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::{
+        super::{
+            RedisStore, RedisStoreBuilder,
+            fake::{Fake, info, slots},
+        },
+        *,
+    };
+
+    const HERE: &str = "127.0.0.1";
+
+    fn on(nodes: &[&Fake]) -> RedisStoreBuilder {
+        let hosts: Vec<_> = nodes
+            .iter()
+            .map(|node| format!("{HERE}:{}", node.port()))
+            .collect();
+        let builder = RedisStore::builder(format!("redis+cluster://{}", hosts.join(",")));
+        let soon = Duration::from_millis(200);
+        builder.connect_timeout(soon).response_timeout(soon)
+    }
+
+    /// Three nodes that say who has the slots: a third each, and the hosts of the last two.
+    async fn three(hosts: [&str; 2]) -> [Fake; 3] {
+        let nodes = [Fake::new().await, Fake::new().await, Fake::new().await];
+        let [first, second, third] = [0, 1, 2].map(|at| nodes[at].port());
+        for node in &nodes {
+            node.says(
+                "CLUSTER SLOTS",
+                slots(&[
+                    (0, 5000, &[(HERE, first)]),
+                    (5001, 11_000, &[(hosts[0], second)]),
+                    (11_001, 16_383, &[(hosts[1], third)]),
+                ]),
+            );
+        }
+        nodes
+    }
+
+    /// A primary that no node names escapes no check.
+    #[tokio::test]
+    async fn slots_whose_primary_is_not_named_are_told_unless_that_is_accepted() {
+        let nodes = three([HERE, "?"]).await;
+        let builder = on(&[&nodes[0]]);
+        let accepting = builder.clone().accept_weaker_durability();
+        let (refused, accepted) = tokio::join!(builder.connect(), accepting.connect());
+        accepted.expect("two of three");
+        let error = refused.expect_err("who knows");
+        let said = error.to_string();
+        match error {
+            ConnectError::Uncovered { slots } => assert_eq!(slots, "11001-16383"),
+            other => panic!("{other:?} is another error"),
+        }
+        assert!(
+            said.contains("11001-16383") && said.contains("accept_weaker"),
+            "{said}"
+        );
+    }
+
+    /// Who says nothing may be older than the others, whose scripts it may have to run.
+    #[tokio::test]
+    async fn all_silent_primaries_are_named_and_their_version_is_unknown() {
+        let nodes = three([HERE, HERE]).await;
+        for silent in &nodes[1..] {
+            silent.says("", None);
+        }
+        let builder = on(&[&nodes[0]]);
+        let accepting = builder.clone().accept_weaker_durability();
+        let (refused, accepted) = tokio::join!(builder.connect(), accepting.connect());
+        accepted.expect("one of three");
+        match refused.expect_err("who knows") {
+            ConnectError::SilentNode { node, .. } => {
+                let mut named: Vec<_> = node.split(", ").collect();
+                named.sort_unstable();
+                let mut silent = [1, 2].map(|at| format!("{HERE}:{}", nodes[at].port()));
+                silent.sort_unstable();
+                assert_eq!(named, silent);
+            }
+            other => panic!("{other:?} is another error"),
+        }
+        assert!(!nodes[0].heard("SCRIPT LOAD").is_empty());
+        assert!(nodes[0].heard("SCRIPT LOAD #!lua").is_empty());
+        let whole = three([HERE, HERE]).await;
+        on(&[&whole[0]]).connect().await.expect("all of them");
+        assert!(!whole[0].heard("SCRIPT LOAD #!lua").is_empty());
+    }
+
+    /// A node that does not answer does not serve.
+    #[tokio::test]
+    async fn a_cluster_none_of_whose_primaries_serves_is_never_opened() {
+        let nodes = three([HERE, "?"]).await;
+        for node in &nodes[..2] {
+            node.says("PEXPIRE", None);
+        }
+        let error = on(&[&nodes[0]]).accept_weaker_durability().connect().await;
+        assert!(
+            matches!(error, Err(ConnectError::Unreachable { .. })),
+            "{error:?}"
+        );
+    }
+
+    /// A former primary that came back as a replica is not examined in place of the one that took over.
+    #[tokio::test]
+    async fn who_took_over_is_examined_and_not_who_came_back() {
+        let [old, new] = [Fake::new().await, Fake::new().await];
+        let answer = |node: &Fake| slots(&[(0, 16_383, &[(HERE, node.port())])]);
+        old.says("INFO", info("7.0.0", "1", "slave"));
+        new.says("INFO", info("7.0.0", "0", "master"));
+        let (before, after) = (answer(&old), answer(&new));
+        let asked = AtomicUsize::new(0);
+        old.answers("CLUSTER SLOTS", move |_| {
+            let late = asked.fetch_add(1, Ordering::SeqCst) > 1;
+            Some(if late { after.clone() } else { before.clone() })
+        });
+        let error = on(&[&old]).connect().await.expect_err("weak");
+        match error {
+            ConnectError::Weak { weaknesses } => {
+                assert_eq!(weaknesses, [Weakness::NoAppendOnlyFile]);
+            }
+            other => panic!("{other:?} is another error"),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_look_that_fails_is_not_the_end() {
+        let node = Fake::new().await;
+        let answer = slots(&[(0, 16_383, &[(HERE, node.port())])]);
+        let asked = AtomicUsize::new(0);
+        node.answers("CLUSTER SLOTS", move |_| {
+            let late = asked.fetch_add(1, Ordering::SeqCst) > 1;
+            let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+            Some(if late {
+                answer.clone()
+            } else {
+                loading.to_owned()
+            })
+        });
+        on(&[&node]).connect().await.expect("loaded by now");
+    }
 
     fn weaknesses(text: &str) -> Vec<Weakness> {
         let mut found = Vec::new();
@@ -355,5 +559,7 @@ mod tests {
             ConnectError::PartOfCluster
         ));
         assert!(Info::parse("cluster_enabled:1").refuse(true).is_ok());
+        let replica = Info::parse("role:slave").refuse(true);
+        assert!(matches!(replica, Err(ConnectError::Replica)));
     }
 }

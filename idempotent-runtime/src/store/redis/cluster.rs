@@ -2,48 +2,54 @@
 //!
 //! 1. Each node has a connection of its own, which mends itself as the one to a single server does. A node that is
 //!    down or silent stops the verbs for its own slots, and no others.
-//! 2. Who has which slot is asked of a few nodes at once, by one task for all verbs, and not again within a
-//!    tenth of a second.
+//! 2. Who has which slot is asked of a few nodes at once, by one task for all verbs; see [`look`].
 //! 3. What a node refuses because the slot is elsewhere, or nowhere at the moment, was not executed: the verb is sent
 //!    again, a bounded number of times. What was sent and never answered is another matter; see [`Cluster::run`].
 //!
-//! The crate's own client does not replace a connection that is silent, so that a node whose machine vanished is
-//! asked for as long as the system keeps the connection, and stops the verbs for all nodes while it connects to one.
+//! The crate's own client sends again what timed out, whatever it was, and keeps the connection that was silent: a
+//! release could be answered for its repetition, and a node whose machine vanished is asked for as long as the system
+//! keeps the connection. It asks for the slots, and connects to new nodes, under a lock that all verbs need, so that
+//! one slow node stops the verbs for all.
 
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use futures_util::future::select_ok;
-use rand::seq::SliceRandom as _;
+use rand::seq::IteratorRandom as _;
 use redis::{ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::{
     runtime::Handle,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep},
 };
 
+use self::look::Looking;
 use super::{
-    address::Address,
     error::{READONLY, code},
     link::Server,
     script::Call,
-    slots::{Place, SLOTS, parse, slot},
+    slots::{Place, SLOTS, Slots, slot},
     source::{Patience, Source},
 };
 
+mod look;
+#[cfg(test)]
+mod nodes;
+
 /// How often a verb is sent at most.
 const ATTEMPTS: u32 = 6;
-/// Before the first repetition to the same node; twice as much before each one after it. All of them together are
-/// well under the engine's store time-out.
+/// Before the first repetition to the same node; twice as much before each one after it.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Between two questions for the slots.
-const REST: Duration = Duration::from_millis(100);
-/// How many nodes are asked for the slots at once.
-const ASKED: usize = 3;
+/// After this much time no verb is sent again. The last wait may have begun just before, and takes 320 ms of pause
+/// and [`look::LOOKED`], so that the last repetition begins 1.6 s after the verb, within the engine's store time-out
+/// of 2 s.
+const REPEATED: Duration = Duration::from_secs(1);
 
 /// The nodes, and who has which slot.
 pub(super) struct Cluster {
@@ -51,9 +57,13 @@ pub(super) struct Cluster {
     template: ConnectionInfo,
     patience: Patience,
     seeds: HashSet<Place>,
+    /// Those of the URL, the primaries, and their replicas, which are asked for the slots when no other is left.
     nodes: Mutex<HashMap<Place, Arc<Node>>>,
-    ranges: RwLock<Arc<Vec<Range>>>,
+    slots: RwLock<Arc<Slots<Arc<Node>>>>,
     looking: watch::Sender<Looking>,
+    /// The age in milliseconds at which it is time for a look that nobody asked for.
+    due: AtomicU64,
+    opened: Instant,
     runtime: Handle,
 }
 
@@ -61,22 +71,8 @@ pub(super) struct Cluster {
 pub(super) struct Node {
     place: Place,
     pub(super) server: Arc<Server>,
-}
-
-/// Slots, and the primary that has them.
-struct Range {
-    first: u16,
-    last: u16,
-    primary: Arc<Node>,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Looking {
-    /// Whoever needs to know starts the next question.
-    Idle,
-    Asking,
-    /// What is known is new.
-    Resting,
+    /// The last verb that went there failed in a way that may mean that the node is not what it was.
+    doubted: AtomicBool,
 }
 
 /// Where a node sent a verb.
@@ -87,10 +83,11 @@ struct Redirection {
 }
 
 impl Cluster {
-    /// Asks the given nodes for the others.
-    pub(super) async fn connect(
-        seeds: Vec<ConnectionInfo>,
+    /// Some of its nodes. They are asked for the others before the first verb.
+    pub(super) fn of(
+        seeds: &[ConnectionInfo],
         patience: Patience,
+        runtime: Handle,
     ) -> RedisResult<Arc<Self>> {
         let no_node = || RedisError::from((ErrorKind::InvalidClientConfig, "no node was given"));
         let template = seeds.first().cloned().ok_or_else(no_node)?;
@@ -100,27 +97,16 @@ impl Cluster {
             patience,
             seeds: places.collect(),
             nodes: Mutex::default(),
-            ranges: RwLock::default(),
-            looking: watch::Sender::new(Looking::Idle),
-            runtime: Handle::current(),
+            slots: RwLock::default(),
+            looking: watch::Sender::new(Looking::first()),
+            due: AtomicU64::new(look::first_due()),
+            opened: Instant::now(),
+            runtime,
         });
         for seed in &cluster.seeds {
             cluster.node(seed)?;
         }
-        cluster.primaries().await?;
         Ok(cluster)
-    }
-
-    /// Asks who has the slots, and gives the primaries that have any.
-    pub(super) async fn primaries(&self) -> RedisResult<Vec<Arc<Node>>> {
-        self.look().await?;
-        let mut seen = HashSet::new();
-        let ranges = self.ranges();
-        let nodes = ranges.iter().map(|range| &range.primary);
-        Ok(nodes
-            .filter(|node| seen.insert(&node.place))
-            .cloned()
-            .collect())
     }
 
     /// Runs a script where its record is. `repeat`: it may be sent once more when its reply was lost, because running
@@ -129,15 +115,22 @@ impl Cluster {
     pub(super) async fn run(self: &Arc<Self>, call: &Call<'_>, repeat: bool) -> RedisResult<Value> {
         let slot = slot(call.record());
         let (mut to, mut lost) = (None, None);
-        let mut attempt = 1;
+        let (mut attempt, begun) = (1, Instant::now());
         loop {
             let (node, reply) = self.attempt(call, slot, to.take()).await;
-            let error = match reply {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
+            let next = reply.as_ref().err().map(Next::after);
+            if let Some(node) = &node {
+                node.judge(next.as_ref());
+            }
+            let (error, next) = match (reply, next) {
+                (Err(error), Some(next)) => (error, next),
+                (reply, _) => {
+                    self.look_now_and_then();
+                    return reply;
+                }
             };
-            let again = attempt < ATTEMPTS;
-            match Next::after(&error) {
+            let again = attempt < ATTEMPTS && begun.elapsed() < REPEATED;
+            match next {
                 Next::Elsewhere { asking } if again => {
                     to = self.redirection(&error, node.as_deref(), asking);
                     if !asking {
@@ -204,37 +197,61 @@ impl Cluster {
 
     /// Whether the Cluster serves the slots of this node: as a whole it may be down for the lack of another.
     pub(super) async fn serves(&self, node: &Node, prefix: &str) -> RedisResult<()> {
-        let ranges = self.ranges();
-        let has = |slot: u16| {
-            let mut ranges = ranges.iter();
-            ranges.any(|range| {
-                range.primary.place == node.place && (range.first..=range.last).contains(&slot)
-            })
+        let slots = self.slots();
+        let has = |slot| {
+            slots
+                .owner(slot)
+                .is_some_and(|owner| owner.place == node.place)
         };
         let mut keys = (0..u32::from(SLOTS) * 64).map(|n| format!("{prefix}served-{n}"));
         let Some(key) = keys.find(|key| has(slot(key.as_bytes()))) else {
-            return Ok(());
+            return Err((ErrorKind::Io, "the node has no slots any more").into());
         };
         // A write that changes nothing: there is no such key, and reads may be served where writes are not.
         let mut probe = redis::cmd("PEXPIRE");
         match node.server.send(probe.arg(key).arg(1)).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ClusterDown) => {
-                Err(error)
+            Err(error) => match Next::after(&error) {
+                Next::Later | Next::Lost | Next::Silent => Err(error),
+                // It answers, if only to say that we may not, or where the slot went.
+                Next::Elsewhere { .. } | Next::End => Ok(()),
+            },
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// A primary to listen to: whatever is published on one node is heard on each.
+    pub(super) fn speaker(&self) -> RedisResult<Arc<Node>> {
+        let slots = self.slots();
+        let rng = &mut rand::rng();
+        let sound = slots.primaries().filter(|node| !node.is_doubted());
+        let node = sound.choose(rng).or_else(|| slots.primaries().choose(rng));
+        let nobody =
+            || RedisError::from((ErrorKind::ClusterConnectionNotFound, "no primary is known"));
+        node.cloned().ok_or_else(nobody)
+    }
+
+    /// Waits until this node is known to be no primary any more. It may have left, and hear nothing.
+    pub(super) async fn without(&self, node: &Node) {
+        let mut looking = self.looking.subscribe();
+        while self
+            .slots()
+            .primaries()
+            .any(|primary| primary.place == node.place)
+        {
+            if looking.changed().await.is_err() {
+                // The sender lives in `self`.
+                return;
             }
-            _ => Ok(()),
         }
     }
 
     fn owner(&self, slot: u16) -> Option<Arc<Node>> {
-        let ranges = self.ranges();
-        let at = ranges.partition_point(|range| range.last < slot);
-        let range = ranges.get(at).filter(|range| range.first <= slot)?;
-        Some(Arc::clone(&range.primary))
+        self.slots().owner(slot).cloned()
     }
 
-    fn ranges(&self) -> Arc<Vec<Range>> {
+    fn slots(&self) -> Arc<Slots<Arc<Node>>> {
         // Nothing is done under the lock but to exchange the list.
-        Arc::clone(&self.ranges.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.slots.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<Place, Arc<Node>>> {
@@ -249,107 +266,40 @@ impl Cluster {
             return Ok(Arc::clone(node));
         }
         let info = self.template.clone().set_addr(place.like(&self.template));
-        let source = Source::new(Address::Single(info), self.patience)?;
+        let source = Source::node(info, self.patience)?;
         let node = Arc::new(Node {
             place: place.clone(),
-            server: Server::new(Arc::new(source)),
+            server: Server::new(source, self.runtime.clone()),
+            doubted: AtomicBool::new(false),
         });
         nodes.insert(place.clone(), Arc::clone(&node));
         Ok(node)
     }
 }
 
-/// Looking who has the slots.
-impl Cluster {
-    /// Waits until what is known is new, with an end to its patience.
-    async fn looked(self: &Arc<Self>) {
-        self.start_looking();
-        let mut looking = self.looking.subscribe();
-        let new = looking.wait_for(|looking| *looking != Looking::Asking);
-        // Whoever waited goes on with what is known, new or not.
-        let _late = timeout(self.patience.connect, new).await;
-    }
-
-    /// Starts to look, unless somebody does, or just did. It goes on when the verb that started it is dropped.
-    fn start_looking(self: &Arc<Self>) {
-        let start = self.looking.send_if_modified(|looking| {
-            let idle = *looking == Looking::Idle;
-            if idle {
-                *looking = Looking::Asking;
+impl Node {
+    /// What to think of the node after this outcome of a verb.
+    fn judge(&self, failure: Option<&Next>) {
+        match failure {
+            None => self.doubt(false),
+            Some(Next::Elsewhere { asking: false } | Next::Later | Next::Lost | Next::Silent) => {
+                self.doubt(true);
             }
-            idle
-        });
-        if !start {
-            return;
+            // It is where the slot was, or refuses what any node would.
+            Some(Next::Elsewhere { asking: true } | Next::End) => {}
         }
-        let round = Round(Arc::clone(self));
-        self.runtime.spawn(async move {
-            if let Err(error) = round.0.look().await {
-                let error: &dyn std::error::Error = &error;
-                tracing::debug!(error, "no node of the Redis Cluster says who has the slots");
-            }
-            round.0.looking.send_replace(Looking::Resting);
-            sleep(REST).await;
-        });
     }
 
-    /// Asks a few nodes at once, and the next few when none of them answers.
-    async fn look(&self) -> RedisResult<()> {
-        let mut nodes: Vec<_> = self.nodes().values().cloned().collect();
-        // No node is asked by everybody first. The quickest of the few is believed.
-        nodes.shuffle(&mut rand::rng());
-        let mut failed = RedisError::from((ErrorKind::Io, "no node is known"));
-        for few in nodes.chunks(ASKED) {
-            let answers = few.iter().map(|node| Box::pin(self.slots_of(node)));
-            match select_ok(answers).await {
-                Ok((ranges, _)) => {
-                    self.learn(ranges);
-                    return Ok(());
-                }
-                Err(error) => failed = error,
-            }
+    /// Whether a look should believe others first. It orders nothing else.
+    pub(super) fn doubt(&self, yes: bool) {
+        // Nearly always it is so already, and reading takes the line from nobody.
+        if self.is_doubted() != yes {
+            self.doubted.store(yes, Ordering::Relaxed);
         }
-        Err(failed)
     }
 
-    /// Who has the slots, as this node sees it.
-    async fn slots_of(&self, node: &Node) -> RedisResult<Vec<Range>> {
-        let mut slots = redis::cmd("CLUSTER");
-        let told = parse(node.server.send(slots.arg("SLOTS")).await?, &node.place);
-        let ranges = told.into_iter().map(|(first, last, place)| {
-            let primary = self.node(&place)?;
-            Ok(Range {
-                first,
-                last,
-                primary,
-            })
-        });
-        let mut ranges = ranges.collect::<RedisResult<Vec<_>>>()?;
-        if ranges.is_empty() {
-            return Err((ErrorKind::Io, "the node knows no slots").into());
-        }
-        ranges.sort_by_key(|range| range.last);
-        Ok(ranges)
-    }
-
-    fn learn(&self, ranges: Vec<Range>) {
-        let mut nodes = self.nodes();
-        nodes.retain(|place, _| {
-            let mut primaries = ranges.iter().map(|range| &range.primary.place);
-            self.seeds.contains(place) || primaries.any(|primary| primary == place)
-        });
-        drop(nodes);
-        let mut known = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
-        *known = Arc::new(ranges);
-    }
-}
-
-/// A question under way. However it ends, by a panic too, the next one can start.
-struct Round(Arc<Cluster>);
-
-impl Drop for Round {
-    fn drop(&mut self) {
-        self.0.looking.send_replace(Looking::Idle);
+    fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
     }
 }
 

@@ -32,15 +32,23 @@ pub enum ConnectError {
         /// Why.
         source: RedisError,
     },
-    /// A primary of the Cluster did not answer for five seconds, and no replica took its place, so nobody knows
+    /// Primaries of the Cluster did not answer for five seconds, or said that they are replicas, and no others took
+    /// their place, so nobody knows whether they keep what they acknowledge. With
+    /// [`accept_weaker_durability`](super::RedisStoreBuilder::accept_weaker_durability) the store is opened as long
+    /// as the Cluster serves other slots.
+    SilentNode {
+        /// Host and port of each, as the Cluster tells them, with `, ` between them.
+        node: String,
+        /// Why the first of them could not be asked.
+        source: RedisError,
+    },
+    /// For five seconds no node of the Cluster said who has these slots, or where that node is, so nobody knows
     /// whether it keeps what it acknowledges. With
     /// [`accept_weaker_durability`](super::RedisStoreBuilder::accept_weaker_durability) the store is opened as long
-    /// as the Cluster serves the other slots.
-    SilentNode {
-        /// Its host and port, as the Cluster tells them.
-        node: String,
-        /// Why.
-        source: RedisError,
+    /// as the Cluster serves other slots.
+    Uncovered {
+        /// The slots, as in `0-5460, 9999`.
+        slots: String,
     },
     /// The server refuses the user name or the password.
     Authentication {
@@ -75,6 +83,8 @@ pub enum ConnectError {
     Replica,
     /// The server is part of a Cluster, and the URL is one for a single server.
     PartOfCluster,
+    /// The server is part of no Cluster, and the URL is one for a Cluster.
+    NotCluster,
     /// [`wait_replicas`](super::RedisStoreBuilder::wait_replicas) cannot be had.
     Wait {
         /// Why.
@@ -112,6 +122,7 @@ impl ConnectError {
             _ => match source.code() {
                 Some("NOAUTH" | "WRONGPASS") => Self::Authentication { source },
                 _ if denied(&source) => Self::NotPermitted { command, source },
+                _ if says(&source, "cluster support disabled") => Self::NotCluster,
                 _ => Self::Unreachable { source },
             },
         }
@@ -120,11 +131,11 @@ impl ConnectError {
 
 /// Whether the server does not let us: by its ACL, or because the command was renamed or removed.
 pub(super) fn denied(error: &RedisError) -> bool {
-    let unknown = || {
-        let detail = error.detail().unwrap_or_default();
-        detail.contains("unknown command")
-    };
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || unknown()
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || says(error, "unknown command")
+}
+
+fn says(error: &RedisError, words: &str) -> bool {
+    error.detail().is_some_and(|detail| detail.contains(words))
 }
 
 /// The code of a server that is a replica.
@@ -192,8 +203,14 @@ impl fmt::Display for ConnectError {
             Self::Unreachable { .. } => f.write_str("the Redis server did not answer"),
             Self::SilentNode { node, .. } => write!(
                 f,
-                "the primary {node} of the Redis Cluster did not answer, so nobody knows whether it keeps what it \
-                 acknowledges: bring it back or fail over, or choose `accept_weaker_durability()`"
+                "primaries of the Redis Cluster cannot be asked, so nobody knows whether they keep what they \
+                 acknowledge: bring them back or fail over, or choose `accept_weaker_durability()`: {node}"
+            ),
+            Self::Uncovered { slots } => write!(
+                f,
+                "no node of the Redis Cluster says who has the slots {slots}, or where that node is: see its answer to \
+                 CLUSTER SLOTS (a host `?` means that `cluster-announce-hostname` is missing), or choose \
+                 `accept_weaker_durability()`"
             ),
             Self::Authentication { .. } => {
                 f.write_str("the Redis server refuses the user name or the password")
@@ -224,6 +241,9 @@ impl fmt::Display for ConnectError {
             }
             Self::PartOfCluster => {
                 f.write_str("the Redis server is part of a Cluster: use a redis+cluster:// URL")
+            }
+            Self::NotCluster => {
+                f.write_str("the Redis server is part of no Cluster: use a redis:// URL")
             }
             Self::Wait { reason } => write!(f, "`wait_replicas` cannot be had: {reason}"),
         }

@@ -22,6 +22,7 @@ use super::{
 };
 
 /// The way to a server, or to the nodes of a Cluster.
+#[derive(Clone)]
 pub(super) enum Link {
     Server(Arc<Server>),
     Cluster(Arc<Cluster>),
@@ -69,7 +70,8 @@ impl Link {
 }
 
 impl Server {
-    pub(super) fn new(source: Arc<Source>) -> Arc<Self> {
+    /// Its attempts to connect run on this runtime, whoever starts them.
+    pub(super) fn new(source: Arc<Source>, runtime: Handle) -> Arc<Self> {
         let down = Live::Down {
             number: 0,
             error: None,
@@ -77,8 +79,12 @@ impl Server {
         Arc::new(Self {
             source,
             live: watch::Sender::new(down),
-            runtime: Handle::current(),
+            runtime,
         })
+    }
+
+    pub(super) fn source(&self) -> &Arc<Source> {
+        &self.source
     }
 
     /// Calls a script, by its text where the server does not know it. `asking` tells the node of a Cluster that
@@ -217,8 +223,11 @@ async fn after_asking(connection: &mut MultiplexedConnection, command: &Cmd) -> 
     let [asked, reply]: [Value; 2] = replies
         .try_into()
         .map_err(|_| RedisError::from((ErrorKind::Parse, "expected two replies")))?;
-    asked.extract_error()?;
-    Ok(reply)
+    match reply.extract_error() {
+        Ok(reply) => Ok(reply),
+        // Why the node did not serve the slot, if it was not asked right.
+        Err(error) => Err(asked.extract_error().err().unwrap_or(error)),
+    }
 }
 
 /// Whether the connection is of no more use: it is cut, silent or incomprehensible, or leads to a server that

@@ -25,11 +25,11 @@
 //!
 //! [`connect`](RedisStoreBuilder::connect) asks the server, or each primary of a Cluster (`INFO`, `CONFIG GET` of
 //! `appendfsync` and `no-appendfsync-on-rewrite`), and refuses those that lose keys, unless told to
-//! [accept that](RedisStoreBuilder::accept_weaker_durability). A primary of a Cluster that does not answer is asked
-//! again for five seconds, in which a failover is normally done and its replica asked instead; then the error names
-//! it, or, if weaker durability is accepted, a warning does, and the store is opened as long as the Cluster serves
-//! other slots. All this is asked once: a server that is configured anew, or a replica that takes over later, is the
-//! operator's to watch.
+//! [accept that](RedisStoreBuilder::accept_weaker_durability). A primary of a Cluster that does not answer, or
+//! slots whose primary no node names, are asked for again for five seconds, in which a failover is normally done and the
+//! new primary asked instead; then the error names them, or, if weaker durability is accepted, a warning does, and the
+//! store is opened as long as the Cluster serves other slots. All this is asked once: a server that is configured anew,
+//! or a replica that takes over later, is the operator's to watch.
 //!
 //! `appendfsync everysec`, which is what a server with an append-only file has unless told otherwise, is accepted.
 //! With it up to one second of acknowledged claims and outcomes, two under a slow disk, is lost when the machine
@@ -47,7 +47,13 @@
 //!
 //! `valkey` may be written for `redis`, and `rediss` for TLS (feature `redis-tls`). Certificates are checked
 //! against those of the system; the environment variable `SSL_CERT_FILE` names others, as of an authority of
-//! one's own.
+//! one's own. The certificate of a Cluster's node, or of a primary behind sentinels, has to be valid for the host that
+//! the nodes and sentinels tell, which is an IP address unless they were told to announce a name
+//! (`cluster-announce-hostname` with `cluster-preferred-endpoint-type hostname`; `sentinel announce-hostnames yes`).
+//!
+//! All sentinels are asked at once, and the first to name a server that says that it is the primary is believed. The
+//! nodes of a Cluster need not be named all: the others are learnt from them, and again when one fails, and about once
+//! a minute while the store is in use.
 //!
 //! # Records
 //!
@@ -104,7 +110,6 @@ use self::{
     confirm::Confirm,
     link::Link,
     script::{Call, Reply, Scripts, unreadable, write},
-    source::Source,
     wakeup::Wakes,
 };
 use super::{
@@ -119,6 +124,8 @@ mod check;
 mod cluster;
 mod confirm;
 mod error;
+#[cfg(test)]
+mod fake;
 mod link;
 mod script;
 mod slots;
@@ -142,7 +149,6 @@ struct Shared {
     confirm: Option<Confirm>,
     prefix: String,
     channel: String,
-    source: Arc<Source>,
     wakes: Arc<Wakes>,
     /// Listens from the first engine on.
     listener: OnceLock<AbortHandle>,
@@ -309,8 +315,8 @@ impl Store for RedisStore {
         let shared = &self.0;
         shared.wakes.attach(wake);
         shared.listener.get_or_init(|| {
-            let (source, wakes) = (Arc::clone(&shared.source), Arc::clone(&shared.wakes));
-            let listen = wakeup::listen(source, shared.channel.clone(), wakes);
+            let (link, wakes) = (shared.link.clone(), Arc::clone(&shared.wakes));
+            let listen = wakeup::listen(link, shared.channel.clone(), wakes);
             shared.runtime.spawn(listen).abort_handle()
         });
     }

@@ -1,10 +1,8 @@
 //! Where connections come from: the one server, the primary that a sentinel names, or a node of a Cluster.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use futures_util::future::select_ok;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
     RedisResult, TlsMode,
@@ -13,8 +11,6 @@ use redis::{
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 use tokio::sync::Mutex;
-
-use super::address::Address;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +21,6 @@ pub(super) struct Patience {
     pub(super) respond: Duration,
 }
 
-/// How long the client waits for a sentinel that says nothing before it hears the next one: half a second on the
-/// connection that it has, a second for a new one. Less would never get to that.
-const SENTINEL: Duration = Duration::from_millis(1500);
-
 /// Makes connections, each to where the primary is now.
 pub(super) struct Source {
     kind: Kind,
@@ -36,63 +28,63 @@ pub(super) struct Source {
 }
 
 enum Kind {
-    Sentinel(Box<Mutex<SentinelClient>>),
-    /// Each time the next one: any node of a Cluster will do, but one may be down.
-    Nodes(Vec<Client>, AtomicUsize),
+    /// A client for each: it asks its sentinels in turn, and one that says nothing costs it up to a second and a half
+    /// each time.
+    Sentinels(Vec<Mutex<SentinelClient>>),
+    Node(Box<Client>),
 }
 
 impl Source {
-    pub(super) fn new(address: Address, patience: Patience) -> RedisResult<Self> {
-        let kind = match address {
-            Address::Single(node) => {
-                Kind::Nodes(vec![Client::open(tuned(node))?], AtomicUsize::new(0))
-            }
-            Address::Cluster(nodes) => {
-                let clients = nodes.into_iter().map(|node| Client::open(tuned(node)));
-                Kind::Nodes(clients.collect::<Result<_, _>>()?, AtomicUsize::new(0))
-            }
-            Address::Sentinel {
-                sentinels,
-                primary,
-                server,
-            } => {
-                let mut node = SentinelNodeConnectionInfo::default()
-                    .set_redis_connection_info(server.redis_settings().clone())
-                    .set_tcp_settings(tcp());
-                if let ConnectionAddr::TcpTls { .. } = server.addr() {
-                    node = node.set_tls_mode(TlsMode::Secure);
-                }
-                let sentinels = sentinels.into_iter().map(tuned).collect();
-                let client = SentinelClient::build(
-                    sentinels,
-                    primary,
-                    Some(node),
-                    SentinelServerType::Master,
-                )?;
-                Kind::Sentinel(Box::new(Mutex::new(client)))
-            }
-        };
-        Ok(Self { kind, patience })
+    /// One server, or one node of a Cluster.
+    pub(super) fn node(node: ConnectionInfo, patience: Patience) -> RedisResult<Arc<Self>> {
+        let kind = Kind::Node(Box::new(Client::open(tuned(node))?));
+        Ok(Arc::new(Self { kind, patience }))
+    }
+
+    /// The primary that these sentinels know by this name. `server` says how to talk to it; its host is not used.
+    pub(super) fn sentinels(
+        sentinels: Vec<ConnectionInfo>,
+        primary: &str,
+        server: &ConnectionInfo,
+        patience: Patience,
+    ) -> RedisResult<Arc<Self>> {
+        let mut node = SentinelNodeConnectionInfo::default()
+            .set_redis_connection_info(server.redis_settings().clone())
+            .set_tcp_settings(tcp());
+        if let ConnectionAddr::TcpTls { .. } = server.addr() {
+            node = node.set_tls_mode(TlsMode::Secure);
+        }
+        if sentinels.is_empty() {
+            return Err((ErrorKind::EmptySentinelList, "no sentinel was given").into());
+        }
+        let clients = sentinels.into_iter().map(|sentinel| {
+            let client = SentinelClient::build(
+                vec![tuned(sentinel)],
+                String::from(primary),
+                Some(node.clone()),
+                SentinelServerType::Master,
+            )?;
+            Ok(Mutex::new(client))
+        });
+        let kind = Kind::Sentinels(clients.collect::<RedisResult<_>>()?);
+        Ok(Arc::new(Self { kind, patience }))
     }
 
     pub(super) fn patience(&self) -> Patience {
         self.patience
     }
 
-    /// A client for where the primary is now; for a Cluster, for one of its nodes.
+    /// A client for where the primary is now.
     pub(super) async fn client(&self) -> RedisResult<Client> {
         match &self.kind {
-            Kind::Sentinel(sentinel) => sentinel.lock().await.async_get_client().await,
-            Kind::Nodes(clients, next) => {
-                // Taking turns is all that it is for: no order with anything else is needed.
-                let turn = next.fetch_add(1, Ordering::Relaxed);
-                clients
-                    .get(turn % clients.len().max(1))
-                    .cloned()
-                    .ok_or_else(|| {
-                        RedisError::from((ErrorKind::InvalidClientConfig, "no node was given"))
-                    })
+            // The first one to name a server that says that it is the primary. The others are let go.
+            Kind::Sentinels(sentinels) => {
+                let asked = sentinels.iter().map(|sentinel| {
+                    Box::pin(async { sentinel.lock().await.async_get_client().await })
+                });
+                select_ok(asked).await.map(|(client, _)| client)
             }
+            Kind::Node(client) => Ok(Client::clone(client)),
         }
     }
 
@@ -118,11 +110,11 @@ impl Source {
         &self,
         work: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
-        let sentinels = match self.kind {
-            Kind::Sentinel(_) => SENTINEL,
-            Kind::Nodes(..) => Duration::ZERO,
+        let steps = match self.kind {
+            Kind::Sentinels(_) => 3,
+            Kind::Node(_) => 2,
         };
-        within(self.patience.connect * 2 + sentinels, work).await
+        within(self.patience.connect * steps, work).await
     }
 }
 

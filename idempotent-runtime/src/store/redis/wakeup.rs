@@ -1,8 +1,9 @@
 //! Waking those who wait in this process when a record changes in another.
 //!
 //! The scripts publish the key of each record that they end. One connection listens, with back-off when it
-//! breaks; what was missed meanwhile is made good by waking everybody. Nothing depends on it but time: who
-//! waits looks by itself now and then.
+//! breaks; what was missed meanwhile is made good by waking everybody. In a Cluster it is one to any of the primaries,
+//! and to another one when that has no slots any more. Nothing depends on it but time: who waits looks by itself now
+//! and then.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -10,10 +11,13 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryFutureExt as _};
-use redis::{Msg, RedisResult};
+use redis::{Msg, RedisResult, aio::PubSub};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::source::{Source, within};
+use super::{
+    link::Link,
+    source::{Patience, Source, within},
+};
 use crate::{scope::StoreKey, store::Wake};
 
 /// How often a connection on which nothing happens is tried.
@@ -43,10 +47,10 @@ impl Wakes {
 }
 
 /// Listens for as long as it is polled.
-pub(super) async fn listen(source: Arc<Source>, channel: String, wakes: Arc<Wakes>) {
+pub(super) async fn listen(link: Link, channel: String, wakes: Arc<Wakes>) {
     let mut pause = BACKOFF.0;
     loop {
-        match hear(&source, &channel, &wakes).await {
+        match hear(&link, &channel, &wakes).await {
             Ok(()) => pause = BACKOFF.0,
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
@@ -59,29 +63,59 @@ pub(super) async fn listen(source: Arc<Source>, channel: String, wakes: Arc<Wake
     }
 }
 
-/// Listens on one connection until it breaks. An error: it never came to listening.
-async fn hear(source: &Source, channel: &str, wakes: &Wakes) -> RedisResult<()> {
-    let patience = source.patience();
+/// Listens where there is something to hear. An error: it never came to listening.
+async fn hear(link: &Link, channel: &str, wakes: &Wakes) -> RedisResult<()> {
+    match link {
+        Link::Server(server) => {
+            let subscription = subscribe(server.source(), channel).await?;
+            follow(subscription, server.source().patience(), wakes, || {}).await;
+        }
+        Link::Cluster(cluster) => {
+            let node = cluster.speaker()?;
+            let source = node.server.source();
+            let subscribed = subscribe(source, channel).await;
+            let subscription = subscribed.inspect_err(|_| {
+                node.doubt(true);
+                cluster.start_looking();
+            })?;
+            let look = || cluster.look_now_and_then();
+            let follow = follow(subscription, source.patience(), wakes, look);
+            // A node that left the Cluster answers still, and is told nothing.
+            tokio::select! {
+                () = follow => {}
+                () = cluster.without(&node) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn subscribe(source: &Source, channel: &str) -> RedisResult<PubSub> {
     let subscribed = async {
         let mut subscription = source.client().await?.get_async_pubsub().await?;
         subscription.subscribe(channel).await?;
         Ok(subscription)
     };
-    let subscribed = source.within(subscribed).await?;
+    source.within(subscribed).await
+}
+
+/// Passes on what one connection says, until it breaks. `now_and_then` is called before each time it is tried.
+async fn follow(subscription: PubSub, patience: Patience, wakes: &Wakes, now_and_then: impl Fn()) {
     // Whatever was published while nobody listened.
     wakes.each(Wake::all);
-    let (mut sink, mut messages) = subscribed.split();
+    let (mut sink, mut messages) = subscription.split();
     let mut pings = interval(PING);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             message = messages.next() => match message {
                 Some(message) => announce(&message, wakes),
-                None => return Ok(()),
+                None => return,
             },
             _ = pings.tick() => {
+                now_and_then();
                 if within::<()>(patience.respond, sink.ping::<redis::Value>().map_ok(drop)).await.is_err() {
-                    return Ok(());
+                    return;
                 }
             }
         }
@@ -96,5 +130,47 @@ fn announce(message: &Msg, wakes: &Wakes) {
         }
         // Somebody else's, or a later version's.
         Err(_) => wakes.each(Wake::all),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        RedisStore,
+        fake::{Fake, slots, until},
+    };
+    use crate::{
+        fingerprint::Fingerprint,
+        scope::StoreKey,
+        store::{Claim, Store as _, Token, Wake, Write},
+    };
+
+    /// A node without slots may have left the Cluster, and hears no more of what is published.
+    #[tokio::test]
+    async fn a_node_that_left_is_not_listened_to() {
+        let [old, new] = [Fake::new().await, Fake::new().await];
+        let answer = |node: &Fake| slots(&[(0, 16_383, &[("127.0.0.1", node.port())])]);
+        old.says("CLUSTER SLOTS", answer(&old));
+        let url = format!("redis+cluster://127.0.0.1:{}", old.port());
+        let store = RedisStore::connect(url).await.expect("a store");
+        store.attach(Wake::new(|_| {}));
+        until("the listener", || old.heard("SUBSCRIBE").len() == 1).await;
+        assert!(new.heard("SUBSCRIBE").is_empty());
+
+        old.says("CLUSTER SLOTS", answer(&new));
+        new.says("CLUSTER SLOTS", answer(&new));
+        old.says("EVALSHA", format!("-MOVED 1 127.0.0.1:{}\r\n", new.port()));
+        let minute = std::time::Duration::from_secs(60);
+        let (key, fingerprint) = (
+            StoreKey::from_bytes([1; 32]),
+            Fingerprint::from_bytes([1; 32]),
+        );
+        let claim = Claim::new(key, fingerprint, Token::random(), minute, minute);
+        assert_eq!(
+            store.renew(&claim.held()).await.expect("served"),
+            Write::Applied
+        );
+        until("the listener", || new.heard("SUBSCRIBE").len() == 1).await;
+        drop(store);
     }
 }

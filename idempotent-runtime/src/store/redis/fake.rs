@@ -1,0 +1,194 @@
+//! Servers that say what a test wants to hear: what a real one says only in the worst moments.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use redis::{ConnectionInfo, IntoConnectionInfo as _};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+/// What is said to a command, whose words have spaces between them. Nothing: the server is silent.
+type Answer = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// A server on a port of its own, gone with this value, and its connections with it.
+pub(super) struct Fake {
+    port: u16,
+    shared: Arc<Shared>,
+    serving: JoinSet<()>,
+}
+
+struct Shared {
+    answer: Mutex<Answer>,
+    delay: Mutex<Duration>,
+    heard: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    /// A node that says of itself what a good one says, and to verbs `1`.
+    pub(super) async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let shared = Arc::new(Shared {
+            answer: Mutex::new(Arc::new(|command| Some(usual(command)))),
+            delay: Mutex::default(),
+            heard: Mutex::default(),
+        });
+        let mut serving = JoinSet::new();
+        let accepting = Arc::clone(&shared);
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(accepting.clone().serve(stream));
+            }
+        });
+        Self {
+            port,
+            shared,
+            serving,
+        }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn info(&self) -> ConnectionInfo {
+        let url = format!("redis://127.0.0.1:{}", self.port);
+        url.into_connection_info().expect("a URL")
+    }
+
+    /// From now on this is said to commands that begin so, and to others what was said before. Nothing: silence.
+    pub(super) fn says(&self, to: &'static str, reply: impl Into<Option<String>>) {
+        let reply = reply.into();
+        self.answers(to, move |_| reply.clone());
+    }
+
+    /// As [`says`](Self::says), decided by the whole command.
+    pub(super) fn answers(
+        &self,
+        to: &'static str,
+        reply: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) {
+        let mut answer = lock(&self.shared.answer);
+        let before = Arc::clone(&answer);
+        *answer = Arc::new(move |command| {
+            if command.starts_with(to) {
+                reply(command)
+            } else {
+                before(command)
+            }
+        });
+    }
+
+    /// How much later it answers from now on.
+    pub(super) fn delay(&self, by: Duration) {
+        *lock(&self.shared.delay) = by;
+    }
+
+    /// The commands so far that began so.
+    pub(super) fn heard(&self, beginning: &str) -> Vec<String> {
+        let heard = lock(&self.shared.heard);
+        let those = heard.iter().filter(|said| said.starts_with(beginning));
+        those.cloned().collect()
+    }
+
+    /// Stops listening, and closes all connections.
+    pub(super) async fn stop(&mut self) {
+        self.serving.shutdown().await;
+    }
+}
+
+impl Shared {
+    async fn serve(self: Arc<Self>, stream: TcpStream) {
+        let mut stream = BufReader::new(stream);
+        while let Some(command) = command(&mut stream).await {
+            lock(&self.heard).push(command.clone());
+            let answer = Arc::clone(&lock(&self.answer));
+            let delay = *lock(&self.delay);
+            sleep(delay).await;
+            if let Some(reply) = answer(&command)
+                && stream.write_all(reply.as_bytes()).await.is_err()
+            {
+                break;
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The next command, in words; nothing at the end of the connection.
+async fn command(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    let words = length(stream).await?;
+    let mut command = Vec::new();
+    for _ in 0..words {
+        let mut word = vec![0; length(stream).await? + 2];
+        stream.read_exact(&mut word).await.ok()?;
+        word.truncate(word.len() - 2);
+        command.push(String::from_utf8_lossy(&word).into_owned());
+    }
+    Some(command.join(" "))
+}
+
+async fn length(stream: &mut BufReader<TcpStream>) -> Option<usize> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok()?;
+    line.get(1..)?.trim().parse().ok()
+}
+
+fn usual(command: &str) -> String {
+    let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
+    match name {
+        "INFO" => info("7.0.0", "1", "master"),
+        "CONFIG" => "*0\r\n".to_owned(),
+        "SCRIPT" => text("hash"),
+        "EVALSHA" | "PEXPIRE" => ":1\r\n".to_owned(),
+        "SUBSCRIBE" => format!("*3\r\n{}{}:1\r\n", text("subscribe"), text(rest)),
+        "PING" => format!("*2\r\n{}{}", text("pong"), text("")),
+        _ => "+OK\r\n".to_owned(),
+    }
+}
+
+pub(super) fn text(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+/// What a server says of itself.
+pub(super) fn info(version: &str, append_only: &str, role: &str) -> String {
+    text(&format!(
+        "redis_version:{version}\r\naof_enabled:{append_only}\r\nmaxmemory:0\r\nrole:{role}\r\ncluster_enabled:1\r\n"
+    ))
+}
+
+/// First and last slot, and host and port of their primary and of its replicas.
+pub(super) type Row<'a> = (u16, u16, &'a [(&'a str, u16)]);
+
+/// The answer to `CLUSTER SLOTS`.
+pub(super) fn slots(rows: &[Row<'_>]) -> String {
+    let node =
+        |(host, port): &(&str, u16)| format!("*3\r\n{}:{port}\r\n{}", text(host), text("id"));
+    let row = |(first, last, nodes): &Row<'_>| {
+        let nodes: Vec<_> = nodes.iter().map(node).collect();
+        let head = format!("*{}\r\n:{first}\r\n:{last}\r\n", nodes.len() + 2);
+        head + &nodes.concat()
+    };
+    let rows: Vec<_> = rows.iter().map(row).collect();
+    format!("*{}\r\n{}", rows.len(), rows.concat())
+}
+
+/// Waits until it is so, with an end to the patience.
+pub(super) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !so() {
+        assert!(Instant::now() < end, "waited ten seconds for {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
