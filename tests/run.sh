@@ -59,7 +59,7 @@ if ! $quick; then
     RUSTFLAGS="--cfg idempotent_loom" CARGO_TARGET_DIR="$target/loom" \
         step cargo test -p idempotent-runtime --lib --release -- interleavings
     RUSTFLAGS="--cfg idempotent_shuttle" CARGO_TARGET_DIR="$target/shuttle" \
-        step cargo test -p idempotent-runtime --lib --release -- interleavings
+        step cargo test -p idempotent-runtime --features postgres --lib --release -- interleavings
 fi
 
 step bash examples/try.sh

@@ -402,6 +402,7 @@ async fn a_server_that_is_slow_to_let_in_is_reached<S: Server>() {
     let proxy = Proxy::to(server.port());
     for (n, store) in (1..).zip(server.impatient(proxy.port()).await) {
         let mine = new_claim::<S>(key(n));
+        let n = u64::from(n);
         store.get(&mine.key).await.unwrap();
         let before = proxy.accepted();
         proxy.cut();
@@ -411,9 +412,10 @@ async fn a_server_that_is_slow_to_let_in_is_reached<S: Server>() {
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         assert!(asked.elapsed() >= Duration::from_secs(1), "{error:?}");
         assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
-        // The store knew a quick server, and gives up the first, on a slow machine the next too. Each has twice as long.
         let made = proxy.accepted() - before;
-        assert!(made <= 4, "{made} connections");
+        // While the application's pool still closes the one that was cut, the first caller waits for that room, makes the
+        // next one itself and leaves it half-way.
+        assert!(made <= n, "{made} connections");
         proxy.delay_greetings(Duration::ZERO);
     }
 }

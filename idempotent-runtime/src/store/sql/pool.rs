@@ -24,14 +24,16 @@ use tokio::{
 
 use self::own::{Live, Own};
 
+mod idle;
 mod own;
 
-/// How long a server has to let somebody in at most. Without a limit it is the operating system's: minutes. It is long
-/// enough for the dozen round trips of a handshake between continents, or for two packets of it that get lost.
+/// How long a server has to let somebody in. Without a limit it is the operating system's: minutes. It is long enough for
+/// the dozen round trips of a handshake between continents, or for two packets of it that get lost: a first packet is
+/// sent again after one second, and after two more. However quick the server was before, it gets that long: lost packets
+/// take the same time on every way.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
-/// The client's limits are no shorter: that of a statement, whatever the server's is, because a connection may have to be
-/// made first; and that of making one.
+/// The client's limit of a statement is no shorter, whatever the server's is: a connection may have to be made first.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Nothing was heard of a server in time.
@@ -165,8 +167,10 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
     }
 }
 
-/// One of the application's. If it has to be made, that goes on also when nobody waits for it any more, as with the
-/// store's own. In the queue for one that another has, nobody is left behind who has gone.
+/// One of the application's. If there is room to make one, that goes on also when nobody waits for it any more, and for as
+/// long, as with the store's own. Where there is none, the caller itself is in the pool's queue, and leaves it when giving
+/// up. The pool may change between this look and the wait: then a task is in the queue that nobody waits for, until its
+/// turn or its time has come; or a caller makes the connection, and leaves it half-way.
 async fn acquire<DB: Database>(pool: &Pool<DB>) -> Result<PoolConnection<DB>, sqlx::Error> {
     let made = pool.num_idle() == 0 && pool.size() < pool.options().get_max_connections();
     if !made {
@@ -175,9 +179,13 @@ async fn acquire<DB: Database>(pool: &Pool<DB>) -> Result<PoolConnection<DB>, sq
     // Dropped unasked for, it goes back to its pool.
     let acquiring = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.acquire().await }
+        async move { timeout(CONNECT, pool.acquire()).await }
     });
-    acquiring.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    match acquiring.await {
+        Ok(acquired) => acquired.unwrap_or_else(|elapsed| Err(late(elapsed))),
+        // It ended with its runtime.
+        Err(_ended) => Err(sqlx::Error::WorkerCrashed),
+    }
 }
 
 /// How long the client waits for a statement that the server gives up on after `time_out`.
@@ -286,5 +294,30 @@ mod tests {
         assert_eq!(patience(Duration::from_millis(50)), seconds(1));
         assert_eq!(patience(seconds(2)), seconds(4));
         assert_eq!(patience(Duration::MAX), Duration::MAX);
+    }
+
+    /// Also if that has more patience itself, as it has unless told otherwise.
+    #[cfg(feature = "postgres")]
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_takes_up_no_room_of_the_applications_pool_for_long() {
+        use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+
+        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(silent.local_addr().expect("a bound port").port())
+            .ssl_mode(PgSslMode::Disable)
+            .username("somebody");
+        let pool = PgPoolOptions::new().connect_lazy_with(options);
+        let second = Duration::from_secs(1);
+        timeout(second, acquire(&pool))
+            .await
+            .expect_err("nobody is let in");
+        assert_eq!(pool.size(), 1, "it is made to the end, whoever waits");
+        tokio::time::sleep(CONNECT).await;
+        assert_eq!(pool.size(), 0);
+        let began = Instant::now();
+        acquire(&pool).await.expect_err("nobody is let in");
+        assert!(began.elapsed() < CONNECT + second);
     }
 }

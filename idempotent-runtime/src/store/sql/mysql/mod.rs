@@ -287,7 +287,8 @@ impl MySqlStoreBuilder {
     }
 
     /// Uses the application's own pool. Asks the server nothing: call [`migrate`](MySqlStore::migrate) and
-    /// [`check`](MySqlStore::check) when it suits.
+    /// [`check`](MySqlStore::check) when it suits. A connection that the pool has to make for the store has 5 seconds
+    /// at most.
     #[must_use]
     pub fn from_pool(self, pool: MySqlPool) -> MySqlStore {
         let connections = Connections::of_application(pool, self.time_out);
