@@ -49,6 +49,9 @@ const BATCH: usize = 256;
 const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 /// How long to wait before listening again: from the first to the last.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// The same after a server that let us in and then said nothing. Each such attempt leaves a connection behind, and a task
+/// of sqlx that takes leave on it until the operating system gives it up.
+const SILENT: Duration = Duration::from_secs(60);
 
 const NOTIFY: &str = include_str!("notify.sql");
 
@@ -170,8 +173,9 @@ async fn listen(
     let mut pause = PAUSE.0;
     loop {
         // Asked each time: passwords rotate.
-        let error = match listener(connections.options(), &channel).await {
-            Ok(mut listener) => {
+        let listening = listener(connections.options(), &channel);
+        let error = match timeout(CONNECT * 2, listening).await {
+            Ok(Ok(mut listener)) => {
                 // What was rung before is known to nobody here.
                 locked(&wakes).iter().for_each(Wake::all);
                 loop {
@@ -186,7 +190,11 @@ async fn listen(
                     }
                 }
             }
-            Err(error) => error,
+            Ok(Err(error)) => error,
+            Err(elapsed) => {
+                pause = SILENT;
+                late(elapsed)
+            }
         };
         tracing::debug!(
             error = &error as &dyn std::error::Error,
@@ -212,7 +220,7 @@ async fn heard(listener: &mut PgListener) -> Result<Option<PgNotification>, sqlx
     Ok(None)
 }
 
-/// A listener that listens, or an error if the server lets us in and then says nothing.
+/// A listener that listens. It waits for a server that lets us in and then says nothing, for as long as that is.
 async fn listener(options: PgConnectOptions, channel: &str) -> Result<PgListener, sqlx::Error> {
     // A listener comes out of a pool only. Out of a new one each time: the one before may be held for long by the
     // farewell of a listener to a server that is gone.
@@ -220,17 +228,12 @@ async fn listener(options: PgConnectOptions, channel: &str) -> Result<PgListener
         .max_connections(1)
         .acquire_timeout(CONNECT)
         .connect_lazy_with(options);
-    let listening = async {
-        let mut listener = PgListener::connect_with(&pool).await?;
-        // A connection that is lost ends this listener. Made anew by it, that could remain unknown here, together with
-        // the notifications in between.
-        listener.eager_reconnect(false);
-        listener.listen(channel).await?;
-        Ok(listener)
-    };
-    timeout(CONNECT * 2, listening)
-        .await
-        .unwrap_or_else(|elapsed| Err(late(elapsed)))
+    let mut listener = PgListener::connect_with(&pool).await?;
+    // A connection that is lost ends this listener. Made anew by it, that could remain unknown here, together with the
+    // notifications in between.
+    listener.eager_reconnect(false);
+    listener.listen(channel).await?;
+    Ok(listener)
 }
 
 fn wake(wakes: &Mutex<Vec<Wake>>, rung: &PgNotification) {
