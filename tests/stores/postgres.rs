@@ -17,6 +17,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::servers::postgres::Postgres;
 
+mod cursor;
 mod purge;
 mod setup;
 

@@ -7,7 +7,7 @@ use super::{OnPostgres, new_table};
 use crate::servers::postgres::Postgres;
 
 /// A table of so many records, of which the first expired first, and the one connection to it.
-async fn expired(server: &Postgres, records: u32) -> (PgPool, PostgresStore, String) {
+pub(super) async fn expired(server: &Postgres, records: u32) -> (PgPool, PostgresStore, String) {
     let table = new_table();
     let pool = PgPoolOptions::new().max_connections(1);
     let pool = pool.connect(&server.url()).await.unwrap();

@@ -56,15 +56,12 @@
 //! # }
 //! ```
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::AtomicI64},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, Postgres};
 
 use self::{
+    cursor::Cursor,
     notify::Bell,
     records::{Remote, Session},
     statements::Statements,
@@ -80,6 +77,7 @@ use crate::{
     store::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write},
 };
 
+mod cursor;
 mod notify;
 mod records;
 mod setup;
@@ -100,7 +98,7 @@ struct Inner {
     /// Whether a server must keep what it acknowledged.
     durable: bool,
     bell: Option<Bell>,
-    purged: AtomicI64,
+    cursor: Cursor,
 }
 
 /// Says how a [`PostgresStore`] keeps its records.
@@ -184,7 +182,7 @@ impl PostgresStore {
         Remote {
             connections: &self.0.connections,
             statements: &self.0.statements,
-            purged: &self.0.purged,
+            cursor: &self.0.cursor,
         }
     }
 }
@@ -262,7 +260,8 @@ impl PostgresStoreBuilder {
     }
 
     /// Uses the application's own pool. Asks the server nothing: call [`migrate`](PostgresStore::migrate) and
-    /// [`check`](PostgresStore::check) when it suits.
+    /// [`check`](PostgresStore::check) when it suits. A connection that the pool has to make for the store has 5 seconds
+    /// at most.
     #[must_use]
     pub fn from_pool(self, pool: PgPool) -> PostgresStore {
         let connections = Connections::of_application(pool, self.time_out);
@@ -280,7 +279,7 @@ impl PostgresStoreBuilder {
             table: self.table,
             durable: !self.weak,
             bell,
-            purged: AtomicI64::new(0),
+            cursor: Cursor::default(),
         }))
     }
 }

@@ -1,5 +1,6 @@
 -- Only past expiry and not a live lease (contract, rule 6). From $2 on, in microseconds since 1970: what was deleted
--- before stays in the index until the table is vacuumed, and each batch would pass all of it.
+-- before stays in the index until the table is vacuumed, and each batch would pass all of it. Gives how many were
+-- deleted, and from where on there may be more: the last of a full batch, or this moment.
 --
 -- The rows are chosen and locked once (an array, where a subquery could be run again and delete more than the limit),
 -- without waiting for those that another process purges or somebody uses; locked, they stay where they are, and need
@@ -19,4 +20,7 @@ with purged as (
     ))
     returning expires_at
 )
-select count(*), (extract(epoch from max(expires_at)) * 1000000)::bigint from purged
+select
+    count(*),
+    (extract(epoch from case when count(*) = $1 then max(expires_at) else statement_timestamp() end) * 1000000)::bigint
+from purged

@@ -1,18 +1,17 @@
 //! The verbs' statements, each in a transaction of its own, on whichever connection is free.
 
-use std::{
-    sync::atomic::{AtomicI64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use sqlx::{
     PgConnection, Postgres, Row as _,
     postgres::{PgArguments, PgDatabaseError, PgRow},
     query::Query,
 };
+use tokio::time::Instant;
 
 use super::{
     NAME,
+    cursor::Cursor,
     statements::{SESSION, Statements},
 };
 use crate::{
@@ -32,9 +31,7 @@ use crate::{
 pub(super) struct Remote<'a> {
     pub(super) connections: &'a Connections<Postgres, Session>,
     pub(super) statements: &'a Statements,
-    /// The expiry up to which all has been purged, in microseconds since 1970; 0 to look at all. Who purges beside may
-    /// set it back or forth: what lies before it is looked at again when nothing is left behind it.
-    pub(super) purged: &'a AtomicI64,
+    pub(super) cursor: &'a Cursor,
 }
 
 /// How the store's own sessions are set.
@@ -118,11 +115,17 @@ impl Records for Remote<'_> {
     }
 
     async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
-        let from = self.purged.load(Ordering::Relaxed);
-        let mut purged = self.purge_from(from, limit).await?;
-        if purged < limit && from != 0 {
-            // What was passed over, because it was leased or locked then, has its turn.
-            purged += self.purge_from(0, limit - purged).await?;
+        let (from, began) = (self.cursor.from(), Instant::now());
+        let (mut purged, until) = self.purge_from(from, limit).await?;
+        if purged == limit {
+            self.cursor.go_on(until);
+        } else {
+            let due = self.cursor.arrive(until);
+            if from == 0 {
+                self.cursor.looked(began);
+            } else if due {
+                purged += self.look(limit - purged).await;
+            }
         }
         Ok(purged.unsigned_abs())
     }
@@ -143,15 +146,36 @@ impl Remote<'_> {
         Ok(self.connections.bounded(asked).await?.rows_affected())
     }
 
-    /// Deletes from this expiry on, and remembers to go on from the last.
-    async fn purge_from(&self, from: i64, limit: i64) -> Result<i64, sqlx::Error> {
+    /// Deletes from this expiry on, and says how many that were and where to go on.
+    async fn purge_from(&self, from: i64, limit: i64) -> Result<(i64, i64), sqlx::Error> {
         let query = sqlx::query(&self.statements.purge).bind(limit).bind(from);
         let rows = self.fetch_all(query).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let (purged, last): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-        let next = last.filter(|_| purged == limit).unwrap_or(0);
-        self.purged.store(next, Ordering::Relaxed);
-        Ok(purged)
+        Ok((row.try_get(0)?, row.try_get(1)?))
+    }
+
+    /// Deletes what the batches before had to pass over. If that fails, theirs count all the same.
+    async fn look(&self, limit: i64) -> i64 {
+        let began = Instant::now();
+        match self.purge_from(0, limit).await {
+            Ok((purged, until)) => {
+                if purged == limit {
+                    self.cursor.found(until);
+                } else {
+                    self.cursor.looked(began);
+                }
+                purged
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    store = NAME,
+                    error,
+                    "what a purge had to pass over is looked for later"
+                );
+                0
+            }
+        }
     }
 
     /// All rows, although there is one at most: the answer counts when the commit is through, and not before.
