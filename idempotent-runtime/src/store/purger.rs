@@ -77,11 +77,13 @@ impl Purger {
         self.purged.load(Ordering::Relaxed)
     }
 
-    /// Ends it after the batch that it is at.
-    pub async fn stop(self) {
+    /// Ends it after the batch that it is at, and says how many records it has deleted in all, as
+    /// [`purged`](Self::purged) counts them.
+    pub async fn stop(self) -> u64 {
         drop(self.stop);
         // It ended by itself only if it panicked, and then it has ended too.
         let _ended = self.task.await;
+        self.purged.load(Ordering::Relaxed)
     }
 }
 
@@ -132,16 +134,13 @@ impl PurgerBuilder {
                 let late = StoreError::new(store.name(), StoreErrorKind::Unavailable);
                 Err(late.with_source(elapsed))
             });
+            let took = began.elapsed();
+            if let Ok(purged) = purged {
+                total.fetch_add(purged as u64, Ordering::Relaxed);
+            }
             rest = match purged {
-                Ok(purged) => {
-                    total.fetch_add(purged as u64, Ordering::Relaxed);
-                    let rest = (began.elapsed() * REST).min(self.every);
-                    if purged < self.batch {
-                        self.every
-                    } else {
-                        rest
-                    }
-                }
+                Ok(purged) if purged < self.batch => self.every,
+                Ok(_) => (took * REST).min(self.every),
                 Err(error) => {
                     let store = store.name();
                     let error = &error as &dyn std::error::Error;
@@ -191,13 +190,13 @@ mod tests {
         sleep(Duration::from_secs(130)).await;
         assert_eq!(store.len(), 0);
         assert_eq!(purger.purged(), 100);
-        purger.stop().await;
+        assert_eq!(purger.stop().await, 100);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_purger_that_is_stopped_or_dropped_ends() {
         let store = MemoryStore::new();
-        Purger::builder().start(store.clone()).stop().await;
+        assert_eq!(Purger::builder().start(store.clone()).stop().await, 0);
         drop(Purger::builder().start(store.clone()));
         expiring(&store, 3).await;
         sleep(Duration::from_secs(600)).await;
