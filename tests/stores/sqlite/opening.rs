@@ -7,7 +7,10 @@ use idempotent_runtime::store::{
     conformance::{claim, key},
     sql::{ConnectError, TableName, sqlite::SqliteStore},
 };
-use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteLockingMode},
+};
 
 use super::{File, Sqlite};
 
@@ -227,4 +230,37 @@ async fn the_file_and_its_companions_are_private() {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{path}");
     }
+}
+
+/// What is not to be seen under its name could be exchanged unseen.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_not_under_its_name_is_refused() {
+    let file = File::new();
+    drop(file.open().await);
+    let options = SqliteConnectOptions::new();
+    let pool = |name: String| SqlitePool::connect_lazy_with(options.clone().filename(name));
+    let builder = SqliteStore::builder;
+    let path = file.path().display().to_string();
+    builder().from_pool(&pool(path.clone())).await.unwrap();
+    // What SQLite takes for a URL of the same file.
+    let error = builder().from_pool(&pool(format!("file:{path}"))).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(chain(&error).contains("file:"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_pool_may_make_the_file_and_have_it_for_itself() {
+    let file = File::new();
+    let options = SqliteConnectOptions::new()
+        .filename(file.path())
+        .create_if_missing(true)
+        .locking_mode(SqliteLockingMode::Exclusive);
+    let pool = SqlitePool::connect_lazy_with(options);
+    let store = SqliteStore::builder().from_pool(&pool).await.unwrap();
+    store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
 }

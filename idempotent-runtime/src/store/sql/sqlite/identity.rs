@@ -2,7 +2,9 @@
 //!
 //! A process goes on reading and writing a file that somebody deleted or put another one in the place of, and the next
 //! process opens the new one: then both execute the same request, and what the first one acknowledged is gone with it.
-//! So the writer looks, before it answers, whether the names still lead to the files that it has open.
+//! So the writer looks, before it answers, whether the names still lead, for this process, to the files that it has
+//! open. It cannot see that a file was overwritten in place, nor what others find under the name, as behind a mount in
+//! another container.
 
 use std::{
     io,
@@ -10,29 +12,49 @@ use std::{
 };
 
 /// The file, its log and its shared memory, as they were when they were opened.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     files: Vec<(PathBuf, Id)>,
 }
 
 impl Identity {
-    /// Of a file that is open and was written to, so that its companions are there.
-    pub(super) fn of(file: &Path) -> Self {
+    /// Of the file alone.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or not to be seen.
+    pub(super) fn of(file: &Path) -> io::Result<Self> {
         // The process may change its folder.
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        // SQLite puts the companions beside the file itself, not beside a link to it.
-        let real = file.canonicalize().unwrap_or_else(|_| file.clone());
-        let companion = |suffix: &str| {
-            let mut name = real.clone().into_os_string();
+        let file = std::path::absolute(file)?;
+        let id = id(&file).map_err(|error| {
+            let message = format!("{} cannot be looked at: {error}", file.display());
+            io::Error::new(error.kind(), message)
+        })?;
+        Ok(Self {
+            files: vec![(file, id)],
+        })
+    }
+
+    /// With its companions, once it was written to, which makes them.
+    ///
+    /// # Errors
+    ///
+    /// If they are not there, or not to be seen.
+    pub(super) fn with_companions(mut self) -> io::Result<Self> {
+        let companions: &[&str] = if cfg!(unix) { &["-wal", "-shm"] } else { &[] };
+        for suffix in companions {
+            // SQLite puts them beside the file itself, not beside a link to it.
+            let mut name = self.files[0].0.canonicalize()?.into_os_string();
             name.push(suffix);
-            PathBuf::from(name)
-        };
-        let files = [companion("-wal"), companion("-shm"), file];
-        Self {
-            files: files
-                .into_iter()
-                .filter_map(|file| id(&file).ok().flatten().map(|id| (file, id)))
-                .collect(),
+            let companion = PathBuf::from(name);
+            match id(&companion) {
+                Ok(id) => self.files.push((companion, id)),
+                // With `locking_mode = exclusive` no memory is shared.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && *suffix == "-shm" => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(self)
     }
 
     /// # Errors
@@ -42,7 +64,7 @@ impl Identity {
     pub(super) fn check(&self) -> io::Result<()> {
         for (file, opened) in &self.files {
             let is_there = match id(file) {
-                Ok(found) => found == Some(*opened),
+                Ok(found) => found == *opened,
                 Err(error) => error.kind() != io::ErrorKind::NotFound,
             };
             if !is_there {
@@ -61,10 +83,10 @@ type Id = (u64, u64);
 
 /// What tells the file from all others of this machine.
 #[cfg(unix)]
-fn id(file: &Path) -> io::Result<Option<Id>> {
+fn id(file: &Path) -> io::Result<Id> {
     use std::os::unix::fs::MetadataExt as _;
     let file = std::fs::metadata(file)?;
-    Ok(Some((file.dev(), file.ino())))
+    Ok((file.dev(), file.ino()))
 }
 
 #[cfg(not(unix))]
@@ -72,6 +94,7 @@ type Id = ();
 
 /// Elsewhere files that are open keep their place.
 #[cfg(not(unix))]
-fn id(_: &Path) -> io::Result<Option<Id>> {
-    Ok(None)
+#[expect(clippy::unnecessary_wraps, reason = "it may fail elsewhere")]
+fn id(_: &Path) -> io::Result<Id> {
+    Ok(())
 }

@@ -9,7 +9,7 @@
 //! | the process is killed | everything that was acknowledged |
 //! | the machine loses power | everything that was acknowledged, if the disk honours a flush |
 //! | the disk is full | everything that was acknowledged; claims are refused ([`Full`](StoreErrorKind::Full)) until there is room |
-//! | the file is moved, deleted or replaced while it is open | nothing is acknowledged ([`Unavailable`](StoreErrorKind::Unavailable)) until it is put back or the process restarted; on Unix |
+//! | the file is moved, deleted or replaced by another file while it is open, as this process sees it | nothing is acknowledged ([`Unavailable`](StoreErrorKind::Unavailable)) until it is put back or the process restarted; on Unix |
 //! | the file is lost | nothing |
 //!
 //! 1. The file is in WAL mode with `synchronous = FULL`: a commit is acknowledged after it was flushed.
@@ -19,7 +19,10 @@
 //!
 //! # Caveats
 //!
-//! - The file belongs on a local disk: file locks of network file systems do not hold what SQLite needs.
+//! - The file belongs on a local disk: file locks of network file systems do not hold what SQLite needs. Where they
+//!   make the numbers of files up (CIFS with `noserverino`), it may look replaced, and then nothing is acknowledged.
+//! - That a file was overwritten in place is not noticed, nor that another process finds another one under its name, as
+//!   behind a mount in its container: restore a backup while no process has the file open.
 //! - Purging gives room back to the file, not to the disk.
 //! - Waiters in other processes find out by polling: there is no push.
 //!

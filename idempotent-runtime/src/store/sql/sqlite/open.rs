@@ -2,6 +2,7 @@
 
 use std::{
     fs::OpenOptions,
+    io,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -78,8 +79,16 @@ pub(super) async fn open(
             sqlx::Error::Configuration("SQLite has no schemas: name the table alone".into());
         return Err(refused("use the table's name", source));
     }
-    let file = options.get_filename().to_owned();
-    let mut connection = connect(options).await?;
+    let (connection, identity) = connect(options).await?;
+    serve(connection, identity, settings).await
+}
+
+/// Makes the table ready, and puts the writer to work.
+async fn serve(
+    mut connection: SqliteConnection,
+    identity: Identity,
+    settings: &Settings,
+) -> Result<Writer, ConnectError> {
     let statements = Arc::new(Statements::new(&settings.table));
     if let Some(bytes) = settings.max_bytes {
         let limited = limit(&mut connection, bytes).await;
@@ -93,11 +102,16 @@ pub(super) async fn open(
         )?;
     }
     check(&mut connection, &statements, &settings.table).await?;
-    Writer::start(connection, Identity::of(&file), statements)
+    let identity = identity.with_companions().map_err(lost)?;
+    // What was done so far was done to the file that others open.
+    identity.check().map_err(lost)?;
+    Writer::start(connection, identity, statements)
         .map_err(|error| refused("start the writer", sqlx::Error::Io(error)))
 }
 
-async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, ConnectError> {
+async fn connect(
+    options: SqliteConnectOptions,
+) -> Result<(SqliteConnection, Identity), ConnectError> {
     let options = options
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
@@ -106,28 +120,13 @@ async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, Conn
         .pragma("fullfsync", "on")
         .disable_statement_logging();
     let patience = Instant::now() + BUSY;
-    let mut connection = loop {
-        match options.connect().await {
-            Ok(connection) => break connection,
-            // Changing a new file to WAL is the one thing for which SQLite does not wait its turn.
-            Err(error) if is_busy(&error) && Instant::now() < patience => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(source) => {
-                return Err(ConnectError::Unreachable {
-                    store: NAME,
-                    source,
-                });
-            }
+    let (mut connection, identity) = loop {
+        match connect_once(&options).await? {
+            Ok(connected) => break connected,
+            Err(again) if Instant::now() >= patience => return Err(unreachable(again)),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    let mode: String = sqlx::query_scalar("pragma journal_mode")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(|error| refused("say its journal mode", error))?;
-    if mode != "wal" {
-        return Err(in_memory());
-    }
     // The options of an application's pool may name the same pragma in another spelling.
     let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
         .fetch_one(&mut connection)
@@ -139,7 +138,38 @@ async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, Conn
                      be flushed to the disk. Leave it out",
         });
     }
-    Ok(connection)
+    Ok((connection, identity))
+}
+
+/// Connects, and knows which file it is that SQLite opened: the one that was there before and after. The inner error is one
+/// that may pass.
+async fn connect_once(
+    options: &SqliteConnectOptions,
+) -> Result<Result<(SqliteConnection, Identity), sqlx::Error>, ConnectError> {
+    let file = options.get_filename();
+    let before = Identity::of(file);
+    let mut connection = match options.connect().await {
+        Ok(connection) => connection,
+        // Changing a new file to WAL is the one thing for which SQLite does not wait its turn.
+        Err(error) if is_busy(&error) => return Ok(Err(error)),
+        Err(error) => return Err(unreachable(error)),
+    };
+    let mode: String = sqlx::query_scalar("pragma journal_mode")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(|error| refused("say its journal mode", error))?;
+    if mode != "wal" {
+        return Err(in_memory());
+    }
+    let after = Identity::of(file).map_err(lost)?;
+    Ok(match before {
+        Ok(before) if before == after => Ok((connection, after)),
+        Ok(_) => Err(sqlx::Error::Io(io::Error::other(
+            "the file was exchanged while it was opened",
+        ))),
+        // It was made by this.
+        Err(missing) => Err(sqlx::Error::Io(missing)),
+    })
 }
 
 /// Whether the driver made a name of its own up, as it does for a database in memory.
@@ -277,6 +307,17 @@ fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(5 | 6))
 }
 
+fn unreachable(source: sqlx::Error) -> ConnectError {
+    ConnectError::Unreachable {
+        store: NAME,
+        source,
+    }
+}
+
+fn lost(file: io::Error) -> ConnectError {
+    unreachable(sqlx::Error::Io(file))
+}
+
 fn refused(doing: &'static str, source: sqlx::Error) -> ConnectError {
     ConnectError::Refused {
         store: NAME,
@@ -298,7 +339,7 @@ mod tests {
             // What the application's own pool may say.
             .pragma("fullfsync", "off")
             .synchronous(SqliteSynchronous::Off);
-        let mut connection = connect(options).await.expect("the file opens");
+        let (mut connection, _) = connect(options).await.expect("the file opens");
         for (pragma, value) in [("synchronous", FULL), ("fullfsync", 1)] {
             let set: i64 = sqlx::query_scalar(&format!("pragma {pragma}"))
                 .fetch_one(&mut connection)
@@ -308,5 +349,26 @@ mod tests {
         }
         sqlx::Connection::close(connection).await.expect("closed");
         std::fs::remove_file(&file).expect("it was there");
+    }
+
+    /// Then what this writer is told is done would be in a file that nobody else opens.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_file_that_was_exchanged_since_it_was_opened_is_not_served() {
+        let folder = std::env::temp_dir().join(format!("idempotent-serve-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let file = folder.join("records.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true);
+        let (connection, identity) = connect(options).await.expect("the file opens");
+        std::fs::rename(&file, file.with_extension("aside")).expect("it is there");
+        std::fs::write(&file, b"").expect("another one");
+        let Err(error) = serve(connection, identity, &Settings::default()).await else {
+            panic!("it is served");
+        };
+        let why = std::error::Error::source(&error).expect("a reason");
+        assert!(why.to_string().contains("replaced"), "{why}");
+        std::fs::remove_dir_all(&folder).expect("it was there");
     }
 }

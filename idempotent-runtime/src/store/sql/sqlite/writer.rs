@@ -11,7 +11,8 @@
 //! 3. A verb whose caller went away before its turn is not carried out.
 //! 4. Should the thread panic, everybody who waits, and whoever comes, is told that it has ended.
 //! 5. Nothing is answered if the file turns out not to be the one that was opened.
-//! 6. A flush that fails undoes the steps it was for, and each caller is told that it did not happen.
+//! 6. A flush that fails undoes the steps it was for, and each caller is told that it failed. After a crash of the
+//!    machine they may have happened nevertheless.
 
 use std::{slice, sync::Arc, thread};
 
@@ -273,7 +274,8 @@ mod tests {
     async fn a_writer_that_panicked_is_told_and_hangs_nobody() {
         let connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         let table = crate::store::sql::TableName::default();
-        let identity = Identity::of("no file".as_ref());
+        let file = std::env::current_exe().expect("this test");
+        let identity = Identity::of(&file).expect("it is there");
         let statements = Arc::new(Statements::new(&table));
         let writer = Writer::start(connection, identity, statements).unwrap();
         let key = StoreKey::from_bytes([1; 32]);
