@@ -17,6 +17,7 @@ use sqlx::{Connection, MySqlConnection};
 
 use crate::servers::mariadb::MariaDb;
 
+mod prepared;
 mod setup;
 
 /// A table of its own.

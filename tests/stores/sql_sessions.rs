@@ -291,6 +291,7 @@ async fn what_mysql_and_what_stands_before_it_say_last() {
         (1290, None),
         (1047, None),
         (1243, None),
+        (1615, None),
         (1213, None),
         (3101, None),
         (1205, Some(StoreErrorKind::Unavailable)),
