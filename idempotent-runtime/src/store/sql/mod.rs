@@ -25,6 +25,7 @@
 
 mod error;
 mod row;
+mod setup;
 mod statement;
 mod table_name;
 mod verbs;

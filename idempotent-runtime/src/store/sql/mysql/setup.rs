@@ -1,7 +1,6 @@
 //! What happens before the first verb: connecting, looking at the server, making the table.
 
 use sqlx::{Executor as _, MySql, MySqlConnection, Row as _, mysql::MySqlConnectOptions};
-use tokio::time::timeout;
 
 use super::{
     NAME,
@@ -11,11 +10,22 @@ use super::{
 use crate::store::sql::{
     ConnectError, TableName,
     error::{known, parse, still_there},
-    pool::{CONNECT, Connections, late},
+    pool::Connections,
+    setup::{Setup, missing},
 };
 
 /// What a statement needs besides the body of a response: its headers, and the rest of the row.
 const OVERHEAD: u64 = 64 << 10;
+
+const SETUP: Setup = Setup {
+    store: NAME,
+    denies,
+};
+
+/// Wrong password or no such user; no such database, or none that the user may use.
+fn denies(error: &sqlx::Error) -> bool {
+    matches!(number(error), Some(1044 | 1045 | 1049 | 1130 | 1698))
+}
 
 pub(super) fn options(url: &str) -> Result<MySqlConnectOptions, ConnectError> {
     let expected = "mysql://user:password@host:port/database";
@@ -37,14 +47,14 @@ pub(super) async fn migrate(
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), ConnectError> {
-    let mut connection = connections.lend().await.map_err(unreachable)?;
+    let mut connection = connections
+        .lend()
+        .await
+        .map_err(|error| SETUP.unreachable(error))?;
     let done = migrate_on(&mut connection, statements, table).await;
     // Closed, not given back: it has no limit on statements any more.
     drop(connection);
-    still_there(
-        table,
-        done.map_err(|error| refused("make the table", error))?,
-    )
+    still_there(table, done.map_err(SETUP.refused("make the table"))?)
 }
 
 /// After whoever came first. A failure in the middle leaves a table of an earlier version, and the lock to the end
@@ -90,13 +100,10 @@ async fn migrate_locked(
     if found != 0 && !exists(connection, statements, table, "").await? {
         return Ok(Some(found));
     }
-    let missing = (1..)
-        .zip(&statements.migrations)
-        .filter(|(version, _)| *version > found);
-    for (version, migration) in missing {
-        connection.execute(&**migration).await?;
+    for (version, migration) in missing(&statements.migrations, found) {
+        connection.execute(migration).await?;
         sqlx::query(&statements.migrated)
-            .bind::<i64>(version)
+            .bind(version)
             .execute(&mut *connection)
             .await?;
     }
@@ -117,8 +124,9 @@ pub(super) async fn check(
     table: &TableName,
     demands: &Demands,
 ) -> Result<u64, ConnectError> {
-    let looked = timeout(CONNECT * 2, look(connections, statements, table, demands)).await;
-    looked.unwrap_or_else(|elapsed| Err(unreachable(late(elapsed))))
+    SETUP
+        .look(look(connections, statements, table, demands))
+        .await
 }
 
 async fn look(
@@ -127,22 +135,22 @@ async fn look(
     table: &TableName,
     demands: &Demands,
 ) -> Result<u64, ConnectError> {
-    let mut connection = connections.lend().await.map_err(unreachable)?;
+    let mut connection = connections
+        .lend()
+        .await
+        .map_err(|error| SETUP.unreachable(error))?;
     let server = sqlx::query(&statements.server)
         .fetch_one(&mut *connection)
         .await;
-    let packet = look_at(
-        &server.map_err(|error| refused("say what it is", error))?,
-        demands,
-    )?;
+    let packet = look_at(&server.map_err(SETUP.refused("say what it is"))?, demands)?;
     let writes = sqlx::query_as(&statements.binary_log)
         .fetch_all(&mut *connection)
         .await;
-    look_at_binary_log(&writes.map_err(|error| refused("say what it is", error))?)?;
+    look_at_binary_log(&writes.map_err(SETUP.refused("say what it is"))?)?;
     let found = version(&mut connection, statements, table).await;
     let found = connection
         .settle(found)
-        .map_err(|error| refused("say the table's version", error))?;
+        .map_err(SETUP.refused("say the table's version"))?;
     known(table, found, VERSION)?;
     Ok(packet)
 }
@@ -151,7 +159,7 @@ fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<u64, Con
     let is = |index: usize| {
         server
             .try_get::<i64, _>(index)
-            .map_err(|error| refused("say what it is", error))
+            .map_err(SETUP.refused("say what it is"))
     };
     let not = |reason| Err(ConnectError::NotDurable { reason });
     let (packet, flush, read_only, autocommit) = (is(0)?, is(1)?, is(2)?, is(3)?);
@@ -238,26 +246,4 @@ async fn exists(
         .fetch_one(connection)
         .await?;
     Ok(found > 0)
-}
-
-fn unreachable(source: sqlx::Error) -> ConnectError {
-    // Wrong password or no such user; no such database, or none that the user may use.
-    if matches!(number(&source), Some(1044 | 1045 | 1049 | 1130 | 1698)) {
-        return ConnectError::Authentication {
-            store: NAME,
-            source,
-        };
-    }
-    ConnectError::Unreachable {
-        store: NAME,
-        source,
-    }
-}
-
-fn refused(doing: &'static str, source: sqlx::Error) -> ConnectError {
-    ConnectError::Refused {
-        store: NAME,
-        doing,
-        source,
-    }
 }

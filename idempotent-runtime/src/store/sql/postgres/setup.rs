@@ -4,7 +4,6 @@ use sqlx::{
     Acquire as _, Executor as _, PgConnection, Postgres, Row as _, error::DatabaseError,
     postgres::PgConnectOptions,
 };
-use tokio::time::timeout;
 
 use super::{
     NAME,
@@ -14,8 +13,21 @@ use super::{
 use crate::store::sql::{
     ConnectError, TableName,
     error::{known, parse, still_there},
-    pool::{CONNECT, Connections, late},
+    pool::Connections,
+    setup::{Setup, missing},
 };
+
+const SETUP: Setup = Setup {
+    store: NAME,
+    denies,
+};
+
+/// Wrong password, no such user or not from here, no such database.
+fn denies(error: &sqlx::Error) -> bool {
+    const CODES: [&str; 3] = ["28P01", "28000", "3D000"];
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| CODES.contains(&&*code))
+}
 
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     let expected = "postgres://user:password@host:port/database";
@@ -29,11 +41,14 @@ pub(super) async fn migrate(
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), ConnectError> {
-    let mut connection = connections.lend().await.map_err(unreachable)?;
+    let mut connection = connections
+        .lend()
+        .await
+        .map_err(|error| SETUP.unreachable(error))?;
     let done = migrate_on(&mut connection, statements).await;
     let vanished = connection
         .settle(done)
-        .map_err(|error| refused("make the table", error))?;
+        .map_err(SETUP.refused("make the table"))?;
     still_there(table, vanished)
 }
 
@@ -63,14 +78,11 @@ async fn migrate_on(
         transaction.rollback().await?;
         return Ok(Some(found));
     }
-    let missing = (1..)
-        .zip(&statements.migrations)
-        .filter(|(version, _)| *version > found);
-    for (version, migration) in missing {
-        transaction.execute(&**migration).await?;
+    for (version, migration) in missing(&statements.migrations, found) {
+        transaction.execute(migration).await?;
         sqlx::query(&statements.migrated)
             .persistent(false)
-            .bind::<i64>(version)
+            .bind(version)
             .execute(&mut *transaction)
             .await?;
     }
@@ -85,8 +97,9 @@ pub(super) async fn check(
     table: &TableName,
     durable: bool,
 ) -> Result<(), ConnectError> {
-    let looked = timeout(CONNECT * 2, look(connections, statements, table, durable)).await;
-    looked.unwrap_or_else(|elapsed| Err(unreachable(late(elapsed))))
+    SETUP
+        .look(look(connections, statements, table, durable))
+        .await
 }
 
 async fn look(
@@ -95,19 +108,19 @@ async fn look(
     table: &TableName,
     durable: bool,
 ) -> Result<(), ConnectError> {
-    let mut connection = connections.lend().await.map_err(unreachable)?;
+    let mut connection = connections
+        .lend()
+        .await
+        .map_err(|error| SETUP.unreachable(error))?;
     let server = sqlx::query(SERVER)
         .persistent(false)
         .fetch_one(&mut *connection)
         .await;
-    look_at(
-        &server.map_err(|error| refused("say what it is", error))?,
-        durable,
-    )?;
+    look_at(&server.map_err(SETUP.refused("say what it is"))?, durable)?;
     let found = version(&mut connection, statements).await;
     let found = connection
         .settle(found)
-        .map_err(|error| refused("say the table's version", error))?;
+        .map_err(SETUP.refused("say the table's version"))?;
     known(table, found, VERSION)
 }
 
@@ -115,7 +128,7 @@ fn look_at(server: &sqlx::postgres::PgRow, durable: bool) -> Result<(), ConnectE
     let is = |index: usize| {
         server
             .try_get(index)
-            .map_err(|error| refused("say what it is", error))
+            .map_err(SETUP.refused("say what it is"))
     };
     let not = |reason| Err(ConnectError::NotDurable { reason });
     let (replica, flushes, waits, read_committed): (bool, bool, bool, bool) =
@@ -169,29 +182,4 @@ async fn exists(connection: &mut PgConnection, name: &str) -> Result<bool, sqlx:
         .bind(name)
         .fetch_one(connection)
         .await
-}
-
-fn unreachable(source: sqlx::Error) -> ConnectError {
-    // Wrong password, no such user or not from here, no such database.
-    const REFUSED: [&str; 3] = ["28P01", "28000", "3D000"];
-    let refused =
-        |error: &dyn DatabaseError| error.code().is_some_and(|code| REFUSED.contains(&&*code));
-    if source.as_database_error().is_some_and(refused) {
-        return ConnectError::Authentication {
-            store: NAME,
-            source,
-        };
-    }
-    ConnectError::Unreachable {
-        store: NAME,
-        source,
-    }
-}
-
-fn refused(doing: &'static str, source: sqlx::Error) -> ConnectError {
-    ConnectError::Refused {
-        store: NAME,
-        doing,
-        source,
-    }
 }

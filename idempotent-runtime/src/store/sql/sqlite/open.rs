@@ -23,6 +23,7 @@ use super::{
 use crate::store::sql::{
     ConnectError, TableName,
     error::{known, parse, still_there},
+    setup::{Setup, missing},
 };
 
 /// How long to wait for another process that writes.
@@ -48,6 +49,11 @@ impl Default for Settings {
         }
     }
 }
+
+const SETUP: Setup = Setup {
+    store: NAME,
+    denies: |_| false,
+};
 
 pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
     let expected = "sqlite://path/to/file.db";
@@ -77,7 +83,7 @@ pub(super) async fn open(
     if settings.table.schema().is_some() {
         let source =
             sqlx::Error::Configuration("SQLite has no schemas: name the table alone".into());
-        return Err(refused("use the table's name", source));
+        return Err(SETUP.refused("use the table's name")(source));
     }
     let (connection, identity) = connect(options).await?;
     serve(connection, identity, settings).await
@@ -92,13 +98,13 @@ async fn serve(
     let statements = Arc::new(Statements::new(&settings.table));
     if let Some(bytes) = settings.max_bytes {
         let limited = limit(&mut connection, bytes).await;
-        limited.map_err(|error| refused("limit its size", error))?;
+        limited.map_err(SETUP.refused("limit its size"))?;
     }
     if settings.migrate {
         let made = migrate(&mut connection, &statements, &settings.table).await;
         still_there(
             &settings.table,
-            made.map_err(|error| refused("make the table", error))?,
+            made.map_err(SETUP.refused("make the table"))?,
         )?;
     }
     check(&mut connection, &statements, &settings.table).await?;
@@ -106,7 +112,7 @@ async fn serve(
     // What was done so far was done to the file that others open.
     identity.check().map_err(lost)?;
     Writer::start(connection, identity, statements)
-        .map_err(|error| refused("start the writer", sqlx::Error::Io(error)))
+        .map_err(|error| SETUP.refused("start the writer")(sqlx::Error::Io(error)))
 }
 
 async fn connect(
@@ -123,7 +129,7 @@ async fn connect(
     let (mut connection, identity) = loop {
         match connect_once(&options).await? {
             Ok(connected) => break connected,
-            Err(again) if Instant::now() >= patience => return Err(unreachable(again)),
+            Err(again) if Instant::now() >= patience => return Err(SETUP.unreachable(again)),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
@@ -131,7 +137,7 @@ async fn connect(
     let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
         .fetch_one(&mut connection)
         .await
-        .map_err(|error| refused("say whether it flushes", error))?;
+        .map_err(SETUP.refused("say whether it flushes"))?;
     if synchronous < FULL {
         return Err(ConnectError::NotDurable {
             reason: "a pragma of the pool's options sets `synchronous` lower than FULL: what is acknowledged would not \
@@ -152,12 +158,12 @@ async fn connect_once(
         Ok(connection) => connection,
         // Changing a new file to WAL is the one thing for which SQLite does not wait its turn.
         Err(error) if is_busy(&error) => return Ok(Err(error)),
-        Err(error) => return Err(unreachable(error)),
+        Err(error) => return Err(SETUP.unreachable(error)),
     };
     let mode: String = sqlx::query_scalar("pragma journal_mode")
         .fetch_one(&mut connection)
         .await
-        .map_err(|error| refused("say its journal mode", error))?;
+        .map_err(SETUP.refused("say its journal mode"))?;
     if mode != "wal" {
         return Err(in_memory());
     }
@@ -246,13 +252,10 @@ async fn migrate_locked(
     if found != 0 && !exists(connection, statements, table, "").await? {
         return Ok(Some(found));
     }
-    let missing = (1..)
-        .zip(&statements.migrations)
-        .filter(|(version, _)| *version > found);
-    for (version, migration) in missing {
-        connection.execute(&**migration).await?;
+    for (version, migration) in missing(&statements.migrations, found) {
+        connection.execute(migration).await?;
         sqlx::query(&statements.migrated)
-            .bind::<i64>(version)
+            .bind(version)
             .execute(&mut *connection)
             .await?;
     }
@@ -295,11 +298,11 @@ async fn check(
     table: &TableName,
 ) -> Result<(), ConnectError> {
     let found = version(connection, statements, table).await;
-    let found = found.map_err(|error| refused("say the table's version", error))?;
+    let found = found.map_err(SETUP.refused("say the table's version"))?;
     known(table, found, VERSION)?;
     // A file that is read-only takes everything but a write.
     let written = sqlx::query(&statements.probe).execute(connection).await;
-    written.map_err(|error| refused("be written to", error))?;
+    written.map_err(SETUP.refused("be written to"))?;
     Ok(())
 }
 
@@ -307,23 +310,8 @@ fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(5 | 6))
 }
 
-fn unreachable(source: sqlx::Error) -> ConnectError {
-    ConnectError::Unreachable {
-        store: NAME,
-        source,
-    }
-}
-
 fn lost(file: io::Error) -> ConnectError {
-    unreachable(sqlx::Error::Io(file))
-}
-
-fn refused(doing: &'static str, source: sqlx::Error) -> ConnectError {
-    ConnectError::Refused {
-        store: NAME,
-        doing,
-        source,
-    }
+    SETUP.unreachable(sqlx::Error::Io(file))
 }
 
 #[cfg(test)]
