@@ -8,8 +8,8 @@
 //!
 //! 1. The table is filled with that many records (default: ten million) that have expired, in the order in which they
 //!    expired, each with a response of about 200 bytes. Ten million take about 5 GB of disk.
-//! 2. Sixteen clients send 200 pairs of acquire and complete a second, evenly. Half a minute at a time they are left
-//!    alone, and then a [`Purger`] works at its defaults beside them: what else the machine and its disk do is in both.
+//! 2. Sixteen clients send 200 pairs of acquire and complete a second, evenly. For 5 seconds they are left alone, and
+//!    for 15 a [`Purger`] works at its defaults beside them, by turns: what else the machine and its disk do is in both.
 //! 3. That goes on until nothing expired is left, or until a purge finds nothing. A third number is the most seconds of
 //!    purging.
 //! 4. The last lines are the ratio of the times of a pair at p99, beside the purge to without it, and how many pairs in
@@ -43,8 +43,10 @@ mod tables;
 
 const CLIENTS: u32 = 16;
 const PAIRS_PER_SECOND: u32 = 200;
-/// How long the clients are left alone, and how long they are not.
-const WINDOW: Duration = Duration::from_secs(30);
+/// How long the clients are left alone.
+const ALONE: Duration = Duration::from_secs(5);
+/// How long they are not.
+const BESIDE: Duration = Duration::from_secs(15);
 /// The largest ratio of times at p99.
 const MOST: f64 = 2.0;
 
@@ -81,14 +83,14 @@ async fn measure<S: Store + Clone>(store: S, records: u64, most: Duration) -> f6
     let (mut usual, mut beside) = (Vec::new(), Vec::new());
     let (mut gone, mut time) = (0, Duration::ZERO);
     while gone < records && time < most {
-        usual.extend(say("alone", window(&store, sleep(WINDOW)).await.0));
+        usual.extend(say("alone", window(&store, sleep(ALONE)).await.0));
 
         let started = Instant::now();
         let purge = async {
             // The first look comes within this.
             let every = Duration::from_secs(1);
             let purger = Purger::builder().every(every).start(store.clone());
-            while started.elapsed() < WINDOW && gone + purger.purged() < records {
+            while started.elapsed() < BESIDE && gone + purger.purged() < records {
                 sleep(Duration::from_millis(100)).await;
             }
             purger.stop().await

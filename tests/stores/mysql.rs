@@ -18,6 +18,7 @@ use sqlx::{Connection, MySqlConnection};
 use crate::servers::mariadb::MariaDb;
 
 mod prepared;
+mod purge;
 mod setup;
 
 /// A table of its own.

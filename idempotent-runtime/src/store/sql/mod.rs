@@ -36,6 +36,8 @@ pub mod mysql;
 mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod purge;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

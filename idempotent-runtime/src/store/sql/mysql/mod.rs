@@ -69,6 +69,7 @@ use super::{
     ConnectError, TableName,
     error::enough,
     pool::Connections,
+    purge::Cursor,
     verbs::{self, Change},
 };
 use crate::{
@@ -102,6 +103,7 @@ struct Inner {
     demands: Demands,
     /// The largest packet that the server takes; until it was asked, one that it takes anyway.
     packet: AtomicU64,
+    cursor: Cursor,
 }
 
 /// Says how a [`MySqlStore`] keeps its records.
@@ -161,6 +163,7 @@ impl MySqlStore {
             table,
             demands,
             packet,
+            cursor: _,
         } = &*self.0;
         let takes = setup::check(connections, statements, table, demands).await?;
         // It goes with nothing else, so that no order is needed.
@@ -212,6 +215,7 @@ impl MySqlStore {
         Remote {
             connections: &self.0.connections,
             statements: &self.0.statements,
+            cursor: &self.0.cursor,
         }
     }
 }
@@ -307,6 +311,7 @@ impl MySqlStoreBuilder {
             table: self.table,
             demands,
             packet: AtomicU64::new(PACKET),
+            cursor: Cursor::default(),
         }))
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         sql::{
             error::Verdict,
             pool::{Connections, Greet},
+            purge::{Batch, Cursor, Expired, purge},
             row::{Row, columns, micros},
             verbs::{Change, Claimed, Records},
         },
@@ -29,6 +30,7 @@ use crate::{
 pub(super) struct Remote<'a> {
     pub(super) connections: &'a Connections<MySql, Session>,
     pub(super) statements: &'a Statements,
+    pub(super) cursor: &'a Cursor,
 }
 
 /// How the store's own sessions are set.
@@ -117,12 +119,29 @@ impl Records for Remote<'_> {
     }
 
     async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
-        let query = sqlx::query(&self.statements.purge).bind(limit);
-        self.execute(query).await
+        purge(self.cursor, self, limit).await
     }
 
     fn judge(&self, error: &sqlx::Error) -> Verdict {
         judge(error, self.connections.most())
+    }
+}
+
+impl Expired for Remote<'_> {
+    async fn purge_from(&self, from: i64, limit: i64) -> Result<Batch, sqlx::Error> {
+        // The deletion itself cannot say where it ended.
+        let query = sqlx::query(&self.statements.batch).bind(from).bind(limit);
+        let rows = self.fetch_all(query).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (last, present): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let query = sqlx::query(&self.statements.purge).bind(from).bind(limit);
+        let purged = self.execute(query).await?;
+        let purged = i64::try_from(purged).unwrap_or(i64::MAX);
+        let full = last.filter(|_| purged >= limit);
+        Ok(Batch {
+            purged,
+            until: full.unwrap_or(present),
+        })
     }
 }
 

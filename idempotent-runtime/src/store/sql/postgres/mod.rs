@@ -61,7 +61,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use sqlx::{PgPool, Postgres};
 
 use self::{
-    cursor::Cursor,
     notify::Bell,
     records::{Remote, Session},
     statements::Statements,
@@ -70,6 +69,7 @@ use super::{
     ConnectError, TableName,
     error::enough,
     pool::Connections,
+    purge::Cursor,
     verbs::{self, Change},
 };
 use crate::{
@@ -77,7 +77,6 @@ use crate::{
     store::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write},
 };
 
-mod cursor;
 mod notify;
 mod records;
 mod setup;

@@ -7,11 +7,9 @@ use sqlx::{
     postgres::{PgArguments, PgDatabaseError, PgRow},
     query::Query,
 };
-use tokio::time::Instant;
 
 use super::{
     NAME,
-    cursor::Cursor,
     statements::{SESSION, Statements},
 };
 use crate::{
@@ -21,6 +19,7 @@ use crate::{
         sql::{
             error::Verdict,
             pool::{Connections, Greet},
+            purge::{Batch, Cursor, Expired, purge},
             row::{Row, columns, micros},
             verbs::{Change, Claimed, Records},
         },
@@ -115,23 +114,23 @@ impl Records for Remote<'_> {
     }
 
     async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
-        let (from, began) = (self.cursor.from(), Instant::now());
-        let (mut purged, until) = self.purge_from(from, limit).await?;
-        if purged == limit {
-            self.cursor.go_on(until);
-        } else {
-            let due = self.cursor.arrive(until);
-            if from == 0 {
-                self.cursor.looked(began);
-            } else if due {
-                purged += self.look(limit - purged).await;
-            }
-        }
-        Ok(purged.unsigned_abs())
+        purge(self.cursor, self, limit).await
     }
 
     fn judge(&self, error: &sqlx::Error) -> Verdict {
         judge(error, self.connections.most())
+    }
+}
+
+impl Expired for Remote<'_> {
+    async fn purge_from(&self, from: i64, limit: i64) -> Result<Batch, sqlx::Error> {
+        let query = sqlx::query(&self.statements.purge).bind(limit).bind(from);
+        let rows = self.fetch_all(query).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Batch {
+            purged: row.try_get(0)?,
+            until: row.try_get(1)?,
+        })
     }
 }
 
@@ -144,38 +143,6 @@ impl Remote<'_> {
             connection.settle(done)
         };
         Ok(self.connections.bounded(asked).await?.rows_affected())
-    }
-
-    /// Deletes from this expiry on, and says how many that were and where to go on.
-    async fn purge_from(&self, from: i64, limit: i64) -> Result<(i64, i64), sqlx::Error> {
-        let query = sqlx::query(&self.statements.purge).bind(limit).bind(from);
-        let rows = self.fetch_all(query).await?;
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        Ok((row.try_get(0)?, row.try_get(1)?))
-    }
-
-    /// Deletes what the batches before had to pass over. If that fails, theirs count all the same.
-    async fn look(&self, limit: i64) -> i64 {
-        let began = Instant::now();
-        match self.purge_from(0, limit).await {
-            Ok((purged, until)) => {
-                if purged == limit {
-                    self.cursor.found(until);
-                } else {
-                    self.cursor.looked(began);
-                }
-                purged
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    store = NAME,
-                    error,
-                    "what a purge had to pass over is looked for later"
-                );
-                0
-            }
-        }
     }
 
     /// All rows, although there is one at most: the answer counts when the commit is through, and not before.
