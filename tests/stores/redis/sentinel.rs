@@ -111,13 +111,21 @@ async fn a_name_that_the_sentinel_does_not_know_is_told() {
         return;
     };
     let sentinel = Sentinel::of(&primary).unwrap();
-    let error = RedisStore::connect(sentinel.url("other"))
-        .await
-        .expect_err("no such primary");
-    assert!(
-        matches!(error, ConnectError::Unreachable { .. }),
-        "{error:?}"
-    );
+    // What one says is not hidden by another that says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap();
+    let url = sentinel
+        .url("other")
+        .replace("127", &format!("{silent},127"));
+    for url in [sentinel.url("other"), url] {
+        let error = RedisStore::connect(url).await.expect_err("no such primary");
+        match error {
+            ConnectError::Unreachable { source } => {
+                assert!(source.to_string().contains("not found"), "{source}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// The machine of a sentinel is often that of a primary, and vanishes with it.

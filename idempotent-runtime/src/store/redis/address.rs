@@ -142,6 +142,11 @@ mod tests {
             ("valkey://u:p@localhost:7/3", "localhost:7 3"),
             ("redis+unix:///run/redis.sock", "/run/redis.sock 0"),
             ("redis+cluster://u:p@a:1,b,c:3", "cluster a:1 b:6379 c:3"),
+            ("redis+cluster://[::1]:7,[::2]", "cluster ::1:7 ::2:6379"),
+            (
+                "redis+sentinel://[::1],[::2]:3/main",
+                "main by ::1:26379 ::2:3, database 0, password None",
+            ),
             (
                 "redis+sentinel://:secret@a,b:2/main/5",
                 "main by a:26379 b:2, database 5, password Some(\"secret\")",

@@ -134,6 +134,11 @@ pub(super) fn denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || says(error, "unknown command")
 }
 
+/// The one of two errors that tells more: what somebody said, rather than that somebody else was silent.
+pub(super) fn telling(before: Option<RedisError>, next: RedisError) -> RedisError {
+    before.filter(|error| !error.is_io_error()).unwrap_or(next)
+}
+
 fn says(error: &RedisError, words: &str) -> bool {
     error.detail().is_some_and(|detail| detail.contains(words))
 }

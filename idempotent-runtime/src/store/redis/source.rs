@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::select_ok;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
     RedisResult, TlsMode,
@@ -11,6 +11,8 @@ use redis::{
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 use tokio::sync::Mutex;
+
+use super::error::telling;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +57,7 @@ impl Source {
             node = node.set_tls_mode(TlsMode::Secure);
         }
         if sentinels.is_empty() {
-            return Err((ErrorKind::EmptySentinelList, "no sentinel was given").into());
+            return Err(no_sentinel());
         }
         let clients = sentinels.into_iter().map(|sentinel| {
             let client = SentinelClient::build(
@@ -77,12 +79,20 @@ impl Source {
     /// A client for where the primary is now.
     pub(super) async fn client(&self) -> RedisResult<Client> {
         match &self.kind {
-            // The first one to name a server that says that it is the primary. The others are let go.
             Kind::Sentinels(sentinels) => {
-                let asked = sentinels.iter().map(|sentinel| {
-                    Box::pin(async { sentinel.lock().await.async_get_client().await })
-                });
-                select_ok(asked).await.map(|(client, _)| client)
+                let ask = async |sentinel: &Mutex<SentinelClient>| {
+                    sentinel.lock().await.async_get_client().await
+                };
+                let mut asked: FuturesUnordered<_> = sentinels.iter().map(ask).collect();
+                let mut failed = None;
+                // The first one to name a server that says that it is the primary. The others are let go.
+                while let Some(answer) = asked.next().await {
+                    match answer {
+                        Ok(client) => return Ok(client),
+                        Err(error) => failed = Some(telling(failed, error)),
+                    }
+                }
+                Err(failed.unwrap_or_else(no_sentinel))
             }
             Kind::Node(client) => Ok(Client::clone(client)),
         }
@@ -116,6 +126,10 @@ impl Source {
         };
         within(self.patience.connect * steps, work).await
     }
+}
+
+fn no_sentinel() -> RedisError {
+    (ErrorKind::EmptySentinelList, "no sentinel was given").into()
 }
 
 /// The result, or an error of the kind that a silent server gives.

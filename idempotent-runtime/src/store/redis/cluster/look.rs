@@ -4,7 +4,8 @@
 //!    listener once a minute, so that a Cluster whose nodes are all exchanged one by one is not lost sight of.
 //! 2. A few nodes are asked at once, others when those do not answer: known primaries and the URL's nodes before
 //!    replicas, nodes that failed a verb last. [`Told::best`] says whose answer is believed.
-//! 3. A look that brought no whole answer is followed by a longer rest than one that did.
+//! 3. A look that brought no answer, or one with gaps or with nodes that failed a verb, is followed by a longer rest
+//!    than a good one: what it waits for is that others notice, which takes them seconds.
 
 use std::{
     collections::HashSet,
@@ -18,10 +19,13 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::{Instant, timeout};
 
 use super::{Cluster, Node};
-use crate::store::redis::slots::{Gaps, Place, Told};
+use crate::store::redis::{
+    error::telling,
+    slots::{Gaps, Place, Told},
+};
 
-/// After a look, and before the next one. Twice as much after each one that brought no whole answer, with jitter so
-/// that the processes of a service do not all ask at once, up to [`LONGEST`].
+/// After a look, and before the next one. Twice as much after each one that was not good, with jitter so that the
+/// processes of a service do not all ask at once, up to [`LONGEST`].
 const REST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(2);
 /// While nothing goes wrong, and something is done. Jittered too.
@@ -41,7 +45,7 @@ pub(super) enum Looking {
     /// What is known is as new as it can be until then.
     Resting {
         until: Instant,
-        /// The looks without a whole answer since the last one that had one.
+        /// The looks since the last good one.
         poor: u32,
     },
 }
@@ -108,7 +112,7 @@ impl Cluster {
         self.runtime.spawn(round.run());
     }
 
-    /// Asks, and says whether the answer is whole.
+    /// Asks, and says whether nothing speaks against the answer.
     pub(super) async fn look(&self) -> RedisResult<bool> {
         let doubted = self.doubted();
         let mut others = self.in_order(&doubted).into_iter();
@@ -130,9 +134,7 @@ impl Cluster {
                     usize::from(!whole)
                 }
                 Ok(Some(Err(error))) => {
-                    // What a node says tells more than that another one is silent.
-                    let told = failed.filter(|old: &RedisError| !old.is_io_error());
-                    failed = Some(told.unwrap_or(error));
+                    failed = Some(telling(failed, error));
                     usize::from(!whole)
                 }
                 Ok(None) => break,
@@ -145,8 +147,9 @@ impl Cluster {
         let Some(told) = Told::best(answers, &doubted) else {
             return Err(failed.unwrap_or_else(no_node));
         };
+        let sound = told.is_sound(&doubted);
         self.learn(told)?;
-        Ok(whole)
+        Ok(sound)
     }
 
     /// All nodes as they are to be asked. Among equals nobody is asked by everybody first.
@@ -213,7 +216,7 @@ impl Round {
     async fn run(mut self) {
         match self.cluster.look().await {
             Ok(true) => self.poor = 0,
-            Ok(false) => tracing::debug!("no node of the Redis Cluster knows all slots"),
+            Ok(false) => tracing::debug!("no node of the Redis Cluster knows all slots, or better"),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::debug!(error, "no node of the Redis Cluster says who has the slots");
@@ -233,7 +236,7 @@ impl Drop for Round {
     }
 }
 
-/// The rest after so many looks without a whole answer.
+/// The rest after so many looks that were not good.
 fn rest(poor: u32) -> Duration {
     match poor {
         0 => REST,
@@ -253,4 +256,22 @@ pub(super) fn first_due() -> u64 {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_grows_to_two_seconds_and_no_two_are_alike() {
+        assert_eq!(rest(0), REST);
+        for (poor, most) in [(1, 200), (2, 400), (4, 1600), (5, 2000), (u32::MAX, 2000)] {
+            let most = Duration::from_millis(most);
+            let rests: HashSet<_> = (0..100).map(|_| rest(poor)).collect();
+            assert!(rests.len() > 50, "{rests:?}");
+            for rest in rests {
+                assert!((most / 2..=most).contains(&rest), "{poor}: {rest:?}");
+            }
+        }
+    }
 }

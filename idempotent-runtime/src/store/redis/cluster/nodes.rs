@@ -164,6 +164,36 @@ async fn a_cluster_in_use_is_looked_at_now_and_then() {
     assert_eq!(seed.heard("CLUSTER SLOTS").len(), 2, "once");
 }
 
+/// A Cluster that stays broken is asked less and less often, and as before when it is well.
+#[tokio::test]
+async fn looks_that_bring_nothing_become_rare() {
+    let [node] = fakes().await;
+    node.says("CLUSTER SLOTS", all(&node, &[]));
+    let cluster = cluster(&[&node]);
+    cluster.primaries().await.expect("an answer");
+    let poor = || match *cluster.looking.borrow() {
+        Looking::Resting { poor, .. } => Some(poor),
+        Looking::Asking => None,
+    };
+    node.says("EVALSHA", "-CLUSTERDOWN The cluster is down\r\n".to_owned());
+    let down = renew(&cluster).await.expect_err("down");
+    assert_eq!(down.code(), Some("CLUSTERDOWN"));
+    until("the look", || poor().is_some_and(|poor| poor > 1)).await;
+    let asked = node.heard("CLUSTER SLOTS").len();
+    assert!(
+        (3..6).contains(&asked),
+        "{asked} times in two thirds of a second"
+    );
+
+    node.says("EVALSHA", ":1\r\n".to_owned());
+    renew(&cluster).await.expect("served");
+    let well = || {
+        cluster.start_looking();
+        poor() == Some(0)
+    };
+    until("a good look", well).await;
+}
+
 /// Looks end by themselves, and nothing else keeps the Cluster when its store is gone.
 #[tokio::test]
 async fn nothing_outlives_the_store() {
