@@ -7,6 +7,8 @@ mod custom;
 #[path = "../../examples/custom_store.rs"]
 #[allow(dead_code, reason = "the example's own service is for its reader")]
 mod custom_store;
+#[cfg(target_os = "linux")]
+mod leavings;
 mod machine;
 mod memory;
 mod model;

@@ -34,7 +34,7 @@ fn nodes() -> Option<&'static [Redis]> {
     static NODES: OnceLock<Option<Vec<Redis>>> = OnceLock::new();
     crate::servers::server("redis-server")?;
     NODES
-        .get_or_init(|| start(Redis::shared_with, &["--appendonly", "yes"]))
+        .get_or_init(|| start(Redis::with, &["--appendonly", "yes"]))
         .as_deref()
 }
 

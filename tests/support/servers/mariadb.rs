@@ -13,7 +13,6 @@ use super::{Folder, Process, free_port, postgres::is_root, server, until};
 pub(crate) struct MariaDb {
     program: PathBuf,
     settings: Vec<String>,
-    shared: bool,
     port: u16,
     // Before the folder, so that it is gone when that is removed.
     process: Option<Process>,
@@ -45,14 +44,8 @@ impl MariaDb {
     /// The server that all tests of this process share; each has a table of its own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<MariaDb>> = OnceLock::new();
-        let start = || {
-            let mut mariadb = Self::new()?;
-            mariadb.shared = true;
-            mariadb.restart();
-            Some(mariadb)
-        };
         // Asked each time, so that each test says that it did not run.
-        program("mariadbd").and(SHARED.get_or_init(start).as_ref())
+        program("mariadbd").and(SHARED.get_or_init(Self::start).as_ref())
     }
 
     fn new() -> Option<Self> {
@@ -90,7 +83,6 @@ impl MariaDb {
         Some(Self {
             program,
             settings: Vec::new(),
-            shared: false,
             port: free_port(),
             process: None,
             folder,
@@ -145,12 +137,7 @@ impl MariaDb {
             .into_iter()
             .chain(user())
             .chain(self.settings.iter().cloned());
-        let start = if self.shared {
-            Process::start_shared
-        } else {
-            Process::start
-        };
-        self.process = Some(start(&self.program, arguments, self.folder.path()));
+        self.process = Some(Process::start(&self.program, arguments, self.folder.path()));
         until("MariaDB", || self.answers().then_some(()));
     }
 

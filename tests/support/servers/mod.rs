@@ -9,9 +9,13 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     net::TcpListener,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -67,7 +71,12 @@ pub(crate) fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-/// A folder that is removed with this value.
+/// How the folders of this process are called.
+fn folders() -> String {
+    format!("idempotent-{}-", std::process::id())
+}
+
+/// A folder that is removed with this value, or with the process.
 #[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
 
@@ -75,8 +84,8 @@ impl Folder {
     pub(crate) fn new(name: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let turn = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = format!("idempotent-{name}-{}-{turn}", std::process::id());
-        let path = env::temp_dir().join(folder);
+        let _begun = sweeper();
+        let path = env::temp_dir().join(format!("{}{name}-{turn}", folders()));
         // What a process of the same number left there.
         let _absent = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a folder for the server");
@@ -109,42 +118,32 @@ impl Process {
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         folder: &Path,
     ) -> Self {
-        Self::watched(program, arguments, folder, Path::new(""))
+        Self::start_and_then(program, arguments, folder, "")
     }
 
-    /// As [`start`](Self::start), for a server that the whole process shares: the folder goes with it too,
-    /// because nothing drops what is static.
-    pub(crate) fn start_shared(
+    /// As [`start`](Self::start), with a command for the shell, which runs in the folder when the program is gone.
+    pub(crate) fn start_and_then(
         program: &Path,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         folder: &Path,
+        then: &str,
     ) -> Self {
-        Self::watched(program, arguments, folder, folder)
-    }
-
-    fn watched(
-        program: &Path,
-        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-        folder: &Path,
-        remove: &Path,
-    ) -> Self {
-        // A shell stands watch: it kills the program as soon as our end of the pipe is closed.
-        const WATCH: &str = "\"$@\" </dev/null & program=$!; read -r _; kill -9 $program; wait $program; \
-             [ -z \"$REMOVE\" ] || rm -rf \"$REMOVE\"";
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(folder.join("log"));
-        let log = log.expect("a log file");
+        // A shell stands watch: it kills the program as soon as our end of the pipe is closed. Signals to all that run
+        // in a terminal are not for it; the program has its own mind about them.
+        const WATCH: &str = "log=$1; then=$2; shift 2; \"$@\" </dev/null >>\"$log\" 2>&1 & program=$!; \
+             trap '' INT TERM HUP; read -r _; kill -9 $program; wait $program; eval \"$then\"";
+        let log = folder.join("log");
+        let file = File::options().create(true).append(true).open(&log);
         let mut watch = Command::new("sh")
             .args(["-c", WATCH, "watch"])
+            .arg(&log)
+            .arg(then)
             .arg(program)
             .args(arguments)
-            .env("REMOVE", remove)
             .current_dir(folder)
             .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
+            .stdout(sweeper())
+            .stderr(file.expect("a log file"))
             .spawn()
             .expect("sh");
         let alive = watch.stdin.take();
@@ -162,6 +161,27 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What the folders of this process wait for: when this process is gone, however it ended, and so is everybody who was
+/// given this, those that are left are removed.
+fn sweeper() -> Stdio {
+    static SWEEPER: OnceLock<ChildStdin> = OnceLock::new();
+    let start = || {
+        // More than once: what a killed server leaves of processes may still write.
+        const SWEEP: &str = "trap '' INT TERM HUP; read -r _; \
+             for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf \"$1\"* && break; sleep 1; done";
+        let sweeper = Command::new("sh")
+            .args(["-c", SWEEP, "sweep"])
+            .arg(env::temp_dir().join(folders()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        sweeper.expect("sh").stdin.expect("a pipe")
+    };
+    let alive = SWEEPER.get_or_init(start).as_fd().try_clone_to_owned();
+    alive.expect("a second handle").into()
 }
 
 /// Tries until it succeeds.

@@ -13,12 +13,15 @@ use super::{Folder, Process, free_port, server, until};
 pub(crate) struct Postgres {
     program: PathBuf,
     settings: Vec<String>,
-    shared: bool,
     port: u16,
     // Before the folder, so that it is gone when that is removed.
     process: Option<Process>,
     folder: Folder,
 }
+
+/// Frees the System V segment by which a server knows whether another one is at its folder: one that was killed leaves
+/// it, and there may not be many. Whoever uses it still keeps it until the end.
+const FREE: &str = "segment=$(awk 'NR == 7 { print $2 }' data/postmaster.pid) && ipcrm -m $segment";
 
 impl Postgres {
     /// A server; nothing if PostgreSQL is not installed.
@@ -37,14 +40,8 @@ impl Postgres {
     /// The server that all tests of this process share; each has a table of its own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Postgres>> = OnceLock::new();
-        let start = || {
-            let mut postgres = Self::new()?;
-            postgres.shared = true;
-            postgres.restart();
-            Some(postgres)
-        };
         // Asked each time, so that each test says that it did not run.
-        program("postgres").and(SHARED.get_or_init(start).as_ref())
+        program("postgres").and(SHARED.get_or_init(Self::start).as_ref())
     }
 
     fn new() -> Option<Self> {
@@ -74,7 +71,6 @@ impl Postgres {
         Some(Self {
             program: program("postgres")?,
             settings: Vec::new(),
-            shared: false,
             port: free_port(),
             process: None,
             folder,
@@ -129,6 +125,8 @@ impl Postgres {
                 "unix_socket_directories=",
                 "max_connections=200",
                 "log_min_messages=warning",
+                // In its folder, where it is removed with the rest, and not in /dev/shm.
+                "dynamic_shared_memory_type=mmap",
             ];
             for setting in common
                 .into_iter()
@@ -136,15 +134,11 @@ impl Postgres {
             {
                 arguments.extend(["-c".into(), setting.into()]);
             }
-            let start = if self.shared {
-                Process::start_shared
-            } else {
-                Process::start
-            };
-            let process = start(
+            let process = Process::start_and_then(
                 Path::new(command.get_program()),
                 arguments,
                 self.folder.path(),
+                FREE,
             );
             let failed = || self.log()[said..].contains("is still in use");
             let answers = until("PostgreSQL to recover", || {

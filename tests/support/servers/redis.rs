@@ -15,7 +15,6 @@ use super::{Folder, Process, free_port, server, until};
 pub(crate) struct Redis {
     program: PathBuf,
     settings: Vec<String>,
-    shared: bool,
     port: u16,
     // Before the folder, so that it is gone when that is removed.
     process: Option<Process>,
@@ -52,23 +51,13 @@ impl Redis {
         static SHARED: OnceLock<Option<Redis>> = OnceLock::new();
         // Asked each time, so that each test says that it did not run.
         server("redis-server")?;
-        let start = || Self::shared_with(&["--appendonly", "yes"]);
-        SHARED.get_or_init(start).as_ref()
-    }
-
-    /// A server with these settings besides, to be kept in a static.
-    pub(crate) fn shared_with(settings: &[&str]) -> Option<Self> {
-        let mut redis = Self::new(settings)?;
-        redis.shared = true;
-        redis.restart();
-        Some(redis)
+        SHARED.get_or_init(Self::start).as_ref()
     }
 
     fn new(settings: &[&str]) -> Option<Self> {
         Some(Self {
             program: server("redis-server")?,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
-            shared: false,
             port: free_port(),
             process: None,
             folder: Folder::new("redis"),
@@ -110,12 +99,7 @@ impl Redis {
         ];
         let settings = self.settings.iter().map(String::as_str);
         let arguments = common.into_iter().chain(settings);
-        let start = if self.shared {
-            Process::start_shared
-        } else {
-            Process::start
-        };
-        self.process = Some(start(&self.program, arguments, self.folder.path()));
+        self.process = Some(Process::start(&self.program, arguments, self.folder.path()));
         until("Redis", || {
             let answer = self.try_ask(&["PING"])?;
             // A server that asks for a password is there; one that loads is not yet.
