@@ -19,6 +19,7 @@ mod failover;
 mod faults;
 mod full;
 mod records;
+mod refusals;
 mod sentinel;
 mod wakeup;
 
