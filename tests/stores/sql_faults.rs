@@ -242,8 +242,10 @@ async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_agai
             Arc::clone(&over),
         ));
     }
+    let mut enough = 0;
     for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        enough += 10;
+        acknowledged(&ledger, enough).await;
         server = tokio::task::spawn_blocking(move || {
             server.restart();
             server
@@ -251,16 +253,11 @@ async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_agai
         .await
         .expect("a restart");
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    acknowledged(&ledger, enough + 10).await;
     over.store(true, Ordering::SeqCst);
     clients.join_all().await;
 
     let ledger = std::mem::take(&mut *ledger.lock().expect("no client panicked"));
-    assert!(
-        ledger.acknowledged.len() > 20,
-        "{} executions",
-        ledger.acknowledged.len()
-    );
     assert!(
         ledger.executed.values().all(|times| *times == 1),
         "executed twice"
@@ -271,6 +268,35 @@ async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_agai
             answered(|| store.acquire(&again)).await,
             Acquisition::Completed(outcome)
         );
+    }
+}
+
+/// Waits until the ledger has this many.
+async fn acknowledged(ledger: &Mutex<Ledger>, enough: usize) {
+    let so_far = || {
+        ledger
+            .lock()
+            .expect("no client panicked")
+            .acknowledged
+            .len()
+    };
+    eventually(
+        || so_far() >= enough,
+        || format!("{} of {enough}", so_far()),
+    )
+    .await;
+}
+
+/// Waits for what is bound to happen, however slow the machine is.
+async fn eventually(happened: impl Fn() -> bool, instead: impl Fn() -> String) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !happened() {
+        assert!(
+            Instant::now() < patience,
+            "{} after half a minute",
+            instead()
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -391,7 +417,10 @@ async fn a_silent_server_ends_every_verb_by_the_stores_own_clock<S: Server>() {
         let error = answer.expect_err("nothing was said");
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     }
-    assert!(took < Duration::from_secs(6), "twice two seconds: {took:?}");
+    assert!(
+        took < Duration::from_secs(10),
+        "twice two seconds: {took:?}"
+    );
     proxy.silence(false);
     // As above.
     let completed = answered(|| store.complete(&held, &done)).await;
@@ -428,7 +457,8 @@ async fn a_crowd_makes_no_more_connections_than_there_may_be<S: Server>() {
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 3).await;
     let before = proxy.accepted();
-    proxy.delay(Duration::from_millis(100));
+    // Longer than it takes all of them to come, and a fifth of the time there is for it.
+    proxy.delay_greetings(Duration::from_secs(1));
     let crowd = (0..40).map(|n| {
         let store = &store;
         let alone = new_claim::<S>(StoreKey::from_bytes([n; 32]));
@@ -438,13 +468,12 @@ async fn a_crowd_makes_no_more_connections_than_there_may_be<S: Server>() {
                 let patience = Duration::from_millis(u64::from(n));
                 let _gone = tokio::time::timeout(patience, store.acquire(&alone)).await;
             }
-            assert_eq!(store.acquire(&alone).await.unwrap(), FIRST);
+            assert_eq!(answered(|| store.acquire(&alone)).await, FIRST);
         }
     });
     futures_util::future::join_all(crowd).await;
     let made = proxy.accepted() - before;
     assert!(made <= 3, "{made} connections were made");
-    assert!(proxy.open() <= 3, "{} are open", proxy.open());
 }
 
 /// Not one that is idle, nor one that is being made.
@@ -452,21 +481,23 @@ async fn no_connection_outlives_a_store_that_was_closed<S: Server>() {
     let Some(server) = S::start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 3).await;
-    proxy.delay(Duration::from_millis(500));
+    proxy.delay_greetings(Duration::from_secs(1));
     let making = async {
         let claims = [key(1), key(2), key(3)].map(|key| new_claim::<S>(key));
         let acquiring = claims.iter().map(|claim| store.acquire(claim));
         futures_util::future::join_all(acquiring).await;
     };
     let before = proxy.accepted();
-    let _left = tokio::time::timeout(Duration::from_millis(200), making).await;
-    assert!(proxy.accepted() > before, "none is being made");
-    S::close(&store).await;
-    let patience = Instant::now() + Duration::from_secs(3);
-    while proxy.open() > 0 {
-        assert!(Instant::now() < patience, "{} are open", proxy.open());
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    let begun = eventually(
+        || proxy.accepted() > before,
+        || "none is being made".to_owned(),
+    );
+    tokio::select! {
+        () = making => panic!("made without being begun"),
+        () = begun => {}
     }
+    S::close(&store).await;
+    all_but(0, &proxy).await;
     let error = store.get(&key(1)).await.expect_err("it is closed");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
 }
@@ -486,11 +517,16 @@ async fn connections_that_were_idle_for_long_are_made_anew<S: Server>() {
     tokio::time::resume();
     store.get(&key(1)).await.unwrap();
     assert_eq!(proxy.accepted(), before + 1, "an old one is not");
-    let patience = Instant::now() + Duration::from_secs(10);
-    while proxy.open() > 1 {
-        assert!(Instant::now() < patience, "{} are open", proxy.open());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    all_but(1, &proxy).await;
+}
+
+/// Waits until so many connections, at most, are left.
+async fn all_but(most: u64, proxy: &Proxy) {
+    eventually(
+        || proxy.open() <= most,
+        || format!("{} are open", proxy.open()),
+    )
+    .await;
 }
 
 /// On one thread, where time can be moved.
@@ -518,7 +554,7 @@ async fn a_server_that_is_gone_is_unavailable<S: Server>() {
             }
         }
     };
-    let refused = tokio::time::timeout(Duration::from_secs(2), refused).await;
+    let refused = tokio::time::timeout(Duration::from_secs(30), refused).await;
     let refused = refused.expect("no server, no claim");
     assert_eq!(refused.kind(), StoreErrorKind::Unavailable);
     server.restart();
