@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -27,7 +26,7 @@ use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::Sqlite;
-use crate::servers::{Folder, until};
+use crate::servers::{Folder, not_tested, until};
 
 /// A file system of its own, unmounted with this value.
 struct Disk {
@@ -50,7 +49,7 @@ impl Disk {
         let options = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"];
         let options = options.each_ref().map(|option| option as &dyn AsRef<_>);
         let mounted = run("mount", &[&options[..], &[&disk.on]].concat());
-        disk.if_there(mounted, "a full disk")
+        disk.if_there(mounted)
     }
 
     /// An ext4 of eight megabytes in a file, which becomes read-only when something is wrong with it.
@@ -60,7 +59,7 @@ impl Disk {
         let made = std::fs::File::create(&image).is_ok_and(|image| image.set_len(8 << 20).is_ok())
             && run("mkfs.ext4", &[&"-q", &"-F", &image])
             && disk.mount_image();
-        disk.if_there(made, "a disk that becomes read-only")
+        disk.if_there(made)
     }
 
     fn folder() -> Self {
@@ -71,12 +70,11 @@ impl Disk {
     }
 
     /// Nothing, and word of it, where it could not be made.
-    fn if_there(self, mounted: bool, what: &str) -> Option<Self> {
+    fn if_there(self, mounted: bool) -> Option<Self> {
         if mounted {
             return Some(self);
         }
-        let word = format!("*** NOT TESTED, mounting needs root and its programs: {what}\n");
-        let _unread = std::io::stderr().write_all(word.as_bytes());
+        not_tested("mounting needs root and its programs");
         None
     }
 

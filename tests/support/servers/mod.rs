@@ -45,13 +45,18 @@ pub(crate) fn server(program: &str) -> Option<PathBuf> {
             !demanded,
             "{program} is not installed, and IDEMPOTENT_REQUIRE_SERVERS=1"
         );
-        let test = thread::current().name().unwrap_or_default().to_owned();
-        // Not `eprintln!`, which the test harness keeps to itself when the test passes. In one piece, because
-        // other tests write at the same time.
-        let word = format!("*** NOT TESTED, {program} is not installed: {test}\n");
-        let _unread = io::stderr().write_all(word.as_bytes());
+        not_tested(&format!("{program} is not installed"));
     }
     found
+}
+
+/// Says where nobody can miss it that this test does not run, and why.
+pub(crate) fn not_tested(why: &str) {
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    // Not `eprintln!`, which the test harness keeps to itself when the test passes. In one piece, because
+    // other tests write at the same time.
+    let word = format!("*** NOT TESTED, {why}: {test}\n");
+    let _unread = io::stderr().write_all(word.as_bytes());
 }
 
 /// A port that nobody listens on, and that no other test of this process was given.
