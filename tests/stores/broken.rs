@@ -9,6 +9,7 @@ use idempotent_runtime::store::conformance::{Case, cases};
 
 pub(crate) use store::Broken;
 
+mod row;
 mod store;
 
 /// One test per flaw: the store with it fails these cases.

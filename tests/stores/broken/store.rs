@@ -7,16 +7,18 @@ use std::{
 
 use bytes::Bytes;
 use idempotent_runtime::{
-    Fingerprint, StoreKey, StoredResponse,
+    StoreKey, StoredResponse,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, StoreErrorKind,
-        Token, TraceId, Wake, Write,
-        conformance::{Harness, response},
+        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
+        Write, conformance::Harness,
     },
 };
 use tokio::{task::yield_now, time::Instant};
 
-use super::Flaw;
+use super::{
+    Flaw,
+    row::{Row, find, is, kept},
+};
 
 /// The harness of a store with this flaw.
 pub(crate) struct Broken<const FLAW: u8>(Flawed);
@@ -27,22 +29,6 @@ pub(crate) struct Flawed {
     rows: Arc<Mutex<Vec<Row>>>,
     opened: Instant,
     second: bool,
-}
-
-struct Row {
-    /// The store's.
-    flaw: u8,
-    key: StoreKey,
-    fingerprint: Fingerprint,
-    token: Token,
-    attempt: u32,
-    trace_id: Option<TraceId>,
-    since: Instant,
-    lease_until: Instant,
-    expires: Instant,
-    outcome: Option<Outcome>,
-    /// Somebody else wrote over the outcome.
-    unreadable: bool,
 }
 
 impl<const FLAW: u8> Harness for Broken<FLAW> {
@@ -272,44 +258,7 @@ impl Flawed {
             });
             return Acquisition::Acquired { attempt };
         };
-        if row.token == claim.token && self.is(Flaw::RepeatOpens) {
-            row.outcome = None;
-        }
-        if row.token == claim.token && row.outcome.is_none() {
-            return row.repeat(claim, now);
-        }
-        if row.expired(now) {
-            if self.is(Flaw::ExpiredMismatch) && row.fingerprint != claim.fingerprint {
-                return Acquisition::Mismatch;
-            }
-            return row.take(claim, now);
-        }
-        let in_flight = Acquisition::InFlight {
-            remaining: row.left(now),
-        };
-        let live = row.outcome.is_none() && row.lease_until > now;
-        if self.is(Flaw::ConflictFirst) && live {
-            return in_flight;
-        }
-        if row.fingerprint != claim.fingerprint && !self.is(Flaw::NoFingerprint) {
-            return Acquisition::Mismatch;
-        }
-        if let Some(outcome) = row.outcome.clone() {
-            if self.is(Flaw::TakesOverCompleted) && claim.take_over && row.lease_until <= now {
-                return row.take(claim, now);
-            }
-            if self.is(Flaw::Slides) {
-                row.expires = now + claim.ttl;
-            }
-            return Acquisition::Completed(outcome);
-        }
-        if live && !(self.is(Flaw::TakesOverLive) && claim.take_over) {
-            return in_flight;
-        }
-        if claim.take_over || self.is(Flaw::TakesOverAlways) {
-            return row.take(claim, now);
-        }
-        Acquisition::Unknown
+        row.meet(claim, now)
     }
 
     fn is(&self, flaw: Flaw) -> bool {
@@ -326,172 +275,6 @@ impl Flawed {
 
     fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Row {
-    fn leased(flaw: u8, claim: &Claim, now: Instant) -> Self {
-        let lease_until = now + claim.lease;
-        Self {
-            flaw,
-            key: claim.key,
-            fingerprint: claim.fingerprint,
-            token: claim.token,
-            attempt: 1,
-            trace_id: claim.trace_id,
-            since: now,
-            lease_until,
-            expires: lease_until + claim.ttl,
-            outcome: None,
-            unreadable: false,
-        }
-    }
-
-    fn created(flaw: u8, held: &Held, outcome: Outcome, now: Instant) -> Self {
-        let nobody = Fingerprint::from_bytes([0; 32]);
-        let claim = Claim::new(held.key, nobody, held.token, held.lease, held.ttl);
-        Self {
-            outcome: Some(outcome),
-            ..Self::leased(flaw, &claim, now)
-        }
-    }
-
-    fn is(&self, flaw: Flaw) -> bool {
-        is(self.flaw, flaw)
-    }
-
-    fn repeat(&mut self, claim: &Claim, now: Instant) -> Acquisition {
-        if self.is(Flaw::RepeatConflicts) {
-            return Acquisition::InFlight {
-                remaining: self.left(now),
-            };
-        }
-        if self.is(Flaw::RepeatCounts) {
-            self.attempt += 1;
-        }
-        if !self.is(Flaw::RepeatKeepsLease) {
-            self.extend(&claim.held(), now);
-        }
-        Acquisition::Acquired {
-            attempt: self.attempt,
-        }
-    }
-
-    fn take(&mut self, claim: &Claim, now: Instant) -> Acquisition {
-        let attempt = if self.is(Flaw::ForgetsAttempt) {
-            1
-        } else {
-            self.attempt + 1
-        };
-        let token = if self.is(Flaw::KeepsToken) {
-            self.token
-        } else {
-            claim.token
-        };
-        let trace_id = if self.is(Flaw::KeepsTrace) {
-            self.trace_id
-        } else {
-            claim.trace_id
-        };
-        let leased = Self::leased(self.flaw, claim, now);
-        let expires = if self.is(Flaw::TakeKeepsExpiry) && !self.expired(now) {
-            self.expires
-        } else {
-            leased.expires
-        };
-        *self = Self {
-            token,
-            attempt,
-            trace_id,
-            expires,
-            ..leased
-        };
-        Acquisition::Acquired { attempt }
-    }
-
-    fn extend(&mut self, held: &Held, now: Instant) {
-        self.lease_until = now + held.lease;
-        if !self.is(Flaw::RenewKeepsExpiry) {
-            self.expires = self.expires.max(self.lease_until + held.ttl);
-        }
-    }
-
-    fn complete(&mut self, held: &Held, outcome: Outcome, now: Instant) -> Write {
-        self.outcome = Some(outcome);
-        self.expires = if self.is(Flaw::TtlFromAcquire) {
-            self.since
-        } else {
-            now
-        } + held.ttl;
-        Write::Applied
-    }
-
-    fn owned_by(&self, token: &Token) -> bool {
-        self.outcome.is_none() && (self.token == *token || self.is(Flaw::NoFence))
-    }
-
-    fn expired(&self, now: Instant) -> bool {
-        let lapsed = self.lease_until <= now;
-        match self.outcome {
-            Some(_) => self.expires <= now,
-            None if self.is(Flaw::UnknownForEver) => false,
-            None if self.is(Flaw::UnknownForgotten) => lapsed,
-            None => self.expires <= now && lapsed,
-        }
-    }
-
-    fn left(&self, now: Instant) -> Duration {
-        let from = if self.is(Flaw::WholeLease) {
-            self.since
-        } else {
-            now
-        };
-        self.lease_until.saturating_duration_since(from)
-    }
-
-    fn show(&self, now: Instant) -> Record {
-        let state = match &self.outcome {
-            Some(outcome) => RecordState::Completed(outcome.clone()),
-            None => RecordState::InFlight {
-                remaining: self.left(now),
-            },
-        };
-        let expires_in = self.expires.saturating_duration_since(now);
-        Record::new(
-            self.fingerprint,
-            self.attempt,
-            state,
-            expires_in,
-            self.trace_id,
-        )
-    }
-}
-
-/// Whether the store has this flaw.
-const fn is(has: u8, flaw: Flaw) -> bool {
-    has == flaw as u8
-}
-
-fn find<'a>(flaw: u8, rows: &'a mut [Row], key: &StoreKey) -> Option<&'a mut Row> {
-    let part = if is(flaw, Flaw::HalfAKey) { 16 } else { 32 };
-    rows.iter_mut()
-        .find(|row| row.key.as_bytes()[..part] == key.as_bytes()[..part])
-}
-
-fn kept(flaw: u8, outcome: &Outcome) -> Outcome {
-    match outcome {
-        Outcome::Tombstone if is(flaw, Flaw::TombstoneIsEmpty) => {
-            Outcome::Response(response(200, &[], b""))
-        }
-        Outcome::Response(whole) if is(flaw, Flaw::CutsShort) => {
-            let (status, _, body) = whole.decode().expect("a valid response");
-            let cut = &body[..body.len().min(64 << 10)];
-            if cut.len() == body.len() {
-                return outcome.clone();
-            }
-            Outcome::Response(response(status.as_u16(), &[], cut))
-        }
-        _ => outcome.clone(),
     }
 }
 

@@ -1,0 +1,239 @@
+//! The records of a store with a flaw, and what they have to do with it.
+
+use std::time::Duration;
+
+use idempotent_runtime::{
+    Fingerprint, StoreKey,
+    store::{
+        Acquisition, Claim, Held, Outcome, Record, RecordState, Token, TraceId, Write,
+        conformance::response,
+    },
+};
+use tokio::time::Instant;
+
+use super::Flaw;
+
+/// A record.
+pub(super) struct Row {
+    /// The store's.
+    pub(super) flaw: u8,
+    pub(super) key: StoreKey,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) token: Token,
+    pub(super) attempt: u32,
+    pub(super) trace_id: Option<TraceId>,
+    pub(super) since: Instant,
+    pub(super) lease_until: Instant,
+    pub(super) expires: Instant,
+    pub(super) outcome: Option<Outcome>,
+    /// Somebody else wrote over the outcome.
+    pub(super) unreadable: bool,
+}
+
+impl Row {
+    pub(super) fn leased(flaw: u8, claim: &Claim, now: Instant) -> Self {
+        let lease_until = now + claim.lease;
+        Self {
+            flaw,
+            key: claim.key,
+            fingerprint: claim.fingerprint,
+            token: claim.token,
+            attempt: 1,
+            trace_id: claim.trace_id,
+            since: now,
+            lease_until,
+            expires: lease_until + claim.ttl,
+            outcome: None,
+            unreadable: false,
+        }
+    }
+
+    pub(super) fn created(flaw: u8, held: &Held, outcome: Outcome, now: Instant) -> Self {
+        let nobody = Fingerprint::from_bytes([0; 32]);
+        let claim = Claim::new(held.key, nobody, held.token, held.lease, held.ttl);
+        Self {
+            outcome: Some(outcome),
+            ..Self::leased(flaw, &claim, now)
+        }
+    }
+
+    fn is(&self, flaw: Flaw) -> bool {
+        is(self.flaw, flaw)
+    }
+
+    /// What an acquire of a key leads to that has a record.
+    pub(super) fn meet(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+        if self.token == claim.token && self.is(Flaw::RepeatOpens) {
+            self.outcome = None;
+        }
+        if self.token == claim.token && self.outcome.is_none() {
+            return self.repeat(claim, now);
+        }
+        if self.expired(now) {
+            if self.is(Flaw::ExpiredMismatch) && self.fingerprint != claim.fingerprint {
+                return Acquisition::Mismatch;
+            }
+            return self.take(claim, now);
+        }
+        let in_flight = Acquisition::InFlight {
+            remaining: self.left(now),
+        };
+        let live = self.outcome.is_none() && self.lease_until > now;
+        if self.is(Flaw::ConflictFirst) && live {
+            return in_flight;
+        }
+        if self.fingerprint != claim.fingerprint && !self.is(Flaw::NoFingerprint) {
+            return Acquisition::Mismatch;
+        }
+        if let Some(outcome) = self.outcome.clone() {
+            if self.is(Flaw::TakesOverCompleted) && claim.take_over && self.lease_until <= now {
+                return self.take(claim, now);
+            }
+            if self.is(Flaw::Slides) {
+                self.expires = now + claim.ttl;
+            }
+            return Acquisition::Completed(outcome);
+        }
+        if live && !(self.is(Flaw::TakesOverLive) && claim.take_over) {
+            return in_flight;
+        }
+        if claim.take_over || self.is(Flaw::TakesOverAlways) {
+            return self.take(claim, now);
+        }
+        Acquisition::Unknown
+    }
+
+    fn repeat(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+        if self.is(Flaw::RepeatConflicts) {
+            return Acquisition::InFlight {
+                remaining: self.left(now),
+            };
+        }
+        if self.is(Flaw::RepeatCounts) {
+            self.attempt += 1;
+        }
+        if !self.is(Flaw::RepeatKeepsLease) {
+            self.extend(&claim.held(), now);
+        }
+        Acquisition::Acquired {
+            attempt: self.attempt,
+        }
+    }
+
+    fn take(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+        let attempt = if self.is(Flaw::ForgetsAttempt) {
+            1
+        } else {
+            self.attempt + 1
+        };
+        let token = if self.is(Flaw::KeepsToken) {
+            self.token
+        } else {
+            claim.token
+        };
+        let trace_id = if self.is(Flaw::KeepsTrace) {
+            self.trace_id
+        } else {
+            claim.trace_id
+        };
+        let leased = Self::leased(self.flaw, claim, now);
+        let expires = if self.is(Flaw::TakeKeepsExpiry) && !self.expired(now) {
+            self.expires
+        } else {
+            leased.expires
+        };
+        *self = Self {
+            token,
+            attempt,
+            trace_id,
+            expires,
+            ..leased
+        };
+        Acquisition::Acquired { attempt }
+    }
+
+    pub(super) fn extend(&mut self, held: &Held, now: Instant) {
+        self.lease_until = now + held.lease;
+        if !self.is(Flaw::RenewKeepsExpiry) {
+            self.expires = self.expires.max(self.lease_until + held.ttl);
+        }
+    }
+
+    pub(super) fn complete(&mut self, held: &Held, outcome: Outcome, now: Instant) -> Write {
+        self.outcome = Some(outcome);
+        self.expires = if self.is(Flaw::TtlFromAcquire) {
+            self.since
+        } else {
+            now
+        } + held.ttl;
+        Write::Applied
+    }
+
+    pub(super) fn owned_by(&self, token: &Token) -> bool {
+        self.outcome.is_none() && (self.token == *token || self.is(Flaw::NoFence))
+    }
+
+    pub(super) fn expired(&self, now: Instant) -> bool {
+        let lapsed = self.lease_until <= now;
+        match self.outcome {
+            Some(_) => self.expires <= now,
+            None if self.is(Flaw::UnknownForEver) => false,
+            None if self.is(Flaw::UnknownForgotten) => lapsed,
+            None => self.expires <= now && lapsed,
+        }
+    }
+
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        let from = if self.is(Flaw::WholeLease) {
+            self.since
+        } else {
+            now
+        };
+        self.lease_until.saturating_duration_since(from)
+    }
+
+    pub(super) fn show(&self, now: Instant) -> Record {
+        let state = match &self.outcome {
+            Some(outcome) => RecordState::Completed(outcome.clone()),
+            None => RecordState::InFlight {
+                remaining: self.left(now),
+            },
+        };
+        let expires_in = self.expires.saturating_duration_since(now);
+        Record::new(
+            self.fingerprint,
+            self.attempt,
+            state,
+            expires_in,
+            self.trace_id,
+        )
+    }
+}
+
+/// Whether the store has this flaw.
+pub(super) const fn is(has: u8, flaw: Flaw) -> bool {
+    has == flaw as u8
+}
+
+pub(super) fn find<'a>(flaw: u8, rows: &'a mut [Row], key: &StoreKey) -> Option<&'a mut Row> {
+    let part = if is(flaw, Flaw::HalfAKey) { 16 } else { 32 };
+    rows.iter_mut()
+        .find(|row| row.key.as_bytes()[..part] == key.as_bytes()[..part])
+}
+
+pub(super) fn kept(flaw: u8, outcome: &Outcome) -> Outcome {
+    match outcome {
+        Outcome::Tombstone if is(flaw, Flaw::TombstoneIsEmpty) => {
+            Outcome::Response(response(200, &[], b""))
+        }
+        Outcome::Response(whole) if is(flaw, Flaw::CutsShort) => {
+            let (status, _, body) = whole.decode().expect("a valid response");
+            let cut = &body[..body.len().min(64 << 10)];
+            if cut.len() == body.len() {
+                return outcome.clone();
+            }
+            Outcome::Response(response(status.as_u16(), &[], cut))
+        }
+        _ => outcome.clone(),
+    }
+}
