@@ -13,121 +13,17 @@ use idempotent_runtime::{
     StoreKey,
     store::{
         Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
-        conformance::{Harness, claim, key, response},
-        sql::{mysql::MySqlStore, postgres::PostgresStore},
+        conformance::{claim, key, response},
     },
 };
 
-use sqlx::{mysql::MySqlPoolOptions, postgres::PgPoolOptions};
-
+use self::server::Server;
 use crate::{
-    mysql::OnMariaDb,
-    postgres::OnPostgres,
     proxy::Proxy,
     servers::{mariadb::MariaDb, postgres::Postgres},
 };
 
-/// A server that can be killed, and the store that keeps its records there.
-pub(crate) trait Server: Send + Sync + Sized + 'static {
-    type Store: Store + Clone;
-    /// For the suite's claims.
-    type Claims: Harness;
-
-    fn start() -> Option<Self>;
-    fn port(&self) -> u16;
-    fn restart(&mut self);
-    fn kill(&mut self);
-    /// A store by way of this port, with at most so many connections.
-    fn store(&self, port: u16, connections: usize) -> impl Future<Output = Self::Store> + Send;
-    /// Stores that give up on a statement after a second, each with one connection by way of this port: its own, and the
-    /// application's.
-    fn impatient(&self, port: u16) -> impl Future<Output = [Self::Store; 2]> + Send;
-    async fn close(store: &Self::Store);
-}
-
-impl Server for Postgres {
-    type Store = PostgresStore;
-    type Claims = OnPostgres;
-
-    fn start() -> Option<Self> {
-        Self::start()
-    }
-
-    fn port(&self) -> u16 {
-        self.port()
-    }
-
-    fn restart(&mut self) {
-        self.restart();
-    }
-
-    fn kill(&mut self) {
-        self.kill();
-    }
-
-    async fn store(&self, port: u16, connections: usize) -> PostgresStore {
-        let builder = PostgresStore::builder()
-            .connections(connections)
-            .migrate(true);
-        builder.connect(&Self::url_of(port)).await.expect("a store")
-    }
-
-    async fn impatient(&self, port: u16) -> [PostgresStore; 2] {
-        let builder = || PostgresStore::builder().time_out(Duration::from_millis(500));
-        let url = Self::url_of(port);
-        let own = builder().connections(1).migrate(true).connect(&url);
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .test_before_acquire(false);
-        let pool = pool.connect(&url).await.expect("a pool");
-        [own.await.expect("a store"), builder().from_pool(pool)]
-    }
-
-    async fn close(store: &PostgresStore) {
-        store.close().await;
-    }
-}
-
-impl Server for MariaDb {
-    type Store = MySqlStore;
-    type Claims = OnMariaDb;
-
-    fn start() -> Option<Self> {
-        Self::start()
-    }
-
-    fn port(&self) -> u16 {
-        self.port()
-    }
-
-    fn restart(&mut self) {
-        self.restart();
-    }
-
-    fn kill(&mut self) {
-        self.kill();
-    }
-
-    async fn store(&self, port: u16, connections: usize) -> MySqlStore {
-        let builder = MySqlStore::builder().connections(connections).migrate(true);
-        builder.connect(&Self::url_of(port)).await.expect("a store")
-    }
-
-    async fn impatient(&self, port: u16) -> [MySqlStore; 2] {
-        let builder = || MySqlStore::builder().time_out(Duration::from_millis(500));
-        let url = Self::url_of(port);
-        let own = builder().connections(1).migrate(true).connect(&url);
-        let pool = MySqlPoolOptions::new()
-            .max_connections(1)
-            .test_before_acquire(false);
-        let pool = pool.connect(&url).await.expect("a pool");
-        [own.await.expect("a store"), builder().from_pool(pool)]
-    }
-
-    async fn close(store: &MySqlStore) {
-        store.close().await;
-    }
-}
+mod server;
 
 macro_rules! server_faults {
     ($($(#[$doc:meta])* $case:ident,)*) => {
@@ -481,7 +377,7 @@ async fn no_connection_outlives_a_store_that_was_closed<S: Server>() {
     let Some(server) = S::start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 3).await;
-    proxy.delay_greetings(Duration::from_secs(1));
+    proxy.delay(Duration::from_secs(1));
     let making = async {
         let claims = [key(1), key(2), key(3)].map(|key| new_claim::<S>(key));
         let acquiring = claims.iter().map(|claim| store.acquire(claim));
@@ -493,7 +389,7 @@ async fn no_connection_outlives_a_store_that_was_closed<S: Server>() {
         || "none is being made".to_owned(),
     );
     tokio::select! {
-        () = making => panic!("made without being begun"),
+        () = making => panic!("all on one connection"),
         () = begun => {}
     }
     S::close(&store).await;
