@@ -26,6 +26,7 @@ mod redis;
 mod servers;
 mod sql_faults;
 mod sql_sessions;
+mod sql_setup;
 mod sql_waiting;
 mod sqlite;
 

@@ -1,21 +1,21 @@
 //! The conformance suite on MariaDB, and what only that store promises. Each test has a table or a server
 //! of its own.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use idempotent_runtime::{
     StoreKey,
     store::{
         conformance::Harness,
-        sql::{TableName, mysql::MySqlStore},
+        sql::{ConnectError, TableName, mysql::MySqlStore},
     },
 };
 use sqlx::{Connection, MySqlConnection};
 
-use crate::servers::mariadb::MariaDb;
+use crate::{
+    servers::mariadb::MariaDb,
+    sql_setup::{How, OnTable, new_table},
+};
 
 mod prepared;
 mod purge;
@@ -59,13 +59,6 @@ impl OnMariaDb {
             .await
             .expect("a connection")
     }
-}
-
-/// A name that no other test has.
-pub(crate) fn new_table() -> TableName {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    name.parse().expect("a name")
 }
 
 impl Harness for OnMariaDb {
@@ -113,6 +106,30 @@ impl Harness for OnMariaDb {
         .await
         .expect("bytes change");
         true
+    }
+}
+
+impl OnTable for OnMariaDb {
+    fn is_there() -> bool {
+        MariaDb::shared().is_some()
+    }
+
+    async fn open_table(table: &TableName, how: How) -> Result<MySqlStore, ConnectError> {
+        let builder = MySqlStore::builder().table(table.clone());
+        let builder = builder.migrate(how.migrate).time_out(how.time_out);
+        builder.connect(&Self::server().url()).await
+    }
+
+    async fn run(statement: &str) {
+        Self::set(Self::server(), statement).await;
+    }
+
+    fn missing(table: &TableName) -> String {
+        format!(".{table}' doesn't exist")
+    }
+
+    fn later(table: &TableName) -> String {
+        format!("insert into {table}_versions values (99, utc_timestamp())")
     }
 }
 

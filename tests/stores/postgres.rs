@@ -1,21 +1,21 @@
 //! The conformance suite on PostgreSQL, and what only that store promises. Each test has a table or a server
 //! of its own.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use idempotent_runtime::{
     StoreKey,
     store::{
         conformance::Harness,
-        sql::{TableName, postgres::PostgresStore},
+        sql::{ConnectError, TableName, postgres::PostgresStore},
     },
 };
 use sqlx::{Connection, PgConnection};
 
-use crate::servers::postgres::Postgres;
+use crate::{
+    servers::postgres::Postgres,
+    sql_setup::{How, OnTable, new_table},
+};
 
 mod cursor;
 mod purge;
@@ -49,13 +49,6 @@ impl OnPostgres {
             .await
             .expect("a connection")
     }
-}
-
-/// A name that no other test has.
-pub(crate) fn new_table() -> TableName {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    name.parse().expect("a name")
 }
 
 impl Harness for OnPostgres {
@@ -101,6 +94,32 @@ impl Harness for OnPostgres {
         .await
         .expect("bytes change");
         true
+    }
+}
+
+impl OnTable for OnPostgres {
+    fn is_there() -> bool {
+        Postgres::shared().is_some()
+    }
+
+    async fn open_table(table: &TableName, how: How) -> Result<PostgresStore, ConnectError> {
+        let builder = PostgresStore::builder().table(table.clone());
+        let builder = builder.migrate(how.migrate).time_out(how.time_out);
+        builder.connect(&Self::server().url()).await
+    }
+
+    async fn run(statement: &str) {
+        sqlx::Executor::execute(&mut Self::behind().await, statement)
+            .await
+            .expect("what was asked");
+    }
+
+    fn missing(table: &TableName) -> String {
+        format!("relation \"{table}\" does not exist")
+    }
+
+    fn later(table: &TableName) -> String {
+        format!("insert into {table}_versions (version) values (99)")
     }
 }
 

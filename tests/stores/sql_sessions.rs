@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, StoreError, StoreErrorKind, Write,
+    Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
     conformance::{claim, key},
     sql::{mysql::MySqlStore, postgres::PostgresStore},
 };
@@ -37,6 +37,57 @@ async fn until_none(mut count: impl AsyncFnMut() -> i64) {
         assert!(Instant::now() < patience, "some are left");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The server's last words on a connection, and what becomes of the verb that they answer: an error, or nothing but another
+/// connection.
+async fn say_last(
+    proxy: &Proxy,
+    store: &impl Store,
+    owner: &Claim,
+    said: impl IntoIterator<Item = (String, Vec<u8>, Option<StoreErrorKind>)>,
+) {
+    assert_eq!(store.acquire(owner).await.unwrap(), FIRST);
+    for (code, words, expected) in said {
+        // Prepared, so that the reply that is exchanged is the statement's own.
+        store.renew(&owner.held()).await.unwrap();
+        proxy.last_words(words);
+        let renewed = store.renew(&owner.held()).await;
+        let kind = renewed.as_ref().err().map(StoreError::kind);
+        assert_eq!(kind, expected, "{code}: {renewed:?}");
+    }
+}
+
+/// What makes a server refuse the store's user, what it says then, and what makes it admit the user again.
+type Refusal = [&'static str; 3];
+
+/// The user's sessions are ended, and no new one is begun for a while.
+async fn refuse_for_a_while(
+    store: &impl Store,
+    owner: &Claim,
+    refusals: [Refusal; 2],
+    set: impl AsyncFn(&str),
+    end_sessions: &str,
+    mut sessions: impl AsyncFnMut() -> i64,
+) {
+    assert_eq!(store.acquire(owner).await.unwrap(), FIRST);
+    for [refuse, says, admit] in refusals {
+        use_all(store).await;
+        set(refuse).await;
+        set(end_sessions).await;
+        until_none(&mut sessions).await;
+        // The second time there is no connection any more that has ended.
+        for _ in 0..2 {
+            let error = store.renew(&owner.held()).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+            assert!(chain(&error).contains(says), "{}", chain(&error));
+        }
+        set(admit).await;
+        let renewed = store.renew(&owner.held()).await;
+        assert_eq!(renewed.unwrap(), Write::Applied);
+    }
+    let completed = store.complete(&owner.held(), &Outcome::Tombstone).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
 }
 
 async fn on_postgres(server: &Postgres) -> PgConnection {
@@ -96,36 +147,23 @@ async fn postgres_refuses_the_user_for_a_while() {
     let store = PostgresStore::builder().connections(3).connect(&url).await;
     let store = store.unwrap();
     let owner = claim::<OnPostgres>(key(1));
-    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
-    for (refuse, says, admit) in [
-        (
+    let refusals = [
+        [
             "alter role secretive password 'new'",
             "password authentication failed",
             "alter role secretive password 'right'",
-        ),
-        (
+        ],
+        [
             "alter role secretive nologin",
             "not permitted to log in",
             "alter role secretive login",
-        ),
-    ] {
-        use_all(&store).await;
-        set(refuse).await;
-        set("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'secretive'")
-            .await;
-        until_none(async || sessions(&server).await).await;
-        // The second time there is no connection any more that has ended.
-        for _ in 0..2 {
-            let error = store.renew(&owner.held()).await.unwrap_err();
-            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-            assert!(chain(&error).contains(says), "{}", chain(&error));
-        }
-        set(admit).await;
-        let renewed = store.renew(&owner.held()).await;
-        assert_eq!(renewed.unwrap(), Write::Applied);
-    }
-    let completed = store.complete(&owner.held(), &Outcome::Tombstone).await;
-    assert_eq!(completed.unwrap(), Write::Applied);
+        ],
+    ];
+    let (end, sessions) = (
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'secretive'",
+        async || sessions(&server).await,
+    );
+    refuse_for_a_while(&store, &owner, refusals, set, end, sessions).await;
 }
 
 /// As an application's hook may do with each connection that comes back to its pool.
@@ -183,8 +221,7 @@ async fn what_postgres_and_what_stands_before_it_say_last() {
         .await
         .unwrap();
     let owner = claim::<OnPostgres>(key(1));
-    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
-    for (code, kind) in [
+    let said = [
         ("57P01", None),
         ("57P05", None),
         ("25006", None),
@@ -196,14 +233,9 @@ async fn what_postgres_and_what_stands_before_it_say_last() {
         ("XX000", Some(StoreErrorKind::Unavailable)),
         ("XX001", Some(StoreErrorKind::Corrupt)),
         ("0A000", Some(StoreErrorKind::Refused)),
-    ] {
-        // Prepared, so that the reply that is exchanged is the statement's own.
-        store.renew(&owner.held()).await.unwrap();
-        proxy.last_words(fatal(code));
-        let renewed = store.renew(&owner.held()).await;
-        let said = renewed.as_ref().err().map(StoreError::kind);
-        assert_eq!(said, kind, "{code}: {renewed:?}");
-    }
+    ];
+    let said = said.map(|(code, kind)| (code.to_owned(), fatal(code), kind));
+    say_last(&proxy, &store, &owner, said).await;
 }
 
 #[tokio::test]
@@ -235,34 +267,28 @@ async fn mysql_refuses_the_user_for_a_while() {
     let builder = MySqlStore::builder().migrate(true).connections(3);
     let store = builder.connect(&url).await.unwrap();
     let owner = claim::<OnMariaDb>(key(1));
-    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
-    for (refuse, says, admit) in [
-        (
+    let refusals = [
+        [
             "alter user app@'127.0.0.1' identified by 'new'",
             "1045",
             "alter user app@'127.0.0.1' identified by 'pw'",
-        ),
-        (
+        ],
+        [
             "revoke all on shop.* from app@'127.0.0.1'",
             "1044",
             "grant all on shop.* to app@'127.0.0.1'",
-        ),
-    ] {
-        use_all(&store).await;
-        OnMariaDb::set(&server, refuse).await;
-        OnMariaDb::set(&server, "kill user app").await;
-        until_none(async || sessions_of(&server, "app").await).await;
-        for _ in 0..2 {
-            let error = store.renew(&owner.held()).await.unwrap_err();
-            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-            assert!(chain(&error).contains(says), "{}", chain(&error));
-        }
-        OnMariaDb::set(&server, admit).await;
-        let renewed = store.renew(&owner.held()).await;
-        assert_eq!(renewed.unwrap(), Write::Applied);
-    }
-    let completed = store.complete(&owner.held(), &Outcome::Tombstone).await;
-    assert_eq!(completed.unwrap(), Write::Applied);
+        ],
+    ];
+    let (end, sessions) = ("kill user app", async || sessions_of(&server, "app").await);
+    refuse_for_a_while(
+        &store,
+        &owner,
+        refusals,
+        async |statement: &str| OnMariaDb::set(&server, statement).await,
+        end,
+        sessions,
+    )
+    .await;
 }
 
 /// An error of MySQL, and the end of its session.
@@ -284,8 +310,7 @@ async fn what_mysql_and_what_stands_before_it_say_last() {
         .await
         .unwrap();
     let owner = claim::<OnMariaDb>(key(1));
-    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
-    for (number, kind) in [
+    let said = [
         (4031, None),
         (1053, None),
         (1290, None),
@@ -300,12 +325,7 @@ async fn what_mysql_and_what_stands_before_it_say_last() {
         (1040, Some(StoreErrorKind::Unavailable)),
         (1114, Some(StoreErrorKind::Full)),
         (1665, Some(StoreErrorKind::Refused)),
-    ] {
-        // Prepared, so that the reply that is exchanged is the statement's own.
-        store.renew(&owner.held()).await.unwrap();
-        proxy.last_words(error(number));
-        let renewed = store.renew(&owner.held()).await;
-        let said = renewed.as_ref().err().map(StoreError::kind);
-        assert_eq!(said, kind, "{number}: {renewed:?}");
-    }
+    ];
+    let said = said.map(|(number, kind)| (number.to_string(), error(number), kind));
+    say_last(&proxy, &store, &owner, said).await;
 }

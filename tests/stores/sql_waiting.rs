@@ -24,10 +24,9 @@ use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::{
-    mysql,
-    postgres::{self, new_table},
     proxy::Proxy,
     servers::{mariadb::MariaDb, postgres::Postgres},
+    sql_setup::new_table,
     sqlite::File,
 };
 
@@ -189,9 +188,7 @@ async fn fifty_wait_on_one_connection_to_mysql() {
     let Some(server) = MariaDb::shared() else {
         return;
     };
-    let builder = MySqlStore::builder()
-        .table(mysql::new_table())
-        .migrate(true);
+    let builder = MySqlStore::builder().table(new_table()).migrate(true);
     fifty_wait(builder.connections(1).connect(&server.url()).await.unwrap()).await;
 }
 
@@ -240,7 +237,7 @@ async fn with_notify_waiters_in_another_process_are_woken() {
     let Some(server) = Postgres::shared() else {
         return;
     };
-    let table = postgres::new_table();
+    let table = new_table();
     let connect = async || {
         let builder = PostgresStore::builder()
             .table(table.clone())
@@ -331,7 +328,7 @@ async fn without_push_waiters_in_another_process_poll() {
     .await;
     if let Some(server) = MariaDb::shared() {
         within(most, async || {
-            let table = mysql::new_table();
+            let table = new_table();
             let connect = async || {
                 let builder = MySqlStore::builder().table(table.clone()).migrate(true);
                 builder.connect(&server.url()).await.expect("a store")
@@ -342,7 +339,7 @@ async fn without_push_waiters_in_another_process_poll() {
     }
     if let Some(server) = Postgres::shared() {
         within(most, async || {
-            let table = postgres::new_table();
+            let table = new_table();
             let connect = async || {
                 let builder = PostgresStore::builder().table(table.clone()).migrate(true);
                 builder.connect(&server.url()).await.expect("a store")

@@ -1,7 +1,5 @@
 //! What is wrong before the first verb, and what the first ones cost.
 
-use std::time::Duration;
-
 use idempotent_runtime::store::{
     Acquisition, Outcome, Store, StoreErrorKind, Write,
     conformance::{claim, key, response},
@@ -77,96 +75,6 @@ async fn a_wrong_password_or_database_is_refused() {
             "{url}: {error:?}"
         );
         assert!(!chain(&error).contains("wrong"), "{}", chain(&error));
-    }
-}
-
-#[tokio::test]
-async fn a_missing_table_says_how_to_make_it() {
-    let Some(server) = MariaDb::shared() else {
-        return;
-    };
-    let table = new_table();
-    let builder = || MySqlStore::builder().table(table.clone());
-    let error = builder().connect(&server.url()).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::MissingTable { .. }),
-        "{error:?}"
-    );
-    assert!(error.to_string().contains("migrate"), "{error}");
-    builder()
-        .migrate(true)
-        .connect(&server.url())
-        .await
-        .expect("made");
-    let store = builder()
-        .connect(&server.url())
-        .await
-        .expect("now it is there");
-
-    OnMariaDb::behind()
-        .await
-        .execute(&*format!("drop table {table}"))
-        .await
-        .unwrap();
-    let error = store
-        .acquire(&claim::<OnMariaDb>(key(1)))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Refused);
-    assert!(chain(&error).contains("doesn't exist"), "{}", chain(&error));
-    // The table of its versions is still there: that is not enough.
-    let error = builder().connect(&server.url()).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::MissingTable { .. }),
-        "{error:?}"
-    );
-    // Outcomes were lost with it: whoever begins anew says so.
-    let migrated = || builder().migrate(true);
-    let error = migrated().connect(&server.url()).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::VanishedTable { found: 1.., .. }),
-        "{error:?}"
-    );
-    assert!(error.to_string().contains("Restore it"), "{error}");
-    OnMariaDb::behind()
-        .await
-        .execute(&*format!("drop table {table}_versions"))
-        .await
-        .unwrap();
-    let remade = migrated().connect(&server.url()).await.unwrap();
-    remade.acquire(&claim::<OnMariaDb>(key(1))).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_table_of_a_later_version_is_refused() {
-    let Some(server) = MariaDb::shared() else {
-        return;
-    };
-    let table = new_table();
-    let builder = || MySqlStore::builder().table(table.clone()).migrate(true);
-    builder().connect(&server.url()).await.unwrap();
-    let later = format!("insert into {table}_versions values (99, utc_timestamp())");
-    OnMariaDb::behind().await.execute(&*later).await.unwrap();
-    let error = builder().connect(&server.url()).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::OtherVersion { found: 99, .. }),
-        "{error:?}"
-    );
-}
-
-#[tokio::test]
-async fn many_processes_migrate_at_once() {
-    let Some(server) = MariaDb::shared() else {
-        return;
-    };
-    let table = new_table();
-    let mut migrating = tokio::task::JoinSet::new();
-    for _ in 0..16 {
-        let store = MySqlStore::builder().table(table.clone()).migrate(true);
-        migrating.spawn(async move { store.connect(&server.url()).await });
-    }
-    for migrated in migrating.join_all().await {
-        migrated.expect("a table");
     }
 }
 
@@ -473,29 +381,6 @@ async fn a_server_that_was_never_asked_is_before_a_large_response() {
     store.get(&key(1)).await.unwrap();
     let taken = complete(5, 2 << 20).await;
     assert_eq!(taken.unwrap(), Write::Applied, "it takes more since");
-}
-
-#[tokio::test]
-async fn a_statement_has_some_time_and_not_too_much() {
-    let Some(server) = MariaDb::shared() else {
-        return;
-    };
-    let builder = |time_out| {
-        let builder = MySqlStore::builder().table(new_table());
-        builder.migrate(true).time_out(time_out)
-    };
-    for short in [Duration::ZERO, Duration::from_nanos(999_999)] {
-        let error = builder(short).connect(&server.url()).await.unwrap_err();
-        assert!(
-            matches!(error, ConnectError::TimeOut { found, .. } if found == short),
-            "{error:?}"
-        );
-    }
-    for enough in [Duration::from_millis(1), Duration::MAX] {
-        let store = builder(enough).connect(&server.url()).await;
-        let acquired = store.unwrap().acquire(&claim::<OnMariaDb>(key(1))).await;
-        assert_eq!(acquired.unwrap(), Acquisition::Acquired { attempt: 1 });
-    }
 }
 
 /// What a crash may take back then is told where the server is chosen.

@@ -1,9 +1,7 @@
 //! What is wrong before the first verb, and what the first ones cost.
 
-use std::time::Duration;
-
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, StoreErrorKind, Write,
+    Acquisition, Outcome, Store, Write,
     conformance::{claim, key, response},
     sql::{ConnectError, TableName, postgres::PostgresStore},
 };
@@ -78,102 +76,6 @@ async fn a_wrong_password_user_or_database_is_refused() {
             "{url}: {error:?}"
         );
         assert!(!chain(&error).contains("wrong"), "{}", chain(&error));
-    }
-}
-
-#[tokio::test]
-async fn a_missing_table_says_how_to_make_it() {
-    let Some(server) = Postgres::shared() else {
-        return;
-    };
-    let table = new_table();
-    let builder = || PostgresStore::builder().table(table.clone());
-    let error = builder().connect(&server.url()).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!(
-            "the table {table} does not exist: make it once with `migrate()`, or with `.migrate(true)` on the builder"
-        )
-    );
-    builder()
-        .migrate(true)
-        .connect(&server.url())
-        .await
-        .expect("made");
-    builder()
-        .connect(&server.url())
-        .await
-        .expect("now it is there");
-
-    let store = builder().connect(&server.url()).await.unwrap();
-    OnPostgres::behind()
-        .await
-        .execute(&*format!("drop table {table}"))
-        .await
-        .unwrap();
-    let error = store
-        .acquire(&claim::<OnPostgres>(key(1)))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Refused);
-    assert!(
-        chain(&error).contains(&format!("relation \"{table}\" does not exist")),
-        "{}",
-        chain(&error)
-    );
-    // The table of its versions is still there: that is not enough.
-    let error = builder().connect(&server.url()).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::MissingTable { .. }),
-        "{error:?}"
-    );
-    // Outcomes were lost with it: whoever begins anew says so.
-    let migrated = || builder().migrate(true);
-    let error = migrated().connect(&server.url()).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::VanishedTable { found: 1.., .. }),
-        "{error:?}"
-    );
-    assert!(error.to_string().contains("Restore it"), "{error}");
-    OnPostgres::behind()
-        .await
-        .execute(&*format!("drop table {table}_versions"))
-        .await
-        .unwrap();
-    let remade = migrated().connect(&server.url()).await.unwrap();
-    remade.acquire(&claim::<OnPostgres>(key(1))).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_table_of_a_later_version_is_refused() {
-    let Some(server) = Postgres::shared() else {
-        return;
-    };
-    let table = new_table();
-    let builder = || PostgresStore::builder().table(table.clone()).migrate(true);
-    builder().connect(&server.url()).await.unwrap();
-    let later = format!("insert into {table}_versions (version) values (99)");
-    OnPostgres::behind().await.execute(&*later).await.unwrap();
-    let error = builder().connect(&server.url()).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::OtherVersion { found: 99, .. }),
-        "{error:?}"
-    );
-}
-
-#[tokio::test]
-async fn many_processes_migrate_at_once() {
-    let Some(server) = Postgres::shared() else {
-        return;
-    };
-    let table = new_table();
-    let mut migrating = tokio::task::JoinSet::new();
-    for _ in 0..16 {
-        let store = PostgresStore::builder().table(table.clone()).migrate(true);
-        migrating.spawn(async move { store.connect(&server.url()).await });
-    }
-    for migrated in migrating.join_all().await {
-        migrated.expect("a table");
     }
 }
 
@@ -307,26 +209,4 @@ async fn a_first_execution_costs_two_statements_and_a_replay_one() {
         let (count, what) = ran("replay");
         assert_eq!(count, 1, "{what}");
     }
-}
-
-#[tokio::test]
-async fn a_statement_has_some_time_and_not_too_much() {
-    let Some(server) = Postgres::shared() else {
-        return;
-    };
-    let builder = |time_out| {
-        let builder = PostgresStore::builder().table(new_table());
-        builder.migrate(true).time_out(time_out)
-    };
-    for short in [Duration::ZERO, Duration::from_nanos(999_999)] {
-        let error = builder(short).connect(&server.url()).await.unwrap_err();
-        assert!(
-            matches!(error, ConnectError::TimeOut { found, .. } if found == short),
-            "{error:?}"
-        );
-        assert!(error.to_string().contains("1ms at least"), "{error}");
-    }
-    let store = builder(Duration::MAX).connect(&server.url()).await;
-    let acquired = store.unwrap().acquire(&claim::<OnPostgres>(key(1))).await;
-    assert_eq!(acquired.unwrap(), Acquisition::Acquired { attempt: 1 });
 }
