@@ -48,6 +48,9 @@ async fn executes_in_a_process_of_its_own() {
         assert!(!replayed, "{answer}");
         println!("completed {n} {}", now().as_micros());
     }
+    // What wakes others may still be on its way: it stays until they have been answered.
+    let end = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+    end.await.expect("no panic").expect("the end of its input");
 }
 
 /// How long after the answer of the process that executed the one that waits has its own.
@@ -61,6 +64,7 @@ async fn across(url: &str) -> Vec<Duration> {
         .args([&test, "--exact", "--nocapture"])
         .env("EXECUTE_IN", url)
         .env("EXECUTE_KEYS", &keys)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("a process");
@@ -89,6 +93,7 @@ async fn across(url: &str) -> Vec<Duration> {
         let completed = hear(format!("completed {n} ")).await;
         latencies.push(answered.saturating_sub(completed));
     }
+    // Its input ends with that.
     let ended = tokio::task::spawn_blocking(move || there.wait()).await;
     assert!(ended.expect("no panic").expect("its end").success());
     reading.join().expect("all was read");
