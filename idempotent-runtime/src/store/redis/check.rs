@@ -145,7 +145,7 @@ impl Found {
                 Err(ConnectError::Replica) => (ErrorKind::Io, "it is a replica").into(),
                 Err(other) => return Err(other),
             };
-            node.doubt(true);
+            node.doubt(Some(super::slots::Doubt::Silent));
             found.silent.push((node, why));
         }
         Ok(found)

@@ -16,7 +16,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -34,7 +34,7 @@ use super::{
     error::{READONLY, code},
     link::Server,
     script::Call,
-    slots::{Place, SLOTS, Slots, slot},
+    slots::{Doubt, Place, SLOTS, Slots, slot},
     source::{Patience, Source},
 };
 
@@ -60,6 +60,8 @@ pub(super) struct Cluster {
     /// Those of the URL, the primaries, and their replicas, which are asked for the slots when no other is left.
     nodes: Mutex<HashMap<Place, Arc<Node>>>,
     slots: RwLock<Arc<Slots<Arc<Node>>>>,
+    /// The names of the nodes that were told last.
+    ids: Mutex<HashSet<String>>,
     looking: watch::Sender<Looking>,
     /// The age in milliseconds at which it is time for a look that nobody asked for.
     due: AtomicU64,
@@ -71,8 +73,8 @@ pub(super) struct Cluster {
 pub(super) struct Node {
     place: Place,
     pub(super) server: Arc<Server>,
-    /// The last verb that went there failed in a way that may mean that the node is not what it was.
-    doubted: AtomicBool,
+    /// What is held against it: 0 nothing, 1 [`Doubt::Silent`], 2 [`Doubt::Refused`], by the last verb that went there.
+    doubted: AtomicU8,
 }
 
 /// Where a node sent a verb.
@@ -98,6 +100,7 @@ impl Cluster {
             seeds: places.collect(),
             nodes: Mutex::default(),
             slots: RwLock::default(),
+            ids: Mutex::default(),
             looking: watch::Sender::new(Looking::first()),
             due: AtomicU64::new(look::first_due()),
             opened: Instant::now(),
@@ -223,7 +226,7 @@ impl Cluster {
     pub(super) fn speaker(&self) -> RedisResult<Arc<Node>> {
         let slots = self.slots();
         let rng = &mut rand::rng();
-        let sound = slots.primaries().filter(|node| !node.is_doubted());
+        let sound = slots.primaries().filter(|node| node.doubted().is_none());
         let node = sound.choose(rng).or_else(|| slots.primaries().choose(rng));
         let nobody =
             || RedisError::from((ErrorKind::ClusterConnectionNotFound, "no primary is known"));
@@ -270,7 +273,7 @@ impl Cluster {
         let node = Arc::new(Node {
             place: place.clone(),
             server: Server::new(source, self.runtime.clone()),
-            doubted: AtomicBool::new(false),
+            doubted: AtomicU8::new(0),
         });
         nodes.insert(place.clone(), Arc::clone(&node));
         Ok(node)
@@ -281,25 +284,31 @@ impl Node {
     /// What to think of the node after this outcome of a verb.
     fn judge(&self, failure: Option<&Next>) {
         match failure {
-            None => self.doubt(false),
-            Some(Next::Elsewhere { asking: false } | Next::Later | Next::Lost | Next::Silent) => {
-                self.doubt(true);
+            None => self.doubt(None),
+            Some(Next::Elsewhere { asking: false } | Next::Later) => {
+                self.doubt(Some(Doubt::Refused));
             }
+            Some(Next::Lost | Next::Silent) => self.doubt(Some(Doubt::Silent)),
             // It is where the slot was, or refuses what any node would.
             Some(Next::Elsewhere { asking: true } | Next::End) => {}
         }
     }
 
-    /// Whether a look should believe others first. It orders nothing else.
-    pub(super) fn doubt(&self, yes: bool) {
+    /// What a look should hold against it. It orders nothing else.
+    pub(super) fn doubt(&self, doubt: Option<Doubt>) {
         // Nearly always it is so already, and reading takes the line from nobody.
-        if self.is_doubted() != yes {
-            self.doubted.store(yes, Ordering::Relaxed);
+        if self.doubted() != doubt {
+            let number = doubt.map_or(0, |doubt| 1 + doubt as u8);
+            self.doubted.store(number, Ordering::Relaxed);
         }
     }
 
-    fn is_doubted(&self) -> bool {
-        self.doubted.load(Ordering::Relaxed)
+    fn doubted(&self) -> Option<Doubt> {
+        match self.doubted.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(Doubt::Silent),
+            _ => Some(Doubt::Refused),
+        }
     }
 }
 

@@ -53,7 +53,8 @@
 //!
 //! All sentinels are asked at once, and the first to name a server that says that it is the primary is believed. The
 //! nodes of a Cluster need not be named all: the others are learnt from them, and again when one fails, and about once
-//! a minute while the store is in use.
+//! a minute while the store is in use. Nodes of which none was known are those of another Cluster, and are not
+//! believed: a service whose Cluster is replaced as a whole has to open its store anew.
 //!
 //! # Records
 //!

@@ -1,7 +1,7 @@
 //! Where the slots of a Cluster are: what `CLUSTER SLOTS` says, and which slot a key has.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt::{self, Write as _},
 };
 
@@ -91,6 +91,17 @@ pub(super) struct Slots<P>(Vec<Range<P>>);
 pub(super) struct Told {
     pub(super) slots: Slots<Place>,
     pub(super) replicas: HashSet<Place>,
+    /// The names that nodes keep for ever, also when their addresses change hands.
+    pub(super) ids: HashSet<String>,
+}
+
+/// What is held against a node whose last verb failed.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) enum Doubt {
+    /// Nothing was heard of it: the way there may be to blame.
+    Silent,
+    /// It said itself that it does not serve.
+    Refused,
 }
 
 impl<P> Slots<P> {
@@ -207,13 +218,17 @@ impl fmt::Display for Gaps {
 impl Told {
     /// The answer to `CLUSTER SLOTS`. What cannot be read is left out, and its slots are a gap.
     pub(super) fn read(answer: Value, by: &Place) -> Self {
-        let (mut ranges, mut replicas) = (Vec::new(), HashSet::new());
+        let (mut ranges, mut replicas, mut ids) = (Vec::new(), HashSet::new(), HashSet::new());
         for row in list(answer) {
             let row = list(row);
             let (first, last) = (number(row.first()), number(row.get(1)));
-            let mut nodes = row.into_iter().skip(2).map(|node| place(node, by));
-            let primary = nodes.next().flatten();
-            replicas.extend(nodes.flatten());
+            let nodes = row.into_iter().skip(2).map(list);
+            let mut places = nodes.map(|node| {
+                ids.extend(node.get(2).and_then(text).map(str::to_owned));
+                place(&node, by)
+            });
+            let primary = places.next().flatten();
+            replicas.extend(places.flatten());
             if let (Some(first), Some(last), Some(primary)) = (first, last, primary) {
                 ranges.push(Range {
                     first,
@@ -225,23 +240,33 @@ impl Told {
         Self {
             slots: Slots::new(ranges),
             replicas,
+            ids,
         }
     }
 
     /// The one to believe of several answers, none of which has a date:
     ///
     /// 1. The fullest: a gap is what a node does not know.
-    /// 2. The one with the fewest slots on nodes that failed us: what we met ourselves is newer than what a node that
+    /// 2. The one with the fewest slots on nodes that refused us: what we met ourselves is newer than what a node that
     ///    is cut off from the others remembers, a former primary above all, which names itself.
     /// 3. The one that most nodes give.
-    pub(super) fn best(answers: Vec<Self>, doubted: &HashSet<Place>) -> Option<Self> {
+    /// 4. The one with the fewest slots on nodes of which we heard nothing. That counts for less than what the others
+    ///    say: it may have been one connection.
+    pub(super) fn best(answers: Vec<Self>, doubted: &HashMap<Place, Doubt>) -> Option<Self> {
         let worth = |told: &Self| {
             let known = told.slots.count(|_| true);
-            let sound = told.slots.count(|place| !doubted.contains(place));
-            (known, sound, told.among(&answers))
+            let serving = |place: &Place| doubted.get(place) != Some(&Doubt::Refused);
+            let serving = told.slots.count(serving);
+            let heard = told.slots.count(|place| !doubted.contains_key(place));
+            (known, serving, told.among(&answers), heard)
         };
         let best = (0..answers.len()).max_by_key(|&at| worth(&answers[at]))?;
         answers.into_iter().nth(best)
+    }
+
+    /// Whether this is the Cluster of these nodes: of another there is none of them. If nothing is known, it is.
+    pub(super) fn is_of(&self, ids: &HashSet<String>) -> bool {
+        ids.is_empty() || self.ids.is_empty() || !self.ids.is_disjoint(ids)
     }
 
     /// How many of these answers say the same of the slots.
@@ -251,8 +276,9 @@ impl Told {
     }
 
     /// Whether nothing speaks against the answer.
-    pub(super) fn is_sound(&self, doubted: &HashSet<Place>) -> bool {
-        self.slots.gaps().is_empty() && self.slots.primaries().all(|place| !doubted.contains(place))
+    pub(super) fn is_sound(&self, doubted: &HashMap<Place, Doubt>) -> bool {
+        let mut primaries = self.slots.primaries();
+        self.slots.gaps().is_empty() && primaries.all(|place| !doubted.contains_key(place))
     }
 }
 
@@ -271,16 +297,21 @@ fn number(value: Option<&Value>) -> Option<u16> {
 }
 
 /// The place of a node in an answer.
-fn place(node: Value, by: &Place) -> Option<Place> {
-    let node = list(node);
+fn place(node: &[Value], by: &Place) -> Option<Place> {
     let port = number(node.get(1))?;
     let host = match node.first()? {
-        Value::BulkString(host) => std::str::from_utf8(host).ok()?,
-        Value::SimpleString(host) => host,
         Value::Nil => "",
-        _ => return None,
+        host => text(host)?,
     };
     Place::told(host, port, by)
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(text) => std::str::from_utf8(text).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
 }
 
 /// The slot of a key without braces: CRC-16/XMODEM, as the Cluster's specification says.
@@ -323,15 +354,16 @@ mod tests {
         Told {
             slots: slots(ranges),
             replicas: HashSet::new(),
+            ids: HashSet::new(),
         }
     }
 
     #[test]
     fn answers_are_read_and_what_cannot_be_is_a_gap() {
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let node = |host, port| Value::Array(vec![host, Value::Int(port), text("id")]);
+        let node = |host, port| Value::Array(vec![host, Value::Int(port), text("a1")]);
         let range = |first, last, node| {
-            let replica = Value::Array(vec![text("other"), Value::Int(9)]);
+            let replica = Value::Array(vec![text("other"), Value::Int(9), text("b2"), Value::Nil]);
             Value::Array(vec![Value::Int(first), Value::Int(last), node, replica])
         };
         let answer = Value::Array(vec![
@@ -357,6 +389,12 @@ mod tests {
         ];
         assert_eq!(read.slots, slots(&expected));
         assert_eq!(read.replicas, HashSet::from([place("other", 9)]));
+        let ids = |ids: &[&str]| ids.iter().map(|&id| id.to_owned()).collect();
+        assert_eq!(read.ids, ids(&["a1", "b2"]));
+        for known in [&[][..], &["b2", "c3"]] {
+            assert!(read.is_of(&ids(known)), "{known:?}");
+        }
+        assert!(!read.is_of(&ids(&["c3"])));
         assert_eq!(read.slots.gaps().to_string(), "30-49, 60-16383");
         for (slot, owner) in [
             (0, Some("a")),
@@ -403,17 +441,34 @@ mod tests {
     }
 
     #[test]
-    fn the_fullest_answer_is_believed_then_the_one_without_doubted_nodes_then_the_most_common() {
+    fn the_fullest_answer_is_believed_then_the_one_without_nodes_that_refused_then_the_most_common()
+    {
+        use Doubt::{Refused, Silent};
         let old = told(&[(0, 9999, "old"), (10_000, 16_383, "other")]);
         let new = told(&[(0, 9999, "new"), (10_000, 16_383, "other")]);
         let partial = told(&[(0, 9999, "new")]);
-        let doubted = |hosts: &[&str]| hosts.iter().map(|host| place(host, 1)).collect();
+        let doubted = |nodes: &[(&str, Doubt)]| {
+            let nodes = nodes.iter().map(|&(host, doubt)| (place(host, 1), doubt));
+            nodes.collect::<HashMap<_, _>>()
+        };
         for (answers, failed, expected) in [
-            (vec![&partial, &old], &["old"][..], Some(&old)),
+            (vec![&partial, &old], &[("old", Refused)][..], Some(&old)),
             (vec![&old, &partial, &partial], &[], Some(&old)),
-            (vec![&old, &old, &new], &["old"], Some(&new)),
-            (vec![&old, &old, &new], &["other"], Some(&old)),
-            (vec![&new, &old, &new], &["old", "new"], Some(&new)),
+            (vec![&old, &old, &new], &[("old", Refused)], Some(&new)),
+            (vec![&old, &old, &new], &[("old", Silent)], Some(&old)),
+            (vec![&old, &new], &[("old", Silent)], Some(&new)),
+            (vec![&new, &old], &[("old", Silent)], Some(&new)),
+            (vec![&old, &old, &new], &[("other", Refused)], Some(&old)),
+            (
+                vec![&new, &old, &new],
+                &[("old", Refused), ("new", Refused)],
+                Some(&new),
+            ),
+            (
+                vec![&old, &new, &new],
+                &[("old", Silent), ("new", Refused)],
+                Some(&old),
+            ),
             (vec![&old, &new, &new], &[], Some(&new)),
             (vec![], &[], None),
         ] {
@@ -421,8 +476,8 @@ mod tests {
             let best = Told::best(answers, &doubted(failed));
             assert_eq!(best.as_ref(), expected, "{failed:?}");
         }
-        assert!(new.is_sound(&doubted(&["old"])));
-        assert!(!new.is_sound(&doubted(&["new"])));
+        assert!(new.is_sound(&doubted(&[("old", Silent)])));
+        assert!(!new.is_sound(&doubted(&[("new", Silent)])));
         assert!(!partial.is_sound(&doubted(&[])));
     }
 

@@ -75,7 +75,7 @@ async fn hear(link: &Link, channel: &str, wakes: &Wakes) -> RedisResult<()> {
             let source = node.server.source();
             let subscribed = subscribe(source, channel).await;
             let subscription = subscribed.inspect_err(|_| {
-                node.doubt(true);
+                node.doubt(Some(super::slots::Doubt::Silent));
                 cluster.start_looking();
             })?;
             let look = || cluster.look_now_and_then();

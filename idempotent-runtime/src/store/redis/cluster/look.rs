@@ -2,14 +2,17 @@
 //!
 //! 1. One task looks for all verbs. Verbs that meet a node that failed them start it, and so do a verb and the
 //!    listener once a minute, so that a Cluster whose nodes are all exchanged one by one is not lost sight of.
-//! 2. A few nodes are asked at once, others when those do not answer: known primaries and the URL's nodes before
-//!    replicas, nodes that failed a verb last. [`Told::best`] says whose answer is believed.
+//! 2. A few nodes are asked at once, all others when those do not answer, or something speaks against what they say:
+//!    known primaries and the URL's nodes before replicas, nodes that failed a verb last. [`Told::best`] says whose
+//!    answer is believed.
 //! 3. A look that brought no answer, or one with gaps or with nodes that failed a verb, is followed by a longer rest
 //!    than a good one: what it waits for is that others notice, which takes them seconds.
+//! 4. An answer that names none of the nodes that were known is none of this Cluster's: addresses change hands, and
+//!    another Cluster would take our claims. The names of nodes are looked at, which they keep for ever.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    collections::{HashMap, HashSet},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use super::{Cluster, Node};
 use crate::store::redis::{
     error::telling,
-    slots::{Gaps, Place, Told},
+    slots::{Doubt, Gaps, Place, Told},
 };
 
 /// After a look, and before the next one. Twice as much after each one that was not good, with jitter so that the
@@ -34,10 +37,12 @@ const NOW_AND_THEN: Duration = Duration::from_secs(60);
 const ASKED: usize = 3;
 /// When so many of them say the same, and nothing speaks against it, the others are not waited for.
 const AGREED: usize = 2;
-/// How long the next answer is waited for, before others are asked, or what is there is enough.
+/// How long the next answer is waited for, before others are asked, or a good one is enough.
 const SLOW: Duration = Duration::from_millis(100);
-/// How long a verb waits for a look at most.
+/// How long a verb waits for a look at most, and a look for something better than an answer that names nodes that failed.
 pub(super) const LOOKED: Duration = Duration::from_millis(250);
+/// How long a look waits for something better than an answer with gaps.
+const LONG: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Looking {
@@ -114,34 +119,38 @@ impl Cluster {
 
     /// Asks, and says whether nothing speaks against the answer.
     pub(super) async fn look(&self) -> RedisResult<bool> {
-        let doubted = self.doubted();
+        let (doubted, known) = (self.doubted(), self.ids().clone());
+        let known = &known;
         let mut others = self.in_order(&doubted).into_iter();
-        let ask = |node: Arc<Node>| async move { node.told().await };
+        let ask = |node: Arc<Node>| async move { node.told(known).await };
         let first = others.by_ref().take(ASKED).map(ask);
         let mut asked: FuturesUnordered<_> = first.collect();
-        let (mut answers, mut whole) = (Vec::new(), false);
-        let mut failed = None;
+        let (mut answers, mut failed) = (Vec::new(), None);
+        let (begun, mut enough_after) = (Instant::now(), Duration::MAX);
         loop {
-            let more = match timeout(SLOW, asked.next()).await {
+            match timeout(SLOW, asked.next()).await {
                 Ok(Some(Ok(told))) => {
                     let agreed = told.among(&answers) + 1 >= AGREED;
-                    let enough = agreed && told.is_sound(&doubted);
-                    whole |= told.slots.gaps().is_empty();
+                    let sound = told.is_sound(&doubted);
+                    let whole = told.slots.gaps().is_empty();
+                    enough_after = enough_after.min(match (sound, whole) {
+                        (true, _) => Duration::ZERO,
+                        (false, true) => LOOKED,
+                        (false, false) => LONG,
+                    });
                     answers.push(told);
-                    if enough {
+                    if agreed && sound {
                         break;
                     }
-                    usize::from(!whole)
                 }
-                Ok(Some(Err(error))) => {
-                    failed = Some(telling(failed, error));
-                    usize::from(!whole)
-                }
+                Ok(Some(Err(error))) => failed = Some(telling(failed, error)),
                 Ok(None) => break,
-                Err(_) if whole => break,
-                Err(_) => ASKED,
-            };
-            asked.extend(others.by_ref().take(more).map(ask));
+                Err(_) if begun.elapsed() >= enough_after => break,
+                Err(_) => {}
+            }
+            if !enough_after.is_zero() {
+                asked.extend(others.by_ref().take(ASKED).map(ask));
+            }
         }
         let no_node = || RedisError::from((ErrorKind::Io, "no node is known"));
         let Some(told) = Told::best(answers, &doubted) else {
@@ -153,22 +162,28 @@ impl Cluster {
     }
 
     /// All nodes as they are to be asked. Among equals nobody is asked by everybody first.
-    fn in_order(&self, doubted: &HashSet<Place>) -> Vec<Arc<Node>> {
+    fn in_order(&self, doubted: &HashMap<Place, Doubt>) -> Vec<Arc<Node>> {
         let slots = self.slots();
         let primaries: HashSet<_> = slots.primaries().map(|node| &node.place).collect();
         let mut nodes: Vec<_> = self.nodes().values().cloned().collect();
         nodes.shuffle(&mut rand::rng());
         nodes.sort_by_key(|node| {
             let known = self.seeds.contains(&node.place) || primaries.contains(&node.place);
-            (doubted.contains(&node.place), !known)
+            (doubted.contains_key(&node.place), !known)
         });
         nodes
     }
 
-    fn doubted(&self) -> HashSet<Place> {
+    fn doubted(&self) -> HashMap<Place, Doubt> {
         let nodes = self.nodes();
-        let doubted = nodes.values().filter(|node| node.is_doubted());
-        doubted.map(|node| node.place.clone()).collect()
+        let doubted = nodes.values();
+        let doubted = doubted.filter_map(|node| Some((node.place.clone(), node.doubted()?)));
+        doubted.collect()
+    }
+
+    fn ids(&self) -> MutexGuard<'_, HashSet<String>> {
+        // Nothing is done under the lock but to read or exchange the set.
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps what was told, and of what was known only what that does not tell.
@@ -184,6 +199,9 @@ impl Cluster {
         });
         let mut known = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         *known = Arc::new(slots);
+        if !told.ids.is_empty() {
+            *self.ids() = told.ids;
+        }
         Ok(())
     }
 
@@ -194,13 +212,21 @@ impl Cluster {
 }
 
 impl Node {
-    /// What this node says of the Cluster.
-    async fn told(&self) -> RedisResult<Told> {
+    /// What this node says of the Cluster, of which these nodes are known.
+    async fn told(&self, known: &HashSet<String>) -> RedisResult<Told> {
         let mut slots = redis::cmd("CLUSTER");
         let answer = self.server.send(slots.arg("SLOTS")).await?;
         let told = Told::read(answer, &self.place);
         if told.slots.primaries().next().is_none() {
             return Err((ErrorKind::Io, "the node knows no slots").into());
+        }
+        if !told.is_of(known) {
+            tracing::warn!(
+                node = %self,
+                "a node of another Redis Cluster was found where one of this store's was; if the Cluster was replaced as \
+                 a whole, open the store anew"
+            );
+            return Err((ErrorKind::Io, "the node belongs to another Cluster").into());
         }
         Ok(told)
     }

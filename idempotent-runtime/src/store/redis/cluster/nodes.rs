@@ -279,3 +279,61 @@ fn nodes_live_on_the_runtime_of_the_store() {
     assert_eq!(again.expect("served"), Value::Int(1));
     lasting.block_on(new.stop());
 }
+
+/// A connection that broke is no reason to believe one node against all others.
+#[tokio::test]
+async fn what_most_say_of_a_node_counts_for_more_than_its_silence() {
+    let [good, near, stale] = fakes().await;
+    for node in [&good, &near] {
+        node.says("CLUSTER SLOTS", all(&good, &[&stale]));
+    }
+    stale.says("CLUSTER SLOTS", all(&stale, &[]));
+    near.delay(Duration::from_millis(20));
+    let cluster = cluster(&[&good, &near, &stale]);
+    cluster.primaries().await.expect("an answer");
+    for _ in 0..10 {
+        let known = cluster.owner(0).expect("an owner");
+        known.judge(Some(&Next::Lost));
+        assert!(!cluster.look().await.expect("an answer"), "not a sound one");
+        assert_eq!(owner(&cluster), good.port());
+    }
+}
+
+/// What names the node that refused is believed only if nothing better comes while a verb would wait for it.
+#[tokio::test]
+async fn a_better_answer_is_waited_for() {
+    let [old, near, new] = fakes().await;
+    for node in [&old, &near, &new] {
+        node.says("CLUSTER SLOTS", all(&old, &[&near, &new]));
+    }
+    let cluster = cluster(&[&old, &near, &new]);
+    cluster.primaries().await.expect("an answer");
+    let refused = cluster.owner(0).expect("an owner");
+    refused.judge(Some(&Next::Later));
+    new.says("CLUSTER SLOTS", all(&new, &[]));
+    new.delay(look::LOOKED * 3 / 5);
+    assert!(cluster.look().await.expect("an answer"), "a sound one");
+    assert_eq!(owner(&cluster), new.port());
+}
+
+/// The address of a node has become that of a node of another Cluster, as among containers. It would take our claims.
+#[tokio::test]
+async fn another_cluster_is_not_believed() {
+    let [gone, ours, theirs] = fakes().await;
+    for node in [&gone, &ours, &theirs] {
+        node.says("CLUSTER SLOTS", all(&gone, &[&ours, &theirs]));
+    }
+    let cluster = cluster(&[&gone, &ours, &theirs]);
+    cluster.primaries().await.expect("an answer");
+    theirs.says(
+        "CLUSTER SLOTS",
+        all(&theirs, &[]).replace("$2\r\nid", "$5\r\nother"),
+    );
+    for node in [&gone, &ours] {
+        node.says("CLUSTER SLOTS", "-LOADING Redis is loading\r\n".to_owned());
+    }
+    let known = cluster.owner(0).expect("an owner");
+    known.judge(Some(&Next::Later));
+    let error = cluster.look().await.expect_err("nobody of ours answers");
+    assert_eq!(owner(&cluster), gone.port(), "{error}");
+}
