@@ -41,7 +41,7 @@ const AGREED: usize = 2;
 const SLOW: Duration = Duration::from_millis(100);
 /// How long a verb waits for a look at most, and a look for something better than an answer that names nodes that failed.
 pub(super) const LOOKED: Duration = Duration::from_millis(250);
-/// How long a look waits for something better than an answer with gaps.
+/// How long a look waits for something better than an answer with gaps, or for a second one where all was well.
 const LONG: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +127,7 @@ impl Cluster {
         let mut asked: FuturesUnordered<_> = first.collect();
         let (mut answers, mut failed) = (Vec::new(), None);
         let (begun, mut enough_after) = (Instant::now(), Duration::MAX);
+        let content = self.is_content();
         loop {
             match timeout(SLOW, asked.next()).await {
                 Ok(Some(Ok(told))) => {
@@ -145,8 +146,14 @@ impl Cluster {
                 }
                 Ok(Some(Err(error))) => failed = Some(telling(failed, error)),
                 Ok(None) => break,
-                Err(_) if begun.elapsed() >= enough_after => break,
-                Err(_) => {}
+                Err(_) => {
+                    let waited = begun.elapsed();
+                    // Where all was well, one node alone is believed only when the others say nothing for long.
+                    let alone = content && answers.len() < AGREED && waited < LONG;
+                    if waited >= enough_after && !alone {
+                        break;
+                    }
+                }
             }
             if !enough_after.is_zero() {
                 asked.extend(others.by_ref().take(ASKED).map(ask));
@@ -159,6 +166,12 @@ impl Cluster {
         let sound = told.is_sound(&doubted);
         self.learn(told)?;
         Ok(sound)
+    }
+
+    /// Whether nothing speaks against what is known.
+    fn is_content(&self) -> bool {
+        let slots = self.slots();
+        slots.gaps().is_empty() && slots.primaries().all(|node| node.doubted().is_none())
     }
 
     /// All nodes as they are to be asked. Among equals nobody is asked by everybody first.
