@@ -127,7 +127,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes at most `limit` expired records and says how many it deleted.
     ///
-    /// Work is proportional to what expired, not to what is stored.
+    /// Work is proportional to what expired, not to what is stored. Fewer than the limit: nothing else is in reach now.
+    /// After millions of deletions PostgreSQL and MySQL may find only minutes later what others had locked meanwhile.
     fn purge_expired(&self, limit: usize)
     -> impl Future<Output = Result<usize, StoreError>> + Send;
 

@@ -2,7 +2,7 @@
 //!
 //! 1. It deletes in batches. Between two batches it rests for several times as long as the batch took, so that
 //!    it never takes more than a fixed share of the store's time, however much has expired.
-//! 2. When a batch was not full, nothing is left, and it looks again after
+//! 2. When a batch was not full, nothing is left that is in reach, and it looks again after
 //!    [`every`](PurgerBuilder::every).
 //! 3. Every replica of a service may run one: databases skip what another one is deleting, and first looks
 //!    are spread over the period.

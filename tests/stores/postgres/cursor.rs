@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use idempotent_runtime::store::{Store as _, sql::postgres::PostgresStore};
+use idempotent_runtime::store::{Store as _, StoreErrorKind, sql::postgres::PostgresStore};
 use sqlx::{Executor as _, PgPool};
 
 use super::purge::expired;
@@ -62,6 +62,52 @@ async fn a_look_that_fails_takes_no_count_with_it_and_stops_no_purge() {
     let mend = format!("drop trigger deleted on {table}");
     pool.execute(&*mend).await.unwrap();
     found_in_the_end(&store, 1).await;
+}
+
+/// As in a process that starts while somebody keeps an old snapshot of the database, so that it cannot clean up.
+#[tokio::test]
+async fn a_first_batch_that_takes_too_long_does_not_stop_those_after_it() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let (pool, store, table) = expired(server, 0).await;
+    expired_ago(&pool, &table, 2).await;
+    at_deletion(
+        &pool,
+        &table,
+        "raise query_canceled using message = 'statement timeout'",
+    )
+    .await;
+    let error = store.purge_expired(2).await.expect_err("too long");
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert_eq!(store.purge_expired(2).await.unwrap(), 0, "in the present");
+    for _ in 0..2 {
+        expired_ago(&pool, &table, 0).await;
+        assert_eq!(store.purge_expired(2).await.unwrap(), 1, "it goes on");
+    }
+    let mend = format!("drop trigger deleted on {table}");
+    pool.execute(&*mend).await.unwrap();
+    found_in_the_end(&store, 1).await;
+}
+
+/// As after a deadlock: the next look need not wait.
+#[tokio::test]
+async fn a_look_that_fails_for_another_reason_is_repeated_with_the_next_batch() {
+    let Some(server) = Postgres::shared() else {
+        return;
+    };
+    let (pool, store, table) = expired(server, 3).await;
+    assert_eq!(store.purge_expired(2).await.unwrap(), 2);
+    expired_ago(&pool, &table, 2).await;
+    at_deletion(&pool, &table, "raise deadlock_detected").await;
+    assert_eq!(
+        store.purge_expired(3).await.unwrap(),
+        1,
+        "not the early one"
+    );
+    let mend = format!("drop trigger deleted on {table}");
+    pool.execute(&*mend).await.unwrap();
+    assert_eq!(store.purge_expired(3).await.unwrap(), 1, "the early one");
 }
 
 #[tokio::test]

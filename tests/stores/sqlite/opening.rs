@@ -135,6 +135,17 @@ async fn a_missing_table_says_how_to_make_it() {
     remade.purge_expired(1).await.unwrap();
 }
 
+/// Less than a page of the file would be no limit, for SQLite.
+#[tokio::test]
+async fn a_limit_that_is_too_small_for_a_table_is_one() {
+    let file = File::new();
+    for bytes in [0, 64] {
+        let builder = SqliteStore::builder().max_bytes(bytes);
+        let error = builder.connect(&file.url()).await.expect_err("no room");
+        assert!(chain(&error).contains("full"), "{bytes}: {}", chain(&error));
+    }
+}
+
 #[tokio::test]
 async fn a_table_of_a_later_version_is_refused() {
     let file = File::new();

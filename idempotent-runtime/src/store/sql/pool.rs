@@ -41,6 +41,11 @@ pub(super) fn late(elapsed: Elapsed) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed))
 }
 
+/// Whether this is such an error.
+pub(super) fn is_late(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+}
+
 /// How to prepare a new connection.
 pub(super) trait Greet<DB: Database>: Send + Sync + 'static {
     fn greet(

@@ -5,8 +5,10 @@
 //! 2. One that is not full has come to the present. Behind it may lie what it passed over, because somebody had locked
 //!    it, and what was written later and expired earlier. So it is followed by a look from the beginning.
 //! 3. That look passes what was deleted. If it is quick, the next batch begins there too. If it takes long, as after
-//!    millions of deletions, or is not answered in time, the next batch goes on in the present, and the next look comes
+//!    millions of deletions, or is given up for that, the next batch goes on in the present, and the next look comes
 //!    after a [`REST`].
+//! 4. The first batch of a process is such a look, too. Where the database cannot clean up, because somebody keeps an old
+//!    snapshot of it, what expired before may stay until it can.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -20,6 +22,9 @@ const QUICK: Duration = Duration::from_millis(500);
 /// How long to purge without a look after one that took longer. Databases clean up within some minutes of such a purge.
 const REST: Duration = Duration::from_secs(5 * 60);
 
+/// Beyond all expiries, and within what each database takes for a time: the year 9999.
+const FAR: i64 = 253_370_764_800_000_000;
+
 /// A database's own deletion.
 pub(super) trait Expired: Sync {
     /// Deletes at most this many expired records, those first that expired first, from this expiry on (microseconds
@@ -29,6 +34,9 @@ pub(super) trait Expired: Sync {
         from: i64,
         limit: i64,
     ) -> impl Future<Output = Result<Batch, sqlx::Error>> + Send;
+
+    /// Whether it was given up because it took too long, by the server or the client.
+    fn took_too_long(&self, error: &sqlx::Error) -> bool;
 }
 
 pub(super) struct Batch {
@@ -44,7 +52,15 @@ pub(super) async fn purge(
     limit: i64,
 ) -> Result<u64, sqlx::Error> {
     let (from, began) = (cursor.from(), Instant::now());
-    let Batch { mut purged, until } = expired.purge_from(from, limit).await?;
+    let batch = expired.purge_from(from, limit).await;
+    if from == 0
+        && let Err(error) = &batch
+        && expired.took_too_long(error)
+    {
+        // The next batch passes nothing, and is told the present.
+        cursor.arrive(FAR);
+    }
+    let Batch { mut purged, until } = batch?;
     if purged >= limit {
         cursor.go_on(until);
     } else {
@@ -71,6 +87,9 @@ async fn look(cursor: &Cursor, expired: &impl Expired, limit: i64) -> i64 {
             purged
         }
         Err(error) => {
+            if !expired.took_too_long(&error) {
+                cursor.look_again();
+            }
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "what a purge had to pass over is looked for later");
             0
@@ -118,6 +137,11 @@ impl Cursor {
         if since.elapsed() <= QUICK {
             *self.place() = Place::default();
         }
+    }
+
+    /// A look came to nothing, for a reason that says nothing of the next one.
+    fn look_again(&self) {
+        self.place().rest = None;
     }
 
     /// A look found more than it was to delete.

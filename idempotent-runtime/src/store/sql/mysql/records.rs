@@ -18,7 +18,7 @@ use crate::{
         Claim, StoreErrorKind,
         sql::{
             error::Verdict,
-            pool::{Connections, Greet},
+            pool::{Connections, Greet, is_late},
             purge::{Batch, Cursor, Expired, purge},
             row::{Row, columns, micros},
             verbs::{Change, Claimed, Records},
@@ -142,6 +142,11 @@ impl Expired for Remote<'_> {
             purged,
             until: full.unwrap_or(present),
         })
+    }
+
+    fn took_too_long(&self, error: &sqlx::Error) -> bool {
+        // MariaDB's `max_statement_time`; MySQL's `max_execution_time`, which an application's pool may set.
+        is_late(error) || matches!(number(error), Some(1969 | 3024))
     }
 }
 

@@ -218,7 +218,8 @@ impl PostgresStoreBuilder {
 
     /// Whether waiters in other processes are woken by LISTEN and NOTIFY. Off unless set: see
     /// [Waking waiters](self#waking-waiters). It takes one more connection, which is none of an application's pool,
-    /// but made as those are, with the pool's options of that moment.
+    /// but made as those are, with the pool's options of that moment. After a server that did not answer at all it is
+    /// made again in half a minute to one and a half; waiters poll meanwhile.
     pub fn notify(mut self, yes: bool) -> Self {
         self.notify = yes;
         self

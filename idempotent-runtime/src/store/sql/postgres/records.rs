@@ -1,6 +1,6 @@
 //! The verbs' statements, each in a transaction of its own, on whichever connection is free.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use sqlx::{
     PgConnection, Postgres, Row as _,
@@ -18,7 +18,7 @@ use crate::{
         Claim, StoreErrorKind,
         sql::{
             error::Verdict,
-            pool::{Connections, Greet},
+            pool::{Connections, Greet, is_late},
             purge::{Batch, Cursor, Expired, purge},
             row::{Row, columns, micros},
             verbs::{Change, Claimed, Records},
@@ -132,6 +132,11 @@ impl Expired for Remote<'_> {
             until: row.try_get(1)?,
         })
     }
+
+    fn took_too_long(&self, error: &sqlx::Error) -> bool {
+        // Cancelled, which is what a statement's time-out does.
+        is_late(error) || code(error).as_deref() == Some("57014")
+    }
 }
 
 impl Remote<'_> {
@@ -159,12 +164,15 @@ impl Remote<'_> {
     }
 }
 
-/// What an error means, by its SQLSTATE (PostgreSQL's documentation, appendix A).
-fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
-    let Some(code) = error
+fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
-    else {
+}
+
+/// What an error means, by its SQLSTATE (PostgreSQL's documentation, appendix A).
+fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
+    let Some(code) = code(error) else {
         return Verdict::of_the_way(error, connections);
     };
     match &*code {

@@ -122,8 +122,6 @@ async fn connect(
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY)
-        // Only macOS knows the difference: without it, a flush there ends in the disk's cache.
-        .pragma("fullfsync", "on")
         .disable_statement_logging();
     let patience = Instant::now() + BUSY;
     let (mut connection, identity) = loop {
@@ -133,7 +131,12 @@ async fn connect(
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    // The options of an application's pool may name the same pragma in another spelling.
+    // The options of an application's pool may name the same pragmas in another spelling, so that these come after them.
+    // Only macOS knows the difference: without it, a flush there ends in the disk's cache.
+    sqlx::query("pragma fullfsync = on")
+        .execute(&mut connection)
+        .await
+        .map_err(SETUP.refused("flush through the disk's cache"))?;
     let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
         .fetch_one(&mut connection)
         .await
@@ -208,7 +211,8 @@ async fn limit(connection: &mut SqliteConnection, bytes: u64) -> Result<(), sqlx
         .fetch_one(&mut *connection)
         .await?;
     let pages = bytes / u64::try_from(page).unwrap_or(4096).max(1);
-    // A pragma takes no parameters; this one is a number.
+    // A pragma takes no parameters; this one is a number. Zero would be no limit; one page is too few for a table.
+    let pages = pages.max(1);
     sqlx::query(&format!("pragma max_page_count = {pages}"))
         .execute(connection)
         .await?;
@@ -325,7 +329,7 @@ mod tests {
             .filename(&file)
             .create_if_missing(true)
             // What the application's own pool may say.
-            .pragma("fullfsync", "off")
+            .pragma("FullFSync", "off")
             .synchronous(SqliteSynchronous::Off);
         let (mut connection, _) = connect(options).await.expect("the file opens");
         for (pragma, value) in [("synchronous", FULL), ("fullfsync", 1)] {
