@@ -80,7 +80,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long an attempt to connect may take: 1 s unless set.
+    /// How long each step of an attempt to connect may take: 1 s unless set. An attempt has two, the connection and
+    /// the first reply, and so takes up to twice as long; by sentinels, which are asked first, up to three times as long,
+    /// and 2.5 s at least, because the client has its own times for those.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.patience.connect = timeout;
         self
@@ -99,7 +101,8 @@ impl RedisStoreBuilder {
     ///
     /// If a setting makes no sense, or the server does not answer, refuses us, or is weaker than the promise. A
     /// Cluster none of whose nodes answers, one of whose primaries does not, or whose nodes do not know who has all
-    /// slots, is an error after five seconds, so that a failover can end.
+    /// slots, is an error after five seconds, so that a failover can end. What was asked just before they ended is waited
+    /// for, which takes some seconds more with nodes that say nothing.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         if !is_prefix(&self.prefix) {
             return Err(ConnectError::Prefix {
@@ -114,7 +117,7 @@ impl RedisStoreBuilder {
         let link = link.map_err(|source| ConnectError::of("the handshake", source))?;
         let facts = check::check(&link, &self.prefix, self.accept_weaker_durability).await?;
         let scripts = Scripts::new(facts.version >= Some((7, 0)));
-        check::load(&facts.servers, &scripts).await?;
+        check::load(&link, &facts.servers, &scripts).await?;
         let confirm = self.confirm(&link, &facts)?;
         Ok(RedisStore(Arc::new(Shared {
             link,

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use redis::{ErrorKind, RedisError, RedisResult, Value};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -282,6 +282,12 @@ impl Exam {
             Err(error) => return exam.hide("INFO", error),
         };
         info.refuse(by_cluster)?;
+        if info.get("loading") == "1" {
+            // It says what it is, and does nothing else yet.
+            let loading = ErrorKind::Server(ServerErrorKind::BusyLoading);
+            let source = (loading, "it is loading its data").into();
+            return Err(ConnectError::Unreachable { source });
+        }
         info.weaknesses(&mut exam.weaknesses);
         let append_only = info.append_only();
         exam.info = Some(info);
@@ -358,8 +364,10 @@ impl Info {
     }
 }
 
-/// Makes the servers know the scripts. Those that do not permit it are told with the first call of each.
+/// Makes the servers know the scripts. Those that do not permit it are told with the first call of each, and so are
+/// the nodes of a Cluster that stumble just now: the others serve.
 pub(super) async fn load(
+    link: &Link,
     servers: &[Arc<Server>],
     scripts: &super::script::Scripts,
 ) -> Result<(), ConnectError> {
@@ -368,6 +376,14 @@ pub(super) async fn load(
             match server.send(&command).await {
                 Err(error) if denied(&error) => {
                     tracing::debug!("the Redis server does not permit SCRIPT LOAD: EVAL will do");
+                    break;
+                }
+                Err(error) if matches!(link, Link::Cluster(_)) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(
+                        error,
+                        "a primary of the Redis Cluster did not take the scripts: EVAL will do"
+                    );
                     break;
                 }
                 Err(error) => return Err(ConnectError::of("SCRIPT LOAD", error)),
@@ -385,7 +401,7 @@ mod tests {
     use super::{
         super::{
             RedisStore, RedisStoreBuilder,
-            fake::{Fake, info, slots},
+            fake::{Fake, info, slots, text},
         },
         *,
     };
@@ -397,8 +413,12 @@ mod tests {
             .iter()
             .map(|node| format!("{HERE}:{}", node.port()))
             .collect();
-        let builder = RedisStore::builder(format!("redis+cluster://{}", hosts.join(",")));
-        let soon = Duration::from_millis(200);
+        RedisStore::builder(format!("redis+cluster://{}", hosts.join(",")))
+    }
+
+    /// For where a node is silent.
+    fn impatient(builder: RedisStoreBuilder) -> RedisStoreBuilder {
+        let soon = Duration::from_millis(400);
         builder.connect_timeout(soon).response_timeout(soon)
     }
 
@@ -446,7 +466,7 @@ mod tests {
         for silent in &nodes[1..] {
             silent.says("", None);
         }
-        let builder = on(&[&nodes[0]]);
+        let builder = impatient(on(&[&nodes[0]]));
         let accepting = builder.clone().accept_weaker_durability();
         let (refused, accepted) = tokio::join!(builder.connect(), accepting.connect());
         accepted.expect("one of three");
@@ -474,7 +494,8 @@ mod tests {
         for node in &nodes[..2] {
             node.says("PEXPIRE", None);
         }
-        let error = on(&[&nodes[0]]).accept_weaker_durability().connect().await;
+        let builder = impatient(on(&[&nodes[0]])).accept_weaker_durability();
+        let error = builder.connect().await;
         assert!(
             matches!(error, Err(ConnectError::Unreachable { .. })),
             "{error:?}"
@@ -518,6 +539,52 @@ mod tests {
             })
         });
         on(&[&node]).connect().await.expect("loaded by now");
+    }
+
+    /// It answers INFO, and nothing that the store needs.
+    #[tokio::test]
+    async fn a_primary_that_is_loading_its_data_is_asked_again() {
+        let nodes = three([HERE, HERE]).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let loading = "-LOADING Redis is loading the dataset in memory\r\n".to_owned();
+        let loads = Arc::clone(&asked);
+        nodes[1].answers("SCRIPT LOAD", move |_| {
+            let loaded = loads.load(Ordering::SeqCst) > 2;
+            Some(if loaded {
+                text("hash")
+            } else {
+                loading.clone()
+            })
+        });
+        nodes[1].answers("INFO", move |_| {
+            let loaded = asked.fetch_add(1, Ordering::SeqCst) > 1;
+            let role = ["master\r\nloading:1", "master\r\nloading:0"][usize::from(loaded)];
+            Some(info("7.0.0", "1", role))
+        });
+        on(&[&nodes[0]]).connect().await.expect("loaded by now");
+        assert_eq!(nodes[1].heard("INFO").len(), 3);
+        let [scripts, others] = [1, 2].map(|at| nodes[at].heard("SCRIPT LOAD").len());
+        assert_eq!(scripts, others);
+    }
+
+    /// It was sound a moment ago, and learns the scripts with the first call of each.
+    #[tokio::test]
+    async fn a_primary_that_does_not_take_the_scripts_does_not_keep_a_cluster_closed() {
+        let nodes = three([HERE, HERE]).await;
+        nodes[0].closes_after("SCRIPT LOAD");
+        nodes[1].says("SCRIPT LOAD", "-LOADING it loads\r\n".to_owned());
+        on(&[&nodes[0]]).connect().await.expect("it was sound");
+        assert!(nodes[2].heard("SCRIPT LOAD").len() > 1);
+        // Of a single server there is no other.
+        let alone = Fake::new().await;
+        let about = info("7.0.0", "1", "master").replace("cluster_enabled:1", "cluster_enabled:0");
+        alone.says("INFO", about);
+        alone.says("SCRIPT LOAD", "-LOADING it loads\r\n".to_owned());
+        let error = RedisStore::connect(format!("redis://{HERE}:{}", alone.port())).await;
+        assert!(
+            matches!(error, Err(ConnectError::Unreachable { .. })),
+            "{error:?}"
+        );
     }
 
     fn weaknesses(text: &str) -> Vec<Weakness> {

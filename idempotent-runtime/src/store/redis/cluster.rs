@@ -47,8 +47,9 @@ const ATTEMPTS: u32 = 6;
 /// Before the first repetition to the same node; twice as much before each one after it.
 const PAUSE: Duration = Duration::from_millis(20);
 /// After this much time no verb is sent again. The last wait may have begun just before, and takes 320 ms of pause
-/// and [`look::LOOKED`], so that the last repetition begins 1.6 s after the verb, within the engine's store time-out
-/// of 2 s.
+/// and [`look::LOOKED`], so that the last repetition begins 1.6 s after the verb, and its reply may take until 2.5 s.
+/// The engine may have gone by then: it waits 2 s unless told otherwise, and half of that for the first try of an
+/// acquire, which it then makes anew with the same token. A verb that nobody waits for is not sent again.
 const REPEATED: Duration = Duration::from_secs(1);
 
 /// The nodes, and who has which slot.
@@ -206,8 +207,11 @@ impl Cluster {
                 .owner(slot)
                 .is_some_and(|owner| owner.place == node.place)
         };
+        // Asked first: to go through all names takes a second.
+        let any = slots.primaries().any(|owner| owner.place == node.place);
         let mut keys = (0..u32::from(SLOTS) * 64).map(|n| format!("{prefix}served-{n}"));
-        let Some(key) = keys.find(|key| has(slot(key.as_bytes()))) else {
+        let key = any.then(|| keys.find(|key| has(slot(key.as_bytes()))));
+        let Some(key) = key.flatten() else {
             return Err((ErrorKind::Io, "the node has no slots any more").into());
         };
         // A write that changes nothing: there is no such key, and reads may be served where writes are not.
@@ -231,6 +235,15 @@ impl Cluster {
         let nobody =
             || RedisError::from((ErrorKind::ClusterConnectionNotFound, "no primary is known"));
         node.cloned().ok_or_else(nobody)
+    }
+
+    /// What was asked of this node, and is no verb, failed. One that does not permit it is sound.
+    pub(super) fn failed(self: &Arc<Self>, node: &Node, error: &RedisError) {
+        let next = Next::after(error);
+        if !matches!(next, Next::End) {
+            node.judge(Some(&next));
+            self.start_looking();
+        }
     }
 
     /// Waits until this node is known to be no primary any more. It may have left, and hear nothing.

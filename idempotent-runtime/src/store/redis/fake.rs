@@ -27,6 +27,7 @@ struct Shared {
     answer: Mutex<Answer>,
     delay: Mutex<Duration>,
     heard: Mutex<Vec<String>>,
+    closes_after: Mutex<Option<&'static str>>,
 }
 
 impl Fake {
@@ -38,6 +39,7 @@ impl Fake {
             answer: Mutex::new(Arc::new(|command| Some(usual(command)))),
             delay: Mutex::default(),
             heard: Mutex::default(),
+            closes_after: Mutex::default(),
         });
         let mut serving = JoinSet::new();
         let accepting = Arc::clone(&shared);
@@ -91,6 +93,11 @@ impl Fake {
         *lock(&self.shared.delay) = by;
     }
 
+    /// From now on it answers commands that begin so, and then closes the connection.
+    pub(super) fn closes_after(&self, beginning: &'static str) {
+        *lock(&self.shared.closes_after) = Some(beginning);
+    }
+
     /// The commands so far that began so.
     pub(super) fn heard(&self, beginning: &str) -> Vec<String> {
         let heard = lock(&self.shared.heard);
@@ -115,6 +122,10 @@ impl Shared {
             if let Some(reply) = answer(&command)
                 && stream.write_all(reply.as_bytes()).await.is_err()
             {
+                break;
+            }
+            let last = *lock(&self.closes_after);
+            if last.is_some_and(|last| command.starts_with(last)) {
                 break;
             }
         }
@@ -149,6 +160,7 @@ fn usual(command: &str) -> String {
     match name {
         "INFO" => info("7.0.0", "1", "master"),
         "CONFIG" => "*0\r\n".to_owned(),
+        "ROLE" => format!("*3\r\n{}:0\r\n*0\r\n", text("master")),
         "SCRIPT" => text("hash"),
         "EVALSHA" | "PEXPIRE" => ":1\r\n".to_owned(),
         "SUBSCRIBE" => format!("*3\r\n{}{}:1\r\n", text("subscribe"), text(rest)),

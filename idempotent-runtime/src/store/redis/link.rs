@@ -130,13 +130,14 @@ impl Server {
         loop {
             match &*live.borrow_and_update() {
                 Live::Up { number, connection } => return Ok((*number, connection.clone())),
-                Live::Connecting { .. } => waited = true,
                 Live::Down {
                     error: Some(error), ..
                 } if waited => return Err(error.clone()),
-                Live::Down { .. } => {}
+                Live::Connecting { .. } | Live::Down { .. } => {}
             }
             self.ensure_attempt();
+            // Whatever comes next is the end of this attempt, or later.
+            waited = true;
             if live.changed().await.is_err() {
                 // The sender lives in `self`.
                 return Err(RedisError::from((ErrorKind::Io, "the store is gone")));
@@ -156,9 +157,13 @@ impl Server {
             true
         });
         let Some(number) = mine else { return };
-        let server = Arc::clone(self);
+        // Made here and not in the task: a runtime that has shut down drops the task without a start, and those who
+        // wait are told of that too.
+        let attempt = Attempt {
+            server: Arc::clone(self),
+            number,
+        };
         self.runtime.spawn(async move {
-            let attempt = Attempt { server, number };
             let connected = attempt
                 .server
                 .source
@@ -234,4 +239,42 @@ async fn after_asking(connection: &mut MultiplexedConnection, command: &Cmd) -> 
 /// is no primary any more.
 pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error() || code(error) == Some(READONLY)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{runtime::Runtime, time::timeout};
+
+    use super::{
+        super::{
+            fake::Fake,
+            source::{Patience, Source},
+        },
+        *,
+    };
+
+    /// As when a store stands in a static, and the test that opened it ended with its runtime.
+    #[tokio::test]
+    async fn a_store_whose_runtime_is_gone_says_so() {
+        let fake = Fake::new().await;
+        let patience = Patience {
+            connect: Duration::from_secs(1),
+            respond: Duration::from_millis(900),
+        };
+        let source = Source::node(fake.info(), patience).expect("a source");
+        let runtime = Runtime::new().expect("a runtime");
+        let server = Server::new(source, runtime.handle().clone());
+        let link = Link::Server(Arc::clone(&server));
+        server.send(&redis::cmd("PING")).await.expect("an answer");
+        runtime.shutdown_background();
+
+        let scripts = super::super::script::Scripts::new(true);
+        let call = scripts.renew.call("idempotent:a", &[b"", b"", b""]);
+        for _ in 0..3 {
+            let reply = timeout(Duration::from_secs(10), link.run(&call, true)).await;
+            reply.expect("an end").expect_err("nobody connects");
+        }
+    }
 }

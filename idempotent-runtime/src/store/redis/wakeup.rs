@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryFutureExt as _};
 use redis::{Msg, RedisResult, aio::PubSub};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
     link::Link,
@@ -51,7 +51,9 @@ pub(super) async fn listen(link: Link, channel: String, wakes: Arc<Wakes>) {
     let mut pause = BACKOFF.0;
     loop {
         match hear(&link, &channel, &wakes).await {
-            Ok(()) => pause = BACKOFF.0,
+            Ok(listened) if listened >= BACKOFF.1 => pause = BACKOFF.0,
+            // A proxy may let everybody listen, and close at once.
+            Ok(_) => pause = (pause * 2).min(BACKOFF.1),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::debug!(error, "not listening to Redis: waiters go by their polling");
@@ -63,21 +65,21 @@ pub(super) async fn listen(link: Link, channel: String, wakes: Arc<Wakes>) {
     }
 }
 
-/// Listens where there is something to hear. An error: it never came to listening.
-async fn hear(link: &Link, channel: &str, wakes: &Wakes) -> RedisResult<()> {
+/// Listens where there is something to hear, and tells how long it did. An error: it never came to listening.
+async fn hear(link: &Link, channel: &str, wakes: &Wakes) -> RedisResult<Duration> {
+    let begun;
     match link {
         Link::Server(server) => {
             let subscription = subscribe(server.source(), channel).await?;
+            begun = Instant::now();
             follow(subscription, server.source().patience(), wakes, || {}).await;
         }
         Link::Cluster(cluster) => {
             let node = cluster.speaker()?;
             let source = node.server.source();
             let subscribed = subscribe(source, channel).await;
-            let subscription = subscribed.inspect_err(|_| {
-                node.doubt(Some(super::slots::Doubt::Silent));
-                cluster.start_looking();
-            })?;
+            let subscription = subscribed.inspect_err(|error| cluster.failed(&node, error))?;
+            begun = Instant::now();
             let look = || cluster.look_now_and_then();
             let follow = follow(subscription, source.patience(), wakes, look);
             // A node that left the Cluster answers still, and is told nothing.
@@ -87,7 +89,7 @@ async fn hear(link: &Link, channel: &str, wakes: &Wakes) -> RedisResult<()> {
             }
         }
     }
-    Ok(())
+    Ok(begun.elapsed())
 }
 
 async fn subscribe(source: &Source, channel: &str) -> RedisResult<PubSub> {
@@ -135,6 +137,8 @@ fn announce(message: &Msg, wakes: &Wakes) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::super::{
         RedisStore,
         fake::{Fake, slots, until},
@@ -145,22 +149,65 @@ mod tests {
         store::{Claim, Store as _, Token, Wake, Write},
     };
 
+    /// That this node has all slots.
+    fn answer(node: &Fake) -> String {
+        slots(&[(0, 16_383, &[("127.0.0.1", node.port())])])
+    }
+
+    /// A store on a Cluster of this node that listens.
+    async fn listening(node: &Fake) -> RedisStore {
+        node.says("CLUSTER SLOTS", answer(node));
+        let url = format!("redis+cluster://127.0.0.1:{}", node.port());
+        let store = RedisStore::connect(url).await.expect("a store");
+        store.attach(Wake::new(|_| {}));
+        store
+    }
+
+    /// A user that may not listen is no sign that the primaries are not what they were.
+    #[tokio::test]
+    async fn who_may_not_listen_does_not_look_for_other_nodes() {
+        for (refusal, looks) in [("NOPERM no permissions", false), ("LOADING it loads", true)] {
+            let node = Fake::new().await;
+            node.says("SUBSCRIBE", format!("-{refusal}\r\n"));
+            let store = listening(&node).await;
+            let looked = node.heard("CLUSTER SLOTS").len();
+            until("attempts", || node.heard("SUBSCRIBE").len() == 3).await;
+            assert_eq!(
+                node.heard("CLUSTER SLOTS").len() > looked,
+                looks,
+                "{refusal}"
+            );
+            drop(store);
+        }
+    }
+
+    /// Each time all who wait are woken.
+    #[tokio::test]
+    async fn a_server_that_ends_what_it_granted_is_asked_less_and_less_often() {
+        let node = Fake::new().await;
+        node.closes_after("SUBSCRIBE");
+        let store = listening(&node).await;
+        until("the first", || !node.heard("SUBSCRIBE").is_empty()).await;
+        let begun = Instant::now();
+        until("four more", || node.heard("SUBSCRIBE").len() == 5).await;
+        // 50, 100, 200 and 400 ms at least.
+        let took = begun.elapsed();
+        assert!(took > Duration::from_millis(700), "{took:?}");
+        drop(store);
+    }
+
     /// A node without slots may have left the Cluster, and hears no more of what is published.
     #[tokio::test]
     async fn a_node_that_left_is_not_listened_to() {
         let [old, new] = [Fake::new().await, Fake::new().await];
-        let answer = |node: &Fake| slots(&[(0, 16_383, &[("127.0.0.1", node.port())])]);
-        old.says("CLUSTER SLOTS", answer(&old));
-        let url = format!("redis+cluster://127.0.0.1:{}", old.port());
-        let store = RedisStore::connect(url).await.expect("a store");
-        store.attach(Wake::new(|_| {}));
+        let store = listening(&old).await;
         until("the listener", || old.heard("SUBSCRIBE").len() == 1).await;
         assert!(new.heard("SUBSCRIBE").is_empty());
 
         old.says("CLUSTER SLOTS", answer(&new));
         new.says("CLUSTER SLOTS", answer(&new));
         old.says("EVALSHA", format!("-MOVED 1 127.0.0.1:{}\r\n", new.port()));
-        let minute = std::time::Duration::from_secs(60);
+        let minute = Duration::from_secs(60);
         let (key, fingerprint) = (
             StoreKey::from_bytes([1; 32]),
             Fingerprint::from_bytes([1; 32]),
