@@ -11,7 +11,11 @@ use idempotent_runtime::store::{
     redis::{ConnectError, RedisStore},
 };
 
-use super::{OnRedis, faults::answered};
+use super::{
+    OnRedis,
+    connect::{documented_besides, documented_rule},
+    faults::answered,
+};
 use crate::{
     servers::{Folder, Process, free_port, redis::Redis, server, until},
     sql_waiting::within,
@@ -116,7 +120,7 @@ async fn a_name_that_the_sentinel_does_not_know_is_told() {
     let silent = silent.local_addr().unwrap();
     let url = sentinel
         .url("other")
-        .replace("127", &format!("{silent},127"));
+        .replacen("127", &format!("{silent},127"), 1);
     for url in [sentinel.url("other"), url] {
         let error = RedisStore::connect(url).await.expect_err("no such primary");
         match error {
@@ -126,6 +130,27 @@ async fn a_name_that_the_sentinel_does_not_know_is_told() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// What asks the primary for its role does so with the rights of the service.
+#[tokio::test]
+async fn the_documented_permissions_are_enough_by_sentinels() {
+    let Some(primary) = Redis::start() else {
+        return;
+    };
+    let sentinel = Sentinel::of(&primary).unwrap();
+    let mut rule = documented_rule();
+    let besides = documented_besides("sentinels");
+    rule.extend(besides.iter().map(String::as_str));
+    assert_eq!(primary.ask(&rule), "+OK\r\n", "{rule:?}");
+    let url = sentinel.url("main").replacen("127", "app:pw@127", 1);
+    let store = RedisStore::connect(url).await.expect("permitted");
+    super::connect::works(&store).await;
+    assert_eq!(
+        primary.ask(&["ACL", "LOG"]),
+        "*0\r\n",
+        "something was denied"
+    );
 }
 
 /// The machine of a sentinel is often that of a primary, and vanishes with it.

@@ -80,9 +80,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long each step of an attempt to connect may take: 1 s unless set. An attempt has two, the connection and
-    /// the first reply, and so takes up to twice as long; by sentinels, which are asked first, up to three times as long,
-    /// and 2.5 s at least, because the client has its own times for those.
+    /// How long a connection may take until it is there: 1 s unless set. An attempt is given up after twice as much; by
+    /// sentinels, which are asked first, after three times as much, and not before 2.5 s, because the client has its
+    /// own time-outs for them.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.patience.connect = timeout;
         self
@@ -101,8 +101,8 @@ impl RedisStoreBuilder {
     ///
     /// If a setting makes no sense, or the server does not answer, refuses us, or is weaker than the promise. A
     /// Cluster none of whose nodes answers, one of whose primaries does not, or whose nodes do not know who has all
-    /// slots, is an error after five seconds, so that a failover can end. What was asked just before they ended is waited
-    /// for, which takes some seconds more with nodes that say nothing.
+    /// slots, is an error after five seconds, so that a failover can end. What was asked just before is waited for,
+    /// which takes some seconds more with nodes that say nothing.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         if !is_prefix(&self.prefix) {
             return Err(ConnectError::Prefix {

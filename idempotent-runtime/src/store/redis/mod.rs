@@ -51,12 +51,14 @@
 //! the nodes and sentinels tell, which is an IP address unless they were told to announce a name
 //! (`cluster-announce-hostname` with `cluster-preferred-endpoint-type hostname`; `sentinel announce-hostnames yes`).
 //!
-//! All sentinels are asked at once, and the server is believed that more than half of those in the URL name and that says
-//! itself that it is the primary. If there are not so many, others are waited for 100 ms more after each answer; then
+//! All sentinels are asked at once, and the server is believed that more than half of those in the URL name, if it says
+//! itself that it is the primary. As long as it is named by fewer, others are waited for 100 ms after each answer; then
 //! the one that most name is believed, and of several the one that the first sentinel in the URL names. So name all
 //! sentinels, at least three, in the same order in all processes: one alone may be cut off together with a former
-//! primary. The nodes of a Cluster need not be named all: the others are learnt from them, and again when one fails, and about once
-//! a minute while the store is in use. Nodes of which none was known are those of another Cluster, and are not
+//! primary.
+//!
+//! The nodes of a Cluster need not be named all: the others are learnt from them, and again when one fails, and about
+//! once a minute while the store is in use. Nodes of which none was known are those of another Cluster, and are not
 //! believed: a service whose Cluster is replaced as a whole has to open its store anew.
 //!
 //! # Records
