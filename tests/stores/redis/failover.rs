@@ -21,7 +21,10 @@ use super::{
     connect::{documented_besides, documented_rule},
     faults::answered,
 };
-use crate::servers::{free_port, redis::Redis, until};
+use crate::{
+    servers::{free_port, redis::Redis, until},
+    sql_waiting::within,
+};
 
 /// Nodes that find out quickly that another is gone.
 const QUICK: [&str; 4] = ["--appendonly", "yes", "--cluster-node-timeout", "700"];
@@ -184,8 +187,13 @@ async fn a_failover_is_waited_for_when_a_store_is_opened() {
 /// A node that hangs keeps its connections, and says nothing on them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_hangs_stops_no_verbs_for_others_and_is_replaced() {
+    within(Duration::from_millis(250), beside_a_node_that_hangs).await;
+}
+
+/// How long verbs for the other nodes took.
+async fn beside_a_node_that_hangs() -> Vec<Duration> {
     let Some(nodes) = start(Redis::with, &QUICK) else {
-        return;
+        return Vec::new();
     };
     let replica = block_in_place(|| replica(&nodes));
     let keys = keys(&nodes, 3);
@@ -193,6 +201,7 @@ async fn a_node_that_hangs_stops_no_verbs_for_others_and_is_replaced() {
     for keys in &keys {
         acquired(&store, keys[0]).await;
     }
+    let sound = Instant::now();
     block_in_place(|| stop(&nodes[1]));
     let hung = Instant::now();
     // Clients that insist on keys of the node that hangs.
@@ -203,21 +212,29 @@ async fn a_node_that_hangs_stops_no_verbs_for_others_and_is_replaced() {
         })
         .collect();
     // Before the others notice, which takes them 700 ms, nothing but the store itself could be in the way.
-    let mut slowest = Duration::ZERO;
-    while hung.elapsed() < Duration::from_millis(500) {
-        for node in [0, 2] {
-            let started = Instant::now();
-            assert!(store.get(&keys[node][0]).await.unwrap().is_some());
-            slowest = slowest.max(started.elapsed());
+    let mut latencies = Vec::new();
+    for node in [0, 2].into_iter().cycle() {
+        if hung.elapsed() > Duration::from_millis(500) {
+            break;
+        }
+        let started = Instant::now();
+        match store.get(&keys[node][0]).await {
+            Ok(record) => {
+                assert!(record.is_some());
+                latencies.push(started.elapsed());
+            }
+            // One that the test machine delayed until the Cluster was down.
+            Err(error) => assert!(sound.elapsed() > Duration::from_millis(700), "{error}"),
         }
     }
+    assert!(!latencies.is_empty());
     while !block_in_place(|| replica.ask(&["INFO", "replication"])).contains("role:master") {
         // The Cluster may be down as a whole until the replica has taken over.
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(hung.elapsed() < Duration::from_secs(20), "no failover");
     }
+    let slowest = latencies.iter().max();
     println!("slowest verb beside a node that hangs: {slowest:?}");
-    assert!(slowest < Duration::from_millis(250), "{slowest:?}");
     for get in insisting {
         assert!(get.await.expect("no panic").is_none());
     }
@@ -226,6 +243,7 @@ async fn a_node_that_hangs_stops_no_verbs_for_others_and_is_replaced() {
     let again = claim::<OnRedis>(keys[1][0]);
     let answer = store.acquire(&again).await.unwrap();
     assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
+    latencies
 }
 
 /// While a slot is on its way, new records of it are made where it goes, with the permissions of the documentation.
