@@ -37,9 +37,10 @@ const NOW_AND_THEN: Duration = Duration::from_secs(60);
 const ASKED: usize = 3;
 /// When so many of them say the same, and nothing speaks against it, the others are not waited for.
 const AGREED: usize = 2;
-/// How long the next answer is waited for, before others are asked, or a good one is enough.
+/// How long the next answer is waited for, before others are asked.
 const SLOW: Duration = Duration::from_millis(100);
-/// How long a verb waits for a look at most, and a look for something better than an answer that names nodes that failed.
+/// How long a verb waits for a look at most, and a look for something better than what one node says, or than what names
+/// nodes that failed.
 pub(super) const LOOKED: Duration = Duration::from_millis(250);
 /// How long a look waits for something better than an answer with gaps, or for a second one where all was well.
 const LONG: Duration = Duration::from_secs(1);
@@ -129,22 +130,22 @@ impl Cluster {
         let (begun, mut enough_after) = (Instant::now(), Duration::MAX);
         let content = self.is_content();
         loop {
-            match timeout(SLOW, asked.next()).await {
+            let more = match timeout(SLOW, asked.next()).await {
                 Ok(Some(Ok(told))) => {
                     let agreed = told.among(&answers) + 1 >= AGREED;
                     let sound = told.is_sound(&doubted);
                     let whole = told.slots.gaps().is_empty();
-                    enough_after = enough_after.min(match (sound, whole) {
-                        (true, _) => Duration::ZERO,
-                        (false, true) => LOOKED,
-                        (false, false) => LONG,
-                    });
+                    enough_after = enough_after.min(if whole { LOOKED } else { LONG });
                     answers.push(told);
                     if agreed && sound {
                         break;
                     }
+                    !sound
                 }
-                Ok(Some(Err(error))) => failed = Some(telling(failed, error)),
+                Ok(Some(Err(error))) => {
+                    failed = Some(telling(failed, error));
+                    true
+                }
                 Ok(None) => break,
                 Err(_) => {
                     let waited = begun.elapsed();
@@ -153,9 +154,10 @@ impl Cluster {
                     if waited >= enough_after && !alone {
                         break;
                     }
+                    true
                 }
-            }
-            if !enough_after.is_zero() {
+            };
+            if more {
                 asked.extend(others.by_ref().take(ASKED).map(ask));
             }
         }
