@@ -247,7 +247,7 @@ mod tests {
         names(&stale, &old);
         for sentinel in [&second, &third] {
             names(sentinel, &new);
-            sentinel.delay(Duration::from_millis(5));
+            sentinel.delay(Duration::from_millis(1));
         }
         for sentinels in [[&stale, &second, &third], [&second, &stale, &third]] {
             assert_eq!(named(&source(&sentinels)).await, new.port());
@@ -259,7 +259,7 @@ mod tests {
         let [fourth, fifth] = fakes().await;
         names(&fourth, &old);
         names(&fifth, &new);
-        fifth.delay(Duration::from_millis(5));
+        fifth.delay(Duration::from_millis(1));
         let all = source(&[&stale, &fourth, &second, &third, &fifth]);
         assert_eq!(named(&all).await, new.port());
     }
