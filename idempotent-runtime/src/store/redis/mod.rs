@@ -52,7 +52,7 @@
 //! (`cluster-announce-hostname` with `cluster-preferred-endpoint-type hostname`; `sentinel announce-hostnames yes`).
 //!
 //! All sentinels are asked at once, and the server is believed that more than half of those in the URL name, if it says
-//! itself that it is the primary. As long as it is named by fewer, others are waited for 100 ms after each answer; then
+//! itself that it is the primary. As long as it is named by fewer, others are waited for 300 ms after each answer; then
 //! the one that most name is believed, and of several the one that the first sentinel in the URL names. So name all
 //! sentinels, at least three, in the same order in all processes: one alone may be cut off together with a former
 //! primary.

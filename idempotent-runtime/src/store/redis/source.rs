@@ -16,7 +16,7 @@ use super::error::telling;
 
 /// How long after an answer of one sentinel those of the others are waited for. Less than what a verb waits, and more
 /// than what a sentinel takes that is sound.
-const OTHERS: Duration = Duration::from_millis(100);
+const OTHERS: Duration = Duration::from_millis(300);
 /// The least patience with sentinels: the client has its own time for each, of one to two seconds.
 const SENTINELS: Duration = Duration::from_millis(2500);
 
