@@ -4,7 +4,7 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -70,7 +70,10 @@ fn leaves_nothing(end: &str, finish: impl FnOnce(&Child)) {
     }
     let test = module_path!().split_once("::").expect("a crate").1;
     let test = format!("{test}::starts_servers_and_waits_for_its_end");
-    let mut child = Command::new(env::current_exe().expect("this test"))
+    // Who runs the tests in the background of a script ignores Ctrl-C, and so would this process.
+    let mut child = Command::new("env")
+        .arg("--default-signal=INT")
+        .arg(env::current_exe().expect("this test"))
         .args([&test, "--exact", "--nocapture"])
         .env("END_BY", end)
         .stdout(Stdio::piped())
@@ -90,7 +93,7 @@ fn leaves_nothing(end: &str, finish: impl FnOnce(&Child)) {
         assert!(segments.iter().all(|id| is_there(id)), "{segments:?}");
     }
     finish(&child);
-    let status = child.wait().expect("its end");
+    let status = ended(&mut child);
     assert!(!status.success(), "{status:?} {:?}", status.signal());
     let left = || {
         let segments = segments.iter().filter(|id| is_there(id)).count();
@@ -106,6 +109,21 @@ fn leaves_nothing(end: &str, finish: impl FnOnce(&Child)) {
             Instant::now() < patience,
             "after half a minute there are {folders:?}, {programs:?} and {segments} segments"
         );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits for the end of a process, but not for ever.
+fn ended(child: &mut Child) -> ExitStatus {
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(status) = child.try_wait().expect("its state") {
+            return status;
+        }
+        if Instant::now() >= patience {
+            child.kill().expect("an end");
+            panic!("half a minute later the process goes on");
+        }
         thread::sleep(Duration::from_millis(20));
     }
 }
