@@ -11,7 +11,7 @@ use super::{
     cluster::{Cluster, Node},
     error::denied,
     link::{Link, Server},
-    slots::Gaps,
+    slots::{Doubt, Gaps},
 };
 
 /// How long a Cluster is asked again of which not all can be seen, and the pause in between. A failover is normally
@@ -135,17 +135,19 @@ impl Found {
             gaps: cluster.gaps(),
         };
         for (node, exam) in nodes.into_iter().zip(exams) {
-            let why = match exam {
+            let (doubt, why) = match exam {
                 Ok(exam) => {
                     found.exams.push((node, exam));
                     continue;
                 }
-                Err(ConnectError::Unreachable { source }) => source,
+                Err(ConnectError::Unreachable { source }) => (Doubt::Silent, source),
                 // A primary until a moment ago. Whoever is it now has to be asked.
-                Err(ConnectError::Replica) => (ErrorKind::Io, "it is a replica").into(),
+                Err(ConnectError::Replica) => {
+                    (Doubt::Refused, (ErrorKind::Io, "it is a replica").into())
+                }
                 Err(other) => return Err(other),
             };
-            node.doubt(Some(super::slots::Doubt::Silent));
+            node.doubt(Some(doubt));
             found.silent.push((node, why));
         }
         Ok(found)
@@ -522,6 +524,20 @@ mod tests {
             }
             other => panic!("{other:?} is another error"),
         }
+    }
+
+    /// It said itself that it is none: that outweighs what two say who have not heard of it.
+    #[tokio::test]
+    async fn what_a_former_primary_says_of_itself_counts_for_more_than_what_most_say_of_it() {
+        let [old, near, new] = [Fake::new().await, Fake::new().await, Fake::new().await];
+        let answer = |node: &Fake| slots(&[(0, 16_383, &[(HERE, node.port())])]);
+        old.says("INFO", info("7.0.0", "1", "slave"));
+        for node in [&old, &near] {
+            node.says("CLUSTER SLOTS", answer(&old));
+        }
+        new.says("CLUSTER SLOTS", answer(&new));
+        let opened = on(&[&old, &near, &new]).connect().await;
+        opened.expect("the new one is asked");
     }
 
     #[tokio::test]
