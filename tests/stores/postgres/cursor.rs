@@ -38,6 +38,17 @@ async fn found_in_the_end(store: &PostgresStore, records: usize) {
     assert_eq!(store.purge_expired(3).await.unwrap(), records);
 }
 
+/// What expires from now on is purged, and what was passed over as soon as it can be.
+async fn goes_on_without_it(pool: &PgPool, store: &PostgresStore, table: &str) {
+    for _ in 0..2 {
+        expired_ago(pool, table, 0).await;
+        assert_eq!(store.purge_expired(2).await.unwrap(), 1, "it goes on");
+    }
+    let mend = format!("drop trigger deleted on {table}");
+    pool.execute(&*mend).await.unwrap();
+    found_in_the_end(store, 1).await;
+}
+
 /// As when millions of records were deleted, and the table is not vacuumed.
 #[tokio::test]
 async fn a_look_that_fails_takes_no_count_with_it_and_stops_no_purge() {
@@ -55,13 +66,7 @@ async fn a_look_that_fails_takes_no_count_with_it_and_stops_no_purge() {
     .await;
     assert_eq!(store.purge_expired(2).await.unwrap(), 2);
     assert_eq!(store.purge_expired(2).await.unwrap(), 1, "the fifth");
-    for _ in 0..2 {
-        expired_ago(&pool, &table, 0).await;
-        assert_eq!(store.purge_expired(2).await.unwrap(), 1, "it goes on");
-    }
-    let mend = format!("drop trigger deleted on {table}");
-    pool.execute(&*mend).await.unwrap();
-    found_in_the_end(&store, 1).await;
+    goes_on_without_it(&pool, &store, &table).await;
 }
 
 /// As in a process that starts while somebody keeps an old snapshot of the database, so that it cannot clean up.
@@ -81,13 +86,7 @@ async fn a_first_batch_that_takes_too_long_does_not_stop_those_after_it() {
     let error = store.purge_expired(2).await.expect_err("too long");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert_eq!(store.purge_expired(2).await.unwrap(), 0, "in the present");
-    for _ in 0..2 {
-        expired_ago(&pool, &table, 0).await;
-        assert_eq!(store.purge_expired(2).await.unwrap(), 1, "it goes on");
-    }
-    let mend = format!("drop trigger deleted on {table}");
-    pool.execute(&*mend).await.unwrap();
-    found_in_the_end(&store, 1).await;
+    goes_on_without_it(&pool, &store, &table).await;
 }
 
 /// As after a deadlock: the next look need not wait.

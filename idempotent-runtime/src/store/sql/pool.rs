@@ -301,6 +301,16 @@ mod tests {
         assert_eq!(patience(Duration::MAX), Duration::MAX);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_late_is_known_again() {
+        let never = std::future::pending::<()>();
+        let elapsed = timeout(SHORTEST, never).await.expect_err("late");
+        assert!(is_late(&late(elapsed)));
+        assert!(!is_late(&sqlx::Error::PoolClosed));
+        let gone = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert!(!is_late(&sqlx::Error::Io(gone)));
+    }
+
     /// Also if that has more patience itself, as it has unless told otherwise.
     #[cfg(feature = "postgres")]
     #[tokio::test(start_paused = true)]
