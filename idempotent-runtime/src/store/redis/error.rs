@@ -205,7 +205,9 @@ impl fmt::Display for ConnectError {
                 f,
                 "{prefix:?} cannot begin a key: use 1 to 64 of letters, digits and `:` `-` `_` `.` `/`"
             ),
-            Self::Unreachable { .. } => f.write_str("the Redis server did not answer"),
+            Self::Unreachable { .. } => f.write_str(
+                "the Redis server did not answer: check the host and port of the URL, and that it answers there",
+            ),
             Self::SilentNode { node, .. } => write!(
                 f,
                 "primaries of the Redis Cluster cannot be asked, so nobody knows whether they keep what they \

@@ -96,7 +96,10 @@ impl fmt::Display for ConnectError {
             ),
             Self::TableName(error) => error.fmt(f),
             Self::Unreachable { store, .. } => {
-                write!(f, "the {store} database could not be reached")
+                write!(
+                    f,
+                    "the {store} database could not be reached: check where the URL says it is, and that it answers there"
+                )
             }
             Self::Authentication { store, .. } => {
                 write!(

@@ -26,10 +26,7 @@ impl Identity {
     pub(super) fn of(file: &Path) -> io::Result<Self> {
         // The process may change its folder.
         let file = std::path::absolute(file)?;
-        let id = id(&file).map_err(|error| {
-            let message = format!("{} cannot be looked at: {error}", file.display());
-            io::Error::new(error.kind(), message)
-        })?;
+        let id = id(&file).map_err(|error| unseen(&file, &error))?;
         Ok(Self {
             files: vec![(file, id)],
         })
@@ -51,7 +48,7 @@ impl Identity {
                 Ok(id) => self.files.push((companion, id)),
                 // With `locking_mode = exclusive` no memory is shared.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && *suffix == "-shm" => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(unseen(&companion, &error)),
             }
         }
         Ok(self)
@@ -76,6 +73,11 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+fn unseen(file: &Path, error: &io::Error) -> io::Error {
+    let message = format!("{} cannot be looked at: {error}", file.display());
+    io::Error::new(error.kind(), message)
 }
 
 #[cfg(unix)]

@@ -161,6 +161,13 @@ async fn connect_once(
         Ok(connection) => connection,
         // Changing a new file to WAL is the one thing for which SQLite does not wait its turn.
         Err(error) if is_busy(&error) => return Ok(Err(error)),
+        Err(error) if primary_code(&error) == Some(14) => {
+            let message = format!(
+                "{}: {error}. Its folder has to exist, and this process has to be permitted to write there",
+                file.display()
+            );
+            return Err(lost(io::Error::new(io::ErrorKind::NotFound, message)));
+        }
         Err(error) => return Err(SETUP.unreachable(error)),
     };
     let mode: String = sqlx::query_scalar("pragma journal_mode")
