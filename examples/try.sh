@@ -296,14 +296,14 @@ panic() {
 }
 
 disconnect() {
-    local before running unattended
+    local before running detached
     before=$(count payments)
     running=$(gauge idempotency_in_flight)
-    unattended=$(gauge idempotency_unattended_executions)
+    detached=$(gauge idempotency_detached_executions)
     start gone POST /api/payments "$RUN-gone" '{"amount": 6}' --header "x-delay-ms: $LONG"
     eventually gauge_is idempotency_in_flight $((running + 1)) || fault 'the payment was never in flight'
     leave gone
-    eventually gauge_is idempotency_unattended_executions $((unattended + 1)) ||
+    eventually gauge_is idempotency_detached_executions $((detached + 1)) ||
         fault 'the demo never noticed that the client left'
     send POST /api/payments "$RUN-gone" '{"amount": 6}'
     expect 'answer to the retry' '201 true' "$STATUS $(header idempotent-replay)"
@@ -366,7 +366,7 @@ metrics() {
     for name in execution wait store_operation; do
         expect_like "$name histogram" "*idempotency_${name}_seconds_bucket*" "$BODY"
     done
-    for name in in_flight waiters unattended_executions; do
+    for name in in_flight waiters detached_executions; do
         expect_like "$name gauge" "*idempotency_$name *" "$BODY"
     done
 }
@@ -404,7 +404,7 @@ drain() {
     start gone POST /api/payments "$RUN-gone" '{"amount": 8}' --header "x-delay-ms: $LONG"
     eventually gauge_is idempotency_in_flight 1 || fault 'the first payment was never in flight'
     leave gone
-    eventually gauge_is idempotency_unattended_executions 1 || fault 'the client never left'
+    eventually gauge_is idempotency_detached_executions 1 || fault 'the client never left'
     start slow POST /api/payments "$RUN-slow" '{"amount": 9}' --header "x-delay-ms: $LONG"
     eventually gauge_is idempotency_in_flight 2 || fault 'the second payment was never in flight'
     expect 'the ledger before' '' "$(<"$ledger")"

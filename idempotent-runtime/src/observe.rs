@@ -8,7 +8,7 @@
 //! | `idempotency_store_operation_seconds` | histogram | `store`, `operation`, `result` |
 //! | `idempotency_in_flight` | gauge | |
 //! | `idempotency_waiters` | gauge | |
-//! | `idempotency_unattended_executions` | gauge | |
+//! | `idempotency_detached_executions` | gauge | |
 //! | `idempotency_records` | gauge | `store` |
 //!
 //! The span of a request is `idempotent` with the fields `endpoint`, `key` (a short digest of the record's
@@ -32,9 +32,9 @@ pub(crate) enum Ended {
     RequestTooLarge,
     UnreadableBody,
     OutcomeUnknown,
-    Tombstone,
+    ResponseNotStored,
     RecordUnreadable,
-    StoreError,
+    StoreUnavailable,
     Overloaded,
     Unprotected,
 }
@@ -53,9 +53,9 @@ impl Ended {
             Self::RequestTooLarge => "request_too_large",
             Self::UnreadableBody => "unreadable_body",
             Self::OutcomeUnknown => "outcome_unknown",
-            Self::Tombstone => "tombstone",
+            Self::ResponseNotStored => "response_not_stored",
             Self::RecordUnreadable => "record_unreadable",
-            Self::StoreError => "store_error",
+            Self::StoreUnavailable => "store_unavailable",
             Self::Overloaded => "overloaded",
             Self::Unprotected => "unprotected",
         }
@@ -151,7 +151,7 @@ gauges! {
     /// Duplicates that wait for an outcome.
     waiters = "idempotency_waiters";
     /// Executions whose client has gone.
-    unattended = "idempotency_unattended_executions";
+    detached = "idempotency_detached_executions";
 }
 
 /// What a store that knows it without counting holds now.

@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use tower::ServiceExt;
 
 use crate::support::{
-    Answer, Ask, BoxFuture, Face, Faulty, Till, ask, by_hand, poll_once, unattended, waiters,
+    Answer, Ask, BoxFuture, Face, Faulty, Till, ask, by_hand, detached, poll_once, waiters,
 };
 
 /// How many times each policy is tried, each time with another seed.
@@ -150,7 +150,7 @@ async fn round(seed: u64, policy: Policy) -> (Till, Vec<Answer>, Answer) {
     let last = ask(&service.shop(0), &Ask::pay("k")).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     for (engine, _) in service.processes.lock().unwrap().iter() {
-        assert_eq!((unattended(engine), waiters(engine)), (0, 0), "seed {seed}");
+        assert_eq!((detached(engine), waiters(engine)), (0, 0), "seed {seed}");
     }
     let answers = answers.lock().unwrap().clone();
     (service.till, answers, last)

@@ -15,8 +15,8 @@ use idempotent_runtime::{Idempotency, IdempotencyLayer, MemoryStore, Policy, lay
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::{
-    Answer, Ask, Face, Server, Till, ask, asking, both, by_hand, frames, pass, plain, real, settle,
-    unattended, until, waiters,
+    Answer, Ask, Face, Server, Till, ask, asking, both, by_hand, detached, frames, pass, plain,
+    real, settle, until, waiters,
 };
 
 #[test]
@@ -192,7 +192,7 @@ fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
     both(async |face| {
         // Given as many executions without a client as there may be.
         let till = Till::new();
-        let engine = Idempotency::builder().max_unattended(3).build().unwrap();
+        let engine = Idempotency::builder().max_detached(3).build().unwrap();
         let shop = face.shop(&engine, &till);
         till.hold();
         for n in 1..=3 {
@@ -200,7 +200,7 @@ fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
             till.started(n).await;
             leaving.abort();
             settle().await;
-            assert_eq!(unattended(&engine), n);
+            assert_eq!(detached(&engine), n);
         }
 
         // When new requests come, then they are told to come later; those without a key pass.
@@ -216,7 +216,7 @@ fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
         // And once one of them has ended, they are welcome again.
         till.release(1);
         settle().await;
-        assert_eq!(unattended(&engine), 2);
+        assert_eq!(detached(&engine), 2);
         ask(&shop, &Ask::pay("k1")).await.is_replay_of_charge(1);
         till.open();
         ask(&shop, &Ask::pay("k4")).await.is_charge(5);
@@ -226,7 +226,7 @@ fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
                 .await
                 .is_replay_of_charge(n);
         }
-        assert_eq!(unattended(&engine), 0);
+        assert_eq!(detached(&engine), 0);
     });
 }
 
@@ -235,7 +235,7 @@ fn the_bound_holds_for_those_who_hold_back_the_end_of_their_body() {
     both(async |face| {
         // Given many requests that were let in while there was room, and hold back the end of their body.
         let till = Till::new();
-        let engine = Idempotency::builder().max_unattended(3).build().unwrap();
+        let engine = Idempotency::builder().max_detached(3).build().unwrap();
         let shop = face.shop(&engine, &till);
         till.hold();
         let requests: Vec<_> = (0..20)
@@ -262,14 +262,14 @@ fn the_bound_holds_for_those_who_hold_back_the_end_of_their_body() {
                 request.abort();
             }
             settle().await;
-            assert!(unattended(&engine) <= 3);
+            assert!(detached(&engine) <= 3);
         }
 
         // Then no more execute without a client than may, and the others were told to come later.
         assert_eq!((till.starts(), refused), (3, 17));
         till.open();
         settle().await;
-        assert_eq!(unattended(&engine), 0);
+        assert_eq!(detached(&engine), 0);
     });
 }
 
@@ -278,7 +278,7 @@ fn the_bound_holds_for_those_who_wait() {
     both(async |face| {
         // Given an execution, duplicates of it that wait, and then as many executions without a client as there may be.
         let till = Till::refusing_first(429);
-        let engine = Idempotency::builder().max_unattended(1).build().unwrap();
+        let engine = Idempotency::builder().max_detached(1).build().unwrap();
         let shop = face.shop(&engine, &till);
         till.hold();
         let first = asking(&shop, &Ask::pay("k"));
@@ -288,7 +288,7 @@ fn the_bound_holds_for_those_who_wait() {
         till.started(2).await;
         left.abort();
         settle().await;
-        assert_eq!(unattended(&engine), 1);
+        assert_eq!(detached(&engine), 1);
 
         // When the key is given back, then whoever waits for it executes only when there is room.
         till.release(1);
@@ -299,7 +299,7 @@ fn the_bound_holds_for_those_who_wait() {
         till.release(3);
         pass(Duration::from_secs(1)).await;
         waiter.await.unwrap().is_charge(3);
-        assert_eq!((till.starts(), unattended(&engine)), (3, 0));
+        assert_eq!((till.starts(), detached(&engine)), (3, 0));
     });
 }
 

@@ -12,8 +12,8 @@ use idempotent_runtime::Idempotency;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::support::{
-    Ask, BoxFuture, Conn, Conn2, Face, Server, Till, asking, by_hand, moment, pass, real, settle,
-    unattended, until,
+    Ask, BoxFuture, Conn, Conn2, Face, Server, Till, asking, by_hand, detached, moment, pass, real,
+    settle, until,
 };
 
 /// How often each way to leave is tried.
@@ -103,7 +103,7 @@ fn leave_at_random_moments(exit: Exit) {
             assert!(again.replayed(), "{again:?}");
             assert_eq!(again.body, answer.body);
         }
-        until(|| unattended(&engine) == 0).await;
+        until(|| detached(&engine) == 0).await;
         assert_eq!((till.starts(), till.effects()), (ROUNDS, ROUNDS));
     });
 }
@@ -146,13 +146,13 @@ fn an_execution_whose_client_left_in_the_middle_runs_to_its_end() {
                 // When the clients leave, and the server notices.
                 let ask = Ask::pay(&format!("k{n}"));
                 leave(&server, &ask, exit, till.started(n)).await;
-                until(|| unattended(&engine) == n).await;
+                until(|| detached(&engine) == n).await;
             }
             assert_eq!(till.effects(), 0, "{exit:?}");
 
             // Then all of them have their effect all the same, and the retries replay it.
             till.open();
-            until(|| unattended(&engine) == 0).await;
+            until(|| detached(&engine) == 0).await;
             assert_eq!(till.effects(), 10, "{exit:?}");
             for n in 1..=10 {
                 let answer = server.ask(&Ask::pay(&format!("k{n}"))).await;
@@ -200,13 +200,13 @@ fn an_outer_time_out_does_not_stop_the_handler() {
             // When it strikes in the middle of the execution.
             pass(Duration::from_secs(6)).await;
             assert_eq!(first.await.unwrap().status, 504);
-            assert_eq!(unattended(&engine), 1);
+            assert_eq!(detached(&engine), 1);
 
             // Then the execution goes on, beyond its first lease, and its retry shows its outcome.
             pass(Duration::from_secs(60)).await;
             till.open();
             settle().await;
-            assert_eq!((till.effects(), unattended(&engine)), (1, 0));
+            assert_eq!((till.effects(), detached(&engine)), (1, 0));
             crate::support::ask(&shop, &Ask::pay("k"))
                 .await
                 .is_replay_of_charge(1);
@@ -232,7 +232,7 @@ fn outer_time_outs_at_random_moments_never_lead_to_a_second_execution() {
             let answer = crate::support::ask(&shop, &ask).await;
             assert_eq!(answer.status, 201, "{answer:?}");
         }
-        until(|| unattended(&engine) == 0).await;
+        until(|| detached(&engine) == 0).await;
         assert_eq!((till.starts(), till.effects()), (ROUNDS, ROUNDS));
     });
 }
@@ -270,7 +270,7 @@ fn a_future_dropped_after_each_of_its_polls_executes_at_most_once() {
                 let answer = crate::support::ask(&shop, &Ask::pay("k")).await;
                 assert_eq!((answer.status.as_u16(), answer.text()), (201, "charge 1"));
                 settle().await;
-                assert_eq!((till.starts(), unattended(&engine)), (1, 0), "{polls}");
+                assert_eq!((till.starts(), detached(&engine)), (1, 0), "{polls}");
             }
         }
     });

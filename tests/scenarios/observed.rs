@@ -205,8 +205,8 @@ const EXPECTED: [(&str, i64); 12] = [
     ("replayed", 1),
     ("replayed_after_wait", 1),
     ("request_too_large", 1),
-    ("store_error", 1),
-    ("tombstone", 1),
+    ("response_not_stored", 1),
+    ("store_unavailable", 1),
 ];
 
 #[test]
@@ -242,7 +242,7 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
         for (gauge, value) in [
             ("idempotency_in_flight{}", 1),
             ("idempotency_waiters{}", 2),
-            ("idempotency_unattended_executions{}", 1),
+            ("idempotency_detached_executions{}", 1),
         ] {
             assert_eq!(gauges.get(gauge), Some(&value), "{gauge} in {gauges:?}");
         }
@@ -292,7 +292,7 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
         for (gauge, value) in [
             ("idempotency_in_flight{}", 1),
             ("idempotency_waiters{}", 0),
-            ("idempotency_unattended_executions{}", 0),
+            ("idempotency_detached_executions{}", 0),
         ] {
             assert_eq!(others.get(gauge), Some(&value), "{gauge} in {others:?}");
         }
@@ -339,7 +339,7 @@ fn gauges_return_to_zero_after_streams_panics_and_shutdowns() {
         settle().await;
         let mut outcomes = BTreeMap::new();
         let gauges = read(&metrics, &mut outcomes);
-        for gauge in ["in_flight", "unattended_executions"] {
+        for gauge in ["in_flight", "detached_executions"] {
             let gauge = format!("idempotency_{gauge}{{}}");
             assert_eq!(gauges.get(&gauge).copied().unwrap_or(0), 0, "{gauge}");
         }

@@ -13,8 +13,8 @@ use idempotent_runtime::{Crash, Idempotency, MemoryStore, OnCrash, Policy, Recov
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Ask, Conn, Face, Fault, Faulty, Server, Till, Verb, ask, asking, both, by_hand, crash, frames,
-    moment, pass, real, settle, stream, unattended, waiters,
+    Ask, Conn, Face, Fault, Faulty, Server, Till, Verb, ask, asking, both, by_hand, crash,
+    detached, frames, moment, pass, real, settle, stream, waiters,
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ fn a_shutdown_waits_for_what_runs_and_those_who_wait_for_it() {
         left.abort();
         let waiter = asking(&shop, &Ask::pay("k1"));
         settle().await;
-        assert_eq!((unattended(&engine), waiters(&engine)), (1, 1));
+        assert_eq!((detached(&engine), waiters(&engine)), (1, 1));
 
         // When the engine is shut down.
         let ending = engine.clone();
@@ -510,7 +510,7 @@ fn under_load_every_execution_is_either_drained_or_never_started() {
         assert_eq!((report.unknown, report.unconfirmed), (0, 0));
         assert_eq!(starts, effects);
         moment(20_000).await;
-        assert_eq!((till.starts(), unattended(&engine)), (starts, 0));
+        assert_eq!((till.starts(), detached(&engine)), (starts, 0));
         stop.store(true, Ordering::SeqCst);
 
         // And the next process replays what was executed, and executes what was not.

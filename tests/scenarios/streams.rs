@@ -16,7 +16,7 @@ use tower::ServiceExt;
 
 use crate::support::{
     Answer, Ask, BoxFuture, Conn, Conn2, Face, Fault, Faulty, Frames, Server, Till, Verb, ask,
-    asking, both, by_hand, endless, frames, pass, real, settle, stream, unattended, until,
+    asking, both, by_hand, detached, endless, frames, pass, real, settle, stream, until,
 };
 
 fn payment() -> Ask {
@@ -225,7 +225,7 @@ fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
         assert_eq!(answer.text(), "onetwo");
         assert!(answer.replayed());
         assert_eq!(ask(&shop, &payment()).await.text(), "onetwo");
-        assert_eq!((till.starts(), unattended(&engine)), (1, 0));
+        assert_eq!((till.starts(), detached(&engine)), (1, 0));
     });
 }
 
@@ -286,7 +286,7 @@ fn a_client_that_leaves_in_mid_stream_finds_the_whole_of_it_later() {
                 feed = feeds.recv().unwrap();
                 feed.send(data("one")).unwrap();
                 stream.reset();
-                until(|| unattended(&engine) == 1).await;
+                until(|| detached(&engine) == 1).await;
             } else {
                 let mut conn = Conn::open(server.address).await;
                 conn.send(&payment().wire()).await;
@@ -299,13 +299,13 @@ fn a_client_that_leaves_in_mid_stream_finds_the_whole_of_it_later() {
                 } else {
                     conn.reset();
                 }
-                until(|| unattended(&engine) == 1).await;
+                until(|| detached(&engine) == 1).await;
             }
 
             // When the stream goes on and ends without them.
             feed.send(data(" two")).unwrap();
             drop(feed);
-            until(|| unattended(&engine) == 0).await;
+            until(|| detached(&engine) == 0).await;
 
             // Then the retry gets it whole.
             let again = server.ask(&payment()).await;
@@ -323,7 +323,7 @@ fn a_client_that_never_reads_the_body_stops_nothing() {
         let shop = face.shop(&engine, &till);
         drop(open(&shop, &payment()).await);
         settle().await;
-        assert_eq!(unattended(&engine), 0);
+        assert_eq!(detached(&engine), 0);
         assert_eq!(ask(&shop, &payment()).await.text(), "onetwothree");
         assert_eq!(till.starts(), 1);
     });
@@ -391,7 +391,7 @@ fn a_stream_that_never_ends_becomes_a_tombstone_when_its_lifetime_is_over() {
             ask(&shop, &payment())
                 .await
                 .is_problem(409, "response_not_stored");
-            assert_eq!(unattended(&engine), 0);
+            assert_eq!(detached(&engine), 0);
             assert_eq!(feed.send(data("tick")).is_ok(), client_stays);
             settle().await;
             assert_eq!(reader.is_finished(), !client_stays);
@@ -428,7 +428,7 @@ fn an_endless_stream_takes_no_more_memory_than_the_limit() {
         ask(&shop, &Ask::pay("left"))
             .await
             .is_problem(409, "response_not_stored");
-        assert_eq!((store.usage().bytes, unattended(&engine)), (0, 0));
+        assert_eq!((store.usage().bytes, detached(&engine)), (0, 0));
     });
 }
 

@@ -16,7 +16,7 @@ pub(crate) use ask::{Answer, Ask, ask, asking, crash, poll_once};
 pub(crate) use bodies::{Frames, endless, frames, stream};
 pub(crate) use http1::{Conn, Server};
 pub(crate) use http2::Conn2;
-pub(crate) use observe::{Log, Metrics, unattended, waiters};
+pub(crate) use observe::{Log, Metrics, detached, waiters};
 pub(crate) use shelf::{InFile, InMemory, Planted, Shelf, outcome};
 pub(crate) use shop::{Face, PAY, bare_attribute, plain};
 pub(crate) use store::{Fault, Faulty, Verb};

@@ -18,8 +18,8 @@ pub(crate) fn waiters(engine: &Idempotency) -> usize {
 }
 
 /// How many executions of this engine run without a client.
-pub(crate) fn unattended(engine: &Idempotency) -> usize {
-    field(engine, "unattended: ")
+pub(crate) fn detached(engine: &Idempotency) -> usize {
+    field(engine, "detached: ")
 }
 
 fn field(engine: &Idempotency, name: &str) -> usize {

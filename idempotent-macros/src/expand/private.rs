@@ -34,7 +34,7 @@ impl<'a> Private<'a> {
     /// response in both cases.
     pub(super) fn running(&self) -> TokenStream {
         if self.0.is_none() {
-            return self.ty(&quote!(Running));
+            return self.ty(&quote!(HandlerFuture));
         }
         let response = self.ty(&quote!(Response));
         quote!(impl ::core::future::Future<Output = #response> + ::core::marker::Send)

@@ -11,7 +11,7 @@ pub fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<
         ::idempotent_runtime::__private::UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     #[inline]
     async fn handler() {}
     ::idempotent_runtime::__private::run_handler(

@@ -5,7 +5,7 @@ fn handler(
         (Method, String),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(method: Method, text: String) -> String {
         method.to_string()
     }
@@ -26,7 +26,7 @@ fn handler(
         (Method,),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(method: Method) -> String {
         method.to_string()
     }

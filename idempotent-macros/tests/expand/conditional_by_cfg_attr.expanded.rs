@@ -5,7 +5,7 @@ fn handler(
         (Method, String),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(
         #[cfg_attr(feature = "x", allow(unused))]
         method: Method,
@@ -30,7 +30,7 @@ fn handler(
         (String,),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(text: String) -> String {
         text
     }

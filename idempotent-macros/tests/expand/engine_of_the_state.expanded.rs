@@ -3,7 +3,7 @@ fn handler(
         App,
         ::idempotent_runtime::__private::UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler() -> StatusCode {
         StatusCode::CREATED
     }

@@ -1,6 +1,6 @@
 fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<(Json<u32>,), State<Idempotency>>,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(Json(n): Json<u32>) -> Json<u32> {
         Json(n)
     }

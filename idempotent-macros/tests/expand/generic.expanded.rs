@@ -3,7 +3,7 @@ fn handler<T: Ledger + ::core::marker::Send + 'static, U, const N: usize>(
         (State<T>,),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running
+) -> ::idempotent_runtime::__private::HandlerFuture
 where
     U: Serialize,
     U: ::core::marker::Send + 'static,

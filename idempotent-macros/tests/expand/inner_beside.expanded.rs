@@ -10,7 +10,7 @@ pub(crate) fn pay(
         (Json<u32>,),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     ::idempotent_runtime::__private::run_handler(
         __call,
         const { &::idempotent_runtime::__private::Policy::new() },

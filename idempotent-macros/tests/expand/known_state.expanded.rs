@@ -4,7 +4,7 @@ fn handler(
         App,
         (State<App>, Json<u32>),
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(State(app): State<App>, Json(n): Json<u32>) -> impl IntoResponse {
         app.enter(n).await
     }

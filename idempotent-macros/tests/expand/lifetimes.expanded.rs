@@ -4,7 +4,7 @@ fn handler<T: 'static + ::core::marker::Send + 'static>(
         (Agent<'static, T>, Json<Cow<'static, str>>),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler<'a, 'b: 'a, T: 'a>(
         agent: Agent<'a, T>,
         body: Json<Cow<'_, str>>,

@@ -3,7 +3,7 @@ fn handler(
         (Json<u32>,),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(Json(n): Json<u32>) -> String {
         n.to_string()
     }

@@ -1,6 +1,6 @@
 fn handler(
     _: ::idempotent_runtime::__private::FromRouter<()>,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(name: &str) -> String {
         name.to_owned()
     }

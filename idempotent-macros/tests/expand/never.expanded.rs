@@ -2,7 +2,7 @@ fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<
         ::idempotent_runtime::__private::UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler() -> ! {
         loop {}
     }

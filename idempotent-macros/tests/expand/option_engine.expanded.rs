@@ -1,6 +1,6 @@
 fn handler(
     __call: ::idempotent_runtime::__private::FromRouter<(String,), State<Idempotency>>,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(body: String) -> String {
         body
     }

@@ -3,7 +3,7 @@ fn handler(
         (String,),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     ::idempotent_runtime::__private::run_handler(
         __call,
         const { &::idempotent_runtime::__private::Policy::new() },

@@ -3,7 +3,7 @@ fn handler(
         (String,),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn handler(body: String) -> String {
         body
     }

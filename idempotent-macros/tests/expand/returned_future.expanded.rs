@@ -3,7 +3,7 @@ fn handler(
         (String,),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     fn handler(text: String) -> BoxFuture<'static, Result<String, StatusCode>> {
         Box::pin(async move { Ok(text) })
     }

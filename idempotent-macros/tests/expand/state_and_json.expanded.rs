@@ -14,7 +14,7 @@ pub fn create_payment(
         (State<App>, Json<NewPayment>),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
     >,
-) -> ::idempotent_runtime::__private::Running {
+) -> ::idempotent_runtime::__private::HandlerFuture {
     async fn create_payment(
         State(app): State<App>,
         Json(payment): Json<NewPayment>,

@@ -13,7 +13,7 @@ pub use super::{
         Slot, UseInnerToCallDirectlyOrPutDebugHandlerBelow, engine,
     },
     functions::{recovery, scope},
-    run::{Running, respond, run_handler},
+    run::{HandlerFuture, respond, run_handler},
 };
 #[doc(hidden)]
 pub use crate::{__ty as ty, __within as within};

@@ -23,7 +23,7 @@ use crate::{
 
 /// The response of an annotated handler, on its way.
 #[must_use = "a response is only made when it is awaited"]
-pub struct Running(Kind);
+pub struct HandlerFuture(Kind);
 
 enum Kind {
     /// The handler, as if the attribute were absent.
@@ -49,7 +49,7 @@ pub fn run_handler<T, E>(
     policy: &'static Policy,
     name: &'static str,
     then: Then<T>,
-) -> Running
+) -> HandlerFuture
 where
     T: 'static,
 {
@@ -70,9 +70,9 @@ fn run(
     policy: &'static Policy,
     name: &'static str,
     step: Step,
-) -> Running {
+) -> HandlerFuture {
     let Some(engine) = covering(engine, policy, &request) else {
-        return Running(Kind::Plain(step.handling(request)));
+        return HandlerFuture(Kind::Plain(step.handling(request)));
     };
     let route = route(
         policy.name,
@@ -81,7 +81,7 @@ fn run(
         request.uri(),
         request.extensions(),
     );
-    Running(Kind::Attended(engine.run(policy, route, request, step)))
+    HandlerFuture(Kind::Attended(engine.run(policy, route, request, step)))
 }
 
 pin_project! {
@@ -164,7 +164,7 @@ impl Future for Handling {
     }
 }
 
-impl Future for Running {
+impl Future for HandlerFuture {
     type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
@@ -184,11 +184,11 @@ impl Future for Running {
     }
 }
 
-impl fmt::Debug for Running {
+impl fmt::Debug for HandlerFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
-            Kind::Plain(_) => "Running::Plain",
-            Kind::Attended(_) => "Running::Attended",
+            Kind::Plain(_) => "HandlerFuture::Plain",
+            Kind::Attended(_) => "HandlerFuture::Attended",
         })
     }
 }

@@ -60,10 +60,10 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// Counts executions without a client, and shows them.
-    pub(crate) fn unattended() -> Self {
+    pub(crate) fn detached() -> Self {
         Self {
             running: Arc::default(),
-            gauge: observe::unattended,
+            gauge: observe::detached,
         }
     }
 
@@ -109,7 +109,7 @@ impl Drop for CountedGuard {
 pub(crate) struct Attended<T: Send + 'static> {
     future: Option<BoxFuture<T>>,
     attendance: Arc<Attendance>,
-    unattended: Counted,
+    detached: Counted,
     /// Where and how to go on: the runtime and subscriber in which it was first found pending.
     home: Option<(Handle, Dispatch)>,
 }
@@ -117,13 +117,13 @@ pub(crate) struct Attended<T: Send + 'static> {
 impl<T: Send + 'static> Attended<T> {
     pub(crate) fn new(
         attendance: Arc<Attendance>,
-        unattended: Counted,
+        detached: Counted,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Self {
         Self {
             future: Some(Box::pin(future)),
             attendance,
-            unattended,
+            detached,
             home: None,
         }
     }
@@ -168,7 +168,7 @@ impl<T: Send + 'static> Drop for Attended<T> {
             return;
         }
         self.attendance.left.store(true, Ordering::Relaxed);
-        let guard = self.unattended.enter();
+        let guard = self.detached.enter();
         let finish = async move {
             let _counted = guard;
             drop(future.await);

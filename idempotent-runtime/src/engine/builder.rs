@@ -30,7 +30,7 @@ pub struct Builder {
     problem_type_base: Option<Cow<'static, str>>,
     on_store_error: OnStoreError,
     store_timeout: Duration,
-    max_unattended: usize,
+    max_detached: usize,
     max_waiters: usize,
     max_waiters_per_key: usize,
     max_key_length: usize,
@@ -119,7 +119,7 @@ impl Builder {
             problem_type_base: None,
             on_store_error: OnStoreError::Refuse,
             store_timeout: Duration::from_secs(2),
-            max_unattended: 1024,
+            max_detached: 1024,
             max_waiters: 4096,
             max_waiters_per_key: 128,
             max_key_length: IdempotencyKey::MAX_LEN,
@@ -202,8 +202,8 @@ impl Builder {
     }
 
     /// How many executions may run without a client before new requests get 503. Default: 1,024.
-    pub fn max_unattended(mut self, most: usize) -> Self {
-        self.max_unattended = most;
+    pub fn max_detached(mut self, most: usize) -> Self {
+        self.max_detached = most;
         self
     }
 
@@ -285,9 +285,9 @@ impl Builder {
             on_store_error: self.on_store_error,
             wait_room,
             running: Running::default(),
-            unattended: Counted::unattended(),
+            detached: Counted::detached(),
             withdrawals: Counted::silent(),
-            max_unattended: self.max_unattended,
+            max_detached: self.max_detached,
             max_key_length: self.max_key_length,
             response_limits: self.response_limits,
             sealer: self.sealer,

@@ -223,7 +223,7 @@ impl Run {
     /// Goes on storing an outcome whose client has been told that it is unknown, until the execution's lifetime
     /// is over. A late completion is as good as a timely one.
     pub(super) fn persist(mut self: Box<Self>, outcome: Outcome) {
-        let counted = self.unattended().enter();
+        let counted = self.detached().enter();
         let task = async move {
             let _counted = counted;
             let mut pause = Duration::from_secs(1);

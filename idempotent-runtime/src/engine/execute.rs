@@ -257,8 +257,8 @@ impl Run {
         self.settings.max_response
     }
 
-    pub(crate) fn unattended(&self) -> Counted {
-        self.engine.unattended().clone()
+    pub(crate) fn detached(&self) -> Counted {
+        self.engine.detached().clone()
     }
 }
 

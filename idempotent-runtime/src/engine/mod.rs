@@ -102,9 +102,9 @@ struct Inner {
     on_store_error: StoreErrorChoice,
     wait_room: WaitRoom,
     running: Running,
-    unattended: Counted,
+    detached: Counted,
     withdrawals: Counted,
-    max_unattended: usize,
+    max_detached: usize,
     max_key_length: usize,
     response_limits: ResponseLimits,
     sealer: Sealer,
@@ -147,14 +147,14 @@ impl Idempotency {
             attendance: Arc::clone(&attendance),
             admission: None,
         });
-        let unattended = visit.engine.0.unattended.clone();
+        let detached = visit.engine.0.detached.clone();
         let served = visit.serve(request, work).instrument(span);
-        Attended::new(attendance, unattended, served)
+        Attended::new(attendance, detached, served)
     }
 
     /// Whether one more execution may come to run without its client.
     fn has_room(&self) -> bool {
-        self.0.unattended.count() < self.0.max_unattended
+        self.0.detached.count() < self.0.max_detached
     }
 
     /// What a route gets that chooses this.
@@ -208,8 +208,8 @@ impl Idempotency {
         &self.0.running
     }
 
-    fn unattended(&self) -> &Counted {
-        &self.0.unattended
+    fn detached(&self) -> &Counted {
+        &self.0.detached
     }
 
     fn withdrawals(&self) -> &Counted {
@@ -222,7 +222,7 @@ impl std::fmt::Debug for Idempotency {
         f.debug_struct("Idempotency")
             .field("store", &self.0.ops.store().name())
             .field("policy", &self.0.defaults)
-            .field("unattended", &self.0.unattended.count())
+            .field("detached", &self.0.detached.count())
             .field("waiters", &self.0.wait_room.len())
             .finish_non_exhaustive()
     }

@@ -54,7 +54,7 @@ impl Recording {
         // One frame under way: the client's pace is the stream's pace.
         let (client, frames) = mpsc::channel(1);
         let watched = client.clone();
-        let unattended = run.unattended();
+        let detached = run.detached();
         let recorder = Recorder {
             run,
             head,
@@ -62,7 +62,7 @@ impl Recording {
             client: Some(client),
             kept: Vec::new(),
         };
-        let recorder = counted(recorder.drive(), watched, unattended);
+        let recorder = counted(recorder.drive(), watched, detached);
         let recorder = recorder.instrument(tracing::Span::current());
         tokio::spawn(recorder.with_current_subscriber());
         Self { frames }
@@ -95,7 +95,7 @@ impl Body for Recording {
 async fn counted(
     recorder: impl Future<Output = ()>,
     client: mpsc::Sender<FrameResult>,
-    unattended: Counted,
+    detached: Counted,
 ) {
     let mut recorder = pin!(recorder);
     tokio::select! {
@@ -103,7 +103,7 @@ async fn counted(
         () = &mut recorder => return,
         () = client.closed() => {}
     }
-    let _counted = unattended.enter();
+    let _counted = detached.enter();
     recorder.await;
 }
 
