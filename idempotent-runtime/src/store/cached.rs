@@ -46,8 +46,11 @@ use tokio::{
 };
 
 use super::{
-    Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, StoreErrorKind,
-    Token, Wake, Write,
+    Store,
+    error::{StoreError, StoreErrorKind},
+    record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
+    token::Token,
+    wake::Wake,
 };
 use crate::{fingerprint::Fingerprint, scope::StoreKey};
 

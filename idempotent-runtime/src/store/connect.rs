@@ -3,8 +3,12 @@
 use std::{error::Error, fmt, sync::Arc};
 
 use super::{
-    Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write,
+    Store,
     erased::ErasedStore,
+    error::StoreError,
+    record::{Acquisition, Claim, Held, Outcome, Record, Write},
+    token::Token,
+    wake::Wake,
 };
 use crate::scope::StoreKey;
 

@@ -2,7 +2,13 @@
 
 use std::{future::Future, pin::Pin};
 
-use super::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write};
+use super::{
+    Store,
+    error::StoreError,
+    record::{Acquisition, Claim, Held, Outcome, Record, Write},
+    token::Token,
+    wake::Wake,
+};
 use crate::scope::StoreKey;
 
 /// A verb under way.

@@ -42,8 +42,11 @@ use self::{
     wakes::Wakes,
 };
 use super::{
-    Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
-    Write,
+    Store,
+    error::{StoreError, StoreErrorKind},
+    record::{Acquisition, Claim, Held, Outcome, Record, Write},
+    token::Token,
+    wake::Wake,
 };
 use crate::{scope::StoreKey, sync::Arc};
 

@@ -38,7 +38,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Store, StoreError, StoreErrorKind};
+use super::{
+    Store,
+    error::{StoreError, StoreErrorKind},
+};
 
 /// How long a batch may take.
 const LONGEST_BATCH: Duration = Duration::from_secs(30);
@@ -158,7 +161,11 @@ mod tests {
     use crate::{
         fingerprint::Fingerprint,
         scope::StoreKey,
-        store::{Claim, Outcome, Token, memory::MemoryStore},
+        store::{
+            memory::MemoryStore,
+            record::{Claim, Outcome},
+            token::Token,
+        },
     };
 
     async fn expiring(store: &MemoryStore, records: u8) {

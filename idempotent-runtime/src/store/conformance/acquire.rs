@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Outcome, Token, Write},
+    store::{
+        record::{Acquisition, Claim, Outcome, Write},
+        token::Token,
+    },
 };
 
 /// An absent record is acquired as attempt 1.

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Write, erased::ErasedStore},
+    store::{
+        erased::ErasedStore,
+        record::{Acquisition, Claim, Write},
+    },
 };
 
 /// Contenders per key.

@@ -9,7 +9,10 @@ use super::{
         response,
     },
 };
-use crate::store::{Acquisition, Outcome, RecordState, TraceId, Write};
+use crate::store::{
+    record::{Acquisition, Outcome, RecordState, Write},
+    token::TraceId,
+};
 
 /// What is stored comes back byte for byte: empty, large, binary, with repeated headers, of every class of
 /// status.

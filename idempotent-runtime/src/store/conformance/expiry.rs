@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Outcome, Write},
+    store::record::{Acquisition, Claim, Outcome, Write},
 };
 
 /// The retention counts from the completion, not from the acquire.

@@ -6,7 +6,7 @@ use super::{
     Subject,
     toolbox::{answer, completed, key},
 };
-use crate::store::StoreErrorKind;
+use crate::store::error::StoreErrorKind;
 
 /// A record whose response cannot be read is an error of kind
 /// [`Corrupt`](crate::store::StoreErrorKind::Corrupt): never a panic, never an outcome, and above all never

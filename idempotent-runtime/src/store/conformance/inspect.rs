@@ -8,7 +8,7 @@ use super::{
         FINGERPRINT, LEASE, TTL, acquire, answer, attempt, complete, completed, get, key, lapsed,
     },
 };
-use crate::store::{Acquisition, Outcome, RecordState, Write};
+use crate::store::record::{Acquisition, Outcome, RecordState, Write};
 
 /// Inspection shows the record as it is: what it asks for, its attempt, its state and its time left.
 pub async fn get_shows_the_record(subject: Arc<Subject>) {

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Outcome, RecordState, Token, Write},
+    store::{
+        record::{Acquisition, Claim, Outcome, RecordState, Write},
+        token::Token,
+    },
 };
 
 /// A renewed lease lasts a whole lease from the renewal.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Outcome, Write},
+    store::record::{Acquisition, Claim, Outcome, Write},
 };
 
 /// A purge takes what expired, in whatever state it was.

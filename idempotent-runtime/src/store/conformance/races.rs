@@ -18,7 +18,10 @@ use super::{
         renew,
     },
 };
-use crate::store::{Acquisition, Claim, Write, erased::ErasedStore};
+use crate::store::{
+    erased::ErasedStore,
+    record::{Acquisition, Claim, Write},
+};
 
 /// Of 64 claims for a new key one is acquired, and all others find it in flight.
 pub async fn a_new_key_has_one_winner(subject: Arc<Subject>) {

@@ -9,7 +9,7 @@ use super::{
         lapsed, release, renew,
     },
 };
-use crate::store::{Acquisition, Claim, Outcome, Write};
+use crate::store::record::{Acquisition, Claim, Outcome, Write};
 
 /// A released key is as good as new, for any request.
 pub async fn a_released_key_is_new(subject: Arc<Subject>) {

@@ -6,7 +6,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use super::{Harness, toolbox::claim};
 use crate::{
     scope::StoreKey,
-    store::{Claim, erased::ErasedStore},
+    store::{erased::ErasedStore, record::Claim},
 };
 
 /// Something under way.

@@ -6,7 +6,9 @@ use crate::{
     response::{ResponseLimits, StoredResponse},
     scope::StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, RecordState, Token, Write, erased::ErasedStore,
+        erased::ErasedStore,
+        record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
+        token::Token,
     },
 };
 

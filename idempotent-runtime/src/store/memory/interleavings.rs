@@ -19,7 +19,12 @@ use super::MemoryStore;
 use crate::{
     fingerprint::Fingerprint,
     scope::StoreKey,
-    store::{Acquisition, Claim, Outcome, Store, StoreErrorKind, Token, Write},
+    store::{
+        Store,
+        error::StoreErrorKind,
+        record::{Acquisition, Claim, Outcome, Write},
+        token::Token,
+    },
 };
 
 const LEASE: Duration = Duration::from_secs(10);

@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::clock::micros;
 use crate::{
     fingerprint::Fingerprint,
-    store::{Acquisition, Claim, Held, Outcome, Record, RecordState, Token, TraceId, Write},
+    store::{
+        record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
+        token::{Token, TraceId},
+    },
 };
 
 /// A record as it lies in memory. Times are the store's microseconds.

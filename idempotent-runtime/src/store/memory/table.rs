@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Record, Token, Write},
+    store::{
+        record::{Acquisition, Claim, Record, Write},
+        token::Token,
+    },
 };
 
 /// How many places are looked at in one go. Bounds what a purge keeps on its stack and how long it holds a

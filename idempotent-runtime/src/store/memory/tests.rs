@@ -16,7 +16,13 @@ use crate::{
     fingerprint::Fingerprint,
     response::{ResponseLimits, StoredResponse},
     scope::StoreKey,
-    store::{Acquisition, Claim, Outcome, RecordState, Store, StoreErrorKind, Token, Wake, Write},
+    store::{
+        Store,
+        error::StoreErrorKind,
+        record::{Acquisition, Claim, Outcome, RecordState, Write},
+        token::Token,
+        wake::Wake,
+    },
 };
 
 const LEASE: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::{scope::StoreKey, store::Wake};
+use crate::{scope::StoreKey, store::wake::Wake};
 
 /// A list that only grows, once per engine, so that the many who read it need no lock.
 #[derive(Default)]

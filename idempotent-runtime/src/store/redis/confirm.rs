@@ -20,7 +20,7 @@ use super::{
     script::{Call, no_script},
     source::Source,
 };
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// Connections for confirmed writes at most; more of them wait for their turn.
 const MOST: usize = 64;

@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::NAME;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// Why a [`RedisStore`](super::RedisStore) could not be opened.
 ///

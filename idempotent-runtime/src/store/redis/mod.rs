@@ -120,8 +120,11 @@ use self::{
     wakeup::Wakes,
 };
 use super::{
-    Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, StoreErrorKind,
-    Token, TraceId, Wake, Write,
+    Store,
+    error::{StoreError, StoreErrorKind},
+    record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
+    token::{Token, TraceId},
+    wake::Wake,
 };
 use crate::{fingerprint::Fingerprint, response::StoredResponse, scope::StoreKey};
 

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::NAME;
-use crate::store::{StoreError, StoreErrorKind, Write};
+use crate::store::{
+    error::{StoreError, StoreErrorKind},
+    record::Write,
+};
 
 /// All scripts of one server.
 #[derive(Debug)]

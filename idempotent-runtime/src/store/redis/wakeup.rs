@@ -18,7 +18,7 @@ use super::{
     link::Link,
     source::{Patience, Source, within},
 };
-use crate::{scope::StoreKey, store::Wake};
+use crate::{scope::StoreKey, store::wake::Wake};
 
 /// How often a connection on which nothing happens is tried.
 const PING: Duration = Duration::from_secs(10);
@@ -146,7 +146,12 @@ mod tests {
     use crate::{
         fingerprint::Fingerprint,
         scope::StoreKey,
-        store::{Claim, Store as _, Token, Wake, Write},
+        store::{
+            Store as _,
+            record::{Claim, Write},
+            token::Token,
+            wake::Wake,
+        },
     };
 
     /// That this node has all slots.

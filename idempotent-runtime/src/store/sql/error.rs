@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, io, str::FromStr, time::Duration};
 
 use super::{TableName, table_name::TableNameError};
-use crate::store::StoreErrorKind;
+use crate::store::error::StoreErrorKind;
 
 /// Why an SQL store could not be opened or its table not be made.
 ///

@@ -8,7 +8,10 @@ use sqlx::{ColumnIndex, Database, Decode, Type};
 use crate::{
     fingerprint::Fingerprint,
     response::StoredResponse,
-    store::{Acquisition, Claim, Outcome, Record, RecordState, Token, TraceId, Write},
+    store::{
+        record::{Acquisition, Claim, Outcome, Record, RecordState, Write},
+        token::{Token, TraceId},
+    },
 };
 
 /// What the column `state` holds.
@@ -218,7 +221,7 @@ impl Error for Damaged {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{scope::StoreKey, store::Held};
+    use crate::{scope::StoreKey, store::record::Held};
 
     const MINE: Token = Token::from_bytes([1; 16]);
     const OTHER: Token = Token::from_bytes([2; 16]);

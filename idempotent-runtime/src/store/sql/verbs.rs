@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Held, Outcome, Record, StoreError, StoreErrorKind, Token, Write},
+    store::{
+        error::{StoreError, StoreErrorKind},
+        record::{Acquisition, Claim, Held, Outcome, Record, Write},
+        token::Token,
+    },
 };
 
 /// How often a step is begun anew because another one came in between. Each void step means that somebody

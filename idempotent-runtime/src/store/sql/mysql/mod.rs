@@ -75,8 +75,11 @@ use super::{
 use crate::{
     scope::StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
-        Write,
+        Store,
+        error::{StoreError, StoreErrorKind},
+        record::{Acquisition, Claim, Held, Outcome, Record, Write},
+        token::Token,
+        wake::Wake,
     },
 };
 

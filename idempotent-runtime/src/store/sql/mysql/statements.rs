@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::store::{
-    Claim,
+    record::Claim,
     sql::{TableName, row::micros, statement::Dialect},
 };
 
@@ -106,7 +106,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{fingerprint::Fingerprint, scope::StoreKey, store::Token};
+    use crate::{fingerprint::Fingerprint, scope::StoreKey, store::token::Token};
 
     #[test]
     fn a_claim_is_two_statements_of_digits() {

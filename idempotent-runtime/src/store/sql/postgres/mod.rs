@@ -74,7 +74,13 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write},
+    store::{
+        Store,
+        error::StoreError,
+        record::{Acquisition, Claim, Held, Outcome, Record, Write},
+        token::Token,
+        wake::Wake,
+    },
 };
 
 mod notify;

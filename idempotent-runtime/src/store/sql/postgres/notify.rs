@@ -32,11 +32,11 @@ use super::records::Session;
 use crate::{
     scope::StoreKey,
     store::{
-        Wake,
         sql::{
             TableName,
             pool::{CONNECT, Connections, late},
         },
+        wake::Wake,
     },
 };
 

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     scope::StoreKey,
     store::{
-        Claim, StoreErrorKind,
+        error::StoreErrorKind,
+        record::Claim,
         sql::{
             error::Verdict,
             pool::{Connections, Greet, is_late},

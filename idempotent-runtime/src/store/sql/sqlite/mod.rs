@@ -50,8 +50,11 @@ use super::{ConnectError, TableName};
 use crate::{
     scope::StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
-        Write,
+        Store,
+        error::{StoreError, StoreErrorKind},
+        record::{Acquisition, Claim, Held, Outcome, Record, Write},
+        token::Token,
+        wake::Wake,
     },
 };
 

@@ -8,7 +8,8 @@ use super::{NAME, statements::Statements};
 use crate::{
     scope::StoreKey,
     store::{
-        Claim, Held, StoreErrorKind,
+        error::StoreErrorKind,
+        record::{Claim, Held},
         sql::{
             error::Verdict,
             row::{Row, columns, micros},

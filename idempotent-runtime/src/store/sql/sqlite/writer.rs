@@ -28,8 +28,10 @@ use super::{
 use crate::{
     scope::StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, StoreError, StoreErrorKind, Token, Write,
+        error::{StoreError, StoreErrorKind},
+        record::{Acquisition, Claim, Held, Outcome, Record, Write},
         sql::verbs::{self, Change},
+        token::Token,
     },
 };
 

@@ -1,0 +1,85 @@
+//! [`StoreError`]: why an operation failed, and whether repeating it may help.
+
+use std::{error::Error, fmt};
+
+/// A verb that could not be carried out.
+///
+/// Names the store, says whether a repetition may help, and keeps its source.
+#[derive(Debug)]
+pub struct StoreError {
+    store: &'static str,
+    kind: StoreErrorKind,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What kind of failure a [`StoreError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The store could not be reached or did not answer; a repetition may help.
+    Unavailable,
+    /// The store is at its configured capacity and takes no new records.
+    Full,
+    /// The outcome is larger than the store takes; a repetition will not help, a smaller one would be taken.
+    TooLarge,
+    /// A record is there but cannot be read; a repetition will not help.
+    Corrupt,
+    /// The store refused the statement (permissions, a missing table); a repetition will not help.
+    Refused,
+}
+
+impl StoreError {
+    /// An error of the named store.
+    #[must_use]
+    pub fn new(store: &'static str, kind: StoreErrorKind) -> Self {
+        Self {
+            store,
+            kind,
+            source: None,
+        }
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether repeating the verb may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.kind == StoreErrorKind::Unavailable
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            StoreErrorKind::Unavailable => "did not answer",
+            StoreErrorKind::Full => {
+                "is full: raise its limits, shorten the ttl or move to a larger store"
+            }
+            StoreErrorKind::Corrupt => "holds a record that cannot be read",
+            StoreErrorKind::TooLarge => {
+                "does not take so large a response: answer with less, or raise its limit"
+            }
+            StoreErrorKind::Refused => "refused the operation",
+        };
+        write!(f, "the {} store {what}", self.store)
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
+    }
+}

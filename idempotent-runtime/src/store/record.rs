@@ -1,0 +1,189 @@
+//! What a store is given and what it answers: claims and leases, outcomes and records.
+
+use std::time::Duration;
+
+use super::token::{Token, TraceId};
+use crate::{
+    fingerprint::Fingerprint,
+    response::{Binding, StoredResponse},
+    scope::StoreKey,
+};
+
+/// What [`Store::acquire`](super::Store::acquire) needs to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Claim {
+    /// The record's identity; the scope is inside.
+    pub key: StoreKey,
+    /// What the request asks for.
+    pub fingerprint: Fingerprint,
+    /// The lease's identity: made once per logical acquire, the same on every repetition.
+    pub token: Token,
+    /// How long the execution may stay silent.
+    pub lease: Duration,
+    /// How long a completed record replays.
+    pub ttl: Duration,
+    /// Whether a lapsed lease may be taken over (`on_crash = "retry"`).
+    pub take_over: bool,
+    /// The W3C trace id of the request, kept with the record for inspection.
+    pub trace_id: Option<TraceId>,
+}
+
+impl Claim {
+    /// A claim that does not take over and carries no trace id.
+    #[must_use]
+    pub fn new(
+        key: StoreKey,
+        fingerprint: Fingerprint,
+        token: Token,
+        lease: Duration,
+        ttl: Duration,
+    ) -> Self {
+        Self {
+            key,
+            fingerprint,
+            token,
+            lease,
+            ttl,
+            take_over: false,
+            trace_id: None,
+        }
+    }
+
+    /// Whether a lapsed lease may be taken over.
+    #[must_use]
+    pub fn take_over(mut self, yes: bool) -> Self {
+        self.take_over = yes;
+        self
+    }
+
+    /// The trace id to keep with the record.
+    #[must_use]
+    pub fn trace_id(mut self, id: Option<TraceId>) -> Self {
+        self.trace_id = id;
+        self
+    }
+
+    /// What a response stored under this claim belongs to.
+    pub(crate) fn binding(&self) -> Binding {
+        Binding {
+            key: self.key,
+            fingerprint: self.fingerprint,
+        }
+    }
+
+    /// What the claim holds once it was acquired.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            key: self.key,
+            token: self.token,
+            lease: self.lease,
+            ttl: self.ttl,
+        }
+    }
+}
+
+/// A lease as its owner presents it to renew and complete.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Held {
+    /// The record's identity.
+    pub key: StoreKey,
+    /// The token it was acquired with.
+    pub token: Token,
+    /// The lease to renew to, from now.
+    pub lease: Duration,
+    /// How long the completed record replays, from its completion.
+    pub ttl: Duration,
+}
+
+/// The answer of [`Store::acquire`](super::Store::acquire).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Acquisition {
+    /// The caller owns the key and executes as this attempt (1 for a new record).
+    Acquired {
+        /// The fencing token: rises by one with each new lease of the record.
+        attempt: u32,
+    },
+    /// The record belongs to a request that asks for something else.
+    Mismatch,
+    /// Another execution holds a live lease.
+    InFlight {
+        /// What is left of its lease.
+        remaining: Duration,
+    },
+    /// The outcome is known.
+    Completed(Outcome),
+    /// The lease lapsed without an outcome, and the claim does not take over.
+    Unknown,
+}
+
+/// How an execution ended, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The response to replay. Cloning shares the bytes.
+    Response(StoredResponse),
+    /// Executed, but the response could not be kept: never executed again.
+    Tombstone,
+}
+
+/// Whether a fenced write was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// The token was current; the write is in force.
+    Applied,
+    /// The record belongs to another token, or its outcome differs; nothing changed.
+    Fenced,
+    /// There is no record any more; nothing changed, and none was created.
+    Missing,
+}
+
+/// A record as [`Store::get`](super::Store::get) shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Record {
+    /// What the request asked for.
+    pub fingerprint: Fingerprint,
+    /// The number of the newest lease.
+    pub attempt: u32,
+    /// Where it stands.
+    pub state: RecordState,
+    /// Time until it expires.
+    pub expires_in: Duration,
+    /// The W3C trace id of the execution.
+    pub trace_id: Option<TraceId>,
+}
+
+impl Record {
+    /// A record as a store read it.
+    #[must_use]
+    pub fn new(
+        fingerprint: Fingerprint,
+        attempt: u32,
+        state: RecordState,
+        expires_in: Duration,
+        trace_id: Option<TraceId>,
+    ) -> Self {
+        Self {
+            fingerprint,
+            attempt,
+            state,
+            expires_in,
+            trace_id,
+        }
+    }
+}
+
+/// The states of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordState {
+    /// An execution holds the key; a lease of zero has lapsed.
+    InFlight {
+        /// What is left of the lease.
+        remaining: Duration,
+    },
+    /// Completed, or a tombstone.
+    Completed(Outcome),
+}

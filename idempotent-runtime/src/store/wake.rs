@@ -1,0 +1,34 @@
+//! [`Wake`]: how a store wakes the waiters of an engine.
+
+use std::{fmt, sync::Arc};
+
+use crate::scope::StoreKey;
+
+/// Wakes the waiters of one engine before their next poll. Cheap to clone; outliving the engine is harmless.
+#[derive(Clone)]
+pub struct Wake(WakeFn);
+
+/// `None` wakes everybody.
+type WakeFn = Arc<dyn Fn(Option<&StoreKey>) + Send + Sync>;
+
+impl Wake {
+    pub(crate) fn new(wake: impl Fn(Option<&StoreKey>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(wake))
+    }
+
+    /// The record under this key changed: whoever waits for it looks again.
+    pub fn key(&self, key: &StoreKey) {
+        (self.0)(Some(key));
+    }
+
+    /// Notifications may have been missed, as after a reconnect: everybody looks again.
+    pub fn all(&self) {
+        (self.0)(None);
+    }
+}
+
+impl fmt::Debug for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wake").finish_non_exhaustive()
+    }
+}
