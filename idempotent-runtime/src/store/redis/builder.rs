@@ -11,8 +11,9 @@ use super::{
     check::{self, Facts},
     cluster::Cluster,
     confirm::Confirm,
-    link::{Link, Server},
+    link::Link,
     script::Scripts,
+    server::Server,
     source::{Patience, Source},
     wakeup::Wakes,
 };

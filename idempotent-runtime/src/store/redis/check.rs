@@ -10,7 +10,8 @@ use super::{
     ConnectError, Weakness,
     cluster::{Cluster, Node},
     error::denied,
-    link::{Link, Server},
+    link::Link,
+    server::Server,
     slots::{Doubt, Gaps},
 };
 

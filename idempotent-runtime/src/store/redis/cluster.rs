@@ -32,8 +32,8 @@ use tokio::{
 use self::look::Looking;
 use super::{
     error::{READONLY, code},
-    link::Server,
     script::Call,
+    server::Server,
     slots::{Doubt, Place, SLOTS, Slots, slot},
     source::{Patience, Source},
 };

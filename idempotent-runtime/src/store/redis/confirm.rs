@@ -16,8 +16,8 @@ use tokio::sync::Semaphore;
 use super::{
     NAME,
     error::{self, READONLY, code},
-    link::is_broken,
     script::{Call, no_script},
+    server::is_broken,
     source::Source,
 };
 use crate::store::error::{StoreError, StoreErrorKind};

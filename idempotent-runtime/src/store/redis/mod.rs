@@ -138,6 +138,7 @@ mod error;
 mod fake;
 mod link;
 mod script;
+mod server;
 mod slots;
 mod source;
 mod wakeup;
