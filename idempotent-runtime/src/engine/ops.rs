@@ -9,7 +9,7 @@ use crate::{
     scope::StoreKey,
     store::{
         Acquisition, Claim, Held, Outcome, Record, StoreError, StoreErrorKind, Token, Write,
-        erased::{ErasedStore, Verb},
+        erased::{ErasedStore, Operation},
     },
 };
 
@@ -108,7 +108,7 @@ impl Ops {
     fn verb<'a, T: 'a>(
         &'a self,
         name: &'static str,
-        verb: Verb<'a, T>,
+        verb: Operation<'a, T>,
     ) -> impl Future<Output = Result<T, StoreError>> + 'a {
         self.bounded(name, self.patience, verb)
     }
@@ -118,7 +118,7 @@ impl Ops {
         &self,
         name: &'static str,
         patience: Duration,
-        mut verb: Verb<'_, T>,
+        mut verb: Operation<'_, T>,
     ) -> Result<T, StoreError> {
         let since = observe::Stopwatch::start();
         let result = match poll_fn(|context| Poll::Ready(verb.as_mut().poll(context))).await {

@@ -11,19 +11,19 @@ use super::{
 };
 use crate::scope::StoreKey;
 
-/// A verb under way.
-pub(crate) type Verb<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+/// An operation under way.
+pub(crate) type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// [`Store`] with boxed futures.
 pub(crate) trait ErasedStore: Send + Sync {
     fn name(&self) -> &'static str;
-    fn acquire<'a>(&'a self, claim: &'a Claim) -> Verb<'a, Acquisition>;
-    fn renew<'a>(&'a self, held: &'a Held) -> Verb<'a, Write>;
-    fn complete<'a>(&'a self, held: &'a Held, outcome: &'a Outcome) -> Verb<'a, Write>;
-    fn release<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Verb<'a, Write>;
-    fn abandon<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Verb<'a, Write>;
-    fn get<'a>(&'a self, key: &'a StoreKey) -> Verb<'a, Option<Record>>;
-    fn purge_expired(&self, limit: usize) -> Verb<'_, usize>;
+    fn acquire<'a>(&'a self, claim: &'a Claim) -> Operation<'a, Acquisition>;
+    fn renew<'a>(&'a self, held: &'a Held) -> Operation<'a, Write>;
+    fn complete<'a>(&'a self, held: &'a Held, outcome: &'a Outcome) -> Operation<'a, Write>;
+    fn release<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Operation<'a, Write>;
+    fn abandon<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Operation<'a, Write>;
+    fn get<'a>(&'a self, key: &'a StoreKey) -> Operation<'a, Option<Record>>;
+    fn purge_expired(&self, limit: usize) -> Operation<'_, usize>;
     fn attach(&self, wake: Wake);
 }
 
@@ -32,31 +32,31 @@ impl<S: Store> ErasedStore for S {
         Store::name(self)
     }
 
-    fn acquire<'a>(&'a self, claim: &'a Claim) -> Verb<'a, Acquisition> {
+    fn acquire<'a>(&'a self, claim: &'a Claim) -> Operation<'a, Acquisition> {
         Box::pin(Store::acquire(self, claim))
     }
 
-    fn renew<'a>(&'a self, held: &'a Held) -> Verb<'a, Write> {
+    fn renew<'a>(&'a self, held: &'a Held) -> Operation<'a, Write> {
         Box::pin(Store::renew(self, held))
     }
 
-    fn complete<'a>(&'a self, held: &'a Held, outcome: &'a Outcome) -> Verb<'a, Write> {
+    fn complete<'a>(&'a self, held: &'a Held, outcome: &'a Outcome) -> Operation<'a, Write> {
         Box::pin(Store::complete(self, held, outcome))
     }
 
-    fn release<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Verb<'a, Write> {
+    fn release<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Operation<'a, Write> {
         Box::pin(Store::release(self, key, token))
     }
 
-    fn abandon<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Verb<'a, Write> {
+    fn abandon<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Operation<'a, Write> {
         Box::pin(Store::abandon(self, key, token))
     }
 
-    fn get<'a>(&'a self, key: &'a StoreKey) -> Verb<'a, Option<Record>> {
+    fn get<'a>(&'a self, key: &'a StoreKey) -> Operation<'a, Option<Record>> {
         Box::pin(Store::get(self, key))
     }
 
-    fn purge_expired(&self, limit: usize) -> Verb<'_, usize> {
+    fn purge_expired(&self, limit: usize) -> Operation<'_, usize> {
         Box::pin(Store::purge_expired(self, limit))
     }
 

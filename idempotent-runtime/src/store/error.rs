@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-/// A verb that could not be carried out.
+/// An operation that could not be carried out.
 ///
 /// Names the store, says whether a repetition may help, and keeps its source.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl StoreError {
         self.kind
     }
 
-    /// Whether repeating the verb may succeed.
+    /// Whether repeating the operation may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.kind == StoreErrorKind::Unavailable

@@ -6,8 +6,8 @@
 //!
 //! # The rules
 //!
-//! 1. Every verb decides under the lock of its own record and finishes without waiting: there is no point at
-//!    which a dropped verb could have happened by half, and no lock that all keys share.
+//! 1. Every operation decides under the lock of its own record and finishes without waiting: there is no point at
+//!    which a dropped operation could have happened by half, and no lock that all keys share.
 //! 2. Responses are shared. A replay clones a handle, never a body.
 //! 3. The clock is [`tokio::time::Instant`], so `tokio::time::pause` and `advance` move it in tests.
 //! 4. Memory is bounded by [`max_records`](MemoryStoreBuilder::max_records) and

@@ -1,18 +1,18 @@
 //! Where records live: the contract between the engine and its persistence.
 //!
-//! A [`Store`] keeps one record per [`StoreKey`] and offers seven verbs on it. The engine takes every
+//! A [`Store`] keeps one record per [`StoreKey`] and offers seven operations on it. The engine takes every
 //! decision that depends on policy; the store takes the one decision that must be atomic: *who owns
 //! this key now*.
 //!
 //! # The contract
 //!
-//! 1. **Atomicity.** Each verb is one atomic step on one record. [`Store::acquire`] decides and returns
+//! 1. **Atomicity.** Each operation is one atomic step on one record. [`Store::acquire`] decides and returns
 //!    everything the engine needs in that step; a look-up followed by an insert is not an acquire.
 //! 2. **Fencing.** Every write after the acquire carries the [`Token`] it was acquired with. If the record
 //!    now holds another token, or is not in flight, nothing changes and the answer is
 //!    [`Fenced`](Write::Fenced). Tokens compare for equality only; they have no order. The attempt number
 //!    has one: it rises by one with each new lease of a record.
-//! 3. **Repetition.** A verb may arrive twice, because the reply to the first was lost. Acquire with the
+//! 3. **Repetition.** An operation may arrive twice, because the reply to the first was lost. Acquire with the
 //!    token that already holds the lease answers `Acquired` with the same attempt; complete with the token
 //!    and outcome already stored answers [`Applied`](Write::Applied).
 //! 4. **Clock.** One clock decides about leases and expiry: the store's. Callers pass durations, never
@@ -40,7 +40,7 @@
 //!
 //! Five things that the table leaves open: the current token of a *completed* record can only repeat its
 //! completion, every other write with it is `Fenced`. A repeated release finds nothing and answers `Missing`, which
-//! says as much as `Applied`: the record is not there. A verb whose future was dropped, or whose caller gave up,
+//! says as much as `Applied`: the record is not there. An operation whose future was dropped, or whose caller gave up,
 //! may be applied *later* than anything its caller does next; an acquire too, whose token nobody waits for then and
 //! whose claim the caller must be ready to give back. A token belongs to one claim: repeating an acquire with
 //! another fingerprint, or after the record expired, has no defined attempt. Where expired records vanish by
@@ -82,13 +82,13 @@ pub use wake::Wake;
 /// Persistence of records. See the [module documentation](self) for the contract.
 ///
 /// Implementations write plain `async fn`s. The engine may drop none of these futures half-way except when
-/// the process ends or its store time-out passes; a dropped verb happened, did not, or will yet: what was sent to a
+/// the process ends or its store time-out passes; a dropped operation happened, did not, or will yet: what was sent to a
 /// server is carried out when it arrives.
 pub trait Store: Send + Sync + 'static {
     /// A short lower-case name for logs, metrics and errors, such as `memory` or `redis`.
     fn name(&self) -> &'static str;
 
-    /// Claims the key, or says who holds it. The only verb that can create a record.
+    /// Claims the key, or says who holds it. The only operation that can create a record.
     fn acquire(
         &self,
         claim: &Claim,

@@ -1,4 +1,4 @@
-//! What the cases are written with: claims and responses to store, and verbs that must not fail.
+//! What the cases are written with: claims and responses to store, and operations that must not fail.
 
 use super::{Harness, Subject};
 use crate::{

@@ -63,7 +63,7 @@ impl RedisStoreBuilder {
     }
 
     /// Counts a claim or an outcome only when this many replicas have it, so that a failover to one of them
-    /// loses nothing. Fewer within the time-out: the verb fails, and the request gets a 503.
+    /// loses nothing. Fewer within the time-out: the operation fails, and the request gets a 503.
     ///
     /// **It does not make Redis consistent.** A write that was not confirmed in time may be in force all the same; it
     /// is repeated with its token. Failover may choose a replica that was not among those that confirmed: ask for all

@@ -1,15 +1,15 @@
 //! The way to a Cluster.
 //!
 //! 1. Each node has a connection of its own, which mends itself as the one to a single server does. A node that is
-//!    down or silent stops the verbs for its own slots, and no others.
-//! 2. Who has which slot is asked of a few nodes at once, by one task for all verbs; see [`look`].
-//! 3. What a node refuses because the slot is elsewhere, or nowhere at the moment, was not executed: the verb is sent
+//!    down or silent stops the operations for its own slots, and no others.
+//! 2. Who has which slot is asked of a few nodes at once, by one task for all operations; see [`look`].
+//! 3. What a node refuses because the slot is elsewhere, or nowhere at the moment, was not executed: the operation is sent
 //!    again, a bounded number of times. What was sent and never answered is another matter; see [`Cluster::run`].
 //!
 //! The crate's own client sends again what timed out, whatever it was, and keeps the connection that was silent: a
 //! release could be answered for its repetition, and a node whose machine vanished is asked for as long as the system
-//! keeps the connection. It asks for the slots, and connects to new nodes, under a lock that all verbs need, so that
-//! one slow node stops the verbs for all.
+//! keeps the connection. It asks for the slots, and connects to new nodes, under a lock that all operations need, so that
+//! one slow node stops the operations for all.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -42,14 +42,14 @@ mod look;
 #[cfg(test)]
 mod nodes;
 
-/// How often a verb is sent at most.
+/// How often an operation is sent at most.
 const ATTEMPTS: u32 = 6;
 /// Before the first repetition to the same node; twice as much before each one after it.
 const PAUSE: Duration = Duration::from_millis(20);
-/// After this much time no verb is sent again. The last wait may have begun just before, and takes 320 ms of pause
-/// and [`look::LOOKED`], so that the last repetition begins 1.6 s after the verb, and its reply may take until 2.5 s.
+/// After this much time no operation is sent again. The last wait may have begun just before, and takes 320 ms of pause
+/// and [`look::LOOKED`], so that the last repetition begins 1.6 s after the operation, and its reply may take until 2.5 s.
 /// The engine may have gone by then: it waits 2 s unless told otherwise, and half of that for the first try of an
-/// acquire, which it then makes anew with the same token. A verb that nobody waits for is not sent again.
+/// acquire, which it then makes anew with the same token. An operation that nobody waits for is not sent again.
 const REPEATED: Duration = Duration::from_secs(1);
 
 /// The nodes, and who has which slot.
@@ -74,19 +74,19 @@ pub(super) struct Cluster {
 pub(super) struct Node {
     place: Place,
     pub(super) server: Arc<Server>,
-    /// What is held against it: 0 nothing, 1 [`Doubt::Silent`], 2 [`Doubt::Refused`], by the last verb that went there.
+    /// What is held against it: 0 nothing, 1 [`Doubt::Silent`], 2 [`Doubt::Refused`], by the last operation that went there.
     doubted: AtomicU8,
 }
 
-/// Where a node sent a verb.
+/// Where a node sent an operation.
 struct Redirection {
     node: Arc<Node>,
-    /// The slot is on its way there, and the node has to be told that the verb knows.
+    /// The slot is on its way there, and the node has to be told that the operation knows.
     asking: bool,
 }
 
 impl Cluster {
-    /// Some of its nodes. They are asked for the others before the first verb.
+    /// Some of its nodes. They are asked for the others before the first operation.
     pub(super) fn of(
         seeds: &[ConnectionInfo],
         patience: Patience,
@@ -237,7 +237,7 @@ impl Cluster {
         node.cloned().ok_or_else(nobody)
     }
 
-    /// What was asked of this node, and is no verb, failed. One that does not permit it is sound.
+    /// What was asked of this node, and is no operation, failed. One that does not permit it is sound.
     pub(super) fn failed(self: &Arc<Self>, node: &Node, error: &RedisError) {
         let next = Next::after(error);
         if !matches!(next, Next::End) {
@@ -294,7 +294,7 @@ impl Cluster {
 }
 
 impl Node {
-    /// What to think of the node after this outcome of a verb.
+    /// What to think of the node after this outcome of an operation.
     fn judge(&self, failure: Option<&Next>) {
         match failure {
             None => self.doubt(None),

@@ -71,15 +71,15 @@ impl Confirm {
         let idle = self.idle().pop();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => self.connect().await.map_err(error::verb)?,
+            None => self.connect().await.map_err(error::store_error)?,
         };
         let replies = match self.call(&mut connection, call).await {
             // It was idle for long enough to break, or for its server to be no primary any more, and so were the
-            // others. The verbs that are confirmed may arrive twice; if the second fails, the first may have been
+            // others. The operations that are confirmed may arrive twice; if the second fails, the first may have been
             // applied all the same, and its error stands.
             Err(error) if error.is_connection_dropped() || code(&error) == Some(READONLY) => {
                 self.idle().clear();
-                connection = self.connect().await.map_err(error::verb)?;
+                connection = self.connect().await.map_err(error::store_error)?;
                 self.call(&mut connection, call).await.map_err(|_| error)
             }
             other => other,
@@ -87,10 +87,10 @@ impl Confirm {
         match &replies {
             // The other connections lead to the same server.
             Err(error) if is_broken(error) => self.idle().clear(),
-            // Only now: a verb that was dropped half-way, or whose connection broke, has left a reply to come.
+            // Only now: an operation that was dropped half-way, or whose connection broke, has left a reply to come.
             _ => self.idle().push(connection),
         }
-        let (value, confirmed) = replies.map_err(error::verb)?;
+        let (value, confirmed) = replies.map_err(error::store_error)?;
         if confirmed < i64::from(self.replicas) && matters(&value) {
             let unconfirmed = Unconfirmed {
                 wanted: self.replicas,

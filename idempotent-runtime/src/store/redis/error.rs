@@ -165,8 +165,8 @@ pub(super) fn code(error: &RedisError) -> Option<&str> {
     }
 }
 
-/// The error of a verb.
-pub(super) fn verb(error: RedisError) -> StoreError {
+/// The error of an operation.
+pub(super) fn store_error(error: RedisError) -> StoreError {
     let kind = match (error.kind(), code(&error)) {
         (_, Some("OOM")) => StoreErrorKind::Full,
         (_, Some("WRONGTYPE")) => StoreErrorKind::Corrupt,
@@ -358,7 +358,7 @@ mod tests {
             ),
         ] {
             let shown = error.to_string();
-            assert_eq!(verb(error).kind(), expected, "{shown}");
+            assert_eq!(store_error(error).kind(), expected, "{shown}");
         }
     }
 

@@ -31,7 +31,7 @@ struct Shared {
 }
 
 impl Fake {
-    /// A node that says of itself what a good one says, and to verbs `1`.
+    /// A node that says of itself what a good one says, and to operations `1`.
     pub(super) async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();

@@ -2,13 +2,13 @@
 //!
 //! # The rules
 //!
-//! 1. A record is one key, a hash, so it works in a Cluster, and each verb is one script on it: one round
+//! 1. A record is one key, a hash, so it works in a Cluster, and each operation is one script on it: one round
 //!    trip, decided atomically where the record is. A first execution costs two, a replay one.
 //! 2. The clock is the server's (`TIME`). The key's own expiry is the record's; there is nothing to purge.
 //! 3. A key lives at least as long as its lease: acquire and renew set both in one step.
 //! 4. Completions, releases and abandoned leases are published, so that who waits in another process looks
 //!    at once. One connection per store listens.
-//! 5. A verb that meets a broken connection is sent once more over a new one, where sending it twice is
+//! 5. An operation that meets a broken connection is sent once more over a new one, where sending it twice is
 //!    harmless; the server does the rest by token.
 //!
 //! # What survives what
@@ -183,7 +183,11 @@ impl RedisStore {
 
     /// Runs a script that may arrive twice.
     async fn run(&self, call: &Call<'_>) -> Result<Value, StoreError> {
-        self.0.link.run(call, true).await.map_err(error::verb)
+        self.0
+            .link
+            .run(call, true)
+            .await
+            .map_err(error::store_error)
     }
 
     /// Runs a script whose effect must be where the operator wants it before it counts.
@@ -299,7 +303,14 @@ impl Store for RedisStore {
         let arguments: [&[u8]; 3] = [token.as_bytes(), self.0.channel.as_bytes(), key.as_bytes()];
         let call = self.0.scripts.release.call(&record, &arguments);
         // Not repeated here: the second answer to a release is another one than the first.
-        write(&self.0.link.run(&call, false).await.map_err(error::verb)?)
+        write(
+            &self
+                .0
+                .link
+                .run(&call, false)
+                .await
+                .map_err(error::store_error)?,
+        )
     }
 
     async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {

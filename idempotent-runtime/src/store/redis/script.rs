@@ -1,4 +1,4 @@
-//! The verbs as they run on the server: one script each, called by its hash.
+//! The operations as they run on the server: one script each, called by its hash.
 
 use bytes::Bytes;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};

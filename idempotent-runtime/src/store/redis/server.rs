@@ -1,8 +1,8 @@
-//! The way to the server that all verbs share: multiplexed, and mended when it breaks.
+//! The way to the server that all operations share: multiplexed, and mended when it breaks.
 //!
 //! 1. One connection carries everything that is under way. Whoever finds it broken gives it up, and whoever
 //!    comes next starts one attempt to connect, for all.
-//! 2. An attempt belongs to no verb: it goes on when the verb that started it is dropped. All verbs that wait
+//! 2. An attempt belongs to no operation: it goes on when the operation that started it is dropped. All operations that wait
 //!    for it share its failure, so that none waits for more than one attempt.
 //! 3. A reply that does not come in time breaks the connection too: a peer that vanished without a word is
 //!    noticed by nothing else.

@@ -95,7 +95,7 @@ pub(super) struct Told {
     pub(super) ids: HashSet<String>,
 }
 
-/// What is held against a node whose last verb failed.
+/// What is held against a node whose last operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(super) enum Doubt {
     /// Nothing was heard of it: the way there may be to blame.

@@ -14,7 +14,7 @@ use tokio::{sync::Mutex, time::timeout};
 
 use super::error::telling;
 
-/// How long after an answer of one sentinel those of the others are waited for. Less than what a verb waits, and more
+/// How long after an answer of one sentinel those of the others are waited for. Less than what an operation waits, and more
 /// than what a sentinel takes that is sound.
 const OTHERS: Duration = Duration::from_millis(300);
 /// The least patience with sentinels: the client has its own time for each, of one to two seconds.

@@ -219,7 +219,7 @@ pub(super) fn enough(time_out: Duration) -> Result<(), ConnectError> {
     Ok(())
 }
 
-/// What an error of a verb means.
+/// What an error of an operation means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) kind: StoreErrorKind,

@@ -13,7 +13,7 @@
 //!    not find its table says so when it connects.
 //! 2. **Round trips.** The first execution of a request costs two statements, acquire and complete; a
 //!    replay costs one.
-//! 3. **Cancellation.** A verb that is dropped half-way has happened or has not; its connection is closed
+//! 3. **Cancellation.** An operation that is dropped half-way has happened or has not; its connection is closed
 //!    rather than given to the next one.
 //! 4. **Connections.** Nobody holds one while waiting for another execution: a pool of one serves any
 //!    number of duplicates.
@@ -24,11 +24,11 @@
 //! never is.
 
 mod error;
+mod operations;
 mod row;
 mod setup;
 mod statement;
 mod table_name;
-mod verbs;
 
 #[cfg(feature = "mysql")]
 pub mod mysql;

@@ -5,7 +5,7 @@
 //! only if its statement was answered to the end. Any other, because its future was dropped or its answer
 //! never came, is closed: nobody can be given the rest of somebody else's answer.
 //!
-//! No verb waits for ever (a migration may: it has no limit but the ones for its locks). The server is told to give up
+//! No operation waits for ever (a migration may: it has no limit but the ones for its locks). The server is told to give up
 //! on a statement after the store's time-out; a server that says nothing at all, not even that, is given up by
 //! [`Connections::bounded`] after twice as long. A connection that is being made then is not: see [`own`].
 

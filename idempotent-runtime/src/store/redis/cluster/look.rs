@@ -1,11 +1,11 @@
 //! Looking who has the slots.
 //!
-//! 1. One task looks for all verbs. Verbs that meet a node that failed them start it, and so do a verb and the
+//! 1. One task looks for all operations. Operations that meet a node that failed them start it, and so do an operation and the
 //!    listener once a minute, so that a Cluster whose nodes are all exchanged one by one is not lost sight of.
 //! 2. A few nodes are asked at once, all others when those do not answer, or something speaks against what they say:
-//!    known primaries and the URL's nodes before replicas, nodes that failed a verb last. [`Told::best`] says whose
+//!    known primaries and the URL's nodes before replicas, nodes that failed an operation last. [`Told::best`] says whose
 //!    answer is believed.
-//! 3. A look that brought no answer, or one with gaps or with nodes that failed a verb, is followed by a longer rest
+//! 3. A look that brought no answer, or one with gaps or with nodes that failed an operation, is followed by a longer rest
 //!    than a good one: what it waits for is that others notice, which takes them seconds.
 //! 4. An answer that names none of the nodes that were known is none of this Cluster's: addresses change hands, and
 //!    another Cluster would take our claims. The names of nodes are looked at, which they keep for ever.
@@ -39,7 +39,7 @@ const ASKED: usize = 3;
 const AGREED: usize = 2;
 /// How long the next answer is waited for, before others are asked.
 const SLOW: Duration = Duration::from_millis(100);
-/// How long a verb waits for a look at most, and a look for something better than what one node says, or than what names
+/// How long an operation waits for a look at most, and a look for something better than what one node says, or than what names
 /// nodes that failed.
 pub(super) const LOOKED: Duration = Duration::from_millis(250);
 /// How long a look waits for something better than an answer with gaps, or for a second one where all was well.
@@ -98,7 +98,7 @@ impl Cluster {
         }
     }
 
-    /// Starts to look, unless somebody does, or just did. It goes on when the verb that started it is dropped, and
+    /// Starts to look, unless somebody does, or just did. It goes on when the operation that started it is dropped, and
     /// ends by itself.
     pub(in super::super) fn start_looking(self: &Arc<Self>) {
         let mut before = None;

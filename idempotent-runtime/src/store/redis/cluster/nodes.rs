@@ -78,9 +78,9 @@ async fn what_those_say_that_are_cut_off_is_not_believed_for_long() {
     }
 }
 
-/// Two of three that are cut off outvote the third until a verb meets the former primary.
+/// Two of three that are cut off outvote the third until an operation meets the former primary.
 #[tokio::test]
-async fn what_a_verb_met_counts_for_more_than_what_most_nodes_say() {
+async fn what_an_operation_met_counts_for_more_than_what_most_nodes_say() {
     let [old, near, new] = fakes().await;
     for node in [&old, &near] {
         node.says("CLUSTER SLOTS", all(&old, &[]));
@@ -211,7 +211,7 @@ async fn nothing_outlives_the_store() {
     until("the look to end", || gone.strong_count() == 0).await;
 }
 
-/// Verbs end within the engine's store time-out, whatever the nodes do to them.
+/// Operations end within the engine's store time-out, whatever the nodes do to them.
 #[tokio::test]
 async fn repetitions_end() {
     let [node, silent] = fakes().await;
@@ -250,7 +250,7 @@ async fn a_good_reply_is_not_hidden_by_what_was_said_to_asking() {
     assert!(error.to_string().contains("no need to ask"), "{error}");
 }
 
-/// A node that was found by a verb of a runtime that is gone is reached from others.
+/// A node that was found by an operation of a runtime that is gone is reached from others.
 #[test]
 fn nodes_live_on_the_runtime_of_the_store() {
     let runtime = || {
@@ -303,7 +303,7 @@ async fn what_most_say_of_a_node_counts_for_more_than_its_silence() {
     }
 }
 
-/// What names the node that refused is believed only if nothing better comes while a verb would wait for it.
+/// What names the node that refused is believed only if nothing better comes while an operation would wait for it.
 #[tokio::test]
 async fn a_better_answer_is_waited_for() {
     let [old, near, new] = fakes().await;

@@ -7,9 +7,9 @@
 //! | a process of the service is killed | everything |
 //! | the server is killed, or its machine | everything that was acknowledged, with `innodb_flush_log_at_trx_commit = 1` and, where there is a binary log, `sync_binlog = 1`: checked at start; without a binary log, not every replay of the last moment (see below) |
 //! | failover to a replica | what had reached the replica: with semi-synchronous replication everything, without it not the last moments |
-//! | the network loses a reply | everything: the verb is repeated with the same token |
+//! | the network loses a reply | everything: the operation is repeated with the same token |
 //!
-//! 1. Every verb is committed by itself, under `read committed`. An acquire is one round trip whether it wins
+//! 1. Every operation is committed by itself, under `read committed`. An acquire is one round trip whether it wins
 //!    or not; it takes a second one to take a record over.
 //! 2. Who owns a record is told by the token that is read back, never by a number of affected rows.
 //! 3. The clock is the server's `utc_timestamp(6)`. The time zone of the session does not matter.
@@ -68,9 +68,9 @@ use self::{
 use super::{
     ConnectError, TableName,
     error::enough,
+    operations::{self, Change},
     pool::Connections,
     purge::Cursor,
-    verbs::{self, Change},
 };
 use crate::{
     scope::StoreKey,
@@ -208,7 +208,7 @@ impl MySqlStore {
         )))
     }
 
-    /// Closes the store's own connections. Verbs that come later fail. An application's pool stays open, and goes on
+    /// Closes the store's own connections. Operations that come later fail. An application's pool stays open, and goes on
     /// serving them.
     pub async fn close(&self) {
         self.0.connections.close().await;
@@ -325,32 +325,32 @@ impl Store for MySqlStore {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        verbs::acquire(&mut self.records(), claim).await
+        operations::acquire(&mut self.records(), claim).await
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        verbs::write(&mut self.records(), Change::Renew(held)).await
+        operations::write(&mut self.records(), Change::Renew(held)).await
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
         self.takes(outcome).await?;
-        verbs::write(&mut self.records(), Change::Complete(held, outcome)).await
+        operations::write(&mut self.records(), Change::Complete(held, outcome)).await
     }
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        verbs::write(&mut self.records(), Change::Release(key, token)).await
+        operations::write(&mut self.records(), Change::Release(key, token)).await
     }
 
     async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        verbs::write(&mut self.records(), Change::Abandon(key, token)).await
+        operations::write(&mut self.records(), Change::Abandon(key, token)).await
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        verbs::get(&mut self.records(), key).await
+        operations::get(&mut self.records(), key).await
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        verbs::purge(&mut self.records(), limit).await
+        operations::purge(&mut self.records(), limit).await
     }
 
     fn attach(&self, _: Wake) {}

@@ -1,4 +1,4 @@
-//! The verbs' statements, each committed by itself, on whichever connection is free.
+//! The operations' statements, each committed by itself, on whichever connection is free.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::{
         record::Claim,
         sql::{
             error::Verdict,
+            operations::{Change, Claimed, Records},
             pool::{Connections, Greet, is_late},
             purge::{Batch, Cursor, Expired, purge},
             row::{Row, columns, micros},
-            verbs::{Change, Claimed, Records},
         },
     },
 };

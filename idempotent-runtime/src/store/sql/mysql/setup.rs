@@ -1,4 +1,4 @@
-//! What happens before the first verb: connecting, looking at the server, making the table.
+//! What happens before the first operation: connecting, looking at the server, making the table.
 
 use sqlx::{Executor as _, MySql, MySqlConnection, Row as _, mysql::MySqlConnectOptions};
 
@@ -64,7 +64,7 @@ async fn migrate_on(
     statements: &Statements,
     table: &TableName,
 ) -> Result<Option<i64>, sqlx::Error> {
-    // The limit of the verbs is none for a migration. (A server that is no MariaDB has no such limit to lift.)
+    // The limit of the operations is none for a migration. (A server that is no MariaDB has no such limit to lift.)
     connection
         .execute("set session autocommit = 1 /*M!100100 , max_statement_time = 0 */")
         .await?;

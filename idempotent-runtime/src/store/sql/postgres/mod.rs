@@ -7,9 +7,9 @@
 //! | a process of the service is killed | everything |
 //! | the server is killed, or its machine | everything that was acknowledged |
 //! | failover to a replica | what had reached the replica: with `synchronous_standby_names` everything, without it not the last moments |
-//! | the network loses a reply | everything: the verb is repeated with the same token |
+//! | the network loses a reply | everything: the operation is repeated with the same token |
 //!
-//! 1. Every verb is one statement in a transaction of its own, under `read committed`. An acquire is one round
+//! 1. Every operation is one statement in a transaction of its own, under `read committed`. An acquire is one round
 //!    trip whether it wins or not; if the record changes in the middle of it, it is asked again.
 //! 2. A replay writes nothing, so that it waits for no flush.
 //! 3. The clock is the server's `clock_timestamp()`.
@@ -68,9 +68,9 @@ use self::{
 use super::{
     ConnectError, TableName,
     error::enough,
+    operations::{self, Change},
     pool::Connections,
     purge::Cursor,
-    verbs::{self, Change},
 };
 use crate::{
     scope::StoreKey,
@@ -167,7 +167,7 @@ impl PostgresStore {
         setup::check(connections, statements, table, *durable).await
     }
 
-    /// Closes the store's own connections, the one that listens among them. Verbs that come later fail. An application's
+    /// Closes the store's own connections, the one that listens among them. Operations that come later fail. An application's
     /// pool stays open, and goes on serving them.
     pub async fn close(&self) {
         self.0.connections.close().await;
@@ -176,7 +176,7 @@ impl PostgresStore {
     /// A write that those who wait for the record want to know of.
     async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
         let key = *change.key();
-        let write = verbs::write(&mut self.records(), change).await?;
+        let write = operations::write(&mut self.records(), change).await?;
         if let (Write::Applied, Some(bell)) = (write, &self.0.bell) {
             bell.ring(&key);
         }
@@ -296,11 +296,11 @@ impl Store for PostgresStore {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        verbs::acquire(&mut self.records(), claim).await
+        operations::acquire(&mut self.records(), claim).await
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        verbs::write(&mut self.records(), Change::Renew(held)).await
+        operations::write(&mut self.records(), Change::Renew(held)).await
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
@@ -316,11 +316,11 @@ impl Store for PostgresStore {
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        verbs::get(&mut self.records(), key).await
+        operations::get(&mut self.records(), key).await
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        verbs::purge(&mut self.records(), limit).await
+        operations::purge(&mut self.records(), limit).await
     }
 
     fn attach(&self, wake: Wake) {

@@ -1,4 +1,4 @@
-//! The verbs' statements, each in a transaction of its own, on whichever connection is free.
+//! The operations' statements, each in a transaction of its own, on whichever connection is free.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::{
         record::Claim,
         sql::{
             error::Verdict,
+            operations::{Change, Claimed, Records},
             pool::{Connections, Greet, is_late},
             purge::{Batch, Cursor, Expired, purge},
             row::{Row, columns, micros},
-            verbs::{Change, Claimed, Records},
         },
     },
 };

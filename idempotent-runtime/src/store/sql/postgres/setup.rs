@@ -1,4 +1,4 @@
-//! What happens before the first verb: connecting, looking at the server, making the table.
+//! What happens before the first operation: connecting, looking at the server, making the table.
 
 use sqlx::{
     Acquire as _, Executor as _, PgConnection, Postgres, Row as _, error::DatabaseError,
@@ -60,7 +60,7 @@ async fn migrate_on(
     statements: &Statements,
 ) -> Result<Option<i64>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    // The limits of the verbs are none for a migration: it waits for another process's, and may take its time.
+    // The limits of the operations are none for a migration: it waits for another process's, and may take its time.
     transaction
         .execute("set local statement_timeout = 0; set local lock_timeout = '60s'")
         .await?;

@@ -13,7 +13,7 @@
 //! | the file is lost | nothing |
 //!
 //! 1. The file is in WAL mode with `synchronous = FULL`: a commit is acknowledged after it was flushed.
-//! 2. One thread writes, and puts the verbs that gathered during a flush into the next transaction.
+//! 2. One thread writes, and puts the operations that gathered during a flush into the next transaction.
 //! 3. The clock is this machine's, read by the writer: the same for all processes on the file. Setting it back
 //!    lengthens leases and records, setting it forward shortens them.
 //!
@@ -44,7 +44,7 @@ use sqlx::SqlitePool;
 
 use self::{
     open::Settings,
-    writer::{Answer, Verb, Writer},
+    writer::{Answer, Operation, Writer},
 };
 use super::{ConnectError, TableName};
 use crate::{
@@ -100,12 +100,12 @@ impl SqliteStore {
         }
     }
 
-    async fn ask(&self, verb: Verb) -> Result<Answer, StoreError> {
-        self.writer.ask(verb).await
+    async fn ask(&self, operation: Operation) -> Result<Answer, StoreError> {
+        self.writer.ask(operation).await
     }
 
-    async fn write(&self, verb: Verb) -> Result<Write, StoreError> {
-        match self.ask(verb).await? {
+    async fn write(&self, operation: Operation) -> Result<Write, StoreError> {
+        match self.ask(operation).await? {
             Answer::Write(write) => Ok(write),
             _ => Err(mixed_up()),
         }
@@ -169,37 +169,38 @@ impl Store for SqliteStore {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        match self.ask(Verb::Acquire(claim.clone())).await? {
+        match self.ask(Operation::Acquire(claim.clone())).await? {
             Answer::Acquisition(acquisition) => Ok(acquisition),
             _ => Err(mixed_up()),
         }
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.write(Verb::Renew(*held)).await
+        self.write(Operation::Renew(*held)).await
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        self.write(Verb::Complete(*held, outcome.clone())).await
+        self.write(Operation::Complete(*held, outcome.clone()))
+            .await
     }
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.write(Verb::Release(*key, *token)).await
+        self.write(Operation::Release(*key, *token)).await
     }
 
     async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.write(Verb::Abandon(*key, *token)).await
+        self.write(Operation::Abandon(*key, *token)).await
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        match self.ask(Verb::Get(*key)).await? {
+        match self.ask(Operation::Get(*key)).await? {
             Answer::Record(record) => Ok(record),
             _ => Err(mixed_up()),
         }
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        match self.ask(Verb::Purge(limit)).await? {
+        match self.ask(Operation::Purge(limit)).await? {
             Answer::Purged(purged) => Ok(purged),
             _ => Err(mixed_up()),
         }
@@ -217,8 +218,8 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-/// The writer answers each verb in kind; another answer would be a mistake in this module.
+/// The writer answers each operation in kind; another answer would be a mistake in this module.
 fn mixed_up() -> StoreError {
     StoreError::new(NAME, StoreErrorKind::Unavailable)
-        .with_source("the writer answered another verb")
+        .with_source("the writer answered another operation")
 }

@@ -1,4 +1,4 @@
-//! The verbs' statements, inside the writer's transaction.
+//! The operations' statements, inside the writer's transaction.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,8 +12,8 @@ use crate::{
         record::{Claim, Held},
         sql::{
             error::Verdict,
+            operations::{Change, Claimed, Records},
             row::{Row, columns, micros},
-            verbs::{Change, Claimed, Records},
         },
     },
 };

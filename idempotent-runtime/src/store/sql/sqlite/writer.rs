@@ -1,14 +1,14 @@
 //! The one writer: a thread that owns the connection, and puts what has gathered into one transaction.
 //!
 //! SQLite lets one connection write at a time and makes each commit durable by a flush to the disk. So the
-//! verbs of all tasks queue up for one writer, and those that arrive while it flushes share the next flush
+//! operations of all tasks queue up for one writer, and those that arrive while it flushes share the next flush
 //! ("group commit"). Each is still a step of its own, and is answered only after the commit:
 //!
 //! 1. A transaction begins immediately: it gets the write lock before it reads, so that it can neither
 //!    deadlock with another process nor have to be begun anew.
 //! 2. If a step fails, the transaction is undone, and its steps run again, each in one of its own. A step
 //!    fails by itself.
-//! 3. A verb whose caller went away before its turn is not carried out.
+//! 3. An operation whose caller went away before its turn is not carried out.
 //! 4. Should the thread panic, everybody who waits, and whoever comes, is told that it has ended.
 //! 5. Nothing is answered if the file turns out not to be the one that was opened.
 //! 6. A flush that fails undoes the steps it was for, and each caller is told that it failed. After a crash of the
@@ -30,12 +30,12 @@ use crate::{
     store::{
         error::{StoreError, StoreErrorKind},
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
-        sql::verbs::{self, Change},
+        sql::operations::{self, Change},
         token::Token,
     },
 };
 
-/// Verbs that may wait for their turn; further ones wait for a place, without having asked for anything.
+/// Operations that may wait for their turn; further ones wait for a place, without having asked for anything.
 const QUEUE: usize = 1024;
 /// Steps of one transaction. Enough that the flush is a small part of it, few enough that nobody waits long.
 const BATCH: usize = 128;
@@ -46,9 +46,9 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Job>,
 }
 
-/// A verb with everything it needs.
+/// An operation with everything it needs.
 #[derive(Clone)]
-pub(super) enum Verb {
+pub(super) enum Operation {
     Acquire(Claim),
     Renew(Held),
     Complete(Held, Outcome),
@@ -60,7 +60,7 @@ pub(super) enum Verb {
     Panic,
 }
 
-/// What a verb answers.
+/// What an operation answers.
 pub(super) enum Answer {
     Acquisition(Acquisition),
     Write(Write),
@@ -69,7 +69,7 @@ pub(super) enum Answer {
 }
 
 struct Job {
-    verb: Verb,
+    operation: Operation,
     reply: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
@@ -81,7 +81,7 @@ enum Failed {
     Step(StoreError),
 }
 
-impl Verb {
+impl Operation {
     /// Reads need no write lock.
     fn only_reads(&self) -> bool {
         matches!(self, Self::Get(_))
@@ -110,14 +110,14 @@ impl Writer {
         Ok(Self { queue })
     }
 
-    /// Has a verb carried out. Dropped before its turn, it never is.
-    pub(super) async fn ask(&self, verb: Verb) -> Result<Answer, StoreError> {
+    /// Has an operation carried out. Dropped before its turn, it never is.
+    pub(super) async fn ask(&self, operation: Operation) -> Result<Answer, StoreError> {
         let gone = || {
             StoreError::new(NAME, StoreErrorKind::Unavailable).with_source("the writer has ended")
         };
         let (reply, answer) = oneshot::channel();
         self.queue
-            .send(Job { verb, reply })
+            .send(Job { operation, reply })
             .await
             .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -147,10 +147,10 @@ impl Desk {
             batch.retain(|job| !job.reply.is_closed());
             let (reads, writes) = batch
                 .drain(..)
-                .partition::<Vec<_>, _>(|job| job.verb.only_reads());
+                .partition::<Vec<_>, _>(|job| job.operation.only_reads());
             self.commit(writes).await;
-            for Job { verb, reply } in reads {
-                let answer = self.look(&verb).await;
+            for Job { operation, reply } in reads {
+                let answer = self.look(&operation).await;
                 // Who does not listen any more needs no answer, here and below.
                 let _ = reply.send(answer);
             }
@@ -163,8 +163,8 @@ impl Desk {
         }
     }
 
-    async fn look(&mut self, verb: &Verb) -> Result<Answer, StoreError> {
-        let answer = self.step(verb).await?;
+    async fn look(&mut self, operation: &Operation) -> Result<Answer, StoreError> {
+        let answer = self.step(operation).await?;
         self.still_the_file().map_err(|error| whole(&error))?;
         Ok(answer)
     }
@@ -205,7 +205,7 @@ impl Desk {
         self.run("begin immediate").await?;
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
-            match self.step(&job.verb).await {
+            match self.step(&job.operation).await {
                 Ok(answer) => answers.push(answer),
                 Err(error) => {
                     self.undo().await;
@@ -226,29 +226,31 @@ impl Desk {
         checked.map_err(|error| Arc::new(sqlx::Error::Io(error)))
     }
 
-    async fn step(&mut self, verb: &Verb) -> Result<Answer, StoreError> {
+    async fn step(&mut self, operation: &Operation) -> Result<Answer, StoreError> {
         let now = records::now();
         let records = &mut Locked {
             connection: &mut self.connection,
             statements: &self.statements,
             now,
         };
-        let write = match verb {
+        let write = match operation {
             #[cfg(test)]
-            Verb::Panic => panic!("as the test demands"),
-            Verb::Acquire(claim) => {
-                return verbs::acquire(records, claim)
+            Operation::Panic => panic!("as the test demands"),
+            Operation::Acquire(claim) => {
+                return operations::acquire(records, claim)
                     .await
                     .map(Answer::Acquisition);
             }
-            Verb::Get(key) => return verbs::get(records, key).await.map(Answer::Record),
-            Verb::Purge(limit) => return verbs::purge(records, *limit).await.map(Answer::Purged),
-            Verb::Renew(held) => Change::Renew(held),
-            Verb::Complete(held, outcome) => Change::Complete(held, outcome),
-            Verb::Release(key, token) => Change::Release(key, token),
-            Verb::Abandon(key, token) => Change::Abandon(key, token),
+            Operation::Get(key) => return operations::get(records, key).await.map(Answer::Record),
+            Operation::Purge(limit) => {
+                return operations::purge(records, *limit).await.map(Answer::Purged);
+            }
+            Operation::Renew(held) => Change::Renew(held),
+            Operation::Complete(held, outcome) => Change::Complete(held, outcome),
+            Operation::Release(key, token) => Change::Release(key, token),
+            Operation::Abandon(key, token) => Change::Abandon(key, token),
         };
-        verbs::write(records, write).await.map(Answer::Write)
+        operations::write(records, write).await.map(Answer::Write)
     }
 
     async fn run(&mut self, statement: &'static str) -> Result<(), Failed> {
@@ -281,12 +283,20 @@ mod tests {
         let statements = Arc::new(Statements::new(&table));
         let writer = Writer::start(connection, identity, statements).unwrap();
         let key = StoreKey::from_bytes([1; 32]);
-        let (panicked, beside, after) =
-            tokio::join!(writer.ask(Verb::Panic), writer.ask(Verb::Purge(1)), async {
+        let (panicked, beside, after) = tokio::join!(
+            writer.ask(Operation::Panic),
+            writer.ask(Operation::Purge(1)),
+            async {
                 tokio::task::yield_now().await;
-                writer.ask(Verb::Get(key)).await
-            });
-        for answer in [panicked, beside, after, writer.ask(Verb::Get(key)).await] {
+                writer.ask(Operation::Get(key)).await
+            }
+        );
+        for answer in [
+            panicked,
+            beside,
+            after,
+            writer.ask(Operation::Get(key)).await,
+        ] {
             let error = answer.err().expect("no answer");
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         }

@@ -1,4 +1,4 @@
-//! The verbs, as all databases share them: what a statement's answer means, and when to ask again.
+//! The operations, as all databases share them: what a statement's answer means, and when to ask again.
 //!
 //! A database brings the statements ([`Records`]); each is one atomic step. What several of them amount to
 //! is decided here, once:
@@ -201,7 +201,7 @@ impl Change<'_> {
     }
 }
 
-/// How much is left of the rounds of one verb.
+/// How much is left of the rounds of one operation.
 struct Patience {
     rounds: usize,
     /// Connections that turned out to be dead are bounded by how many there can be, not by the rounds.
