@@ -10,7 +10,10 @@ use idempotent_runtime::{
 
 use crate::{
     servers::{mariadb::MariaDb, postgres::Postgres, redis::Redis},
-    support::{Answer, Ask, Face, Faulty, InFile, InMemory, Shelf, Till, ask, real},
+    support::{
+        Adapter, Backend, CountingHandler, FaultyStore, FileBackend, MemoryBackend, TestRequest,
+        TestResponse, in_real_time, send,
+    },
 };
 
 /// In the body and in a header of every answer.
@@ -29,90 +32,108 @@ fn body() -> Vec<u8> {
         .into_bytes()
 }
 
-fn till() -> Till {
-    Till::answering(|n| {
+fn handler() -> CountingHandler {
+    CountingHandler::responding(|n| {
         let headers = [("x-receipt", format!("{SECRET}/{n}"))];
         (StatusCode::CREATED, headers, body()).into_response()
     })
 }
 
 /// Asks a process that was just started, with an engine set up like this.
-async fn after_restart<S: Shelf>(
-    shelf: &S,
-    till: &Till,
+async fn after_restart<S: Backend>(
+    backend: &S,
+    handler: &CountingHandler,
     set_up: impl FnOnce(Builder) -> Builder,
     key: &str,
-) -> Answer {
-    let builder = Idempotency::builder().store(shelf.open().await);
+) -> TestResponse {
+    let builder = Idempotency::builder().store(backend.open().await);
     let engine = set_up(builder).build().unwrap();
-    ask(&Face::Attribute.shop(&engine, till), &Ask::pay(key)).await
+    send(
+        &Adapter::Attribute.app(&engine, handler),
+        &TestRequest::payment(key),
+    )
+    .await
 }
 
 #[track_caller]
-fn is_replay(again: &Answer, first: &Answer) {
+fn is_replay(again: &TestResponse, first: &TestResponse) {
     assert!(again.replayed() && !first.replayed(), "{again:?}");
     assert_eq!((again.status, &again.body), (first.status, &first.body));
     assert_eq!(again.lines("x-receipt"), first.lines("x-receipt"));
 }
 
-async fn sealed_responses_open_for_their_record_and_with_their_key_only(shelf: &impl Shelf) {
+async fn sealed_responses_open_for_their_record_and_with_their_key_only(backend: &impl Backend) {
     // Given two payments, sealed by a process that has ended.
-    let till = till();
+    let handler = handler();
     let sealing = |builder: Builder| {
         builder
             .compress_from(512)
             .encrypt(Keyring::new(OLD.0, OLD.1))
     };
-    let first = after_restart(shelf, &till, sealing, "k1").await;
-    let second = after_restart(shelf, &till, sealing, "k2").await;
+    let first = after_restart(backend, &handler, sealing, "k1").await;
+    let second = after_restart(backend, &handler, sealing, "k2").await;
     assert_eq!(first.body, body());
-    assert_eq!(till.starts(), 2);
+    assert_eq!(handler.starts(), 2);
 
     // Then nothing that is kept shows what was answered.
-    assert!(!shelf.holds(SECRET));
+    assert!(!backend.contains(SECRET));
 
     // When the keys have been rotated, then the replay is the same to the byte.
     let rotating = |builder: Builder| builder.encrypt(rotated());
-    is_replay(&after_restart(shelf, &till, rotating, "k1").await, &first);
-    is_replay(&after_restart(shelf, &till, rotating, "k2").await, &second);
+    is_replay(
+        &after_restart(backend, &handler, rotating, "k1").await,
+        &first,
+    );
+    is_replay(
+        &after_restart(backend, &handler, rotating, "k2").await,
+        &second,
+    );
 
     // When the old key is gone too early, or all keys, or another key has its id, then it is an error.
     let too_early = |builder: Builder| builder.encrypt(Keyring::new(NEW.0, NEW.1));
     let another = |builder: Builder| builder.encrypt(Keyring::new(OLD.0, NEW.1));
-    let unreadable = |answer: Answer| answer.is_problem(500, "record_unreadable");
-    unreadable(after_restart(shelf, &till, too_early, "k1").await);
-    unreadable(after_restart(shelf, &till, another, "k1").await);
-    unreadable(after_restart(shelf, &till, |builder| builder, "k1").await);
+    let unreadable = |answer: TestResponse| answer.assert_problem(500, "record_unreadable");
+    unreadable(after_restart(backend, &handler, too_early, "k1").await);
+    unreadable(after_restart(backend, &handler, another, "k1").await);
+    unreadable(after_restart(backend, &handler, |builder| builder, "k1").await);
 
     // When somebody exchanges the two, then neither opens for the other's key.
-    shelf.swap().await;
-    unreadable(after_restart(shelf, &till, rotating, "k1").await);
-    unreadable(after_restart(shelf, &till, rotating, "k2").await);
+    backend.swap_responses().await;
+    unreadable(after_restart(backend, &handler, rotating, "k1").await);
+    unreadable(after_restart(backend, &handler, rotating, "k2").await);
 
     // And once it is undone, both are what they were. Nothing was executed by any of it.
-    shelf.swap().await;
-    is_replay(&after_restart(shelf, &till, rotating, "k1").await, &first);
-    is_replay(&after_restart(shelf, &till, rotating, "k2").await, &second);
-    assert_eq!(till.starts(), 2);
+    backend.swap_responses().await;
+    is_replay(
+        &after_restart(backend, &handler, rotating, "k1").await,
+        &first,
+    );
+    is_replay(
+        &after_restart(backend, &handler, rotating, "k2").await,
+        &second,
+    );
+    assert_eq!(handler.starts(), 2);
 }
 
-async fn compressed_responses_replay_whole_and_unsealed_ones_are_not_trusted(shelf: &impl Shelf) {
+async fn compressed_responses_replay_whole_and_unsealed_ones_are_not_trusted(
+    backend: &impl Backend,
+) {
     // Given a payment that is stored compressed, and one that is stored as it is.
-    let till = till();
+    let handler = handler();
     let compressing = |builder: Builder| builder.compress_from(512);
-    let compressed = after_restart(shelf, &till, compressing, "k3").await;
-    let plain = after_restart(shelf, &till, |builder| builder, "k4").await;
+    let compressed = after_restart(backend, &handler, compressing, "k3").await;
+    let plain = after_restart(backend, &handler, |builder| builder, "k4").await;
 
     // Then who looks for it finds it, which it takes to say that it was not to be found above.
-    assert!(shelf.holds(SECRET));
+    assert!(backend.contains(SECRET));
 
     // When a process without the setting replays, then nothing is missing.
     is_replay(
-        &after_restart(shelf, &till, |builder| builder, "k3").await,
+        &after_restart(backend, &handler, |builder| builder, "k3").await,
         &compressed,
     );
     is_replay(
-        &after_restart(shelf, &till, compressing, "k4").await,
+        &after_restart(backend, &handler, compressing, "k4").await,
         &plain,
     );
 
@@ -120,47 +141,50 @@ async fn compressed_responses_replay_whole_and_unsealed_ones_are_not_trusted(she
     let strict = |builder: Builder| builder.encrypt(rotated());
     let migrating = |builder: Builder| builder.encrypt(rotated().accept_plain());
     for (key, first) in [("k3", &compressed), ("k4", &plain)] {
-        let refused = after_restart(shelf, &till, strict, key).await;
-        refused.is_problem(500, "record_unreadable");
-        is_replay(&after_restart(shelf, &till, migrating, key).await, first);
+        let refused = after_restart(backend, &handler, strict, key).await;
+        refused.assert_problem(500, "record_unreadable");
+        is_replay(
+            &after_restart(backend, &handler, migrating, key).await,
+            first,
+        );
     }
-    assert_eq!(till.starts(), 2);
+    assert_eq!(handler.starts(), 2);
 }
 
 /// Both, the sealed one first: it says that nothing is to be found.
-async fn at_rest(shelf: &impl Shelf) {
-    sealed_responses_open_for_their_record_and_with_their_key_only(shelf).await;
-    compressed_responses_replay_whole_and_unsealed_ones_are_not_trusted(shelf).await;
+async fn at_rest(backend: &impl Backend) {
+    sealed_responses_open_for_their_record_and_with_their_key_only(backend).await;
+    compressed_responses_replay_whole_and_unsealed_ones_are_not_trusted(backend).await;
 }
 
 #[test]
 fn responses_at_rest_in_memory() {
-    real(at_rest(&InMemory::new()));
+    in_real_time(at_rest(&MemoryBackend::new()));
 }
 
 #[test]
 fn responses_at_rest_in_a_file() {
-    real(at_rest(&InFile::new()));
+    in_real_time(at_rest(&FileBackend::new()));
 }
 
 #[test]
 fn responses_at_rest_in_postgres() {
     if let Some(server) = Postgres::start() {
-        real(at_rest(&server));
+        in_real_time(at_rest(&server));
     }
 }
 
 #[test]
 fn responses_at_rest_in_mariadb() {
     if let Some(server) = MariaDb::start() {
-        real(at_rest(&server));
+        in_real_time(at_rest(&server));
     }
 }
 
 #[test]
 fn responses_at_rest_in_redis() {
     if let Some(server) = Redis::start() {
-        real(at_rest(&server));
+        in_real_time(at_rest(&server));
     }
 }
 
@@ -170,26 +194,26 @@ const LARGEST: usize = 64 << 20;
 /// Whatever was stored can be read, on either side of the limit.
 #[test]
 fn responses_too_large_to_be_compressed_are_kept_and_replayed_as_they_are() {
-    real(async {
+    in_real_time(async {
         for (bytes, compressed) in [(LARGEST - 1024, true), (LARGEST + 1, false)] {
             // Given an engine that compresses, and a route that keeps responses as large as that.
-            let till = Till::answering(move |_| vec![0_u8; bytes].into_response());
+            let handler = CountingHandler::responding(move |_| vec![0_u8; bytes].into_response());
             let store = MemoryStore::new();
             let policy = Policy::new().max_response(2 * LARGEST);
             let engine = Idempotency::builder().store(store.clone()).policy(policy);
             let engine = engine.compress_from(512).build().unwrap();
-            let shop = Face::Attribute.shop(&engine, &till);
+            let app = Adapter::Attribute.app(&engine, &handler);
 
             // When it is asked twice, then the second answer is the first, to the last byte.
             for replayed in [false, true] {
-                let answer = ask(&shop, &Ask::pay("large")).await;
+                let answer = send(&app, &TestRequest::payment("large")).await;
                 assert_eq!(
                     (answer.status, answer.replayed()),
                     (StatusCode::OK, replayed)
                 );
                 assert!(answer.body == vec![0; bytes], "{} bytes", answer.body.len());
             }
-            assert_eq!(till.starts(), 1);
+            assert_eq!(handler.starts(), 1);
             assert_eq!(store.usage().bytes < 1 << 20, compressed);
         }
     });
@@ -217,14 +241,17 @@ fn bomb(form: usize) -> StoredResponse {
 /// Few bytes that somebody planted do not become many: they are an error before anything is made of them.
 #[test]
 fn a_planted_response_that_would_become_too_large_is_refused() {
-    real(async {
+    in_real_time(async {
         for (form, opens) in [(LARGEST, true), (LARGEST + 1, false)] {
             // Given a payment, in whose place somebody planted a response.
-            let (till, store) = (Till::new(), Faulty::new());
+            let (handler, store) = (CountingHandler::new(), FaultyStore::new());
             let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-            ask(&Face::Attribute.shop(&engine, &till), &Ask::pay("k"))
-                .await
-                .is_charge(1);
+            send(
+                &Adapter::Attribute.app(&engine, &handler),
+                &TestRequest::payment("k"),
+            )
+            .await
+            .assert_charge(1);
             let key = store.keys()[0];
             let fingerprint = store.get(&key).await.unwrap().unwrap().fingerprint;
             let day = std::time::Duration::from_secs(86_400);
@@ -236,16 +263,20 @@ fn a_planted_response_that_would_become_too_large_is_refused() {
 
             // When it is retried, then it is opened if it is as large as what is stored, and else refused.
             let engine = Idempotency::builder().store(store).build().unwrap();
-            let answer = ask(&Face::Attribute.shop(&engine, &till), &Ask::pay("k")).await;
+            let answer = send(
+                &Adapter::Attribute.app(&engine, &handler),
+                &TestRequest::payment("k"),
+            )
+            .await;
             if opens {
                 assert_eq!(
                     (answer.status, answer.body.len()),
                     (StatusCode::OK, form - 13)
                 );
             } else {
-                answer.is_problem(500, "record_unreadable");
+                answer.assert_problem(500, "record_unreadable");
             }
-            assert_eq!(till.starts(), 1);
+            assert_eq!(handler.starts(), 1);
         }
     });
 }

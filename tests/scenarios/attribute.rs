@@ -11,119 +11,122 @@ use axum::{
 use http::{Response as HttpResponse, request::Parts};
 use idempotent_runtime::{Crash, Idempotency, Policy, Recovery, Scope, idempotent};
 
-use crate::support::{Ask, Till, ask, asking, by_hand, crash, pass, settle};
+use crate::support::{
+    CountingHandler, TestRequest, advance, crash, run_ready_tasks, send, send_in_task,
+    with_paused_clock,
+};
 
 /// A router with one handler at `/pay`, under an engine whose default policy says the opposite of each option.
-macro_rules! shop {
-    ($till:expr, $handler:path) => {
-        shop!($till, $handler, Policy::new())
+macro_rules! app {
+    ($handler:expr, $endpoint:path) => {
+        app!($handler, $endpoint, Policy::new())
     };
-    ($till:expr, $handler:path, $policy:expr) => {{
+    ($handler:expr, $endpoint:path, $policy:expr) => {{
         let engine = Idempotency::builder().policy($policy).build().unwrap();
         Router::new()
-            .route("/pay", post($handler))
+            .route("/pay", post($endpoint))
             .layer(Extension(engine))
-            .with_state($till.clone())
+            .with_state($handler.clone())
     }};
 }
 
 /// A handler with these options.
-macro_rules! handler {
+macro_rules! endpoint {
     ($name:ident $(, $($options:tt)*)?) => {
         #[idempotent($($($options)*)?)]
-        async fn $name(State(till): State<Till>, request: Request) -> Response {
-            till.run(request).await
+        async fn $name(State(handler): State<CountingHandler>, request: Request) -> Response {
+            handler.call(request).await
         }
     };
 }
 
-fn payment() -> Ask {
-    Ask::pay("k")
+fn payment() -> TestRequest {
+    TestRequest::payment("k")
 }
 
 #[test]
 fn ttl_says_how_long_an_outcome_is_replayed() {
-    handler!(pay, ttl = "1m30s");
-    by_hand(async {
-        let till = Till::new();
-        let shop = shop!(till, pay);
-        ask(&shop, &payment()).await.is_charge(1);
-        pass(Duration::from_secs(89)).await;
-        ask(&shop, &payment()).await.is_replay_of_charge(1);
-        pass(Duration::from_secs(2)).await;
-        ask(&shop, &payment()).await.is_charge(2);
+    endpoint!(pay, ttl = "1m30s");
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let app = app!(handler, pay);
+        send(&app, &payment()).await.assert_charge(1);
+        advance(Duration::from_secs(89)).await;
+        send(&app, &payment()).await.assert_replay_of_charge(1);
+        advance(Duration::from_secs(2)).await;
+        send(&app, &payment()).await.assert_charge(2);
     });
 }
 
 #[test]
 fn wait_false_answers_duplicates_at_once() {
-    handler!(pay, wait = false);
-    by_hand(async {
-        let till = Till::new();
-        let shop = shop!(till, pay, Policy::new().wait(true));
-        till.hold();
-        let _first = asking(&shop, &payment());
-        till.started(1).await;
-        ask(&shop, &payment()).await.is_problem(409, "conflict");
+    endpoint!(pay, wait = false);
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let app = app!(handler, pay, Policy::new().wait(true));
+        handler.close_gate();
+        let _first = send_in_task(&app, &payment());
+        handler.started(1).await;
+        send(&app, &payment()).await.assert_problem(409, "conflict");
     });
 }
 
 #[test]
 fn wait_timeout_bounds_the_waiting() {
-    handler!(pay, wait, wait_timeout = "3s");
-    by_hand(async {
-        let till = Till::new();
-        let shop = shop!(till, pay, Policy::new().wait(false));
-        till.hold();
-        let _first = asking(&shop, &payment());
-        till.started(1).await;
-        let waiter = asking(&shop, &payment());
-        settle().await;
-        pass(Duration::from_millis(2900)).await;
+    endpoint!(pay, wait, wait_timeout = "3s");
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let app = app!(handler, pay, Policy::new().wait(false));
+        handler.close_gate();
+        let _first = send_in_task(&app, &payment());
+        handler.started(1).await;
+        let waiter = send_in_task(&app, &payment());
+        run_ready_tasks().await;
+        advance(Duration::from_millis(2900)).await;
         assert!(!waiter.is_finished());
-        pass(Duration::from_millis(200)).await;
-        waiter.await.unwrap().is_problem(409, "conflict");
+        advance(Duration::from_millis(200)).await;
+        waiter.await.unwrap().assert_problem(409, "conflict");
     });
 }
 
 #[test]
 fn lease_and_max_lifetime_say_how_long_an_execution_may_be_silent_and_live() {
-    handler!(pay, lease = "5s", max_lifetime = "20s", wait = false);
-    by_hand(async {
-        let till = Till::new();
-        let shop = shop!(till, pay);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        pass(Duration::from_secs(4)).await;
-        ask(&shop, &payment()).await.is_problem(409, "conflict");
-        pass(Duration::from_secs(2)).await;
-        ask(&shop, &payment())
+    endpoint!(pay, lease = "5s", max_lifetime = "20s", wait = false);
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let app = app!(handler, pay);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        advance(Duration::from_secs(4)).await;
+        send(&app, &payment()).await.assert_problem(409, "conflict");
+        advance(Duration::from_secs(2)).await;
+        send(&app, &payment())
             .await
-            .is_problem(409, "outcome_unknown");
-        let _living = asking(&shop, &Ask::pay("other"));
-        till.started(2).await;
-        pass(Duration::from_secs(19)).await;
-        ask(&shop, &Ask::pay("other"))
+            .assert_problem(409, "outcome_unknown");
+        let _living = send_in_task(&app, &TestRequest::payment("other"));
+        handler.started(2).await;
+        advance(Duration::from_secs(19)).await;
+        send(&app, &TestRequest::payment("other"))
             .await
-            .is_problem(409, "conflict");
-        pass(Duration::from_secs(7)).await;
-        ask(&shop, &Ask::pay("other"))
+            .assert_problem(409, "conflict");
+        advance(Duration::from_secs(7)).await;
+        send(&app, &TestRequest::payment("other"))
             .await
-            .is_problem(409, "outcome_unknown");
+            .assert_problem(409, "outcome_unknown");
     });
 }
 
 #[test]
 fn on_crash_retry_executes_again() {
-    handler!(pay, on_crash = "retry");
-    by_hand(async {
-        let till = Till::new();
-        let shop = shop!(till, pay);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        till.open();
-        pass(Duration::from_secs(31)).await;
-        ask(&shop, &payment()).await.is_charge(2);
+    endpoint!(pay, on_crash = "retry");
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let app = app!(handler, pay);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        handler.open_gate();
+        advance(Duration::from_secs(31)).await;
+        send(&app, &payment()).await.assert_charge(2);
     });
 }
 
@@ -133,49 +136,60 @@ fn on_crash_path_asks_the_function() {
         let body = format!("attempt {} was found", crash.attempt());
         Recovery::Completed(HttpResponse::new(body.into()))
     }
-    handler!(pay, on_crash = find_out);
-    by_hand(async {
-        let till = Till::new();
-        let shop = shop!(till, pay);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        till.open();
-        pass(Duration::from_secs(31)).await;
-        assert_eq!(ask(&shop, &payment()).await.text(), "attempt 1 was found");
-        assert_eq!(till.starts(), 1);
+    endpoint!(pay, on_crash = find_out);
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let app = app!(handler, pay);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        handler.open_gate();
+        advance(Duration::from_secs(31)).await;
+        assert_eq!(send(&app, &payment()).await.text(), "attempt 1 was found");
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn required_header_strict_and_uuid_rule_the_key() {
-    handler!(required, required);
-    handler!(optional, required = false);
-    handler!(header, header = "X-Token", required);
-    handler!(strict, strict);
-    handler!(uuid, uuid);
-    by_hand(async {
-        let till = Till::new();
-        let none = Ask::post("/pay");
-        let app = shop!(till, required);
-        ask(&app, &none).await.is_problem(400, "missing_key");
-        let app = shop!(till, optional, Policy::new().required(true));
-        ask(&app, &none).await.is_charge(1);
-        let app = shop!(till, header);
-        ask(&app, &payment()).await.is_problem(400, "missing_key");
-        ask(&app, &none.clone().header("x-token", "t"))
+    endpoint!(required, required);
+    endpoint!(optional, required = false);
+    endpoint!(header, header = "X-Token", required);
+    endpoint!(strict, strict);
+    endpoint!(uuid, uuid);
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let none = TestRequest::post("/pay");
+        let app = app!(handler, required);
+        send(&app, &none).await.assert_problem(400, "missing_key");
+        let app = app!(handler, optional, Policy::new().required(true));
+        send(&app, &none).await.assert_charge(1);
+        let app = app!(handler, header);
+        send(&app, &payment())
             .await
-            .is_charge(2);
-        ask(&app, &none.clone().header("x-token", "t"))
+            .assert_problem(400, "missing_key");
+        send(&app, &none.clone().header("x-token", "t"))
             .await
-            .is_replay_of_charge(2);
-        let app = shop!(till, strict);
-        ask(&app, &payment()).await.is_problem(400, "invalid_key");
-        ask(&app, &Ask::pay("\"k\"")).await.is_charge(3);
-        let app = shop!(till, uuid);
-        ask(&app, &payment()).await.is_problem(400, "invalid_key");
-        ask(&app, &Ask::pay("8e03978e-40d5-43e8-bc93-6894a57f9324"))
+            .assert_charge(2);
+        send(&app, &none.clone().header("x-token", "t"))
             .await
-            .is_charge(4);
+            .assert_replay_of_charge(2);
+        let app = app!(handler, strict);
+        send(&app, &payment())
+            .await
+            .assert_problem(400, "invalid_key");
+        send(&app, &TestRequest::payment("\"k\""))
+            .await
+            .assert_charge(3);
+        let app = app!(handler, uuid);
+        send(&app, &payment())
+            .await
+            .assert_problem(400, "invalid_key");
+        send(
+            &app,
+            &TestRequest::payment("8e03978e-40d5-43e8-bc93-6894a57f9324"),
+        )
+        .await
+        .assert_charge(4);
     });
 }
 
@@ -184,86 +198,91 @@ fn scope_says_who_the_caller_is() {
     fn tenant(parts: &Parts) -> Option<Scope> {
         parts.headers.get("x-tenant").map(Scope::new)
     }
-    handler!(pay, scope = tenant);
-    by_hand(async {
-        let till = Till::new();
-        let shop = shop!(till, pay);
+    endpoint!(pay, scope = tenant);
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let app = app!(handler, pay);
         for (n, tenant) in ["one", "two"].into_iter().enumerate() {
-            let asked = payment().header("x-tenant", tenant);
-            ask(&shop, &asked).await.is_charge(n + 1);
-            ask(&shop, &asked).await.is_replay_of_charge(n + 1);
+            let request = payment().header("x-tenant", tenant);
+            send(&app, &request).await.assert_charge(n + 1);
+            send(&app, &request).await.assert_replay_of_charge(n + 1);
         }
     });
 }
 
 #[test]
 fn fingerprint_says_what_must_be_equal() {
-    handler!(headers, fingerprint(headers("X-Currency", "accept")));
-    handler!(json, fingerprint(json));
-    handler!(query, fingerprint(ignore_query));
-    handler!(body, fingerprint(ignore_body, ignore_content_type));
-    by_hand(async {
-        let till = Till::new();
-        let app = shop!(till, headers);
-        ask(&app, &payment().header("x-currency", "EUR"))
+    endpoint!(headers, fingerprint(headers("X-Currency", "accept")));
+    endpoint!(json, fingerprint(json));
+    endpoint!(query, fingerprint(ignore_query));
+    endpoint!(body, fingerprint(ignore_body, ignore_content_type));
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let app = app!(handler, headers);
+        send(&app, &payment().header("x-currency", "EUR"))
             .await
-            .is_charge(1);
-        ask(&app, &payment().header("x-currency", "USD"))
+            .assert_charge(1);
+        send(&app, &payment().header("x-currency", "USD"))
             .await
-            .is_problem(409, "mismatch");
-        ask(&app, &payment()).await.is_problem(409, "mismatch");
+            .assert_problem(409, "mismatch");
+        send(&app, &payment()).await.assert_problem(409, "mismatch");
         let same = payment().header("X-CURRENCY", "EUR").header("x-other", "1");
-        ask(&app, &same).await.is_replay_of_charge(1);
+        send(&app, &same).await.assert_replay_of_charge(1);
 
-        let app = shop!(till, json);
-        let amount = |body: &'static str| Ask::pay("j").body(body);
-        ask(&app, &amount(r#"{"a":9007199254740993,"b":"x"}"#))
+        let app = app!(handler, json);
+        let amount = |body: &'static str| TestRequest::payment("j").body(body);
+        send(&app, &amount(r#"{"a":9007199254740993,"b":"x"}"#))
             .await
-            .is_charge(2);
+            .assert_charge(2);
         let spelled = r#" { "b" : "\u0078", "a" : 9007199254740993.0 } "#;
-        ask(&app, &amount(spelled)).await.is_replay_of_charge(2);
-        let rounded = r#"{"a":9007199254740992.0,"b":"x"}"#;
-        ask(&app, &amount(rounded))
+        send(&app, &amount(spelled))
             .await
-            .is_problem(409, "mismatch");
+            .assert_replay_of_charge(2);
+        let rounded = r#"{"a":9007199254740992.0,"b":"x"}"#;
+        send(&app, &amount(rounded))
+            .await
+            .assert_problem(409, "mismatch");
 
-        let app = shop!(till, query);
-        let path = |path: &str| Ask {
+        let app = app!(handler, query);
+        let path = |path: &str| TestRequest {
             path: path.into(),
             ..payment()
         };
-        ask(&app, &path("/pay?try=1")).await.is_charge(3);
-        ask(&app, &path("/pay?try=2")).await.is_replay_of_charge(3);
+        send(&app, &path("/pay?try=1")).await.assert_charge(3);
+        send(&app, &path("/pay?try=2"))
+            .await
+            .assert_replay_of_charge(3);
 
-        let app = shop!(till, body);
-        ask(&app, &payment().body("a")).await.is_charge(4);
+        let app = app!(handler, body);
+        send(&app, &payment().body("a")).await.assert_charge(4);
         let other = payment().body("b").header("content-type", "text/plain");
-        ask(&app, &other).await.is_replay_of_charge(4);
+        send(&app, &other).await.assert_replay_of_charge(4);
     });
 }
 
 #[test]
 fn cache_says_which_answers_are_outcomes() {
-    handler!(all, cache = "all");
-    handler!(no_server_errors, cache = "no-server-errors");
-    handler!(success, cache = "success");
-    by_hand(async {
+    endpoint!(all, cache = "all");
+    endpoint!(no_server_errors, cache = "no-server-errors");
+    endpoint!(success, cache = "success");
+    with_paused_clock(async {
         for (status, kept) in [
             (201, [true; 3]),
             (404, [true, true, false]),
             (500, [true, false, false]),
         ] {
             let status = http::StatusCode::from_u16(status).unwrap();
-            let till =
-                Till::answering(move |_| axum::response::IntoResponse::into_response(status));
+            let handler = CountingHandler::responding(move |_| {
+                axum::response::IntoResponse::into_response(status)
+            });
             let apps = [
-                shop!(till, all),
-                shop!(till, no_server_errors),
-                shop!(till, success),
+                app!(handler, all),
+                app!(handler, no_server_errors),
+                app!(handler, success),
             ];
             for (app, kept) in apps.iter().zip(kept) {
-                assert!(!ask(app, &payment()).await.replayed());
-                assert_eq!(ask(app, &payment()).await.replayed(), kept, "{status}");
+                assert!(!send(app, &payment()).await.replayed());
+                assert_eq!(send(app, &payment()).await.replayed(), kept, "{status}");
             }
         }
     });
@@ -271,28 +290,29 @@ fn cache_says_which_answers_are_outcomes() {
 
 #[test]
 fn max_body_and_max_response_are_the_limits() {
-    handler!(pay, max_body = "1KiB", max_response = "8B");
-    by_hand(async {
-        let till =
-            Till::answering(|n| axum::response::IntoResponse::into_response("x".repeat(7 + n)));
-        let shop = shop!(till, pay);
-        let sized = |size: usize| Ask::pay(&format!("k{size}")).body("x".repeat(size));
-        ask(&shop, &sized(1025))
+    endpoint!(pay, max_body = "1KiB", max_response = "8B");
+    with_paused_clock(async {
+        let handler = CountingHandler::responding(|n| {
+            axum::response::IntoResponse::into_response("x".repeat(7 + n))
+        });
+        let app = app!(handler, pay);
+        let sized = |size: usize| TestRequest::payment(&format!("k{size}")).body("x".repeat(size));
+        send(&app, &sized(1025))
             .await
-            .is_problem(413, "request_too_large");
-        assert_eq!(ask(&shop, &sized(1024)).await.text().len(), 8);
-        assert!(ask(&shop, &sized(1024)).await.replayed());
-        assert_eq!(ask(&shop, &sized(1)).await.text().len(), 9);
-        ask(&shop, &sized(1))
+            .assert_problem(413, "request_too_large");
+        assert_eq!(send(&app, &sized(1024)).await.text().len(), 8);
+        assert!(send(&app, &sized(1024)).await.replayed());
+        assert_eq!(send(&app, &sized(1)).await.text().len(), 9);
+        send(&app, &sized(1))
             .await
-            .is_problem(409, "response_not_stored");
+            .assert_problem(409, "response_not_stored");
     });
 }
 
 #[derive(Clone)]
 struct App {
     engine: Idempotency,
-    till: Till,
+    handler: CountingHandler,
 }
 
 impl FromRef<App> for Idempotency {
@@ -301,75 +321,77 @@ impl FromRef<App> for Idempotency {
     }
 }
 
-impl FromRef<App> for Till {
+impl FromRef<App> for CountingHandler {
     fn from_ref(app: &App) -> Self {
-        app.till.clone()
+        app.handler.clone()
     }
 }
 
 #[test]
 fn engine_and_state_take_the_engine_from_the_routers_state() {
-    handler!(pay, engine = State<Idempotency>);
-    handler!(stated, engine = State<Idempotency>, state = App);
-    by_hand(async {
-        let (till, engine) = (Till::new(), Idempotency::builder());
+    endpoint!(pay, engine = State<Idempotency>);
+    endpoint!(stated, engine = State<Idempotency>, state = App);
+    with_paused_clock(async {
+        let (handler, engine) = (CountingHandler::new(), Idempotency::builder());
         let engine = engine.policy(Policy::new().required(true)).build().unwrap();
         let app = Router::new()
             .route("/pay", post(pay))
             .route("/stated", post(stated));
         let app = app.with_state(App {
             engine,
-            till: till.clone(),
+            handler: handler.clone(),
         });
-        ask(&app, &Ask::post("/pay"))
+        send(&app, &TestRequest::post("/pay"))
             .await
-            .is_problem(400, "missing_key");
-        ask(&app, &payment()).await.is_charge(1);
-        ask(&app, &payment()).await.is_replay_of_charge(1);
-        ask(&app, &Ask::post("/stated"))
+            .assert_problem(400, "missing_key");
+        send(&app, &payment()).await.assert_charge(1);
+        send(&app, &payment()).await.assert_replay_of_charge(1);
+        send(&app, &TestRequest::post("/stated"))
             .await
-            .is_problem(400, "missing_key");
-        ask(&app, &Ask::post("/stated").key("k")).await.is_charge(2);
+            .assert_problem(400, "missing_key");
+        send(&app, &TestRequest::post("/stated").key("k"))
+            .await
+            .assert_charge(2);
     });
 }
 
 #[test]
 fn inner_is_the_plain_function() {
     #[idempotent(inner = plainly)]
-    async fn twice(State(_): State<Till>, body: String) -> String {
+    async fn twice(State(_): State<CountingHandler>, body: String) -> String {
         body.repeat(2)
     }
-    by_hand(async {
-        let till = Till::new();
-        assert_eq!(plainly(State(till.clone()), "ab".into()).await, "abab");
-        let shop = shop!(till, twice);
-        assert_eq!(ask(&shop, &payment().body("x")).await.text(), "xx");
-        assert!(ask(&shop, &payment().body("x")).await.replayed());
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        assert_eq!(plainly(State(handler.clone()), "ab".into()).await, "abab");
+        let app = app!(handler, twice);
+        assert_eq!(send(&app, &payment().body("x")).await.text(), "xx");
+        assert!(send(&app, &payment().body("x")).await.replayed());
     });
 }
 
 #[test]
 fn options_not_given_fall_back_to_the_engine() {
-    handler!(pay);
-    by_hand(async {
-        let till = Till::new();
+    endpoint!(pay);
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
         let policy = Policy::new()
             .ttl(Duration::from_secs(10))
             .required(true)
             .wait(false)
             .max_body(20);
-        let shop = shop!(till, pay, policy);
-        ask(&shop, &Ask::post("/pay"))
+        let app = app!(handler, pay, policy);
+        send(&app, &TestRequest::post("/pay"))
             .await
-            .is_problem(400, "missing_key");
-        ask(&shop, &payment().body("x".repeat(21)))
+            .assert_problem(400, "missing_key");
+        send(&app, &payment().body("x".repeat(21)))
             .await
-            .is_problem(413, "request_too_large");
-        ask(&shop, &payment()).await.is_charge(1);
-        pass(Duration::from_secs(11)).await;
-        till.hold();
-        let _first = asking(&shop, &payment());
-        till.started(2).await;
-        ask(&shop, &payment()).await.is_problem(409, "conflict");
+            .assert_problem(413, "request_too_large");
+        send(&app, &payment()).await.assert_charge(1);
+        advance(Duration::from_secs(11)).await;
+        handler.close_gate();
+        let _first = send_in_task(&app, &payment());
+        handler.started(2).await;
+        send(&app, &payment()).await.assert_problem(409, "conflict");
     });
 }

@@ -14,15 +14,16 @@ use tokio::task::yield_now;
 use tower::ServiceExt;
 
 use crate::support::{
-    Answer, Ask, BoxFuture, Face, Faulty, Till, ask, by_hand, detached, poll_once, waiters,
+    Adapter, BoxFuture, CountingHandler, FaultyStore, TestRequest, TestResponse, detached,
+    poll_once, send, waiters, with_paused_clock,
 };
 
 /// How many times each policy is tried, each time with another seed.
 const ROUNDS: usize = 80;
 
 /// A handler that needs some turns, and sometimes some time.
-fn till(seed: u64) -> Till {
-    Till::serving(move |n, _| -> BoxFuture<axum::response::Response> {
+fn handler(seed: u64) -> CountingHandler {
+    CountingHandler::running(move |n, _| -> BoxFuture<axum::response::Response> {
         let mut random = StdRng::seed_from_u64(seed ^ n as u64);
         Box::pin(async move {
             for _ in 0..random.random_range(0..4) {
@@ -42,8 +43,8 @@ fn till(seed: u64) -> Till {
 /// A service of three processes on one store.
 #[derive(Clone)]
 struct Service {
-    till: Till,
-    store: Faulty,
+    handler: CountingHandler,
+    store: FaultyStore,
     policy: Policy,
     processes: Arc<Mutex<Vec<(Idempotency, Router)>>>,
 }
@@ -51,8 +52,8 @@ struct Service {
 impl Service {
     fn start(seed: u64, policy: Policy) -> Self {
         let service = Self {
-            till: till(seed),
-            store: Faulty::new(),
+            handler: handler(seed),
+            store: FaultyStore::new(),
             policy,
             processes: Arc::default(),
         };
@@ -67,12 +68,12 @@ impl Service {
             .policy(self.policy)
             .build()
             .unwrap();
-        let face = [Face::Attribute, Face::Layer][n % 2];
-        let shop = face.shop(&engine, &self.till);
-        (engine, shop)
+        let adapter = [Adapter::Attribute, Adapter::Layer][n % 2];
+        let app = adapter.app(&engine, &self.handler);
+        (engine, app)
     }
 
-    fn shop(&self, n: usize) -> Router {
+    fn app(&self, n: usize) -> Router {
         self.processes.lock().unwrap()[n].1.clone()
     }
 
@@ -84,11 +85,15 @@ impl Service {
 }
 
 /// A client that sends its request again and again, whatever becomes of it, to one of the processes.
-async fn client(service: Service, seed: u64, answers: Arc<Mutex<Vec<Answer>>>) {
+async fn client(service: Service, seed: u64, answers: Arc<Mutex<Vec<TestResponse>>>) {
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..6 {
         let process = random.random_range(0..3);
-        let mut request = Box::pin(service.shop(process).oneshot(Ask::pay("k").request()));
+        let mut request = Box::pin(
+            service
+                .app(process)
+                .oneshot(TestRequest::payment("k").request()),
+        );
         let polls = match random.random_range(0..3) {
             0 => usize::MAX,
             _ => random.random_range(0..40),
@@ -107,7 +112,7 @@ async fn client(service: Service, seed: u64, answers: Arc<Mutex<Vec<Answer>>>) {
         }
         match answered {
             Some(response) => {
-                let answer = Answer::read(response.unwrap()).await;
+                let answer = TestResponse::read(response.unwrap()).await;
                 answers.lock().unwrap().push(answer);
             }
             // The client leaves, or its process dies: half of the time each.
@@ -123,14 +128,14 @@ async fn client(service: Service, seed: u64, answers: Arc<Mutex<Vec<Answer>>>) {
 }
 
 /// One round; the answers that clients got, the last one asked for in peace.
-async fn round(seed: u64, policy: Policy) -> (Till, Vec<Answer>, Answer) {
+async fn round(seed: u64, policy: Policy) -> (CountingHandler, Vec<TestResponse>, TestResponse) {
     let service = Service::start(seed, policy);
     let store = service.store.clone();
     let weather = tokio::spawn(async move {
         let mut random = StdRng::seed_from_u64(seed);
         loop {
             let percent = *[0, 25, 60, 95].choose(&mut random).unwrap();
-            store.chaos(random.random(), percent);
+            store.fail_randomly(random.random(), percent);
             tokio::time::sleep(Duration::from_secs(random.random_range(5..60))).await;
         }
     });
@@ -147,31 +152,31 @@ async fn round(seed: u64, policy: Policy) -> (Till, Vec<Answer>, Answer) {
     let _aborted = weather.await;
     service.store.heal();
     tokio::time::sleep(Duration::from_secs(20 * 60)).await;
-    let last = ask(&service.shop(0), &Ask::pay("k")).await;
+    let last = send(&service.app(0), &TestRequest::payment("k")).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     for (engine, _) in service.processes.lock().unwrap().iter() {
         assert_eq!((detached(engine), waiters(engine)), (0, 0), "seed {seed}");
     }
     let answers = answers.lock().unwrap().clone();
-    (service.till, answers, last)
+    (service.handler, answers, last)
 }
 
 /// The bodies of all answers that show an outcome.
-fn shown(answers: &[Answer]) -> HashSet<String> {
+fn shown(answers: &[TestResponse]) -> HashSet<String> {
     let outcomes = answers.iter().filter(|answer| answer.status == 201);
     outcomes.map(|answer| answer.text().to_owned()).collect()
 }
 
 #[test]
 fn under_refuse_nothing_executes_twice_and_what_was_shown_stays() {
-    by_hand(async {
+    with_paused_clock(async {
         let first: u64 = rand::random_range(0..u64::MAX / 2);
         for seed in (first..).step_by(100).take(ROUNDS) {
-            let (till, answers, last) = round(seed, Policy::new()).await;
+            let (handler, answers, last) = round(seed, Policy::new()).await;
             assert!(
-                till.starts() <= 1,
+                handler.starts() <= 1,
                 "seed {seed}: {} executions",
-                till.starts()
+                handler.starts()
             );
             let shown = shown(&answers);
             assert!(shown.len() <= 1, "seed {seed}: {shown:?}");
@@ -186,16 +191,16 @@ fn under_refuse_nothing_executes_twice_and_what_was_shown_stays() {
 
 #[test]
 fn under_retry_one_outcome_is_shown_and_attempts_only_rise() {
-    by_hand(async {
+    with_paused_clock(async {
         let first: u64 = rand::random_range(0..u64::MAX / 2);
         for seed in (first..).step_by(100).take(ROUNDS) {
             let policy = Policy::new().on_crash(OnCrash::Retry);
-            let (till, mut answers, last) = round(seed, policy).await;
+            let (handler, mut answers, last) = round(seed, policy).await;
             assert_eq!(last.status, 201, "seed {seed}: {last:?}");
             answers.push(last);
             let shown = shown(&answers);
             assert_eq!(shown.len(), 1, "seed {seed}: {shown:?}");
-            let attempts = till.attempts();
+            let attempts = handler.attempts();
             assert!(
                 attempts.is_sorted_by(|a, b| a < b),
                 "seed {seed}: {attempts:?}"

@@ -16,14 +16,14 @@ use idempotent_runtime::{
 };
 
 use crate::support::{
-    Ask, Face, Faulty, Server, Till, ask, asking, both, by_hand, crash, pass, real, settle, until,
-    waiters,
+    Adapter, CountingHandler, FaultyStore, Server, TestRequest, advance, crash, in_real_time,
+    run_ready_tasks, send, send_in_task, wait_until, waiters, with_each_adapter, with_paused_clock,
 };
 
 const LEASE: Duration = Duration::from_secs(30);
 
-fn payment() -> Ask {
-    Ask::pay("k")
+fn payment() -> TestRequest {
+    TestRequest::payment("k")
 }
 
 /// Two engines on one store, as two processes have them.
@@ -38,59 +38,59 @@ fn two(policy: Policy) -> (Idempotency, Idempotency) {
 
 #[test]
 fn a_vanished_owner_leaves_an_unknown_outcome_for_good() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given an execution whose process died, and duplicates that wait in another process.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let (here, there) = two(Policy::new()
             .ttl(Duration::from_secs(3600))
             .wait_timeout(LEASE * 3));
-        let (here, shop) = (face.shop(&here, &till), face.shop(&there, &till));
-        till.hold();
-        crash(&here, &payment(), &till).await;
-        till.open();
-        let waiting: Vec<_> = (0..5).map(|_| asking(&shop, &payment())).collect();
-        settle().await;
+        let (here, app) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        handler.close_gate();
+        crash(&here, &payment(), &handler).await;
+        handler.open_gate();
+        let waiting: Vec<_> = (0..5).map(|_| send_in_task(&app, &payment())).collect();
+        run_ready_tasks().await;
         assert_eq!(waiters(&there), 5);
 
         // When its lease lapses.
-        pass(LEASE * 14 / 15).await;
+        advance(LEASE * 14 / 15).await;
         assert!(waiting.iter().all(|waiter| !waiter.is_finished()));
-        pass(Duration::from_secs(3)).await;
+        advance(Duration::from_secs(3)).await;
 
         // Then all of them are told that nobody knows, and so is everybody else until the record expires.
         for waiter in waiting {
-            waiter.await.unwrap().is_problem(409, "outcome_unknown");
+            waiter.await.unwrap().assert_problem(409, "outcome_unknown");
         }
-        ask(&shop, &payment())
+        send(&app, &payment())
             .await
-            .is_problem(409, "outcome_unknown");
-        pass(Duration::from_secs(3500)).await;
-        ask(&shop, &payment())
+            .assert_problem(409, "outcome_unknown");
+        advance(Duration::from_secs(3500)).await;
+        send(&app, &payment())
             .await
-            .is_problem(409, "outcome_unknown");
-        assert_eq!(till.starts(), 1);
+            .assert_problem(409, "outcome_unknown");
+        assert_eq!(handler.starts(), 1);
 
         // And only then the key is new again, with a higher fencing token.
-        pass(Duration::from_secs(120)).await;
-        ask(&shop, &payment()).await.is_charge(2);
+        advance(Duration::from_secs(120)).await;
+        send(&app, &payment()).await.assert_charge(2);
     });
 }
 
 #[test]
 fn with_retry_one_of_those_who_wait_executes_again_and_the_others_replay() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let (here, there) = two(Policy::new()
             .on_crash(OnCrash::Retry)
             .wait_timeout(LEASE * 3));
-        let (here, shop) = (face.shop(&here, &till), face.shop(&there, &till));
-        till.hold();
-        crash(&here, &payment(), &till).await;
-        till.open();
-        let waiting: Vec<_> = (0..5).map(|_| asking(&shop, &payment())).collect();
+        let (here, app) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        handler.close_gate();
+        crash(&here, &payment(), &handler).await;
+        handler.open_gate();
+        let waiting: Vec<_> = (0..5).map(|_| send_in_task(&app, &payment())).collect();
 
         // When the dead owner's lease lapses.
-        pass(LEASE + Duration::from_secs(1)).await;
+        advance(LEASE + Duration::from_secs(1)).await;
 
         // Then one executes as the next attempt, and all show its outcome.
         let mut first_hand = 0;
@@ -99,27 +99,27 @@ fn with_retry_one_of_those_who_wait_executes_again_and_the_others_replay() {
             assert_eq!(answer.text(), "charge 2");
             first_hand += usize::from(!answer.replayed());
         }
-        assert_eq!((first_hand, till.attempts()), (1, vec![1, 2]));
-        ask(&shop, &payment()).await.is_replay_of_charge(2);
+        assert_eq!((first_hand, handler.attempts()), (1, vec![1, 2]));
+        send(&app, &payment()).await.assert_replay_of_charge(2);
     });
 }
 
 #[test]
 fn attempts_rise_by_one_with_each_crash() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().policy(Policy::new().on_crash(OnCrash::Retry));
-        let shop = face.shop(&engine.build().unwrap(), &till);
-        till.hold();
+        let app = adapter.app(&engine.build().unwrap(), &handler);
+        handler.close_gate();
         for _ in 0..4 {
-            crash(&shop, &payment(), &till).await;
-            pass(LEASE + Duration::from_secs(1)).await;
+            crash(&app, &payment(), &handler).await;
+            advance(LEASE + Duration::from_secs(1)).await;
         }
-        till.open();
-        ask(&shop, &payment()).await.is_charge(5);
-        assert_eq!(till.attempts(), [1, 2, 3, 4, 5]);
+        handler.open_gate();
+        send(&app, &payment()).await.assert_charge(5);
+        assert_eq!(handler.attempts(), [1, 2, 3, 4, 5]);
         let keys: Vec<_> = (1..=5)
-            .map(|n| till.execution(n).downstream_key("ledger"))
+            .map(|n| handler.execution(n).downstream_key("ledger"))
             .collect();
         assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
     });
@@ -127,18 +127,18 @@ fn attempts_rise_by_one_with_each_crash() {
 
 #[test]
 fn a_vanished_execution_does_not_answer_a_request_for_something_else() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for policy in [Policy::new(), Policy::new().on_crash(OnCrash::Retry)] {
-            let till = Till::new();
+            let handler = CountingHandler::new();
             let engine = Idempotency::builder().policy(policy).build().unwrap();
-            let shop = face.shop(&engine, &till);
-            till.hold();
-            crash(&shop, &payment(), &till).await;
-            till.open();
-            pass(LEASE * 2).await;
-            let other = ask(&shop, &payment().body("{}")).await;
-            other.is_problem(409, "mismatch");
-            assert_eq!(till.starts(), 1);
+            let app = adapter.app(&engine, &handler);
+            handler.close_gate();
+            crash(&app, &payment(), &handler).await;
+            handler.open_gate();
+            advance(LEASE * 2).await;
+            let other = send(&app, &payment().body("{}")).await;
+            other.assert_problem(409, "mismatch");
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
@@ -168,25 +168,25 @@ fn recovering() -> Policy {
     }))
 }
 
-fn verdict(verdict: &str) -> Ask {
+fn verdict(verdict: &str) -> TestRequest {
     payment().header("x-verdict", verdict)
 }
 
 #[test]
 fn a_recovery_function_that_finds_the_effect_supplies_its_response() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given an execution that vanished.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().policy(recovering()).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        let bank = till.execution(1).downstream_key("bank");
-        till.open();
-        pass(LEASE * 2).await;
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        let bank = handler.execution(1).downstream_key("bank");
+        handler.open_gate();
+        advance(LEASE * 2).await;
 
         // When the retry's function finds out that it had its effect.
-        let found = ask(&shop, &verdict("completed")).await;
+        let found = send(&app, &verdict("completed")).await;
 
         // Then what it found is the outcome, for good.
         let expected = format!("found 1 {bank}");
@@ -194,54 +194,54 @@ fn a_recovery_function_that_finds_the_effect_supplies_its_response() {
             (found.status.as_u16(), found.text()),
             (201, expected.as_str())
         );
-        let again = ask(&shop, &verdict("not executed")).await;
+        let again = send(&app, &verdict("not executed")).await;
         assert_eq!(again.text(), expected);
         assert!(again.replayed());
-        assert_eq!(till.starts(), 1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_recovery_function_that_finds_no_effect_lets_the_handler_execute() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().policy(recovering()).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        till.open();
-        pass(LEASE * 2).await;
-        ask(&shop, &verdict("not executed")).await.is_charge(2);
-        ask(&shop, &verdict("not executed"))
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        handler.open_gate();
+        advance(LEASE * 2).await;
+        send(&app, &verdict("not executed")).await.assert_charge(2);
+        send(&app, &verdict("not executed"))
             .await
-            .is_replay_of_charge(2);
-        assert_eq!(till.attempts(), [1, 2]);
+            .assert_replay_of_charge(2);
+        assert_eq!(handler.attempts(), [1, 2]);
     });
 }
 
 #[test]
 fn a_recovery_function_that_does_not_know_or_panics_is_asked_again_by_the_next_retry() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().policy(recovering()).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        till.open();
-        pass(LEASE * 2).await;
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        handler.open_gate();
+        advance(LEASE * 2).await;
         for answer in ["unknown", "panic", "unknown"] {
-            let answer = ask(&shop, &verdict(answer)).await;
-            answer.is_problem(409, "outcome_unknown");
+            let answer = send(&app, &verdict(answer)).await;
+            answer.assert_problem(409, "outcome_unknown");
         }
-        assert_eq!(till.starts(), 1, "nothing was executed meanwhile");
-        ask(&shop, &verdict("completed")).await;
-        assert_eq!(till.starts(), 1);
+        assert_eq!(handler.starts(), 1, "nothing was executed meanwhile");
+        send(&app, &verdict("completed")).await;
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn one_at_a_time_asks_what_became_of_a_vanished_execution() {
-    by_hand(async {
+    with_paused_clock(async {
         static ASKING: AtomicUsize = AtomicUsize::new(0);
         static MOST: AtomicUsize = AtomicUsize::new(0);
         async fn slow(_: Crash) -> Recovery {
@@ -252,41 +252,41 @@ fn one_at_a_time_asks_what_became_of_a_vanished_execution() {
             Recovery::Completed(Response::new(Bytes::from_static(b"found")))
         }
         // Given a recovery function that needs longer than a lease.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let (here, there) = two(Policy::new()
             .on_crash(OnCrash::Recover(|crash| Box::pin(slow(crash))))
             .wait_timeout(LEASE * 4));
         let (here, there) = (
-            Face::Attribute.shop(&here, &till),
-            Face::Layer.shop(&there, &till),
+            Adapter::Attribute.app(&here, &handler),
+            Adapter::Layer.app(&there, &handler),
         );
-        till.hold();
-        crash(&here, &payment(), &till).await;
-        till.open();
-        pass(LEASE * 2).await;
+        handler.close_gate();
+        crash(&here, &payment(), &handler).await;
+        handler.open_gate();
+        advance(LEASE * 2).await;
 
         // When many retries come in both processes.
-        let asking: Vec<_> = (0..10)
-            .map(|n| asking(if n % 2 == 0 { &here } else { &there }, &payment()))
+        let requests: Vec<_> = (0..10)
+            .map(|n| send_in_task(if n % 2 == 0 { &here } else { &there }, &payment()))
             .collect();
-        pass(Duration::from_secs(50)).await;
+        advance(Duration::from_secs(50)).await;
 
         // Then one asked, under a lease that was kept, and all others got what it found.
-        for answer in asking {
+        for answer in requests {
             assert_eq!(answer.await.unwrap().text(), "found");
         }
         assert_eq!(MOST.load(Ordering::SeqCst), 1);
-        assert_eq!(till.starts(), 1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_recovery_that_vanishes_itself_is_recovered_again() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         async fn never(_: Crash) -> Recovery {
             std::future::pending().await
         }
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let (store, hangs) = (
             MemoryStore::new(),
             OnCrash::Recover(|crash| Box::pin(never(crash))),
@@ -295,11 +295,11 @@ fn a_recovery_that_vanishes_itself_is_recovered_again() {
             let engine = Idempotency::builder().store(store.clone()).policy(policy);
             engine.build().unwrap()
         };
-        let hanging = face.shop(&engine(Policy::new().on_crash(hangs)), &till);
-        till.hold();
-        crash(&hanging, &payment(), &till).await;
-        till.open();
-        pass(LEASE * 2).await;
+        let hanging = adapter.app(&engine(Policy::new().on_crash(hangs)), &handler);
+        handler.close_gate();
+        crash(&hanging, &payment(), &handler).await;
+        handler.open_gate();
+        advance(LEASE * 2).await;
 
         // When the process that asks dies too.
         let mut request = Box::pin(tower::ServiceExt::oneshot(hanging, payment().request()));
@@ -307,27 +307,27 @@ fn a_recovery_that_vanishes_itself_is_recovered_again() {
             assert!(crate::support::poll_once(request.as_mut()).await.is_none());
         }
         std::mem::forget(request);
-        pass(LEASE * 2).await;
+        advance(LEASE * 2).await;
 
         // Then the next one asks, and sees the number of the attempt that executed or asked last.
-        let shop = face.shop(&engine(recovering()), &till);
-        let found = ask(&shop, &verdict("completed")).await;
+        let app = adapter.app(&engine(recovering()), &handler);
+        let found = send(&app, &verdict("completed")).await;
         assert!(found.text().starts_with("found 2 "), "{found:?}");
-        assert_eq!(till.starts(), 1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for executed in [true, false] {
             // Given an execution that vanished.
-            let till = Till::new();
+            let handler = CountingHandler::new();
             let engine = Idempotency::builder().build().unwrap();
-            let shop = face.shop(&engine, &till);
-            till.hold();
-            crash(&shop, &payment(), &till).await;
-            till.open();
+            let app = adapter.app(&engine, &handler);
+            handler.close_gate();
+            crash(&app, &payment(), &handler).await;
+            handler.open_gate();
             let key = IdempotencyKey::new("k").unwrap();
             let key = engine.store_key("POST /pay", None, &key);
             let resolution = || {
@@ -344,7 +344,7 @@ fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
             // When somebody settles it: not before its lease lapsed, and not twice.
             let early = engine.resolve(&key, resolution()).await;
             assert!(matches!(early, Err(ResolveError::InFlight)), "{early:?}");
-            pass(LEASE * 2).await;
+            advance(LEASE * 2).await;
             let record = engine.inspect(&key).await.unwrap().unwrap();
             let RecordState::InFlight { remaining } = record.state else {
                 panic!("{record:?}");
@@ -356,14 +356,14 @@ fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
             // Then retries get what was settled.
             if executed {
                 assert!(matches!(twice, Err(ResolveError::AlreadyCompleted)));
-                let answer = ask(&shop, &payment()).await;
+                let answer = send(&app, &payment()).await;
                 assert_eq!(answer.text(), "by hand");
                 assert_eq!(answer.lines("x-checked"), ["1"]);
                 assert!(answer.replayed());
-                assert_eq!(till.starts(), 1);
+                assert_eq!(handler.starts(), 1);
             } else {
                 assert!(matches!(twice, Err(ResolveError::NotFound)));
-                ask(&shop, &payment()).await.is_charge(2);
+                send(&app, &payment()).await.assert_charge(2);
             }
         }
     });
@@ -373,18 +373,18 @@ fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
 fn a_runtime_that_is_shut_down_in_mid_execution_leaves_an_unknown_outcome() {
     let store = MemoryStore::new();
     let policy = Policy::new().lease(Duration::from_millis(300));
-    let till = Till::new();
-    till.hold();
+    let handler = CountingHandler::new();
+    handler.close_gate();
     // Given a server whose runtime ends while a handler runs.
     let dying = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
-    let (held, engine) = (till.clone(), Idempotency::builder().store(store.clone()));
+    let (held, engine) = (handler.clone(), Idempotency::builder().store(store.clone()));
     let engine = engine.policy(policy).build().unwrap();
     dying.block_on(async {
-        let server = Server::start(Face::Attribute.shop(&engine, &held)).await;
+        let server = Server::start(Adapter::Attribute.app(&engine, &held)).await;
         let mut conn = crate::support::Conn::open(server.address).await;
         conn.send(&payment().wire()).await;
         held.started(1).await;
@@ -392,45 +392,46 @@ fn a_runtime_that_is_shut_down_in_mid_execution_leaves_an_unknown_outcome() {
     });
     drop(dying);
     drop(engine);
-    till.open();
+    handler.open_gate();
 
     // When a retry comes to another process that waits for it.
-    real(async move {
+    in_real_time(async move {
         let engine = Idempotency::builder().store(store).policy(policy);
-        let server = Server::start(Face::Attribute.shop(&engine.build().unwrap(), &till)).await;
-        let answer = server.ask(&payment()).await;
+        let server =
+            Server::start(Adapter::Attribute.app(&engine.build().unwrap(), &handler)).await;
+        let answer = server.send(&payment()).await;
 
         // Then it is answered when the lease is over: with the truth, not with a second execution.
-        answer.is_problem(409, "outcome_unknown");
-        assert_eq!((till.starts(), till.effects()), (1, 0));
+        answer.assert_problem(409, "outcome_unknown");
+        assert_eq!((handler.starts(), handler.effects()), (1, 0));
     });
 }
 
 #[test]
 fn a_store_without_wakes_still_tells_waiters_of_a_crash() {
-    both(async |face| {
-        let (till, store) = (Till::new(), Faulty::mute());
+    with_each_adapter(async |adapter| {
+        let (handler, store) = (CountingHandler::new(), FaultyStore::without_wakes());
         let policy = Policy::new().wait_timeout(LEASE * 3);
         let engine = Idempotency::builder().store(store).policy(policy);
-        let shop = face.shop(&engine.build().unwrap(), &till);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        let waiter = asking(&shop, &payment());
-        pass(LEASE + Duration::from_secs(1)).await;
-        waiter.await.unwrap().is_problem(409, "outcome_unknown");
+        let app = adapter.app(&engine.build().unwrap(), &handler);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        let waiter = send_in_task(&app, &payment());
+        advance(LEASE + Duration::from_secs(1)).await;
+        waiter.await.unwrap().assert_problem(409, "outcome_unknown");
     });
 }
 
 #[test]
 fn the_trace_of_an_execution_is_kept_for_inspection() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
+        let app = adapter.app(&engine, &handler);
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        ask(&shop, &payment().header("traceparent", parent))
+        send(&app, &payment().header("traceparent", parent))
             .await
-            .is_charge(1);
+            .assert_charge(1);
         let key = IdempotencyKey::new("k").unwrap();
         let record = engine
             .inspect(&engine.store_key("POST /pay", None, &key))
@@ -440,38 +441,41 @@ fn the_trace_of_an_execution_is_kept_for_inspection() {
         // The next request has another trace and is the same request.
         let parent = "00-11111111111111111111111111111111-00f067aa0ba902b7-01";
         let again = payment().header("traceparent", parent);
-        ask(&shop, &again).await.is_replay_of_charge(1);
+        send(&app, &again).await.assert_replay_of_charge(1);
     });
 }
 
 #[test]
 fn only_one_of_many_retries_takes_a_vanished_execution_over() {
-    real(async {
+    in_real_time(async {
         // Given many keys whose owner vanished, in real time and on two threads.
-        let (till, store) = (Till::new(), MemoryStore::new());
+        let (handler, store) = (CountingHandler::new(), MemoryStore::new());
         let lease = Duration::from_millis(5);
         let engine = |policy: Policy| {
             let policy = policy.on_crash(OnCrash::Retry);
             let engine = Idempotency::builder().store(store.clone()).policy(policy);
             engine.build().unwrap()
         };
-        let dying = Face::Attribute.shop(&engine(Policy::new().lease(lease)), &till);
-        let one = Face::Attribute.shop(&engine(Policy::new()), &till);
-        let other = Face::Layer.shop(&engine(Policy::new()), &till);
-        till.hold();
+        let dying = Adapter::Attribute.app(&engine(Policy::new().lease(lease)), &handler);
+        let one = Adapter::Attribute.app(&engine(Policy::new()), &handler);
+        let other = Adapter::Layer.app(&engine(Policy::new()), &handler);
+        handler.close_gate();
         let keys: Vec<_> = (0..50).map(|n| format!("k{n}")).collect();
         for key in &keys {
-            crash(&dying, &Ask::pay(key), &till).await;
+            crash(&dying, &TestRequest::payment(key), &handler).await;
         }
-        till.open();
+        handler.open_gate();
         let taken = Arc::new(AtomicUsize::new(0));
         tokio::time::sleep(lease).await;
 
         // When retries of all of them come at once to both processes.
         let mut retries = Vec::new();
         for key in &keys {
-            for shop in [&one, &other, &one, &other] {
-                let (retry, taken) = (asking(shop, &Ask::pay(key)), Arc::clone(&taken));
+            for app in [&one, &other, &one, &other] {
+                let (retry, taken) = (
+                    send_in_task(app, &TestRequest::payment(key)),
+                    Arc::clone(&taken),
+                );
                 retries.push(tokio::spawn(async move {
                     let answer = retry.await.unwrap();
                     assert_eq!(answer.status, 201, "{answer:?}");
@@ -479,36 +483,36 @@ fn only_one_of_many_retries_takes_a_vanished_execution_over() {
                 }));
             }
         }
-        until(|| retries.iter().all(tokio::task::JoinHandle::is_finished)).await;
+        wait_until(|| retries.iter().all(tokio::task::JoinHandle::is_finished)).await;
         for retry in retries {
             retry.await.unwrap();
         }
 
         // Then each key was executed once more, and no more.
         assert_eq!(taken.load(Ordering::SeqCst), keys.len());
-        assert_eq!(till.effects(), keys.len());
+        assert_eq!(handler.effects(), keys.len());
     });
 }
 
 #[test]
 fn a_found_response_that_can_not_be_kept_is_shown_once_and_never_executed() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let policy = Policy::new().max_response(100);
         let policy = policy.on_crash(OnCrash::Recover(|_| {
             let found = Response::new(Bytes::from(vec![b'x'; 101]));
             Box::pin(async { Recovery::Completed(found) })
         }));
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        till.open();
-        pass(LEASE * 2).await;
-        assert_eq!(ask(&shop, &payment()).await.body.len(), 101);
-        ask(&shop, &payment())
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        handler.open_gate();
+        advance(LEASE * 2).await;
+        assert_eq!(send(&app, &payment()).await.body.len(), 101);
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
-        assert_eq!(till.starts(), 1);
+            .assert_problem(409, "response_not_stored");
+        assert_eq!(handler.starts(), 1);
     });
 }

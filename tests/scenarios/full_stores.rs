@@ -4,40 +4,43 @@ use std::time::Duration;
 
 use idempotent_runtime::{Idempotency, Policy, store::StoreErrorKind};
 
-use crate::support::{Ask, Fault, Faulty, Till, Verb, ask, asking, both, pass, settle};
+use crate::support::{
+    CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, run_ready_tasks, send,
+    send_in_task, with_each_adapter,
+};
 
-fn payment() -> Ask {
-    Ask::pay("k")
+fn payment() -> TestRequest {
+    TestRequest::payment("k")
 }
 
-fn engine(store: &Faulty) -> Idempotency {
+fn engine(store: &FaultyStore) -> Idempotency {
     let engine = Idempotency::builder().store(store.clone());
     engine.build().unwrap()
 }
 
 #[test]
 fn a_response_that_the_store_does_not_take_leaves_a_tombstone() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for kind in [
             StoreErrorKind::TooLarge,
             StoreErrorKind::Refused,
             StoreErrorKind::Full,
         ] {
             // Given a store that takes the claim and not the response, as one with a limit of its own.
-            let (till, store) = (Till::new(), Faulty::new());
-            let shop = face.shop(&engine(&store), &till);
-            store.always(Verb::Complete, Fault::TakesNoResponse(kind));
-            till.hold();
-            let first = asking(&shop, &payment());
-            till.started(1).await;
-            let waiter = asking(&shop, &payment());
-            settle().await;
+            let (handler, store) = (CountingHandler::new(), FaultyStore::new());
+            let app = adapter.app(&engine(&store), &handler);
+            store.fail_always(Operation::Complete, Fault::RejectResponse(kind));
+            handler.close_gate();
+            let first = send_in_task(&app, &payment());
+            handler.started(1).await;
+            let waiter = send_in_task(&app, &payment());
+            run_ready_tasks().await;
 
             // When the execution ends, then its client has the answer, as with a response over the route's limit.
-            till.open();
-            first.await.unwrap().is_charge(1);
+            handler.open_gate();
+            first.await.unwrap().assert_charge(1);
             // Only where it may help the completion is repeated.
-            let calls = store.calls(Verb::Complete);
+            let calls = store.calls(Operation::Complete);
             let once = kind == StoreErrorKind::TooLarge;
             assert!(
                 if once { calls == 2 } else { calls > 5 },
@@ -45,84 +48,87 @@ fn a_response_that_the_store_does_not_take_leaves_a_tombstone() {
             );
 
             // And everybody else is told that it was executed, and nothing is executed again.
-            waiter.await.unwrap().is_problem(409, "response_not_stored");
-            pass(Duration::from_secs(120)).await;
-            ask(&shop, &payment())
+            waiter
                 .await
-                .is_problem(409, "response_not_stored");
-            assert_eq!(till.starts(), 1);
+                .unwrap()
+                .assert_problem(409, "response_not_stored");
+            advance(Duration::from_secs(120)).await;
+            send(&app, &payment())
+                .await
+                .assert_problem(409, "response_not_stored");
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
 
 #[test]
 fn a_store_that_takes_the_response_in_time_has_it() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for kind in [StoreErrorKind::Full, StoreErrorKind::Refused] {
-            let (till, store) = (Till::new(), Faulty::new());
-            let shop = face.shop(&engine(&store), &till);
+            let (handler, store) = (CountingHandler::new(), FaultyStore::new());
+            let app = adapter.app(&engine(&store), &handler);
             for _ in 0..5 {
-                store.next(Verb::Complete, Fault::Says(kind));
+                store.fail_next(Operation::Complete, Fault::Error(kind));
             }
-            ask(&shop, &payment()).await.is_charge(1);
-            ask(&shop, &payment()).await.is_replay_of_charge(1);
+            send(&app, &payment()).await.assert_charge(1);
+            send(&app, &payment()).await.assert_replay_of_charge(1);
         }
     });
 }
 
 #[test]
 fn a_tombstone_never_takes_the_place_of_a_response_that_was_stored() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a completion that was applied, its reply lost, and a store that refuses the repetition.
-        let (till, store) = (Till::new(), Faulty::new());
-        let shop = face.shop(&engine(&store), &till);
-        store.next(Verb::Complete, Fault::ReplyLost);
-        store.next(Verb::Complete, Fault::Says(StoreErrorKind::Refused));
+        let (handler, store) = (CountingHandler::new(), FaultyStore::new());
+        let app = adapter.app(&engine(&store), &handler);
+        store.fail_next(Operation::Complete, Fault::ReplyLost);
+        store.fail_next(Operation::Complete, Fault::Error(StoreErrorKind::Refused));
 
         // Then everybody has the response.
-        let answer = ask(&shop, &payment()).await;
+        let answer = send(&app, &payment()).await;
         assert_eq!((answer.status.as_u16(), answer.text()), (201, "charge 1"));
-        ask(&shop, &payment()).await.is_replay_of_charge(1);
-        assert_eq!(till.starts(), 1);
+        send(&app, &payment()).await.assert_replay_of_charge(1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_store_that_takes_nothing_at_all_is_asked_again_later() {
-    both(async |face| {
-        let (till, store) = (Till::new(), Faulty::new());
-        let shop = face.shop(&engine(&store), &till);
-        store.always(Verb::Complete, Fault::Says(StoreErrorKind::Full));
-        ask(&shop, &payment())
+    with_each_adapter(async |adapter| {
+        let (handler, store) = (CountingHandler::new(), FaultyStore::new());
+        let app = adapter.app(&engine(&store), &handler);
+        store.fail_always(Operation::Complete, Fault::Error(StoreErrorKind::Full));
+        send(&app, &payment())
             .await
-            .is_problem(409, "outcome_unknown");
+            .assert_problem(409, "outcome_unknown");
         store.heal();
-        pass(Duration::from_secs(60)).await;
-        ask(&shop, &payment()).await.is_replay_of_charge(1);
+        advance(Duration::from_secs(60)).await;
+        send(&app, &payment()).await.assert_replay_of_charge(1);
     });
 }
 
 #[test]
 fn a_claim_that_was_applied_before_the_store_was_full_does_not_poison_its_key() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for kind in [
             StoreErrorKind::Full,
             StoreErrorKind::Refused,
             StoreErrorKind::Corrupt,
         ] {
             // Given an acquire that was applied, and whose repetition the store has no room for.
-            let (till, store) = (Till::new(), Faulty::new());
+            let (handler, store) = (CountingHandler::new(), FaultyStore::new());
             let policy = Policy::new().wait(false);
             let engine = Idempotency::builder().store(store.clone()).policy(policy);
-            let shop = face.shop(&engine.build().unwrap(), &till);
-            store.next(Verb::Acquire, Fault::ReplyLost);
-            store.next(Verb::Acquire, Fault::Says(kind));
-            assert_ne!(ask(&shop, &payment()).await.status, 201);
-            assert_eq!(till.starts(), 0);
+            let app = adapter.app(&engine.build().unwrap(), &handler);
+            store.fail_next(Operation::Acquire, Fault::ReplyLost);
+            store.fail_next(Operation::Acquire, Fault::Error(kind));
+            assert_ne!(send(&app, &payment()).await.status, 201);
+            assert_eq!(handler.starts(), 0);
 
             // When the claim has been taken back, then the retry executes, long before the lease is over.
-            pass(Duration::from_secs(1)).await;
-            ask(&shop, &payment()).await.is_charge(1);
+            advance(Duration::from_secs(1)).await;
+            send(&app, &payment()).await.assert_charge(1);
         }
     });
 }

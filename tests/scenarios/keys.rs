@@ -4,7 +4,9 @@ use http::{HeaderValue, Request};
 use idempotent_runtime::{Idempotency, Policy, scope};
 use serde_json::Value;
 
-use crate::support::{Ask, Conn, Face, Server, Till, ask, both, real};
+use crate::support::{
+    Adapter, Conn, CountingHandler, Server, TestRequest, in_real_time, send, with_each_adapter,
+};
 
 /// The bytes of a header line as the vectors write it: text, hexadecimal, or a repeated piece.
 fn line(vector: &Value) -> Vec<u8> {
@@ -24,7 +26,7 @@ fn line(vector: &Value) -> Vec<u8> {
 
 /// A payment with these lines, as the wire carries it. Each vector is a tenant of its own.
 fn wire(id: &str, lines: &[Vec<u8>]) -> Vec<u8> {
-    let head = Ask::post("/pay").header("x-vector", id);
+    let head = TestRequest::post("/pay").header("x-vector", id);
     let mut wire = head.head("content-length: 0\r\nconnection: close");
     wire.truncate(wire.len() - 2);
     for line in lines {
@@ -38,25 +40,25 @@ fn wire(id: &str, lines: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn every_key_vector_holds_over_real_http() {
-    real(async {
+    in_real_time(async {
         let vectors = include_str!("../vectors/idempotency_key.json");
         let vectors: Vec<Value> = serde_json::from_str(vectors).unwrap();
         assert!(vectors.len() >= 56, "all vectors are there");
         for strict in [true, false] {
-            // Given a strict or a lenient shop.
-            let till = Till::new();
+            // Given a strict or a lenient app.
+            let handler = CountingHandler::new();
             let engine = Idempotency::builder()
                 .policy(Policy::new().strict(strict).required(true))
                 .scope(scope::header(http::HeaderName::from_static("x-vector")))
                 .build()
                 .unwrap();
-            let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
+            let server = Server::start(Adapter::Attribute.app(&engine, &handler)).await;
             for vector in &vectors {
                 // When the vector's lines are sent.
                 let id = vector["id"].as_str().unwrap();
                 let lines = vector["lines"].as_array().unwrap();
                 let lines: Vec<_> = lines.iter().map(line).collect();
-                let before = till.starts();
+                let before = handler.starts();
                 let mut conn = Conn::open(server.address).await;
                 conn.send(&wire(id, &lines)).await;
                 let answer = conn.try_answer().await;
@@ -70,20 +72,20 @@ fn every_key_vector_holds_over_real_http() {
                 };
                 if !reachable {
                     // The server refuses it below us; some lines end the request early or split it.
-                    assert_eq!(till.starts(), before, "{id}");
+                    assert_eq!(handler.starts(), before, "{id}");
                     continue;
                 }
                 let answer = answer.unwrap_or_else(|error| panic!("{id}: {error}"));
                 if let Some(key) = expected.strip_prefix("ok:") {
-                    answer.is_charge(before + 1);
+                    answer.assert_charge(before + 1);
                     assert_eq!(
-                        till.execution(till.attempts().len()).key().expose(),
+                        handler.execution(handler.attempts().len()).key().expose(),
                         key,
                         "{id}"
                     );
                 } else if let Some(length) = expected.strip_prefix("oklen:") {
-                    answer.is_charge(before + 1);
-                    let execution = till.execution(till.attempts().len());
+                    answer.assert_charge(before + 1);
+                    let execution = handler.execution(handler.attempts().len());
                     assert_eq!(execution.key().expose().len().to_string(), length, "{id}");
                 } else {
                     let code = if expected == "err:Missing" {
@@ -91,8 +93,8 @@ fn every_key_vector_holds_over_real_http() {
                     } else {
                         "invalid_key"
                     };
-                    answer.is_problem(400, code);
-                    assert_eq!(till.starts(), before, "{id}");
+                    answer.assert_problem(400, code);
+                    assert_eq!(handler.starts(), before, "{id}");
                 }
             }
         }
@@ -101,128 +103,146 @@ fn every_key_vector_holds_over_real_http() {
 
 #[test]
 fn quoted_and_bare_are_the_same_key() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        ask(&shop, &Ask::pay("\"k-1\"")).await.is_charge(1);
-        ask(&shop, &Ask::pay("k-1")).await.is_replay_of_charge(1);
-        ask(&shop, &Ask::pay("\"k-1\";v=1"))
+        let app = adapter.app(&engine, &handler);
+        send(&app, &TestRequest::payment("\"k-1\""))
             .await
-            .is_replay_of_charge(1);
-        ask(&shop, &Ask::pay("K-1")).await.is_charge(2);
+            .assert_charge(1);
+        send(&app, &TestRequest::payment("k-1"))
+            .await
+            .assert_replay_of_charge(1);
+        send(&app, &TestRequest::payment("\"k-1\";v=1"))
+            .await
+            .assert_replay_of_charge(1);
+        send(&app, &TestRequest::payment("K-1"))
+            .await
+            .assert_charge(2);
     });
 }
 
 #[test]
 fn two_key_lines_are_refused_over_real_http() {
-    real(async {
-        let till = Till::new();
+    in_real_time(async {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
+        let server = Server::start(Adapter::Attribute.app(&engine, &handler)).await;
 
         // When two lines arrive, equal or not, in any spelling of the name.
         for (first, second) in [("a", "a"), ("a", "b"), ("\"a\"", "a")] {
-            let request = Ask::pay(first).header("IDEMPOTENCY-KEY", second);
+            let request = TestRequest::payment(first).header("IDEMPOTENCY-KEY", second);
             // Then nobody guesses which one was meant.
-            server.ask(&request).await.is_problem(400, "invalid_key");
+            server
+                .send(&request)
+                .await
+                .assert_problem(400, "invalid_key");
         }
-        assert_eq!(till.starts(), 0);
+        assert_eq!(handler.starts(), 0);
     });
 }
 
 #[test]
 fn without_a_key_the_handler_runs_as_if_nothing_were_there() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
+        let app = adapter.app(&engine, &handler);
         for n in 1..=3 {
-            ask(&shop, &Ask::post("/pay").body("{}")).await.is_charge(n);
+            send(&app, &TestRequest::post("/pay").body("{}"))
+                .await
+                .assert_charge(n);
         }
-        assert!(till.attempts().is_empty(), "no execution is told of a key");
+        assert!(
+            handler.attempts().is_empty(),
+            "no execution is told of a key"
+        );
     });
 }
 
 #[test]
 fn a_missing_key_is_refused_where_one_is_required() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let policy = Policy::new().required(true);
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        let answer = ask(&shop, &Ask::post("/pay").body("{}")).await;
-        answer.is_problem(400, "missing_key");
-        assert_eq!(till.starts(), 0);
-        ask(&shop, &Ask::pay("k")).await.is_charge(1);
+        let app = adapter.app(&engine, &handler);
+        let answer = send(&app, &TestRequest::post("/pay").body("{}")).await;
+        answer.assert_problem(400, "missing_key");
+        assert_eq!(handler.starts(), 0);
+        send(&app, &TestRequest::payment("k"))
+            .await
+            .assert_charge(1);
     });
 }
 
 #[test]
 fn a_route_can_take_the_key_from_another_header() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let policy = Policy::new().header("X-Request-Token").required(true);
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        let answer = ask(&shop, &Ask::pay("k")).await;
-        answer.is_problem(400, "missing_key");
+        let app = adapter.app(&engine, &handler);
+        let answer = send(&app, &TestRequest::payment("k")).await;
+        answer.assert_problem(400, "missing_key");
         assert!(answer.text().contains("X-Request-Token"), "{answer:?}");
-        let request = Ask::post("/pay").header("x-request-token", "k");
-        ask(&shop, &request).await.is_charge(1);
-        ask(&shop, &request).await.is_replay_of_charge(1);
+        let request = TestRequest::post("/pay").header("x-request-token", "k");
+        send(&app, &request).await.assert_charge(1);
+        send(&app, &request).await.assert_replay_of_charge(1);
     });
 }
 
 #[test]
 fn a_route_can_ask_for_uuids() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let policy = Policy::new().uuid(true);
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        ask(&shop, &Ask::pay("order-42"))
+        let app = adapter.app(&engine, &handler);
+        send(&app, &TestRequest::payment("order-42"))
             .await
-            .is_problem(400, "invalid_key");
+            .assert_problem(400, "invalid_key");
         let nil = "00000000-0000-0000-0000-000000000000";
-        ask(&shop, &Ask::pay(nil))
+        send(&app, &TestRequest::payment(nil))
             .await
-            .is_problem(400, "invalid_key");
+            .assert_problem(400, "invalid_key");
         let uuid = "8e03978e-40d5-43e8-bc93-6894a57f9324";
-        ask(&shop, &Ask::pay(uuid)).await.is_charge(1);
+        send(&app, &TestRequest::payment(uuid))
+            .await
+            .assert_charge(1);
     });
 }
 
 #[test]
 fn a_bad_key_is_refused_before_the_body_is_read_or_the_store_is_touched() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a request with a bad key and a body that never comes.
-        let till = Till::new();
-        let store = crate::support::Faulty::new();
+        let handler = CountingHandler::new();
+        let store = crate::support::FaultyStore::new();
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-        let shop = face.shop(&engine, &till);
+        let app = adapter.app(&engine, &handler);
         let (_never, body) = crate::support::frames();
-        let request: Request<_> = Ask::pay("a,b").request_with(body);
+        let request: Request<_> = TestRequest::payment("a,b").request_with(body);
 
         // When it is sent, then it is refused at once.
-        let response = tower::ServiceExt::oneshot(shop, request).await.unwrap();
+        let response = tower::ServiceExt::oneshot(app, request).await.unwrap();
         assert_eq!(response.status(), 400);
-        assert_eq!(store.calls(crate::support::Verb::Acquire), 0);
+        assert_eq!(store.calls(crate::support::Operation::Acquire), 0);
     });
 }
 
 #[test]
 fn no_answer_echoes_the_key() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
+        let app = adapter.app(&engine, &handler);
         for key in ["secret key", "secret,key", "\"secret", "secretä"] {
-            let mut request = Ask::post("/pay");
+            let mut request = TestRequest::post("/pay");
             let value = HeaderValue::from_bytes(key.as_bytes()).unwrap();
             request.headers.insert("idempotency-key", value);
-            let answer = ask(&shop, &request).await;
-            answer.is_problem(400, "invalid_key");
+            let answer = send(&app, &request).await;
+            answer.assert_problem(400, "invalid_key");
             assert!(!answer.text().contains("secret"), "{answer:?}");
         }
     });

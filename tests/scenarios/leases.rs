@@ -7,20 +7,21 @@ use http::StatusCode;
 use idempotent_runtime::{Idempotency, MemoryStore, OnCrash, Policy, Retention};
 
 use crate::support::{
-    Ask, Fault, Faulty, Till, Verb, ask, asking, both, by_hand, crash, pass, settle,
+    CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, crash, run_ready_tasks,
+    send, send_in_task, with_each_adapter, with_paused_clock,
 };
 
 const LEASE: Duration = Duration::from_secs(30);
 
-fn payment() -> Ask {
-    Ask::pay("k")
+fn payment() -> TestRequest {
+    TestRequest::payment("k")
 }
 
 /// An engine whose heartbeats never reach the store, and one of another process that sees its leases lapse.
-fn cut_off(policy: Policy) -> (Idempotency, Idempotency, Faulty) {
+fn cut_off(policy: Policy) -> (Idempotency, Idempotency, FaultyStore) {
     let records = MemoryStore::new();
-    let store = Faulty::over(records.clone());
-    store.always(Verb::Renew, Fault::Silent);
+    let store = FaultyStore::over(records.clone());
+    store.fail_always(Operation::Renew, Fault::Hang);
     let here = Idempotency::builder().store(store.clone()).policy(policy);
     let there = Idempotency::builder().store(records).policy(policy);
     (here.build().unwrap(), there.build().unwrap(), store)
@@ -28,127 +29,127 @@ fn cut_off(policy: Policy) -> (Idempotency, Idempotency, Faulty) {
 
 #[test]
 fn the_heartbeat_keeps_a_long_execution_alive() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a handler that runs for twenty leases.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let policy = Policy::new().wait(false).on_crash(OnCrash::Retry);
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        let first = asking(&shop, &payment());
-        till.started(1).await;
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &payment());
+        handler.started(1).await;
 
         // When duplicates come all the time, then nobody ever takes the key over.
         for _ in 0..100 {
-            pass(Duration::from_secs(6)).await;
-            ask(&shop, &payment()).await.is_problem(409, "conflict");
-            assert!(!till.execution(1).lease_lost());
+            advance(Duration::from_secs(6)).await;
+            send(&app, &payment()).await.assert_problem(409, "conflict");
+            assert!(!handler.execution(1).lease_lost());
         }
-        till.open();
-        first.await.unwrap().is_charge(1);
-        assert_eq!(till.starts(), 1);
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_short_execution_renews_nothing() {
-    both(async |face| {
-        let (till, store) = (Till::new(), Faulty::new());
+    with_each_adapter(async |adapter| {
+        let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        let first = asking(&shop, &payment());
-        pass(LEASE / 4).await;
-        till.open();
-        first.await.unwrap().is_charge(1);
-        assert_eq!(store.calls(Verb::Renew), 0);
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &payment());
+        advance(LEASE / 4).await;
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
+        assert_eq!(store.calls(Operation::Renew), 0);
     });
 }
 
 #[test]
 fn the_heartbeat_ends_with_the_lifetime_and_the_handler_can_see_it() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a handler that never ends, under `on_crash = "refuse"`.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let policy = Policy::new()
             .wait(false)
             .max_lifetime(Duration::from_secs(120));
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        let first = asking(&shop, &payment());
-        pass(Duration::from_secs(119)).await;
-        assert!(!till.execution(1).lease_lost());
-        ask(&shop, &payment()).await.is_problem(409, "conflict");
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &payment());
+        advance(Duration::from_secs(119)).await;
+        assert!(!handler.execution(1).lease_lost());
+        send(&app, &payment()).await.assert_problem(409, "conflict");
 
         // When its lifetime is over, then its lease lapses, and it can see that.
-        pass(LEASE + Duration::from_secs(2)).await;
-        assert!(till.execution(1).lease_lost());
-        ask(&shop, &payment())
+        advance(LEASE + Duration::from_secs(2)).await;
+        assert!(handler.execution(1).lease_lost());
+        send(&app, &payment())
             .await
-            .is_problem(409, "outcome_unknown");
+            .assert_problem(409, "outcome_unknown");
 
         // And when it ends all the same, its outcome is the outcome.
-        till.open();
-        first.await.unwrap().is_charge(1);
-        ask(&shop, &payment()).await.is_replay_of_charge(1);
-        assert_eq!(till.starts(), 1);
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
+        send(&app, &payment()).await.assert_replay_of_charge(1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn takeover_after_a_lapsed_lease_fences_the_old_execution() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given an execution whose lease lapsed because its heartbeats do not arrive.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let (here, there, _store) = cut_off(Policy::new().on_crash(OnCrash::Retry));
-        let (here, there) = (face.shop(&here, &till), face.shop(&there, &till));
-        till.hold();
-        let old = asking(&here, &payment());
-        till.started(1).await;
-        pass(LEASE + Duration::from_secs(1)).await;
-        assert!(till.execution(1).lease_lost());
+        let (here, there) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        handler.close_gate();
+        let old = send_in_task(&here, &payment());
+        handler.started(1).await;
+        advance(LEASE + Duration::from_secs(1)).await;
+        assert!(handler.execution(1).lease_lost());
 
         // When another takes over, and the old one comes back before the new one is done.
-        let new = asking(&there, &payment());
-        till.started(2).await;
-        till.release(1);
-        settle().await;
+        let new = send_in_task(&there, &payment());
+        handler.started(2).await;
+        handler.let_through(1);
+        run_ready_tasks().await;
         assert!(!old.is_finished(), "it waits for the winner");
-        till.release(2);
+        handler.let_through(2);
 
         // Then both show the winner's outcome, and it is what is replayed.
-        new.await.unwrap().is_charge(2);
-        pass(Duration::from_secs(1)).await;
-        old.await.unwrap().is_replay_of_charge(2);
-        for shop in [&here, &there] {
-            ask(shop, &payment()).await.is_replay_of_charge(2);
+        new.await.unwrap().assert_charge(2);
+        advance(Duration::from_secs(1)).await;
+        old.await.unwrap().assert_replay_of_charge(2);
+        for app in [&here, &there] {
+            send(app, &payment()).await.assert_replay_of_charge(2);
         }
-        assert_eq!(till.attempts(), [1, 2]);
+        assert_eq!(handler.attempts(), [1, 2]);
     });
 }
 
 #[test]
 fn a_late_completion_after_a_take_over_gets_the_winners_answer() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let (here, there, _store) = cut_off(Policy::new().on_crash(OnCrash::Retry));
-        let (here, there) = (face.shop(&here, &till), face.shop(&there, &till));
-        till.hold();
-        let old = asking(&here, &payment());
-        till.started(1).await;
-        pass(LEASE + Duration::from_secs(1)).await;
-        till.release(2);
-        ask(&there, &payment()).await.is_charge(2);
-        till.release(1);
-        old.await.unwrap().is_replay_of_charge(2);
-        ask(&there, &payment()).await.is_replay_of_charge(2);
+        let (here, there) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        handler.close_gate();
+        let old = send_in_task(&here, &payment());
+        handler.started(1).await;
+        advance(LEASE + Duration::from_secs(1)).await;
+        handler.let_through(2);
+        send(&there, &payment()).await.assert_charge(2);
+        handler.let_through(1);
+        old.await.unwrap().assert_replay_of_charge(2);
+        send(&there, &payment()).await.assert_replay_of_charge(2);
     });
 }
 
 #[test]
 fn a_fenced_execution_never_shows_an_answer_of_its_own_whatever_it_is() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         type Own = fn() -> axum::response::Response;
         let own: [Own; 4] = [
             || StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -158,124 +159,124 @@ fn a_fenced_execution_never_shows_an_answer_of_its_own_whatever_it_is() {
         ];
         for own in own {
             // Given an execution that was fenced, and whose own end would store, release, abandon or entomb.
-            let till = Till::answering(move |n| match n {
+            let handler = CountingHandler::responding(move |n| match n {
                 1 => own(),
                 n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
             });
             let (here, there, _store) = cut_off(Policy::new().on_crash(OnCrash::Retry));
-            let (here, there) = (face.shop(&here, &till), face.shop(&there, &till));
-            till.hold();
-            let old = asking(&here, &payment());
-            till.started(1).await;
-            pass(LEASE + Duration::from_secs(1)).await;
-            till.release(2);
-            ask(&there, &payment()).await.is_charge(2);
+            let (here, there) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+            handler.close_gate();
+            let old = send_in_task(&here, &payment());
+            handler.started(1).await;
+            advance(LEASE + Duration::from_secs(1)).await;
+            handler.let_through(2);
+            send(&there, &payment()).await.assert_charge(2);
 
             // When it ends, then it shows the winner's outcome.
-            till.release(1);
-            old.await.unwrap().is_replay_of_charge(2);
-            ask(&there, &payment()).await.is_replay_of_charge(2);
+            handler.let_through(1);
+            old.await.unwrap().assert_replay_of_charge(2);
+            send(&there, &payment()).await.assert_replay_of_charge(2);
         }
     });
 }
 
 #[test]
 fn a_fenced_execution_is_told_that_its_winner_is_unknown() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a fenced execution whose winner vanishes too.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let (here, there, _store) = cut_off(Policy::new().on_crash(OnCrash::Retry));
-        let (here, there) = (face.shop(&here, &till), face.shop(&there, &till));
-        till.hold();
-        let old = asking(&here, &payment());
-        till.started(1).await;
-        pass(LEASE + Duration::from_secs(1)).await;
-        crash(&there, &payment(), &till).await;
-        till.release(1);
-        pass(LEASE + Duration::from_secs(1)).await;
+        let (here, there) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        handler.close_gate();
+        let old = send_in_task(&here, &payment());
+        handler.started(1).await;
+        advance(LEASE + Duration::from_secs(1)).await;
+        crash(&there, &payment(), &handler).await;
+        handler.let_through(1);
+        advance(LEASE + Duration::from_secs(1)).await;
 
         // Then it neither shows its own outcome nor executes again.
-        old.await.unwrap().is_problem(409, "outcome_unknown");
-        assert_eq!(till.starts(), 2);
+        old.await.unwrap().assert_problem(409, "outcome_unknown");
+        assert_eq!(handler.starts(), 2);
     });
 }
 
 #[test]
 fn a_late_completion_under_refuse_succeeds_and_replays() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let (here, there, _store) = cut_off(Policy::new());
-        let (here, there) = (face.shop(&here, &till), face.shop(&there, &till));
-        till.hold();
-        let old = asking(&here, &payment());
-        till.started(1).await;
-        pass(LEASE + Duration::from_secs(60)).await;
-        ask(&there, &payment())
+        let (here, there) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        handler.close_gate();
+        let old = send_in_task(&here, &payment());
+        handler.started(1).await;
+        advance(LEASE + Duration::from_secs(60)).await;
+        send(&there, &payment())
             .await
-            .is_problem(409, "outcome_unknown");
-        till.open();
-        old.await.unwrap().is_charge(1);
-        ask(&there, &payment()).await.is_replay_of_charge(1);
-        assert_eq!(till.starts(), 1);
+            .assert_problem(409, "outcome_unknown");
+        handler.open_gate();
+        old.await.unwrap().assert_charge(1);
+        send(&there, &payment()).await.assert_replay_of_charge(1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_heartbeat_that_meets_another_owner_tells_the_handler() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given an execution that was taken over while its heartbeats did not arrive.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let (here, there, store) = cut_off(Policy::new().on_crash(OnCrash::Retry));
-        let (here, there) = (face.shop(&here, &till), face.shop(&there, &till));
-        till.hold();
-        let old = asking(&here, &payment());
-        till.started(1).await;
-        pass(LEASE + Duration::from_secs(1)).await;
-        let new = asking(&there, &payment());
-        till.started(2).await;
+        let (here, there) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        handler.close_gate();
+        let old = send_in_task(&here, &payment());
+        handler.started(1).await;
+        advance(LEASE + Duration::from_secs(1)).await;
+        let new = send_in_task(&there, &payment());
+        handler.started(2).await;
 
         // When they arrive again, then they change nothing, and the loss stays visible.
         store.heal();
-        pass(LEASE * 2).await;
-        assert!(till.execution(1).lease_lost());
-        assert!(!till.execution(2).lease_lost());
-        till.open();
-        new.await.unwrap().is_charge(2);
-        pass(Duration::from_secs(1)).await;
-        old.await.unwrap().is_replay_of_charge(2);
+        advance(LEASE * 2).await;
+        assert!(handler.execution(1).lease_lost());
+        assert!(!handler.execution(2).lease_lost());
+        handler.open_gate();
+        new.await.unwrap().assert_charge(2);
+        advance(Duration::from_secs(1)).await;
+        old.await.unwrap().assert_replay_of_charge(2);
     });
 }
 
 #[test]
 fn a_lost_connection_to_the_store_is_visible_before_the_lease_is_over_there() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let (here, _there, store) = cut_off(Policy::new());
-        let shop = face.shop(&here, &till);
-        till.hold();
-        let _first = asking(&shop, &payment());
-        till.started(1).await;
-        pass(LEASE / 10 * 9).await;
-        assert!(!till.execution(1).lease_lost());
-        pass(LEASE / 10).await;
-        assert!(till.execution(1).lease_lost());
+        let app = adapter.app(&here, &handler);
+        handler.close_gate();
+        let _first = send_in_task(&app, &payment());
+        handler.started(1).await;
+        advance(LEASE / 10 * 9).await;
+        assert!(!handler.execution(1).lease_lost());
+        advance(LEASE / 10).await;
+        assert!(handler.execution(1).lease_lost());
 
         // And when the store is back, an execution that nobody took over has its lease again.
         store.heal();
-        pass(LEASE / 2).await;
-        assert!(!till.execution(1).lease_lost());
+        advance(LEASE / 2).await;
+        assert!(!handler.execution(1).lease_lost());
     });
 }
 
 #[test]
 fn an_execution_knows_its_key_its_attempt_and_keys_to_pass_on() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        ask(&shop, &Ask::pay("\"a\"")).await;
-        ask(&shop, &Ask::pay("b")).await;
-        let (a, b) = (till.execution(1), till.execution(2));
+        let app = adapter.app(&engine, &handler);
+        send(&app, &TestRequest::payment("\"a\"")).await;
+        send(&app, &TestRequest::payment("b")).await;
+        let (a, b) = (handler.execution(1), handler.execution(2));
         assert_eq!((a.key().expose(), b.key().expose()), ("a", "b"));
         assert_eq!((a.attempt(), b.attempt()), (1, 1));
         assert_eq!(a.downstream_key("bank"), a.downstream_key("bank"));
@@ -293,12 +294,12 @@ fn an_execution_knows_its_key_its_attempt_and_keys_to_pass_on() {
         // Two engines of one service pass on the same keys, engines with different secrets do not.
         let with = |secret: &str| {
             let engine = Idempotency::builder().secret(secret.repeat(16));
-            face.shop(&engine.build().unwrap(), &till)
+            adapter.app(&engine.build().unwrap(), &handler)
         };
         for secret in ["s", "s", "t"] {
-            ask(&with(secret), &Ask::pay("a")).await;
+            send(&with(secret), &TestRequest::payment("a")).await;
         }
-        let [s, again, t] = [3, 4, 5].map(|n| till.execution(n).downstream_key("bank"));
+        let [s, again, t] = [3, 4, 5].map(|n| handler.execution(n).downstream_key("bank"));
         assert_eq!(s, again);
         assert!(s != t && s != keys[0]);
     });
@@ -323,52 +324,55 @@ fn handlers_get_the_execution_as_an_extractor() {
         execution.attempt().to_string()
     }
 
-    by_hand(async {
+    with_paused_clock(async {
         let engine = Idempotency::builder().build().unwrap();
         let app = Router::new()
             .route("/required", post(required))
             .route("/optional", post(optional))
             .route("/bare", post(bare))
             .layer(Extension(engine));
-        let to = |path: &str| Ask::post(path);
+        let to = |path: &str| TestRequest::post(path);
         assert_eq!(
-            ask(&app, &to("/required").key("k")).await.text(),
+            send(&app, &to("/required").key("k")).await.text(),
             "attempt 1"
         );
-        ask(&app, &to("/required"))
+        send(&app, &to("/required"))
             .await
-            .is_problem(400, "missing_key");
+            .assert_problem(400, "missing_key");
         assert_eq!(
-            ask(&app, &to("/optional").key("k")).await.text(),
+            send(&app, &to("/optional").key("k")).await.text(),
             "protected: true"
         );
-        assert_eq!(ask(&app, &to("/optional")).await.text(), "protected: false");
-        ask(&app, &to("/bare").key("k"))
+        assert_eq!(
+            send(&app, &to("/optional")).await.text(),
+            "protected: false"
+        );
+        send(&app, &to("/bare").key("k"))
             .await
-            .is_problem(400, "missing_key");
+            .assert_problem(400, "missing_key");
     });
 }
 
 #[test]
 fn a_second_attempt_that_gives_its_key_back_does_not_restart_the_fencing_token() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given an execution that vanished, and a second attempt that answers "not now".
-        let till = Till::answering(|n| {
+        let handler = CountingHandler::responding(|n| {
             let status = if n == 2 { 503 } else { 201 };
             let status = StatusCode::from_u16(status).unwrap();
             (status, format!("charge {n}")).into_response()
         });
         let policy = Policy::new().on_crash(OnCrash::Retry);
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        crash(&shop, &payment(), &till).await;
-        till.open();
-        pass(LEASE + Duration::from_secs(1)).await;
-        assert_eq!(ask(&shop, &payment()).await.status, 503);
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        crash(&app, &payment(), &handler).await;
+        handler.open_gate();
+        advance(LEASE + Duration::from_secs(1)).await;
+        assert_eq!(send(&app, &payment()).await.status, 503);
 
         // When the next one executes at once, then its number is higher than all that went before.
-        ask(&shop, &payment()).await.is_charge(3);
-        assert_eq!(till.attempts(), [1, 2, 3]);
+        send(&app, &payment()).await.assert_charge(3);
+        assert_eq!(handler.attempts(), [1, 2, 3]);
     });
 }

@@ -16,11 +16,12 @@ use serde_json::Value;
 use std::{collections::HashMap, io, time::Duration};
 
 use crate::support::{
-    Answer, Ask, Face, Fault, Faulty, Till, Verb, ask, asking, both, by_hand, pass, settle, waiters,
+    Adapter, CountingHandler, Fault, FaultyStore, Operation, TestRequest, TestResponse, advance,
+    run_ready_tasks, send, send_in_task, waiters, with_each_adapter, with_paused_clock,
 };
 
-fn payment() -> Ask {
-    Ask::pay("k")
+fn payment() -> TestRequest {
+    TestRequest::payment("k")
 }
 
 fn engine(policy: Policy) -> Idempotency {
@@ -28,36 +29,37 @@ fn engine(policy: Policy) -> Idempotency {
 }
 
 /// Whether an answer of this kind is replayed; it is executed again otherwise.
-async fn is_kept(face: Face, policy: Policy, answer: fn() -> Response) -> bool {
-    let till = Till::answering(move |_| answer());
-    let shop = face.shop(&engine(policy), &till);
-    let first = ask(&shop, &payment()).await;
-    let again = ask(&shop, &payment()).await;
+async fn is_kept(adapter: Adapter, policy: Policy, answer: fn() -> Response) -> bool {
+    let handler = CountingHandler::responding(move |_| answer());
+    let app = adapter.app(&engine(policy), &handler);
+    let first = send(&app, &payment()).await;
+    let again = send(&app, &payment()).await;
     assert_eq!(again.status, first.status);
     assert!(!first.replayed());
-    assert_eq!(again.replayed(), till.starts() == 1);
+    assert_eq!(again.replayed(), handler.starts() == 1);
     again.replayed()
 }
 
 #[test]
 fn statuses_that_ask_for_the_same_request_again_give_the_key_back_and_no_others() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for status in 200..600 {
-            let till =
-                Till::answering(move |_| StatusCode::from_u16(status).unwrap().into_response());
-            let shop = face.shop(&engine(Policy::new()), &till);
+            let handler = CountingHandler::responding(move |_| {
+                StatusCode::from_u16(status).unwrap().into_response()
+            });
+            let app = adapter.app(&engine(Policy::new()), &handler);
             for _ in 0..2 {
-                assert_eq!(ask(&shop, &payment()).await.status, status);
+                assert_eq!(send(&app, &payment()).await.status, status);
             }
             let released = [401, 407, 408, 421, 425, 429, 503].contains(&status);
-            assert_eq!(till.starts(), 1 + usize::from(released), "{status}");
+            assert_eq!(handler.starts(), 1 + usize::from(released), "{status}");
         }
     });
 }
 
 #[test]
 fn a_route_chooses_which_outcomes_are_kept() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let answers: [fn() -> Response; 7] = [
             || StatusCode::CREATED.into_response(),
             || StatusCode::SEE_OTHER.into_response(),
@@ -80,7 +82,7 @@ fn a_route_chooses_which_outcomes_are_kept() {
         ] {
             for (answer, kept) in answers.into_iter().zip(kept) {
                 let policy = Policy::new().cache(cache);
-                assert_eq!(is_kept(face, policy, answer).await, kept, "{cache:?}");
+                assert_eq!(is_kept(adapter, policy, answer).await, kept, "{cache:?}");
             }
         }
     });
@@ -88,7 +90,7 @@ fn a_route_chooses_which_outcomes_are_kept() {
 
 #[test]
 fn a_handler_decides_for_one_response() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for cache in [Cache::All, Cache::NoServerErrors, Cache::Success] {
             let policy = Policy::new().cache(cache);
             let store: [fn() -> Response; 3] = [
@@ -97,14 +99,14 @@ fn a_handler_decides_for_one_response() {
                 || (Retention::Store, StatusCode::INTERNAL_SERVER_ERROR).into_response(),
             ];
             for answer in store {
-                assert!(is_kept(face, policy, answer).await);
+                assert!(is_kept(adapter, policy, answer).await);
             }
             let release: [fn() -> Response; 2] = [
                 || (Retention::Release, StatusCode::CREATED).into_response(),
                 || (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
             ];
             for answer in release {
-                assert!(!is_kept(face, policy, answer).await);
+                assert!(!is_kept(adapter, policy, answer).await);
             }
         }
     });
@@ -112,114 +114,116 @@ fn a_handler_decides_for_one_response() {
 
 #[test]
 fn a_panic_is_an_outcome_that_retries_replay() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a handler that panics after its effect.
-        let till = Till::answering(|_| panic!("with secret data"));
-        let shop = face.shop(&engine(Policy::new()), &till);
-        let first = ask(&shop, &payment()).await;
-        first.is_problem(500, "handler_panicked");
+        let handler = CountingHandler::responding(|_| panic!("with secret data"));
+        let app = adapter.app(&engine(Policy::new()), &handler);
+        let first = send(&app, &payment()).await;
+        first.assert_problem(500, "handler_panicked");
         assert!(!first.replayed() && !first.text().contains("secret"));
 
         // When it is retried, then the 500 is replayed, and nothing executes again.
-        let again = ask(&shop, &payment()).await;
-        again.is_problem(500, "handler_panicked");
+        let again = send(&app, &payment()).await;
+        again.assert_problem(500, "handler_panicked");
         assert!(again.replayed());
         assert_eq!(again.body, first.body);
-        assert_eq!(till.effects(), 1);
+        assert_eq!(handler.effects(), 1);
     });
 }
 
 #[test]
 fn with_retry_a_panic_executes_again_as_the_next_attempt() {
-    both(async |face| {
-        let till = Till::answering(|n| match n {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::responding(|n| match n {
             1 | 2 => panic!("as the scenario demands"),
             n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
         });
-        let shop = face.shop(&engine(Policy::new().on_crash(OnCrash::Retry)), &till);
+        let app = adapter.app(&engine(Policy::new().on_crash(OnCrash::Retry)), &handler);
         for _ in 0..2 {
-            let answer = ask(&shop, &payment()).await;
-            answer.is_problem(500, "handler_panicked");
+            let answer = send(&app, &payment()).await;
+            answer.assert_problem(500, "handler_panicked");
             assert_eq!(answer.json()["action"], "retry_same_key");
             assert_eq!(answer.json()["retryable"], true);
         }
-        ask(&shop, &payment()).await.is_charge(3);
-        ask(&shop, &payment()).await.is_replay_of_charge(3);
-        assert_eq!(till.attempts(), [1, 2, 3]);
+        send(&app, &payment()).await.assert_charge(3);
+        send(&app, &payment()).await.assert_replay_of_charge(3);
+        assert_eq!(handler.attempts(), [1, 2, 3]);
     });
 }
 
 #[test]
 fn those_who_wait_for_a_handler_that_panics_get_its_outcome() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for (on_crash, executions) in [(OnCrash::Refuse, 1), (OnCrash::Retry, 2)] {
-            let till = Till::answering(|n| match n {
+            let handler = CountingHandler::responding(|n| match n {
                 1 => panic!("as the scenario demands"),
                 n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
             });
             let engine = engine(Policy::new().on_crash(on_crash));
-            let shop = face.shop(&engine, &till);
-            till.hold();
-            let first = asking(&shop, &payment());
-            till.started(1).await;
-            let waiting: Vec<_> = (0..10).map(|_| asking(&shop, &payment())).collect();
-            settle().await;
+            let app = adapter.app(&engine, &handler);
+            handler.close_gate();
+            let first = send_in_task(&app, &payment());
+            handler.started(1).await;
+            let waiting: Vec<_> = (0..10).map(|_| send_in_task(&app, &payment())).collect();
+            run_ready_tasks().await;
             assert_eq!(waiters(&engine), 10);
-            till.open();
-            first.await.unwrap().is_problem(500, "handler_panicked");
+            handler.open_gate();
+            first.await.unwrap().assert_problem(500, "handler_panicked");
             let mut first_hand = 0;
             for waiter in waiting {
                 let answer = waiter.await.unwrap();
                 first_hand += usize::from(!answer.replayed());
                 if executions == 1 {
-                    answer.is_problem(500, "handler_panicked");
+                    answer.assert_problem(500, "handler_panicked");
                 } else {
                     assert_eq!(answer.text(), "charge 2");
                 }
             }
-            assert_eq!((first_hand, till.starts()), (executions - 1, executions));
+            assert_eq!((first_hand, handler.starts()), (executions - 1, executions));
         }
     });
 }
 
 #[test]
 fn a_panic_after_the_client_left_is_stored_too() {
-    both(async |face| {
-        let till = Till::answering(|_| panic!("as the scenario demands"));
-        let shop = face.shop(&engine(Policy::new()), &till);
-        till.hold();
-        let first = asking(&shop, &payment());
-        till.started(1).await;
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::responding(|_| panic!("as the scenario demands"));
+        let app = adapter.app(&engine(Policy::new()), &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &payment());
+        handler.started(1).await;
         first.abort();
-        settle().await;
-        till.open();
-        settle().await;
-        let answer = ask(&shop, &payment()).await;
-        answer.is_problem(500, "handler_panicked");
+        run_ready_tasks().await;
+        handler.open_gate();
+        run_ready_tasks().await;
+        let answer = send(&app, &payment()).await;
+        answer.assert_problem(500, "handler_panicked");
         assert!(answer.replayed());
-        assert_eq!(till.starts(), 1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[idempotent]
 async fn order(
-    State(till): State<Till>,
+    State(handler): State<CountingHandler>,
     Query(_): Query<HashMap<String, u32>>,
     Json(order): Json<Value>,
 ) -> Response {
-    till.run(http::Request::new(order.to_string().into())).await
+    handler
+        .call(http::Request::new(order.to_string().into()))
+        .await
 }
 
 #[test]
 fn a_rejection_by_an_extractor_gives_the_key_back() {
-    by_hand(async {
+    with_paused_clock(async {
         // Given a handler that takes JSON.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let app = Router::new()
             .route("/order", post(order))
             .layer(Extension(engine(Policy::new())))
-            .with_state(till.clone());
-        let good = Ask::post("/order")
+            .with_state(handler.clone());
+        let good = TestRequest::post("/order")
             .key("k")
             .header("content-type", "application/json")
             .body(r#"{"item":"book"}"#);
@@ -229,7 +233,7 @@ fn a_rejection_by_an_extractor_gives_the_key_back() {
             (good.clone().body(r#"{"item":"#), 400),
             (typeless, 415),
             (
-                Ask {
+                TestRequest {
                     path: "/order?n=x".into(),
                     ..good.clone()
                 },
@@ -240,22 +244,22 @@ fn a_rejection_by_an_extractor_gives_the_key_back() {
         // When requests are rejected before the handler began.
         for (bad, status) in rejected {
             for _ in 0..2 {
-                let answer = ask(&app, &bad).await;
+                let answer = send(&app, &bad).await;
                 assert_eq!(answer.status, status);
                 assert!(!answer.replayed());
             }
         }
-        assert_eq!(till.starts(), 0);
+        assert_eq!(handler.starts(), 0);
 
         // Then the corrected request executes under the same key.
-        ask(&app, &good).await.is_charge(1);
-        ask(&app, &good).await.is_replay_of_charge(1);
+        send(&app, &good).await.assert_charge(1);
+        send(&app, &good).await.assert_replay_of_charge(1);
     });
 }
 
 #[test]
 fn a_rejection_lets_those_who_wait_try_for_themselves() {
-    by_hand(async {
+    with_paused_clock(async {
         struct Slow;
         impl<S: Sync> axum::extract::FromRequestParts<S> for Slow {
             type Rejection = StatusCode;
@@ -274,25 +278,25 @@ fn a_rejection_lets_those_who_wait_try_for_themselves() {
         }
         #[idempotent]
         async fn slow(
-            State(till): State<Till>,
+            State(handler): State<CountingHandler>,
             _: Slow,
             request: axum::extract::Request,
         ) -> Response {
-            till.run(request).await
+            handler.call(request).await
         }
-        let (till, engine) = (Till::new(), engine(Policy::new()));
+        let (handler, engine) = (CountingHandler::new(), engine(Policy::new()));
         let app = Router::new()
             .route("/pay", post(slow))
             .layer(Extension(engine.clone()))
-            .with_state(till.clone());
-        let first = asking(&app, &payment().header("x-fail", "1"));
-        settle().await;
-        let waiter = asking(&app, &payment());
-        settle().await;
+            .with_state(handler.clone());
+        let first = send_in_task(&app, &payment().header("x-fail", "1"));
+        run_ready_tasks().await;
+        let waiter = send_in_task(&app, &payment());
+        run_ready_tasks().await;
         assert_eq!(waiters(&engine), 1);
-        pass(Duration::from_secs(3)).await;
+        advance(Duration::from_secs(3)).await;
         assert_eq!(first.await.unwrap().status, 403);
-        waiter.await.unwrap().is_charge(1);
+        waiter.await.unwrap().assert_charge(1);
     });
 }
 
@@ -310,7 +314,7 @@ where
 
 #[test]
 fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
-    by_hand(async {
+    with_paused_clock(async {
         // Given a service behind the layer that fails after its effect.
         let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let service = {
@@ -337,16 +341,16 @@ fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
 
 #[test]
 fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_response() {
-    by_hand(async {
+    with_paused_clock(async {
         // Given a service behind the layer that fails the first time it is called, and whose heartbeats do not arrive.
-        let till = Till::refusing_first(500);
+        let handler = CountingHandler::with_first_status(500);
         let records = MemoryStore::new();
-        let store = Faulty::over(records.clone());
-        store.always(Verb::Renew, Fault::Silent);
+        let store = FaultyStore::over(records.clone());
+        store.fail_always(Operation::Renew, Fault::Hang);
         let service = tower::service_fn({
-            let till = till.clone();
+            let handler = handler.clone();
             move |request: http::Request<RequestBody<Body>>| {
-                let answer = till.clone().run(request.map(Body::new));
+                let answer = handler.clone().call(request.map(Body::new));
                 async {
                     let answer = answer.await;
                     let failed = answer.status() == StatusCode::INTERNAL_SERVER_ERROR;
@@ -361,47 +365,47 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_respons
         };
         let here = behind(Idempotency::builder().store(store));
         let there = behind(Idempotency::builder().store(records));
-        till.hold();
+        handler.close_gate();
         let old = tower::ServiceExt::oneshot(here, payment().request());
         let old = tokio::spawn(old);
-        till.started(1).await;
+        handler.started(1).await;
 
         // When another takes over and answers before it fails.
-        pass(Duration::from_secs(31)).await;
-        till.release(2);
+        advance(Duration::from_secs(31)).await;
+        handler.let_through(2);
         let new = tower::ServiceExt::oneshot(there, payment().request()).await;
         let new = new.unwrap().map(Body::new);
-        Answer::read(new).await.is_charge(2);
-        till.release(1);
+        TestResponse::read(new).await.assert_charge(2);
+        handler.let_through(1);
 
         // Then its client gets that answer, and not the error.
         let old = old.await.unwrap().expect("a response").map(Body::new);
-        Answer::read(old).await.is_replay_of_charge(2);
+        TestResponse::read(old).await.assert_replay_of_charge(2);
     });
 }
 
 #[test]
 fn a_record_expires_its_ttl_after_its_completion() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given an execution of an hour, and a ttl of a minute.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let policy = Policy::new()
             .ttl(Duration::from_secs(60))
             .max_lifetime(Duration::from_secs(7200));
-        let shop = face.shop(&engine(policy), &till);
-        till.hold();
-        let first = asking(&shop, &payment());
-        till.started(1).await;
-        pass(Duration::from_secs(3600)).await;
-        till.open();
-        first.await.unwrap().is_charge(1);
+        let app = adapter.app(&engine(policy), &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &payment());
+        handler.started(1).await;
+        advance(Duration::from_secs(3600)).await;
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
 
         // Then it is replayed for a minute from its end, however often, and then forgotten.
         for _ in 0..5 {
-            pass(Duration::from_secs(11)).await;
-            ask(&shop, &payment()).await.is_replay_of_charge(1);
+            advance(Duration::from_secs(11)).await;
+            send(&app, &payment()).await.assert_replay_of_charge(1);
         }
-        pass(Duration::from_secs(6)).await;
-        ask(&shop, &payment()).await.is_charge(2);
+        advance(Duration::from_secs(6)).await;
+        send(&app, &payment()).await.assert_charge(2);
     });
 }

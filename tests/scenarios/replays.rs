@@ -5,7 +5,10 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 use idempotent_runtime::{Idempotency, Policy, Scope, scope};
 
-use crate::support::{Ask, Conn, Conn2, Face, Server, Till, ask, both, real, stream};
+use crate::support::{
+    Adapter, Conn, CountingHandler, H2Conn, Server, TestRequest, in_real_time, send, stream,
+    with_each_adapter,
+};
 
 /// An answer with all that a replay keeps and all that it leaves out.
 fn rich(n: usize) -> axum::response::Response {
@@ -75,17 +78,17 @@ const LEFT_OUT: [&str; 8] = [
 
 #[test]
 fn a_replay_is_the_same_answer_without_what_belongs_to_one_exchange() {
-    real(async {
-        for face in [Face::Attribute, Face::Layer] {
-            let till = Till::answering(rich);
+    in_real_time(async {
+        for adapter in [Adapter::Attribute, Adapter::Layer] {
+            let handler = CountingHandler::responding(rich);
             let engine = Idempotency::builder().build().unwrap();
-            let server = Server::start(face.shop(&engine, &till)).await;
+            let server = Server::start(adapter.app(&engine, &handler)).await;
 
             // When the same request comes again, by either protocol.
-            let first = server.ask(&Ask::pay("k")).await;
-            let again = server.ask(&Ask::pay("k")).await;
-            let mut conn = Conn2::open(server.address).await;
-            let by_h2 = conn.send(&Ask::pay("k")).await.answer().await;
+            let first = server.send(&TestRequest::payment("k")).await;
+            let again = server.send(&TestRequest::payment("k")).await;
+            let mut conn = H2Conn::open(server.address).await;
+            let by_h2 = conn.send(&TestRequest::payment("k")).await.answer().await;
 
             // Then status, body and headers are the same, in their order and number.
             assert_eq!(first.lines("x-execution"), ["1"]);
@@ -108,14 +111,14 @@ fn a_replay_is_the_same_answer_without_what_belongs_to_one_exchange() {
                 assert_eq!(again.lines("idempotent-replay"), ["true"]);
                 assert!(!format!("{again:?}").contains("secret"));
             }
-            assert_eq!(till.starts(), 1);
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
 
 #[test]
 fn a_handler_can_not_pass_its_answer_off_as_a_replay() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given handlers that pass on the answer of another service, header and all: kept, streamed, too large.
         type Body = fn() -> axum::body::Body;
         let bodies: [(Body, bool); 3] = [
@@ -125,22 +128,22 @@ fn a_handler_can_not_pass_its_answer_off_as_a_replay() {
         ];
         for (body, kept) in bodies {
             for value in ["true", "maybe"] {
-                let till = Till::answering(move |_| {
+                let handler = CountingHandler::responding(move |_| {
                     let headers = AppendHeaders([("idempotent-replay", value); 2]);
                     (headers, [("x-from", "elsewhere")], body()).into_response()
                 });
                 let engine = Idempotency::builder().build().unwrap();
-                let shop = face.shop(&engine, &till);
+                let app = adapter.app(&engine, &handler);
 
                 // When it is asked twice, then the first answer is no replay, and the second is one.
-                let first = ask(&shop, &Ask::pay("k")).await;
+                let first = send(&app, &TestRequest::payment("k")).await;
                 assert_eq!(first.lines("idempotent-replay"), [""; 0]);
                 assert_eq!(first.lines("x-from"), ["elsewhere"]);
-                let again = ask(&shop, &Ask::pay("k")).await;
+                let again = send(&app, &TestRequest::payment("k")).await;
                 if kept {
                     assert_eq!(again.lines("idempotent-replay"), ["true"], "one line");
                 } else {
-                    again.is_problem(409, "response_not_stored");
+                    again.assert_problem(409, "response_not_stored");
                 }
             }
         }
@@ -149,8 +152,8 @@ fn a_handler_can_not_pass_its_answer_off_as_a_replay() {
 
 #[test]
 fn neither_can_one_whose_answer_is_not_kept() {
-    both(async |face| {
-        let till = Till::answering(|_| {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::responding(|_| {
             (
                 StatusCode::TOO_MANY_REQUESTS,
                 [("idempotent-replay", "true")],
@@ -158,32 +161,32 @@ fn neither_can_one_whose_answer_is_not_kept() {
                 .into_response()
         });
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
+        let app = adapter.app(&engine, &handler);
         for _ in 0..2 {
-            let answer = ask(&shop, &Ask::pay("k")).await;
+            let answer = send(&app, &TestRequest::payment("k")).await;
             assert_eq!((answer.status.as_u16(), answer.replayed()), (429, false));
         }
-        assert_eq!(till.starts(), 2);
+        assert_eq!(handler.starts(), 2);
     });
 }
 
 #[test]
 fn empty_answers_and_answers_without_a_body_replay_as_they_were() {
-    real(async {
+    in_real_time(async {
         for status in [200, 201, 204, 205, 303, 304, 404, 500] {
             let status = StatusCode::from_u16(status).unwrap();
-            let till = Till::answering(move |_| status.into_response());
+            let handler = CountingHandler::responding(move |_| status.into_response());
             let engine = Idempotency::builder().build().unwrap();
-            let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
-            let first = server.ask(&Ask::pay("k")).await;
+            let server = Server::start(Adapter::Attribute.app(&engine, &handler)).await;
+            let first = server.send(&TestRequest::payment("k")).await;
             let mut conn = Conn::open(server.address).await;
-            conn.send(&Ask::pay("k").wire()).await;
+            conn.send(&TestRequest::payment("k").wire()).await;
             let again = conn.answer().await;
             assert_eq!((again.status, &again.body), (status, &first.body));
             assert_eq!(again.lines("content-length"), first.lines("content-length"));
             assert!(again.replayed());
             // The connection is still good.
-            conn.send(&Ask::pay("k").wire()).await;
+            conn.send(&TestRequest::payment("k").wire()).await;
             assert_eq!(conn.answer().await.status, status);
         }
     });
@@ -191,45 +194,45 @@ fn empty_answers_and_answers_without_a_body_replay_as_they_were() {
 
 #[test]
 fn another_callers_key_is_neither_replayed_nor_executed() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given no scope, and a caller with credentials.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        let alice = Ask::pay("k").header("authorization", "Bearer alice");
-        ask(&shop, &alice).await.is_charge(1);
+        let app = adapter.app(&engine, &handler);
+        let alice = TestRequest::payment("k").header("authorization", "Bearer alice");
+        send(&app, &alice).await.assert_charge(1);
 
         // When others come with the same key and request.
         for other in [
-            Ask::pay("k").header("authorization", "Bearer mallory"),
-            Ask::pay("k").header("authorization", "Bearer Alice"),
-            Ask::pay("k"),
+            TestRequest::payment("k").header("authorization", "Bearer mallory"),
+            TestRequest::payment("k").header("authorization", "Bearer Alice"),
+            TestRequest::payment("k"),
         ] {
             // Then they learn nothing and execute nothing.
-            let answer = ask(&shop, &other).await;
-            answer.is_problem(409, "mismatch");
+            let answer = send(&app, &other).await;
+            answer.assert_problem(409, "mismatch");
             assert!(!answer.text().contains("charge"), "{answer:?}");
         }
-        assert_eq!(till.starts(), 1);
-        ask(&shop, &alice).await.is_replay_of_charge(1);
+        assert_eq!(handler.starts(), 1);
+        send(&app, &alice).await.assert_replay_of_charge(1);
     });
 }
 
 #[test]
 fn another_caller_learns_nothing_while_the_execution_runs() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        let alice = Ask::pay("k").header("authorization", "Bearer alice");
-        let first = crate::support::asking(&shop, &alice);
-        till.started(1).await;
-        let mallory = Ask::pay("k").header("authorization", "Bearer mallory");
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let alice = TestRequest::payment("k").header("authorization", "Bearer alice");
+        let first = crate::support::send_in_task(&app, &alice);
+        handler.started(1).await;
+        let mallory = TestRequest::payment("k").header("authorization", "Bearer mallory");
         // A mismatch goes before a conflict and before waiting.
-        ask(&shop, &mallory).await.is_problem(409, "mismatch");
-        till.open();
-        first.await.unwrap().is_charge(1);
+        send(&app, &mallory).await.assert_problem(409, "mismatch");
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
     });
 }
 
@@ -238,7 +241,7 @@ struct Account(&'static str);
 
 #[test]
 fn within_a_scope_keys_are_unique_and_across_scopes_they_are_not() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let tenant = HeaderName::from_static("x-tenant");
         let builders = [
             Idempotency::builder().scope(scope::header(tenant)),
@@ -255,46 +258,48 @@ fn within_a_scope_keys_are_unique_and_across_scopes_they_are_not() {
         ];
         for builder in builders {
             // Given a scope by header, extension or function, of the engine or of the route.
-            let till = Till::new();
-            let shop = face.shop(&builder.build().unwrap(), &till);
+            let handler = CountingHandler::new();
+            let app = adapter.app(&builder.build().unwrap(), &handler);
             let as_tenant = |tenant: &'static str| {
-                let shop = shop.clone().layer(axum::Extension(Account(tenant)));
-                let asked = Ask::pay("k").header("x-tenant", tenant);
-                async move { ask(&shop, &asked).await }
+                let app = app.clone().layer(axum::Extension(Account(tenant)));
+                let request = TestRequest::payment("k").header("x-tenant", tenant);
+                async move { send(&app, &request).await }
             };
 
             // Then equal keys of different callers are different keys.
-            as_tenant("one").await.is_charge(1);
-            as_tenant("two").await.is_charge(2);
-            as_tenant("one").await.is_replay_of_charge(1);
-            as_tenant("two").await.is_replay_of_charge(2);
+            as_tenant("one").await.assert_charge(1);
+            as_tenant("two").await.assert_charge(2);
+            as_tenant("one").await.assert_replay_of_charge(1);
+            as_tenant("two").await.assert_replay_of_charge(2);
         }
     });
 }
 
 #[test]
 fn within_a_scope_new_credentials_are_the_same_caller() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a scope, and a caller whose token was renewed before its retry.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder();
         let engine = engine.scope(scope::header(HeaderName::from_static("x-tenant")));
-        let shop = face.shop(&engine.build().unwrap(), &till);
+        let app = adapter.app(&engine.build().unwrap(), &handler);
         let with = |token: &str| {
-            let ask = Ask::pay("k").header("x-tenant", "one");
-            ask.header("authorization", token)
+            let request = TestRequest::payment("k").header("x-tenant", "one");
+            request.header("authorization", token)
         };
-        ask(&shop, &with("Bearer old")).await.is_charge(1);
-        ask(&shop, &with("Bearer new")).await.is_replay_of_charge(1);
+        send(&app, &with("Bearer old")).await.assert_charge(1);
+        send(&app, &with("Bearer new"))
+            .await
+            .assert_replay_of_charge(1);
 
         // Where the scope does not know the caller, the credentials count again, apart from any tenant.
-        let nobody = |token: &str| Ask::pay("k").header("authorization", token);
-        ask(&shop, &nobody("Bearer old")).await.is_charge(2);
-        ask(&shop, &nobody("Bearer new"))
+        let nobody = |token: &str| TestRequest::payment("k").header("authorization", token);
+        send(&app, &nobody("Bearer old")).await.assert_charge(2);
+        send(&app, &nobody("Bearer new"))
             .await
-            .is_problem(409, "mismatch");
-        ask(&shop, &with("Bearer new").header("x-tenant", ""))
+            .assert_problem(409, "mismatch");
+        send(&app, &with("Bearer new").header("x-tenant", ""))
             .await
-            .is_charge(3);
+            .assert_charge(3);
     });
 }

@@ -8,29 +8,31 @@ use axum::{
 use http::Method;
 use idempotent_runtime::{Idempotency, IdempotencyLayer, Policy, idempotent};
 
-use crate::support::{Ask, Face, Till, ask, both, by_hand};
+use crate::support::{
+    Adapter, CountingHandler, TestRequest, send, with_each_adapter, with_paused_clock,
+};
 
 #[idempotent]
 async fn pay(
-    State(till): State<Till>,
+    State(handler): State<CountingHandler>,
     request: axum::extract::Request,
 ) -> axum::response::Response {
-    till.run(request).await
+    handler.call(request).await
 }
 
 #[idempotent(name = "payments")]
 async fn named(
-    State(till): State<Till>,
+    State(handler): State<CountingHandler>,
     request: axum::extract::Request,
 ) -> axum::response::Response {
-    till.run(request).await
+    handler.call(request).await
 }
 
 async fn bare(
-    State(till): State<Till>,
+    State(handler): State<CountingHandler>,
     request: axum::extract::Request,
 ) -> axum::response::Response {
-    till.run(request).await
+    handler.call(request).await
 }
 
 fn engine() -> Idempotency {
@@ -38,13 +40,13 @@ fn engine() -> Idempotency {
 }
 
 /// A router with these handlers at `/pay` and `/refund`.
-fn pair(face: Face, engine: &Idempotency) -> Router<Till> {
-    match face {
-        Face::Attribute => Router::new()
+fn pair(adapter: Adapter, engine: &Idempotency) -> Router<CountingHandler> {
+    match adapter {
+        Adapter::Attribute => Router::new()
             .route("/pay", any(pay))
             .route("/refund", any(pay))
             .route("/orders/{id}", any(pay)),
-        Face::Layer => Router::new()
+        Adapter::Layer => Router::new()
             .route("/pay", any(bare))
             .route("/refund", any(bare))
             .route("/orders/{id}", any(bare))
@@ -53,56 +55,56 @@ fn pair(face: Face, engine: &Idempotency) -> Router<Till> {
 }
 
 /// Sends the same key and body to each of these; each is a request of its own.
-async fn all_differ(app: &Router, asks: &[Ask]) {
-    for (n, asked) in asks.iter().enumerate() {
-        ask(app, &asked.clone().key("k").body("{}"))
+async fn all_differ(app: &Router, asks: &[TestRequest]) {
+    for (n, request) in asks.iter().enumerate() {
+        send(app, &request.clone().key("k").body("{}"))
             .await
-            .is_charge(n + 1);
+            .assert_charge(n + 1);
     }
-    for (n, asked) in asks.iter().enumerate() {
-        let again = ask(app, &asked.clone().key("k").body("{}")).await;
-        again.is_replay_of_charge(n + 1);
+    for (n, request) in asks.iter().enumerate() {
+        let again = send(app, &request.clone().key("k").body("{}")).await;
+        again.assert_replay_of_charge(n + 1);
     }
 }
 
 #[test]
 fn equal_keys_on_two_routes_or_methods_are_different_keys() {
-    both(async |face| {
-        let (engine, till) = (engine(), Till::new());
-        let app = pair(face, &engine)
+    with_each_adapter(async |adapter| {
+        let (engine, handler) = (engine(), CountingHandler::new());
+        let app = pair(adapter, &engine)
             .layer(Extension(engine.clone()))
-            .with_state(till.clone());
+            .with_state(handler.clone());
         all_differ(
             &app,
             &[
-                Ask::post("/pay"),
-                Ask::post("/refund"),
-                Ask::new(Method::PUT, "/pay"),
-                Ask::new(Method::PATCH, "/pay"),
-                Ask::new(Method::DELETE, "/pay"),
+                TestRequest::post("/pay"),
+                TestRequest::post("/refund"),
+                TestRequest::new(Method::PUT, "/pay"),
+                TestRequest::new(Method::PATCH, "/pay"),
+                TestRequest::new(Method::DELETE, "/pay"),
             ],
         )
         .await;
-        assert_eq!(till.starts(), 5);
+        assert_eq!(handler.starts(), 5);
     });
 }
 
 #[test]
 fn nested_routers_keep_the_full_path() {
-    both(async |face| {
-        let (engine, till) = (engine(), Till::new());
-        let inner = || pair(face, &engine);
+    with_each_adapter(async |adapter| {
+        let (engine, handler) = (engine(), CountingHandler::new());
+        let inner = || pair(adapter, &engine);
         // Given the same router nested in every way, and in itself.
         let app = Router::new()
             .merge(inner())
             .nest("/v1", inner())
             .nest("/v2", inner())
             .nest("/deep", Router::new().nest("/er", inner()))
-            .nest_service("/service", inner().with_state(till.clone()))
-            .nest_service("/other", inner().with_state(till.clone()))
+            .nest_service("/service", inner().with_state(handler.clone()))
+            .nest_service("/other", inner().with_state(handler.clone()))
             .nest("/tenants/{tenant}", inner())
             .layer(Extension(engine.clone()))
-            .with_state(till.clone());
+            .with_state(handler.clone());
 
         // Then equal keys and bodies on different full paths are different requests.
         let paths = [
@@ -116,35 +118,35 @@ fn nested_routers_keep_the_full_path() {
             "/other/pay",
             "/other/refund",
         ];
-        all_differ(&app, &paths.map(Ask::post)).await;
+        all_differ(&app, &paths.map(TestRequest::post)).await;
 
         // And on one route, a parameter of the path is part of what is asked for.
-        let base = till.starts();
-        let order = |path: &str| Ask::post(path).key("p").body("{}");
-        ask(&app, &order("/tenants/a/orders/1"))
+        let base = handler.starts();
+        let order = |path: &str| TestRequest::post(path).key("p").body("{}");
+        send(&app, &order("/tenants/a/orders/1"))
             .await
-            .is_charge(base + 1);
-        ask(&app, &order("/tenants/a/orders/2"))
+            .assert_charge(base + 1);
+        send(&app, &order("/tenants/a/orders/2"))
             .await
-            .is_problem(409, "mismatch");
-        ask(&app, &order("/tenants/b/orders/1"))
+            .assert_problem(409, "mismatch");
+        send(&app, &order("/tenants/b/orders/1"))
             .await
-            .is_problem(409, "mismatch");
-        ask(&app, &order("/tenants/a/orders/1"))
+            .assert_problem(409, "mismatch");
+        send(&app, &order("/tenants/a/orders/1"))
             .await
-            .is_replay_of_charge(base + 1);
+            .assert_replay_of_charge(base + 1);
     });
 }
 
 #[test]
 fn a_layer_around_a_whole_nested_router_sees_the_full_path() {
-    by_hand(async {
-        let (engine, till) = (engine(), Till::new());
+    with_paused_clock(async {
+        let (engine, handler) = (engine(), CountingHandler::new());
         let inner = Router::new()
             .route("/pay", post(bare))
             .fallback(bare)
             .layer(IdempotencyLayer::new(engine.clone()))
-            .with_state(till.clone());
+            .with_state(handler.clone());
         let app = Router::new()
             .nest_service("/a", inner.clone())
             .nest_service("/b", inner.clone())
@@ -153,14 +155,14 @@ fn a_layer_around_a_whole_nested_router_sees_the_full_path() {
         let paths = [
             "/a/pay", "/b/pay", "/c/pay", "/pay", "/a/else", "/b/else", "/else",
         ];
-        all_differ(&app, &paths.map(Ask::post)).await;
+        all_differ(&app, &paths.map(TestRequest::post)).await;
     });
 }
 
 #[test]
 fn a_layer_around_everything_protects_each_path_by_itself() {
-    by_hand(async {
-        let (engine, till) = (engine(), Till::new());
+    with_paused_clock(async {
+        let (engine, handler) = (engine(), CountingHandler::new());
         let app = Router::new()
             .nest(
                 "/v1",
@@ -168,45 +170,45 @@ fn a_layer_around_everything_protects_each_path_by_itself() {
                     .route("/pay", post(bare))
                     .route("/refund", post(bare)),
             )
-            .with_state(till.clone());
+            .with_state(handler.clone());
         let service = tower::Layer::layer(&IdempotencyLayer::new(engine), app);
         let app = Router::new().fallback_service(service);
         let paths = ["/v1/pay", "/v1/refund"];
-        all_differ(&app, &paths.map(Ask::post)).await;
+        all_differ(&app, &paths.map(TestRequest::post)).await;
     });
 }
 
 #[test]
 fn a_name_replaces_method_and_route_in_the_scope() {
-    by_hand(async {
-        let (engine, till) = (engine(), Till::new());
+    with_paused_clock(async {
+        let (engine, handler) = (engine(), CountingHandler::new());
         // Given a route that was renamed between two attempts, with `name` and a fingerprint of its own.
         let app = |path: &str| {
             Router::new()
                 .route(path, post(named))
                 .layer(Extension(engine.clone()))
-                .with_state(till.clone())
+                .with_state(handler.clone())
         };
-        ask(&app("/old"), &Ask::post("/old").key("k"))
+        send(&app("/old"), &TestRequest::post("/old").key("k"))
             .await
-            .is_charge(1);
+            .assert_charge(1);
 
         // Then its records are found under the new path: as another request, not as a new one.
-        let moved = ask(&app("/new"), &Ask::post("/new").key("k")).await;
-        moved.is_problem(409, "mismatch");
-        ask(&app("/old"), &Ask::post("/old").key("k"))
+        let moved = send(&app("/new"), &TestRequest::post("/new").key("k")).await;
+        moved.assert_problem(409, "mismatch");
+        send(&app("/old"), &TestRequest::post("/old").key("k"))
             .await
-            .is_replay_of_charge(1);
+            .assert_replay_of_charge(1);
     });
 }
 
 #[test]
 fn the_layer_covers_the_methods_it_is_told() {
-    by_hand(async {
-        let (engine, till) = (engine(), Till::new());
+    with_paused_clock(async {
+        let (engine, handler) = (engine(), CountingHandler::new());
         let with = |layer: IdempotencyLayer| {
             let app = Router::new().route("/pay", any(bare)).route_layer(layer);
-            app.with_state(till.clone())
+            app.with_state(handler.clone())
         };
         let layer = IdempotencyLayer::new(engine.clone()).policy(Policy::new().required(true));
         let app = with(layer.clone());
@@ -214,69 +216,79 @@ fn the_layer_covers_the_methods_it_is_told() {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             // Safe methods pass by, key or not.
             for _ in 0..2 {
-                let answer = ask(&app, &Ask::new(method.clone(), "/pay").key("k")).await;
+                let answer = send(&app, &TestRequest::new(method.clone(), "/pay").key("k")).await;
                 assert_eq!(answer.status, 201, "{method}");
                 assert!(!answer.replayed(), "{method}");
             }
         }
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            ask(&app, &Ask::new(method, "/pay"))
+            send(&app, &TestRequest::new(method, "/pay"))
                 .await
-                .is_problem(400, "missing_key");
+                .assert_problem(400, "missing_key");
         }
         let app = with(layer.methods([Method::POST]));
-        ask(&app, &Ask::post("/pay"))
+        send(&app, &TestRequest::post("/pay"))
             .await
-            .is_problem(400, "missing_key");
-        assert_eq!(ask(&app, &Ask::new(Method::PUT, "/pay")).await.status, 201);
+            .assert_problem(400, "missing_key");
+        assert_eq!(
+            send(&app, &TestRequest::new(Method::PUT, "/pay"))
+                .await
+                .status,
+            201
+        );
     });
 }
 
 #[test]
 fn a_layer_outside_and_the_attribute_inside_execute_and_store_once() {
-    by_hand(async {
-        let till = Till::new();
-        let store = crate::support::Faulty::new();
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let store = crate::support::FaultyStore::new();
         let inside = Idempotency::builder().store(store.clone()).build().unwrap();
         let outside = Idempotency::builder().store(store.clone()).build().unwrap();
         for (outside, key) in [(&inside, "same engine"), (&outside, "two engines")] {
-            let acquired = store.calls(crate::support::Verb::Acquire);
+            let acquired = store.calls(crate::support::Operation::Acquire);
             let app = Router::new()
                 .route("/pay", post(pay))
                 .route_layer(Extension(inside.clone()))
                 .route_layer(IdempotencyLayer::new(outside.clone()))
-                .with_state(till.clone());
-            let before = till.starts();
-            let asked = Ask::post("/pay").key(&format!("{key:?}"));
-            ask(&app, &asked).await.is_charge(before + 1);
-            ask(&app, &asked).await.is_replay_of_charge(before + 1);
-            assert_eq!(till.starts(), before + 1);
-            assert_eq!(store.calls(crate::support::Verb::Acquire), acquired + 2);
+                .with_state(handler.clone());
+            let before = handler.starts();
+            let request = TestRequest::post("/pay").key(&format!("{key:?}"));
+            send(&app, &request).await.assert_charge(before + 1);
+            send(&app, &request)
+                .await
+                .assert_replay_of_charge(before + 1);
+            assert_eq!(handler.starts(), before + 1);
+            assert_eq!(
+                store.calls(crate::support::Operation::Acquire),
+                acquired + 2
+            );
         }
-        assert_eq!(store.calls(crate::support::Verb::Complete), 2);
+        assert_eq!(store.calls(crate::support::Operation::Complete), 2);
     });
 }
 
 #[test]
 fn an_execution_that_calls_the_app_itself_is_not_mistaken_for_a_retry() {
-    by_hand(async {
+    with_paused_clock(async {
         // Given a handler that, under its own key, sends an idempotent request to another route of the app.
         #[idempotent]
-        async fn outer(State(till): State<Till>, Path(()): Path<()>) -> String {
-            let app = pair(Face::Attribute, &engine()).with_state(till);
-            ask(&app, &Ask::post("/refund").key("k"))
+        async fn outer(State(handler): State<CountingHandler>, Path(()): Path<()>) -> String {
+            let app = pair(Adapter::Attribute, &engine()).with_state(handler);
+            send(&app, &TestRequest::post("/refund").key("k"))
                 .await
                 .text()
                 .to_owned()
         }
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let app = Router::new()
             .route("/pay", post(outer))
             .layer(Extension(engine()))
-            .with_state(till.clone());
-        let first = ask(&app, &Ask::post("/pay").key("k")).await;
+            .with_state(handler.clone());
+        let first = send(&app, &TestRequest::post("/pay").key("k")).await;
         assert_eq!(first.text(), "charge 1");
-        let again = ask(&app, &Ask::post("/pay").key("k")).await;
-        assert_eq!((again.text(), till.starts()), ("charge 1", 1));
+        let again = send(&app, &TestRequest::post("/pay").key("k")).await;
+        assert_eq!((again.text(), handler.starts()), ("charge 1", 1));
     });
 }

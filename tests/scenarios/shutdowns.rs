@@ -13,8 +13,9 @@ use idempotent_runtime::{Crash, Idempotency, MemoryStore, OnCrash, Policy, Recov
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Ask, Conn, Face, Fault, Faulty, Server, Till, Verb, ask, asking, both, by_hand, crash,
-    detached, frames, moment, pass, real, settle, stream, waiters,
+    Adapter, Conn, CountingHandler, Fault, FaultyStore, Operation, Server, TestRequest, advance,
+    crash, detached, frames, in_real_time, random_pause, run_ready_tasks, send, send_in_task,
+    stream, waiters, with_each_adapter, with_paused_clock,
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -31,11 +32,13 @@ fn two(policy: Policy) -> (Idempotency, Idempotency) {
 
 #[test]
 fn an_idle_engine_ends_at_once_and_for_good() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        ask(&shop, &Ask::pay("k")).await.is_charge(1);
+        let app = adapter.app(&engine, &handler);
+        send(&app, &TestRequest::payment("k"))
+            .await
+            .assert_charge(1);
         for _ in 0..2 {
             let report = engine.shutdown(DEADLINE).await;
             assert_eq!(
@@ -46,79 +49,86 @@ fn an_idle_engine_ends_at_once_and_for_good() {
 
         // New work and replays are refused; what is not the engine's business passes.
         for key in ["k", "new"] {
-            let answer = ask(&shop, &Ask::pay(key)).await;
-            answer.is_problem(503, "overloaded");
+            let answer = send(&app, &TestRequest::payment(key)).await;
+            answer.assert_problem(503, "overloaded");
             assert!(answer.headers.contains_key("retry-after"));
         }
-        ask(&shop, &Ask::post("/pay")).await.is_charge(2);
+        send(&app, &TestRequest::post("/pay"))
+            .await
+            .assert_charge(2);
     });
 }
 
 #[test]
 fn a_shutdown_waits_for_what_runs_and_those_who_wait_for_it() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given executions with a client, without one, and a duplicate that waits.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let (engine, other) = two(Policy::new());
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        let first = asking(&shop, &Ask::pay("k1"));
-        till.started(1).await;
-        let left = asking(&shop, &Ask::pay("k2"));
-        till.started(2).await;
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &TestRequest::payment("k1"));
+        handler.started(1).await;
+        let left = send_in_task(&app, &TestRequest::payment("k2"));
+        handler.started(2).await;
         left.abort();
-        let waiter = asking(&shop, &Ask::pay("k1"));
-        settle().await;
+        let waiter = send_in_task(&app, &TestRequest::payment("k1"));
+        run_ready_tasks().await;
         assert_eq!((detached(&engine), waiters(&engine)), (1, 1));
 
         // When the engine is shut down.
         let ending = engine.clone();
         let shutdown = tokio::spawn(async move { ending.shutdown(DEADLINE).await });
-        pass(DEADLINE / 2).await;
+        advance(DEADLINE / 2).await;
         assert!(!shutdown.is_finished());
-        ask(&shop, &Ask::pay("k3"))
+        send(&app, &TestRequest::payment("k3"))
             .await
-            .is_problem(503, "overloaded");
-        ask(&shop, &Ask::pay("k1"))
+            .assert_problem(503, "overloaded");
+        send(&app, &TestRequest::payment("k1"))
             .await
-            .is_problem(503, "overloaded");
-        till.open();
+            .assert_problem(503, "overloaded");
+        handler.open_gate();
 
         // Then all of them end as if nothing were, and are counted.
-        first.await.unwrap().is_charge(1);
-        waiter.await.unwrap().is_replay_of_charge(1);
+        first.await.unwrap().assert_charge(1);
+        waiter.await.unwrap().assert_replay_of_charge(1);
         let report = shutdown.await.unwrap();
         assert_eq!(
             (report.drained, report.unknown, report.unconfirmed),
             (2, 0, 0)
         );
-        let shop = face.shop(&other, &till);
-        ask(&shop, &Ask::pay("k2")).await.is_replay_of_charge(2);
-        assert_eq!(till.starts(), 2);
+        let app = adapter.app(&other, &handler);
+        send(&app, &TestRequest::payment("k2"))
+            .await
+            .assert_replay_of_charge(2);
+        assert_eq!(handler.starts(), 2);
     });
 }
 
 #[test]
 fn what_still_runs_at_the_deadline_is_marked_unknown_and_those_who_wait_are_sent_away() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let (engine, other) = two(Policy::new());
-        let (shop, other) = (face.shop(&engine, &till), face.shop(&other, &till));
-        till.hold();
+        let (app, other) = (
+            adapter.app(&engine, &handler),
+            adapter.app(&other, &handler),
+        );
+        handler.close_gate();
         let first: Vec<_> = (1..=3)
-            .map(|n| asking(&shop, &Ask::pay(&format!("k{n}"))))
+            .map(|n| send_in_task(&app, &TestRequest::payment(&format!("k{n}"))))
             .collect();
-        till.started(3).await;
-        let waiter = asking(&shop, &Ask::pay("k1"));
-        settle().await;
+        handler.started(3).await;
+        let waiter = send_in_task(&app, &TestRequest::payment("k1"));
+        run_ready_tasks().await;
         let ending = engine.clone();
         let shutdown = tokio::spawn(async move { ending.shutdown(DEADLINE).await });
-        settle().await;
-        till.release(1);
+        run_ready_tasks().await;
+        handler.let_through(1);
         first.into_iter().next().unwrap().await.unwrap();
-        waiter.await.unwrap().is_replay_of_charge(1);
-        let waiter = asking(&other, &Ask::pay("k2"));
-        pass(DEADLINE + Duration::from_millis(1)).await;
+        waiter.await.unwrap().assert_replay_of_charge(1);
+        let waiter = send_in_task(&other, &TestRequest::payment("k2"));
+        advance(DEADLINE + Duration::from_millis(1)).await;
 
         // Then one is drained, two are unknown, and everybody elsewhere is told at once.
         let report = shutdown.await.unwrap();
@@ -126,107 +136,115 @@ fn what_still_runs_at_the_deadline_is_marked_unknown_and_those_who_wait_are_sent
             (report.drained, report.unknown, report.unconfirmed),
             (1, 2, 0)
         );
-        waiter.await.unwrap().is_problem(409, "outcome_unknown");
-        ask(&other, &Ask::pay("k3"))
+        waiter.await.unwrap().assert_problem(409, "outcome_unknown");
+        send(&other, &TestRequest::payment("k3"))
             .await
-            .is_problem(409, "outcome_unknown");
+            .assert_problem(409, "outcome_unknown");
 
         // And a handler that completes after all, completes.
-        till.open();
-        settle().await;
+        handler.open_gate();
+        run_ready_tasks().await;
         for n in [2, 3] {
-            ask(&other, &Ask::pay(&format!("k{n}")))
+            send(&other, &TestRequest::payment(&format!("k{n}")))
                 .await
-                .is_replay_of_charge(n);
+                .assert_replay_of_charge(n);
         }
-        assert_eq!(till.starts(), 3);
+        assert_eq!(handler.starts(), 3);
     });
 }
 
 #[test]
 fn a_waiter_that_is_left_at_the_deadline_is_sent_away() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let (here, there) = two(Policy::new());
-        let (one, other) = (face.shop(&here, &till), face.shop(&there, &till));
-        till.hold();
-        let first = asking(&one, &Ask::pay("k"));
-        till.started(1).await;
+        let (one, other) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        handler.close_gate();
+        let first = send_in_task(&one, &TestRequest::payment("k"));
+        handler.started(1).await;
 
         // Given a duplicate of another process's execution, in an engine that ends.
-        let waiter = asking(&other, &Ask::pay("k"));
-        settle().await;
+        let waiter = send_in_task(&other, &TestRequest::payment("k"));
+        run_ready_tasks().await;
         let report = there.shutdown(DEADLINE).await;
         assert_eq!(
             (report.drained, report.unknown),
             (0, 0),
             "waiting is not work"
         );
-        waiter.await.unwrap().is_problem(503, "overloaded");
-        till.open();
-        first.await.unwrap().is_charge(1);
+        waiter.await.unwrap().assert_problem(503, "overloaded");
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
     });
 }
 
 #[test]
 fn with_retry_another_process_takes_over_what_was_marked() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let (engine, other) = two(Policy::new().on_crash(OnCrash::Retry));
-        let (shop, other) = (face.shop(&engine, &till), face.shop(&other, &till));
-        till.hold();
-        let old = asking(&shop, &Ask::pay("k"));
-        till.started(1).await;
+        let (app, other) = (
+            adapter.app(&engine, &handler),
+            adapter.app(&other, &handler),
+        );
+        handler.close_gate();
+        let old = send_in_task(&app, &TestRequest::payment("k"));
+        handler.started(1).await;
         let report = engine.shutdown(Duration::ZERO).await;
         assert_eq!((report.drained, report.unknown), (0, 1));
-        till.release(2);
-        ask(&other, &Ask::pay("k")).await.is_charge(2);
-        till.open();
-        old.await.unwrap().is_replay_of_charge(2);
-        assert_eq!(till.attempts(), [1, 2]);
+        handler.let_through(2);
+        send(&other, &TestRequest::payment("k"))
+            .await
+            .assert_charge(2);
+        handler.open_gate();
+        old.await.unwrap().assert_replay_of_charge(2);
+        assert_eq!(handler.attempts(), [1, 2]);
     });
 }
 
 #[test]
 fn a_heartbeat_does_not_undo_the_mark() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given an execution that goes on after the shutdown's deadline.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let (engine, other) = two(Policy::new());
-        let (shop, other) = (face.shop(&engine, &till), face.shop(&other, &till));
-        till.hold();
-        let _first = asking(&shop, &Ask::pay("k"));
-        till.started(1).await;
+        let (app, other) = (
+            adapter.app(&engine, &handler),
+            adapter.app(&other, &handler),
+        );
+        handler.close_gate();
+        let _first = send_in_task(&app, &TestRequest::payment("k"));
+        handler.started(1).await;
         let report = engine.shutdown(DEADLINE).await;
         assert_eq!(report.unknown, 1);
 
         // When its next heartbeat would be due, then the key stays marked.
         for _ in 0..20 {
-            pass(Duration::from_secs(3)).await;
-            ask(&other, &Ask::pay("k"))
+            advance(Duration::from_secs(3)).await;
+            send(&other, &TestRequest::payment("k"))
                 .await
-                .is_problem(409, "outcome_unknown");
+                .assert_problem(409, "outcome_unknown");
         }
-        assert!(till.execution(1).lease_lost());
+        assert!(handler.execution(1).lease_lost());
     });
 }
 
 #[test]
 fn a_store_that_is_down_at_the_deadline_does_not_hold_the_shutdown() {
-    both(async |face| {
-        for outage in [Fault::Down, Fault::Silent] {
-            let (till, store) = (Till::new(), Faulty::new());
+    with_each_adapter(async |adapter| {
+        for outage in [Fault::Unreachable, Fault::Hang] {
+            let (handler, store) = (CountingHandler::new(), FaultyStore::new());
             let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-            let shop = face.shop(&engine, &till);
-            till.hold();
-            let _asking: Vec<_> = (0..100)
-                .map(|n| asking(&shop, &Ask::pay(&format!("k{n}"))))
+            let app = adapter.app(&engine, &handler);
+            handler.close_gate();
+            let _requests: Vec<_> = (0..100)
+                .map(|n| send_in_task(&app, &TestRequest::payment(&format!("k{n}"))))
                 .collect();
-            till.started(100).await;
-            store.always(Verb::Abandon, outage);
+            handler.started(100).await;
+            store.fail_always(Operation::Abandon, outage);
             let ending = engine.clone();
             let shutdown = tokio::spawn(async move { ending.shutdown(DEADLINE).await });
-            pass(DEADLINE + Duration::from_secs(10)).await;
+            advance(DEADLINE + Duration::from_secs(10)).await;
             assert!(shutdown.is_finished());
             let report = shutdown.await.unwrap();
             assert_eq!(
@@ -239,42 +257,42 @@ fn a_store_that_is_down_at_the_deadline_does_not_hold_the_shutdown() {
 
 #[test]
 fn a_shutdown_may_be_given_all_the_time_in_the_world() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        let first = asking(&shop, &Ask::pay("k"));
-        till.started(1).await;
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &TestRequest::payment("k"));
+        handler.started(1).await;
         let ending = engine.clone();
         let shutdown = tokio::spawn(async move { ending.shutdown(Duration::MAX).await });
-        pass(Duration::from_secs(60)).await;
+        advance(Duration::from_secs(60)).await;
         assert!(!shutdown.is_finished());
-        till.open();
-        first.await.unwrap().is_charge(1);
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
         assert_eq!(shutdown.await.unwrap().drained, 1);
     });
 }
 
 #[test]
 fn a_shutdown_that_is_dropped_half_way_leaves_the_engine_closed() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        let first = asking(&shop, &Ask::pay("k"));
-        till.started(1).await;
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &TestRequest::payment("k"));
+        handler.started(1).await;
         let ending = engine.clone();
         let shutdown = tokio::spawn(async move { ending.shutdown(DEADLINE).await });
-        settle().await;
+        run_ready_tasks().await;
         shutdown.abort();
-        settle().await;
-        ask(&shop, &Ask::pay("new"))
+        run_ready_tasks().await;
+        send(&app, &TestRequest::payment("new"))
             .await
-            .is_problem(503, "overloaded");
-        till.open();
-        first.await.unwrap().is_charge(1);
+            .assert_problem(503, "overloaded");
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
         let report = engine.shutdown(DEADLINE).await;
         assert_eq!((report.drained, report.unknown), (0, 0));
     });
@@ -282,21 +300,21 @@ fn a_shutdown_that_is_dropped_half_way_leaves_the_engine_closed() {
 
 #[test]
 fn a_stream_under_way_is_part_of_its_execution() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let (feed, body) = frames();
         let body = std::sync::Mutex::new(Some(body));
-        let till = Till::answering(move |n| match n {
+        let handler = CountingHandler::responding(move |n| match n {
             1 => body.lock().unwrap().take().unwrap().into_response(),
             _ => stream(["x"]).into_response(),
         });
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        let first = asking(&shop, &Ask::pay("k"));
-        till.started(1).await;
-        settle().await;
+        let app = adapter.app(&engine, &handler);
+        let first = send_in_task(&app, &TestRequest::payment("k"));
+        handler.started(1).await;
+        run_ready_tasks().await;
         let ending = engine.clone();
         let shutdown = tokio::spawn(async move { ending.shutdown(DEADLINE).await });
-        pass(DEADLINE / 2).await;
+        advance(DEADLINE / 2).await;
         assert!(!shutdown.is_finished());
         drop(feed);
         assert_eq!(first.await.unwrap().status, 200);
@@ -306,19 +324,19 @@ fn a_stream_under_way_is_part_of_its_execution() {
 
 #[test]
 fn a_client_that_sends_its_body_slowly_is_nothing_to_wait_for() {
-    by_hand(async {
-        let till = Till::new();
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let shop = Face::Attribute.shop(&engine, &till);
+        let app = Adapter::Attribute.app(&engine, &handler);
         let (feed, body) = frames();
-        let slow = tower::ServiceExt::oneshot(shop, Ask::pay("k").request_with(body));
+        let slow = tower::ServiceExt::oneshot(app, TestRequest::payment("k").request_with(body));
         let slow = tokio::spawn(slow);
-        settle().await;
+        run_ready_tasks().await;
         let report = engine.shutdown(DEADLINE).await;
         assert_eq!((report.drained, report.unknown), (0, 0));
         drop(feed);
         assert_eq!(slow.await.unwrap().unwrap().status(), 503);
-        assert_eq!(till.starts(), 0);
+        assert_eq!(handler.starts(), 0);
     });
 }
 
@@ -331,7 +349,7 @@ async fn inquire(crash: Crash) -> Recovery {
 
 #[test]
 fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let recover = OnCrash::Recover(|crash| Box::pin(inquire(crash)));
         for (on_crash, vanished) in [
             (OnCrash::Refuse, false),
@@ -339,32 +357,34 @@ fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
             (OnCrash::Retry, true),
             (recover, true),
         ] {
-            for fault in [Fault::Late, Fault::LateReply] {
+            for fault in [Fault::HoldRequest, Fault::HoldReply] {
                 // Given a claim, of a new key or of a vanished execution's, that is under way.
-                let (till, records) = (Till::new(), MemoryStore::new());
-                let store = Faulty::over(records.clone());
+                let (handler, records) = (CountingHandler::new(), MemoryStore::new());
+                let store = FaultyStore::over(records.clone());
                 let policy = Policy::new().wait(false).on_crash(on_crash);
                 let engine = Idempotency::builder().policy(policy);
                 let engine = engine.store(store.clone()).build().unwrap();
                 let heir = Idempotency::builder().policy(policy).store(records);
                 let desk = Arc::new(Semaphore::new(9));
-                let shop = face.shop(&engine, &till).layer(Extension(desk.clone()));
-                let heir = face.shop(&heir.build().unwrap(), &till);
+                let app = adapter
+                    .app(&engine, &handler)
+                    .layer(Extension(desk.clone()));
+                let heir = adapter.app(&heir.build().unwrap(), &handler);
                 let heir = heir.layer(Extension(desk.clone()));
                 if vanished {
-                    till.hold();
-                    crash(&heir, &Ask::pay("k"), &till).await;
-                    till.open();
-                    pass(Duration::from_secs(31)).await;
+                    handler.close_gate();
+                    crash(&heir, &TestRequest::payment("k"), &handler).await;
+                    handler.open_gate();
+                    advance(Duration::from_secs(31)).await;
                 }
                 if matches!(on_crash, OnCrash::Recover(_)) {
                     // The first acquire shows the crash, the second takes over.
-                    store.next(Verb::Acquire, Fault::None);
+                    store.fail_next(Operation::Acquire, Fault::None);
                 }
                 let permits = Arc::new(Semaphore::new(0));
-                store.next(Verb::Acquire, fault(permits.clone()));
-                let request = asking(&shop, &Ask::pay("k"));
-                settle().await;
+                store.fail_next(Operation::Acquire, fault(permits.clone()));
+                let request = send_in_task(&app, &TestRequest::payment("k"));
+                run_ready_tasks().await;
 
                 // When the deadline passes before the store has acknowledged it.
                 let report = engine.shutdown(Duration::from_millis(1)).await;
@@ -372,15 +392,17 @@ fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
 
                 // Then nothing was executed, neither counted nor started.
                 let answer = request.await.unwrap();
-                answer.is_problem(503, "overloaded");
+                answer.assert_problem(503, "overloaded");
                 assert!(answer.headers.contains_key("retry-after"));
                 assert_eq!((report.drained, report.unconfirmed), (0, 0));
                 let before = usize::from(vanished);
-                assert_eq!(till.starts(), before);
+                assert_eq!(handler.starts(), before);
                 assert_eq!(desk.available_permits(), 9, "nobody asks any more");
 
                 // And the next process executes at once.
-                ask(&heir, &Ask::pay("k")).await.is_charge(before + 1);
+                send(&heir, &TestRequest::payment("k"))
+                    .await
+                    .assert_charge(before + 1);
             }
         }
     });
@@ -388,25 +410,25 @@ fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
 
 #[test]
 fn a_waiter_whose_look_is_acknowledged_after_the_deadline_starts_nothing() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a duplicate whose look gets a key that was given back, and the store's reply is under way.
-        let (till, records) = (Till::refusing_first(429), MemoryStore::new());
-        let store = Faulty::over(records.clone());
+        let (handler, records) = (CountingHandler::with_first_status(429), MemoryStore::new());
+        let store = FaultyStore::over(records.clone());
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
         let heir = Idempotency::builder().store(records).build().unwrap();
-        let (shop, heir) = (face.shop(&engine, &till), face.shop(&heir, &till));
-        till.hold();
-        let first = asking(&shop, &Ask::pay("k"));
-        till.started(1).await;
-        let waiter = asking(&shop, &Ask::pay("k"));
-        settle().await;
-        let looks = store.calls(Verb::Acquire);
+        let (app, heir) = (adapter.app(&engine, &handler), adapter.app(&heir, &handler));
+        handler.close_gate();
+        let first = send_in_task(&app, &TestRequest::payment("k"));
+        handler.started(1).await;
+        let waiter = send_in_task(&app, &TestRequest::payment("k"));
+        run_ready_tasks().await;
+        let looks = store.calls(Operation::Acquire);
         let permits = Arc::new(Semaphore::new(0));
-        store.next(Verb::Acquire, Fault::LateReply(permits.clone()));
-        till.open();
+        store.fail_next(Operation::Acquire, Fault::HoldReply(permits.clone()));
+        handler.open_gate();
         assert_eq!(first.await.unwrap().status, 429);
-        settle().await;
-        assert_eq!(store.calls(Verb::Acquire), looks + 1, "it looks");
+        run_ready_tasks().await;
+        assert_eq!(store.calls(Operation::Acquire), looks + 1, "it looks");
 
         // When the deadline passes before it knows.
         let report = engine.shutdown(Duration::from_millis(1)).await;
@@ -414,66 +436,74 @@ fn a_waiter_whose_look_is_acknowledged_after_the_deadline_starts_nothing() {
         permits.add_permits(1);
 
         // Then it executes nothing, and the next process does.
-        waiter.await.unwrap().is_problem(503, "overloaded");
-        assert_eq!(till.starts(), 1);
-        ask(&heir, &Ask::pay("k")).await.is_charge(2);
+        waiter.await.unwrap().assert_problem(503, "overloaded");
+        assert_eq!(handler.starts(), 1);
+        send(&heir, &TestRequest::payment("k"))
+            .await
+            .assert_charge(2);
     });
 }
 
 #[test]
 fn a_recovery_function_that_still_asks_at_the_deadline_starts_nothing() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for heir_is_faster in [true, false] {
             // Given a retry that asks what became of an execution that vanished.
-            let till = Till::new();
+            let handler = CountingHandler::new();
             let (here, heir) = two(Policy::new()
                 .wait(false)
                 .on_crash(OnCrash::Recover(|crash| Box::pin(inquire(crash)))));
             let desk = Arc::new(Semaphore::new(0));
-            let shop = face.shop(&here, &till).layer(Extension(desk.clone()));
+            let app = adapter.app(&here, &handler).layer(Extension(desk.clone()));
             let told = Arc::new(Semaphore::new(9));
-            let heir = face.shop(&heir, &till).layer(Extension(told));
-            till.hold();
-            crash(&heir, &Ask::pay("k"), &till).await;
-            till.open();
-            pass(Duration::from_secs(31)).await;
-            let retry = asking(&shop, &Ask::pay("k"));
-            settle().await;
+            let heir = adapter.app(&heir, &handler).layer(Extension(told));
+            handler.close_gate();
+            crash(&heir, &TestRequest::payment("k"), &handler).await;
+            handler.open_gate();
+            advance(Duration::from_secs(31)).await;
+            let retry = send_in_task(&app, &TestRequest::payment("k"));
+            run_ready_tasks().await;
 
             // When the deadline passes before it knows, and then it learns that nothing was executed.
             let report = here.shutdown(Duration::from_millis(1)).await;
             assert_eq!((report.drained, report.unknown), (0, 1));
             if heir_is_faster {
-                ask(&heir, &Ask::pay("k")).await.is_charge(2);
+                send(&heir, &TestRequest::payment("k"))
+                    .await
+                    .assert_charge(2);
             }
             desk.add_permits(1);
             let answer = retry.await.unwrap();
 
             // Then only the next process executes.
             if heir_is_faster {
-                answer.is_replay_of_charge(2);
-                ask(&heir, &Ask::pay("k")).await.is_replay_of_charge(2);
+                answer.assert_replay_of_charge(2);
+                send(&heir, &TestRequest::payment("k"))
+                    .await
+                    .assert_replay_of_charge(2);
             } else {
-                answer.is_problem(503, "overloaded");
-                ask(&heir, &Ask::pay("k")).await.is_charge(2);
+                answer.assert_problem(503, "overloaded");
+                send(&heir, &TestRequest::payment("k"))
+                    .await
+                    .assert_charge(2);
             }
-            assert_eq!(till.starts(), 2);
+            assert_eq!(handler.starts(), 2);
         }
     });
 }
 
 #[test]
 fn under_load_every_execution_is_either_drained_or_never_started() {
-    real(async {
+    in_real_time(async {
         // Given a server under load of clients that also leave.
-        let till = Till::serving(|n, _| {
+        let handler = CountingHandler::running(|n, _| {
             Box::pin(async move {
-                moment(3000).await;
+                random_pause(3000).await;
                 (http::StatusCode::CREATED, format!("charge {n}")).into_response()
             })
         });
         let (engine, heir) = two(Policy::new());
-        let server = Arc::new(Server::start(Face::Attribute.shop(&engine, &till)).await);
+        let server = Arc::new(Server::start(Adapter::Attribute.app(&engine, &handler)).await);
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..16)
             .map(|client| {
@@ -484,41 +514,41 @@ fn under_load_every_execution_is_either_drained_or_never_started() {
                         if stop.load(Ordering::SeqCst) {
                             break;
                         }
-                        let asked = Ask::pay(&format!("k{client}-{n}"));
+                        let request = TestRequest::payment(&format!("k{client}-{n}"));
                         if n % 3 == 0 {
                             let mut conn = Conn::open(server.address).await;
-                            conn.send(&asked.wire()).await;
-                            moment(2000).await;
+                            conn.send(&request.wire()).await;
+                            random_pause(2000).await;
                             conn.close();
                         } else {
-                            let answer = server.ask(&asked).await;
+                            let answer = server.send(&request).await;
                             assert!([201, 503].contains(&answer.status.as_u16()), "{answer:?}");
                         }
-                        sent.push(asked);
+                        sent.push(request);
                     }
                     sent
                 })
             })
             .collect();
-        till.started(100).await;
+        handler.started(100).await;
 
         // When the engine is shut down in the middle of it.
         let report = engine.shutdown(Duration::from_secs(30)).await;
-        let (starts, effects) = (till.starts(), till.effects());
+        let (starts, effects) = (handler.starts(), handler.effects());
 
         // Then nothing runs any more, and nothing starts any more.
         assert_eq!((report.unknown, report.unconfirmed), (0, 0));
         assert_eq!(starts, effects);
-        moment(20_000).await;
-        assert_eq!((till.starts(), detached(&engine)), (starts, 0));
+        random_pause(20_000).await;
+        assert_eq!((handler.starts(), detached(&engine)), (starts, 0));
         stop.store(true, Ordering::SeqCst);
 
         // And the next process replays what was executed, and executes what was not.
-        let next = Face::Attribute.shop(&heir, &till);
+        let next = Adapter::Attribute.app(&heir, &handler);
         let mut replayed = 0;
         for client in clients {
-            for asked in client.await.unwrap() {
-                let answer = ask(&next, &asked).await;
+            for request in client.await.unwrap() {
+                let answer = send(&next, &request).await;
                 assert_eq!(answer.status, 201, "{answer:?}");
                 replayed += usize::from(answer.replayed());
             }

@@ -15,28 +15,29 @@ use idempotent_runtime::{Idempotency, MemoryStore, OnCrash, Policy};
 use tower::ServiceExt;
 
 use crate::support::{
-    Answer, Ask, BoxFuture, Conn, Conn2, Face, Fault, Faulty, Frames, Server, Till, Verb, ask,
-    asking, both, by_hand, detached, endless, frames, pass, real, settle, stream, until,
+    Adapter, BoxFuture, Conn, CountingHandler, Fault, FaultyStore, Frames, H2Conn, Operation,
+    Server, TestRequest, TestResponse, advance, detached, endless, frames, in_real_time,
+    run_ready_tasks, send, send_in_task, stream, wait_until, with_each_adapter, with_paused_clock,
 };
 
-fn payment() -> Ask {
-    Ask::pay("k")
+fn payment() -> TestRequest {
+    TestRequest::payment("k")
 }
 
 fn engine(policy: Policy) -> Idempotency {
     Idempotency::builder().policy(policy).build().unwrap()
 }
 
-/// A till whose answers are streams that the scenario feeds.
-fn fed() -> (Till, std::sync::mpsc::Receiver<Frames>) {
+/// A handler whose answers are streams that the scenario feeds.
+fn fed() -> (CountingHandler, std::sync::mpsc::Receiver<Frames>) {
     let (sender, feeds) = std::sync::mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
-    let till = Till::answering(move |_| {
+    let handler = CountingHandler::responding(move |_| {
         let (feed, body) = frames();
         sender.lock().unwrap().send(feed).unwrap();
         (StatusCode::CREATED, [("x-stream", "1")], body).into_response()
     });
-    (till, feeds)
+    (handler, feeds)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "what a body yields")]
@@ -45,40 +46,40 @@ fn data(text: &'static str) -> std::io::Result<Frame<Bytes>> {
 }
 
 /// Sends a request and stops reading behind the head of its response.
-async fn open(shop: &axum::Router, asked: &Ask) -> Response {
-    shop.clone().oneshot(asked.request()).await.unwrap()
+async fn open(app: &axum::Router, request: &TestRequest) -> Response {
+    app.clone().oneshot(request.request()).await.unwrap()
 }
 
 #[test]
 fn a_large_response_is_sent_and_entombed() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a response of 2 MiB, whose size is known.
         let large: fn(usize) -> Response = |_| vec![b'x'; 2 << 20].into_response();
-        let till = Till::answering(large);
-        let shop = face.shop(&engine(Policy::new()), &till);
-        let first = ask(&shop, &payment()).await;
+        let handler = CountingHandler::responding(large);
+        let app = adapter.app(&engine(Policy::new()), &handler);
+        let first = send(&app, &payment()).await;
         assert_eq!((first.status.as_u16(), first.body.len()), (200, 2 << 20));
 
         // When it is retried, at once and after the lease.
-        ask(&shop, &payment())
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
-        pass(Duration::from_secs(60)).await;
-        ask(&shop, &payment())
+            .assert_problem(409, "response_not_stored");
+        advance(Duration::from_secs(60)).await;
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
-        ask(&shop, &payment().body("{}"))
+            .assert_problem(409, "response_not_stored");
+        send(&app, &payment().body("{}"))
             .await
-            .is_problem(409, "mismatch");
+            .assert_problem(409, "mismatch");
 
         // Then nothing executes again.
-        assert_eq!(till.starts(), 1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_response_up_to_the_limit_is_kept_and_one_byte_more_is_not() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let sized: fn(usize) -> Body = |size| Body::from(vec![b'x'; size]);
         let streamed: fn(usize) -> Body = |size| {
             let (feed, body) = frames();
@@ -96,18 +97,18 @@ fn a_response_up_to_the_limit_is_kept_and_one_byte_more_is_not() {
                 (1001, false),
                 (5000, false),
             ] {
-                let till = Till::answering(move |_| make(size).into_response());
+                let handler = CountingHandler::responding(move |_| make(size).into_response());
                 let policy = Policy::new().max_response(1000).on_crash(OnCrash::Retry);
-                let shop = face.shop(&engine(policy), &till);
-                let first = ask(&shop, &payment()).await;
+                let app = adapter.app(&engine(policy), &handler);
+                let first = send(&app, &payment()).await;
                 assert_eq!((first.status.as_u16(), first.body.len()), (200, size));
-                let again = ask(&shop, &payment()).await;
+                let again = send(&app, &payment()).await;
                 if kept {
                     assert_eq!((again.status, again.body), (first.status, first.body));
                 } else {
-                    again.is_problem(409, "response_not_stored");
+                    again.assert_problem(409, "response_not_stored");
                 }
-                assert_eq!(till.starts(), 1, "{size}");
+                assert_eq!(handler.starts(), 1, "{size}");
             }
         }
     });
@@ -115,9 +116,9 @@ fn a_response_up_to_the_limit_is_kept_and_one_byte_more_is_not() {
 
 #[test]
 fn a_response_with_too_many_or_too_large_headers_is_entombed() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for (count, size, kept) in [(60, 10, true), (70, 10, false), (3, 6000, false)] {
-            let till = Till::answering(move |_| {
+            let handler = CountingHandler::responding(move |_| {
                 let mut response = StatusCode::CREATED.into_response();
                 for _ in 0..count {
                     let value = http::HeaderValue::from_str(&"v".repeat(size)).unwrap();
@@ -125,29 +126,29 @@ fn a_response_with_too_many_or_too_large_headers_is_entombed() {
                 }
                 response
             });
-            let shop = face.shop(&engine(Policy::new()), &till);
-            let first = ask(&shop, &payment()).await;
+            let app = adapter.app(&engine(Policy::new()), &handler);
+            let first = send(&app, &payment()).await;
             assert_eq!(
                 (first.status.as_u16(), first.lines("x-many").len()),
                 (201, count)
             );
-            let again = ask(&shop, &payment()).await;
+            let again = send(&app, &payment()).await;
             if kept {
                 assert_eq!(again.lines("x-many"), first.lines("x-many"));
             } else {
-                again.is_problem(409, "response_not_stored");
+                again.assert_problem(409, "response_not_stored");
             }
-            assert_eq!(till.starts(), 1);
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
 
 #[test]
 fn a_stream_is_passed_through_while_it_is_recorded_and_replayed_whole() {
-    real(async {
-        for face in [Face::Attribute, Face::Layer] {
-            let (till, feeds) = fed();
-            let server = Server::start(face.shop(&engine(Policy::new()), &till)).await;
+    in_real_time(async {
+        for adapter in [Adapter::Attribute, Adapter::Layer] {
+            let (handler, feeds) = fed();
+            let server = Server::start(adapter.app(&engine(Policy::new()), &handler)).await;
 
             // Given a client that reads a stream over HTTP/1.
             let mut conn = Conn::open(server.address).await;
@@ -172,8 +173,8 @@ fn a_stream_is_passed_through_while_it_is_recorded_and_replayed_whole() {
 
             // And the replay is the whole of it, of known length.
             for again in [
-                server.ask(&payment()).await,
-                Conn2::open(server.address)
+                server.send(&payment()).await,
+                H2Conn::open(server.address)
                     .await
                     .send(&payment())
                     .await
@@ -187,23 +188,23 @@ fn a_stream_is_passed_through_while_it_is_recorded_and_replayed_whole() {
                 assert_eq!(again.lines("content-length"), ["13"]);
                 assert!(again.replayed());
             }
-            assert_eq!(till.starts(), 1);
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
 
 #[test]
 fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a stream whose completion does not reach the store.
-        let store = Faulty::new();
-        let till = Till::answering(|_| stream(["one", "two"]).into_response());
+        let store = FaultyStore::new();
+        let handler = CountingHandler::responding(|_| stream(["one", "two"]).into_response());
         let policy = Policy::new().wait_timeout(Duration::from_secs(120));
         let engine = Idempotency::builder().store(store.clone()).policy(policy);
         let engine = engine.build().unwrap();
-        let shop = face.shop(&engine, &till);
-        store.always(Verb::Complete, Fault::Down);
-        let mut body = open(&shop, &payment()).await.into_body();
+        let app = adapter.app(&engine, &handler);
+        store.fail_always(Operation::Complete, Fault::Unreachable);
+        let mut body = open(&app, &payment()).await.into_body();
         for piece in ["one", "two"] {
             let frame = body.frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), piece);
@@ -213,54 +214,54 @@ fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
         assert!(body.frame().await.unwrap().is_err());
 
         // And its key stays claimed for as long as the store is away, lease after lease.
-        pass(Duration::from_secs(120)).await;
-        let waiter = asking(&shop, &payment());
-        settle().await;
+        advance(Duration::from_secs(120)).await;
+        let waiter = send_in_task(&app, &payment());
+        run_ready_tasks().await;
         assert!(!waiter.is_finished());
 
         // And once the store is back, whoever asks gets the whole of it.
         store.heal();
-        pass(Duration::from_secs(60)).await;
+        advance(Duration::from_secs(60)).await;
         let answer = waiter.await.unwrap();
         assert_eq!(answer.text(), "onetwo");
         assert!(answer.replayed());
-        assert_eq!(ask(&shop, &payment()).await.text(), "onetwo");
-        assert_eq!((till.starts(), detached(&engine)), (1, 0));
+        assert_eq!(send(&app, &payment()).await.text(), "onetwo");
+        assert_eq!((handler.starts(), detached(&engine)), (1, 0));
     });
 }
 
 #[test]
 fn a_stream_that_can_not_be_kept_is_entombed_once_a_store_that_was_away_is_back() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a stream beyond the limit, while completions do not reach the store.
-        let store = Faulty::new();
-        let till = Till::answering(|_| stream(["12345", "67890"]).into_response());
+        let store = FaultyStore::new();
+        let handler = CountingHandler::responding(|_| stream(["12345", "67890"]).into_response());
         let policy = Policy::new().max_response(8).wait(false);
         let engine = Idempotency::builder().store(store.clone()).policy(policy);
-        let shop = face.shop(&engine.build().unwrap(), &till);
-        store.always(Verb::Complete, Fault::Down);
-        let first = open(&shop, &payment()).await.into_body();
+        let app = adapter.app(&engine.build().unwrap(), &handler);
+        store.fail_always(Operation::Complete, Fault::Unreachable);
+        let first = open(&app, &payment()).await.into_body();
         assert!(first.collect().await.is_err());
         store.heal();
-        pass(Duration::from_secs(60)).await;
-        ask(&shop, &payment())
+        advance(Duration::from_secs(60)).await;
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
-        assert_eq!(till.starts(), 1);
+            .assert_problem(409, "response_not_stored");
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn duplicates_of_a_stream_wait_for_its_end() {
-    both(async |face| {
-        let (till, feeds) = fed();
-        let shop = face.shop(&engine(Policy::new()), &till);
-        let mut body = open(&shop, &payment()).await.into_body();
+    with_each_adapter(async |adapter| {
+        let (handler, feeds) = fed();
+        let app = adapter.app(&engine(Policy::new()), &handler);
+        let mut body = open(&app, &payment()).await.into_body();
         let feed = feeds.recv().unwrap();
-        let waiter = asking(&shop, &payment());
+        let waiter = send_in_task(&app, &payment());
         feed.send(data("one")).unwrap();
         body.frame().await.unwrap().unwrap();
-        settle().await;
+        run_ready_tasks().await;
         assert!(!waiter.is_finished());
         drop(feed);
         assert!(body.frame().await.is_none());
@@ -272,21 +273,21 @@ fn duplicates_of_a_stream_wait_for_its_end() {
 
 #[test]
 fn a_client_that_leaves_in_mid_stream_finds_the_whole_of_it_later() {
-    real(async {
+    in_real_time(async {
         for round in 0..30 {
             // Given clients that leave a stream, in all ways, after one piece of it.
-            let (till, feeds) = fed();
+            let (handler, feeds) = fed();
             let engine = engine(Policy::new());
-            let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
+            let server = Server::start(Adapter::Attribute.app(&engine, &handler)).await;
             let feed;
             if round % 3 == 2 {
-                let mut conn = Conn2::open(server.address).await;
+                let mut conn = H2Conn::open(server.address).await;
                 let stream = conn.send(&payment()).await;
-                till.started(1).await;
+                handler.started(1).await;
                 feed = feeds.recv().unwrap();
                 feed.send(data("one")).unwrap();
                 stream.reset();
-                until(|| detached(&engine) == 1).await;
+                wait_until(|| detached(&engine) == 1).await;
             } else {
                 let mut conn = Conn::open(server.address).await;
                 conn.send(&payment().wire()).await;
@@ -299,43 +300,44 @@ fn a_client_that_leaves_in_mid_stream_finds_the_whole_of_it_later() {
                 } else {
                     conn.reset();
                 }
-                until(|| detached(&engine) == 1).await;
+                wait_until(|| detached(&engine) == 1).await;
             }
 
             // When the stream goes on and ends without them.
             feed.send(data(" two")).unwrap();
             drop(feed);
-            until(|| detached(&engine) == 0).await;
+            wait_until(|| detached(&engine) == 0).await;
 
             // Then the retry gets it whole.
-            let again = server.ask(&payment()).await;
+            let again = server.send(&payment()).await;
             assert_eq!((again.status.as_u16(), again.text()), (201, "one two"));
-            assert_eq!(till.starts(), 1);
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
 
 #[test]
 fn a_client_that_never_reads_the_body_stops_nothing() {
-    both(async |face| {
-        let till = Till::answering(|_| stream(["one", "two", "three"]).into_response());
+    with_each_adapter(async |adapter| {
+        let handler =
+            CountingHandler::responding(|_| stream(["one", "two", "three"]).into_response());
         let engine = engine(Policy::new());
-        let shop = face.shop(&engine, &till);
-        drop(open(&shop, &payment()).await);
-        settle().await;
+        let app = adapter.app(&engine, &handler);
+        drop(open(&app, &payment()).await);
+        run_ready_tasks().await;
         assert_eq!(detached(&engine), 0);
-        assert_eq!(ask(&shop, &payment()).await.text(), "onetwothree");
-        assert_eq!(till.starts(), 1);
+        assert_eq!(send(&app, &payment()).await.text(), "onetwothree");
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_stream_beyond_the_limit_is_passed_through_whole_and_entombed() {
-    both(async |face| {
-        let (till, feeds) = fed();
+    with_each_adapter(async |adapter| {
+        let (handler, feeds) = fed();
         let policy = Policy::new().max_response(8).wait(false);
-        let shop = face.shop(&engine(policy), &till);
-        let mut body = open(&shop, &payment()).await.into_body();
+        let app = adapter.app(&engine(policy), &handler);
+        let mut body = open(&app, &payment()).await.into_body();
         let feed = feeds.recv().unwrap();
         for piece in ["1234", "5678", "90"] {
             feed.send(data(piece)).unwrap();
@@ -344,32 +346,32 @@ fn a_stream_beyond_the_limit_is_passed_through_whole_and_entombed() {
         }
 
         // Then the record is a tombstone from the first byte too many on, though the stream goes on.
-        ask(&shop, &payment())
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
+            .assert_problem(409, "response_not_stored");
         for _ in 0..100 {
             feed.send(data("more")).unwrap();
             body.frame().await.unwrap().unwrap();
         }
         drop(feed);
         assert!(body.frame().await.is_none());
-        ask(&shop, &payment())
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
-        assert_eq!(till.starts(), 1);
+            .assert_problem(409, "response_not_stored");
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_stream_that_never_ends_becomes_a_tombstone_when_its_lifetime_is_over() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for client_stays in [true, false] {
             // Given a stream that says something every minute and never ends.
-            let (till, feeds) = fed();
+            let (handler, feeds) = fed();
             let policy = Policy::new().wait(false);
             let engine = engine(policy);
-            let shop = face.shop(&engine, &till);
-            let mut body = open(&shop, &payment()).await.into_body();
+            let app = adapter.app(&engine, &handler);
+            let mut body = open(&app, &payment()).await.into_body();
             let feed = feeds.recv().unwrap();
             let reader = tokio::spawn(async move {
                 let mut frames = 0;
@@ -380,40 +382,40 @@ fn a_stream_that_never_ends_becomes_a_tombstone_when_its_lifetime_is_over() {
             });
             for _ in 0..14 {
                 let _nobody_listens = feed.send(data("tick"));
-                pass(Duration::from_secs(60)).await;
-                ask(&shop, &payment()).await.is_problem(409, "conflict");
+                advance(Duration::from_secs(60)).await;
+                send(&app, &payment()).await.assert_problem(409, "conflict");
             }
 
             // When fifteen minutes are over.
-            pass(Duration::from_secs(70)).await;
+            advance(Duration::from_secs(70)).await;
 
             // Then it is a tombstone, and a client that is still there goes on reading.
-            ask(&shop, &payment())
+            send(&app, &payment())
                 .await
-                .is_problem(409, "response_not_stored");
+                .assert_problem(409, "response_not_stored");
             assert_eq!(detached(&engine), 0);
             assert_eq!(feed.send(data("tick")).is_ok(), client_stays);
-            settle().await;
+            run_ready_tasks().await;
             assert_eq!(reader.is_finished(), !client_stays);
             drop(feed);
             let frames = reader.await.unwrap();
             assert_eq!(frames, if client_stays { 15 } else { 0 });
-            assert_eq!(till.starts(), 1);
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
 
 #[test]
 fn an_endless_stream_takes_no_more_memory_than_the_limit() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
         // Given streams without end and without a pause, read or left alone.
         let store = MemoryStore::new();
-        let till = Till::answering(|_| endless(&PIECE).into_response());
+        let handler = CountingHandler::responding(|_| endless(&PIECE).into_response());
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        let mut body = open(&shop, &payment()).await.into_body();
-        drop(open(&shop, &Ask::pay("left")).await);
+        let app = adapter.app(&engine, &handler);
+        let mut body = open(&app, &payment()).await.into_body();
+        drop(open(&app, &TestRequest::payment("left")).await);
         let mut read = 0;
         while read < 64 << 20 {
             let frame = body.frame().await.unwrap().unwrap();
@@ -421,32 +423,32 @@ fn an_endless_stream_takes_no_more_memory_than_the_limit() {
         }
 
         // Then both are tombstones, nothing of them is kept, and the left one has come to an end.
-        settle().await;
-        ask(&shop, &payment())
+        run_ready_tasks().await;
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
-        ask(&shop, &Ask::pay("left"))
+            .assert_problem(409, "response_not_stored");
+        send(&app, &TestRequest::payment("left"))
             .await
-            .is_problem(409, "response_not_stored");
+            .assert_problem(409, "response_not_stored");
         assert_eq!((store.usage().bytes, detached(&engine)), (0, 0));
     });
 }
 
 #[test]
 fn a_stream_that_breaks_is_broken_for_the_client_and_entombed() {
-    both(async |face| {
-        let (till, feeds) = fed();
-        let shop = face.shop(&engine(Policy::new()), &till);
-        let mut body = open(&shop, &payment()).await.into_body();
+    with_each_adapter(async |adapter| {
+        let (handler, feeds) = fed();
+        let app = adapter.app(&engine(Policy::new()), &handler);
+        let mut body = open(&app, &payment()).await.into_body();
         let feed = feeds.recv().unwrap();
         feed.send(data("one")).unwrap();
         feed.send(Err(std::io::ErrorKind::Other.into())).unwrap();
         body.frame().await.unwrap().unwrap();
         assert!(body.frame().await.unwrap().is_err());
-        ask(&shop, &payment())
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
-        assert_eq!(till.starts(), 1);
+            .assert_problem(409, "response_not_stored");
+        assert_eq!(handler.starts(), 1);
     });
 }
 
@@ -472,21 +474,22 @@ impl http_body::Body for Panics {
 
 #[test]
 fn a_body_that_panics_is_entombed() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for size in [None, Some(5)] {
-            let till = Till::answering(move |_| Body::new(Panics(size)).into_response());
-            let shop = face.shop(&engine(Policy::new().wait(false)), &till);
+            let handler =
+                CountingHandler::responding(move |_| Body::new(Panics(size)).into_response());
+            let app = adapter.app(&engine(Policy::new().wait(false)), &handler);
             // The request for it fails in one way or another.
-            let first = open(&shop, &payment()).await;
+            let first = open(&app, &payment()).await;
             let first = tokio::spawn(first.into_body().collect()).await;
             if size.is_none() {
                 assert!(first.is_err() || first.unwrap().is_err());
             }
-            settle().await;
-            ask(&shop, &payment())
+            run_ready_tasks().await;
+            send(&app, &payment())
                 .await
-                .is_problem(409, "response_not_stored");
-            assert_eq!(till.starts(), 1);
+                .assert_problem(409, "response_not_stored");
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
@@ -510,10 +513,10 @@ impl http_body::Body for PanicsAtItsEnd {
 
 #[test]
 fn a_stream_that_panics_is_never_seen_to_end_in_order() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given streams that panic, within the limit, at it, and long after nothing of them is recorded any more.
         for pieces in [1, 2, 3, 50] {
-            let till = Till::answering(move |_| {
+            let handler = CountingHandler::responding(move |_| {
                 let (feed, body) = frames();
                 for _ in 0..pieces {
                     feed.send(data("1234")).unwrap();
@@ -521,8 +524,8 @@ fn a_stream_that_panics_is_never_seen_to_end_in_order() {
                 Body::new(PanicsAtItsEnd(body)).into_response()
             });
             let policy = Policy::new().max_response(8);
-            let shop = face.shop(&engine(policy), &till);
-            let mut body = open(&shop, &payment()).await.into_body();
+            let app = adapter.app(&engine(policy), &handler);
+            let mut body = open(&app, &payment()).await.into_body();
             for _ in 0..pieces {
                 let frame = body.frame().await.unwrap().unwrap();
                 assert_eq!(frame.into_data().unwrap(), "1234");
@@ -531,18 +534,18 @@ fn a_stream_that_panics_is_never_seen_to_end_in_order() {
             // Then what there was of it arrives, and then an error.
             let end = body.frame().await;
             assert!(end.expect("it breaks off").is_err(), "{pieces}");
-            ask(&shop, &payment())
+            send(&app, &payment())
                 .await
-                .is_problem(409, "response_not_stored");
-            assert_eq!(till.starts(), 1);
+                .assert_problem(409, "response_not_stored");
+            assert_eq!(handler.starts(), 1);
         }
     });
 }
 
 #[test]
 fn trailers_reach_the_client_and_are_not_lost_in_a_replay_that_pretends_to_be_whole() {
-    both(async |face| {
-        let till = Till::answering(|_| {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::responding(|_| {
             let (feed, body) = frames();
             feed.send(data("one")).unwrap();
             let mut trailers = http::HeaderMap::new();
@@ -550,29 +553,29 @@ fn trailers_reach_the_client_and_are_not_lost_in_a_replay_that_pretends_to_be_wh
             feed.send(Ok(Frame::trailers(trailers))).unwrap();
             body.into_response()
         });
-        let shop = face.shop(&engine(Policy::new()), &till);
-        let body = open(&shop, &payment()).await.into_body();
+        let app = adapter.app(&engine(Policy::new()), &handler);
+        let body = open(&app, &payment()).await.into_body();
         let whole = body.collect().await.unwrap();
         assert_eq!(whole.trailers().unwrap()["x-sum"], "1");
         assert_eq!(whole.to_bytes(), "one");
-        ask(&shop, &payment())
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
+            .assert_problem(409, "response_not_stored");
     });
 }
 
 #[test]
 fn a_body_of_known_size_with_trailers_reaches_its_first_client() {
-    both(async |face| {
-        let till = Till::answering(|_| {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::responding(|_| {
             let mut trailers = http::HeaderMap::new();
             trailers.insert("x-sum", http::HeaderValue::from_static("1"));
             let body = http_body_util::Full::new(Bytes::from_static(b"one"));
             let body = body.with_trailers(std::future::ready(Some(Ok(trailers))));
             (StatusCode::CREATED, Body::new(body)).into_response()
         });
-        let shop = face.shop(&engine(Policy::new()), &till);
-        let first = open(&shop, &payment()).await;
+        let app = adapter.app(&engine(Policy::new()), &handler);
+        let first = open(&app, &payment()).await;
         assert_eq!(
             first.status(),
             201,
@@ -580,30 +583,31 @@ fn a_body_of_known_size_with_trailers_reaches_its_first_client() {
         );
         let whole = first.into_body().collect().await.unwrap();
         assert_eq!(whole.to_bytes(), "one");
-        ask(&shop, &payment())
+        send(&app, &payment())
             .await
-            .is_problem(409, "response_not_stored");
-        assert_eq!(till.starts(), 1);
+            .assert_problem(409, "response_not_stored");
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn a_slow_reader_does_not_cost_the_stream_its_lease() {
-    real(async {
+    in_real_time(async {
         // Given a stream that its client does not read: far more than what sockets buffer.
         fn much(_: usize, _: Request) -> BoxFuture<Response> {
             static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
             Box::pin(async { (StatusCode::CREATED, endless(&PIECE)).into_response() })
         }
-        let till = Till::serving(much);
-        let store = Faulty::new();
+        let handler = CountingHandler::running(much);
+        let store = FaultyStore::new();
         let policy = Policy::new()
             .lease(Duration::from_millis(800))
             .on_crash(OnCrash::Retry)
             .wait(false)
             .max_response(1 << 30);
         let engine = Idempotency::builder().store(store.clone()).policy(policy);
-        let server = Server::start(Face::Attribute.shop(&engine.build().unwrap(), &till)).await;
+        let server =
+            Server::start(Adapter::Attribute.app(&engine.build().unwrap(), &handler)).await;
         let mut conn = Conn::open(server.address).await;
         conn.send(&payment().wire()).await;
         conn.try_head().await.unwrap();
@@ -612,60 +616,60 @@ fn a_slow_reader_does_not_cost_the_stream_its_lease() {
         let end = tokio::time::Instant::now() + Duration::from_millis(2500);
         while tokio::time::Instant::now() < end {
             // Then the execution is still in flight, and nobody executes it again.
-            let answer: Answer = server.ask(&payment()).await;
-            answer.is_problem(409, "conflict");
+            let answer: TestResponse = server.send(&payment()).await;
+            answer.assert_problem(409, "conflict");
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
-        assert_eq!(till.starts(), 1);
-        assert!(store.calls(Verb::Renew) >= 3);
+        assert_eq!(handler.starts(), 1);
+        assert!(store.calls(Operation::Renew) >= 3);
     });
 }
 
 #[test]
 fn a_reader_that_stops_for_good_does_not_keep_a_stream_in_flight_for_ever() {
-    real(async {
+    in_real_time(async {
         fn much(_: usize, _: Request) -> BoxFuture<Response> {
             static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
             Box::pin(async { (StatusCode::CREATED, endless(&PIECE)).into_response() })
         }
-        let till = Till::serving(much);
+        let handler = CountingHandler::running(much);
         let policy = Policy::new()
             .lease(Duration::from_millis(200))
             .max_lifetime(Duration::from_millis(500))
             .max_response(1 << 30);
-        let server = Server::start(Face::Attribute.shop(&engine(policy), &till)).await;
+        let server = Server::start(Adapter::Attribute.app(&engine(policy), &handler)).await;
         let mut conn = Conn::open(server.address).await;
         conn.send(&payment().wire()).await;
         conn.try_head().await.unwrap();
 
         // When somebody waits for it, then its lifetime ends in a tombstone.
-        let answer = server.ask(&payment()).await;
-        answer.is_problem(409, "response_not_stored");
-        assert_eq!(till.starts(), 1);
+        let answer = server.send(&payment()).await;
+        answer.assert_problem(409, "response_not_stored");
+        assert_eq!(handler.starts(), 1);
         conn.close();
     });
 }
 
 #[test]
 fn a_fenced_stream_breaks_off_rather_than_to_show_an_outcome_of_its_own() {
-    by_hand(async {
+    with_paused_clock(async {
         // Given a stream whose lease lapses, and an execution that takes over.
-        let (till, feeds) = fed();
+        let (handler, feeds) = fed();
         let records = MemoryStore::new();
-        let store = Faulty::over(records.clone());
-        store.always(Verb::Renew, Fault::Silent);
+        let store = FaultyStore::over(records.clone());
+        store.fail_always(Operation::Renew, Fault::Hang);
         let policy = Policy::new().on_crash(OnCrash::Retry);
         let engine = Idempotency::builder().store(store).policy(policy);
-        let here = Face::Attribute.shop(&engine.build().unwrap(), &till);
+        let here = Adapter::Attribute.app(&engine.build().unwrap(), &handler);
         let engine = Idempotency::builder().store(records).policy(policy);
-        let there = Face::Attribute.shop(&engine.build().unwrap(), &till);
+        let there = Adapter::Attribute.app(&engine.build().unwrap(), &handler);
         let mut body = open(&here, &payment()).await.into_body();
         let old = feeds.recv().unwrap();
         old.send(data("old")).unwrap();
         body.frame().await.unwrap().unwrap();
-        pass(Duration::from_secs(31)).await;
-        let new = asking(&there, &payment());
-        till.started(2).await;
+        advance(Duration::from_secs(31)).await;
+        let new = send_in_task(&there, &payment());
+        handler.started(2).await;
         let feed = feeds.recv().unwrap();
         feed.send(data("new")).unwrap();
         drop(feed);
@@ -674,7 +678,7 @@ fn a_fenced_stream_breaks_off_rather_than_to_show_an_outcome_of_its_own() {
         // When the old one ends, then its client does not see it end in order.
         drop(old);
         assert!(body.frame().await.unwrap().is_err());
-        let again = ask(&here, &payment()).await;
+        let again = send(&here, &payment()).await;
         assert_eq!(again.text(), "new");
     });
 }

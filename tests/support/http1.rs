@@ -12,7 +12,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Answer, Ask};
+use super::{TestRequest, TestResponse};
 
 /// A running server; ends when dropped.
 pub(crate) struct Server {
@@ -29,9 +29,9 @@ impl Server {
     }
 
     /// Sends one request over a connection of its own.
-    pub(crate) async fn ask(&self, ask: &Ask) -> Answer {
+    pub(crate) async fn send(&self, request: &TestRequest) -> TestResponse {
         let mut conn = Conn::open(self.address).await;
-        conn.send(&ask.wire()).await;
+        conn.send(&request.wire()).await;
         conn.answer().await
     }
 }
@@ -82,19 +82,19 @@ impl Conn {
     }
 
     /// Reads one answer.
-    pub(crate) async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> TestResponse {
         self.try_answer().await.expect("an answer arrives")
     }
 
     /// Reads one answer, or how the connection ended.
-    pub(crate) async fn try_answer(&mut self) -> io::Result<Answer> {
+    pub(crate) async fn try_answer(&mut self) -> io::Result<TestResponse> {
         loop {
             let (status, headers) = self.try_head().await?;
             if status.is_informational() {
                 continue;
             }
             let body = self.body(&headers).await?;
-            return Ok(Answer {
+            return Ok(TestResponse {
                 status,
                 headers,
                 body,

@@ -10,21 +10,21 @@ use h2::{
 use http::Request;
 use tokio::{net::TcpStream, task::JoinHandle};
 
-use super::{Answer, Ask};
+use super::{TestRequest, TestResponse};
 
 /// A connection.
-pub(crate) struct Conn2 {
+pub(crate) struct H2Conn {
     send: SendRequest<Bytes>,
     driver: JoinHandle<()>,
 }
 
 /// A request under way.
-pub(crate) struct Stream2 {
+pub(crate) struct H2Stream {
     response: ResponseFuture,
     request: SendStream<Bytes>,
 }
 
-impl Conn2 {
+impl H2Conn {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         let (send, connection) = handshake(stream).await.unwrap();
@@ -35,21 +35,24 @@ impl Conn2 {
     }
 
     /// Sends a whole request.
-    pub(crate) async fn send(&mut self, ask: &Ask) -> Stream2 {
-        let mut stream = self.begin(ask).await;
-        stream.request.send_data(ask.body.clone(), true).unwrap();
+    pub(crate) async fn send(&mut self, request: &TestRequest) -> H2Stream {
+        let mut stream = self.begin(request).await;
+        stream
+            .request
+            .send_data(request.body.clone(), true)
+            .unwrap();
         stream
     }
 
     /// Sends the head of a request only.
-    pub(crate) async fn begin(&mut self, ask: &Ask) -> Stream2 {
-        let mut request = Request::new(());
-        *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = format!("http://shop{}", ask.path).parse().unwrap();
-        *request.headers_mut() = ask.headers.clone();
+    pub(crate) async fn begin(&mut self, request: &TestRequest) -> H2Stream {
+        let mut head = Request::new(());
+        *head.method_mut() = request.method.clone();
+        *head.uri_mut() = format!("http://localhost{}", request.path).parse().unwrap();
+        *head.headers_mut() = request.headers.clone();
         self.send = self.send.clone().ready().await.unwrap();
-        let (response, request) = self.send.send_request(request, false).unwrap();
-        Stream2 { response, request }
+        let (response, request) = self.send.send_request(head, false).unwrap();
+        H2Stream { response, request }
     }
 
     /// Ends the connection without a word.
@@ -58,7 +61,7 @@ impl Conn2 {
     }
 }
 
-impl Stream2 {
+impl H2Stream {
     /// Sends a piece of the body, and more will follow.
     pub(crate) fn piece(&mut self, piece: &'static [u8]) {
         self.request
@@ -71,11 +74,11 @@ impl Stream2 {
         self.request.send_reset(Reason::CANCEL);
     }
 
-    pub(crate) async fn answer(self) -> Answer {
+    pub(crate) async fn answer(self) -> TestResponse {
         self.try_answer().await.unwrap()
     }
 
-    pub(crate) async fn try_answer(self) -> io::Result<Answer> {
+    pub(crate) async fn try_answer(self) -> io::Result<TestResponse> {
         let (head, mut pieces) = self.response.await.map_err(io::Error::other)?.into_parts();
         let mut body = BytesMut::new();
         while let Some(piece) = pieces.data().await {
@@ -83,7 +86,7 @@ impl Stream2 {
             let _ = pieces.flow_control().release_capacity(piece.len());
             body.extend_from_slice(&piece);
         }
-        Ok(Answer {
+        Ok(TestResponse {
             status: head.status,
             headers: head.headers,
             body: body.freeze(),

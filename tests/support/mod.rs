@@ -1,24 +1,27 @@
-//! What scenarios are told with: a clock moved by hand, a shop whose till counts effects, clients that misbehave
+//! What scenarios are told with: a clock moved by hand, an app whose handler counts effects, clients that misbehave
 //! on command, and stores that fail on command.
 
-mod ask;
+mod app;
+mod backends;
 mod bodies;
+mod faulty_store;
+mod handler;
+mod http;
 mod http1;
 mod http2;
 mod observe;
-mod shelf;
-mod shop;
-mod store;
-mod till;
 mod time;
 
-pub(crate) use ask::{Answer, Ask, ask, asking, crash, poll_once};
+pub(crate) use app::{Adapter, PAY, app_without_engine, unprotected_app};
+pub(crate) use backends::{Backend, FileBackend, MemoryBackend, PlantedRecord, outcome};
 pub(crate) use bodies::{Frames, endless, frames, stream};
+pub(crate) use faulty_store::{Fault, FaultyStore, Operation};
+pub(crate) use handler::{BoxFuture, CountingHandler};
+pub(crate) use http::{TestRequest, TestResponse, crash, poll_once, send, send_in_task};
 pub(crate) use http1::{Conn, Server};
-pub(crate) use http2::Conn2;
+pub(crate) use http2::H2Conn;
 pub(crate) use observe::{Log, Metrics, detached, waiters};
-pub(crate) use shelf::{InFile, InMemory, Planted, Shelf, outcome};
-pub(crate) use shop::{Face, PAY, bare_attribute, plain};
-pub(crate) use store::{Fault, Faulty, Verb};
-pub(crate) use till::{BoxFuture, Till};
-pub(crate) use time::{both, by_hand, moment, pass, real, settle, until};
+pub(crate) use time::{
+    advance, in_real_time, random_pause, run_ready_tasks, wait_until, with_each_adapter,
+    with_paused_clock,
+};

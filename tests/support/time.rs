@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{runtime::Builder, task::yield_now, time::advance};
+use tokio::{runtime::Builder, task::yield_now, time};
 
-use super::Face;
+use super::Adapter;
 
 /// After this a scenario hangs. Generous, because a loaded machine is slow and a hang is for ever.
 const HANGS: Duration = Duration::from_secs(240);
@@ -20,7 +20,7 @@ const LATE: Duration = Duration::from_secs(30);
 
 /// Runs a scenario on one thread, under a clock that stands still unless the scenario moves it or everybody
 /// sleeps.
-pub(crate) fn by_hand(scenario: impl Future<Output = ()>) {
+pub(crate) fn with_paused_clock(scenario: impl Future<Output = ()>) {
     let _watchdog = Watchdog::start();
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -30,15 +30,15 @@ pub(crate) fn by_hand(scenario: impl Future<Output = ()>) {
     runtime.block_on(scenario);
 }
 
-/// Runs a scenario as [`by_hand`], once through the attribute and once through the layer.
-pub(crate) fn both(scenario: impl AsyncFn(Face)) {
-    for face in [Face::Attribute, Face::Layer] {
-        by_hand(scenario(face));
+/// Runs a scenario as [`with_paused_clock`], once through the attribute and once through the layer.
+pub(crate) fn with_each_adapter(scenario: impl AsyncFn(Adapter)) {
+    for adapter in [Adapter::Attribute, Adapter::Layer] {
+        with_paused_clock(scenario(adapter));
     }
 }
 
 /// Runs a scenario on two threads, in real time.
-pub(crate) fn real(scenario: impl Future<Output = ()>) {
+pub(crate) fn in_real_time(scenario: impl Future<Output = ()>) {
     let _watchdog = Watchdog::start();
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
@@ -50,26 +50,26 @@ pub(crate) fn real(scenario: impl Future<Output = ()>) {
 }
 
 /// Lets all that can run, run, without moving the clock.
-pub(crate) async fn settle() {
+pub(crate) async fn run_ready_tasks() {
     for _ in 0..64 {
         yield_now().await;
     }
 }
 
 /// Moves the clock on, in steps small enough for heartbeats.
-pub(crate) async fn pass(duration: Duration) {
+pub(crate) async fn advance(duration: Duration) {
     let mut left = duration;
     while !left.is_zero() {
         let step = left.min(Duration::from_secs(1));
-        advance(step).await;
-        settle().await;
+        time::advance(step).await;
+        run_ready_tasks().await;
         left -= step;
     }
 }
 
 /// Waits until something that is bound to happen has happened, in real time.
 #[track_caller]
-pub(crate) fn until(mut happened: impl FnMut() -> bool) -> impl Future<Output = ()> {
+pub(crate) fn wait_until(mut happened: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let (caller, since) = (Location::caller(), Instant::now());
     async move {
         while !happened() {
@@ -80,7 +80,7 @@ pub(crate) fn until(mut happened: impl FnMut() -> bool) -> impl Future<Output = 
 }
 
 /// A random moment of up to so many microseconds.
-pub(crate) async fn moment(most: u64) {
+pub(crate) async fn random_pause(most: u64) {
     let micros = rand::random_range(0..=most);
     // Short ones are spun: a timer would round them all to the same millisecond.
     if micros < 1500 {

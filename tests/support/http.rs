@@ -14,11 +14,11 @@ use serde_json::Value;
 use tokio::task::{JoinHandle, yield_now};
 use tower::ServiceExt;
 
-use super::Till;
+use super::CountingHandler;
 
 /// A request that can be sent any number of times.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct TestRequest {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
@@ -27,13 +27,13 @@ pub(crate) struct Ask {
 
 /// An answer that arrived whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-impl Ask {
+impl TestRequest {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
         Self {
             method,
@@ -49,7 +49,7 @@ impl Ask {
     }
 
     /// A payment under this key.
-    pub(crate) fn pay(key: &str) -> Self {
+    pub(crate) fn payment(key: &str) -> Self {
         Self::post(super::PAY).key(key).body(r#"{"amount":100}"#)
     }
 
@@ -86,7 +86,7 @@ impl Ask {
     /// The request as HTTP/1.1 writes it, up to the body.
     pub(crate) fn head(&self, framing: &str) -> Vec<u8> {
         let mut wire = format!(
-            "{} {} HTTP/1.1\r\nhost: shop\r\n{framing}\r\n",
+            "{} {} HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n",
             self.method, self.path
         )
         .into_bytes();
@@ -108,7 +108,7 @@ impl Ask {
     }
 }
 
-impl Answer {
+impl TestResponse {
     /// Reads a response to its end.
     pub(crate) async fn read(response: Response<Body>) -> Self {
         let (head, body) = response.into_parts();
@@ -154,7 +154,7 @@ impl Answer {
 
     /// That this is a problem of the engine's, all of whose parts agree.
     #[track_caller]
-    pub(crate) fn is_problem(&self, status: u16, code: &str) {
+    pub(crate) fn assert_problem(&self, status: u16, code: &str) {
         assert_eq!(
             (self.status.as_u16(), self.code().as_str()),
             (status, code),
@@ -163,9 +163,9 @@ impl Answer {
         assert!(!self.replayed() || code == "handler_panicked", "{self:?}");
     }
 
-    /// That this is the outcome of the till's n-th execution, answered first hand.
+    /// That this is the outcome of the handler's n-th execution, answered first hand.
     #[track_caller]
-    pub(crate) fn is_charge(&self, n: usize) {
+    pub(crate) fn assert_charge(&self, n: usize) {
         assert_eq!(
             (self.status.as_u16(), self.text()),
             (201, format!("charge {n}").as_str()),
@@ -174,9 +174,9 @@ impl Answer {
         assert!(!self.replayed(), "{self:?}");
     }
 
-    /// That this is the outcome of the till's n-th execution, replayed.
+    /// That this is the outcome of the handler's n-th execution, replayed.
     #[track_caller]
-    pub(crate) fn is_replay_of_charge(&self, n: usize) {
+    pub(crate) fn assert_replay_of_charge(&self, n: usize) {
         assert_eq!(
             (self.status.as_u16(), self.text()),
             (201, format!("charge {n}").as_str()),
@@ -187,23 +187,23 @@ impl Answer {
 }
 
 /// Sends a request and reads the answer.
-pub(crate) async fn ask(app: &Router, ask: &Ask) -> Answer {
-    let response = app.clone().oneshot(ask.request()).await.unwrap();
-    Answer::read(response).await
+pub(crate) async fn send(app: &Router, request: &TestRequest) -> TestResponse {
+    let response = app.clone().oneshot(request.request()).await.unwrap();
+    TestResponse::read(response).await
 }
 
 /// Sends a request whose answer somebody may read later.
-pub(crate) fn asking(app: &Router, ask: &Ask) -> JoinHandle<Answer> {
-    let response = app.clone().oneshot(ask.request());
-    tokio::spawn(async move { Answer::read(response.await.unwrap()).await })
+pub(crate) fn send_in_task(app: &Router, request: &TestRequest) -> JoinHandle<TestResponse> {
+    let response = app.clone().oneshot(request.request());
+    tokio::spawn(async move { TestResponse::read(response.await.unwrap()).await })
 }
 
 /// Sends a request, and lets the process that executes it die: from the handler's first step on nobody polls
 /// it, renews its lease or drops it.
-pub(crate) async fn crash(app: &Router, ask: &Ask, till: &Till) {
-    let before = till.starts();
-    let mut request = Box::pin(app.clone().oneshot(ask.request()));
-    while till.starts() == before {
+pub(crate) async fn crash(app: &Router, request: &TestRequest, handler: &CountingHandler) {
+    let before = handler.starts();
+    let mut request = Box::pin(app.clone().oneshot(request.request()));
+    while handler.starts() == before {
         poll_once(request.as_mut()).await;
         yield_now().await;
     }

@@ -8,13 +8,13 @@ use idempotent_runtime::{Idempotency, IdempotencyKey, MemoryStore, OnCrash, Poli
 use metrics_util::debugging::DebuggingRecorder;
 
 use crate::support::{
-    Ask, Face, Fault, Faulty, Log, Metrics, Till, Verb, ask, asking, both, by_hand, crash, pass,
-    settle, stream,
+    Adapter, CountingHandler, Fault, FaultyStore, Log, Metrics, Operation, TestRequest, advance,
+    crash, run_ready_tasks, send, send_in_task, stream, with_each_adapter, with_paused_clock,
 };
 
 /// Runs an engine through all that can become of a request under this key.
-async fn live_through_everything(face: Face, key: &str) -> Faulty {
-    let till = Till::answering(|n| match n {
+async fn live_through_everything(adapter: Adapter, key: &str) -> FaultyStore {
+    let handler = CountingHandler::responding(|n| match n {
         1 => (StatusCode::CREATED, "charged").into_response(),
         2 => panic!("as the scenario demands"),
         3 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -22,61 +22,61 @@ async fn live_through_everything(face: Face, key: &str) -> Faulty {
         5 => stream(["a", "b"]).into_response(),
         n => (StatusCode::CREATED, n.to_string()).into_response(),
     });
-    let store = Faulty::new();
+    let store = FaultyStore::new();
     let policy = Policy::new().ttl(Duration::from_secs(60));
     let engine = Idempotency::builder().store(store.clone()).policy(policy);
     let engine = engine.build().unwrap();
-    let shop = face.shop(&engine, &till);
-    let payment = Ask::pay(key).header("authorization", "Bearer credential");
+    let app = adapter.app(&engine, &handler);
+    let payment = TestRequest::payment(key).header("authorization", "Bearer credential");
     for _ in 1..=5 {
         for _ in 0..2 {
-            ask(&shop, &payment).await;
+            send(&app, &payment).await;
         }
-        ask(&shop, &payment.clone().body("{}")).await;
-        pass(Duration::from_secs(200)).await;
+        send(&app, &payment.clone().body("{}")).await;
+        advance(Duration::from_secs(200)).await;
     }
     // Waiting, leaving, crashing, shutting down, a failing store.
-    till.hold();
-    let n = till.starts() + 1;
-    let first = asking(&shop, &payment);
-    till.started(n).await;
-    let waiter = asking(&shop, &payment);
-    settle().await;
+    handler.close_gate();
+    let n = handler.starts() + 1;
+    let first = send_in_task(&app, &payment);
+    handler.started(n).await;
+    let waiter = send_in_task(&app, &payment);
+    run_ready_tasks().await;
     first.abort();
-    pass(Duration::from_secs(2)).await;
-    till.open();
+    advance(Duration::from_secs(2)).await;
+    handler.open_gate();
     waiter.await.unwrap();
-    pass(Duration::from_secs(200)).await;
-    till.hold();
-    crash(&shop, &payment, &till).await;
-    till.open();
-    pass(Duration::from_secs(40)).await;
-    ask(&shop, &payment).await;
-    for verb in [Verb::Acquire, Verb::Complete, Verb::Renew] {
-        store.always(verb, Fault::Down);
-        ask(&shop, &payment).await;
+    advance(Duration::from_secs(200)).await;
+    handler.close_gate();
+    crash(&app, &payment, &handler).await;
+    handler.open_gate();
+    advance(Duration::from_secs(40)).await;
+    send(&app, &payment).await;
+    for operation in [Operation::Acquire, Operation::Complete, Operation::Renew] {
+        store.fail_always(operation, Fault::Unreachable);
+        send(&app, &payment).await;
         store.heal();
-        pass(Duration::from_secs(300)).await;
-        store.always(verb, Fault::Down);
-        ask(&shop, &payment).await;
+        advance(Duration::from_secs(300)).await;
+        store.fail_always(operation, Fault::Unreachable);
+        send(&app, &payment).await;
         store.heal();
-        pass(Duration::from_secs(300)).await;
+        advance(Duration::from_secs(300)).await;
     }
-    ask(&shop, &payment.clone().key(key)).await;
-    ask(&shop, &Ask::pay(&format!("{key} with a space"))).await;
-    till.hold();
-    let _last = asking(&shop, &Ask::pay(&format!("\"{key}2\"")));
-    settle().await;
+    send(&app, &payment.clone().key(key)).await;
+    send(&app, &TestRequest::payment(&format!("{key} with a space"))).await;
+    handler.close_gate();
+    let _last = send_in_task(&app, &TestRequest::payment(&format!("\"{key}2\"")));
+    run_ready_tasks().await;
     engine.shutdown(Duration::from_secs(1)).await;
     store
 }
 
 #[test]
 fn neither_logs_nor_the_store_ever_see_the_key_or_the_credentials() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let key = "sk-a-secret-key";
         let (log, _guard) = Log::collect();
-        let store = live_through_everything(face, key).await;
+        let store = live_through_everything(adapter, key).await;
         for (place, text) in [("the log", log.text()), ("the store", store.written())] {
             assert!(text.len() > 1000, "{place} has been written to");
             for secret in ["secret-key", "credential", "amount"] {
@@ -88,14 +88,18 @@ fn neither_logs_nor_the_store_ever_see_the_key_or_the_credentials() {
 
 #[test]
 fn debug_output_never_shows_the_key() {
-    both(async |face| {
-        let till = Till::new();
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder()
             .secret("0123456789abcdef-secret")
             .build()
             .unwrap();
-        ask(&face.shop(&engine, &till), &Ask::pay("sk-secret")).await;
-        let execution = till.execution(1);
+        send(
+            &adapter.app(&engine, &handler),
+            &TestRequest::payment("sk-secret"),
+        )
+        .await;
+        let execution = handler.execution(1);
         let shown = format!(
             "{engine:?} {:#?} {execution:?} {:?}",
             execution.key(),
@@ -119,20 +123,24 @@ fn spans(log: &Log) -> Vec<String> {
 
 #[test]
 fn each_request_has_a_span_that_says_how_it_ended() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let (log, _guard) = Log::collect();
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let policy = Policy::new().on_crash(OnCrash::Retry);
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        crash(&shop, &Ask::pay("k"), &till).await;
-        till.open();
-        pass(Duration::from_secs(31)).await;
-        ask(&shop, &Ask::pay("k")).await.is_charge(2);
-        ask(&shop, &Ask::pay("k")).await.is_replay_of_charge(2);
-        ask(&shop, &Ask::pay("k").body("{}")).await;
-        ask(&shop, &Ask::pay("a,b")).await;
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        crash(&app, &TestRequest::payment("k"), &handler).await;
+        handler.open_gate();
+        advance(Duration::from_secs(31)).await;
+        send(&app, &TestRequest::payment("k"))
+            .await
+            .assert_charge(2);
+        send(&app, &TestRequest::payment("k"))
+            .await
+            .assert_replay_of_charge(2);
+        send(&app, &TestRequest::payment("k").body("{}")).await;
+        send(&app, &TestRequest::payment("a,b")).await;
         let key = engine.store_key("POST /pay", None, &IdempotencyKey::new("k").unwrap());
         let seen = spans(&log);
         let of = |outcome: &str| {
@@ -153,21 +161,21 @@ fn each_request_has_a_span_that_says_how_it_ended() {
 
 #[test]
 fn an_execution_that_outlives_its_client_keeps_its_span_and_its_log() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let (log, _guard) = Log::collect();
-        let till = Till::answering(|_| {
+        let handler = CountingHandler::responding(|_| {
             tracing::info!("the handler speaks");
             StatusCode::OK.into_response()
         });
         let engine = Idempotency::builder().build().unwrap();
-        let shop = face.shop(&engine, &till);
-        till.hold();
-        let first = asking(&shop, &Ask::pay("k"));
-        till.started(1).await;
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &TestRequest::payment("k"));
+        handler.started(1).await;
         first.abort();
-        settle().await;
-        till.open();
-        settle().await;
+        run_ready_tasks().await;
+        handler.open_gate();
+        run_ready_tasks().await;
         let text = log.text();
         let line = text
             .lines()
@@ -211,15 +219,15 @@ const EXPECTED: [(&str, i64); 12] = [
 
 #[test]
 fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let recorder = DebuggingRecorder::new();
         let (metrics, _guard) = Metrics::record(&recorder);
         let mut outcomes = BTreeMap::new();
-        let till = Till::answering(|n| match n {
+        let handler = CountingHandler::responding(|n| match n {
             3 => vec![b'x'; 2000].into_response(),
             n => (StatusCode::CREATED, n.to_string()).into_response(),
         });
-        let store = Faulty::new();
+        let store = FaultyStore::new();
         let policy = Policy::new()
             .max_body(100)
             .max_response(1000)
@@ -227,17 +235,17 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
             .wait_timeout(Duration::from_secs(5));
         let engine = Idempotency::builder().store(store.clone()).policy(policy);
         let engine = engine.max_waiters(2).build().unwrap();
-        let shop = face.shop(&engine, &till);
+        let app = adapter.app(&engine, &handler);
 
         // Given an execution whose client has left, and two who wait.
-        till.hold();
-        let first = asking(&shop, &Ask::pay("k"));
-        till.started(1).await;
-        let waiter = asking(&shop, &Ask::pay("k"));
-        let late = asking(&shop, &Ask::pay("k"));
-        settle().await;
+        handler.close_gate();
+        let first = send_in_task(&app, &TestRequest::payment("k"));
+        handler.started(1).await;
+        let waiter = send_in_task(&app, &TestRequest::payment("k"));
+        let late = send_in_task(&app, &TestRequest::payment("k"));
+        run_ready_tasks().await;
         first.abort();
-        settle().await;
+        run_ready_tasks().await;
         let gauges = read(&metrics, &mut outcomes);
         for (gauge, value) in [
             ("idempotency_in_flight{}", 1),
@@ -246,42 +254,42 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
         ] {
             assert_eq!(gauges.get(gauge), Some(&value), "{gauge} in {gauges:?}");
         }
-        ask(&shop, &Ask::pay("k"))
+        send(&app, &TestRequest::payment("k"))
             .await
-            .is_problem(503, "overloaded");
+            .assert_problem(503, "overloaded");
         late.abort();
-        till.open();
+        handler.open_gate();
         waiter.await.unwrap();
 
         // When each other thing happens once.
-        ask(&shop, &Ask::pay("k")).await;
-        ask(&shop, &Ask::pay("k").body("{}")).await;
-        ask(&shop, &Ask::pay("a,b")).await;
-        ask(&shop, &Ask::post("/pay")).await;
-        ask(&shop, &Ask::pay("l").body("x".repeat(101))).await;
-        store.always(Verb::Acquire, Fault::Down);
-        ask(&shop, &Ask::pay("l")).await;
+        send(&app, &TestRequest::payment("k")).await;
+        send(&app, &TestRequest::payment("k").body("{}")).await;
+        send(&app, &TestRequest::payment("a,b")).await;
+        send(&app, &TestRequest::post("/pay")).await;
+        send(&app, &TestRequest::payment("l").body("x".repeat(101))).await;
+        store.fail_always(Operation::Acquire, Fault::Unreachable);
+        send(&app, &TestRequest::payment("l")).await;
         store.heal();
-        till.hold();
-        let slow = asking(&shop, &Ask::pay("m"));
-        till.started(2).await;
-        let conflict = asking(&shop, &Ask::pay("m"));
-        settle().await;
-        pass(Duration::from_secs(6)).await;
-        conflict.await.unwrap().is_problem(409, "conflict");
-        till.open();
+        handler.close_gate();
+        let slow = send_in_task(&app, &TestRequest::payment("m"));
+        handler.started(2).await;
+        let conflict = send_in_task(&app, &TestRequest::payment("m"));
+        run_ready_tasks().await;
+        advance(Duration::from_secs(6)).await;
+        conflict.await.unwrap().assert_problem(409, "conflict");
+        handler.open_gate();
         slow.await.unwrap();
-        ask(&shop, &Ask::pay("n")).await;
-        ask(&shop, &Ask::pay("n"))
+        send(&app, &TestRequest::payment("n")).await;
+        send(&app, &TestRequest::payment("n"))
             .await
-            .is_problem(409, "response_not_stored");
-        till.hold();
-        crash(&shop, &Ask::pay("o"), &till).await;
-        till.open();
-        pass(Duration::from_secs(31)).await;
-        ask(&shop, &Ask::pay("o"))
+            .assert_problem(409, "response_not_stored");
+        handler.close_gate();
+        crash(&app, &TestRequest::payment("o"), &handler).await;
+        handler.open_gate();
+        advance(Duration::from_secs(31)).await;
+        send(&app, &TestRequest::payment("o"))
             .await
-            .is_problem(409, "outcome_unknown");
+            .assert_problem(409, "outcome_unknown");
 
         // Then each was counted.
         let others = read(&metrics, &mut outcomes);
@@ -311,10 +319,10 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
 
 #[test]
 fn gauges_return_to_zero_after_streams_panics_and_shutdowns() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         let recorder = DebuggingRecorder::new();
         let (metrics, _guard) = Metrics::record(&recorder);
-        let till = Till::answering(|n| match n % 4 {
+        let handler = CountingHandler::responding(|n| match n % 4 {
             0 => panic!("as the scenario demands"),
             1 => stream(["a", "b"]).into_response(),
             2 => StatusCode::TOO_MANY_REQUESTS.into_response(),
@@ -324,19 +332,19 @@ fn gauges_return_to_zero_after_streams_panics_and_shutdowns() {
             .store(MemoryStore::new())
             .build()
             .unwrap();
-        let shop = face.shop(&engine, &till);
+        let app = adapter.app(&engine, &handler);
         for n in 0..40 {
-            let asking = asking(&shop, &Ask::pay(&format!("k{n}")));
+            let request = send_in_task(&app, &TestRequest::payment(&format!("k{n}")));
             for _ in 0..n % 7 {
                 tokio::task::yield_now().await;
             }
             if n % 2 == 0 {
-                asking.abort();
+                request.abort();
             }
-            settle().await;
+            run_ready_tasks().await;
         }
         engine.shutdown(Duration::from_secs(1)).await;
-        settle().await;
+        run_ready_tasks().await;
         let mut outcomes = BTreeMap::new();
         let gauges = read(&metrics, &mut outcomes);
         for gauge in ["in_flight", "detached_executions"] {
@@ -349,20 +357,24 @@ fn gauges_return_to_zero_after_streams_panics_and_shutdowns() {
 
 #[test]
 fn a_client_can_not_make_new_time_series() {
-    by_hand(async {
+    with_paused_clock(async {
         // Given a layer around a fallback, so that no route template is known.
         let recorder = DebuggingRecorder::new();
         let (metrics, _guard) = Metrics::record(&recorder);
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let layer =
             idempotent_runtime::IdempotencyLayer::new(Idempotency::builder().build().unwrap());
         let app = axum::Router::new().fallback({
-            let till = till.clone();
-            move |request: axum::extract::Request| till.run(request)
+            let handler = handler.clone();
+            move |request: axum::extract::Request| handler.call(request)
         });
         let app = axum::Router::new().fallback_service(tower::Layer::layer(&layer, app));
         for n in 0..50 {
-            ask(&app, &Ask::post(format!("/path-{n}")).key(&format!("k{n}"))).await;
+            send(
+                &app,
+                &TestRequest::post(format!("/path-{n}")).key(&format!("k{n}")),
+            )
+            .await;
         }
         let requests = metrics.take().into_iter();
         let requests: Vec<_> = requests

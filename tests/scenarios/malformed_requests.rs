@@ -6,7 +6,10 @@ use idempotent_runtime::{FingerprintRule, Idempotency, MemoryStore, Policy};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tower::ServiceExt;
 
-use crate::support::{Answer, Ask, Conn, Conn2, Face, Server, Till, by_hand, real};
+use crate::support::{
+    Adapter, Conn, CountingHandler, H2Conn, Server, TestRequest, TestResponse, in_real_time,
+    with_paused_clock,
+};
 
 /// Bytes that parsers trip over, alone and in combination.
 const PIECES: [&[u8]; 24] = [
@@ -49,10 +52,10 @@ fn bytes(random: &mut StdRng) -> Vec<u8> {
 
 #[test]
 fn no_request_panics() {
-    by_hand(async {
-        for face in [Face::Attribute, Face::Layer] {
+    with_paused_clock(async {
+        for adapter in [Adapter::Attribute, Adapter::Layer] {
             // Given an engine with every rule that reads what a client sends.
-            let till = Till::new();
+            let handler = CountingHandler::new();
             let rule = FingerprintRule::new()
                 .json()
                 .headers(&["x-currency", "accept"]);
@@ -63,7 +66,7 @@ fn no_request_panics() {
                 .store(store.clone())
                 .build()
                 .unwrap();
-            let shop = face.shop(&engine, &till);
+            let app = adapter.app(&engine, &handler);
             let names = [
                 "idempotency-key",
                 "idempotency-key",
@@ -94,7 +97,7 @@ fn no_request_panics() {
                     }
                 }
                 let shown = format!("seed {seed}: {request:?}");
-                let answer = Answer::read(shop.clone().oneshot(request).await.unwrap()).await;
+                let answer = TestResponse::read(app.clone().oneshot(request).await.unwrap()).await;
                 let status = answer.status.as_u16();
                 assert!(
                     [201, 400, 405, 409, 413, 503].contains(&status),
@@ -108,12 +111,12 @@ fn no_request_panics() {
 
 #[test]
 fn deeply_nested_and_endless_json_is_compared_without_harm() {
-    by_hand(async {
-        let till = Till::new();
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
         let rule = FingerprintRule::new().json();
         let policy = Policy::new().fingerprint(rule).wait(false);
         let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let shop = Face::Attribute.shop(&engine, &till);
+        let app = Adapter::Attribute.app(&engine, &handler);
         let bodies = [
             "[".repeat(1 << 20),
             r#"{"a":"#.repeat(200_000),
@@ -124,23 +127,25 @@ fn deeply_nested_and_endless_json_is_compared_without_harm() {
             "\"\\ud800\"".to_owned(),
         ];
         for (n, body) in bodies.into_iter().enumerate() {
-            let asked = Ask::post("/pay").key(&format!("k{n}")).body(body);
-            crate::support::ask(&shop, &asked).await.is_charge(n + 1);
-            crate::support::ask(&shop, &asked)
+            let request = TestRequest::post("/pay").key(&format!("k{n}")).body(body);
+            crate::support::send(&app, &request)
                 .await
-                .is_replay_of_charge(n + 1);
+                .assert_charge(n + 1);
+            crate::support::send(&app, &request)
+                .await
+                .assert_replay_of_charge(n + 1);
         }
     });
 }
 
 #[test]
 fn garbage_on_the_wire_leaves_the_server_well() {
-    real(async {
-        let till = Till::new();
+    in_real_time(async {
+        let handler = CountingHandler::new();
         let store = MemoryStore::new();
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-        let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
-        let valid = Ask::pay("k").wire();
+        let server = Server::start(Adapter::Attribute.app(&engine, &handler)).await;
+        let valid = TestRequest::payment("k").wire();
         let seed: u64 = rand::random();
         let mut random = StdRng::seed_from_u64(seed);
 
@@ -160,14 +165,14 @@ fn garbage_on_the_wire_leaves_the_server_well() {
         }
 
         // Then an honest client is served, and nothing was left in flight.
-        let honest = Ask::pay("honest");
-        let answer = server.ask(&honest).await;
+        let honest = TestRequest::payment("honest");
+        let answer = server.send(&honest).await;
         assert_eq!(answer.status, 201, "seed {seed}: {answer:?}");
-        assert!(server.ask(&honest).await.replayed());
-        let mut conn = Conn2::open(server.address).await;
+        assert!(server.send(&honest).await.replayed());
+        let mut conn = H2Conn::open(server.address).await;
         assert!(conn.send(&honest).await.answer().await.replayed());
         assert!(
-            store.len() <= till.starts(),
+            store.len() <= handler.starts(),
             "every record is one execution's"
         );
     });
@@ -175,16 +180,17 @@ fn garbage_on_the_wire_leaves_the_server_well() {
 
 #[test]
 fn pipelined_duplicates_on_one_connection_execute_once() {
-    real(async {
-        let till = Till::new();
+    in_real_time(async {
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
-        let server = Server::start(Face::Attribute.shop(&engine, &till)).await;
+        let server = Server::start(Adapter::Attribute.app(&engine, &handler)).await;
         let mut conn = Conn::open(server.address).await;
-        conn.send(&Ask::pay("k").wire().repeat(20)).await;
-        conn.answer().await.is_charge(1);
+        conn.send(&TestRequest::payment("k").wire().repeat(20))
+            .await;
+        conn.answer().await.assert_charge(1);
         for _ in 1..20 {
-            conn.answer().await.is_replay_of_charge(1);
+            conn.answer().await.assert_replay_of_charge(1);
         }
-        assert_eq!(till.starts(), 1);
+        assert_eq!(handler.starts(), 1);
     });
 }

@@ -10,8 +10,9 @@ use idempotent_runtime::{
 use tower::ServiceExt;
 
 use crate::support::{
-    Answer, Ask, Face, Fault, Faulty, Till, Verb, ask, asking, bare_attribute, both, by_hand,
-    crash, frames, pass, settle,
+    Adapter, CountingHandler, Fault, FaultyStore, Operation, TestRequest, TestResponse, advance,
+    app_without_engine, crash, frames, run_ready_tasks, send, send_in_task, with_each_adapter,
+    with_paused_clock,
 };
 
 /// A line of the table: code, status, whether there is a `Retry-After`, and the action.
@@ -35,85 +36,87 @@ const TABLE: [Row; 12] = [
 /// Quoted, so that the strict profile takes it too.
 const KEY: &str = "\"k\"";
 
-fn payment() -> Ask {
-    Ask::pay(KEY)
+fn payment() -> TestRequest {
+    TestRequest::payment(KEY)
 }
 
 /// Makes an engine of these settings give this answer.
-async fn provoke(code: &str, face: Face, settings: impl Fn() -> Builder) -> Answer {
-    let till = Till::new();
-    let shop = |builder: Builder, till: &Till| face.shop(&builder.build().unwrap(), till);
+async fn provoke(code: &str, adapter: Adapter, settings: impl Fn() -> Builder) -> TestResponse {
+    let handler = CountingHandler::new();
+    let app = |builder: Builder, handler: &CountingHandler| {
+        adapter.app(&builder.build().unwrap(), handler)
+    };
     let with = |policy: Policy| settings().policy(policy);
     match code {
         "missing_key" => {
-            let shop = shop(with(Policy::new().required(true)), &till);
-            ask(&shop, &Ask::post("/pay")).await
+            let app = app(with(Policy::new().required(true)), &handler);
+            send(&app, &TestRequest::post("/pay")).await
         }
-        "invalid_key" => ask(&shop(settings(), &till), &payment().key(KEY)).await,
-        "unreadable_body" => broken_body(&shop(settings(), &till)).await,
+        "invalid_key" => send(&app(settings(), &handler), &payment().key(KEY)).await,
+        "unreadable_body" => broken_body(&app(settings(), &handler)).await,
         "request_too_large" => {
-            let shop = shop(with(Policy::new().max_body(8)), &till);
-            ask(&shop, &payment()).await
+            let app = app(with(Policy::new().max_body(8)), &handler);
+            send(&app, &payment()).await
         }
         "mismatch" => {
-            let shop = shop(settings(), &till);
-            ask(&shop, &payment()).await.is_charge(1);
-            ask(&shop, &payment().body("{}")).await
+            let app = app(settings(), &handler);
+            send(&app, &payment()).await.assert_charge(1);
+            send(&app, &payment().body("{}")).await
         }
         "conflict" => {
-            let shop = shop(with(Policy::new().wait(false)), &till);
-            till.hold();
-            let _first = asking(&shop, &payment());
-            till.started(1).await;
-            ask(&shop, &payment()).await
+            let app = app(with(Policy::new().wait(false)), &handler);
+            handler.close_gate();
+            let _first = send_in_task(&app, &payment());
+            handler.started(1).await;
+            send(&app, &payment()).await
         }
         "outcome_unknown" => {
-            let shop = shop(settings(), &till);
-            till.hold();
-            crash(&shop, &payment(), &till).await;
-            pass(Duration::from_secs(31)).await;
-            ask(&shop, &payment()).await
+            let app = app(settings(), &handler);
+            handler.close_gate();
+            crash(&app, &payment(), &handler).await;
+            advance(Duration::from_secs(31)).await;
+            send(&app, &payment()).await
         }
         "response_not_stored" => {
-            let shop = shop(with(Policy::new().max_response(4)), &till);
-            ask(&shop, &payment()).await.is_charge(1);
-            ask(&shop, &payment()).await
+            let app = app(with(Policy::new().max_response(4)), &handler);
+            send(&app, &payment()).await.assert_charge(1);
+            send(&app, &payment()).await
         }
         "store_unavailable" => {
-            let store = Faulty::new();
-            store.always(Verb::Acquire, Fault::Down);
-            ask(&shop(settings().store(store), &till), &payment()).await
+            let store = FaultyStore::new();
+            store.fail_always(Operation::Acquire, Fault::Unreachable);
+            send(&app(settings().store(store), &handler), &payment()).await
         }
         "overloaded" => {
             let store = MemoryStore::builder().max_records(0).build();
-            ask(&shop(settings().store(store), &till), &payment()).await
+            send(&app(settings().store(store), &handler), &payment()).await
         }
         "record_unreadable" => {
-            let store = Faulty::new();
-            store.always(Verb::Acquire, Fault::Says(StoreErrorKind::Corrupt));
-            ask(&shop(settings().store(store), &till), &payment()).await
+            let store = FaultyStore::new();
+            store.fail_always(Operation::Acquire, Fault::Error(StoreErrorKind::Corrupt));
+            send(&app(settings().store(store), &handler), &payment()).await
         }
         "handler_panicked" => {
-            let till = Till::answering(|_| panic!("as the scenario demands"));
-            ask(&shop(settings(), &till), &payment()).await
+            let handler = CountingHandler::responding(|_| panic!("as the scenario demands"));
+            send(&app(settings(), &handler), &payment()).await
         }
         other => unreachable!("no way to provoke {other}"),
     }
 }
 
 /// A request whose body breaks off.
-async fn broken_body(shop: &Router) -> Answer {
+async fn broken_body(app: &Router) -> TestResponse {
     let (sender, body) = frames();
     sender
         .send(Err(std::io::ErrorKind::ConnectionReset.into()))
         .unwrap();
-    let response = shop.clone().oneshot(payment().request_with(body)).await;
-    Answer::read(response.unwrap()).await
+    let response = app.clone().oneshot(payment().request_with(body)).await;
+    TestResponse::read(response.unwrap()).await
 }
 
 /// That all parts of a problem are there and agree with each other.
 #[track_caller]
-fn is_problem(answer: &Answer, type_base: &str, (code, status, retry_after, action): Row) {
+fn is_problem(answer: &TestResponse, type_base: &str, (code, status, retry_after, action): Row) {
     let problem = answer.json();
     let members: Vec<_> = problem.as_object().unwrap().keys().cloned().collect();
     let mut expected = [
@@ -156,9 +159,9 @@ fn is_problem(answer: &Answer, type_base: &str, (code, status, retry_after, acti
 
 #[test]
 fn every_answer_of_the_engine_is_a_problem() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for row in TABLE {
-            let answer = provoke(row.0, face, Idempotency::builder).await;
+            let answer = provoke(row.0, adapter, Idempotency::builder).await;
             let base = answer.json()["type"].as_str().unwrap().replace(row.0, "");
             assert!(base.starts_with("https://"), "{base}");
             is_problem(&answer, &base, row);
@@ -168,7 +171,7 @@ fn every_answer_of_the_engine_is_a_problem() {
 
 #[test]
 fn the_ietf_profile_answers_a_mismatch_with_422() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for mut row in TABLE {
             if row.0 == "mismatch" {
                 row.1 = 422;
@@ -176,17 +179,17 @@ fn the_ietf_profile_answers_a_mismatch_with_422() {
             let settings = || {
                 Idempotency::builder()
                     .profile(Profile::Ietf)
-                    .problem_type_base("https://shop.example/problems/")
+                    .problem_type_base("https://example.com/problems/")
             };
-            let answer = provoke(row.0, face, settings).await;
-            is_problem(&answer, "https://shop.example/problems/", row);
+            let answer = provoke(row.0, adapter, settings).await;
+            is_problem(&answer, "https://example.com/problems/", row);
         }
     });
 }
 
 #[test]
 fn the_stripe_profile_answers_a_mismatch_with_400() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for mut row in TABLE {
             if row.0 == "mismatch" {
                 row.1 = 400;
@@ -196,52 +199,56 @@ fn the_stripe_profile_answers_a_mismatch_with_400() {
                     .profile(Profile::Stripe)
                     .problem_type_base("urn:problem:")
             };
-            is_problem(&provoke(row.0, face, settings).await, "urn:problem:", row);
+            is_problem(
+                &provoke(row.0, adapter, settings).await,
+                "urn:problem:",
+                row,
+            );
         }
     });
 }
 
 #[test]
 fn a_profile_decides_about_keys_waiting_and_the_replay_header() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for (profile, bare, waits, header) in [
             (Profile::Default, true, true, "idempotent-replay"),
             (Profile::Ietf, false, false, "idempotent-replay"),
             (Profile::Stripe, true, false, "idempotent-replayed"),
         ] {
             // Given an engine of this profile and nothing else.
-            let till = Till::new();
+            let handler = CountingHandler::new();
             let engine = Idempotency::builder().profile(profile).build().unwrap();
-            let shop = face.shop(&engine, &till);
+            let app = adapter.app(&engine, &handler);
 
             // Then bare keys are taken or refused.
-            let answer = ask(&shop, &Ask::pay("bare")).await;
+            let answer = send(&app, &TestRequest::payment("bare")).await;
             assert_eq!(answer.status == StatusCode::CREATED, bare, "{profile:?}");
             let n = usize::from(bare);
 
             // And a concurrent duplicate waits or does not.
-            till.hold();
-            let first = asking(&shop, &payment());
-            till.started(n + 1).await;
-            let second = asking(&shop, &payment());
-            settle().await;
+            handler.close_gate();
+            let first = send_in_task(&app, &payment());
+            handler.started(n + 1).await;
+            let second = send_in_task(&app, &payment());
+            run_ready_tasks().await;
             assert_eq!(second.is_finished(), !waits, "{profile:?}");
-            till.open();
-            first.await.unwrap().is_charge(n + 1);
+            handler.open_gate();
+            first.await.unwrap().assert_charge(n + 1);
 
             // And replays carry the profile's header.
-            let again = ask(&shop, &payment()).await;
+            let again = send(&app, &payment()).await;
             assert_eq!(again.lines(header), ["true"], "{profile:?}");
-            assert_eq!(till.effects(), n + 1, "{profile:?}");
+            assert_eq!(handler.effects(), n + 1, "{profile:?}");
         }
     });
 }
 
 #[test]
 fn each_option_of_a_profile_can_be_overridden() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given the IETF profile with every option of it chosen differently.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let engine = Idempotency::builder()
             .profile(Profile::Ietf)
             .policy(Policy::new().strict(false).wait(true))
@@ -249,36 +256,38 @@ fn each_option_of_a_profile_can_be_overridden() {
             .replay_header(HeaderName::from_static("x-again"))
             .build()
             .unwrap();
-        let shop = face.shop(&engine, &till);
+        let app = adapter.app(&engine, &handler);
 
         // When a bare key is used twice, and then for something else.
-        ask(&shop, &Ask::pay("bare")).await.is_charge(1);
-        let again = ask(&shop, &Ask::pay("bare")).await;
-        let other = ask(&shop, &Ask::pay("bare").body("{}")).await;
+        send(&app, &TestRequest::payment("bare"))
+            .await
+            .assert_charge(1);
+        let again = send(&app, &TestRequest::payment("bare")).await;
+        let other = send(&app, &TestRequest::payment("bare").body("{}")).await;
 
         // Then what was chosen is in force, not what the profile says.
         assert_eq!(again.lines("x-again"), ["true"]);
         assert!(!again.replayed());
-        other.is_problem(400, "mismatch");
+        other.assert_problem(400, "mismatch");
     });
 }
 
 #[test]
 fn a_conflict_names_a_time_that_makes_sense() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         for (lease, seconds) in [(30, "5"), (3, "3"), (1, "1")] {
             // Given an execution whose lease has so many seconds left.
-            let till = Till::new();
+            let handler = CountingHandler::new();
             let policy = Policy::new().wait(false).lease(Duration::from_secs(lease));
             let engine = Idempotency::builder().policy(policy).build().unwrap();
-            let shop = face.shop(&engine, &till);
-            till.hold();
-            let _first = asking(&shop, &payment());
-            till.started(1).await;
+            let app = adapter.app(&engine, &handler);
+            handler.close_gate();
+            let _first = send_in_task(&app, &payment());
+            handler.started(1).await;
 
             // Then a duplicate is told to come back in at most five seconds.
-            let answer = ask(&shop, &payment()).await;
-            answer.is_problem(409, "conflict");
+            let answer = send(&app, &payment()).await;
+            answer.assert_problem(409, "conflict");
             assert_eq!(answer.lines("retry-after"), [seconds]);
         }
     });
@@ -286,48 +295,52 @@ fn a_conflict_names_a_time_that_makes_sense() {
 
 #[test]
 fn an_answer_of_the_engine_is_never_stored() {
-    both(async |face| {
+    with_each_adapter(async |adapter| {
         // Given a request refused before its execution, for each such reason.
-        let till = Till::new();
+        let handler = CountingHandler::new();
         let policy = Policy::new().max_body(20);
-        let store = Faulty::new();
+        let store = FaultyStore::new();
         let engine = Idempotency::builder().policy(policy).store(store.clone());
-        let shop = face.shop(&engine.build().unwrap(), &till);
+        let app = adapter.app(&engine.build().unwrap(), &handler);
         let twice = payment().key(KEY);
-        ask(&shop, &twice).await.is_problem(400, "invalid_key");
+        send(&app, &twice).await.assert_problem(400, "invalid_key");
         let large = payment().body("x".repeat(21));
-        ask(&shop, &large)
+        send(&app, &large)
             .await
-            .is_problem(413, "request_too_large");
-        broken_body(&shop).await.is_problem(400, "unreadable_body");
+            .assert_problem(413, "request_too_large");
+        broken_body(&app)
+            .await
+            .assert_problem(400, "unreadable_body");
         for _ in 0..2 {
-            store.next(Verb::Acquire, Fault::Down);
+            store.fail_next(Operation::Acquire, Fault::Unreachable);
         }
-        ask(&shop, &payment())
+        send(&app, &payment())
             .await
-            .is_problem(503, "store_unavailable");
+            .assert_problem(503, "store_unavailable");
 
         // When it is sent as it should be.
-        let answer = ask(&shop, &payment()).await;
+        let answer = send(&app, &payment()).await;
 
         // Then it executes, and only now.
-        answer.is_charge(1);
-        assert_eq!(till.starts(), 1);
+        answer.assert_charge(1);
+        assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
 fn with_no_set_up_at_all_the_attribute_protects() {
-    by_hand(async {
+    with_paused_clock(async {
         // Given a router with an annotated handler and nothing else.
-        let till = Till::new();
-        let shop = bare_attribute(&till);
+        let handler = CountingHandler::new();
+        let app = app_without_engine(&handler);
 
         // When a request is sent twice.
-        ask(&shop, &Ask::pay("of-this-process")).await.is_charge(1);
-        let again = ask(&shop, &Ask::pay("of-this-process")).await;
+        send(&app, &TestRequest::payment("of-this-process"))
+            .await
+            .assert_charge(1);
+        let again = send(&app, &TestRequest::payment("of-this-process")).await;
 
         // Then it executes once.
-        again.is_replay_of_charge(1);
+        again.assert_replay_of_charge(1);
     });
 }

@@ -16,7 +16,8 @@ use serde_json::Value;
 use crate::{
     servers::{mariadb::MariaDb, postgres::Postgres, redis::Redis},
     support::{
-        Ask, Face, Faulty, InFile, InMemory, Planted, Shelf, Till, ask, outcome, real, stream,
+        Adapter, Backend, CountingHandler, FaultyStore, FileBackend, MemoryBackend, PlantedRecord,
+        TestRequest, in_real_time, outcome, send, stream,
     },
 };
 
@@ -28,17 +29,17 @@ const PLAIN: u8 = 1;
 
 /// One record of the file, and the answer it stands for.
 #[derive(Debug)]
-struct Frozen {
+struct StoredVector {
     name: String,
-    planted: Planted,
+    planted: PlantedRecord,
     status: u16,
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
 }
 
-fn all() -> Vec<Frozen> {
+fn all() -> Vec<StoredVector> {
     let file: Vec<Value> = serde_json::from_str(include_str!("../vectors/stored_1.json")).unwrap();
-    file.iter().map(Frozen::read).collect()
+    file.iter().map(StoredVector::read).collect()
 }
 
 fn bytes(hex: &Value) -> Vec<u8> {
@@ -47,13 +48,13 @@ fn bytes(hex: &Value) -> Vec<u8> {
     hex.chunks(2).map(byte).collect()
 }
 
-impl Frozen {
+impl StoredVector {
     fn read(value: &Value) -> Self {
         let array = |name: &str| bytes(&value[name]).try_into().expect("32 bytes");
         let header = |line: &Value| (line[0].as_str().unwrap().to_owned(), bytes(&line[1]));
         Self {
             name: value["name"].as_str().unwrap().to_owned(),
-            planted: Planted {
+            planted: PlantedRecord {
                 key: StoreKey::from_bytes(array("store_key")),
                 fingerprint: Fingerprint::from_bytes(array("fingerprint")),
                 response: value.get("stored").map(bytes),
@@ -98,74 +99,78 @@ impl Frozen {
     }
 }
 
-async fn later_versions_replay_them(shelf: &impl Shelf) {
-    for frozen in all() {
+async fn later_versions_replay_them(backend: &impl Backend) {
+    for vector in all() {
         // Given a record of the first release.
-        shelf.plant(&frozen.planted).await;
+        backend.plant(&vector.planted).await;
 
         // When its request comes again, to an engine that was set up as it was.
-        let till = Till::new();
-        let builder = Idempotency::builder().store(shelf.open().await);
-        let engine = frozen.set_up(builder).build().unwrap();
-        let answer = ask(&Face::Layer.shop(&engine, &till), &Ask::pay(&frozen.name)).await;
+        let handler = CountingHandler::new();
+        let builder = Idempotency::builder().store(backend.open().await);
+        let engine = vector.set_up(builder).build().unwrap();
+        let answer = send(
+            &Adapter::Layer.app(&engine, &handler),
+            &TestRequest::payment(&vector.name),
+        )
+        .await;
 
         // Then it is answered and not executed.
-        assert_eq!(till.starts(), 0, "{}", frozen.name);
-        if frozen.planted.response.is_none() {
-            answer.is_problem(409, "response_not_stored");
+        assert_eq!(handler.starts(), 0, "{}", vector.name);
+        if vector.planted.response.is_none() {
+            answer.assert_problem(409, "response_not_stored");
             continue;
         }
         assert!(answer.replayed(), "{answer:?}");
-        assert_eq!(answer.status.as_u16(), frozen.status, "{}", frozen.name);
-        assert_eq!(answer.body, frozen.body, "{}", frozen.name);
-        for (name, _) in &frozen.headers {
+        assert_eq!(answer.status.as_u16(), vector.status, "{}", vector.name);
+        assert_eq!(answer.body, vector.body, "{}", vector.name);
+        for (name, _) in &vector.headers {
             let named = |(other, value): &(String, Vec<u8>)| (other == name).then(|| value.clone());
-            let expected: Vec<_> = frozen.headers.iter().filter_map(named).collect();
+            let expected: Vec<_> = vector.headers.iter().filter_map(named).collect();
             let lines: Vec<_> = answer
                 .headers
                 .get_all(name)
                 .iter()
                 .map(HeaderValue::as_bytes)
                 .collect();
-            assert_eq!(lines, expected, "{}: {name}", frozen.name);
+            assert_eq!(lines, expected, "{}: {name}", vector.name);
         }
     }
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_memory() {
-    real(later_versions_replay_them(&InMemory::new()));
+    in_real_time(later_versions_replay_them(&MemoryBackend::new()));
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_a_file() {
-    real(later_versions_replay_them(&InFile::new()));
+    in_real_time(later_versions_replay_them(&FileBackend::new()));
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_postgres() {
     if let Some(server) = Postgres::start() {
-        real(later_versions_replay_them(&server));
+        in_real_time(later_versions_replay_them(&server));
     }
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_mariadb() {
     if let Some(server) = MariaDb::start() {
-        real(later_versions_replay_them(&server));
+        in_real_time(later_versions_replay_them(&server));
     }
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_redis() {
     if let Some(server) = Redis::start() {
-        real(later_versions_replay_them(&server));
+        in_real_time(later_versions_replay_them(&server));
     }
 }
 
 #[test]
 fn what_the_first_release_wrote_is_still_written() {
-    real(async {
+    in_real_time(async {
         let written: Vec<_> = all();
         let names = [
             "plain",
@@ -180,20 +185,20 @@ fn what_the_first_release_wrote_is_still_written() {
         assert_eq!(
             written
                 .iter()
-                .map(|frozen| &*frozen.name)
+                .map(|vector| &*vector.name)
                 .collect::<Vec<_>>(),
             names
         );
-        for frozen in written {
+        for vector in written {
             // When the handler answers the same to the same request.
-            let (name, planted) = (frozen.name.clone(), &frozen.planted);
-            let store = Faulty::new();
-            let engine = frozen.set_up(Idempotency::builder().store(store.clone()));
+            let (name, planted) = (vector.name.clone(), &vector.planted);
+            let store = FaultyStore::new();
+            let engine = vector.set_up(Idempotency::builder().store(store.clone()));
             let (key, fingerprint, response) =
                 (planted.key, planted.fingerprint, planted.response.clone());
-            let till = Till::answering(move |_| frozen.response());
-            let shop = Face::Layer.shop(&engine.build().unwrap(), &till);
-            ask(&shop, &Ask::pay(&name)).await;
+            let handler = CountingHandler::responding(move |_| vector.response());
+            let app = Adapter::Layer.app(&engine.build().unwrap(), &handler);
+            send(&app, &TestRequest::payment(&name)).await;
 
             // Then it is kept under the same key, with the same fingerprint, in the same form.
             assert_eq!(store.keys(), [key], "{name}");

@@ -12,32 +12,32 @@ use idempotent_runtime::{
 };
 use sqlx::{Connection, Executor as _, MySqlConnection, PgConnection, SqliteConnection};
 
-use super::Faulty;
+use super::FaultyStore;
 use crate::servers::{Folder, mariadb::MariaDb, postgres::Postgres, redis::Redis};
 
 /// A place for records that outlives the process that wrote them.
-pub(crate) trait Shelf {
+pub(crate) trait Backend {
     type Store: Store;
 
     /// The store of a process that was just started.
     async fn open(&self) -> Self::Store;
     /// Puts a completed record there, behind the store's back, as the first release kept it.
-    async fn plant(&self, record: &Planted);
+    async fn plant(&self, record: &PlantedRecord);
     /// Exchanges what the only two records hold, behind the store's back.
-    async fn swap(&self);
+    async fn swap_responses(&self);
     /// Whether these bytes are anywhere in what is kept.
-    fn holds(&self, text: &str) -> bool;
+    fn contains(&self, text: &str) -> bool;
 }
 
 /// What is planted: nothing in place of a response stands for a tombstone.
 #[derive(Debug)]
-pub(crate) struct Planted {
+pub(crate) struct PlantedRecord {
     pub(crate) key: StoreKey,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) response: Option<Vec<u8>>,
 }
 
-impl Planted {
+impl PlantedRecord {
     /// The row, as tables of the first release have it.
     fn insert(&self, quote: fn(&str) -> String, in_a_day: &str) -> String {
         let [key, fingerprint, token] = [
@@ -66,26 +66,26 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The store outlives its engines; its bytes are seen where they are written.
-pub(crate) struct InMemory(Mutex<Faulty>);
+pub(crate) struct MemoryBackend(Mutex<FaultyStore>);
 
-impl InMemory {
+impl MemoryBackend {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Faulty::new()))
+        Self(Mutex::new(FaultyStore::new()))
     }
 
-    fn store(&self) -> Faulty {
+    fn store(&self) -> FaultyStore {
         self.0.lock().unwrap().clone()
     }
 }
 
-impl Shelf for InMemory {
-    type Store = Faulty;
+impl Backend for MemoryBackend {
+    type Store = FaultyStore;
 
-    async fn open(&self) -> Faulty {
+    async fn open(&self) -> FaultyStore {
         self.store()
     }
 
-    async fn plant(&self, record: &Planted) {
+    async fn plant(&self, record: &PlantedRecord) {
         let outcome = match &record.response {
             Some(bytes) => {
                 Outcome::Response(StoredResponse::from_bytes(bytes.clone().into()).unwrap())
@@ -95,8 +95,8 @@ impl Shelf for InMemory {
         complete(&self.store(), record.key, record.fingerprint, outcome).await;
     }
 
-    async fn swap(&self) {
-        let (old, new) = (self.store(), Faulty::new());
+    async fn swap_responses(&self) {
+        let (old, new) = (self.store(), FaultyStore::new());
         let [a, b] = old.keys()[..] else {
             panic!("two records")
         };
@@ -108,7 +108,7 @@ impl Shelf for InMemory {
         *self.0.lock().unwrap() = new;
     }
 
-    fn holds(&self, text: &str) -> bool {
+    fn contains(&self, text: &str) -> bool {
         self.store().written().contains(text)
     }
 }
@@ -129,11 +129,11 @@ pub(crate) async fn outcome(store: &impl Store, key: &StoreKey) -> Outcome {
 }
 
 /// A file, its log and whatever else there is in the folder.
-pub(crate) struct InFile(Folder);
+pub(crate) struct FileBackend(Folder);
 
-impl InFile {
+impl FileBackend {
     pub(crate) fn new() -> Self {
-        Self(Folder::new("shelf"))
+        Self(Folder::new("backend"))
     }
 
     fn url(&self) -> String {
@@ -141,21 +141,21 @@ impl InFile {
     }
 }
 
-impl Shelf for InFile {
+impl Backend for FileBackend {
     type Store = SqliteStore;
 
     async fn open(&self) -> SqliteStore {
         SqliteStore::connect(&self.url()).await.unwrap()
     }
 
-    async fn plant(&self, record: &Planted) {
+    async fn plant(&self, record: &PlantedRecord) {
         self.open().await;
         let mut behind = SqliteConnection::connect(&self.url()).await.unwrap();
         let insert = record.insert(|hex| format!("x'{hex}'"), "(unixepoch() + 86400) * 1000000");
         behind.execute(&*insert).await.unwrap();
     }
 
-    async fn swap(&self) {
+    async fn swap_responses(&self) {
         let mut behind = SqliteConnection::connect(&self.url()).await.unwrap();
         let swapped = behind.execute(
             "update idempotency_records as a set response = b.response from idempotency_records as b \
@@ -164,13 +164,13 @@ impl Shelf for InFile {
         assert_eq!(swapped.await.unwrap().rows_affected(), 2);
     }
 
-    fn holds(&self, text: &str) -> bool {
+    fn contains(&self, text: &str) -> bool {
         found(self.0.path(), text)
     }
 }
 
 /// The files of the server, its write-ahead log among them.
-impl Shelf for Postgres {
+impl Backend for Postgres {
     type Store = PostgresStore;
 
     async fn open(&self) -> PostgresStore {
@@ -178,7 +178,7 @@ impl Shelf for Postgres {
         builder.connect(&self.url()).await.unwrap()
     }
 
-    async fn plant(&self, record: &Planted) {
+    async fn plant(&self, record: &PlantedRecord) {
         self.open().await;
         let mut behind = PgConnection::connect(&self.url()).await.unwrap();
         let insert = record.insert(
@@ -188,7 +188,7 @@ impl Shelf for Postgres {
         behind.execute(&*insert).await.unwrap();
     }
 
-    async fn swap(&self) {
+    async fn swap_responses(&self) {
         let mut behind = PgConnection::connect(&self.url()).await.unwrap();
         let swapped = behind.execute(
             "update idempotency_records as a set response = b.response from idempotency_records as b \
@@ -197,13 +197,13 @@ impl Shelf for Postgres {
         assert_eq!(swapped.await.unwrap().rows_affected(), 2);
     }
 
-    fn holds(&self, text: &str) -> bool {
+    fn contains(&self, text: &str) -> bool {
         found(self.folder(), text)
     }
 }
 
 /// The files of the server, its redo log among them.
-impl Shelf for MariaDb {
+impl Backend for MariaDb {
     type Store = MySqlStore;
 
     async fn open(&self) -> MySqlStore {
@@ -211,7 +211,7 @@ impl Shelf for MariaDb {
         builder.connect(&self.url()).await.unwrap()
     }
 
-    async fn plant(&self, record: &Planted) {
+    async fn plant(&self, record: &PlantedRecord) {
         self.open().await;
         let mut behind = MySqlConnection::connect(&self.url()).await.unwrap();
         let insert = record.insert(
@@ -221,7 +221,7 @@ impl Shelf for MariaDb {
         behind.execute(&*insert).await.unwrap();
     }
 
-    async fn swap(&self) {
+    async fn swap_responses(&self) {
         let mut behind = MySqlConnection::connect(&self.url()).await.unwrap();
         let before = "create temporary table before_swap as select store_key, response from idempotency_records";
         behind.execute(before).await.unwrap();
@@ -232,20 +232,20 @@ impl Shelf for MariaDb {
         assert_eq!(swapped.await.unwrap().rows_affected(), 2);
     }
 
-    fn holds(&self, text: &str) -> bool {
+    fn contains(&self, text: &str) -> bool {
         found(self.folder(), text)
     }
 }
 
 /// The append-only file.
-impl Shelf for Redis {
+impl Backend for Redis {
     type Store = RedisStore;
 
     async fn open(&self) -> RedisStore {
         RedisStore::connect(self.url()).await.unwrap()
     }
 
-    async fn plant(&self, record: &Planted) {
+    async fn plant(&self, record: &PlantedRecord) {
         let name = format!("idempotent:{}", hex(record.key.as_bytes()));
         let (state, response) = match &record.response {
             Some(bytes) => (b"D", &bytes[..]),
@@ -270,7 +270,7 @@ impl Shelf for Redis {
         assert_eq!(self.ask(&["PEXPIRE", &name, "86400000"]), ":1\r\n");
     }
 
-    async fn swap(&self) {
+    async fn swap_responses(&self) {
         let swap = r"
             local names = redis.call('KEYS', '*')
             local a, b = redis.call('HGET', names[1], 'r'), redis.call('HGET', names[2], 'r')
@@ -280,7 +280,7 @@ impl Shelf for Redis {
         assert_eq!(self.ask(&["EVAL", swap, "0"]), ":2\r\n");
     }
 
-    fn holds(&self, text: &str) -> bool {
+    fn contains(&self, text: &str) -> bool {
         found(self.folder(), text)
     }
 }

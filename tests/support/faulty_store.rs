@@ -21,7 +21,7 @@ use tokio::{sync::Semaphore, task::yield_now};
 
 /// What a store can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Verb {
+pub(crate) enum Operation {
     Acquire,
     Renew,
     Complete,
@@ -34,21 +34,21 @@ pub(crate) enum Verb {
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// The request does not reach the store.
-    Down,
+    Unreachable,
     /// The request is carried out, and its reply is lost.
     ReplyLost,
     /// Nothing comes back, and nothing was carried out.
-    Silent,
+    Hang,
     /// Nothing comes back, though the request was carried out.
-    SilentAfterwards,
+    HangAfterApplying,
     /// The store answers with this error.
-    Says(StoreErrorKind),
+    Error(StoreErrorKind),
     /// The store answers with this error to a response, and takes a tombstone.
-    TakesNoResponse(StoreErrorKind),
+    RejectResponse(StoreErrorKind),
     /// The request reaches the store when a permit is there.
-    Late(Arc<Semaphore>),
+    HoldRequest(Arc<Semaphore>),
     /// The request is carried out, and its reply comes back when a permit is there.
-    LateReply(Arc<Semaphore>),
+    HoldReply(Arc<Semaphore>),
     /// The request takes two turns of its task on its way, and two back.
     Slow,
     /// No fault: for the places before one in a sequence.
@@ -57,7 +57,7 @@ pub(crate) enum Fault {
 
 /// A memory store behind a connection that fails on command. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Faulty(Arc<Inner>);
+pub(crate) struct FaultyStore(Arc<Inner>);
 
 struct Inner {
     store: MemoryStore,
@@ -68,10 +68,10 @@ struct Inner {
 #[derive(Default)]
 struct State {
     /// Faults of the next calls, one each.
-    next: HashMap<Verb, VecDeque<Fault>>,
+    next: HashMap<Operation, VecDeque<Fault>>,
     /// Faults of all calls after those.
-    always: HashMap<Verb, Fault>,
-    calls: HashMap<Verb, usize>,
+    always: HashMap<Operation, Fault>,
+    calls: HashMap<Operation, usize>,
     /// All that was ever written, as text.
     written: Vec<String>,
     /// Random faults, and how many in a hundred calls.
@@ -82,7 +82,7 @@ struct State {
     keys: Vec<StoreKey>,
 }
 
-impl Faulty {
+impl FaultyStore {
     pub(crate) fn new() -> Self {
         Self::over(MemoryStore::new())
     }
@@ -96,52 +96,52 @@ impl Faulty {
     }
 
     /// A store that never wakes anybody.
-    pub(crate) fn mute() -> Self {
+    pub(crate) fn without_wakes() -> Self {
         let store = Self::new();
         store.0.mute.store(true, Ordering::SeqCst);
         store
     }
 
-    /// A store whose every verb takes some turns.
+    /// A store whose every operation takes some turns.
     pub(crate) fn slow() -> Self {
         let store = Self::new();
-        for verb in [
-            Verb::Acquire,
-            Verb::Renew,
-            Verb::Complete,
-            Verb::Release,
-            Verb::Abandon,
-            Verb::Get,
+        for operation in [
+            Operation::Acquire,
+            Operation::Renew,
+            Operation::Complete,
+            Operation::Release,
+            Operation::Abandon,
+            Operation::Get,
         ] {
-            store.always(verb, Fault::Slow);
+            store.fail_always(operation, Fault::Slow);
         }
         store
     }
 
-    /// The next call of this verb fails like this, after those already told.
-    pub(crate) fn next(&self, verb: Verb, fault: Fault) {
+    /// The next call of this operation fails like this, after those already told.
+    pub(crate) fn fail_next(&self, operation: Operation, fault: Fault) {
         let mut state = self.0.state.lock().unwrap();
-        state.next.entry(verb).or_default().push_back(fault);
+        state.next.entry(operation).or_default().push_back(fault);
     }
 
-    /// Every call of this verb fails like this.
-    pub(crate) fn always(&self, verb: Verb, fault: Fault) {
-        self.0.state.lock().unwrap().always.insert(verb, fault);
+    /// Every call of this operation fails like this.
+    pub(crate) fn fail_always(&self, operation: Operation, fault: Fault) {
+        self.0.state.lock().unwrap().always.insert(operation, fault);
     }
 
     /// So many in a hundred calls fail in a random way.
-    pub(crate) fn chaos(&self, seed: u64, percent: u32) {
+    pub(crate) fn fail_randomly(&self, seed: u64, percent: u32) {
         let random = StdRng::seed_from_u64(seed);
         self.0.state.lock().unwrap().chaos = Some((random, percent));
     }
 
     /// Loses the record of the newest claim, as a store that was flushed does.
-    pub(crate) async fn lose(&self) {
+    pub(crate) async fn lose_record(&self) {
         let (key, token) = self.0.state.lock().unwrap().claim.unwrap();
         self.0.store.release(&key, &token).await.unwrap();
     }
 
-    /// Every verb is well again.
+    /// Every operation is well again.
     pub(crate) fn heal(&self) {
         let mut state = self.0.state.lock().unwrap();
         state.chaos = None;
@@ -149,10 +149,10 @@ impl Faulty {
         state.always.clear();
     }
 
-    /// How often this verb was called.
-    pub(crate) fn calls(&self, verb: Verb) -> usize {
+    /// How often this operation was called.
+    pub(crate) fn calls(&self, operation: Operation) -> usize {
         let state = self.0.state.lock().unwrap();
-        state.calls.get(&verb).copied().unwrap_or(0)
+        state.calls.get(&operation).copied().unwrap_or(0)
     }
 
     /// All that was ever written, as text.
@@ -165,24 +165,24 @@ impl Faulty {
         self.0.state.lock().unwrap().keys.clone()
     }
 
-    fn fault(&self, verb: Verb) -> Fault {
+    fn fault(&self, operation: Operation) -> Fault {
         let mut state = self.0.state.lock().unwrap();
-        *state.calls.entry(verb).or_default() += 1;
+        *state.calls.entry(operation).or_default() += 1;
         if let Some((random, percent)) = &mut state.chaos
             && random.random_ratio(*percent, 100)
         {
             let faults = [
-                Fault::Down,
+                Fault::Unreachable,
                 Fault::ReplyLost,
                 Fault::ReplyLost,
-                Fault::Silent,
-                Fault::SilentAfterwards,
+                Fault::Hang,
+                Fault::HangAfterApplying,
                 Fault::Slow,
             ];
             return faults.choose(random).unwrap().clone();
         }
-        let next = state.next.get_mut(&verb).and_then(VecDeque::pop_front);
-        next.or_else(|| state.always.get(&verb).cloned())
+        let next = state.next.get_mut(&operation).and_then(VecDeque::pop_front);
+        next.or_else(|| state.always.get(&operation).cloned())
             .unwrap_or(Fault::None)
     }
 
@@ -200,10 +200,10 @@ impl Faulty {
 
     async fn call<T>(
         &self,
-        verb: Verb,
+        operation: Operation,
         run: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        self.suffer(self.fault(verb), run).await
+        self.suffer(self.fault(operation), run).await
     }
 
     async fn suffer<T>(
@@ -213,17 +213,17 @@ impl Faulty {
     ) -> Result<T, StoreError> {
         match fault {
             Fault::None => run.await,
-            Fault::Down => Err(error(StoreErrorKind::Unavailable)),
+            Fault::Unreachable => Err(error(StoreErrorKind::Unavailable)),
             Fault::ReplyLost => {
                 run.await?;
                 Err(error(StoreErrorKind::Unavailable))
             }
-            Fault::Silent => pending().await,
-            Fault::SilentAfterwards => {
+            Fault::Hang => pending().await,
+            Fault::HangAfterApplying => {
                 run.await?;
                 pending().await
             }
-            Fault::Says(kind) | Fault::TakesNoResponse(kind) => Err(error(kind)),
+            Fault::Error(kind) | Fault::RejectResponse(kind) => Err(error(kind)),
             Fault::Slow => {
                 yield_now().await;
                 yield_now().await;
@@ -232,11 +232,11 @@ impl Faulty {
                 yield_now().await;
                 answer
             }
-            Fault::Late(permits) => {
+            Fault::HoldRequest(permits) => {
                 permits.acquire().await.unwrap().forget();
                 run.await
             }
-            Fault::LateReply(permits) => {
+            Fault::HoldReply(permits) => {
                 let answer = run.await;
                 permits.acquire().await.unwrap().forget();
                 answer
@@ -249,7 +249,7 @@ fn error(kind: StoreErrorKind) -> StoreError {
     StoreError::new("faulty", kind).with_source("as the scenario demands")
 }
 
-impl Store for Faulty {
+impl Store for FaultyStore {
     fn name(&self) -> &'static str {
         "faulty"
     }
@@ -257,19 +257,20 @@ impl Store for Faulty {
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         self.note(format!("{claim:?} {:?}", claim.key.as_bytes()));
         self.claimed(claim);
-        self.call(Verb::Acquire, self.0.store.acquire(claim)).await
+        self.call(Operation::Acquire, self.0.store.acquire(claim))
+            .await
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.call(Verb::Renew, self.0.store.renew(held)).await
+        self.call(Operation::Renew, self.0.store.renew(held)).await
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
         if let Outcome::Response(response) = outcome {
             self.note(String::from_utf8_lossy(response.as_bytes()).into_owned());
         }
-        let fault = match (self.fault(Verb::Complete), outcome) {
-            (Fault::TakesNoResponse(_), Outcome::Tombstone) => Fault::None,
+        let fault = match (self.fault(Operation::Complete), outcome) {
+            (Fault::RejectResponse(_), Outcome::Tombstone) => Fault::None,
             (fault, _) => fault,
         };
         self.suffer(fault, self.0.store.complete(held, outcome))
@@ -277,17 +278,17 @@ impl Store for Faulty {
     }
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.call(Verb::Release, self.0.store.release(key, token))
+        self.call(Operation::Release, self.0.store.release(key, token))
             .await
     }
 
     async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.call(Verb::Abandon, self.0.store.abandon(key, token))
+        self.call(Operation::Abandon, self.0.store.abandon(key, token))
             .await
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.call(Verb::Get, self.0.store.get(key)).await
+        self.call(Operation::Get, self.0.store.get(key)).await
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {

@@ -1,4 +1,4 @@
-//! A till: counts how often its handler began and how often it took money.
+//! A payment handler that counts how often it began and how often it took money.
 
 use std::{
     collections::HashSet,
@@ -27,7 +27,7 @@ type Serve = dyn Fn(usize, Request) -> BoxFuture<Response> + Send + Sync;
 /// An execution begins (it *started*), stops at the gate if that is closed, has its effect, and then answers as
 /// it was told. Executions are numbered from 1.
 #[derive(Clone)]
-pub(crate) struct Till(Arc<Inner>);
+pub(crate) struct CountingHandler(Arc<Inner>);
 
 struct Inner {
     starts: watch::Sender<usize>,
@@ -43,15 +43,15 @@ struct Gate {
     released: HashSet<usize>,
 }
 
-impl Till {
+impl CountingHandler {
     /// Answers 201 and `charge n`.
     pub(crate) fn new() -> Self {
-        Self::answering(|n| (StatusCode::CREATED, format!("charge {n}")).into_response())
+        Self::responding(|n| (StatusCode::CREATED, format!("charge {n}")).into_response())
     }
 
     /// Answers the first execution with this status, and the others as usual.
-    pub(crate) fn refusing_first(status: u16) -> Self {
-        Self::answering(move |n| {
+    pub(crate) fn with_first_status(status: u16) -> Self {
+        Self::responding(move |n| {
             let status = if n == 1 { status } else { 201 };
             let status = StatusCode::from_u16(status).unwrap();
             (status, format!("charge {n}")).into_response()
@@ -59,15 +59,15 @@ impl Till {
     }
 
     /// Answers the n-th execution with this.
-    pub(crate) fn answering(answer: impl Fn(usize) -> Response + Send + Sync + 'static) -> Self {
-        Self::serving(move |n, _| {
+    pub(crate) fn responding(answer: impl Fn(usize) -> Response + Send + Sync + 'static) -> Self {
+        Self::running(move |n, _| {
             let answer = answer(n);
             Box::pin(async move { answer })
         })
     }
 
     /// Runs this as the n-th execution, after its effect.
-    pub(crate) fn serving(
+    pub(crate) fn running(
         serve: impl Fn(usize, Request) -> BoxFuture<Response> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -80,7 +80,7 @@ impl Till {
     }
 
     /// The handler.
-    pub(crate) async fn run(self, request: Request) -> Response {
+    pub(crate) async fn call(self, request: Request) -> Response {
         let execution = Execution::from_extensions(request.extensions());
         self.0.executions.lock().unwrap().extend(execution.cloned());
         let mut n = 0;
@@ -97,19 +97,19 @@ impl Till {
     }
 
     /// Holds executions before their effect.
-    pub(crate) fn hold(&self) {
+    pub(crate) fn close_gate(&self) {
         self.0.gate.send_modify(|gate| gate.closed = true);
     }
 
     /// Lets the n-th execution through the gate.
-    pub(crate) fn release(&self, n: usize) {
+    pub(crate) fn let_through(&self, n: usize) {
         self.0.gate.send_modify(|gate| {
             gate.released.insert(n);
         });
     }
 
     /// Opens the gate for all.
-    pub(crate) fn open(&self) {
+    pub(crate) fn open_gate(&self) {
         self.0.gate.send_modify(|gate| gate.closed = false);
     }
 

@@ -1,0 +1,59 @@
+//! The same payment handler behind each of the two adapters.
+
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    response::Response,
+    routing::{any, post},
+};
+use idempotent_runtime::{Idempotency, IdempotencyLayer, idempotent};
+
+use super::CountingHandler;
+
+/// Where payments are made.
+pub(crate) const PAY: &str = "/pay";
+
+/// Which adapter protects the handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Adapter {
+    Attribute,
+    Layer,
+}
+
+impl Adapter {
+    /// An app with one handler at [`PAY`], protected by this engine as its default policy says.
+    pub(crate) fn app(self, engine: &Idempotency, handler: &CountingHandler) -> Router {
+        match self {
+            Self::Attribute => Router::new()
+                .route(PAY, any(pay))
+                .layer(Extension(engine.clone()))
+                .with_state(handler.clone()),
+            Self::Layer => {
+                unprotected_app(handler).route_layer(IdempotencyLayer::new(engine.clone()))
+            }
+        }
+    }
+}
+
+/// An app whose router says nothing about idempotency: the engine is the one of this process.
+pub(crate) fn app_without_engine(handler: &CountingHandler) -> Router {
+    Router::new()
+        .route(PAY, any(pay))
+        .with_state(handler.clone())
+}
+
+/// An app without protection.
+pub(crate) fn unprotected_app(handler: &CountingHandler) -> Router {
+    Router::new()
+        .route(PAY, post(unprotected).get(unprotected).put(unprotected))
+        .with_state(handler.clone())
+}
+
+#[idempotent]
+async fn pay(State(handler): State<CountingHandler>, request: Request) -> Response {
+    handler.call(request).await
+}
+
+async fn unprotected(State(handler): State<CountingHandler>, request: Request) -> Response {
+    handler.call(request).await
+}
