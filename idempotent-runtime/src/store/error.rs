@@ -2,9 +2,9 @@
 
 use std::{error::Error, fmt};
 
-/// An operation that could not be carried out.
+/// Why an operation failed.
 ///
-/// Names the store, says whether a repetition may help, and keeps its source.
+/// Names the store, says whether repeating the operation may help, and keeps its source.
 #[derive(Debug)]
 pub struct StoreError {
     store: &'static str,
@@ -16,15 +16,15 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// The store could not be reached or did not answer; a repetition may help.
+    /// The store could not be reached or did not answer; repeating may help.
     Unavailable,
-    /// The store is at its configured capacity and takes no new records.
+    /// The store is at its configured capacity and accepts no new records.
     Full,
-    /// The outcome is larger than the store takes; a repetition will not help, a smaller one would be taken.
+    /// The outcome is larger than the store accepts; repeating will not help, a smaller one would be stored.
     TooLarge,
-    /// A record is there but cannot be read; a repetition will not help.
+    /// The record exists but cannot be read; repeating will not help.
     Corrupt,
-    /// The store refused the statement (permissions, a missing table); a repetition will not help.
+    /// The store refused the statement (permissions, a missing table); repeating will not help.
     Refused,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for StoreError {
             }
             StoreErrorKind::Corrupt => "holds a record that cannot be read",
             StoreErrorKind::TooLarge => {
-                "does not take so large a response: answer with less, or raise its limit"
+                "does not accept a response this large: return a smaller one, or raise the store's limit"
             }
             StoreErrorKind::Refused => "refused the operation",
         };

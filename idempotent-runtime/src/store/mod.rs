@@ -1,29 +1,29 @@
-//! Where records live: the contract between the engine and its persistence.
+//! Persistence of records: the contract between the engine and a store.
 //!
 //! A [`Store`] keeps one record per [`StoreKey`] and offers seven operations on it. The engine takes every
-//! decision that depends on policy; the store takes the one decision that must be atomic: *who owns
-//! this key now*.
+//! decision that depends on policy. The store takes the one decision that must be atomic: *who owns this key
+//! now*.
 //!
 //! # The contract
 //!
 //! 1. **Atomicity.** Each operation is one atomic step on one record. [`Store::acquire`] decides and returns
 //!    everything the engine needs in that step; a look-up followed by an insert is not an acquire.
-//! 2. **Fencing.** Every write after the acquire carries the [`Token`] it was acquired with. If the record
-//!    now holds another token, or is not in flight, nothing changes and the answer is
-//!    [`Fenced`](Write::Fenced). Tokens compare for equality only; they have no order. The attempt number
-//!    has one: it rises by one with each new lease of a record.
+//! 2. **Fencing.** Every write after the acquire carries the [`Token`] it was acquired with. If the record now
+//!    holds another token, or is not in flight, nothing changes and the answer is [`Fenced`](Write::Fenced).
+//!    Tokens compare for equality only; they have no order. The attempt number has one: it rises by one with
+//!    each new lease of a record.
 //! 3. **Repetition.** An operation may arrive twice, because the reply to the first was lost. Acquire with the
-//!    token that already holds the lease answers `Acquired` with the same attempt; complete with the token
-//!    and outcome already stored answers [`Applied`](Write::Applied).
-//! 4. **Clock.** One clock decides about leases and expiry: the store's. Callers pass durations, never
-//!    points in time.
-//! 5. **Durability.** A completion that was acknowledged is there until it expires, within the failures
-//!    that the store's own documentation names.
-//! 6. **Retention.** A record with a live lease is never purged, evicted or refused for lack of room. A
-//!    completed record is never evicted before its expiry unless the operator chose so explicitly.
+//!    token that already holds the lease answers `Acquired` with the same attempt; complete with the token and
+//!    outcome already stored answers [`Applied`](Write::Applied).
+//! 4. **Clock.** One clock decides about leases and expiry: the store's. Callers pass durations, never points
+//!    in time.
+//! 5. **Durability.** A completion that was acknowledged is there until it expires, within the failures that
+//!    the store's own documentation names.
+//! 6. **Expiry.** A record with a live lease is never purged, evicted or refused for lack of room. A completed
+//!    record is never evicted before its expiry unless the operator chose so explicitly.
 //! 7. **Crashes.** A crash before the acquire is applied leaves nothing; between acquire and complete it
-//!    leaves a record in flight whose lease lapses; after the complete is applied it leaves the outcome.
-//!    No crash leaves anything else.
+//!    leaves a record in flight whose lease lapses; after the complete is applied it leaves the outcome. No
+//!    crash leaves anything else.
 //!
 //! # The state machine
 //!
@@ -38,18 +38,61 @@
 //! renew, complete, release, abandon: with the current token only, else unchanged and Fenced
 //! ```
 //!
-//! Five things that the table leaves open: the current token of a *completed* record can only repeat its
-//! completion, every other write with it is `Fenced`. A repeated release finds nothing and answers `Missing`, which
-//! says as much as `Applied`: the record is not there. An operation whose future was dropped, or whose caller gave up,
-//! may be applied *later* than anything its caller does next; an acquire too, whose token nobody waits for then and
-//! whose claim the caller must be ready to give back. A token belongs to one claim: repeating an acquire with
-//! another fingerprint, or after the record expired, has no defined attempt. Where expired records vanish by
-//! themselves, `purge_expired` may have nothing to delete and answer 0.
+//! A record expires `ttl` after its completion; in flight it expires `lease + ttl` after the last acquire or
+//! renewal. Expired means: completed or tombstone past its expiry, or in flight past its expiry with a lapsed
+//! lease. An expired record is treated as absent by `acquire` and [`Store::get`]. A late `complete`, `renew` or
+//! `abandon` by the current token succeeds for as long as the row is there.
 //!
-//! A record expires `ttl` after its completion; in flight it expires `lease + ttl` after the last acquire
-//! or renewal. Expired means: completed or tombstone past its expiry, or in flight past its expiry with a
-//! lapsed lease. An expired record is treated as absent by `acquire` and [`Store::get`]. A late `complete`,
-//! `renew` or `abandon` by the current token succeeds for as long as the row is there.
+//! Five rules that the table does not show:
+//!
+//! - The current token of a *completed* record can only repeat its completion. Every other write with it is
+//!   `Fenced`.
+//! - A repeated release finds no record and answers `Missing`, which the caller may treat as `Applied`: the
+//!   record is gone.
+//! - An operation whose future was dropped, or whose caller gave up, may be applied *later* than anything the
+//!   caller does next. A late acquire leaves a claim that nobody uses, so its caller must be ready to release
+//!   it.
+//! - A token belongs to one claim. The attempt is undefined when an acquire is repeated with another
+//!   fingerprint, or after the record expired.
+//! - Where the server deletes expired records by itself, `purge_expired` may have nothing to do and answer 0.
+//!
+//! # Sharing and cloning
+//!
+//! The engine calls a store from many tasks and threads at once. An implementation therefore keeps its state
+//! behind `&self`, and holds no lock that all keys share while it waits for a server.
+//!
+//! `Store` does not require `Clone`. Where a store is `Clone`, as all stores of this crate are, a clone is
+//! another handle on the *same* records, connections and background tasks: cheap to make, and harmless to drop.
+//! What the store runs in the background ends with its last handle. [`AnyStore`] gives such handles on any
+//! store. They serve
+//!
+//! - several engines: each attaches its own [`Wake`], and the store keeps them all;
+//! - a [`Purger`](purger::Purger), which takes a handle of its own.
+//!
+//! # Wrappers
+//!
+//! A wrapper is a store around another store, such as a cache (`Cached`), a counter or an injector of faults. It
+//! keeps the contract if it does the following:
+//!
+//! 1. **It passes claims and leases on unchanged**: key, fingerprint, token, lease, ttl, `take_over` and trace
+//!    id. Above all it never makes a token of its own. The engine presents the token that *it* made to every
+//!    later write, so an exchanged one would fence out the owner.
+//! 2. **It answers only with stored outcomes.** An outcome never changes before it expires, so a wrapper may
+//!    answer with a copy until then, and only to a claim with the same fingerprint (another one is a
+//!    `Mismatch`). `Acquired`, `InFlight`, `Unknown`, `Fenced` and `Missing` are true for one moment and come
+//!    from the inner store each time. [`Store::get`] is for inspection and always asks the inner store.
+//! 3. **It repeats an operation with the same token or not at all** (rule 3), and a release not at all: the
+//!    second answer to a release differs from the first.
+//! 4. **It attaches every [`Wake`] to the inner store**, which knows when a record changes. Forgetting it fails
+//!    no conformance case and delays every waiter in another process to its next poll.
+//! 5. **It passes `purge_expired` on once, with the same limit**, and returns the answer: a purger takes less
+//!    than the limit for "nothing else has expired" and pauses.
+//! 6. **It keeps errors as they are.** The engine acts on [`StoreError::kind`]: it repeats what is
+//!    `Unavailable` and stores a tombstone in the place of what is `TooLarge`.
+//! 7. **It returns the inner store's name** unless operators should see another one in logs and metrics.
+//!
+//! Dropping the wrapper's future drops the inner one; the rule about dropped operations holds for both. The
+//! conformance suite (feature `conformance`) tests a wrapper as it tests any store.
 
 use std::future::Future;
 
@@ -81,14 +124,14 @@ pub use wake::Wake;
 
 /// Persistence of records. See the [module documentation](self) for the contract.
 ///
-/// Implementations write plain `async fn`s. The engine may drop none of these futures half-way except when
-/// the process ends or its store time-out passes; a dropped operation happened, did not, or will yet: what was sent to a
-/// server is carried out when it arrives.
+/// Implementations write plain `async fn`s. The engine drops one of these futures half-way only when the
+/// process ends or its store time-out passes. A dropped operation has happened, has not, or will yet: a server
+/// carries out what was sent to it when it arrives.
 pub trait Store: Send + Sync + 'static {
     /// A short lower-case name for logs, metrics and errors, such as `memory` or `redis`.
     fn name(&self) -> &'static str;
 
-    /// Claims the key, or says who holds it. The only operation that can create a record.
+    /// Claims the key, or returns its current state. The only operation that can create a record.
     fn acquire(
         &self,
         claim: &Claim,
@@ -127,15 +170,17 @@ pub trait Store: Send + Sync + 'static {
         key: &StoreKey,
     ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
-    /// Deletes at most `limit` expired records and says how many it deleted.
+    /// Deletes at most `limit` expired records and returns how many it deleted.
     ///
-    /// Work is proportional to what expired, not to what is stored. Fewer than the limit: nothing else is in reach now.
-    /// After millions of deletions PostgreSQL and MySQL may find only minutes later what others had locked meanwhile.
+    /// The work is proportional to what expired, not to what is stored. Fewer than `limit` means that nothing
+    /// else can be deleted now. After millions of deletions PostgreSQL and MySQL may take minutes to find the
+    /// records that other transactions had locked meanwhile.
     fn purge_expired(&self, limit: usize)
     -> impl Future<Output = Result<usize, StoreError>> + Send;
 
-    /// Gives the store a way to wake waiters early. A store without push keeps nothing and returns.
+    /// Gives the store a way to wake an engine's waiters early. A store without push ignores it.
     ///
-    /// Waking is an optimisation: waiters poll, so a lost notification costs time, never correctness.
+    /// Called once by each engine that uses the store. Waking is an optimisation: waiters poll, so a lost
+    /// notification costs time, never correctness.
     fn attach(&self, wake: Wake);
 }

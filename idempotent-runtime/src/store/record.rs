@@ -1,4 +1,4 @@
-//! What a store is given and what it answers: claims and leases, outcomes and records.
+//! What a store is given and what it answers: claims, leases, outcomes and records.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     scope::StoreKey,
 };
 
-/// What [`Store::acquire`](super::Store::acquire) needs to know.
+/// A request for the key: the argument of [`Store::acquire`](super::Store::acquire).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Claim {
@@ -19,7 +19,7 @@ pub struct Claim {
     pub fingerprint: Fingerprint,
     /// The lease's identity: made once per logical acquire, the same on every repetition.
     pub token: Token,
-    /// How long the execution may stay silent.
+    /// How long the execution may go without a renewal.
     pub lease: Duration,
     /// How long a completed record replays.
     pub ttl: Duration,
@@ -64,7 +64,7 @@ impl Claim {
         self
     }
 
-    /// What a response stored under this claim belongs to.
+    /// The record that a response stored under this claim is bound to.
     pub(crate) fn binding(&self) -> Binding {
         Binding {
             key: self.key,
@@ -72,7 +72,7 @@ impl Claim {
         }
     }
 
-    /// What the claim holds once it was acquired.
+    /// The lease that the claim holds once it is acquired.
     #[must_use]
     pub fn held(&self) -> Held {
         Held {
@@ -111,7 +111,7 @@ pub enum Acquisition {
     Mismatch,
     /// Another execution holds a live lease.
     InFlight {
-        /// What is left of its lease.
+        /// The rest of its lease.
         remaining: Duration,
     },
     /// The outcome is known.
@@ -121,15 +121,20 @@ pub enum Acquisition {
 }
 
 /// How an execution ended, as it is stored.
+///
+/// Exhaustive on purpose: every store has to keep every outcome, so a new one must stop a store from
+/// compiling rather than be dropped by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The response to replay. Cloning shares the bytes.
     Response(StoredResponse),
-    /// Executed, but the response could not be kept: never executed again.
+    /// Executed, but the response could not be stored: never executed again.
     Tombstone,
 }
 
 /// Whether a fenced write was applied.
+///
+/// Exhaustive on purpose: the caller of a write has to decide about each of these answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     /// The token was current; the write is in force.
@@ -140,7 +145,7 @@ pub enum Write {
     Missing,
 }
 
-/// A record as [`Store::get`](super::Store::get) shows it.
+/// A record as [`Store::get`](super::Store::get) returns it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Record {
@@ -148,7 +153,7 @@ pub struct Record {
     pub fingerprint: Fingerprint,
     /// The number of the newest lease.
     pub attempt: u32,
-    /// Where it stands.
+    /// Its state.
     pub state: RecordState,
     /// Time until it expires.
     pub expires_in: Duration,
@@ -177,11 +182,13 @@ impl Record {
 }
 
 /// The states of a record.
+///
+/// Exhaustive on purpose: they are those of the contract's [state machine](super#the-state-machine).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordState {
-    /// An execution holds the key; a lease of zero has lapsed.
+    /// An execution holds the key. A remaining lease of zero has lapsed.
     InFlight {
-        /// What is left of the lease.
+        /// The rest of the lease.
         remaining: Duration,
     },
     /// Completed, or a tombstone.

@@ -8,7 +8,7 @@ use crate::scope::StoreKey;
 #[derive(Clone)]
 pub struct Wake(WakeFn);
 
-/// `None` wakes everybody.
+/// Called with a key for its waiters, with `None` for all waiters.
 type WakeFn = Arc<dyn Fn(Option<&StoreKey>) + Send + Sync>;
 
 impl Wake {
@@ -16,12 +16,12 @@ impl Wake {
         Self(Arc::new(wake))
     }
 
-    /// The record under this key changed: whoever waits for it looks again.
+    /// The record under this key changed: its waiters read it again.
     pub fn key(&self, key: &StoreKey) {
         (self.0)(Some(key));
     }
 
-    /// Notifications may have been missed, as after a reconnect: everybody looks again.
+    /// Notifications may have been missed, as after a reconnect: all waiters read their records again.
     pub fn all(&self) {
         (self.0)(None);
     }
