@@ -1,4 +1,4 @@
-//! One URL chooses the store.
+//! [`connect`] and [`migrate`]: a URL chooses the store at run time.
 
 use std::{error::Error, fmt, sync::Arc};
 
@@ -12,30 +12,30 @@ use super::{
 };
 use crate::scope::StoreKey;
 
-/// A store that was chosen while the program runs. Clones share it.
+/// A store of any kind, chosen at run time. Clones share it.
 #[derive(Clone)]
 pub struct AnyStore(Arc<dyn ErasedStore>);
 
-/// Why no store could be had for a URL. No message contains the URL, which may contain a password.
+/// Why the store of a URL could not be opened. No message contains the URL, which may contain a password.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// There is no store with this scheme.
+    /// No store has this scheme.
     UnknownScheme {
-        /// What stands before the first `:`, if anything does.
+        /// The part of the URL before the first `:`; empty if it cannot be a scheme.
         scheme: Box<str>,
     },
-    /// The store was not compiled in.
+    /// The store of this scheme is not compiled in.
     MissingFeature {
-        /// What stands before the first `:`.
+        /// The part of the URL before the first `:`.
         scheme: Box<str>,
-        /// The feature of this crate that brings the store.
+        /// The feature of this crate that compiles the store in.
         feature: &'static str,
     },
-    /// The store of this URL could not be opened.
+    /// The Redis store could not be opened.
     #[cfg(feature = "redis")]
     Redis(super::redis::ConnectError),
-    /// The store of this URL could not be opened.
+    /// The SQL store could not be opened.
     #[cfg(feature = "sql")]
     Sql(super::sql::ConnectError),
 }
@@ -50,7 +50,7 @@ pub enum ConnectError {
 /// | `mysql://`, `mariadb://` | `MySqlStore` | `mysql` |
 /// | `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`, … and `valkey` likewise | `RedisStore` | `redis` |
 ///
-/// Every store has its default settings then; its builder has the others.
+/// For other settings use the store's own builder.
 ///
 /// ```no_run
 /// use idempotent_runtime::{Idempotency, store};
@@ -62,34 +62,34 @@ pub enum ConnectError {
 /// # }
 /// ```
 ///
-/// A database server's table must be there: see [`migrate`].
+/// The table of a database server must exist: see [`migrate`].
 ///
 /// # Errors
 ///
-/// If the URL is wrong, its store was not compiled in, or it cannot be opened. The message says what to do.
+/// If the URL is wrong, its store is not compiled in, or the store cannot be opened. The message says what to do.
 pub async fn connect(url: &str) -> Result<AnyStore, ConnectError> {
-    open(url, Tables::Expected).await
+    open(url, Tables::MustExist).await
 }
 
-/// Opens the store of this URL, and makes its table or brings it up to date before. Many processes may do so at
-/// once. Stores that need no table are only opened.
+/// Creates the table of this URL's store or brings it up to date, and opens the store. Many processes may do so
+/// at once. Stores that need no table are only opened.
 ///
 /// # Errors
 ///
-/// As [`connect`], or if the user of the URL may not change the schema.
+/// As [`connect`], or if the URL's user may not change the schema.
 pub async fn migrate(url: &str) -> Result<AnyStore, ConnectError> {
-    open(url, Tables::Made).await
+    open(url, Tables::Migrate).await
 }
 
-/// Whether tables are there already.
+/// What to do about a database's table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(any(feature = "mysql", feature = "postgres")), allow(dead_code))]
 enum Tables {
-    Expected,
-    Made,
+    MustExist,
+    Migrate,
 }
 
-/// The stores, as schemes name them.
+/// The kinds of stores that schemes name.
 #[derive(Clone, Copy)]
 enum Kind {
     Memory,
@@ -101,7 +101,7 @@ enum Kind {
 
 impl Kind {
     fn of(scheme: &str) -> Option<Self> {
-        // `redis+sentinel` and its kin are for the store to tell apart. The other stores have no kin.
+        // The Redis store itself tells `redis+sentinel` and the like apart. No other store has such variants.
         let family = match scheme.split_once('+') {
             Some((family @ ("redis" | "rediss" | "valkey" | "valkeys"), _)) => family,
             _ => scheme,
@@ -139,7 +139,7 @@ async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let Some(kind) = Kind::of(scheme) else {
         return Err(ConnectError::UnknownScheme {
-            scheme: shown(scheme),
+            scheme: printable(scheme),
         });
     };
     match kind {
@@ -153,20 +153,26 @@ async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
         #[cfg(feature = "postgres")]
         Kind::Postgres => {
             let builder = super::sql::postgres::PostgresStore::builder();
-            let store = builder.migrate(tables == Tables::Made).connect(url).await;
+            let store = builder
+                .migrate(tables == Tables::Migrate)
+                .connect(url)
+                .await;
             Ok(AnyStore::new(store?))
         }
         #[cfg(feature = "mysql")]
         Kind::MySql => {
             let builder = super::sql::mysql::MySqlStore::builder();
-            let store = builder.migrate(tables == Tables::Made).connect(url).await;
+            let store = builder
+                .migrate(tables == Tables::Migrate)
+                .connect(url)
+                .await;
             Ok(AnyStore::new(store?))
         }
         #[cfg(feature = "sqlite")]
         Kind::Sqlite => Ok(AnyStore::new(
             super::sql::sqlite::SqliteStore::connect(url).await?,
         )),
-        // Which stores are left depends on the features.
+        // Unreachable if all stores are compiled in.
         #[allow(unreachable_patterns)]
         missing => Err(ConnectError::MissingFeature {
             scheme: scheme.into(),
@@ -175,8 +181,9 @@ async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
     }
 }
 
-/// A scheme as it may be shown. A URL that forgot its own may have a user and password there.
-fn shown(scheme: &str) -> Box<str> {
+/// The scheme for a message, or nothing if it does not look like one: in a URL without a scheme, a user name and
+/// a password may stand before the first `:`.
+fn printable(scheme: &str) -> Box<str> {
     let is_scheme = scheme.len() <= 32
         && scheme
             .bytes()
@@ -185,7 +192,7 @@ fn shown(scheme: &str) -> Box<str> {
 }
 
 impl AnyStore {
-    /// Any store, as one that was chosen while the program runs.
+    /// Erases the type of this store.
     pub fn new(store: impl Store) -> Self {
         Self(Arc::new(store))
     }
@@ -244,7 +251,7 @@ impl fmt::Display for ConnectError {
             ),
             Self::MissingFeature { scheme, feature } => write!(
                 f,
-                "the store of {scheme}: was not compiled in: build idempotent-runtime with the feature `{feature}`"
+                "support for `{scheme}:` URLs is not compiled in: build idempotent-runtime with the feature `{feature}`"
             ),
             #[cfg(feature = "redis")]
             Self::Redis(error) => error.fmt(f),
@@ -257,7 +264,7 @@ impl fmt::Display for ConnectError {
 impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            // Their message is this one's already.
+            // This error's message is theirs, so their own source comes next.
             #[cfg(feature = "redis")]
             Self::Redis(error) => error.source(),
             #[cfg(feature = "sql")]
@@ -278,7 +285,7 @@ impl From<super::sql::ConnectError> for ConnectError {
 mod tests {
     use super::*;
 
-    fn refusal(url: &str) -> String {
+    fn connect_error(url: &str) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime");
@@ -289,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_without_a_store_says_which_there_are() {
+    fn an_unknown_scheme_is_answered_with_the_known_ones() {
         for url in [
             "",
             "records.db",
@@ -298,7 +305,7 @@ mod tests {
             "memory+sentinel://host",
             "postgres+tls://host",
         ] {
-            let message = refusal(url);
+            let message = connect_error(url);
             assert!(
                 message.starts_with("no store has the scheme"),
                 "{url}: {message}"
@@ -308,19 +315,19 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_password_is_not_shown() {
-        assert!(!refusal("app hunter2@db:5432/x").contains("hunter2"));
+    fn a_message_contains_no_password() {
+        assert!(!connect_error("app hunter2@db:5432/x").contains("hunter2"));
     }
 
     #[cfg(not(feature = "mysql"))]
     #[test]
     fn a_store_that_was_not_compiled_in_names_its_feature() {
-        assert!(refusal("mariadb://localhost/x").ends_with("with the feature `mysql`"));
+        assert!(connect_error("mariadb://localhost/x").ends_with("with the feature `mysql`"));
     }
 
     #[cfg(feature = "memory")]
     #[tokio::test]
-    async fn memory_is_a_store() {
+    async fn memory_urls_open_the_memory_store() {
         for url in ["memory:", "memory://"] {
             let store = connect(url).await.expect("a store");
             assert_eq!(Store::name(&store), "memory");

@@ -1,4 +1,4 @@
-//! The object-safe face of [`Store`], so that the engine is compiled once, whatever the store.
+//! The object-safe form of [`Store`], so that the engine is compiled once and not once per store.
 
 use std::{future::Future, pin::Pin};
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::scope::StoreKey;
 
-/// An operation under way.
+/// A boxed future of an operation.
 pub(crate) type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// [`Store`] with boxed futures.
+/// [`Store`] with boxed futures; every store has it.
 pub(crate) trait ErasedStore: Send + Sync {
     fn name(&self) -> &'static str;
     fn acquire<'a>(&'a self, claim: &'a Claim) -> Operation<'a, Acquisition>;

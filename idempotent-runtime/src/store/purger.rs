@@ -1,15 +1,15 @@
 //! [`Purger`]: deletes expired records in the background.
 //!
-//! 1. It deletes in batches. Between two batches it rests for several times as long as the batch took, so that
-//!    it never takes more than a fixed share of the store's time, however much has expired.
-//! 2. When a batch was not full, nothing is left that is in reach, and it looks again after
+//! 1. It deletes in batches. After each full batch it rests four times as long as the batch took, and at most one
+//!    period, so that it takes about a fifth of the store's time, however much has expired.
+//! 2. A batch that is not full has deleted all that can be deleted now. The next one starts after
 //!    [`every`](PurgerBuilder::every).
-//! 3. Every replica of a service may run one: databases skip what another one is deleting, and first looks
-//!    are spread over the period.
-//! 4. A store that fails is asked again after the period; a purger never ends by itself.
+//! 3. Every replica of a service may run one: databases skip the rows that another purger is deleting, and the
+//!    first batches of the replicas are spread over the period.
+//! 4. After an error the next batch starts a period later; a purger never ends by itself.
 //!
-//! Without one, expired records are reused when their key comes again, and stay otherwise. Stores that
-//! delete by themselves (memory, as long as it is used; Redis) need none.
+//! Without a purger, an expired record is reused when its key comes again and stays in the table otherwise.
+//! Stores that delete by themselves (Redis, and memory as long as it is used) need no purger.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -43,21 +43,21 @@ use super::{
     error::{StoreError, StoreErrorKind},
 };
 
-/// How long a batch may take.
-const LONGEST_BATCH: Duration = Duration::from_secs(30);
-/// How many times as long as a batch took the purger rests after it.
-const REST: u32 = 4;
+/// The time-out of a batch.
+const BATCH_TIME_OUT: Duration = Duration::from_secs(30);
+/// The rest after a full batch, in multiples of the time that the batch took.
+const REST_FACTOR: u32 = 4;
 
 /// Deletes expired records until it is stopped or dropped. See the [module documentation](self).
 #[derive(Debug)]
 pub struct Purger {
-    /// Closed when the purger is to end.
+    /// Dropping it ends the task.
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
     purged: Arc<AtomicU64>,
 }
 
-/// Says how a [`Purger`] works.
+/// Settings of a [`Purger`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `start`"]
 pub struct PurgerBuilder {
@@ -66,7 +66,7 @@ pub struct PurgerBuilder {
 }
 
 impl Purger {
-    /// Starts from the defaults: every minute, 50 records a batch.
+    /// The default settings: every minute, 50 records per batch.
     pub fn builder() -> PurgerBuilder {
         PurgerBuilder {
             every: Duration::from_secs(60),
@@ -74,42 +74,43 @@ impl Purger {
         }
     }
 
-    /// How many records it has deleted so far, as the store told: what a batch that failed deleted is not counted.
+    /// How many records it has deleted so far, by the store's answers. Deletions of a batch that ended in an error
+    /// are not counted.
     #[must_use]
     pub fn purged(&self) -> u64 {
         self.purged.load(Ordering::Relaxed)
     }
 
-    /// Ends it after the batch that it is at, and says how many records it has deleted in all, as
-    /// [`purged`](Self::purged) counts them.
+    /// Ends the purger after the current batch and returns how many records it has deleted in all, counted as in
+    /// [`purged`](Self::purged).
     pub async fn stop(self) -> u64 {
         drop(self.stop);
-        // It ended by itself only if it panicked, and then it has ended too.
+        // An error means that the task panicked; it has ended in either case.
         let _ended = self.task.await;
         self.purged.load(Ordering::Relaxed)
     }
 }
 
 impl PurgerBuilder {
-    /// How often to look when there is nothing left. Every minute unless set.
+    /// The time between two batches when nothing else has expired. One minute unless set.
     pub fn every(mut self, period: Duration) -> Self {
         self.every = period;
         self
     }
 
-    /// The largest number of records of one batch. 50 unless set. Larger batches purge faster and make the slowest
+    /// The largest number of records in one batch. 50 unless set. Larger batches purge faster and make the slowest
     /// requests slower.
     pub fn batch(mut self, records: usize) -> Self {
         self.batch = records.max(1);
         self
     }
 
-    /// Starts it on the current tokio runtime.
+    /// Starts the purger on the current tokio runtime.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    #[must_use = "a purger that is dropped ends"]
+    #[must_use = "dropping the purger ends it"]
     pub fn start(self, store: impl Store) -> Purger {
         let (stop, stopped) = oneshot::channel();
         let purged = Arc::<AtomicU64>::default();
@@ -123,7 +124,7 @@ impl PurgerBuilder {
         mut stopped: oneshot::Receiver<()>,
         total: Arc<AtomicU64>,
     ) {
-        // Replicas that start together do not look together.
+        // Spreads the first batches of replicas that start together.
         let mut rest = self.every.mul_f64(rand::random());
         loop {
             tokio::select! {
@@ -131,19 +132,19 @@ impl PurgerBuilder {
                 () = sleep(rest) => {}
             }
             let began = Instant::now();
-            // A peer that falls silent must not hold the purger, nor `stop`, for ever.
-            let purge = timeout(LONGEST_BATCH, store.purge_expired(self.batch));
+            // A server that stops answering must block neither the purger nor `stop`.
+            let purge = timeout(BATCH_TIME_OUT, store.purge_expired(self.batch));
             let purged = purge.await.unwrap_or_else(|elapsed| {
                 let late = StoreError::new(store.name(), StoreErrorKind::Unavailable);
                 Err(late.with_source(elapsed))
             });
-            let took = began.elapsed();
+            let duration = began.elapsed();
             if let Ok(purged) = purged {
                 total.fetch_add(purged as u64, Ordering::Relaxed);
             }
             rest = match purged {
                 Ok(purged) if purged < self.batch => self.every,
-                Ok(_) => (took * REST).min(self.every),
+                Ok(_) => (duration * REST_FACTOR).min(self.every),
                 Err(error) => {
                     let store = store.name();
                     let error = &error as &dyn std::error::Error;
@@ -168,7 +169,7 @@ mod tests {
         },
     };
 
-    async fn expiring(store: &MemoryStore, records: u8) {
+    async fn complete_records(store: &MemoryStore, records: u8) {
         for n in 0..records {
             let (key, fingerprint) = (
                 StoreKey::from_bytes([n; 32]),
@@ -185,15 +186,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn everything_that_expired_is_purged_batch_by_batch() {
+    async fn all_expired_records_are_purged_in_batches() {
         let store = MemoryStore::new();
         let purger = Purger::builder()
             .every(Duration::from_secs(60))
             .batch(7)
             .start(store.clone());
-        expiring(&store, 100).await;
+        complete_records(&store, 100).await;
         sleep(Duration::from_secs(9)).await;
-        assert_eq!(store.len(), 100, "nothing before its time");
+        assert_eq!(store.len(), 100, "nothing is deleted before it expires");
         sleep(Duration::from_secs(130)).await;
         assert_eq!(store.len(), 0);
         assert_eq!(purger.purged(), 100);
@@ -201,11 +202,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_purger_that_is_stopped_or_dropped_ends() {
+    async fn stopping_or_dropping_a_purger_ends_it() {
         let store = MemoryStore::new();
         assert_eq!(Purger::builder().start(store.clone()).stop().await, 0);
         drop(Purger::builder().start(store.clone()));
-        expiring(&store, 3).await;
+        complete_records(&store, 3).await;
         sleep(Duration::from_secs(600)).await;
         assert_eq!(store.len(), 3);
     }

@@ -13,13 +13,13 @@ impl Token {
         Self(rand::random())
     }
 
-    /// A token as a store kept it.
+    /// A token from the bytes that a store kept.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes to keep.
+    /// The bytes to store.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -41,7 +41,7 @@ impl fmt::Debug for Token {
 pub struct TraceId([u8; 16]);
 
 impl TraceId {
-    /// The trace id in a `traceparent` header value; `None` unless it has the form the standard gives.
+    /// The trace id in a `traceparent` header value; `None` unless the value has the form of the standard.
     #[must_use]
     pub fn from_traceparent(value: &[u8]) -> Option<Self> {
         // version "-" trace-id "-" parent-id "-" flags; later versions may append more after the flags.
@@ -61,20 +61,20 @@ impl TraceId {
         Self::from_bytes(id)
     }
 
-    /// A trace id as a store kept it; `None` for all zeros, which the standard forbids.
+    /// A trace id from the bytes that a store kept; `None` for all zeros, which the standard forbids.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
         (bytes != [0; 16]).then_some(Self(bytes))
     }
 
-    /// The bytes to keep.
+    /// The bytes to store.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }
 
-/// Lower-case hexadecimal, as the standard demands.
+/// The standard allows lower-case hexadecimal only.
 fn hex_byte(high: u8, low: u8) -> Option<u8> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_differ_and_hide_most_of_themselves() {
+    fn tokens_differ_and_debug_shows_their_first_bytes_only() {
         assert_ne!(Token::random(), Token::random());
         assert_eq!(
             format!("{:?}", Token::from_bytes([0xab; 16])),
