@@ -1,28 +1,28 @@
 //! [`MemoryStore`]: records in this process's memory.
 //!
 //! Unlike every other store it protects one process only, and its records end with the process. It is the
-//! default, the reference for the contract, and the right store for tests and single-node services whose
-//! clients can live with a key that is forgotten at a restart.
+//! default, the reference for the contract, and the right store for tests and for single-node services whose
+//! clients can accept that a restart forgets all keys.
 //!
 //! # The rules
 //!
-//! 1. Every operation decides under the lock of its own record and finishes without waiting: there is no point at
-//!    which a dropped operation could have happened by half, and no lock that all keys share.
+//! 1. Every operation decides under the lock of its own record and finishes without waiting. A dropped operation
+//!    is therefore never half done, and no lock is shared by all keys.
 //! 2. Responses are shared. A replay clones a handle, never a body.
 //! 3. The clock is [`tokio::time::Instant`], so `tokio::time::pause` and `advance` move it in tests.
 //! 4. Memory is bounded by [`max_records`](MemoryStoreBuilder::max_records) and
-//!    [`max_bytes`](MemoryStoreBuilder::max_bytes). At a bound, expired records make room first; if there are
-//!    none, a key that is new is refused with [`StoreErrorKind::Full`]. A record that exists is served in any
-//!    case: its lease can be renewed and its outcome stored.
-//! 5. Expiry costs what expired. Every acquire also deletes a few expired records, so a store that is used
-//!    needs no background task; [`Store::purge_expired`] empties one that is not.
+//!    [`max_bytes`](MemoryStoreBuilder::max_bytes). At a bound, expired records are deleted first; if there are
+//!    none, a new key is refused with [`StoreErrorKind::Full`]. An existing record is always served: its lease can
+//!    be renewed and its outcome stored.
+//! 5. The cost of expiry is proportional to what expired. Every acquire also deletes a few expired records, so a
+//!    store in use needs no background task; [`Store::purge_expired`] empties an idle one.
 //!
 //! # Caveats
 //!
-//! - `max_bytes` counts encoded responses. A record needs about 300 bytes of bookkeeping besides, bounded by
-//!   `max_records`.
-//! - Completions are never refused, so the responses of the executions in flight when `max_bytes` is
-//!   reached come on top of it.
+//! - `max_bytes` counts encoded responses. Each record needs about 300 bytes more for bookkeeping, which
+//!   `max_records` bounds.
+//! - Completions are never refused, so the responses of executions that are in flight when `max_bytes` is reached
+//!   exceed it.
 //! - The memory of the table itself is reused, not returned to the allocator.
 //!
 //! # Example
@@ -38,7 +38,7 @@ use std::fmt;
 
 use self::{
     clock::Clock,
-    table::{Claimed, Limits, Table},
+    table::{ClaimResult, Limits, Table},
     wakes::Wakes,
 };
 use super::{
@@ -64,14 +64,14 @@ mod wakes;
 
 pub use usage::Usage;
 
-/// How many records a store holds unless told otherwise.
+/// The default of `max_records`.
 const MAX_RECORDS: usize = 1_000_000;
-/// How many bytes of responses a store holds unless told otherwise.
+/// The default of `max_bytes`.
 const MAX_BYTES: usize = 256 << 20;
-/// Expired records deleted by each acquire. Each acquire adds at most one record, so any number above one
+/// How many expired records each acquire deletes. An acquire adds at most one record, so any number above one
 /// shrinks a backlog; a small one keeps the cost of a single request flat.
 const SWEEP: usize = 4;
-/// Expired records deleted at once when a bound is reached, so that the next requests find room.
+/// How many expired records are deleted at once when a bound is reached, so that the next requests find room.
 const MAKE_ROOM: usize = 64;
 
 /// Keeps records in memory, for one process. See the [module documentation](self).
@@ -104,7 +104,7 @@ impl MemoryStore {
         Self::builder().build()
     }
 
-    /// Starts from the default bounds.
+    /// The default bounds.
     pub fn builder() -> MemoryStoreBuilder {
         let limits = Limits {
             records: MAX_RECORDS,
@@ -122,7 +122,7 @@ impl MemoryStore {
         self.usage().records
     }
 
-    /// Whether there is no record at all.
+    /// Whether the store holds no record at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -142,7 +142,7 @@ impl MemoryStore {
         self.shared.table.audit();
     }
 
-    /// Moves this store's clock, which stands still otherwise.
+    /// Advances this store's clock, which stands still otherwise.
     #[cfg(idempotent_shuttle)]
     fn advance(&self, by: std::time::Duration) {
         self.shared.clock.advance(by);
@@ -150,24 +150,24 @@ impl MemoryStore {
 }
 
 impl MemoryStoreBuilder {
-    /// The largest number of records; a new key beyond it is refused. 1,000,000 unless set.
+    /// The largest number of records; beyond it new keys are refused. 1,000,000 unless set.
     pub fn max_records(mut self, records: usize) -> Self {
         self.limits.records = records;
         self
     }
 
-    /// The bytes of stored responses from which on a new key is refused. 256 MiB unless set.
+    /// The bytes of stored responses at which new keys are refused. 256 MiB unless set.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
         self
     }
 
-    /// At a bound, forgets the completed record that is nearest to its expiry instead of refusing a new key.
-    /// With one ttl for all records, that is the oldest.
+    /// At a bound, evicts the completed record that is nearest to its expiry instead of refusing a new key. If all
+    /// records have the same ttl, that is the oldest.
     ///
-    /// **This breaks the promise for the forgotten key**: a retry that arrives later executes again. Choose
-    /// it only where a second execution is cheaper than a refusal. Executions in flight, and those whose
-    /// outcome is unknown, are never forgotten: when nothing else is left, new keys are refused all the same.
+    /// **This breaks the promise for the evicted key**: a retry that arrives later executes again. Choose it only
+    /// where a second execution is cheaper than a refusal. Records in flight, also those with an unknown outcome,
+    /// are never evicted: when nothing else is left, new keys are refused after all.
     pub fn evict_oldest_completed(mut self) -> Self {
         self.evict = true;
         self
@@ -248,29 +248,29 @@ impl Shared {
         let now = self.clock.now();
         let acquisition = loop {
             match self.table.claim(claim, now) {
-                Claimed::Decided(acquisition) => break acquisition,
-                // Whoever takes the room that was just made has made progress: the loop ends for somebody.
-                Claimed::NoRoom if self.make_room(now) => {}
-                Claimed::NoRoom => return Err(StoreError::new(NAME, StoreErrorKind::Full)),
+                ClaimResult::Decided(acquisition) => break acquisition,
+                // If another claim takes the room that was just made, that one has made progress.
+                ClaimResult::NoRoom if self.make_room(now) => {}
+                ClaimResult::NoRoom => return Err(StoreError::new(NAME, StoreErrorKind::Full)),
             }
         };
-        // After the decision: a record that was just reused keeps counting its attempts.
+        // After the decision, so that an expired record of this key is reused and keeps counting its attempts.
         self.table.sweep(&claim.key, now, SWEEP);
         self.report();
         Ok(acquisition)
     }
 
-    /// Whether a record less is held now.
+    /// Deletes expired records, or evicts one if that is chosen; returns whether that made room.
     fn make_room(&self, now: u64) -> bool {
         self.table.purge(now, MAKE_ROOM) > 0 || (self.evict && self.table.evict())
     }
 
-    /// Shows the number of records; nothing without the `metrics` feature.
+    /// Sets the gauge of records; does nothing without the `metrics` feature.
     fn report(&self) {
         crate::observe::records(NAME, || self.table.usage().records);
     }
 
-    /// Wakes the waiters of a record that changed. Called with no lock held: what they do is not ours.
+    /// Wakes the waiters of a record that changed. Called with no lock held, because it runs the engine's code.
     fn announce(&self, key: &StoreKey, write: Write) -> Write {
         if write == Write::Applied {
             self.wakes.key(key);

@@ -1,7 +1,7 @@
-//! The store's only clock: microseconds since the store was made.
+//! The store's only clock: microseconds since the store was created.
 //!
-//! Eight bytes a deadline instead of sixteen, and an order that the expiry index can use. Under the model
-//! checker time stands still until the test moves it.
+//! A deadline takes eight bytes instead of sixteen, and has an order that the expiry index can use. Under the
+//! model checker time stands still until the test advances it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub(super) use self::running::Clock;
 #[cfg(idempotent_shuttle)]
 pub(super) use self::standing::Clock;
 
-/// A duration on this clock. Half a million years fit; more is as good as for ever.
+/// A duration on this clock. Half a million years fit; longer ones are cut to that.
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,9 @@
-//! What expires when, so that expiry costs what expired and not what is stored.
+//! The expiry index: which record expires when, so that the cost of expiry is proportional to what expired and not
+//! to what is stored.
 //!
-//! Each record has exactly one place in the index: what kind of record it is, and a deadline at or before
-//! its expiry. Places change under the lock of their record, and only there; the index's own locks are
-//! taken inside it, for one tree operation at a time, and nothing is locked inside them.
+//! Each record has exactly one entry: whether it is completed, and a deadline at or before its expiry. An entry
+//! changes only under the lock of its record. The index's own locks are taken inside that lock, for one tree
+//! operation at a time, and nothing is locked inside them.
 
 use std::collections::BTreeSet;
 
@@ -16,15 +17,15 @@ use shuttle::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(idempotent_shuttle))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// As many as the map has. Keys are digests, so their first byte spreads them.
+/// As many shards as the map has. Keys are digests, so their first byte spreads them evenly.
 #[cfg(not(idempotent_shuttle))]
 const SHARDS: usize = 64;
 #[cfg(idempotent_shuttle)]
 const SHARDS: usize = 2;
 
-/// Where a record stands in the index.
+/// A record's entry, without its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct IndexEntry {
     pub(super) completed: bool,
     pub(super) deadline: u64,
 }
@@ -34,15 +35,15 @@ pub(super) struct Index {
 }
 
 struct Shard {
-    /// Nothing here is due before this time, so that finding nothing costs no lock. Never later than the
-    /// truth: written only under the lock.
+    /// No entry of this shard is due before this time, so that a shard with nothing due costs no lock. Never later
+    /// than the earliest deadline, because it is written only under the lock.
     earliest: AtomicU64,
-    places: Mutex<Places>,
+    entries: Mutex<Entries>,
 }
 
 #[derive(Default)]
-struct Places {
-    /// Apart from the completed records, so that an eviction need not search among live ones.
+struct Entries {
+    /// Kept apart from the completed records, so that an eviction need not search among records in flight.
     in_flight: BTreeSet<(u64, StoreKey)>,
     completed: BTreeSet<(u64, StoreKey)>,
 }
@@ -51,48 +52,50 @@ impl Index {
     pub(super) fn new() -> Self {
         let shard = || Shard {
             earliest: AtomicU64::new(u64::MAX),
-            places: Mutex::default(),
+            entries: Mutex::default(),
         };
         Self {
             shards: std::array::from_fn(|_| shard()),
         }
     }
 
-    /// The number of shards; each is purged on its own.
+    /// The number of shards; each is purged separately.
     pub(super) const fn shards() -> usize {
         SHARDS
     }
 
-    /// The shard that this key's place is in.
+    /// The shard that this key's entry is in.
     pub(super) fn shard_of(key: &StoreKey) -> usize {
         usize::from(key.as_bytes()[0]) % SHARDS
     }
 
-    pub(super) fn insert(&self, key: StoreKey, place: Place) {
+    pub(super) fn insert(&self, key: StoreKey, entry: IndexEntry) {
         let shard = &self.shards[Self::shard_of(&key)];
-        shard.insert(&mut lock(&shard.places), key, place);
+        shard.insert(&mut lock(&shard.entries), key, entry);
     }
 
-    pub(super) fn remove(&self, key: StoreKey, place: Place) {
+    pub(super) fn remove(&self, key: StoreKey, entry: IndexEntry) {
         let shard = &self.shards[Self::shard_of(&key)];
-        lock(&shard.places).of(place).remove(&(place.deadline, key));
+        lock(&shard.entries)
+            .of(entry)
+            .remove(&(entry.deadline, key));
     }
 
-    pub(super) fn shift(&self, key: StoreKey, from: Place, to: Place) {
+    pub(super) fn replace(&self, key: StoreKey, from: IndexEntry, to: IndexEntry) {
         let shard = &self.shards[Self::shard_of(&key)];
-        let mut places = lock(&shard.places);
-        places.of(from).remove(&(from.deadline, key));
-        shard.insert(&mut places, key, to);
+        let mut entries = lock(&shard.entries);
+        entries.of(from).remove(&(from.deadline, key));
+        shard.insert(&mut entries, key, to);
     }
 
-    /// At most `limit` keys of one shard whose deadline has come, with their places. They stay where they
-    /// are: whoever deals with the record moves or removes the place under the record's lock.
-    pub(super) fn due(&self, shard: usize, now: u64, limit: usize) -> Vec<(StoreKey, Place)> {
+    /// At most `limit` keys of one shard whose deadline has passed, with their entries. The entries stay in the
+    /// index: the caller replaces or removes each under its record's lock.
+    pub(super) fn due(&self, shard: usize, now: u64, limit: usize) -> Vec<(StoreKey, IndexEntry)> {
         let shard = &self.shards[shard];
         if shard.earliest.load(Ordering::Relaxed) > now {
             return Vec::new();
         }
-        let places = lock(&shard.places);
+        let entries = lock(&shard.entries);
         let until = |set: &BTreeSet<(u64, StoreKey)>, completed: bool| {
             let due = set
                 .iter()
@@ -101,7 +104,7 @@ impl Index {
             due.map(|&(deadline, key)| {
                 (
                     key,
-                    Place {
+                    IndexEntry {
                         completed,
                         deadline,
                     },
@@ -109,22 +112,22 @@ impl Index {
             })
             .collect::<Vec<_>>()
         };
-        let mut due = until(&places.in_flight, false);
-        due.extend(until(&places.completed, true));
+        let mut due = until(&entries.in_flight, false);
+        due.extend(until(&entries.completed, true));
         due.truncate(limit);
         if due.is_empty() {
-            shard.earliest.store(places.earliest(), Ordering::Relaxed);
+            shard.earliest.store(entries.earliest(), Ordering::Relaxed);
         }
         due
     }
 
     /// The completed record that expires first.
-    pub(super) fn first_completed(&self) -> Option<(StoreKey, Place)> {
-        let first = |shard: &Shard| lock(&shard.places).completed.first().copied();
+    pub(super) fn first_completed(&self) -> Option<(StoreKey, IndexEntry)> {
+        let first = |shard: &Shard| lock(&shard.entries).completed.first().copied();
         let (deadline, key) = self.shards.iter().filter_map(first).min()?;
         Some((
             key,
-            Place {
+            IndexEntry {
                 completed: true,
                 deadline,
             },
@@ -134,34 +137,34 @@ impl Index {
 
 #[cfg(test)]
 impl Index {
-    pub(super) fn holds(&self, key: StoreKey, place: Place) -> bool {
-        lock(&self.shards[Self::shard_of(&key)].places)
-            .of(place)
-            .contains(&(place.deadline, key))
+    pub(super) fn holds(&self, key: StoreKey, entry: IndexEntry) -> bool {
+        lock(&self.shards[Self::shard_of(&key)].entries)
+            .of(entry)
+            .contains(&(entry.deadline, key))
     }
 
     pub(super) fn len(&self) -> usize {
-        let len = |places: &Places| places.in_flight.len() + places.completed.len();
+        let len = |entries: &Entries| entries.in_flight.len() + entries.completed.len();
         self.shards
             .iter()
-            .map(|shard| len(&lock(&shard.places)))
+            .map(|shard| len(&lock(&shard.entries)))
             .sum()
     }
 }
 
 impl Shard {
-    fn insert(&self, places: &mut Places, key: StoreKey, place: Place) {
-        places.of(place).insert((place.deadline, key));
-        // Plain load and store: all writers hold the lock.
-        if place.deadline < self.earliest.load(Ordering::Relaxed) {
-            self.earliest.store(place.deadline, Ordering::Relaxed);
+    fn insert(&self, entries: &mut Entries, key: StoreKey, entry: IndexEntry) {
+        entries.of(entry).insert((entry.deadline, key));
+        // A plain load and store is enough: all writers hold the lock.
+        if entry.deadline < self.earliest.load(Ordering::Relaxed) {
+            self.earliest.store(entry.deadline, Ordering::Relaxed);
         }
     }
 }
 
-impl Places {
-    fn of(&mut self, place: Place) -> &mut BTreeSet<(u64, StoreKey)> {
-        if place.completed {
+impl Entries {
+    fn of(&mut self, entry: IndexEntry) -> &mut BTreeSet<(u64, StoreKey)> {
+        if entry.completed {
             &mut self.completed
         } else {
             &mut self.in_flight

@@ -1,8 +1,8 @@
-//! The store under a model checker that chooses who runs next at every lock and every atomic.
+//! The store under a model checker that chooses which thread runs next at every lock and every atomic.
 //!
-//! The decisions, the table and the index are those of production; only the locks are the checker's. Run
-//! with `RUSTFLAGS="--cfg idempotent_shuttle" cargo test -p idempotent-runtime --lib interleavings`. A
-//! failing schedule is printed, and `shuttle::replay` repeats it.
+//! The decisions, the table and the index are those of production; only the locks are the checker's. Run with
+//! `RUSTFLAGS="--cfg idempotent_shuttle" cargo test -p idempotent-runtime --lib interleavings`. The checker prints
+//! a failing schedule, and `shuttle::replay` repeats it.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ use crate::{
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(100);
 
-/// Runs a scenario under many schedules: at random, which finds the shallow, and with few forced switches in
-/// the right place, which finds the deep.
+/// Runs a scenario under many schedules: random ones, which find shallow errors, and ones with few forced switches,
+/// which find deep errors.
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     let scenario = Arc::new(scenario);
     let again = Arc::clone(&scenario);
@@ -110,13 +110,13 @@ fn a_released_key_is_held_by_one_at_a_time() {
 }
 
 #[test]
-fn a_purge_never_takes_a_lease_that_is_renewed_in_time() {
+fn a_purge_never_deletes_a_lease_that_is_renewed_in_time() {
     explore(|| {
         let store = MemoryStore::new();
         let owner = claim(1);
         acquire(&store, &owner);
         store.advance(LEASE + TTL - Duration::from_secs(1));
-        // Renewed before its expiry, purged by two that know the later time.
+        // Renewed before its expiry; both purges run after the old expiry.
         assert_eq!(
             block_on(store.renew(&owner.held())).unwrap(),
             Write::Applied
@@ -153,11 +153,11 @@ fn an_expired_row_is_either_purged_or_written_to() {
             late.join().unwrap(),
         );
         match (next, late) {
-            // The late completion came first and is replayed: neither purged nor acquired.
+            // The late completion came first and is replayed: the row is neither purged nor acquired.
             (Acquisition::Completed(_), Write::Applied) => assert_eq!(purged, 0),
-            // The row was reused as it stood.
+            // The acquire reused the expired row.
             (Acquisition::Acquired { attempt: 2 }, Write::Fenced) => assert_eq!(purged, 0),
-            // It was purged before; the late completion met nothing, or the next owner.
+            // The purge came first; the late completion found no record, or that of the next owner.
             (Acquisition::Acquired { attempt: 1 }, Write::Missing | Write::Fenced) => {
                 assert_eq!(purged, 1)
             }
@@ -169,7 +169,7 @@ fn an_expired_row_is_either_purged_or_written_to() {
 }
 
 #[test]
-fn the_bound_on_records_holds_and_what_is_given_back_is_used() {
+fn the_bound_on_records_holds_and_freed_room_is_reused() {
     explore(|| {
         let store = MemoryStore::builder().max_records(2).build();
         let admitted = (1..=3).map(|n| {
@@ -189,7 +189,7 @@ fn the_bound_on_records_holds_and_what_is_given_back_is_used() {
         assert_eq!(all(admitted).iter().flatten().count(), 2);
         store.audit();
         store.advance(LEASE + TTL);
-        // What expired gives its room back.
+        // Expired records make room.
         assert_eq!(
             acquire(&store, &claim(4)),
             Acquisition::Acquired { attempt: 1 }
@@ -199,7 +199,7 @@ fn the_bound_on_records_holds_and_what_is_given_back_is_used() {
 }
 
 #[test]
-fn evictions_take_only_completed_records() {
+fn only_completed_records_are_evicted() {
     explore(|| {
         let store = MemoryStore::builder()
             .max_records(2)
@@ -217,7 +217,7 @@ fn evictions_take_only_completed_records() {
         let admitted = all(newcomers).iter().filter(|admitted| **admitted).count();
         assert_eq!(
             admitted, 1,
-            "one makes room for itself; then there is nothing completed left"
+            "one claim evicts the completed record; for the other none is left"
         );
         assert_eq!(complete(&store, &live), Write::Applied);
         store.audit();
@@ -225,7 +225,7 @@ fn evictions_take_only_completed_records() {
 }
 
 #[test]
-fn the_books_balance_after_anything() {
+fn rows_index_and_meter_agree_after_any_mix_of_operations() {
     explore(|| {
         let store = MemoryStore::new();
         let clock = act(&store, |store| {

@@ -1,8 +1,8 @@
-//! Rows by key, each reached under a lock: dashmap's, or the model checker's when one runs.
+//! Rows by key, each accessed under a lock: dashmap's, or the model checker's when one runs.
 //!
-//! The table above it knows four things about the map: an entry is exclusive while it is held, a look-up
-//! that finds nothing holds nothing afterwards, different keys rarely block each other, and no entry may be
-//! asked for while another is held.
+//! The table relies on four properties of the map: an entry is exclusive while it is held, a look-up that finds
+//! nothing holds no lock afterwards, different keys rarely block each other, and no entry may be requested while
+//! another is held.
 
 use super::row::Row;
 use crate::scope::StoreKey;
@@ -20,14 +20,14 @@ mod production {
 
     use super::{Row, StoreKey};
 
-    /// More shards than dashmap's default on small machines: growing a shard copies it under its lock, and
-    /// at a million records a 64th is copied in well under a millisecond.
+    /// More shards than dashmap's default on small machines: growing a shard copies it under its lock, and at a
+    /// million records a 64th of them is copied in well under a millisecond.
     const SHARDS: usize = 64;
 
-    /// Rows are boxed: a table is up to half empty, and empty slots of eight bytes cost little.
+    /// Rows are boxed: up to half of the slots are empty, and an empty slot of eight bytes costs little.
     ///
-    /// The default hasher is keyed. Store keys are digests, but without a secret a client can compute them,
-    /// and could choose ones that collide in a hasher that merely takes some of their bits.
+    /// The default hasher is keyed. Store keys are digests, but a client can compute them if the scope has no
+    /// secret, and could choose keys that collide in a hasher that only takes some of their bits.
     pub(in super::super) struct Map(DashMap<StoreKey, Box<Row>>);
 
     impl Map {
@@ -62,7 +62,7 @@ mod production {
     }
 }
 
-/// The same four promises from sharded hash maps whose locks the model checker schedules.
+/// The same four properties from sharded hash maps whose locks the model checker schedules.
 #[cfg(idempotent_shuttle)]
 mod checked {
     use std::collections::HashMap;
@@ -70,7 +70,7 @@ mod checked {
     use super::{Row, StoreKey};
     use crate::sync::{Mutex, MutexGuard, lock};
 
-    /// Two, so that keys both share a lock and do not.
+    /// Two, so that some keys share a lock and others do not.
     const SHARDS: usize = 2;
 
     type Rows = HashMap<StoreKey, Box<Row>>;

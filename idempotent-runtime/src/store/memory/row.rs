@@ -1,4 +1,4 @@
-//! One record, and every decision about it. Pure: the caller brings the time and holds the lock.
+//! One record, and every decision about it. Pure: the caller passes the time and holds the lock.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// A record as it lies in memory. Times are the store's microseconds.
+/// A record in memory. Times are microseconds on the store's clock.
 pub(super) struct Row {
     fingerprint: Fingerprint,
     token: Token,
@@ -19,8 +19,8 @@ pub(super) struct Row {
     attempt: u32,
     state: State,
     expires: u64,
-    /// The deadline under which the expiry index holds the record: at most [`Row::deadline`], because a
-    /// renewal moves only the latter. Kept by the table.
+    /// The deadline of the record's entry in the expiry index: at most [`Row::deadline`], because a renewal moves
+    /// only the latter. Maintained by the table.
     pub(super) indexed: u64,
 }
 
@@ -30,7 +30,7 @@ enum State {
 }
 
 impl Row {
-    /// The record of a key that had none.
+    /// The first record of a key.
     pub(super) fn new(claim: &Claim, now: u64) -> Self {
         let mut row = Self {
             fingerprint: claim.fingerprint,
@@ -57,7 +57,7 @@ impl Row {
         if self.expired(now) {
             return self.lease_to(claim, now);
         }
-        // Before any other answer: a request that asks for something else learns nothing about this one.
+        // Before any other answer: a different request must learn nothing about this one.
         if self.fingerprint != claim.fingerprint {
             return Acquisition::Mismatch;
         }
@@ -98,7 +98,7 @@ impl Row {
     pub(super) fn abandon(&mut self, token: &Token, now: u64) -> Write {
         match &mut self.state {
             State::InFlight { lease_until } if self.token == *token => {
-                // A lease that lapsed before keeps its end: abandoning never lengthens it.
+                // A lease that lapsed earlier keeps its end: abandoning never extends it.
                 *lease_until = now.min(*lease_until);
                 Write::Applied
             }
@@ -106,7 +106,7 @@ impl Row {
         }
     }
 
-    /// Whether this token owns an execution in flight, its lease lapsed or not.
+    /// Whether the record is in flight under this token; the lease may have lapsed.
     pub(super) fn holds(&self, token: &Token) -> bool {
         self.token == *token && !self.completed()
     }
@@ -115,12 +115,12 @@ impl Row {
         matches!(self.state, State::Completed(_))
     }
 
-    /// Past its expiry, and not a live lease.
+    /// Whether the record is past its expiry and has no live lease.
     pub(super) fn expired(&self, now: u64) -> bool {
         self.deadline() <= now
     }
 
-    /// When the record expires, if nothing happens to it.
+    /// When the record expires unless an operation changes it.
     pub(super) fn deadline(&self) -> u64 {
         match self.state {
             State::InFlight { lease_until } => self.expires.max(lease_until),
@@ -128,7 +128,7 @@ impl Row {
         }
     }
 
-    /// The bytes that count against the store's bound.
+    /// The bytes that count towards `max_bytes`.
     pub(super) fn bytes(&self) -> usize {
         match &self.state {
             State::Completed(Outcome::Response(response)) => response.as_bytes().len(),
@@ -136,7 +136,7 @@ impl Row {
         }
     }
 
-    pub(super) fn show(&self, now: u64) -> Record {
+    pub(super) fn record(&self, now: u64) -> Record {
         let state = match &self.state {
             State::InFlight { lease_until } => RecordState::InFlight {
                 remaining: Duration::from_micros(lease_until.saturating_sub(now)),
@@ -153,7 +153,7 @@ impl Row {
         )
     }
 
-    /// A new lease: the only place where the token changes and the attempt rises.
+    /// A new lease. Only here the token changes and the attempt rises.
     fn lease_to(&mut self, claim: &Claim, now: u64) -> Acquisition {
         self.fingerprint = claim.fingerprint;
         self.token = claim.token;

@@ -1,15 +1,15 @@
-//! Rows, their places in the expiry index and the count of both, kept in step.
+//! The rows, their expiry index and their meter, kept consistent.
 //!
-//! The invariant: while no row is locked, the index holds exactly one place per row, the row's own
-//! ([`place`]), and the meter has counted exactly what is there. Every function here restores it before it
-//! lets go of the row.
+//! The invariant: while no row is locked, the index holds exactly one entry per row, the row's own
+//! ([`index_entry`]), and the meter has counted exactly what the map holds. Every function here restores the
+//! invariant before it unlocks the row.
 //!
-//! Locks are taken in one order: a row in the map, then a shard of the index, and neither is ever held
-//! while another of its kind is asked for. Who comes from the index (a purge, an eviction) therefore lets
-//! go of it first and then looks whether the row is still in the place where it was seen.
+//! Lock order: a row in the map, then a shard of the index. Neither is held while another of its kind is
+//! requested. A purge or an eviction starts from the index, so it unlocks the index first and then checks that the
+//! row still has the entry it saw.
 
 use super::{
-    index::{Index, Place},
+    index::{Index, IndexEntry},
     map::{Entry, Map},
     row::Row,
     usage::{Meter, Usage},
@@ -22,20 +22,20 @@ use crate::{
     },
 };
 
-/// How many places are looked at in one go. Bounds what a purge keeps on its stack and how long it holds a
-/// shard of the index.
+/// How many entries are read from the index at once. Bounds the memory of a purge and how long it holds a shard of
+/// the index.
 const BATCH: usize = 64;
 
-/// From where on a new key is refused.
+/// The bounds at which new keys are refused.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) records: usize,
     pub(super) bytes: usize,
 }
 
-pub(super) enum Claimed {
+pub(super) enum ClaimResult {
     Decided(Acquisition),
-    /// The key is new, and the store is at a bound.
+    /// The key is new and the store is at a bound.
     NoRoom,
 }
 
@@ -56,27 +56,27 @@ impl Table {
         }
     }
 
-    pub(super) fn claim(&self, claim: &Claim, now: u64) -> Claimed {
+    pub(super) fn claim(&self, claim: &Claim, now: u64) -> ClaimResult {
         match self.rows.entry(claim.key) {
             Entry::Occupied(mut row) => {
-                Claimed::Decided(
+                ClaimResult::Decided(
                     self.change(&claim.key, row.get_mut(), |row| row.acquire(claim, now)),
                 )
             }
             Entry::Vacant(vacant) => {
                 if self.meter.bytes() >= self.limits.bytes || !self.meter.admit(self.limits.records)
                 {
-                    return Claimed::NoRoom;
+                    return ClaimResult::NoRoom;
                 }
                 let row = Box::new(Row::new(claim, now));
-                self.index.insert(claim.key, place(&row));
+                self.index.insert(claim.key, index_entry(&row));
                 vacant.insert(row);
-                Claimed::Decided(Acquisition::Acquired { attempt: 1 })
+                ClaimResult::Decided(Acquisition::Acquired { attempt: 1 })
             }
         }
     }
 
-    /// A write to a row that must exist.
+    /// Writes to a row that must exist.
     pub(super) fn write(&self, key: &StoreKey, decide: impl FnOnce(&mut Row) -> Write) -> Write {
         self.rows
             .update(key, |row| self.change(key, row, decide))
@@ -86,8 +86,8 @@ impl Table {
     pub(super) fn release(&self, key: &StoreKey, token: &Token) -> Write {
         match self.rows.entry(*key) {
             Entry::Occupied(row) if row.get().holds(token) => {
-                self.index.remove(*key, place(row.get()));
-                self.meter.dismiss(row.get().bytes());
+                self.index.remove(*key, index_entry(row.get()));
+                self.meter.remove(row.get().bytes());
                 row.remove();
                 Write::Applied
             }
@@ -98,25 +98,25 @@ impl Table {
 
     pub(super) fn get(&self, key: &StoreKey, now: u64) -> Option<Record> {
         self.rows
-            .view(key, |row| (!row.expired(now)).then(|| row.show(now)))
+            .view(key, |row| (!row.expired(now)).then(|| row.record(now)))
             .flatten()
     }
 
-    /// Deletes up to `limit` expired rows of the shard that this key is in.
+    /// Deletes up to `limit` expired rows of this key's shard.
     pub(super) fn sweep(&self, key: &StoreKey, now: u64, limit: usize) {
         self.purge_shard(Index::shard_of(key), now, limit);
     }
 
-    /// Deletes up to `limit` expired rows and says how many.
+    /// Deletes up to `limit` expired rows and returns how many it deleted.
     pub(super) fn purge(&self, now: u64, limit: usize) -> usize {
         (0..Index::shards()).fold(0, |purged, shard| {
             purged + self.purge_shard(shard, now, limit - purged)
         })
     }
 
-    /// Deletes the completed row that expires first, and says whether there was one.
+    /// Deletes the completed row that expires first; returns whether there was one.
     pub(super) fn evict(&self) -> bool {
-        // A row that changed since it was seen has another place now, so each turn sees something new.
+        // A row that changed meanwhile has another entry now, so each iteration sees a new one.
         while let Some((key, seen)) = self.index.first_completed() {
             if self.remove_if(key, seen, Row::completed) {
                 return true;
@@ -143,41 +143,46 @@ impl Table {
         purged
     }
 
-    /// Deletes the row if it is still where it was seen and is as it must be. One that is not, because it
-    /// was renewed after it had been placed, moves to where it belongs now.
-    fn remove_if(&self, key: StoreKey, seen: Place, doomed: impl FnOnce(&Row) -> bool) -> bool {
+    /// Deletes the row if it still has the entry that was seen and meets the condition. A row that does not meet
+    /// it, because it was renewed after it was indexed, is indexed anew.
+    fn remove_if(
+        &self,
+        key: StoreKey,
+        seen: IndexEntry,
+        condition: impl FnOnce(&Row) -> bool,
+    ) -> bool {
         let Entry::Occupied(mut row) = self.rows.entry(key) else {
             return false;
         };
-        if place(row.get()) != seen {
+        if index_entry(row.get()) != seen {
             return false;
         }
-        if doomed(row.get()) {
+        if condition(row.get()) {
             self.index.remove(key, seen);
-            self.meter.dismiss(row.get().bytes());
+            self.meter.remove(row.get().bytes());
             row.remove();
             return true;
         }
-        self.settle(&key, row.get_mut(), seen);
+        self.reindex(&key, row.get_mut(), seen);
         false
     }
 
     /// Applies a decision to a row and restores the invariant.
     fn change<R>(&self, key: &StoreKey, row: &mut Row, decide: impl FnOnce(&mut Row) -> R) -> R {
-        let (before, bytes) = (place(row), row.bytes());
+        let (before, bytes) = (index_entry(row), row.bytes());
         let answer = decide(row);
         self.meter.resize(bytes, row.bytes());
-        // A later deadline can wait until the old one comes: a renewal costs the index nothing.
+        // A later deadline is indexed when the old one passes: a renewal costs the index nothing.
         if row.completed() != before.completed || row.deadline() < before.deadline {
-            self.settle(key, row, before);
+            self.reindex(key, row, before);
         }
         answer
     }
 
-    /// Moves a row's place to its deadline.
-    fn settle(&self, key: &StoreKey, row: &mut Row, from: Place) {
+    /// Moves a row's entry to the row's deadline.
+    fn reindex(&self, key: &StoreKey, row: &mut Row, from: IndexEntry) {
         row.indexed = row.deadline();
-        self.index.shift(*key, from, place(row));
+        self.index.replace(*key, from, index_entry(row));
     }
 }
 
@@ -188,17 +193,17 @@ impl Table {
         let (mut rows, mut bytes) = (0, 0);
         self.rows.each(|key, row| {
             assert!(
-                self.index.holds(*key, place(row)),
-                "the index has the place of every row"
+                self.index.holds(*key, index_entry(row)),
+                "the index has the entry of every row"
             );
             assert!(
                 row.indexed <= row.deadline(),
-                "no place is later than its row's expiry"
+                "no entry is later than its row's expiry"
             );
             rows += 1;
             bytes += row.bytes();
         });
-        assert_eq!(self.index.len(), rows, "the index has no other places");
+        assert_eq!(self.index.len(), rows, "the index has no other entries");
         assert_eq!(
             (self.usage().records, self.usage().bytes),
             (rows, bytes),
@@ -207,9 +212,9 @@ impl Table {
     }
 }
 
-/// Where the index holds this row.
-fn place(row: &Row) -> Place {
-    Place {
+/// The entry that the index holds for this row.
+fn index_entry(row: &Row) -> IndexEntry {
+    IndexEntry {
         completed: row.completed(),
         deadline: row.indexed,
     }

@@ -1,5 +1,4 @@
-//! What only this store promises: its bounds, its books, and whom it tells. The contract is the conformance
-//! suite's business.
+//! What only this store promises: its bounds, its counts and its wakes. The conformance suite tests the contract.
 
 use std::{
     sync::{
@@ -41,7 +40,7 @@ async fn at_the_bound_on_records_only_new_keys_are_refused() {
     let again = acquire(&store, &claim(1)).await;
     assert!(
         matches!(again, Acquisition::Completed(_)),
-        "what is there is served: {again:?}"
+        "an existing record is served: {again:?}"
     );
     assert_full(&store, &claim(3)).await;
 
@@ -65,14 +64,14 @@ async fn at_the_bound_on_bytes_only_new_keys_are_refused() {
     assert!(bytes > 1_000, "body and headers are counted, not {bytes}");
 
     assert_full(&store, &claim(3)).await;
-    // A completion is never refused: the execution has happened.
+    // A completion is never refused: the execution is over.
     complete(&store, &second, 1_000).await;
     assert_eq!(store.usage().bytes, 2 * bytes);
     store.audit();
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_bound_the_expired_make_room() {
+async fn at_a_bound_expired_records_make_room() {
     let store = MemoryStore::builder().max_records(100).build();
     for n in 0..100 {
         let claim = claim(n);
@@ -90,7 +89,7 @@ async fn at_a_bound_the_expired_make_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn evictions_are_a_choice_and_take_what_expires_first() {
+async fn if_chosen_the_completed_record_that_expires_first_is_evicted() {
     let store = MemoryStore::builder()
         .max_records(3)
         .evict_oldest_completed()
@@ -114,7 +113,7 @@ async fn evictions_are_a_choice_and_take_what_expires_first() {
     );
     assert!(store.get(&claim(3).key).await.unwrap().is_some());
     acquired(&store, &claim(5)).await;
-    // An unknown outcome and two executions in flight are left.
+    // An unknown outcome and two live leases are left.
     assert_full(&store, &claim(6)).await;
     assert_eq!(acquire(&store, &claim(1)).await, Acquisition::Unknown);
     store.audit();
@@ -136,7 +135,7 @@ async fn evictions_make_room_for_bytes_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_without_room_holds_nothing() {
+async fn a_store_with_a_bound_of_zero_refuses_every_key() {
     let store = MemoryStore::builder()
         .max_records(0)
         .evict_oldest_completed()
@@ -170,13 +169,13 @@ async fn a_store_in_use_needs_no_purge() {
         complete(&store, &claim, 10).await;
         advance(Duration::from_secs(1)).await;
     }
-    // A hundred are alive, and each of the 64 parts of the index may be a few behind.
+    // A hundred records are alive, and each of the 64 shards of the index may lag behind by a few.
     assert!(store.len() < 400, "{} records", store.len());
     store.audit();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_execution_keeps_its_place_without_moving_it() {
+async fn renewals_of_a_long_execution_keep_the_index_consistent() {
     let store = MemoryStore::new();
     let claim = claim(1);
     acquired(&store, &claim).await;
@@ -194,7 +193,7 @@ async fn a_long_execution_keeps_its_place_without_moving_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn durations_without_end_do_not_overflow() {
+async fn the_longest_durations_do_not_overflow() {
     let store = MemoryStore::new();
     advance(Duration::from_secs(1)).await;
     let claim = Claim {
@@ -227,15 +226,15 @@ async fn a_replay_shares_the_stored_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_engine_is_told_of_every_end_of_a_lease() {
+async fn every_engine_is_woken_at_every_end_of_a_lease() {
     let store = MemoryStore::new();
-    let told: [Arc<AtomicUsize>; 3] = std::array::from_fn(|_| Arc::default());
-    for told in &told {
-        let (told, seen) = (Arc::clone(told), store.clone());
+    let wakes: [Arc<AtomicUsize>; 3] = std::array::from_fn(|_| Arc::default());
+    for woken in &wakes {
+        let (woken, seen) = (Arc::clone(woken), store.clone());
         store.attach(Wake::new(move |key| {
-            // Nothing is locked meanwhile: whoever is woken may look at once.
+            // No lock is held: a waiter that is woken may read the record at once.
             assert!(seen.shared.table.get(key.unwrap(), 0).is_some() || seen.is_empty());
-            told.fetch_add(1, Ordering::Relaxed);
+            woken.fetch_add(1, Ordering::Relaxed);
         }));
     }
     let claim = claim(1);
@@ -244,9 +243,9 @@ async fn every_engine_is_told_of_every_end_of_a_lease() {
     complete(&store, &claim, 10).await;
     store.abandon(&claim.key, &claim.token).await.unwrap();
     store.release(&claim.key, &Token::random()).await.unwrap();
-    for told in &told {
+    for woken in &wakes {
         assert_eq!(
-            told.load(Ordering::Relaxed),
+            woken.load(Ordering::Relaxed),
             2,
             "once abandoned, once completed"
         );

@@ -1,11 +1,11 @@
-//! What a store holds, counted exactly.
+//! How much a store holds, counted exactly.
 
 #[cfg(idempotent_shuttle)]
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(not(idempotent_shuttle))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a [`MemoryStore`](super::MemoryStore) holds.
+/// How much a [`MemoryStore`](super::MemoryStore) holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
@@ -15,8 +15,8 @@ pub struct Usage {
     pub bytes: usize,
 }
 
-/// Two counters. They are changed under the lock of the record they count, but no decision about that
-/// record rests on them, so they need no ordering.
+/// Two counters. They change under the lock of the record they count, but no decision about that record depends on
+/// them, so they need no memory ordering.
 #[derive(Default)]
 pub(super) struct Meter {
     records: AtomicUsize,
@@ -24,7 +24,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Counts one more record, unless there are `max` already.
+    /// Counts one more record unless there are `max` already; returns whether it did.
     pub(super) fn admit(&self, max: usize) -> bool {
         let one_more = |records: usize| (records < max).then_some(records + 1);
         self.records
@@ -32,13 +32,13 @@ impl Meter {
             .is_ok()
     }
 
-    /// Counts one record less, and its bytes.
-    pub(super) fn dismiss(&self, bytes: usize) {
+    /// Stops counting a record and its bytes.
+    pub(super) fn remove(&self, bytes: usize) {
         self.records.fetch_sub(1, Ordering::Relaxed);
         self.resize(bytes, 0);
     }
 
-    /// Counts a record's bytes anew.
+    /// Counts a record's new number of bytes in the place of the old one.
     pub(super) fn resize(&self, before: usize, after: usize) {
         if after > before {
             self.bytes.fetch_add(after - before, Ordering::Relaxed);

@@ -1,10 +1,10 @@
-//! The engines to tell when a record changed.
+//! The wakes of the engines that use the store.
 
 use std::sync::OnceLock;
 
 use crate::{scope::StoreKey, store::wake::Wake};
 
-/// A list that only grows, once per engine, so that the many who read it need no lock.
+/// A linked list that only grows, by one per engine, so that its many readers need no lock.
 #[derive(Default)]
 pub(super) struct Wakes(OnceLock<Box<Attached>>);
 
