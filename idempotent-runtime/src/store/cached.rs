@@ -1,32 +1,32 @@
-//! [`Cached`]: outcomes in this process's memory, in front of any store.
+//! [`Cached`]: a wrapper that keeps outcomes in this process's memory, in front of any store.
 //!
-//! A client that retries in a loop asks for the same outcome again and again. An outcome never changes before
-//! it expires, so it may be kept where it is asked for: such replays cost no round trip, and go on while the
-//! store is down.
+//! A client that retries in a loop asks for the same outcome again and again. An outcome never changes before it
+//! expires, so a process may keep a copy. Replays from the copy cost no round trip, and continue while the store is
+//! down.
 //!
 //! # The rules
 //!
-//! 1. Only outcomes are kept, tombstones among them. Who owns a key is the store's to say, each time: answers
-//!    such as in flight, mismatch or unknown are never remembered.
-//! 2. Nothing is kept beyond its expiry. An outcome completed here is kept for its ttl from before its
-//!    *acquire*, the latest time that is certain even if its completion was repeated. For one that was
-//!    completed elsewhere the store is asked ([`Store::get`]), once and aside, so that no replay waits for it, and
-//!    with at most 64 questions at a time.
-//! 3. A claim with another fingerprint is a mismatch here as in the store.
-//! 4. Memory is bounded by the bytes of the outcomes; which of them are worth it is moka's choice.
+//! 1. Only outcomes are kept, tombstones included. The store alone decides who owns a key: answers such as in
+//!    flight, mismatch or unknown are never kept.
+//! 2. No outcome is kept beyond its expiry. An outcome completed by this process is kept for its ttl, counted from
+//!    before its *acquire*: the completion may have been a repetition, so no later time is certain. For an outcome
+//!    completed elsewhere the expiry is looked up in the store ([`Store::get`]), once and in the background, so
+//!    that no replay waits for it, with at most 64 look-ups at a time.
+//! 3. A claim with another fingerprint is a mismatch, as in the store.
+//! 4. Memory is bounded by the bytes of the outcomes; moka chooses which to keep.
 //!
 //! # Caveats
 //!
-//! - Removing a completed record by hand in the store does not remove it here; [`Cached::clear`] does.
-//! - Time is measured by this machine's clock and the store's. It is assumed that neither gains more than one
-//!   part in a thousand on the other, and that the store's is not set forward.
+//! - Deleting a completed record in the store by hand leaves the copy here; [`Cached::clear`] removes it.
+//! - Time is measured by this machine's clock and the store's. It is assumed that neither runs faster than the
+//!   other by more than one part in a thousand, and that the store's clock is not set forward.
 //!
 //! # Example
 //!
 //! ```
 //! use idempotent_runtime::{Idempotency, MemoryStore, store::cached::Cached};
 //!
-//! // Worth it in front of a store that is far away.
+//! // Useful in front of a remote store.
 //! let store = Cached::new(MemoryStore::new(), 64 << 20);
 //! let idempotency = Idempotency::builder().store(store).build()?;
 //! # Ok::<_, idempotent_runtime::BuildError>(())
@@ -54,36 +54,36 @@ use super::{
 };
 use crate::{fingerprint::Fingerprint, scope::StoreKey};
 
-/// What an outcome takes besides its bytes, about: its key, its times and moka's own bookkeeping.
+/// The approximate size of an outcome besides its bytes: its key, its times and moka's own bookkeeping.
 const OVERHEAD: usize = 256;
-/// How long to wait for the expiry of an outcome.
-const LONGEST_LOOK: Duration = Duration::from_secs(10);
-/// Questions for an expiry that are under way at most. An outcome that is not asked about is asked about with its
-/// next replay.
-const LOOKS: usize = 64;
-/// Leases to remember at most. One that is forgotten costs a question to the store later.
-const LEASES: u64 = 65_536;
-/// How long to remember a lease: no execution lives longer, unless it was configured to.
+/// The time-out of a look-up of an expiry.
+const LOOKUP_TIME_OUT: Duration = Duration::from_secs(10);
+/// The largest number of concurrent look-ups. An outcome beyond it is looked up at its next replay.
+const MAX_LOOKUPS: usize = 64;
+/// The largest number of leases to remember. A forgotten one costs a look-up later.
+const MAX_LEASES: u64 = 65_536;
+/// How long to remember a lease: by default no execution lives longer.
 const LEASE: Duration = Duration::from_secs(15 * 60);
-/// The part of its retention by which an outcome is forgotten early, for clocks that run at different speeds.
+/// An outcome is dropped earlier than it expires by this fraction of its ttl, for clocks that run at different
+/// speeds.
 const DRIFT: u32 = 1_000;
 
 /// Keeps outcomes in memory in front of another store. See the [module documentation](self).
 ///
-/// Clones share what is kept.
+/// Clones share the outcomes.
 pub struct Cached<S> {
     inner: Arc<S>,
-    outcomes: Cache<StoreKey, Kept>,
-    /// The leases of this process, for what a completion does not say.
+    outcomes: Cache<StoreKey, CachedOutcome>,
+    /// The leases of this process: a completion carries neither the fingerprint nor the time of its acquire.
     leases: Cache<Token, Lease>,
-    /// Outcomes whose expiry is being asked for.
-    asked: Arc<DashMap<StoreKey, ()>>,
-    looks: Arc<Semaphore>,
+    /// The keys whose expiry is being looked up.
+    pending: Arc<DashMap<StoreKey, ()>>,
+    lookups: Arc<Semaphore>,
 }
 
-/// An outcome, and until when it may be shown.
+/// An outcome, and until when it may be replayed.
 #[derive(Clone)]
-struct Kept {
+struct CachedOutcome {
     fingerprint: Fingerprint,
     outcome: Outcome,
     until: Instant,
@@ -92,7 +92,7 @@ struct Kept {
 #[derive(Clone, Copy)]
 struct Lease {
     fingerprint: Fingerprint,
-    /// A time before the lease began.
+    /// A moment before the lease began.
     since: Instant,
 }
 
@@ -102,66 +102,66 @@ impl<S: Store> Cached<S> {
     pub fn new(store: S, max_bytes: u64) -> Self {
         let outcomes = Cache::builder()
             .max_capacity(max_bytes)
-            .weigher(|_, kept: &Kept| kept.weight())
-            .expire_after(Forget)
+            .weigher(|_, kept: &CachedOutcome| kept.weight())
+            .expire_after(UntilExpiry)
             .build();
         let leases = Cache::builder()
-            .max_capacity(LEASES)
+            .max_capacity(MAX_LEASES)
             .time_to_live(LEASE)
             .build();
         Self {
             inner: Arc::new(store),
             outcomes,
             leases,
-            asked: Arc::new(DashMap::new()),
-            looks: Arc::new(Semaphore::new(LOOKS)),
+            pending: Arc::new(DashMap::new()),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         }
     }
 
-    /// The store behind.
+    /// The inner store.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// Forgets all outcomes; the store still has them.
+    /// Drops all copies; the store still has the outcomes.
     pub fn clear(&self) {
         self.outcomes.invalidate_all();
     }
 
-    fn kept(&self, key: &StoreKey) -> Option<Kept> {
-        // By our clock: moka frees the memory, when it comes to it.
+    fn kept(&self, key: &StoreKey) -> Option<CachedOutcome> {
+        // Checked here, because moka removes an expired entry only some time later.
         let kept = self.outcomes.get(key)?;
         (Instant::now() < kept.until).then_some(kept)
     }
 
-    /// Asks when the outcome expires that the store just gave, and keeps it.
-    fn learn(&self, key: StoreKey) {
-        let Ok(look) = Arc::clone(&self.looks).try_acquire_owned() else {
+    /// Looks up in the background when the outcome expires that the store just returned, and keeps it.
+    fn look_up(&self, key: StoreKey) {
+        let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else {
             return;
         };
-        if self.asked.insert(key, ()).is_some() {
+        if self.pending.insert(key, ()).is_some() {
             return;
         }
         let this = self.clone();
-        let asking = Asking(Arc::clone(&self.asked), key, look);
+        let lookup = Lookup(Arc::clone(&self.pending), key, permit);
         tokio::spawn(async move {
             let before = Instant::now();
-            let got = timeout(LONGEST_LOOK, this.inner.get(&key)).await;
-            let got = got.unwrap_or_else(|elapsed| {
-                let late = StoreError::new(this.inner.name(), StoreErrorKind::Unavailable);
-                Err(late.with_source(elapsed))
+            let found = timeout(LOOKUP_TIME_OUT, this.inner.get(&key)).await;
+            let found = found.unwrap_or_else(|elapsed| {
+                let error = StoreError::new(this.inner.name(), StoreErrorKind::Unavailable);
+                Err(error.with_source(elapsed))
             });
-            match got {
+            match found {
                 Ok(Some(record)) => this.keep_record(key, record, before),
-                // Expired in between.
+                // It has expired meanwhile.
                 Ok(None) => {}
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::debug!(error, "an outcome is not kept: its expiry is unknown");
                 }
             }
-            drop(asking);
+            drop(lookup);
         });
     }
 
@@ -179,9 +179,9 @@ impl<S: Store> Cached<S> {
         since: Instant,
         lives: Duration,
     ) {
-        // What lives for ever by the numbers is not worth a special case: it is asked for each time.
+        // An expiry too far away for an `Instant` needs no special case: the store is asked each time.
         if let Some(until) = since.checked_add(lives.saturating_sub(lives / DRIFT)) {
-            let kept = Kept {
+            let kept = CachedOutcome {
                 fingerprint,
                 outcome,
                 until,
@@ -212,7 +212,7 @@ impl<S: Store> Store for Cached<S> {
                 self.leases
                     .insert(claim.token, Lease { fingerprint, since });
             }
-            Acquisition::Completed(_) => self.learn(claim.key),
+            Acquisition::Completed(_) => self.look_up(claim.key),
             _ => {}
         }
         Ok(acquisition)
@@ -224,7 +224,7 @@ impl<S: Store> Store for Cached<S> {
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
         let write = self.inner.complete(held, outcome).await?;
-        // Only if the acquire is known: of a completion that may be a repetition, nobody knows how old it is.
+        // Only if its acquire is known: the age of a completion that may be a repetition is not.
         if write == Write::Applied
             && let Some(Lease { fingerprint, since }) = self.leases.remove(&held.token)
         {
@@ -241,7 +241,7 @@ impl<S: Store> Store for Cached<S> {
         self.inner.abandon(key, token).await
     }
 
-    /// Always the store's answer: who inspects wants to know what is there.
+    /// Always asks the store: an inspection must show what is stored.
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         self.inner.get(key).await
     }
@@ -255,7 +255,7 @@ impl<S: Store> Store for Cached<S> {
     }
 }
 
-impl Kept {
+impl CachedOutcome {
     fn weight(&self) -> u32 {
         let bytes = match &self.outcome {
             Outcome::Response(response) => response.as_bytes().len(),
@@ -265,18 +265,23 @@ impl Kept {
     }
 }
 
-/// Has moka free what may not be shown any more.
-struct Forget;
+/// Makes moka remove an outcome when it may no longer be replayed.
+struct UntilExpiry;
 
-impl Expiry<StoreKey, Kept> for Forget {
-    fn expire_after_create(&self, _: &StoreKey, kept: &Kept, _: StdInstant) -> Option<Duration> {
+impl Expiry<StoreKey, CachedOutcome> for UntilExpiry {
+    fn expire_after_create(
+        &self,
+        _: &StoreKey,
+        kept: &CachedOutcome,
+        _: StdInstant,
+    ) -> Option<Duration> {
         Some(kept.until.saturating_duration_since(Instant::now()))
     }
 
     fn expire_after_update(
         &self,
         key: &StoreKey,
-        kept: &Kept,
+        kept: &CachedOutcome,
         now: StdInstant,
         _: Option<Duration>,
     ) -> Option<Duration> {
@@ -284,28 +289,28 @@ impl Expiry<StoreKey, Kept> for Forget {
     }
 }
 
-/// A question to the store, until it is answered or given up.
-struct Asking(
+/// A look-up, until it ends or is dropped.
+struct Lookup(
     Arc<DashMap<StoreKey, ()>>,
     StoreKey,
-    #[expect(dead_code, reason = "given back with the rest")] OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "held until the look-up ends")] OwnedSemaphorePermit,
 );
 
-impl Drop for Asking {
+impl Drop for Lookup {
     fn drop(&mut self) {
         self.0.remove(&self.1);
     }
 }
 
-// Not derived, because the store itself need not be `Clone`.
+// Not derived: that would require the inner store to be `Clone`.
 impl<S> Clone for Cached<S> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
             outcomes: self.outcomes.clone(),
             leases: self.leases.clone(),
-            asked: Arc::clone(&self.asked),
-            looks: Arc::clone(&self.looks),
+            pending: Arc::clone(&self.pending),
+            lookups: Arc::clone(&self.lookups),
         }
     }
 }
