@@ -2,8 +2,8 @@
 
 use syn::{Attribute, Meta, parse_quote};
 
-use super::{Expansion, Place};
-use crate::handler::{Handler, mentions};
+use super::expansion::{Expansion, Place};
+use crate::{handler::Handler, tokens::mentions};
 
 /// Lint levels and what documents the function: they go on the outer one. Everything else was written for the
 /// function that runs. `cfg` and `cfg_attr` are gone: the compiler looks at them first.

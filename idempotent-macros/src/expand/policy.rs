@@ -9,70 +9,48 @@ use crate::options::{Cache, Fingerprint, Given, OnCrash, Options};
 
 /// `Policy::new().ttl(…)`
 pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
-    let mut policy = quote!(#private::Policy::new());
-    let mut set = |setter: &str, value: Option<TokenStream>| {
-        if let Some(value) = value {
-            let setter = Ident::new(setter, Span::mixed_site());
-            policy.extend(quote!(.#setter(#value)));
-        }
-    };
-    let duration = |given: &Option<Given<u64>>| {
-        given
-            .as_ref()
-            .map(|given| given.value)
-            .map(|millis| quote!(#private::Duration::from_millis(#millis)))
-    };
-    let flag =
-        |given: &Option<Given<bool>>| given.as_ref().map(|given| given.value.to_token_stream());
-    let text =
-        |given: &Option<Given<String>>| given.as_ref().map(|given| given.value.to_token_stream());
-    let size = |given: &Option<Given<u32>>| {
-        given
-            .as_ref()
-            .map(|given| given.value as usize)
-            .map(ToTokens::into_token_stream)
-    };
-    set("name", text(&options.name));
-    set("ttl", duration(&options.ttl));
-    set("wait", flag(&options.wait));
-    set("wait_timeout", duration(&options.wait_timeout));
-    set("lease", duration(&options.lease));
-    set("max_lifetime", duration(&options.max_lifetime));
-    set(
-        "on_crash",
-        options
-            .on_crash
-            .as_ref()
-            .map(|given| on_crash(&given.value, private)),
-    );
-    set("required", flag(&options.required));
-    set("header", text(&options.header));
-    set("strict", flag(&options.strict));
-    set("uuid", flag(&options.uuid));
-    set(
-        "scope",
-        options
-            .scope
-            .as_ref()
-            .map(|given| scope(&given.value, private)),
-    );
-    set(
-        "fingerprint",
-        options
-            .fingerprint
-            .as_ref()
-            .map(|given| fingerprint(&given.value, private)),
-    );
-    set(
-        "cache",
-        options
-            .cache
-            .as_ref()
-            .map(|given| cache(given.value, private)),
-    );
-    set("max_body", size(&options.max_body));
-    set("max_response", size(&options.max_response));
-    policy
+    let duration = |millis: &u64| quote!(#private::Duration::from_millis(#millis));
+    let size = |bytes: &u32| (*bytes as usize).into_token_stream();
+    let setters = [
+        setter("name", options.name.as_ref(), ToTokens::to_token_stream),
+        setter("ttl", options.ttl.as_ref(), duration),
+        setter("wait", options.wait.as_ref(), ToTokens::to_token_stream),
+        setter("wait_timeout", options.wait_timeout.as_ref(), duration),
+        setter("lease", options.lease.as_ref(), duration),
+        setter("max_lifetime", options.max_lifetime.as_ref(), duration),
+        setter("on_crash", options.on_crash.as_ref(), |value| {
+            on_crash(value, private)
+        }),
+        setter(
+            "required",
+            options.required.as_ref(),
+            ToTokens::to_token_stream,
+        ),
+        setter("header", options.header.as_ref(), ToTokens::to_token_stream),
+        setter("strict", options.strict.as_ref(), ToTokens::to_token_stream),
+        setter("uuid", options.uuid.as_ref(), ToTokens::to_token_stream),
+        setter("scope", options.scope.as_ref(), |path| scope(path, private)),
+        setter("fingerprint", options.fingerprint.as_ref(), |rules| {
+            fingerprint(rules, private)
+        }),
+        setter("cache", options.cache.as_ref(), |value| {
+            cache(*value, private)
+        }),
+        setter("max_body", options.max_body.as_ref(), size),
+        setter("max_response", options.max_response.as_ref(), size),
+    ];
+    quote!(#private::Policy::new() #(#setters)*)
+}
+
+/// `.name(value)`, if the option was given.
+fn setter<T>(
+    name: &str,
+    given: Option<&Given<T>>,
+    value: impl FnOnce(&T) -> TokenStream,
+) -> Option<TokenStream> {
+    let value = value(&given?.value);
+    let name = Ident::new(name, Span::mixed_site());
+    Some(quote!(.#name(#value)))
 }
 
 fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {

@@ -1,7 +1,7 @@
 use proc_macro2::Group;
 use quote::quote;
 
-use super::*;
+use super::{fingerprint::FINGERPRINT, *};
 
 /// The options, and every message in order.
 fn parse(tokens: TokenStream) -> (Options, Vec<String>) {
@@ -289,7 +289,7 @@ fn every_option_has_an_expansion_golden() {
 /// Each option has a heading in the reference, an example that compiles and one that is refused.
 #[test]
 fn the_reference_has_every_option() {
-    let reference = include_str!("reference.md");
+    let reference = include_str!("../reference.md");
     let sections: Vec<_> = reference.split("\n## ").skip(1).collect();
     let documented = sections
         .iter()

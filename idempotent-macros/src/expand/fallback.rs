@@ -1,15 +1,63 @@
-//! Signatures that no edition of Rust can read: the compiler has said so before it called the attribute, and
-//! there is nothing to add.
+//! What is emitted on errors.
 //!
-//! Whatever else cannot be read here is reported, or a handler in some syntax that is new to this crate would
-//! silently run without protection.
+//! 1. An item that cannot be read stays as it is. That is reported, unless the compiler has said so before it called
+//!    the attribute: of a signature that no edition of Rust can read there is nothing to add. Whatever else cannot be
+//!    read here is reported, or a handler in some syntax that is new to this crate would silently run without
+//!    protection.
+//! 2. After a mistake in the signature there is still a function of that name which fits every route.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use quote::quote;
+use syn::Error;
 
-use crate::setting::split;
+use super::{
+    attrs::outer_attrs, expansion::Expansion, inner::beside, outer::outer, private::Private,
+};
+use crate::{check, errors::Errors, handler::Handler, tokens::split};
+
+/// An item that is not a function, or not one that can be read.
+pub(crate) fn unreadable(item: TokenStream, error: Error, errors: &mut Errors) -> TokenStream {
+    if !is_reported(item.clone()) {
+        errors.push(error);
+    }
+    item
+}
+
+/// After a mistake in the signature: a function that fits every route, around the user's.
+pub(super) fn refused(expansion: &Expansion<'_>) -> TokenStream {
+    let Expansion {
+        handler,
+        cfgs,
+        options,
+        ..
+    } = expansion;
+    if handler.is_method() {
+        // A method cannot stand inside a function or take other arguments, and no route names it.
+        let Handler {
+            attrs,
+            vis,
+            sig,
+            body,
+            ..
+        } = handler;
+        let attrs = attrs.iter().filter(|attr| check::misplaced(attr).is_none());
+        return quote!(#(#attrs)* #vis #sig #body);
+    }
+    let private = Private::of(options);
+    let outer_attrs = outer_attrs(handler);
+    let call = private.ty(&quote!(FromRouter<()>));
+    let call = quote!(_: #call);
+    let outer = outer(expansion, &private, &call, &private.never());
+    let beside = beside(expansion);
+    quote! {
+        #(#outer_attrs)* #(#cfgs)*
+        #outer
+        #beside
+    }
+}
 
 /// Whether the function has no parentheses, an argument without a type, or an arrow without one.
-pub(crate) fn signature(item: TokenStream) -> bool {
+fn is_reported(item: TokenStream) -> bool {
     let mut tokens = item
         .into_iter()
         .skip_while(|token| !matches!(token, TokenTree::Ident(word) if word == "fn"));
@@ -71,7 +119,7 @@ fn lacks_type(argument: &[TokenTree]) -> bool {
 mod tests {
     use proc_macro2::TokenStream;
 
-    use super::signature;
+    use super::is_reported;
 
     #[test]
     fn nothing_is_added_to_what_the_compiler_says() {
@@ -84,7 +132,7 @@ mod tests {
             "async fn handler() -> {}",
         ] {
             let item: TokenStream = item.parse().expect("tokens");
-            assert!(signature(item.clone()), "{item}");
+            assert!(is_reported(item.clone()), "{item}");
             assert!(
                 crate::handler::Handler::parse(item.clone()).is_err(),
                 "{item}"
@@ -104,7 +152,7 @@ mod tests {
             "struct Handler;",
         ] {
             let item: TokenStream = item.parse().expect("tokens");
-            assert!(!signature(item.clone()), "{item}");
+            assert!(!is_reported(item.clone()), "{item}");
         }
     }
 }

@@ -11,7 +11,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Item, Meta};
 
-use super::idempotent;
+use super::annotate;
 
 /// Lines that the attribute adds to a handler, or to each variant of one with `#[cfg]` arguments.
 const MOST_LINES: usize = 25;
@@ -44,7 +44,7 @@ fn expand(path: &Path) -> (syn::File, syn::File) {
         Meta::List(list) => list.tokens,
         _ => TokenStream::new(),
     };
-    let expanded = idempotent(arguments, handler.to_token_stream());
+    let expanded = annotate(arguments, handler.to_token_stream());
     let expanded =
         syn::parse2(expanded.clone()).unwrap_or_else(|error| panic!("{error}: {expanded}"));
     (file, expanded)
@@ -115,7 +115,7 @@ fn the_body_stays_in_its_place_on_every_mistake() {
                 let Some(TokenTree::Group(body)) = item.last() else {
                     continue;
                 };
-                let expanded = idempotent(arguments, item.iter().cloned().collect()).to_string();
+                let expanded = annotate(arguments, item.iter().cloned().collect()).to_string();
                 let times = expanded.matches(&body.to_string()).count();
                 // One of nothing is all over the place.
                 let empty = body.stream().is_empty();

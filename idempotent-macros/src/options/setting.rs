@@ -4,7 +4,7 @@ use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{Error, Lit, LitBool, LitStr, parse::Parse};
 
-use crate::{errors::Errors, suggest};
+use crate::{errors::Errors, suggest, tokens::split};
 
 /// Words an option knows, and what each means.
 pub(crate) type Choices<T> = &'static [(&'static str, T)];
@@ -195,33 +195,4 @@ impl Setting {
     fn not_a_flag(&self) -> Error {
         self.wrong("`true` or `false`, or nothing for `true`")
     }
-}
-
-/// What stands between the commas, none of it empty: where nothing is, the comma stands for it, so that the
-/// mistake has a place. A trailing comma adds nothing.
-pub(crate) fn split(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
-    let mut runs = Vec::new();
-    let mut run = Vec::new();
-    let mut depth = 0_usize;
-    for token in tokens {
-        if let TokenTree::Punct(punct) = &token {
-            match punct.as_char() {
-                '<' => depth += 1,
-                '>' => depth = depth.saturating_sub(1),
-                ',' if depth == 0 => {
-                    if run.is_empty() {
-                        run.push(token);
-                    }
-                    runs.push(std::mem::take(&mut run));
-                    continue;
-                }
-                _ => {}
-            }
-        }
-        run.push(token);
-    }
-    if !run.is_empty() {
-        runs.push(run);
-    }
-    runs
 }

@@ -1,0 +1,113 @@
+//! The arguments, as far as their types tell.
+
+use quote::ToTokens;
+use syn::{Error, FnArg, Signature, Type};
+
+use crate::{
+    errors::Errors,
+    handler::{Handler, is_conditional},
+    types::{opaque, plain, written},
+};
+
+/// As many as axum takes.
+const MOST_ARGUMENTS: usize = 16;
+
+/// As many `#[cfg]` arguments as one handler may have: each doubles the expansion.
+const MOST_CFGS: usize = 4;
+
+/// Extractors that use up the body. Only by these names or under these crates: a type of the user's own that
+/// happens to be called so can be written with a path, as in `self::Form`.
+const BODY_EXTRACTORS: [&str; 8] = [
+    "Json",
+    "Form",
+    "Bytes",
+    "String",
+    "Multipart",
+    "RawForm",
+    "Request",
+    "Body",
+];
+const CRATES: [&str; 6] = ["axum", "axum_extra", "axum_core", "bytes", "std", "http"];
+
+/// Arguments that no extractor can be, and too many of them.
+pub(super) fn arguments(sig: &Signature, errors: &mut Errors) {
+    for (index, input) in sig.inputs.iter().enumerate() {
+        match input {
+            FnArg::Receiver(this) => {
+                let message = "a handler takes no `self`: take the value as `State(…)`, or annotate a function that calls the method";
+                errors.push(Error::new_spanned(this, message));
+            }
+            FnArg::Typed(argument) if index == MOST_ARGUMENTS => {
+                let message = "axum handlers take at most 16 arguments: put several extractors into a tuple, or into one type that derives `FromRequestParts`";
+                errors.push(Error::new_spanned(argument, message));
+            }
+            FnArg::Typed(argument) => argument_type(&argument.ty, errors),
+        }
+    }
+    if let Some(variadic) = &sig.variadic {
+        errors.push(Error::new_spanned(
+            variadic,
+            "a handler takes a fixed number of arguments",
+        ));
+    }
+    let mut cfgs = sig.inputs.iter().filter(|input| is_conditional(input));
+    if let Some(input) = cfgs.nth(MOST_CFGS) {
+        errors.push(Error::new_spanned(
+            input,
+            "`#[idempotent]` takes at most 4 arguments with `#[cfg]`, though axum takes more: put some into one extractor",
+        ));
+    }
+}
+
+fn argument_type(ty: &Type, errors: &mut Errors) {
+    if let Type::Reference(_) = plain(ty) {
+        let message = format!(
+            "`{}` borrows from nobody: a handler owns what its extractors give it, as in `String` or `State<Arc<T>>`",
+            written(ty)
+        );
+        errors.push(Error::new_spanned(ty, message));
+    } else if let Some(opaque) = opaque(ty.to_token_stream()) {
+        let message = "an argument of a handler has a nameable type: write the extractor, or a type parameter `fn handler<T: Trait>(…)`";
+        errors.push(Error::new_spanned(opaque, message));
+    }
+}
+
+/// Only one argument uses up the body, and it is the last.
+pub(super) fn body_extractors(handler: &Handler, errors: &mut Errors) {
+    // Of arguments with `#[cfg]` nobody here knows which there are.
+    if handler.sig.inputs.iter().any(is_conditional) {
+        return;
+    }
+    let mut arguments: Vec<_> = handler.arguments().collect();
+    let last = arguments.pop().is_some_and(takes_body);
+    arguments.retain(|ty| takes_body(ty));
+    let count = match arguments.len() + usize::from(last) {
+        2 => "two".to_owned(),
+        3 => "three".to_owned(),
+        many => many.to_string(),
+    };
+    for ty in arguments {
+        let name = written(ty);
+        let message = if last {
+            format!(
+                "{count} arguments use up the request's body, and `{name}` is not the last: keep one, or take `Bytes` and read from it what each needs"
+            )
+        } else {
+            format!("`{name}` uses up the request's body, so it must be the last argument")
+        };
+        errors.push(Error::new_spanned(ty, message));
+    }
+}
+
+/// Whether a type is one of the known extractors that use up the body.
+fn takes_body(ty: &Type) -> bool {
+    let Type::Path(path) = plain(ty) else {
+        return false;
+    };
+    let mut segments = path.path.segments.iter();
+    let (Some(last), first) = (segments.next_back(), segments.next()) else {
+        return false;
+    };
+    let known = first.is_none_or(|first| CRATES.iter().any(|name| first.ident == name));
+    path.qself.is_none() && known && BODY_EXTRACTORS.iter().any(|name| last.ident == name)
+}

@@ -1,0 +1,85 @@
+//! Rules that need more than one option, or the handler. What only the type system knows, such as whether an
+//! argument is an extractor, is the compiler's to say.
+
+mod arguments;
+mod attributes;
+mod qualifiers;
+
+use syn::{Error, ext::IdentExt};
+
+use crate::{
+    errors::Errors,
+    handler::Handler,
+    options::{Given, Inner, Options},
+};
+use arguments::{arguments, body_extractors};
+pub(crate) use attributes::misplaced;
+use qualifiers::qualifiers;
+
+/// Options against options.
+pub(crate) fn options(options: &Options, errors: &mut Errors) {
+    if let (Some(wait), Some(timeout)) = (&options.wait, &options.wait_timeout)
+        && !wait.value
+    {
+        errors.push(Error::new(
+            timeout.name,
+            "`wait_timeout` has no effect with `wait = false`: drop one of them",
+        ));
+    }
+    if let (Some(lease), Some(lifetime)) = (&options.lease, &options.max_lifetime)
+        && lease.value > lifetime.value
+    {
+        let message = "`lease` is longer than `max_lifetime`: a lease is renewed many times in a lifetime, so make it shorter";
+        errors.push(Error::new(lease.at, message));
+    }
+    if let Some(fingerprint) = &options.fingerprint {
+        let on = |flag: &Option<Given<bool>>| {
+            flag.as_ref()
+                .filter(|flag| flag.value)
+                .map(|flag| flag.name)
+        };
+        let rules = &fingerprint.value;
+        if let (Some(json), Some(_)) = (on(&rules.json), on(&rules.ignore_body)) {
+            errors.push(Error::new(
+                json,
+                "`json` has no effect with `ignore_body`: drop one of them",
+            ));
+        }
+    }
+}
+
+/// The handler, and options against the handler. Says whether its shape can be expanded.
+pub(crate) fn handler(handler: &Handler, options: &Options, errors: &mut Errors) -> bool {
+    attributes::attributes(&handler.attrs, errors);
+    let mut shape = Errors::default();
+    qualifiers(handler, &mut shape);
+    arguments(&handler.sig, &mut shape);
+    body_extractors(handler, &mut shape);
+    let sound = shape.is_empty();
+    errors.append(shape);
+    inner(handler, options, errors);
+    sound
+}
+
+/// `inner` against the handler, and `Self` without `inner = Self::…`.
+fn inner(handler: &Handler, options: &Options, errors: &mut Errors) {
+    if let Some(given) = &options.inner {
+        let (Inner::Beside(name) | Inner::Associated(name)) = &given.value;
+        if name.unraw() == handler.sig.ident.unraw() {
+            let message = format!(
+                "`{name}` is the handler itself: give the plain function a name of its own"
+            );
+            errors.push(Error::new_spanned(name, message));
+        }
+        if matches!(given.value, Inner::Associated(_)) {
+            return;
+        }
+    }
+    if let Some(this) = handler.names_self.as_ref().filter(|_| !handler.is_method()) {
+        let message = format!(
+            "a handler that names `Self` needs `#[idempotent(inner = Self::{}_inner)]`: the plain function then stands beside it",
+            handler.sig.ident
+        );
+        errors.push(Error::new_spanned(this, message));
+    }
+}

@@ -1,0 +1,79 @@
+//! What there is to expand.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Attribute, Type, ext::IdentExt};
+
+use super::spans::at;
+use crate::{
+    handler::Handler,
+    options::{Inner, Options},
+};
+
+/// One handler to expand.
+pub(super) struct Expansion<'a> {
+    pub(super) handler: Handler,
+    /// Attributes that choose between the variants of a handler with `#[cfg]` arguments.
+    pub(super) cfgs: Vec<Attribute>,
+    pub(super) options: &'a Options,
+    pub(super) place: &'a Place,
+}
+
+impl<'a> Expansion<'a> {
+    /// The router's state, if the attribute named it and something comes out of it.
+    pub(super) fn state(&self) -> Option<&'a Type> {
+        let state = self.options.state.as_ref().map(|given| &given.value)?;
+        let uses_it = self.options.engine.is_some() || self.handler.arguments().next().is_some();
+        uses_it.then_some(state)
+    }
+
+    /// The name of the parameter for the request. It is hygienic, so no variable of the user's can meet it; the
+    /// function inside could, since items are not.
+    pub(super) fn request_name(&self) -> Ident {
+        let taken = self.handler.sig.ident == "__call";
+        Ident::new(
+            if taken { "__request" } else { "__call" },
+            Span::mixed_site(),
+        )
+    }
+}
+
+/// Where the user's function stands, and by which name.
+pub(super) enum Place {
+    Inside,
+    Beside(Ident),
+    Associated(Ident),
+}
+
+impl Place {
+    pub(super) fn of(handler: &Handler, options: &Options) -> Self {
+        match options.inner.as_ref().map(|inner| &inner.value) {
+            Some(Inner::Associated(name)) => Self::Associated(name.clone()),
+            // Already reported; inside the handler, `Self` would be reported again.
+            _ if handler.names_self.is_some() => {
+                Self::Associated(format_ident!("{}_inner", handler.sig.ident.unraw()))
+            }
+            Some(Inner::Beside(name)) if name.unraw() != handler.sig.ident.unraw() => {
+                Self::Beside(name.clone())
+            }
+            Some(Inner::Beside(_)) | None => Self::Inside,
+        }
+    }
+
+    /// The path by which the handler calls it.
+    pub(super) fn path(&self, handler: &Handler) -> TokenStream {
+        let ident = &handler.sig.ident;
+        match self {
+            Self::Inside => quote!(#ident),
+            Self::Beside(name) => {
+                let mut name = name.clone();
+                name.set_span(name.span().located_at(ident.span()));
+                name.to_token_stream()
+            }
+            Self::Associated(name) => {
+                let at = at(name.span());
+                quote_spanned!(at=> Self::#name)
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! From what was read to what is compiled: the only rooms with `quote!`, this one and those inside it.
+//!
+//! ```text
+//! pub fn create_payment(_: Slot<State<App>>, call: FromRouter<(State<App>, Json<NewPayment>)>) -> HandlerFuture {
+//!     async fn create_payment(State(app): State<App>, Json(p): Json<NewPayment>) -> Out { …untouched… }
+//!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", |a| respond(create_payment, a, answer))
+//! }
+//! ```
+//!
+//! 1. The handler stays a plain `fn` with its generics and its number of arguments, so that turbofish, routing
+//!    and other attributes treat it as before. Each argument becomes a placeholder, the last one the whole
+//!    request; the arguments are extracted when the engine says "execute". Without arguments there is one
+//!    all the same, for the request.
+//! 2. The user's function stands inside, whole and once. What it calls by its own name is itself.
+//! 3. The policy is a constant expression, not an item: the user's body sees no name that it did not write.
+//! 4. Generated tokens resolve at [`Span::mixed_site`]. Where a type error should point at the user's code they
+//!    are *located* there, which keeps their resolution (a handler may come out of a `macro_rules!`).
+//! 5. The `fn` token, the name and the braces are the user's, or rustc takes the function for generated code
+//!    and drops its `dead_code` lint. No `allow` is put on it.
+//! 6. Under `cfg(doc)` there is the signature as it was written, if the function is visible or documented.
+//! 7. After a mistake there is still a function of that name which fits every route, and the body in its place:
+//!    the mistake is reported alone, and an editor goes on helping inside.
+
+mod attrs;
+mod expansion;
+mod fallback;
+mod generics;
+mod inner;
+mod outer;
+mod policy;
+mod private;
+mod run;
+mod spans;
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::Visibility;
+
+use crate::{handler::Handler, options::Options};
+use attrs::handler_attrs;
+use expansion::{Expansion, Place};
+pub(crate) use fallback::unreadable;
+use inner::beside;
+use outer::{outer, parameters};
+use private::Private;
+use run::run;
+
+/// A handler, or what stands for one whose signature is not `sound`.
+pub(crate) fn handler(handler: Handler, options: &Options, sound: bool) -> TokenStream {
+    let expand = if sound { annotated } else { fallback::refused };
+    let place = Place::of(&handler, options);
+    let variants = handler.variants().into_iter();
+    variants
+        .map(|(cfgs, handler)| {
+            expand(&Expansion {
+                handler,
+                cfgs,
+                options,
+                place: &place,
+            })
+        })
+        .collect()
+}
+
+/// The handler as axum sees it, and the user's function.
+fn annotated(expansion: &Expansion<'_>) -> TokenStream {
+    let Expansion {
+        handler,
+        cfgs,
+        options,
+        ..
+    } = expansion;
+    let private = Private::of(options);
+    let outer_attrs = handler_attrs(expansion);
+    let outer = outer(
+        expansion,
+        &private,
+        &parameters(expansion, &private),
+        &private.within(|private| run(expansion, private)),
+    );
+    let beside = beside(expansion);
+    let Handler { vis, sig, .. } = handler;
+    // A second signature costs a tenth of what there is to check; a private function is in no documentation.
+    let shown = !matches!(vis, Visibility::Inherited)
+        || handler.attrs.iter().any(|attr| attr.path().is_ident("doc"));
+    let attrs = quote!(#(#outer_attrs)* #(#cfgs)*);
+    if !shown {
+        return quote!(#attrs #outer #beside);
+    }
+    quote! {
+        #attrs #[cfg(doc)]
+        #vis #sig { ::core::unreachable!() }
+        #attrs #[cfg(not(doc))]
+        #outer
+        #beside
+    }
+}

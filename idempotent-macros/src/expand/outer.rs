@@ -1,0 +1,109 @@
+//! The handler that axum sees.
+
+use proc_macro2::{Group, Ident, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{Signature, Visibility};
+
+use super::{
+    expansion::{Expansion, Place},
+    generics::{outliving, owned},
+    inner::inner,
+    private::Private,
+    spans::ends,
+};
+use crate::handler::Handler;
+
+/// `fn name(…) -> HandlerFuture { … }`
+pub(super) fn outer(
+    expansion: &Expansion<'_>,
+    private: &Private<'_>,
+    parameters: &TokenStream,
+    run: &TokenStream,
+) -> TokenStream {
+    let Expansion { handler, place, .. } = expansion;
+    let Handler { vis, sig, body, .. } = handler;
+    let Signature {
+        fn_token,
+        ident,
+        generics,
+        ..
+    } = sig;
+    let inside = match place {
+        Place::Inside => inner(handler, &Visibility::Inherited, ident),
+        Place::Beside(_) | Place::Associated(_) => TokenStream::new(),
+    };
+    let mut parens = TokenStream::new();
+    sig.paren_token
+        .surround(&mut parens, |tokens| tokens.extend(parameters.clone()));
+    let mut block = Group::new(body.delimiter(), quote!(#inside #run));
+    block.set_span(body.span());
+    let outer = outliving(generics);
+    let clause = owned(outer.where_clause.to_token_stream(), generics);
+    let generics = owned(outer.to_token_stream(), generics);
+    let running = private.running();
+    quote!(#vis #fn_token #ident #generics #parens -> #running #clause #block)
+}
+
+/// `_: Slot<A>, call: FromRouter<(A, B)>`
+pub(super) fn parameters(expansion: &Expansion<'_>, private: &Private<'_>) -> TokenStream {
+    let Handler { sig, .. } = &expansion.handler;
+    let arguments: Vec<_> = expansion
+        .handler
+        .arguments()
+        .map(|ty| owned(ty.to_token_stream(), &sig.generics))
+        .collect();
+    let (last, others) = match arguments.split_last() {
+        Some((last, others)) => (last.clone(), others),
+        None => (TokenStream::new(), [].as_slice()),
+    };
+    let placeholders = others.iter().map(|ty| {
+        let start = ends(ty).0;
+        let placeholder = parameter(ty, "Slot", ty, private);
+        quote_spanned!(start=> _ #placeholder)
+    });
+    let request = request(expansion, &arguments, &last, private);
+    let mut call = expansion.request_name();
+    call.set_span(ends(&last).0);
+    quote!(#(#placeholders,)* #call #request)
+}
+
+/// `: FromRouter<(A, B)>`
+fn request(
+    expansion: &Expansion<'_>,
+    arguments: &[TokenStream],
+    last: &TokenStream,
+    private: &Private<'_>,
+) -> TokenStream {
+    let values = if arguments.is_empty() {
+        private.ty(&quote!(UseInnerToCallDirectlyOrPutDebugHandlerBelow))
+    } else {
+        quote!((#(#arguments,)*))
+    };
+    let engine = expansion.options.engine.as_ref().map(|given| &given.value);
+    let (name, inside) = match (expansion.state(), engine) {
+        (Some(state), _) => ("OnlyInARouterWithState", quote!(#state, #values)),
+        (None, Some(engine)) => ("FromRouter", quote!(#values, #engine)),
+        (None, None) if arguments.is_empty() => ("FromRouter", values),
+        (None, None) => {
+            let hint = private.ty(&quote!(
+                AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly
+            ));
+            ("FromRouter", quote!(#values, #hint))
+        }
+    };
+    parameter(last, name, &inside, private)
+}
+
+/// `: name<inside>`. Where that does not fit, as in the method of a trait, it is said of the argument it stands for.
+fn parameter(
+    argument: &TokenStream,
+    name: &str,
+    inside: &TokenStream,
+    private: &Private<'_>,
+) -> TokenStream {
+    let (start, end) = ends(argument);
+    let name = Ident::new(name, start);
+    let end = quote_spanned!(end=> >);
+    let ty = private.ty(&quote_spanned!(start=> #name<#inside #end));
+    quote_spanned!(start=> : #ty)
+}

@@ -1,0 +1,93 @@
+//! The one call inside the handler that axum sees.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{Signature, Type, ext::IdentExt};
+
+use super::{
+    expansion::Expansion,
+    generics::{owned, turbofish},
+    policy::policy,
+    spans::{at, ends, located},
+};
+use crate::{
+    handler::{Answer, Handler},
+    options::Given,
+};
+
+/// `run_handler(…)`
+pub(super) fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
+    let Expansion {
+        handler,
+        options,
+        place,
+        ..
+    } = expansion;
+    let Signature {
+        ident, generics, ..
+    } = &handler.sig;
+    let here = at(ident.span());
+    let call = call(expansion, private);
+    let policy = policy(options, private);
+    let name = ident.unraw().to_string();
+    let path = place.path(handler);
+    let arguments = Ident::new("__arguments", Span::mixed_site());
+    let turbofish = turbofish(generics.params.iter(), here);
+    let answer = answer(handler, private);
+    quote! {
+        #private::run_handler(
+            #call,
+            const { &#policy },
+            ::core::concat!(::core::module_path!(), "::", #name),
+            |#arguments| #private::respond(#path #turbofish, #arguments, #answer),
+        )
+    }
+}
+
+/// The request and how to extract the arguments from it. What the state must have is checked at its own place.
+fn call(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
+    let Expansion {
+        handler, options, ..
+    } = expansion;
+    let call = expansion.request_name();
+    let Some(state) = expansion.state() else {
+        return call.to_token_stream();
+    };
+    let checked = |ty: &Type, check: &str| {
+        let (start, end) = ends(ty);
+        let private = located(private.clone(), start);
+        let check = Ident::new(check, start);
+        (quote_spanned!(start=> #private::#check), end)
+    };
+    let engine = options.engine.as_ref().map(|Given { value: ty, .. }| {
+        let (engine, end) = checked(ty, "engine");
+        quote_spanned!(end=> .engine(#engine::<#state, #ty>))
+    });
+    let arguments: Vec<_> = handler.arguments().collect();
+    let of_last = arguments.len().saturating_sub(1);
+    let arguments = arguments.into_iter().enumerate().map(|(index, ty)| {
+        let (check, end) = checked(ty, if index == of_last { "last" } else { "part" });
+        let parens = quote_spanned!(end=> ());
+        let ty = owned(ty.to_token_stream(), &handler.sig.generics);
+        quote_spanned!(end=> #check::<#state, #ty, _>#parens)
+    });
+    quote!(#call #engine.extracting((#(#arguments,)*)))
+}
+
+/// The function that makes the response, located at the return type: a type that is no response is one error
+/// there.
+fn answer(handler: &Handler, private: &TokenStream) -> TokenStream {
+    let (start, end) = match handler.answer() {
+        Some(Answer::Never(ty)) => {
+            let (start, _) = ends(ty);
+            return quote_spanned!(start=> |never| never);
+        }
+        Some(Answer::Type(ty)) => ends(ty),
+        Some(Answer::Nothing) | None => {
+            (at(handler.sig.ident.span()), at(handler.sig.ident.span()))
+        }
+    };
+    let private = located(private.clone(), start);
+    let answer = Ident::new("answer", end);
+    quote_spanned!(start=> #private::#answer)
+}

@@ -1,0 +1,236 @@
+//! The annotated function, read only as far as its signature: the body stays the tokens it was, so that
+//! whatever is wrong or unfinished in it is between the user and the compiler.
+
+mod conditional;
+mod other_items;
+
+use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::{
+    Attribute, Error, FnArg, ReturnType, Signature, Type, Visibility,
+    parse::{ParseStream, Parser},
+};
+
+use crate::{
+    tokens::mentions,
+    types::{future_output, plain},
+};
+pub(crate) use conditional::is_conditional;
+use conditional::plain_cfgs;
+use other_items::not_a_function;
+
+/// A function with a body.
+#[derive(Clone)]
+pub(crate) struct Handler {
+    pub(crate) attrs: Vec<Attribute>,
+    pub(crate) vis: Visibility,
+    pub(crate) sig: Signature,
+    pub(crate) body: Group,
+    /// Where it names the `Self` of an impl block, which no function inside a function can.
+    pub(crate) names_self: Option<Ident>,
+}
+
+/// What the handler's future resolves to.
+pub(crate) enum Answer<'a> {
+    /// `()`, unwritten.
+    Nothing,
+    /// `!`
+    Never(&'a Type),
+    /// A type that becomes the response. Where it cannot be told apart, the whole future.
+    Type(&'a Type),
+}
+
+impl Handler {
+    /// Reads a function.
+    ///
+    /// # Errors
+    ///
+    /// At the keyword of any other item.
+    pub(crate) fn parse(item: TokenStream) -> syn::Result<Self> {
+        Self::read.parse2(item)
+    }
+
+    fn read(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attrs = input.call(Attribute::parse_outer)?;
+        let vis = input.parse()?;
+        let ahead = input.fork();
+        let mut sig: Signature = match input.parse() {
+            Ok(sig) => sig,
+            Err(error) => return Err(not_a_function(&ahead).unwrap_or(error)),
+        };
+        plain_cfgs(&mut sig);
+        let body: TokenTree = input.parse()?;
+        let at = body.span();
+        match block(body) {
+            Some(body) => Ok(Self {
+                names_self: names_self(&sig, &body),
+                attrs,
+                vis,
+                sig,
+                body,
+            }),
+            None => Err(Error::new(
+                at,
+                "`#[idempotent]` goes on a function with a body; a trait's declaration has none: annotate a function that has one",
+            )),
+        }
+    }
+
+    /// The types of the arguments, without a receiver.
+    pub(crate) fn arguments(&self) -> impl DoubleEndedIterator<Item = &Type> {
+        self.sig.inputs.iter().filter_map(|input| match input {
+            FnArg::Typed(argument) => Some(argument.ty.as_ref()),
+            FnArg::Receiver(_) => None,
+        })
+    }
+
+    /// What the future resolves to, or nothing where the function returns no future.
+    pub(crate) fn answer(&self) -> Option<Answer<'_>> {
+        let ty = match &self.sig.output {
+            ReturnType::Default => return self.sig.asyncness.map(|_| Answer::Nothing),
+            ReturnType::Type(_, ty) if self.sig.asyncness.is_some() => ty,
+            ReturnType::Type(_, ty) => future_output(ty)?,
+        };
+        Some(if matches!(plain(ty), Type::Never(_)) {
+            Answer::Never(ty)
+        } else {
+            Answer::Type(ty)
+        })
+    }
+
+    /// Whether its signature is fixed by `self`, or by a trait that `#[async_trait]` has been at.
+    pub(crate) fn is_method(&self) -> bool {
+        self.sig.receiver().is_some() || self.is_async_trait()
+    }
+
+    /// `#[async_trait]` leaves a lifetime of its own behind.
+    pub(crate) fn is_async_trait(&self) -> bool {
+        self.sig
+            .generics
+            .lifetimes()
+            .any(|param| param.lifetime.ident == "async_trait")
+    }
+
+    /// The handler for each combination of its `#[cfg]` arguments, and the attributes that choose between them.
+    pub(crate) fn variants(self) -> Vec<(Vec<Attribute>, Self)> {
+        conditional::variants(self.sig.clone())
+            .into_iter()
+            .map(|(cfgs, sig)| {
+                let handler = Self {
+                    sig,
+                    ..self.clone()
+                };
+                (cfgs, handler)
+            })
+            .collect()
+    }
+}
+
+/// A body that defines types or implements traits may name their `Self`: what is wrong there is the compiler's
+/// to say.
+fn names_self(sig: &Signature, body: &Group) -> Option<Ident> {
+    let mut signature = sig.generics.to_token_stream();
+    sig.inputs.to_tokens(&mut signature);
+    sig.output.to_tokens(&mut signature);
+    sig.generics.where_clause.to_tokens(&mut signature);
+    let defines = || {
+        let items = [
+            "impl",
+            "trait",
+            "struct",
+            "enum",
+            "union",
+            "quote",
+            "macro_rules",
+        ];
+        items
+            .iter()
+            .any(|word| mentions(body.stream(), word).is_some())
+    };
+    mentions(signature, "Self").or_else(|| mentions(body.stream(), "Self").filter(|_| !defines()))
+}
+
+/// The braces, without the invisible group that `$body:block` of a `macro_rules!` puts around them.
+fn block(token: TokenTree) -> Option<Group> {
+    let TokenTree::Group(group) = token else {
+        return None;
+    };
+    match group.delimiter() {
+        Delimiter::Brace => Some(group),
+        Delimiter::None => block(group.stream().into_iter().next()?),
+        Delimiter::Parenthesis | Delimiter::Bracket => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::TokenStream;
+    use quote::quote;
+
+    use super::Handler;
+
+    #[test]
+    fn finds_the_self_of_the_impl() {
+        let names_self = |item: TokenStream| {
+            Handler::parse(item)
+                .expect("a function")
+                .names_self
+                .is_some()
+        };
+        for item in [
+            quote!(
+                async fn handler(a: State<Self>) {}
+            ),
+            quote!(
+                async fn handler() -> Self {}
+            ),
+            quote!(
+                async fn handler<T: From<Self>>() {}
+            ),
+            quote!(
+                async fn handler()
+                where
+                    Self: Sized,
+                {
+                }
+            ),
+            quote!(
+                async fn handler() {
+                    Self::new()
+                }
+            ),
+            quote!(
+                async fn handler() {
+                    async { [Self::new()] }
+                }
+            ),
+        ] {
+            assert!(names_self(item.clone()), "{item}");
+        }
+        for item in [
+            quote!(
+                async fn handler() {
+                    self_of_another()
+                }
+            ),
+            quote!(
+                async fn handler() {
+                    impl Payment {
+                        fn new() -> Self {}
+                    }
+                }
+            ),
+            quote!(
+                async fn handler() {
+                    macro_rules! new {
+                        () => {
+                            Self::new()
+                        };
+                    }
+                }
+            ),
+        ] {
+            assert!(!names_self(item.clone()), "{item}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What stands between the parentheses of `#[idempotent(…)]`: one table says which options there are, what
+//! each takes and where it goes.
+//!
+//! 1. Options are separated by commas. Each is `name`, `name = value` or `name(…)`.
+//! 2. Each is read on its own: a mistake in one leaves the others in force and is reported at its token.
+//! 3. No option is given twice. An unknown one is answered with the nearest name, or with all of them.
+//!
+//! Rules about two options, or about an option and the handler, are in [`check`](crate::check).
+
+mod fingerprint;
+mod setting;
+mod table;
+mod values;
+
+use proc_macro2::TokenStream;
+use syn::{Path, Type};
+
+use crate::errors::Errors;
+pub(crate) use fingerprint::Fingerprint;
+use setting::Setting;
+pub(crate) use table::Given;
+use table::{Entry, read_all, table};
+pub(crate) use values::{Cache, Inner, OnCrash};
+use values::{cache, duration, engine, header, inner, name, on_crash, size};
+
+table! {
+    /// The options that were given and understood.
+    OPTIONS: Options {
+        "ttl" => ttl: u64 = |setting| duration(setting, "24h"),
+        "wait" => wait: bool = Setting::flag,
+        "wait_timeout" => wait_timeout: u64 = |setting| duration(setting, "30s"),
+        "lease" => lease: u64 = |setting| duration(setting, "30s"),
+        "max_lifetime" => max_lifetime: u64 = |setting| duration(setting, "15m"),
+        "on_crash" => on_crash: OnCrash = on_crash,
+        "required" => required: bool = Setting::flag,
+        "header" => header: String = header,
+        "strict" => strict: bool = Setting::flag,
+        "uuid" => uuid: bool = Setting::flag,
+        "name" => name: String = name,
+        "scope" => scope: Path = |setting| setting.parsed("a function's path, as in `scope = tenant_of`"),
+        "fingerprint" => fingerprint: Fingerprint = fingerprint::fingerprint,
+        "cache" => cache: Cache = cache,
+        "max_body" => max_body: u32 = size,
+        "max_response" => max_response: u32 = size,
+        "engine" => engine: Type = engine,
+        "state" => state: Type = |setting| setting.parsed("the type of the router's state, as in `state = App`"),
+        "inner" => inner: Inner = inner,
+        "crate" => krate: Path = |setting| {
+            setting.parsed("where the runtime is, as in `crate = my_facade::idempotent_runtime`")
+        },
+    }
+}
+
+impl Options {
+    /// Reads the attribute's arguments.
+    pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
+        read_all(OPTIONS, tokens, "option", errors)
+    }
+}
+
+#[cfg(test)]
+#[path = "options_tests.rs"]
+mod tests;

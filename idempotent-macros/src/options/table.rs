@@ -1,0 +1,100 @@
+//! What a table of options is: a name, a type and a reader for each.
+
+use proc_macro2::{Span, TokenStream};
+use syn::Error;
+
+use super::setting::{Setting, settings};
+use crate::{errors::Errors, suggest};
+
+/// A value and where it was given.
+pub(crate) struct Given<T> {
+    pub(crate) value: T,
+    /// The option's name.
+    pub(crate) name: Span,
+    /// The value, or the name where there is none.
+    pub(crate) at: Span,
+}
+
+/// One option: its name, and how it is read and kept.
+pub(super) struct Entry<O> {
+    pub(super) name: &'static str,
+    pub(super) read: fn(&mut O, &Setting) -> syn::Result<()>,
+}
+
+/// Makes a struct with a field for each option, and the table that reads them. The table keeps duplicates away.
+macro_rules! table {
+    (
+        $(#[$doc:meta])*
+        $vis:vis $table:ident: $options:ident { $($name:literal => $field:ident: $value:ty = $read:expr),* $(,)? }
+    ) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        pub(crate) struct $options {
+            $(pub(crate) $field: Option<Given<$value>>),*
+        }
+
+        $vis const $table: &[Entry<$options>] = &[$(
+            Entry {
+                name: $name,
+                read: |options, setting| {
+                    let read: fn(&Setting) -> syn::Result<$value> = $read;
+                    options.$field = Some(Given {
+                        value: read(setting)?,
+                        name: setting.name.span(),
+                        at: setting.at(),
+                    });
+                    Ok(())
+                },
+            }
+        ),*];
+    };
+}
+pub(super) use table;
+
+/// Reads each setting by its entry in the table.
+pub(super) fn read_all<O: Default>(
+    table: &[Entry<O>],
+    tokens: TokenStream,
+    kind: &str,
+    errors: &mut Errors,
+) -> O {
+    let mut options = O::default();
+    let mut seen = Vec::new();
+    for setting in settings(tokens, errors) {
+        let name = setting.name.to_string();
+        let Some(entry) = table.iter().find(|entry| entry.name == name) else {
+            errors.push(unknown(table, &setting, kind));
+            continue;
+        };
+        if seen.contains(&entry.name) {
+            errors.push(Error::new(
+                setting.name.span(),
+                format!("`{name}` is given twice: keep one"),
+            ));
+            continue;
+        }
+        seen.push(entry.name);
+        errors.ok((entry.read)(&mut options, &setting));
+    }
+    options
+}
+
+/// What to say about a name that the table does not have.
+fn unknown<O>(table: &[Entry<O>], setting: &Setting, kind: &str) -> Error {
+    let name = setting.name.to_string();
+    if name == "transaction" {
+        let message = "`transaction` is not available: no store commits your rows and the record together. Write \
+                       `Execution::downstream_key` into your transaction, under a unique index, and let \
+                       `on_crash = path` look whether that row is there";
+        return Error::new(setting.name.span(), message);
+    }
+    let names = || table.iter().map(|entry| entry.name);
+    let message = match suggest::nearest(&name, names()) {
+        Some(meant) => format!("unknown {kind} `{name}`: did you mean `{meant}`?"),
+        None => format!(
+            "unknown {kind} `{name}`: expected {}",
+            suggest::one_of(names())
+        ),
+    };
+    Error::new(setting.name.span(), message)
+}

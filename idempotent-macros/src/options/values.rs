@@ -1,0 +1,137 @@
+//! What options take, and how it is read.
+
+use proc_macro2::Ident;
+use syn::{Error, LitStr, Path, Type};
+
+use super::setting::{Choices, Setting};
+use crate::{
+    duration, size,
+    types::{plain, type_arguments},
+};
+
+/// `on_crash`.
+pub(crate) enum OnCrash {
+    Refuse,
+    Retry,
+    Recover(Path),
+}
+
+/// `cache`.
+#[derive(Clone, Copy)]
+pub(crate) enum Cache {
+    All,
+    NoServerErrors,
+    Success,
+}
+
+/// `inner`.
+pub(crate) enum Inner {
+    /// A function beside the handler.
+    Beside(Ident),
+    /// An associated function of the same type: `Self::name`.
+    Associated(Ident),
+}
+
+const CACHE: Choices<Cache> = &[
+    ("all", Cache::All),
+    ("no-server-errors", Cache::NoServerErrors),
+    ("success", Cache::Success),
+];
+
+/// The words `on_crash` knows; it also takes a path.
+const ON_CRASH: Choices<fn() -> OnCrash> =
+    &[("refuse", || OnCrash::Refuse), ("retry", || OnCrash::Retry)];
+
+pub(super) fn duration(setting: &Setting, example: &str) -> syn::Result<u64> {
+    let text = setting.text(&format!(
+        "a duration, as in `{} = \"{example}\"`",
+        setting.name
+    ))?;
+    duration::parse(&text.value()).map_err(|message| Error::new(text.span(), message))
+}
+
+pub(super) fn size(setting: &Setting) -> syn::Result<u32> {
+    let text = setting.text(&format!("a size, as in `{} = \"1MiB\"`", setting.name))?;
+    size::parse(&text.value()).map_err(|message| Error::new(text.span(), message))
+}
+
+pub(super) fn on_crash(setting: &Setting) -> syn::Result<OnCrash> {
+    if setting.is_text() {
+        let or = ", or a function's path without quotes, as in `on_crash = find_out`";
+        return setting.choice(ON_CRASH, or).map(|word| word());
+    }
+    let takes = "`\"refuse\"`, `\"retry\"` or the path of a function, as in `on_crash = find_out`";
+    setting.parsed(takes).map(OnCrash::Recover)
+}
+
+pub(super) fn header(setting: &Setting) -> syn::Result<String> {
+    let text = setting.text("a header's name, as in `header = \"Idempotency-Key\"`")?;
+    header_name(&text)
+}
+
+pub(super) fn name(setting: &Setting) -> syn::Result<String> {
+    let text = setting.text("the endpoint's name, as in `name = \"create-payment\"`")?;
+    match text.value() {
+        name if name.trim().is_empty() => Err(Error::new(
+            text.span(),
+            "an empty name: name the endpoint, or leave `name` out",
+        )),
+        name => Ok(name),
+    }
+}
+
+pub(super) fn cache(setting: &Setting) -> syn::Result<Cache> {
+    setting.choice(CACHE, "")
+}
+
+/// `State<…>`, or whatever it is called here: what it is and what is inside is the type system's to check.
+pub(super) fn engine(setting: &Setting) -> syn::Result<Type> {
+    let takes = "where the router's state has the engine, as in `engine = State<Idempotency>`";
+    let ty: Type = setting.parsed(takes)?;
+    let named = if let Type::Path(path) = plain(&ty) {
+        path.path.segments.last()
+    } else {
+        None
+    };
+    match named {
+        Some(last) if last.ident == "Extension" => Err(setting.wrong(&format!(
+            "{takes}; an `Extension<Idempotency>` is found without the option: leave it out"
+        ))),
+        Some(last) if type_arguments(&last.arguments).count() == 1 => Ok(ty),
+        _ => Err(setting.wrong(takes)),
+    }
+}
+
+pub(super) fn inner(setting: &Setting) -> syn::Result<Inner> {
+    let takes = "a name for the plain function, as in `inner = create_payment_inner`; in an impl block `inner = Self::create_inner`";
+    let path: Path = setting.parsed(takes)?;
+    let mut idents = path
+        .segments
+        .iter()
+        .map(|segment| (&segment.ident, segment.arguments.is_none()));
+    match (
+        path.leading_colon,
+        idents.next(),
+        idents.next(),
+        idents.next(),
+    ) {
+        (None, Some((name, true)), None, None) => Ok(Inner::Beside(name.clone())),
+        (None, Some((this, true)), Some((name, true)), None) if this == "Self" => {
+            Ok(Inner::Associated(name.clone()))
+        }
+        _ => Err(setting.wrong(takes)),
+    }
+}
+
+/// A header name in lower case, as HTTP/2 sends it.
+pub(super) fn header_name(text: &LitStr) -> syn::Result<String> {
+    let name = text.value().to_ascii_lowercase();
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let wrong = match name.chars().find(|c| !token(*c)) {
+        Some(c) => format!("a header name cannot contain {c:?}"),
+        None if name.is_empty() => "an empty header name".to_owned(),
+        None => return Ok(name),
+    };
+    let advice = "write letters, digits and hyphens, as in `Idempotency-Key`";
+    Err(Error::new(text.span(), format!("{wrong}: {advice}")))
+}
