@@ -23,6 +23,20 @@ pub(crate) fn unreadable(item: TokenStream, error: Error, errors: &mut Errors) -
     item
 }
 
+/// After a mistake in the signature of a method: the method as it stands. It can neither stand inside a function nor
+/// take other arguments, and no route names it.
+pub(super) fn method(handler: &Handler) -> TokenStream {
+    let Handler {
+        attrs,
+        vis,
+        sig,
+        body,
+        ..
+    } = handler;
+    let attrs = attrs.iter().filter(|attr| check::misplaced(attr).is_none());
+    quote!(#(#attrs)* #vis #sig #body)
+}
+
 /// After a mistake in the signature: a function that fits every route, around the user's.
 pub(super) fn refused(expansion: &Expansion<'_>) -> TokenStream {
     let Expansion {
@@ -31,18 +45,6 @@ pub(super) fn refused(expansion: &Expansion<'_>) -> TokenStream {
         options,
         ..
     } = expansion;
-    if handler.is_method() {
-        // A method cannot stand inside a function or take other arguments, and no route names it.
-        let Handler {
-            attrs,
-            vis,
-            sig,
-            body,
-            ..
-        } = handler;
-        let attrs = attrs.iter().filter(|attr| check::misplaced(attr).is_none());
-        return quote!(#(#attrs)* #vis #sig #body);
-    }
     let private = Private::of(options);
     let outer_attrs = outer_attrs(handler);
     let call = private.ty(&quote!(FromRouter<()>));

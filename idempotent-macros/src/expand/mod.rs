@@ -47,6 +47,9 @@ use run::run;
 
 /// A handler, or what stands for one whose signature is not `sound`.
 pub(crate) fn handler(handler: Handler, options: &Options, sound: bool) -> TokenStream {
+    if !sound && handler.is_method() {
+        return fallback::method(&handler);
+    }
     let expand = if sound { annotated } else { fallback::refused };
     let place = Place::of(&handler, options);
     let variants = handler.variants().into_iter();

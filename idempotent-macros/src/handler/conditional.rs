@@ -17,9 +17,7 @@ pub(super) fn variants(sig: Signature) -> Vec<(Vec<Attribute>, Signature)> {
     let none = vec![not_all(&cfgs)];
 
     let mut kept = sig.clone();
-    if let Some(FnArg::Typed(argument)) = kept.inputs.get_mut(index) {
-        argument.attrs.retain(|attr| !attr.path().is_ident("cfg"));
-    }
+    attributes_mut(&mut kept.inputs[index]).retain(|attr| !attr.path().is_ident("cfg"));
     let mut left_out = sig;
     left_out.inputs = left_out
         .inputs
@@ -62,10 +60,7 @@ pub(crate) fn is_conditional(input: &FnArg) -> bool {
 /// are gone: the compiler looks at them first.)
 pub(super) fn plain_cfgs(sig: &mut Signature) {
     for input in &mut sig.inputs {
-        let attrs = match input {
-            FnArg::Typed(argument) => &mut argument.attrs,
-            FnArg::Receiver(receiver) => &mut receiver.attrs,
-        };
+        let attrs = attributes_mut(input);
         *attrs = std::mem::take(attrs)
             .into_iter()
             .flat_map(plain_cfg)
@@ -110,12 +105,37 @@ fn attributes(input: &FnArg) -> &[Attribute] {
     }
 }
 
+fn attributes_mut(input: &mut FnArg) -> &mut Vec<Attribute> {
+    match input {
+        FnArg::Typed(argument) => &mut argument.attrs,
+        FnArg::Receiver(receiver) => &mut receiver.attrs,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use quote::{ToTokens, quote};
     use syn::Signature;
 
-    use super::plain_cfgs;
+    use super::{plain_cfgs, variants};
+
+    #[test]
+    fn each_cfg_doubles_the_variants_on_self_too() {
+        let sig: Signature = syn::parse_quote!(fn handler(#[cfg(a)] &self, #[cfg(b)] x: X));
+        let found = variants(sig).into_iter().map(|(cfgs, sig)| {
+            let inputs = sig.inputs.to_token_stream();
+            quote!(#(#cfgs)* #inputs).to_string()
+        });
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            [
+                "# [cfg (a)] # [cfg (b)] & self , x : X",
+                "# [cfg (a)] # [cfg (not (b))] & self",
+                "# [cfg (not (a))] # [cfg (b)] x : X",
+                "# [cfg (not (a))] # [cfg (not (b))]",
+            ]
+        );
+    }
 
     #[test]
     fn a_cfg_behind_a_cfg_attr_is_a_cfg() {
