@@ -21,9 +21,10 @@ table! {
 }
 
 fn headers(setting: &Setting) -> syn::Result<Vec<String>> {
+    let texts = setting.texts("header names, as in `headers(\"x-currency\")`")?;
     let mut errors = Errors::default();
     let mut names = Vec::new();
-    for text in setting.texts("header names, as in `headers(\"x-currency\")`")? {
+    for text in texts {
         match header_name(&text) {
             Ok(name) if names.contains(&name) => {
                 errors.push(Error::new(
@@ -40,12 +41,8 @@ fn headers(setting: &Setting) -> syn::Result<Vec<String>> {
 
 pub(super) fn fingerprint(setting: &Setting) -> syn::Result<Fingerprint> {
     let takes = "rules in parentheses, as in `fingerprint(headers(\"x-currency\"), json)`";
+    let rules = setting.list(takes)?;
     let mut errors = Errors::default();
-    let rules = read_all(
-        FINGERPRINT,
-        setting.list(takes)?,
-        "fingerprint rule",
-        &mut errors,
-    );
+    let rules = read_all(FINGERPRINT, rules, "fingerprint rule", &mut errors);
     errors.into_result(rules)
 }
