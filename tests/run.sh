@@ -17,12 +17,22 @@ step() { printf '\n== %s\n' "$*"; "$@"; }
 
 # command:package pairs that must be there before anything is built. The tests start servers of their own, on
 # free ports and in temporary folders; those that a package starts are left alone.
-needed=(cc:gcc curl:curl setpriv:util-linux redis-server:redis-server mariadbd:mariadb-server)
+needed=(curl:curl setpriv:util-linux redis-server:redis-server mariadbd:mariadb-server)
 missing=()
 for pair in "${needed[@]}"; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
+# Whether cc links, not only whether it is there: Debian's gcc merely recommends libc6-dev, and without it every link
+# fails.
+links() {
+    local program code=0
+    program=$(mktemp)
+    printf '#include <stdio.h>\nint main(void) { return 0; }\n' | cc -x c -o "$program" - 2>/dev/null || code=$?
+    rm -f "$program"
+    return "$code"
+}
+links || missing+=(gcc libc6-dev)
 if ((${#missing[@]})); then
     if ! command -v apt-get >/dev/null; then
         echo "error: please install these first: ${missing[*]} (only Debian and Ubuntu are automated)" >&2
