@@ -133,7 +133,7 @@ broken! {
         the_ttl_counts_from_the_completion;
     /// Each replay prolongs the retention.
     a_retention_that_slides: Slides fails
-        a_replay_does_not_prolong_the_retention;
+        a_replay_does_not_extend_the_expiry;
     /// Inspection renews what it shows.
     an_inspection_that_renews: GetRenews fails
         get_changes_nothing;

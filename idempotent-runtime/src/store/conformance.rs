@@ -1,14 +1,14 @@
 //! The tests that every [`Store`] must pass, for authors of stores.
 //!
-//! The contract of a store is short to read and easy to break: an unfenced write, a clock of its own or a
-//! look-up before an insert all work until the day two requests meet. This suite makes each rule of the
-//! [contract](super#the-contract) and each line of its [state machine](super#the-state-machine) a test of
-//! its own, so that a failure names the rule.
+//! The contract of a store is short to read and easy to break: an unfenced write, a second clock or a look-up
+//! before an insert all work until two requests race. This suite tests each rule of the
+//! [contract](super#the-contract) and each line of its [state machine](super#the-state-machine) in a case of its
+//! own, so that the name of a failed case is the broken rule.
 //!
 //! # How to use it
 //!
 //! 1. Depend on this crate with the feature `conformance` in `[dev-dependencies]`.
-//! 2. Implement [`Harness`]: how to open an empty store, how to reach its records a second time, and how to
+//! 2. Implement [`Harness`]: how to open an empty store, how to open a second handle on its records, and how to
 //!    let time pass.
 //! 3. Call [`store_conformance!`](crate::store_conformance) in a test module. It writes one `#[test]` per
 //!    case; `cargo test conformance` then runs them like any other tests.
@@ -44,20 +44,49 @@
 //! # fn main() {}
 //! ```
 //!
+//! # The cases
+//!
+//! | module | rules |
+//! |---|---|
+//! | [`acquire`] | who owns the key: the answer of an acquire in every state |
+//! | [`lease`] | renew, abandon, and the fence around every write |
+//! | [`complete`] | one outcome per record, stored byte for byte |
+//! | [`release`] | giving a key back |
+//! | [`expiry`] | how long records live |
+//! | [`purge`] | what a purge deletes, and that nothing else is deleted |
+//! | [`inspect`] | what `get` returns, and that it changes nothing |
+//! | [`corrupt`] | stored bytes that cannot be read |
+//! | [`races`] | the same rules while 64 operations run at once |
+//!
+//! All durations are multiples of [`Harness::TICK`], and no case expects a time to be more exact than that: a store
+//! that keeps milliseconds passes, and so does a store on a test machine that stalls for a moment.
+//!
 //! # What it does not cover
 //!
-//! - Durability and failover: only the server's own tools can kill it. A store's documentation names the
-//!   failures it survives, and its own tests show it.
-//! - Races are provoked, not enumerated: a pass is strong evidence, a model checker is proof.
+//! - Durability and failover: a test of those has to kill the server. A store's documentation names the failures
+//!   that it survives, and the store's own tests show it.
+//! - [`Store::attach`](super::Store::attach): waiters poll, so a store that wakes nobody is slow and still correct.
+//! - Races are provoked, not enumerated: a pass is strong evidence, and only a model checker gives proof.
 //!
-//! # Writing times
+//! # What its versions promise
 //!
-//! All durations are multiples of [`Harness::TICK`], and no answer is expected to be more exact than that:
-//! a store that keeps milliseconds and a test machine that stalls for a moment both pass.
+//! The suite is released with this crate. A *compatible* release is one that Cargo's version rules call compatible.
+//!
+//! 1. A compatible release adds a case only if it tests what the [contract](super#the-contract) already says. A store
+//!    that keeps the contract passes it; a store that fails it has a defect that no case had shown. The changelog
+//!    names each new case and its rule.
+//! 2. A compatible release never makes a case demand more than the contract. It may correct a case that failed a store
+//!    which keeps the contract.
+//! 3. A change of the contract is a breaking release, and so is removing or renaming a case: names may be used to skip
+//!    cases or to run them singly. The changelog says what authors of stores have to change.
+//! 4. [`Harness`] gets new items in a compatible release only with a default under which existing harnesses compile
+//!    and their stores are tested no less than before.
+//!
+//! The number and the order of cases, and how long they take, may change in any release.
 
 #![allow(
     clippy::missing_panics_doc,
-    reason = "a case panics if the store does not pass: that is what a test is"
+    reason = "a case is a test: it panics if the store fails it"
 )]
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -69,8 +98,9 @@ use crate::scope::StoreKey;
 pub mod acquire;
 mod arena;
 pub mod complete;
+pub mod corrupt;
 pub mod expiry;
-pub mod hostile;
+
 pub mod inspect;
 pub mod lease;
 mod list;
@@ -83,29 +113,29 @@ mod toolbox;
 pub use subject::Subject;
 pub use toolbox::{claim, key, response};
 
-/// What the suite needs to know about a store under test. One value is one empty store.
+/// How the suite opens and controls a store under test. One value is one empty store.
 pub trait Harness: Sized + Send + Sync + 'static {
     /// The store under test.
     type Store: Store;
 
-    /// The grain of time. A lease lasts ten of these, a completed record a hundred, and a case must not take
-    /// longer than one by the store's clock, apart from the time it lets pass itself.
+    /// The unit of time. A lease lasts ten ticks and a completed record a hundred. Apart from the time that it lets
+    /// pass, a case must take less than one tick by the store's clock.
     ///
-    /// One second suits clocks that are moved. Only a harness that truly waits has reason to shorten it.
+    /// One second suits clocks that are moved. Only a harness that really waits has a reason to shorten it.
     const TICK: Duration = Duration::from_secs(1);
 
-    /// Whether cases run on a runtime whose tokio clock is paused, for stores that use that clock. Races
-    /// never do: they run on several threads, and let no time pass.
+    /// Whether cases run on a runtime whose tokio clock is paused, for stores that use that clock. Races never do:
+    /// they run on several threads and let no time pass.
     const PAUSED: bool = false;
 
-    /// Opens a store that holds nothing.
+    /// Opens an empty store.
     fn open() -> impl Future<Output = Self> + Send;
 
     /// The store.
     fn store(&self) -> &Self::Store;
 
-    /// A second way to the same records, as another process would have it: a pool or connection of its own,
-    /// or a clone where the records live in this process.
+    /// Opens a second handle on the same records, as another process would: with a pool or connection of its own, or
+    /// a clone where the records live in this process.
     fn second_handle(&self) -> impl Future<Output = Self::Store> + Send;
 
     /// Lets this much time pass by the store's clock, and at most half a tick more.
@@ -114,8 +144,8 @@ pub trait Harness: Sized + Send + Sync + 'static {
     /// from every lease and expiry.
     fn advance(&self, by: Duration) -> impl Future<Output = ()> + Send;
 
-    /// Overwrites what is stored as the response of this completed record, and says whether that is
-    /// possible. A store that keeps no bytes outside the process cannot, and leaves this as it is.
+    /// Overwrites the stored response of this completed record, and returns whether that is possible. It is not for a
+    /// store that keeps no bytes outside the process, which leaves this default as it is.
     fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> impl Future<Output = bool> + Send {
         let _ = (key, stored);
         async { false }
@@ -129,23 +159,23 @@ pub struct Case {
     kind: Kind,
 }
 
-/// What a case is, whatever the store.
+/// A case without a store.
 struct Rule {
     name: &'static str,
     on: Threads,
     case: fn(Arc<Subject>) -> Boxed<'static, ()>,
 }
 
-/// What a case runs on.
+/// The runtime of a case.
 #[derive(Clone, Copy)]
 enum Threads {
-    /// One thread, where time can be moved.
+    /// One thread, whose clock can be paused.
     One,
     /// Several threads, with a running clock.
     Several,
 }
 
-/// How the cases of one kind of store begin.
+/// How to open one kind of store for a case.
 #[derive(Clone, Copy)]
 struct Kind {
     paused: bool,
@@ -174,7 +204,7 @@ impl Kind {
 }
 
 impl Case {
-    /// The name of the function that is the case.
+    /// The name of the case's function.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.rule.name
@@ -208,8 +238,7 @@ impl fmt::Debug for Case {
     }
 }
 
-/// All cases, for a test that wants them as a list; [`store_conformance!`](crate::store_conformance) gives
-/// each its own `#[test]`.
+/// All cases as a list; [`store_conformance!`](crate::store_conformance) writes a `#[test]` for each instead.
 #[must_use]
 pub fn cases<H: Harness>() -> Vec<Case> {
     let kind = Kind::of::<H>();
@@ -220,13 +249,13 @@ pub fn cases<H: Harness>() -> Vec<Case> {
 ///
 /// # Panics
 ///
-/// If the store does not pass, or there is no case of this name.
+/// If the store does not pass, or no case has this name.
 pub fn run<H: Harness>(name: &str) {
     run_case(name, Kind::of::<H>());
 }
 
 fn run_case(name: &str, kind: Kind) {
     let rule = list::RULES.iter().find(|rule| rule.name == name);
-    let rule = rule.unwrap_or_else(|| panic!("no case is called {name:?}"));
+    let rule = rule.unwrap_or_else(|| panic!("no case has the name {name:?}"));
     Case { rule, kind }.run();
 }

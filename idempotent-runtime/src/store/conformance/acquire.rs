@@ -10,8 +10,8 @@ use std::{
 use super::{
     Subject,
     toolbox::{
-        FINGERPRINT, LEASE, OTHER_FINGERPRINT, abandon, acquire, answer, assert_in_flight, attempt,
-        complete, completed, fixed, get, key, lapsed, renew,
+        FINGERPRINT, LEASE, OTHER_FINGERPRINT, abandon, acquire, assert_in_flight, attempt,
+        complete, completed, get, key, lapsed, outcome_with, renew, snapshot,
     },
 };
 use crate::{
@@ -28,7 +28,7 @@ pub async fn a_new_key_is_acquired_as_the_first_attempt(subject: Arc<Subject>) {
     assert_eq!(first, Acquisition::Acquired { attempt: 1 });
 }
 
-/// Records live under their whole key: one byte makes another record, wherever it stands.
+/// Records are stored under their whole key: keys that differ in one byte, at any position, are different records.
 pub async fn keys_that_differ_in_one_byte_are_different_records(subject: Arc<Subject>) {
     let keys: Vec<StoreKey> = (0..=32)
         .map(|position| {
@@ -40,19 +40,19 @@ pub async fn keys_that_differ_in_one_byte_are_different_records(subject: Arc<Sub
         })
         .collect();
     for (n, &key) in keys.iter().enumerate() {
-        completed(&subject, key, &answer(&n.to_string())).await;
+        completed(&subject, key, &outcome_with(&n.to_string())).await;
     }
     for (n, &key) in keys.iter().enumerate() {
         let again = acquire(subject.store(), &subject.claim(key)).await;
         assert_eq!(
             again,
-            Acquisition::Completed(answer(&n.to_string())),
+            Acquisition::Completed(outcome_with(&n.to_string())),
             "key {n}"
         );
     }
 }
 
-/// A live lease is answered with what is left of it, and nothing changes.
+/// A live lease is answered with the time left of it, and nothing changes.
 pub async fn a_live_lease_is_answered_with_the_time_left(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
@@ -70,14 +70,14 @@ pub async fn a_live_lease_is_answered_with_the_time_left(subject: Arc<Subject>) 
         remaining > subject.ticks(4),
         "more than four ticks are left, not {remaining:?}"
     );
-    assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 1, None)));
+    assert_eq!(snapshot(store, key(1)).await, Some((FINGERPRINT, 1, None)));
     assert_eq!(
-        complete(store, &owner, &answer("done")).await,
+        complete(store, &owner, &outcome_with("done")).await,
         Write::Applied
     );
 }
 
-/// A live lease is nobody else's, whatever the crash policy says.
+/// A live lease is not taken over, whatever the crash policy.
 pub async fn a_live_lease_is_not_taken_over(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
@@ -119,7 +119,7 @@ pub async fn a_repeated_acquire_renews_the_lease(subject: Arc<Subject>) {
     assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
 }
 
-/// A lease that lapsed unnoticed still belongs to its token.
+/// A lapsed lease that nobody took over still belongs to its token.
 pub async fn a_late_repetition_of_the_acquire_keeps_the_attempt(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = lapsed(&subject, key(1)).await;
@@ -132,12 +132,12 @@ pub async fn a_late_repetition_of_the_acquire_keeps_the_attempt(subject: Arc<Sub
 
 /// A repeated acquire that arrives after its own completion gets the outcome, not a second lease.
 pub async fn a_repeated_acquire_after_the_completion_gets_the_outcome(subject: Arc<Subject>) {
-    let owner = completed(&subject, key(1), &answer("done")).await;
+    let owner = completed(&subject, key(1), &outcome_with("done")).await;
     let again = acquire(subject.store(), &owner.take_over(true)).await;
-    assert_eq!(again, Acquisition::Completed(answer("done")));
+    assert_eq!(again, Acquisition::Completed(outcome_with("done")));
 }
 
-/// A token whose lease was taken over is a stranger's, also to acquire.
+/// A token whose lease was taken over is a token like any other, also for an acquire.
 pub async fn a_token_that_was_fenced_out_acquires_nothing(subject: Arc<Subject>) {
     let store = subject.store();
     let old = lapsed(&subject, key(1)).await;
@@ -148,7 +148,10 @@ pub async fn a_token_that_was_fenced_out_acquires_nothing(subject: Arc<Subject>)
     );
 
     assert_in_flight(&acquire(store, &old.take_over(true)).await);
-    assert_eq!(complete(store, &new, &answer("new")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &new, &outcome_with("new")).await,
+        Write::Applied
+    );
 }
 
 /// Another fingerprint is a mismatch in every state, before any other answer, and changes nothing.
@@ -157,11 +160,11 @@ pub async fn another_fingerprint_is_a_mismatch_in_every_state(subject: Arc<Subje
     let unknown = lapsed(&subject, key(1)).await;
     let live = subject.claim(key(2));
     attempt(&acquire(store, &live).await);
-    completed(&subject, key(3), &answer("done")).await;
+    completed(&subject, key(3), &outcome_with("done")).await;
     completed(&subject, key(4), &Outcome::Tombstone).await;
 
     for n in 1..=4 {
-        let before = fixed(store, key(n)).await;
+        let before = snapshot(store, key(n)).await;
         for take_over in [false, true] {
             let other = Claim {
                 fingerprint: OTHER_FINGERPRINT,
@@ -174,24 +177,24 @@ pub async fn another_fingerprint_is_a_mismatch_in_every_state(subject: Arc<Subje
                 "key {n}, take_over {take_over}"
             );
         }
-        assert_eq!(fixed(store, key(n)).await, before, "key {n}");
+        assert_eq!(snapshot(store, key(n)).await, before, "key {n}");
     }
     assert_eq!(
-        complete(store, &unknown, &answer("late")).await,
+        complete(store, &unknown, &outcome_with("late")).await,
         Write::Applied
     );
     assert_eq!(
-        complete(store, &live, &answer("live")).await,
+        complete(store, &live, &outcome_with("live")).await,
         Write::Applied
     );
 }
 
 /// A completed record is answered with its outcome, again and again, and is never in flight again.
 pub async fn a_completed_record_is_answered_with_its_outcome(subject: Arc<Subject>) {
-    completed(&subject, key(1), &answer("done")).await;
+    completed(&subject, key(1), &outcome_with("done")).await;
     for take_over in [false, true, false, true] {
         let again = acquire(subject.store(), &subject.claim(key(1)).take_over(take_over)).await;
-        assert_eq!(again, Acquisition::Completed(answer("done")));
+        assert_eq!(again, Acquisition::Completed(outcome_with("done")));
         subject.advance(subject.ticks(LEASE)).await;
     }
 }
@@ -206,7 +209,7 @@ pub async fn a_tombstone_is_answered_as_a_tombstone(subject: Arc<Subject>) {
     }
 }
 
-/// A lapsed lease is unknown to claims that do not take over, however often they ask.
+/// A lapsed lease is answered with unknown to claims that do not take over, however often they ask.
 pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over(subject: Arc<Subject>) {
     let store = subject.store();
     lapsed(&subject, key(1)).await;
@@ -217,10 +220,10 @@ pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over(subjec
         );
         subject.advance(subject.ticks(LEASE)).await;
     }
-    assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 1, None)));
+    assert_eq!(snapshot(store, key(1)).await, Some((FINGERPRINT, 1, None)));
 }
 
-/// A claim that takes over gets a lapsed lease as the next attempt, and its lease is live.
+/// A claim that takes over acquires a lapsed lease as the next attempt, with a live lease.
 pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt(subject: Arc<Subject>) {
     let store = subject.store();
     lapsed(&subject, key(1)).await;
@@ -231,12 +234,12 @@ pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt(subject: Arc<Subje
     );
     assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
     assert_eq!(
-        complete(store, &next, &answer("second")).await,
+        complete(store, &next, &outcome_with("second")).await,
         Write::Applied
     );
 }
 
-/// The attempt number rises by one with each lease, whether it lapsed or was abandoned.
+/// The attempt number rises by one with each lease, whether the one before lapsed or was abandoned.
 pub async fn attempts_rise_by_one_with_every_lease(subject: Arc<Subject>) {
     let store = subject.store();
     for expected in 1..=6 {
@@ -255,8 +258,8 @@ pub async fn attempts_rise_by_one_with_every_lease(subject: Arc<Subject>) {
     }
 }
 
-/// An acquire that is dropped half-way happened or did not. What it never does is free a lease: here it
-/// repeats one that an execution already holds, as after a lost reply.
+/// A dropped acquire has happened or has not, and never frees a lease. Here it repeats the acquire of a lease that an
+/// execution already holds, as after a lost reply.
 pub async fn an_acquire_dropped_half_way_frees_no_lease(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
@@ -265,12 +268,12 @@ pub async fn an_acquire_dropped_half_way_frees_no_lease(subject: Arc<Subject>) {
 
     assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
     assert_eq!(
-        complete(store, &owner, &answer("done")).await,
+        complete(store, &owner, &outcome_with("done")).await,
         Write::Applied
     );
 }
 
-/// Every handle on the records, in whichever process, goes by one clock and sees the same.
+/// All handles on the records, in whichever process, see the same records by the same clock.
 pub async fn a_second_handle_sees_the_same_records_at_the_same_time(subject: Arc<Subject>) {
     let (store, second) = (subject.store(), subject.second_handle().await);
     let owner = subject.claim(key(1));
@@ -283,19 +286,19 @@ pub async fn a_second_handle_sees_the_same_records_at_the_same_time(subject: Arc
         ..owner.clone()
     };
     assert_eq!(
-        complete(&*second, &stale, &answer("stale")).await,
+        complete(&*second, &stale, &outcome_with("stale")).await,
         Write::Fenced
     );
     assert_eq!(
-        complete(&*second, &owner, &answer("done")).await,
+        complete(&*second, &owner, &outcome_with("done")).await,
         Write::Applied
     );
     assert_eq!(
         acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Completed(answer("done"))
+        Acquisition::Completed(outcome_with("done"))
     );
 
-    // The other way round: what lapsed for one lapsed for all.
+    // The other way round: a lease that lapsed lapsed for every handle.
     attempt(&acquire(&*second, &subject.claim(key(2))).await);
     subject.advance(subject.ticks(LEASE + 1)).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Where races are run: many contenders, several threads, two handles.
+//! How races are run: 64 contenders, several threads, two handles on one store.
 
 use std::{future::Future, sync::Arc};
 
@@ -6,7 +6,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{
     Subject,
-    toolbox::{abandon, acquire, answer, assert_in_flight, attempt, complete, key, renew},
+    toolbox::{abandon, acquire, assert_in_flight, attempt, complete, key, outcome_with, renew},
 };
 use crate::{
     scope::StoreKey,
@@ -18,10 +18,10 @@ use crate::{
 
 /// Contenders per key.
 const CONTENDERS: u8 = 64;
-/// How often a race is run, each time for a key of its own.
+/// How often a race is run, each time for another key.
 pub(super) const ROUNDS: u8 = 16;
-/// The contender with a part of its own, where there is one: in the middle, to have others on both sides.
-const ODD_ONE: u8 = CONTENDERS / 2;
+/// The contender that makes the late write: in the middle, so that others start before and after it.
+const LATE_CONTENDER: u8 = CONTENDERS / 2;
 
 /// Two handles on one store.
 pub(super) struct Arena(Arc<Handles>);
@@ -31,14 +31,14 @@ struct Handles {
     second: Box<dyn ErasedStore>,
 }
 
-/// A contender's place in a race.
-pub(super) struct Seat {
+/// One of the contenders in a race.
+pub(super) struct Contender {
     handles: Arc<Handles>,
     /// From 1 to the number of contenders.
     pub(super) number: u8,
 }
 
-/// What the owner of an abandoned lease does in the end.
+/// The late write by the owner of an abandoned lease.
 #[derive(Clone, Copy)]
 pub(super) enum Late {
     Completion,
@@ -59,15 +59,15 @@ impl Arena {
         self.0.subject.claim(key)
     }
 
-    /// Lets all contenders begin at once, and gives their answers.
-    pub(super) async fn race<F>(&self, act: impl Fn(Seat) -> F) -> Vec<F::Output>
+    /// Starts all contenders at once and returns their answers.
+    pub(super) async fn race<F>(&self, act: impl Fn(Contender) -> F) -> Vec<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         let start = Arc::new(Barrier::new(CONTENDERS.into()));
         let mut contenders = JoinSet::new();
         for number in 1..=CONTENDERS {
-            let act = act(Seat {
+            let act = act(Contender {
                 handles: Arc::clone(&self.0),
                 number,
             });
@@ -80,16 +80,16 @@ impl Arena {
         contenders.join_all().await
     }
 
-    /// A race of claims.
+    /// Races one claim per contender.
     pub(super) async fn claims(&self, claim: impl Fn() -> Claim) -> Vec<Acquisition> {
-        self.race(|seat| {
+        self.race(|contender| {
             let claim = claim();
-            async move { acquire(seat.store(), &claim).await }
+            async move { acquire(contender.store(), &claim).await }
         })
         .await
     }
 
-    /// A record whose lease was ended without an outcome, and who owned it. No time has passed.
+    /// Abandons a new record without letting time pass, and returns the claim that owned it.
     pub(super) async fn abandoned(&self, key: StoreKey) -> Claim {
         let old = self.claim(key);
         attempt(&acquire(self.store(), &old).await);
@@ -97,18 +97,18 @@ impl Arena {
         old
     }
 
-    /// A late write against take-overs: its answer, and how many took over.
+    /// Races a late write against take-overs; returns the write's answer and how many took over.
     pub(super) async fn late(&self, key: StoreKey, late: Late) -> (Write, usize) {
         let old = self.abandoned(key).await;
-        let parts = |seat: Seat| {
+        let parts = |contender: Contender| {
             let old = old.clone();
             async move {
-                let store = seat.store();
+                let store = contender.store();
                 match late {
-                    _ if seat.number != ODD_ONE => {
-                        Err(acquire(store, &seat.claim(old.key).take_over(true)).await)
+                    _ if contender.number != LATE_CONTENDER => {
+                        Err(acquire(store, &contender.claim(old.key).take_over(true)).await)
                     }
-                    Late::Completion => Ok(complete(store, &old, &answer("old")).await),
+                    Late::Completion => Ok(complete(store, &old, &outcome_with("old")).await),
                     Late::Renewal => Ok(renew(store, &old).await),
                 }
             }
@@ -128,7 +128,7 @@ impl Arena {
     }
 }
 
-impl Seat {
+impl Contender {
     /// Every other contender comes through the second handle.
     pub(super) fn store(&self) -> &dyn ErasedStore {
         if self.number.is_multiple_of(2) {
@@ -147,7 +147,7 @@ pub(super) fn rounds() -> impl Iterator<Item = StoreKey> {
     (1..=ROUNDS).map(key)
 }
 
-/// The attempts that were acquired, after a look at all the others: they must be in flight.
+/// The attempts of those that acquired. All other answers must be in flight.
 #[track_caller]
 pub(super) fn winners(answers: &[Acquisition]) -> Vec<u32> {
     let mut winners = Vec::new();

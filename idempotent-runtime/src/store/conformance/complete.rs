@@ -1,12 +1,12 @@
-//! One outcome, kept as it was given.
+//! One outcome per record, stored byte for byte.
 
 use std::sync::Arc;
 
 use super::{
     Subject,
     toolbox::{
-        LEASE, TTL, acquire, answer, attempt, complete, completed, fixed, get, key, lapsed,
-        response,
+        LEASE, TTL, acquire, attempt, complete, completed, get, key, lapsed, outcome_with,
+        response, snapshot,
     },
 };
 use crate::store::{
@@ -14,8 +14,7 @@ use crate::store::{
     token::TraceId,
 };
 
-/// What is stored comes back byte for byte: empty, large, binary, with repeated headers, of every class of
-/// status.
+/// Outcomes come back byte for byte: empty, large and binary bodies, repeated headers, statuses of every class.
 pub async fn an_outcome_is_kept_byte_for_byte(subject: Arc<Subject>) {
     let binary: Vec<u8> = (0..=255).cycle().take(4 << 10).collect();
     let large: Vec<u8> = (0..1_u32 << 20).map(|n| (n % 251) as u8).collect();
@@ -45,28 +44,28 @@ pub async fn an_outcome_is_kept_byte_for_byte(subject: Arc<Subject>) {
         let replayed = acquire(subject.store(), &subject.claim(key(n))).await;
         assert!(
             replayed == Acquisition::Completed(outcome.clone()),
-            "outcome {n} is replayed as it was"
+            "outcome {n} is replayed unchanged"
         );
         let record = get(subject.store(), key(n)).await.expect("the record");
         assert!(
             record.state == RecordState::Completed(outcome),
-            "outcome {n} is shown as it was"
+            "outcome {n} is returned by get unchanged"
         );
     }
 }
 
-/// The reply to a completion may be lost: repeated with its token and outcome it is applied, and the
-/// retention keeps counting from the first.
+/// The reply to a completion may be lost: repeated with its token and outcome it is applied, and the ttl still counts
+/// from the first completion.
 pub async fn a_repeated_completion_is_applied_and_changes_nothing(subject: Arc<Subject>) {
     let store = subject.store();
-    for (n, outcome) in [(1, answer("done")), (2, Outcome::Tombstone)] {
+    for (n, outcome) in [(1, outcome_with("done")), (2, Outcome::Tombstone)] {
         let owner = completed(&subject, key(n), &outcome).await;
-        let before = fixed(store, key(n)).await;
+        let before = snapshot(store, key(n)).await;
         subject.advance(subject.ticks(10)).await;
         for _ in 0..3 {
             assert_eq!(complete(store, &owner, &outcome).await, Write::Applied);
         }
-        assert_eq!(fixed(store, key(n)).await, before);
+        assert_eq!(snapshot(store, key(n)).await, before);
         let expires_in = get(store, key(n)).await.expect("completed").expires_in;
         assert!(
             expires_in <= subject.ticks(TTL - 10),
@@ -75,10 +74,14 @@ pub async fn a_repeated_completion_is_applied_and_changes_nothing(subject: Arc<S
     }
 }
 
-/// There is one outcome: a second one is fenced, even from the token that stored the first.
+/// A record has one outcome: a second one is fenced, even from the token that stored the first.
 pub async fn a_second_outcome_is_fenced(subject: Arc<Subject>) {
     let store = subject.store();
-    let outcomes = [answer("first"), answer("second"), Outcome::Tombstone];
+    let outcomes = [
+        outcome_with("first"),
+        outcome_with("second"),
+        Outcome::Tombstone,
+    ];
     for (n, first) in (1..).zip(&outcomes) {
         let owner = completed(&subject, key(n), first).await;
         for second in outcomes.iter().filter(|second| *second != first) {
@@ -89,7 +92,7 @@ pub async fn a_second_outcome_is_fenced(subject: Arc<Subject>) {
     }
 }
 
-/// The fence is the token, not the time: a completion after the lease lapsed is in force.
+/// The token fences, not the time: a completion after the lease lapsed is applied.
 pub async fn a_late_completion_by_the_current_token_is_applied(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = lapsed(&subject, key(1)).await;
@@ -98,62 +101,74 @@ pub async fn a_late_completion_by_the_current_token_is_applied(subject: Arc<Subj
         Acquisition::Unknown
     );
     assert_eq!(
-        complete(store, &owner, &answer("late")).await,
+        complete(store, &owner, &outcome_with("late")).await,
         Write::Applied
     );
     let again = acquire(store, &subject.claim(key(1)).take_over(true)).await;
-    assert_eq!(again, Acquisition::Completed(answer("late")));
+    assert_eq!(again, Acquisition::Completed(outcome_with("late")));
 }
 
-/// A completion after the take-over is fenced, whether the winner has an outcome yet or not.
+/// A completion after a take-over is fenced, whether the new owner has completed or not.
 pub async fn a_late_completion_after_a_take_over_is_fenced(subject: Arc<Subject>) {
     let store = subject.store();
     let old = lapsed(&subject, key(1)).await;
     let new = subject.claim(key(1)).take_over(true);
     attempt(&acquire(store, &new).await);
-    assert_eq!(complete(store, &old, &answer("old")).await, Write::Fenced);
-    assert_eq!(complete(store, &new, &answer("new")).await, Write::Applied);
-    assert_eq!(complete(store, &old, &answer("old")).await, Write::Fenced);
-    assert_eq!(complete(store, &old, &answer("new")).await, Write::Fenced);
+    assert_eq!(
+        complete(store, &old, &outcome_with("old")).await,
+        Write::Fenced
+    );
+    assert_eq!(
+        complete(store, &new, &outcome_with("new")).await,
+        Write::Applied
+    );
+    assert_eq!(
+        complete(store, &old, &outcome_with("old")).await,
+        Write::Fenced
+    );
+    assert_eq!(
+        complete(store, &old, &outcome_with("new")).await,
+        Write::Fenced
+    );
     assert_eq!(
         acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Completed(answer("new"))
+        Acquisition::Completed(outcome_with("new"))
     );
 }
 
-/// A completion after the record expired is in force if the row is still there, and is told if it is not.
-/// Never is a row made for it.
+/// A completion after the record expired is applied if the row is still there, and answered with missing if it is not.
+/// It never creates a row.
 pub async fn a_completion_after_the_expiry_is_applied_or_missing(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     subject.advance(subject.ticks(LEASE + TTL + 1)).await;
-    let replayed = match complete(store, &owner, &answer("very late")).await {
-        Write::Applied => Acquisition::Completed(answer("very late")),
+    let replayed = match complete(store, &owner, &outcome_with("very late")).await {
+        Write::Applied => Acquisition::Completed(outcome_with("very late")),
         Write::Missing => Acquisition::Acquired { attempt: 1 },
-        Write::Fenced => panic!("the token is current for as long as the row is there"),
+        Write::Fenced => panic!("the token is current as long as the row is there"),
     };
     assert_eq!(acquire(store, &subject.claim(key(1))).await, replayed);
 }
 
-/// The trace id is the one of the newest lease, and stays through completion.
+/// The record keeps the trace id of its newest lease, also when it is completed.
 pub async fn the_trace_id_of_the_newest_lease_is_kept(subject: Arc<Subject>) {
     let store = subject.store();
     let [first, second] = [1, 0xfe].map(|byte| TraceId::from_bytes([byte; 16]));
-    let shown = async |n| get(store, key(n)).await.expect("the record").trace_id;
+    let stored = async |n| get(store, key(n)).await.expect("the record").trace_id;
 
     attempt(&acquire(store, &subject.claim(key(1)).trace_id(first)).await);
-    assert_eq!(shown(1).await, first);
+    assert_eq!(stored(1).await, first);
     subject.advance(subject.ticks(LEASE + 1)).await;
     let next = subject.claim(key(1)).take_over(true).trace_id(second);
     attempt(&acquire(store, &next).await);
-    assert_eq!(shown(1).await, second);
+    assert_eq!(stored(1).await, second);
     assert_eq!(
-        complete(store, &next, &answer("done")).await,
+        complete(store, &next, &outcome_with("done")).await,
         Write::Applied
     );
-    assert_eq!(shown(1).await, second);
+    assert_eq!(stored(1).await, second);
 
-    completed(&subject, key(2), &answer("untraced")).await;
-    assert_eq!(shown(2).await, None);
+    completed(&subject, key(2), &outcome_with("untraced")).await;
+    assert_eq!(stored(2).await, None);
 }

@@ -1,12 +1,12 @@
-//! How long a record lives.
+//! How long records live.
 
 use std::sync::Arc;
 
 use super::{
     Subject,
     toolbox::{
-        LEASE, OTHER_FINGERPRINT, TTL, acquire, answer, assert_in_flight, attempt, complete,
-        completed, fixed, get, key, lapsed, purge_all, renew,
+        LEASE, OTHER_FINGERPRINT, TTL, acquire, assert_in_flight, attempt, complete, completed,
+        get, key, lapsed, outcome_with, purge_all, renew, snapshot,
     },
 };
 use crate::{
@@ -14,49 +14,49 @@ use crate::{
     store::record::{Acquisition, Claim, Outcome, Write},
 };
 
-/// The retention counts from the completion, not from the acquire.
+/// The ttl counts from the completion, not from the acquire.
 pub async fn the_ttl_counts_from_the_completion(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     subject.advance(subject.ticks(50)).await;
     assert_eq!(
-        complete(store, &owner, &answer("done")).await,
+        complete(store, &owner, &outcome_with("done")).await,
         Write::Applied
     );
 
     subject.advance(subject.ticks(TTL - 2)).await;
     assert_eq!(
         acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Completed(answer("done"))
+        Acquisition::Completed(outcome_with("done"))
     );
     subject.advance(subject.ticks(3)).await;
     attempt(&acquire(store, &subject.claim(key(1))).await);
 }
 
-/// A replay is not a completion: it does not prolong the retention.
-pub async fn a_replay_does_not_prolong_the_retention(subject: Arc<Subject>) {
-    completed(&subject, key(1), &answer("done")).await;
+/// A replay is not a completion: it leaves the expiry where it was.
+pub async fn a_replay_does_not_extend_the_expiry(subject: Arc<Subject>) {
+    completed(&subject, key(1), &outcome_with("done")).await;
     for _ in 0..4 {
         subject.advance(subject.ticks(24)).await;
         let again = acquire(subject.store(), &subject.claim(key(1))).await;
-        assert_eq!(again, Acquisition::Completed(answer("done")));
+        assert_eq!(again, Acquisition::Completed(outcome_with("done")));
     }
     subject.advance(subject.ticks(5)).await;
     attempt(&acquire(subject.store(), &subject.claim(key(1))).await);
 }
 
-/// An expired outcome is absent: another request may use the key, as attempt 2 where the row was still
-/// there and as attempt 1 where it was not.
+/// An expired outcome is absent: another request may use the key, as attempt 2 if the row is still there and as
+/// attempt 1 if it is not.
 pub async fn an_expired_outcome_is_absent(subject: Arc<Subject>) {
-    for (n, outcome) in [(1, answer("old")), (2, Outcome::Tombstone)] {
+    for (n, outcome) in [(1, outcome_with("old")), (2, Outcome::Tombstone)] {
         completed(&subject, key(n), &outcome).await;
         subject.advance(subject.ticks(TTL + 1)).await;
         reuse_expired(&subject, key(n)).await;
     }
 }
 
-/// An unknown outcome is forgotten after lease and ttl, and not before.
+/// An unknown outcome expires after lease and ttl, and not before.
 pub async fn an_unknown_outcome_expires_after_lease_and_ttl(subject: Arc<Subject>) {
     attempt(&acquire(subject.store(), &subject.claim(key(1))).await);
     subject.advance(subject.ticks(LEASE + TTL - 2)).await;
@@ -68,8 +68,8 @@ pub async fn an_unknown_outcome_expires_after_lease_and_ttl(subject: Arc<Subject
     reuse_expired(&subject, key(1)).await;
 }
 
-/// A lease that was taken over, or acquired again by its own token, counts anew: its unknown outcome is kept for as
-/// long as that of a first lease.
+/// Taking a lease over, or acquiring it again with its own token, restarts the expiry: an unknown outcome is then kept
+/// as long as that of a first lease.
 pub async fn every_acquire_pushes_the_expiry(subject: Arc<Subject>) {
     let store = subject.store();
     let (first, repeated) = (
@@ -93,7 +93,7 @@ pub async fn every_acquire_pushes_the_expiry(subject: Arc<Subject>) {
             "expires in {expires_in:?}"
         );
     }
-    // By now the first lease's expiry is long over.
+    // By now the expiry of the first leases has passed.
     subject.advance(subject.ticks(LEASE + TTL - 2)).await;
     purge_all(store).await;
     for key in [first.key, repeated.key] {
@@ -102,8 +102,8 @@ pub async fn every_acquire_pushes_the_expiry(subject: Arc<Subject>) {
     }
 }
 
-/// A renewal after the record expired gives a live lease if the row is still there, and is told if it is not. Never is
-/// a row made for it.
+/// A renewal after the record expired gives a live lease if the row is still there, and is answered with missing if it
+/// is not. It never creates a row.
 pub async fn a_renewal_after_the_expiry_is_applied_or_missing(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
@@ -114,11 +114,11 @@ pub async fn a_renewal_after_the_expiry_is_applied_or_missing(subject: Arc<Subje
     match write {
         Write::Applied => assert_in_flight(&next),
         Write::Missing => assert_eq!(next, Acquisition::Acquired { attempt: 1 }),
-        Write::Fenced => panic!("the token is current for as long as the row is there"),
+        Write::Fenced => panic!("the token is current as long as the row is there"),
     }
 }
 
-/// Whoever owned a record before it expired and was acquired anew owns nothing any more.
+/// When an expired record is acquired again, its former owner is fenced.
 pub async fn the_owner_of_an_expired_record_is_fenced_by_the_next(subject: Arc<Subject>) {
     let store = subject.store();
     let old = subject.claim(key(1));
@@ -127,15 +127,21 @@ pub async fn the_owner_of_an_expired_record_is_fenced_by_the_next(subject: Arc<S
     let new = subject.claim(key(1));
     attempt(&acquire(store, &new).await);
     assert_eq!(renew(store, &old).await, Write::Fenced);
-    assert_eq!(complete(store, &old, &answer("old")).await, Write::Fenced);
-    assert_eq!(complete(store, &new, &answer("new")).await, Write::Applied);
+    assert_eq!(
+        complete(store, &old, &outcome_with("old")).await,
+        Write::Fenced
+    );
+    assert_eq!(
+        complete(store, &new, &outcome_with("new")).await,
+        Write::Applied
+    );
     assert_eq!(
         acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Completed(answer("new"))
+        Acquisition::Completed(outcome_with("new"))
     );
 }
 
-/// An expired key under a new request, from the acquire to its own outcome.
+/// Uses an expired key for another request, from its acquire to its outcome.
 async fn reuse_expired(subject: &Subject, key: StoreKey) {
     let store = subject.store();
     let next = Claim {
@@ -145,13 +151,16 @@ async fn reuse_expired(subject: &Subject, key: StoreKey) {
     let number = attempt(&acquire(store, &next).await);
     assert!(number == 1 || number == 2, "attempt {number}");
     assert_eq!(
-        fixed(store, key).await,
+        snapshot(store, key).await,
         Some((OTHER_FINGERPRINT, number, None)),
-        "nothing old is left"
+        "nothing of the expired record is left"
     );
-    assert_eq!(complete(store, &next, &answer("new")).await, Write::Applied);
     assert_eq!(
-        fixed(store, key).await,
-        Some((OTHER_FINGERPRINT, number, Some(answer("new"))))
+        complete(store, &next, &outcome_with("new")).await,
+        Write::Applied
+    );
+    assert_eq!(
+        snapshot(store, key).await,
+        Some((OTHER_FINGERPRINT, number, Some(outcome_with("new"))))
     );
 }

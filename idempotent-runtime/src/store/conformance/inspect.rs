@@ -1,16 +1,17 @@
-//! What [`Store::get`](crate::store::Store::get) shows, and that looking changes nothing.
+//! What [`Store::get`](crate::store::Store::get) returns, and that it changes nothing.
 
 use std::sync::Arc;
 
 use super::{
     Subject,
     toolbox::{
-        FINGERPRINT, LEASE, TTL, acquire, answer, attempt, complete, completed, get, key, lapsed,
+        FINGERPRINT, LEASE, TTL, acquire, attempt, complete, completed, get, key, lapsed,
+        outcome_with,
     },
 };
 use crate::store::record::{Acquisition, Outcome, RecordState, Write};
 
-/// Inspection shows the record as it is: what it asks for, its attempt, its state and its time left.
+/// Inspection shows the record as it is: fingerprint, attempt, state and time until it expires.
 pub async fn get_shows_the_record(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
@@ -32,13 +33,13 @@ pub async fn get_shows_the_record(subject: Arc<Subject>) {
     );
 
     assert_eq!(
-        complete(store, &owner, &answer("done")).await,
+        complete(store, &owner, &outcome_with("done")).await,
         Write::Applied
     );
     subject.advance(subject.ticks(10)).await;
     let record = get(store, key(1)).await.expect("completed");
     assert_eq!((record.fingerprint, record.attempt), (FINGERPRINT, 1));
-    assert_eq!(record.state, RecordState::Completed(answer("done")));
+    assert_eq!(record.state, RecordState::Completed(outcome_with("done")));
     let expires_in = record.expires_in;
     assert!(
         expires_in <= subject.ticks(90) && expires_in > subject.ticks(88),
@@ -60,12 +61,12 @@ pub async fn get_shows_a_lapsed_lease(subject: Arc<Subject>) {
     );
 }
 
-/// Inspection hides what is absent and what has expired, purged or not.
+/// Inspection shows no record that is absent or has expired, purged or not.
 pub async fn get_hides_what_expired(subject: Arc<Subject>) {
     let store = subject.store();
     assert!(get(store, key(9)).await.is_none(), "absent");
     attempt(&acquire(store, &subject.claim(key(1))).await);
-    completed(&subject, key(2), &answer("done")).await;
+    completed(&subject, key(2), &outcome_with("done")).await;
     completed(&subject, key(3), &Outcome::Tombstone).await;
     subject.advance(subject.ticks(LEASE + TTL + 1)).await;
     for n in 1..=3 {
@@ -73,12 +74,12 @@ pub async fn get_hides_what_expired(subject: Arc<Subject>) {
     }
 }
 
-/// Inspection changes nothing: it neither renews a lease nor prolongs a retention.
+/// Inspection changes nothing: it neither renews a lease nor moves an expiry.
 pub async fn get_changes_nothing(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
-    completed(&subject, key(2), &answer("done")).await;
+    completed(&subject, key(2), &outcome_with("done")).await;
     for _ in 0..11 {
         get(store, key(1)).await.expect("in flight");
         get(store, key(2)).await.expect("completed");

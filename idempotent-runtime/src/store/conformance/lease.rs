@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Subject,
     toolbox::{
-        FINGERPRINT, LEASE, TTL, abandon, acquire, answer, assert_in_flight, attempt, complete,
-        completed, fixed, get, key, lapsed, purge_all, release, renew, stranger,
+        FINGERPRINT, LEASE, TTL, abandon, acquire, assert_in_flight, attempt, complete, completed,
+        get, key, lapsed, outcome_with, purge_all, release, renew, snapshot, with_another_token,
     },
 };
 use crate::{
@@ -29,7 +29,7 @@ pub async fn a_renewal_extends_the_lease(subject: Arc<Subject>) {
     }
 }
 
-/// A long execution outlives the expiry its acquire set: renewals push it forward.
+/// A long execution outlives the expiry that its acquire set: renewals push it forward.
 pub async fn a_renewal_pushes_the_expiry(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
@@ -52,12 +52,12 @@ pub async fn a_renewal_pushes_the_expiry(subject: Arc<Subject>) {
         "expires in {expires_in:?}"
     );
     assert_eq!(
-        complete(store, &owner, &answer("done")).await,
+        complete(store, &owner, &outcome_with("done")).await,
         Write::Applied
     );
 }
 
-/// A renewal that comes late is in time as long as nobody took over.
+/// A late renewal is applied as long as nobody took over.
 pub async fn a_late_renewal_by_the_current_token_is_applied(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = lapsed(&subject, key(1)).await;
@@ -69,10 +69,10 @@ pub async fn a_late_renewal_by_the_current_token_is_applied(subject: Arc<Subject
     assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
 }
 
-/// There is nothing to renew once the outcome is stored, and the expiry stays where it was.
+/// A completed record has no lease to renew, and its expiry stays where it was.
 pub async fn a_completed_record_is_not_renewed(subject: Arc<Subject>) {
     let store = subject.store();
-    for (n, outcome) in [(1, answer("done")), (2, Outcome::Tombstone)] {
+    for (n, outcome) in [(1, outcome_with("done")), (2, Outcome::Tombstone)] {
         let owner = completed(&subject, key(n), &outcome).await;
         subject.advance(subject.ticks(10)).await;
         assert_eq!(renew(store, &owner).await, Write::Fenced);
@@ -113,7 +113,7 @@ pub async fn an_abandoned_lease_has_lapsed(subject: Arc<Subject>) {
     );
 }
 
-/// Abandoning may be repeated, and never gives the lease back.
+/// Abandoning may be repeated, and never revives the lease.
 pub async fn a_repeated_abandon_is_applied(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
@@ -128,26 +128,26 @@ pub async fn a_repeated_abandon_is_applied(subject: Arc<Subject>) {
     }
 }
 
-/// An abandoned execution that comes to its end after all may say so.
+/// An execution that was abandoned and still ends may store its outcome.
 pub async fn an_abandoned_execution_may_still_complete(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     assert_eq!(abandon(store, &owner).await, Write::Applied);
     assert_eq!(
-        complete(store, &owner, &answer("late")).await,
+        complete(store, &owner, &outcome_with("late")).await,
         Write::Applied
     );
     assert_eq!(
         acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Completed(answer("late"))
+        Acquisition::Completed(outcome_with("late"))
     );
 }
 
 /// An outcome cannot be abandoned.
 pub async fn a_completed_record_is_not_abandoned(subject: Arc<Subject>) {
     let store = subject.store();
-    for (n, outcome) in [(1, answer("done")), (2, Outcome::Tombstone)] {
+    for (n, outcome) in [(1, outcome_with("done")), (2, Outcome::Tombstone)] {
         let owner = completed(&subject, key(n), &outcome).await;
         assert_eq!(abandon(store, &owner).await, Write::Fenced);
         let again = acquire(store, &subject.claim(key(n)).take_over(true)).await;
@@ -158,14 +158,14 @@ pub async fn a_completed_record_is_not_abandoned(subject: Arc<Subject>) {
 /// Renewing with another token is fenced in every state, and changes nothing.
 pub async fn a_renewal_with_another_token_is_fenced(subject: Arc<Subject>) {
     for (name, owner) in every_state(&subject).await {
-        let before = fixed(subject.store(), owner.key).await;
+        let before = snapshot(subject.store(), owner.key).await;
         let write = subject
             .store()
-            .renew(&stranger(&owner))
+            .renew(&with_another_token(&owner))
             .await
             .expect("renew");
         assert_eq!(write, Write::Fenced, "{name}");
-        assert_eq!(fixed(subject.store(), owner.key).await, before, "{name}");
+        assert_eq!(snapshot(subject.store(), owner.key).await, before, "{name}");
     }
     // The lease that had lapsed is not live again.
     assert_eq!(
@@ -177,50 +177,54 @@ pub async fn a_renewal_with_another_token_is_fenced(subject: Arc<Subject>) {
 /// Completing with another token is fenced in every state, and changes nothing.
 pub async fn a_completion_with_another_token_is_fenced(subject: Arc<Subject>) {
     for (name, owner) in every_state(&subject).await {
-        let before = fixed(subject.store(), owner.key).await;
-        // Also with the outcome that is stored: to be right by chance is not to be the owner.
-        for outcome in [answer("stale"), answer("done"), Outcome::Tombstone] {
+        let before = snapshot(subject.store(), owner.key).await;
+        // Also with the stored outcome: only the owner may repeat a completion.
+        for outcome in [
+            outcome_with("stale"),
+            outcome_with("done"),
+            Outcome::Tombstone,
+        ] {
             let write = subject
                 .store()
-                .complete(&stranger(&owner), &outcome)
+                .complete(&with_another_token(&owner), &outcome)
                 .await
                 .expect("complete");
             assert_eq!(write, Write::Fenced, "{name}");
         }
-        assert_eq!(fixed(subject.store(), owner.key).await, before, "{name}");
+        assert_eq!(snapshot(subject.store(), owner.key).await, before, "{name}");
     }
 }
 
 /// Releasing with another token is fenced in every state, and removes nothing.
 pub async fn a_release_with_another_token_is_fenced(subject: Arc<Subject>) {
     for (name, owner) in every_state(&subject).await {
-        let before = fixed(subject.store(), owner.key).await;
+        let before = snapshot(subject.store(), owner.key).await;
         let write = subject
             .store()
             .release(&owner.key, &Token::random())
             .await
             .expect("release");
         assert_eq!(write, Write::Fenced, "{name}");
-        assert_eq!(fixed(subject.store(), owner.key).await, before, "{name}");
+        assert_eq!(snapshot(subject.store(), owner.key).await, before, "{name}");
     }
 }
 
 /// Abandoning with another token is fenced in every state, and ends no lease.
 pub async fn an_abandon_with_another_token_is_fenced(subject: Arc<Subject>) {
     for (name, owner) in every_state(&subject).await {
-        let before = fixed(subject.store(), owner.key).await;
+        let before = snapshot(subject.store(), owner.key).await;
         let write = subject
             .store()
             .abandon(&owner.key, &Token::random())
             .await
             .expect("abandon");
         assert_eq!(write, Write::Fenced, "{name}");
-        assert_eq!(fixed(subject.store(), owner.key).await, before, "{name}");
+        assert_eq!(snapshot(subject.store(), owner.key).await, before, "{name}");
     }
     assert_in_flight(&acquire(subject.store(), &subject.claim(LIVE).take_over(true)).await);
 }
 
-/// After a take-over every write of the old token is fenced; the new one completes, and its outcome stays.
+/// After a take-over every write with the old token is fenced; the new owner completes, and its outcome stays.
 pub async fn a_take_over_fences_every_write_of_the_old_token(subject: Arc<Subject>) {
     let store = subject.store();
     let old = lapsed(&subject, key(1)).await;
@@ -229,25 +233,31 @@ pub async fn a_take_over_fences_every_write_of_the_old_token(subject: Arc<Subjec
         acquire(store, &new).await,
         Acquisition::Acquired { attempt: 2 }
     );
-    for outcome in [None, Some(answer("new"))] {
+    for outcome in [None, Some(outcome_with("new"))] {
         if let Some(outcome) = &outcome {
             assert_eq!(complete(store, &new, outcome).await, Write::Applied);
         }
         assert_eq!(renew(store, &old).await, Write::Fenced);
-        assert_eq!(complete(store, &old, &answer("old")).await, Write::Fenced);
+        assert_eq!(
+            complete(store, &old, &outcome_with("old")).await,
+            Write::Fenced
+        );
         assert_eq!(release(store, &old).await, Write::Fenced);
         assert_eq!(abandon(store, &old).await, Write::Fenced);
-        assert_eq!(fixed(store, key(1)).await, Some((FINGERPRINT, 2, outcome)));
+        assert_eq!(
+            snapshot(store, key(1)).await,
+            Some((FINGERPRINT, 2, outcome))
+        );
     }
 }
 
-/// Where there is no record, a write says so and makes none.
+/// A write without a record is answered with missing, and creates none.
 pub async fn a_write_to_a_missing_record_makes_none(subject: Arc<Subject>) {
     let store = subject.store();
     let nobody = subject.claim(key(1));
     assert_eq!(renew(store, &nobody).await, Write::Missing);
     assert_eq!(
-        complete(store, &nobody, &answer("lost")).await,
+        complete(store, &nobody, &outcome_with("lost")).await,
         Write::Missing
     );
     assert_eq!(
@@ -271,7 +281,7 @@ async fn every_state(subject: &Subject) -> [(&'static str, Claim); 4] {
     let lapsed = lapsed(subject, LAPSED).await;
     let live = subject.claim(LIVE);
     attempt(&acquire(subject.store(), &live).await);
-    let done = completed(subject, key(3), &answer("done")).await;
+    let done = completed(subject, key(3), &outcome_with("done")).await;
     let tombstone = completed(subject, key(4), &Outcome::Tombstone).await;
     [
         ("lapsed", lapsed),

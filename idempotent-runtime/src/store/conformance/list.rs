@@ -1,9 +1,9 @@
-//! The one list of cases, and what is made of it.
+//! The one list of cases, and the macros that use it.
 
 use super::Rule;
 
-/// Hands the list to another macro of this crate, after whatever else it is to be given. Each case is how
-/// it is run, its module and its name.
+/// Passes the list to another macro of this crate, after that macro's own arguments. Each item is how the case is run,
+/// its module and its name.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_conformance_list {
@@ -53,7 +53,7 @@ macro_rules! __store_conformance_list {
             run release::a_late_release_by_the_current_token_is_applied,
             run release::a_completed_record_is_not_released,
             run expiry::the_ttl_counts_from_the_completion,
-            run expiry::a_replay_does_not_prolong_the_retention,
+            run expiry::a_replay_does_not_extend_the_expiry,
             run expiry::an_expired_outcome_is_absent,
             run expiry::an_unknown_outcome_expires_after_lease_and_ttl,
             run expiry::every_acquire_pushes_the_expiry,
@@ -67,7 +67,7 @@ macro_rules! __store_conformance_list {
             run purge::a_purge_honours_its_limit,
             run purge::a_purge_takes_nothing_before_its_time,
             run purge::other_records_push_nothing_out,
-            run hostile::an_unreadable_record_is_an_error_and_no_lease,
+            run corrupt::an_unreadable_record_is_an_error_and_no_lease,
             race races::a_new_key_has_one_winner,
             race races::a_take_over_has_one_winner,
             race races::an_unknown_outcome_has_no_winner,
@@ -84,30 +84,30 @@ macro_rules! __store_conformance_list {
     };
 }
 
-/// Writes one `#[test]` per case of the [conformance suite](crate::store::conformance), for the
-/// [`Harness`](crate::store::conformance::Harness) it is given. Call it in a module of its own.
+/// Writes one `#[test]` per case of the [conformance suite](crate::store::conformance) for this
+/// [`Harness`](crate::store::conformance::Harness). Call it in a module of its own.
 ///
-/// `store_conformance!(Harness, if installed())` runs a case only if the condition holds when its turn comes:
-/// for stores that need a server, which may not be there.
+/// `store_conformance!(Harness, if installed())` runs a case only if the condition holds at that moment: for stores
+/// that need a server, which may not be installed.
 #[macro_export]
 macro_rules! store_conformance {
     ($harness:ty) => {
         $crate::store_conformance! { $harness, if true }
     };
-    ($harness:ty, if $there:expr) => {
-        $crate::__store_conformance_list! { __store_conformance_tests, $harness, $there }
+    ($harness:ty, if $condition:expr) => {
+        $crate::__store_conformance_list! { __store_conformance_tests, $harness, $condition }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_conformance_tests {
-    ($harness:ty, $there:expr; $($run:ident $module:ident :: $case:ident,)*) => {
+    ($harness:ty, $condition:expr; $($run:ident $module:ident :: $case:ident,)*) => {
         $(
             #[test]
             fn $case() {
-                let there: bool = $there;
-                if there {
+                let condition: bool = $condition;
+                if condition {
                     $crate::store::conformance::run::<$harness>(stringify!($case));
                 }
             }

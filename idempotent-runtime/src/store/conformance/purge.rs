@@ -1,12 +1,12 @@
-//! What a purge may take, and what nothing may take.
+//! What a purge deletes, and that no other record is ever deleted.
 
 use std::sync::Arc;
 
 use super::{
     Subject,
     toolbox::{
-        LEASE, TTL, acquire, answer, assert_in_flight, attempt, complete, completed, key, lapsed,
-        purge, purge_all, renew,
+        LEASE, TTL, acquire, assert_in_flight, attempt, complete, completed, key, lapsed,
+        outcome_with, purge, purge_all, renew,
     },
 };
 use crate::{
@@ -14,15 +14,15 @@ use crate::{
     store::record::{Acquisition, Claim, Outcome, Write},
 };
 
-/// A purge takes what expired, in whatever state it was.
+/// A purge deletes expired records of every state.
 pub async fn a_purge_deletes_what_expired(subject: Arc<Subject>) {
     let store = subject.store();
     let owners = many_expired(&subject).await;
     purge_all(store).await;
     for owner in owners {
-        // A row that is still there would let its owner complete.
+        // Were the row still there, its owner could complete.
         assert_eq!(
-            complete(store, &owner, &answer("late")).await,
+            complete(store, &owner, &outcome_with("late")).await,
             Write::Missing
         );
         assert_eq!(
@@ -32,9 +32,9 @@ pub async fn a_purge_deletes_what_expired(subject: Arc<Subject>) {
     }
 }
 
-/// A purge deletes no more than it was asked to, and says how many that were; repeated it gets all.
+/// A purge deletes at most `limit` records and returns how many it deleted; repeated, it deletes all.
 ///
-/// A store whose records vanish by themselves may answer 0.
+/// A store that deletes expired records by itself may answer 0.
 pub async fn a_purge_honours_its_limit(subject: Arc<Subject>) {
     let store = subject.store();
     let owners = many_expired(&subject).await;
@@ -42,7 +42,7 @@ pub async fn a_purge_honours_its_limit(subject: Arc<Subject>) {
     let mut purged = 0;
     loop {
         let batch = purge(store, 3).await;
-        assert!(batch <= 3, "a purge of at most 3 says {batch}");
+        assert!(batch <= 3, "a purge of at most 3 answered {batch}");
         purged += batch;
         assert!(
             purged <= owners.len(),
@@ -54,12 +54,12 @@ pub async fn a_purge_honours_its_limit(subject: Arc<Subject>) {
         }
     }
     assert_eq!(
-        complete(store, &owners[0], &answer("late")).await,
+        complete(store, &owners[0], &outcome_with("late")).await,
         Write::Missing
     );
 }
 
-/// A purge takes neither a lease that is live, also by renewal, nor a record that has not expired.
+/// A purge deletes neither a live lease, renewed or not, nor a record that has not expired.
 pub async fn a_purge_takes_nothing_before_its_time(subject: Arc<Subject>) {
     let store = subject.store();
     let renewed = subject.claim(key(1));
@@ -70,9 +70,9 @@ pub async fn a_purge_takes_nothing_before_its_time(subject: Arc<Subject>) {
     }
     let unknown = subject.claim(key(2));
     attempt(&acquire(store, &unknown).await);
-    completed(&subject, key(3), &answer("done")).await;
+    completed(&subject, key(3), &outcome_with("done")).await;
     completed(&subject, key(4), &Outcome::Tombstone).await;
-    // By now the first would have expired without its renewals, and the second one's lease has lapsed.
+    // By now the first record would have expired without its renewals, and the second one's lease has lapsed.
     subject.advance(subject.ticks(8)).await;
     assert_eq!(renew(store, &renewed).await, Write::Applied);
     subject.advance(subject.ticks(4)).await;
@@ -85,33 +85,38 @@ pub async fn a_purge_takes_nothing_before_its_time(subject: Arc<Subject>) {
     );
     assert_eq!(
         acquire(store, &subject.claim(key(3))).await,
-        Acquisition::Completed(answer("done"))
+        Acquisition::Completed(outcome_with("done"))
     );
     assert_eq!(
         acquire(store, &subject.claim(key(4))).await,
         Acquisition::Completed(Outcome::Tombstone)
     );
     assert_eq!(
-        complete(store, &renewed, &answer("long")).await,
+        complete(store, &renewed, &outcome_with("long")).await,
         Write::Applied
     );
     assert_eq!(
-        complete(store, &unknown, &answer("late")).await,
+        complete(store, &unknown, &outcome_with("late")).await,
         Write::Applied
     );
 }
 
-/// What is in flight, unknown or stored stays, however many other records come.
+/// Records in flight, unknown or completed stay, however many other records follow.
 pub async fn other_records_push_nothing_out(subject: Arc<Subject>) {
     let store = subject.store();
     let unknown = lapsed(&subject, key(1)).await;
     let live = subject.claim(key(2));
     attempt(&acquire(store, &live).await);
-    completed(&subject, key(3), &answer("first")).await;
+    completed(&subject, key(3), &outcome_with("first")).await;
     for n in 0..=255 {
         let mut bytes = [0xaa; 32];
         bytes[31] = n;
-        completed(&subject, StoreKey::from_bytes(bytes), &answer("other")).await;
+        completed(
+            &subject,
+            StoreKey::from_bytes(bytes),
+            &outcome_with("other"),
+        )
+        .await;
     }
     assert_eq!(
         acquire(store, &subject.claim(key(1))).await,
@@ -120,24 +125,24 @@ pub async fn other_records_push_nothing_out(subject: Arc<Subject>) {
     assert_in_flight(&acquire(store, &subject.claim(key(2))).await);
     assert_eq!(
         acquire(store, &subject.claim(key(3))).await,
-        Acquisition::Completed(answer("first"))
+        Acquisition::Completed(outcome_with("first"))
     );
     assert_eq!(
-        complete(store, &unknown, &answer("late")).await,
+        complete(store, &unknown, &outcome_with("late")).await,
         Write::Applied
     );
     assert_eq!(
-        complete(store, &live, &answer("live")).await,
+        complete(store, &live, &outcome_with("live")).await,
         Write::Applied
     );
 }
 
-/// Ten records that expired, and the claims they were acquired with.
+/// Makes ten expired records and returns the claims that acquired them.
 async fn many_expired(subject: &Subject) -> Vec<Claim> {
     let mut owners = Vec::new();
     for n in 1..=10 {
         let owner = match n % 3 {
-            0 => completed(subject, key(n), &answer("old")).await,
+            0 => completed(subject, key(n), &outcome_with("old")).await,
             1 => completed(subject, key(n), &Outcome::Tombstone).await,
             _ => {
                 let owner = subject.claim(key(n));

@@ -1,4 +1,4 @@
-//! What only shows when requests meet.
+//! Rules that only concurrent operations can break.
 
 use std::{
     sync::{
@@ -12,10 +12,10 @@ use tokio::task::yield_now;
 
 use super::{
     Subject,
-    arena::{Arena, Late, ROUNDS, Seat, rounds, winners},
+    arena::{Arena, Contender, Late, ROUNDS, rounds, winners},
     toolbox::{
-        acquire, answer, assert_in_flight, attempt, complete, fixed, get, key, purge, release,
-        renew,
+        acquire, assert_in_flight, attempt, complete, get, key, outcome_with, purge, release,
+        renew, snapshot,
     },
 };
 use crate::store::{
@@ -23,7 +23,7 @@ use crate::store::{
     record::{Acquisition, Claim, Write},
 };
 
-/// Of 64 claims for a new key one is acquired, and all others find it in flight.
+/// Of 64 claims for a new key one acquires it, and all others find it in flight.
 pub async fn a_new_key_has_one_winner(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
@@ -32,7 +32,7 @@ pub async fn a_new_key_has_one_winner(subject: Arc<Subject>) {
     }
 }
 
-/// Of 64 claims that take over a lapsed lease one gets it, as the next attempt.
+/// Of 64 claims that take over a lapsed lease one acquires it, as the next attempt.
 pub async fn a_take_over_has_one_winner(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
@@ -42,7 +42,7 @@ pub async fn a_take_over_has_one_winner(subject: Arc<Subject>) {
     }
 }
 
-/// Of 64 claims that refuse a lapsed lease none is acquired.
+/// Of 64 claims that do not take over a lapsed lease none acquires it.
 pub async fn an_unknown_outcome_has_no_winner(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
@@ -53,7 +53,7 @@ pub async fn an_unknown_outcome_has_no_winner(subject: Arc<Subject>) {
     }
 }
 
-/// One claim repeated 64 times at once is acquired 64 times, as one attempt.
+/// One claim repeated 64 times at once is answered 64 times with the same attempt.
 pub async fn repetitions_of_one_acquire_share_its_lease(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
@@ -67,14 +67,15 @@ pub async fn repetitions_of_one_acquire_share_its_lease(subject: Arc<Subject>) {
 /// 64 claims for as many keys are all acquired.
 pub async fn different_keys_do_not_contend(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
-    let claims =
-        |seat: Seat| async move { acquire(seat.store(), &seat.claim(key(seat.number))).await };
+    let claims = |contender: Contender| async move {
+        acquire(contender.store(), &contender.claim(key(contender.number))).await
+    };
     for answer in arena.race(claims).await {
         assert_eq!(answer, Acquisition::Acquired { attempt: 1 });
     }
 }
 
-/// Of 64 claims for an outcome that expires in this moment one is acquired; until then, all see the old one.
+/// Of 64 claims for an outcome that is just expiring one acquires the key; until then, all get the old outcome.
 pub async fn an_expiring_outcome_has_one_successor(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
@@ -84,9 +85,13 @@ pub async fn an_expiring_outcome_has_one_successor(subject: Arc<Subject>) {
             ..arena.claim(key)
         };
         attempt(&acquire(store, &old).await);
-        assert_eq!(complete(store, &old, &answer("old")).await, Write::Applied);
-        let claims =
-            |seat: Seat| async move { claim_until_expired(seat.store(), &seat.claim(key)).await };
+        assert_eq!(
+            complete(store, &old, &outcome_with("old")).await,
+            Write::Applied
+        );
+        let claims = |contender: Contender| async move {
+            claim_until_expired(contender.store(), &contender.claim(key)).await
+        };
         let winners = winners(&arena.race(claims).await);
         assert!(
             winners == [1] || winners == [2],
@@ -95,17 +100,17 @@ pub async fn an_expiring_outcome_has_one_successor(subject: Arc<Subject>) {
     }
 }
 
-/// Of 64 outcomes completed with one token one is stored, and only its author is told so.
+/// Of 64 outcomes completed with one token one is stored, and only its completion is answered with applied.
 pub async fn one_of_many_outcomes_is_stored(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
         let owner = arena.claim(key);
         attempt(&acquire(arena.store(), &owner).await);
-        let completions = |seat: Seat| {
+        let completions = |contender: Contender| {
             let owner = owner.clone();
             async move {
-                let outcome = answer(&seat.number.to_string());
-                (complete(seat.store(), &owner, &outcome).await == Write::Applied)
+                let outcome = outcome_with(&contender.number.to_string());
+                (complete(contender.store(), &owner, &outcome).await == Write::Applied)
                     .then_some(outcome)
             }
         };
@@ -115,32 +120,34 @@ pub async fn one_of_many_outcomes_is_stored(subject: Arc<Subject>) {
             .into_iter()
             .flatten()
             .collect();
-        let (_, _, stored) = fixed(arena.store(), key).await.expect("completed");
+        let (_, _, stored) = snapshot(arena.store(), key).await.expect("completed");
         assert_eq!(
             applied,
             [stored.expect("an outcome")],
-            "one author was told that it is stored"
+            "only the completion of the stored outcome is applied"
         );
     }
 }
 
-/// A late completion against take-overs: either it is in force and nobody takes over, or one does and it is
-/// fenced.
+/// A late completion races take-overs: either it is applied and nobody takes over, or one claim does and the
+/// completion is fenced.
 pub async fn a_late_completion_and_a_take_over_exclude_each_other(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
         let (write, taken) = arena.late(key, Late::Completion).await;
-        let (_, number, stored) = fixed(arena.store(), key).await.expect("the record");
+        let (_, number, stored) = snapshot(arena.store(), key).await.expect("the record");
         match write {
-            Write::Applied => assert_eq!((taken, number, stored), (0, 1, Some(answer("old")))),
+            Write::Applied => {
+                assert_eq!((taken, number, stored), (0, 1, Some(outcome_with("old"))))
+            }
             Write::Fenced => assert_eq!((taken, number, stored), (1, 2, None)),
-            Write::Missing => panic!("the record was there all the time"),
+            Write::Missing => panic!("the record existed all the time"),
         }
     }
 }
 
-/// A late renewal against take-overs: either the lease lives again and nobody takes over, or one does and
-/// the renewal is fenced.
+/// A late renewal races take-overs: either the lease is live again and nobody takes over, or one claim does and the
+/// renewal is fenced.
 pub async fn a_late_renewal_and_a_take_over_exclude_each_other(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
@@ -148,52 +155,52 @@ pub async fn a_late_renewal_and_a_take_over_exclude_each_other(subject: Arc<Subj
         match write {
             Write::Applied => assert_eq!(taken, 0),
             Write::Fenced => assert_eq!(taken, 1),
-            Write::Missing => panic!("the record was there all the time"),
+            Write::Missing => panic!("the record existed all the time"),
         }
         assert_in_flight(&acquire(arena.store(), &arena.claim(key).take_over(true)).await);
     }
 }
 
-/// A key that is released and acquired again by 64 contenders in turn is held by one at a time.
+/// A key that 64 contenders acquire and release in turn is held by one at a time.
 pub async fn a_key_that_is_released_is_held_by_one_at_a_time(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     let held = Arc::new(AtomicBool::new(false));
-    let turns = |seat: Seat| {
+    let turns = |contender: Contender| {
         let held = Arc::clone(&held);
-        async move { take_a_turn(&seat, &held).await }
+        async move { take_a_turn(&contender, &held).await }
     };
     arena.race(turns).await;
     assert!(get(arena.store(), key(1)).await.is_none());
 }
 
-/// Purges at full speed take nothing from executions at full speed.
+/// Continuous purges delete no record of concurrent executions.
 pub async fn a_purge_takes_nothing_from_running_executions(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
-    let parts = |seat: Seat| async move {
-        let store = seat.store();
-        if seat.number.is_multiple_of(8) {
+    let parts = |contender: Contender| async move {
+        let store = contender.store();
+        if contender.number.is_multiple_of(8) {
             for _ in 0..ROUNDS {
                 assert_eq!(purge(store, 100).await, 0, "nothing has expired");
                 yield_now().await;
             }
             return;
         }
-        let owner = seat.claim(key(seat.number));
+        let owner = contender.claim(key(contender.number));
         attempt(&acquire(store, &owner).await);
         yield_now().await;
         assert_eq!(renew(store, &owner).await, Write::Applied);
         yield_now().await;
         assert_eq!(
-            complete(store, &owner, &answer("done")).await,
+            complete(store, &owner, &outcome_with("done")).await,
             Write::Applied
         );
-        let again = acquire(store, &seat.claim(owner.key)).await;
-        assert_eq!(again, Acquisition::Completed(answer("done")));
+        let again = acquire(store, &contender.claim(owner.key)).await;
+        assert_eq!(again, Acquisition::Completed(outcome_with("done")));
     };
     arena.race(parts).await;
 }
 
-/// Purges against the claims for an outcome that expires in this moment: whoever is acquired owns the record, and
+/// Purges race claims for an outcome that is just expiring: the claim that acquires the key keeps its record and
 /// completes it.
 pub async fn a_purge_takes_nothing_from_the_next_lease(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
@@ -204,10 +211,13 @@ pub async fn a_purge_takes_nothing_from_the_next_lease(subject: Arc<Subject>) {
             ..arena.claim(key)
         };
         attempt(&acquire(store, &old).await);
-        assert_eq!(complete(store, &old, &answer("old")).await, Write::Applied);
-        let parts = |seat: Seat| async move {
-            let (store, mine) = (seat.store(), seat.claim(key));
-            if seat.number.is_multiple_of(2) {
+        assert_eq!(
+            complete(store, &old, &outcome_with("old")).await,
+            Write::Applied
+        );
+        let parts = |contender: Contender| async move {
+            let (store, mine) = (contender.store(), contender.claim(key));
+            if contender.number.is_multiple_of(2) {
                 for _ in 0..8 {
                     purge(store, 100).await;
                     yield_now().await;
@@ -223,23 +233,23 @@ pub async fn a_purge_takes_nothing_from_the_next_lease(subject: Arc<Subject>) {
         };
         purge(store, 100).await;
         assert_eq!(
-            complete(store, winner, &answer("new")).await,
+            complete(store, winner, &outcome_with("new")).await,
             Write::Applied
         );
         let again = acquire(store, &arena.claim(key)).await;
-        assert_eq!(again, Acquisition::Completed(answer("new")));
+        assert_eq!(again, Acquisition::Completed(outcome_with("new")));
     }
 }
 
 async fn claim_until_expired(store: &dyn ErasedStore, claim: &Claim) -> Acquisition {
-    let patience = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match acquire(store, claim).await {
-            Acquisition::Completed(outcome) => assert_eq!(outcome, answer("old")),
+            Acquisition::Completed(outcome) => assert_eq!(outcome, outcome_with("old")),
             decided => return decided,
         }
         assert!(
-            Instant::now() < patience,
+            Instant::now() < deadline,
             "an outcome of five milliseconds expires"
         );
         yield_now().await;
@@ -247,20 +257,20 @@ async fn claim_until_expired(store: &dyn ErasedStore, claim: &Claim) -> Acquisit
 }
 
 /// Acquires the key, holds it for a moment and releases it.
-async fn take_a_turn(seat: &Seat, held: &AtomicBool) {
-    let patience = Instant::now() + Duration::from_secs(60);
-    let (store, mine) = (seat.store(), seat.claim(key(1)));
+async fn take_a_turn(contender: &Contender, held: &AtomicBool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (store, mine) = (contender.store(), contender.claim(key(1)));
     loop {
         match acquire(store, &mine).await {
             Acquisition::Acquired { .. } => break,
             other => assert_in_flight(&other),
         }
-        assert!(Instant::now() < patience, "everybody gets a turn");
+        assert!(Instant::now() < deadline, "each contender gets a turn");
         yield_now().await;
     }
     assert!(
         !held.swap(true, Ordering::SeqCst),
-        "somebody else holds the key"
+        "another contender holds the key"
     );
     yield_now().await;
     held.store(false, Ordering::SeqCst);

@@ -1,5 +1,4 @@
-//! The store under test, of whatever kind. Its type ends here, so that each case is compiled once and not once per
-//! store.
+//! The store under test with its type erased, so that each case is compiled once and not once per store.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -9,10 +8,10 @@ use crate::{
     store::{erased::ErasedStore, record::Claim},
 };
 
-/// Something under way.
+/// A boxed future.
 pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A [`Harness`] of any kind: what a case is given. One value is one store, which holds nothing at first.
+/// A [`Harness`] of any type: the argument of a case. One value is one store, empty at first.
 pub struct Subject {
     harness: Box<dyn ErasedHarness>,
     tick: Duration,
@@ -20,7 +19,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Opens a store that holds nothing.
+    /// Opens an empty store.
     pub async fn open<H: Harness>() -> Self {
         Self {
             harness: Box::new(H::open().await),
@@ -49,7 +48,7 @@ impl Subject {
         self.tick * n
     }
 
-    /// A [`claim`] as the harness has its ticks.
+    /// A [`claim`] whose durations are in the harness's ticks.
     pub(super) fn claim(&self, key: StoreKey) -> Claim {
         (self.new_claim)(key)
     }
@@ -63,7 +62,7 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// The object-safe face of [`Harness`].
+/// The object-safe form of [`Harness`].
 trait ErasedHarness: Send + Sync {
     fn store(&self) -> &dyn ErasedStore;
     fn second_handle(&self) -> Boxed<'_, Box<dyn ErasedStore>>;

@@ -1,4 +1,4 @@
-//! What the cases are written with: claims and responses to store, and operations that must not fail.
+//! What the cases are made of: keys, claims, responses, and operations that must not fail.
 
 use super::{Harness, Subject};
 use crate::{
@@ -12,22 +12,22 @@ use crate::{
     },
 };
 
-/// What most claims of the suite ask for.
+/// The fingerprint of most claims in the suite.
 pub(super) const FINGERPRINT: Fingerprint = Fingerprint::from_bytes([0xf1; 32]);
-/// How many ticks the suite's leases last.
+/// The lease of the suite's claims, in ticks.
 pub(super) const LEASE: u32 = 10;
-/// How many ticks the suite's outcomes are kept.
+/// The ttl of the suite's claims, in ticks.
 pub(super) const TTL: u32 = 100;
-/// What a request with the same key and another body asks for.
+/// The fingerprint of a request with the same key and another body.
 pub(super) const OTHER_FINGERPRINT: Fingerprint = Fingerprint::from_bytes([0xf2; 32]);
 
-/// The key made of this byte, 32 times.
+/// The key of 32 times this byte.
 #[must_use]
 pub const fn key(byte: u8) -> StoreKey {
     StoreKey::from_bytes([byte; 32])
 }
 
-/// A claim with a token of its own, the suite's lease of ten ticks and its ttl of a hundred.
+/// A claim with a new token, a lease of ten ticks and a ttl of a hundred.
 #[must_use]
 pub fn claim<H: Harness>(key: StoreKey) -> Claim {
     Claim::new(
@@ -43,7 +43,7 @@ pub fn claim<H: Harness>(key: StoreKey) -> Claim {
 ///
 /// # Panics
 ///
-/// If the parts are no valid response.
+/// If the parts are not a valid response.
 #[must_use]
 pub fn response(status: u16, headers: &[(&str, &str)], body: &[u8]) -> StoredResponse {
     let response = headers.iter().fold(
@@ -58,8 +58,8 @@ pub fn response(status: u16, headers: &[(&str, &str)], body: &[u8]) -> StoredRes
     StoredResponse::encode(&parts, body, &limits).expect("a response within the limits")
 }
 
-/// An outcome that can be told from others by its body.
-pub(super) fn answer(body: &str) -> Outcome {
+/// A response with this body: outcomes with different bodies differ.
+pub(super) fn outcome_with(body: &str) -> Outcome {
     Outcome::Response(response(
         201,
         &[("content-type", "application/json")],
@@ -71,12 +71,12 @@ pub(super) async fn acquire(store: &dyn ErasedStore, claim: &Claim) -> Acquisiti
     store.acquire(claim).await.expect("acquire")
 }
 
-/// Acquires the key, or fails the case.
+/// The attempt that was acquired; fails the case if none was.
 #[track_caller]
 pub(super) fn attempt(acquisition: &Acquisition) -> u32 {
     match acquisition {
         Acquisition::Acquired { attempt } => *attempt,
-        other => panic!("must have acquired the key, but the answer was {other:?}"),
+        other => panic!("expected the key to be acquired, but the answer was {other:?}"),
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn attempt(acquisition: &Acquisition) -> u32 {
 pub(super) fn assert_in_flight(acquisition: &Acquisition) {
     assert!(
         matches!(acquisition, Acquisition::InFlight { .. }),
-        "the lease is live, but the answer was {acquisition:?}"
+        "expected a live lease, but the answer was {acquisition:?}"
     );
 }
 
@@ -121,17 +121,17 @@ pub(super) async fn purge(store: &dyn ErasedStore, limit: usize) -> usize {
     store.purge_expired(limit).await.expect("purge_expired")
 }
 
-/// Purges until nothing is left to purge.
+/// Purges until a purge deletes nothing.
 pub(super) async fn purge_all(store: &dyn ErasedStore) {
     for _ in 0..100 {
         if purge(store, 100).await == 0 {
             return;
         }
     }
-    panic!("after a hundred purges there is nothing left to purge");
+    panic!("a hundred purges in a row deleted records");
 }
 
-/// Acquires a new key and stores an outcome under it.
+/// Acquires a new key and completes it with this outcome.
 pub(super) async fn completed(subject: &Subject, key: StoreKey, outcome: &Outcome) -> Claim {
     let claim = subject.claim(key);
     attempt(&acquire(subject.store(), &claim).await);
@@ -150,8 +150,8 @@ pub(super) async fn lapsed(subject: &Subject, key: StoreKey) -> Claim {
     claim
 }
 
-/// Everything about a record that only a write may change.
-pub(super) async fn fixed(
+/// The parts of a record that only a write may change.
+pub(super) async fn snapshot(
     store: &dyn ErasedStore,
     key: StoreKey,
 ) -> Option<(Fingerprint, u32, Option<Outcome>)> {
@@ -163,8 +163,8 @@ pub(super) async fn fixed(
     Some((record.fingerprint, record.attempt, outcome))
 }
 
-/// The claim's lease with another token: what an execution holds that was fenced out.
-pub(super) fn stranger(claim: &Claim) -> Held {
+/// The claim's lease with another token, as an execution holds it that was fenced.
+pub(super) fn with_another_token(claim: &Claim) -> Held {
     Held {
         token: Token::random(),
         ..claim.held()
