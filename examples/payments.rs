@@ -91,7 +91,7 @@ fn set_up() -> Result<(Settings, Effects), Box<dyn Error>> {
 /// Serves until a signal comes, then drains.
 async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dyn Error>> {
     // What routes do not choose for themselves, the environment does.
-    let mut engine = Idempotency::builder().policy(settings.policy);
+    let mut engine = Idempotency::builder().policy(settings.policy.clone());
     // Purges until it is dropped.
     let mut _purger = None;
     if let Some(url) = &settings.store {

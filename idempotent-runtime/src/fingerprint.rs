@@ -5,9 +5,12 @@
 
 use std::fmt;
 
-use http::{HeaderMap, Method, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Method, header::CONTENT_TYPE};
 
-use crate::digest::{Framed, Hex};
+use crate::{
+    digest::{Framed, Hex},
+    names::{HeaderNames, is_header_name, set},
+};
 
 mod json;
 
@@ -46,12 +49,12 @@ pub struct Fingerprint([u8; 32]);
 /// static RULE: FingerprintRule = FingerprintRule::new().headers(&["x-currency"]).json();
 /// # let _ = RULE;
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 // Four independent switches, each named by the method that sets it.
 #[allow(clippy::struct_excessive_bools)]
 pub struct FingerprintRule {
-    headers: &'static [&'static str],
+    headers: HeaderNames,
     json: bool,
     ignore_query: bool,
     ignore_body: bool,
@@ -62,7 +65,7 @@ impl FingerprintRule {
     /// Method, path, query, media type and the bytes of the body.
     pub const fn new() -> Self {
         Self {
-            headers: &[],
+            headers: HeaderNames::NONE,
             json: false,
             ignore_query: false,
             ignore_body: false,
@@ -70,7 +73,8 @@ impl FingerprintRule {
         }
     }
 
-    /// Also the values of these headers, named in any case and order; a second call replaces the list.
+    /// Also the values of these headers, named in any case and order; a second call replaces the list. For names
+    /// known only at run time there is [`header_names`](Self::header_names).
     ///
     /// # Panics
     ///
@@ -85,7 +89,14 @@ impl FingerprintRule {
             );
             at += 1;
         }
-        self.headers = names;
+        set(&mut self.headers, HeaderNames::Static(names));
+        self
+    }
+
+    /// Also the values of these headers, for names known only at run time; it replaces the list of
+    /// [`headers`](Self::headers).
+    pub fn header_names(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.headers = HeaderNames::Shared(names.into_iter().collect());
         self
     }
 
@@ -139,25 +150,6 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Whether this is a token of RFC 9110, section 5.6.2, which `http` cannot say in a `const`.
-pub(crate) const fn is_header_name(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let valid = matches!(
-            bytes[at],
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'
-                | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
-                | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        );
-        if !valid {
-            return false;
-        }
-        at += 1;
-    }
-    !bytes.is_empty()
-}
-
 /// How the body was compared; the tags keep the kinds apart.
 const BODY_IGNORED: u8 = 0;
 const BODY_RAW: u8 = 1;
@@ -181,7 +173,7 @@ pub(crate) fn fingerprint(
     parts.part(path.as_bytes());
     write_query(&mut parts, query.filter(|_| !rule.ignore_query));
     write_media_type(&mut parts, headers, rule.ignore_content_type);
-    write_headers(&mut parts, headers, rule.headers);
+    write_headers(&mut parts, headers, &rule.headers);
     parts.optional(caller);
     write_body(&mut parts, body, rule);
     Fingerprint(parts.finish())
@@ -214,8 +206,8 @@ fn write_media_type(parts: &mut Framed, headers: &HeaderMap, ignore: bool) {
     }
 }
 
-fn write_headers(parts: &mut Framed, headers: &HeaderMap, names: &[&str]) {
-    let mut names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+fn write_headers(parts: &mut Framed, headers: &HeaderMap, names: &HeaderNames) {
+    let mut names: Vec<String> = names.iter().map(str::to_ascii_lowercase).collect();
     names.sort_unstable();
     names.dedup();
     parts.count(names.len());
@@ -244,7 +236,7 @@ fn write_body(parts: &mut Framed, body: &[u8], rule: &FingerprintRule) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -372,17 +364,17 @@ mod tests {
 
     #[test]
     fn other_headers_count_only_where_they_are_chosen() {
-        let currency = |rule: FingerprintRule, lines: &'static [&'static str]| {
+        let currency = |rule: &FingerprintRule, lines: &'static [&'static str]| {
             Asked::with(|asked| {
-                asked.rule = rule;
+                asked.rule = rule.clone();
                 asked
                     .headers
                     .extend(lines.iter().map(|line| ("x-currency", *line)));
             })
         };
-        let plain = FingerprintRule::new();
+        let plain = &FingerprintRule::new();
         assert_eq!(currency(plain, &["EUR"]), currency(plain, &["USD"]));
-        let chosen = FingerprintRule::new().headers(&["X-Currency", "x-other"]);
+        let chosen = &FingerprintRule::new().headers(&["X-Currency", "x-other"]);
         assert_ne!(currency(chosen, &["EUR"]), currency(chosen, &["USD"]));
         assert_ne!(currency(chosen, &["EUR"]), currency(chosen, &[]));
         assert_ne!(currency(chosen, &[""]), currency(chosen, &[]));
@@ -394,20 +386,12 @@ mod tests {
             currency(chosen, &["EUR", "USD"]),
             currency(chosen, &["EURUSD"])
         );
-        let reordered = FingerprintRule::new().headers(&["x-other", "x-currency", "X-Other"]);
-        assert_eq!(currency(chosen, &["EUR"]), currency(reordered, &["EUR"]));
-    }
-
-    #[test]
-    fn only_names_of_headers_can_be_chosen() {
-        for byte in 0..=0x7f_u8 {
-            let name = char::from(byte).to_string();
-            let valid = HeaderName::from_bytes(name.as_bytes()).is_ok();
-            assert_eq!(is_header_name(&name), valid, "{name:?}");
-        }
-        assert!(is_header_name("X-Currency"));
-        for bad in ["", "x currency", "x-currency:", "x\u{e9}"] {
-            assert!(!is_header_name(bad), "{bad:?}");
+        let names = ["x-other", "x-currency", "x-other"];
+        for same in [
+            FingerprintRule::new().headers(&["x-other", "x-currency", "X-Other"]),
+            FingerprintRule::new().header_names(names.map(HeaderName::from_static)),
+        ] {
+            assert_eq!(currency(chosen, &["EUR"]), currency(&same, &["EUR"]));
         }
     }
 
@@ -420,7 +404,7 @@ mod tests {
     #[test]
     fn what_is_ignored_does_not_count() {
         let ignoring = |rule: FingerprintRule, change: fn(&mut Asked)| {
-            let unchanged = Asked::with(|asked| asked.rule = rule);
+            let unchanged = Asked::with(|asked| asked.rule = rule.clone());
             let changed = Asked::with(|asked| {
                 asked.rule = rule;
                 change(asked);

@@ -91,6 +91,7 @@ mod digest;
 mod engine;
 mod fingerprint;
 mod key;
+mod names;
 mod observe;
 mod policy;
 mod problem;

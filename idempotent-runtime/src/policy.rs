@@ -1,13 +1,14 @@
 //! What a route asks for, and what it gets where it did not ask.
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use http::request::Parts;
+use http::{HeaderName, request::Parts};
 
 use crate::{
     engine::{Crash, Recovery},
-    fingerprint::{FingerprintRule, is_header_name},
+    fingerprint::FingerprintRule,
     key::KeyRules,
+    names::{KeyHeader, Name, is_header_name, set},
     scope::Scope,
 };
 
@@ -32,11 +33,55 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// | [`cache`](Self::cache) | [`Cache::All`] |
 /// | [`max_body`](Self::max_body), [`max_response`](Self::max_response) | 1 MiB |
 ///
-/// Every setter is a `const fn`, so that a policy can be a `static`, and a bad value in one is a compile error.
-#[derive(Clone, Copy, Debug, Default)]
+/// # In a constant, and at run time
+///
+/// The setters are `const fn`, so that a policy can be a `static`, and a bad value in one is a compile error. Those
+/// for text take a `&'static str` for that reason; beside each there is one for text known only at run time:
+///
+/// | a constant | a value read at run time |
+/// |---|---|
+/// | [`name`](Self::name) | [`owned_name`](Self::owned_name) |
+/// | [`header`](Self::header) | [`header_name`](Self::header_name) |
+/// | [`FingerprintRule::headers`] | [`FingerprintRule::header_names`] |
+///
+/// A clone copies no text. The setters for durations panic at a value that is out of range, also at run time. A
+/// policy read from a file:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use http::HeaderName;
+/// use idempotent_runtime::{FingerprintRule, Idempotency, Policy};
+/// use serde_json::Value;
+///
+/// fn policy(file: &str) -> Result<Policy, Box<dyn std::error::Error>> {
+///     let file: Value = serde_json::from_str(file)?;
+///     let mut policy = Policy::new();
+///     if let Some(header) = file["header"].as_str() {
+///         policy = policy.header_name(header.parse()?);
+///     }
+///     if let Some(hours) = file["ttl_hours"].as_u64() {
+///         policy = policy.ttl(Duration::from_secs(hours * 3600));
+///     }
+///     if let Some(compare) = file["compare_headers"].as_array() {
+///         let names = compare.iter().filter_map(Value::as_str);
+///         let names = names.map(str::parse).collect::<Result<Vec<HeaderName>, _>>()?;
+///         policy = policy.fingerprint(FingerprintRule::new().header_names(names));
+///     }
+///     Ok(policy)
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let file = r#"{ "header": "X-Request-Key", "ttl_hours": 48, "compare_headers": ["X-Currency"] }"#;
+/// let idempotency = Idempotency::builder().policy(policy(file)?).build()?;
+/// assert!(policy(r#"{ "header": "two words" }"#).is_err());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Policy {
-    pub(crate) name: Option<&'static str>,
+    pub(crate) name: Option<Name>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) wait: Option<bool>,
     pub(crate) wait_timeout: Option<Duration>,
@@ -44,7 +89,7 @@ pub struct Policy {
     pub(crate) max_lifetime: Option<Duration>,
     pub(crate) on_crash: Option<OnCrash>,
     pub(crate) required: Option<bool>,
-    pub(crate) header: Option<&'static str>,
+    pub(crate) header: Option<KeyHeader>,
     pub(crate) strict: Option<bool>,
     pub(crate) uuid: Option<bool>,
     pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
@@ -161,8 +206,6 @@ impl Policy {
     }
 
     setters! {
-        /// Replaces "method + route template" as the endpoint in the scope, so that a renamed route keeps its records.
-        name: &'static str;
         /// Whether concurrent duplicates wait for the outcome (`true`) or get `conflict` at once.
         wait: bool;
         /// What a retry finds when the execution before it vanished.
@@ -175,8 +218,6 @@ impl Policy {
         uuid: bool;
         /// Who the caller is, for this route.
         scope: fn(&Parts) -> Option<Scope>;
-        /// What identifies the request besides its key.
-        fingerprint: FingerprintRule;
         /// Which answers become the stored outcome.
         cache: Cache;
         /// Largest request body in bytes; a larger one is refused with 413 and claims nothing. Extractors have limits
@@ -184,6 +225,18 @@ impl Policy {
         max_body: usize;
         /// Largest response body in bytes that is kept; a larger one leaves a tombstone.
         max_response: usize;
+    }
+
+    /// Replaces "method + route template" as the endpoint in the scope, so that a renamed route keeps its records.
+    pub const fn name(mut self, name: &'static str) -> Self {
+        set(&mut self.name, Some(Name::Static(name)));
+        self
+    }
+
+    /// Does what [`name`](Self::name) does, with a name known only at run time.
+    pub fn owned_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(Name::Shared(name.into()));
+        self
     }
 
     /// The request header that carries the key, in any case.
@@ -196,15 +249,27 @@ impl Policy {
             is_header_name(header),
             "header must be a header name: letters, digits and `-`"
         );
-        self.header = Some(header);
+        set(&mut self.header, Some(KeyHeader::Static(header)));
+        self
+    }
+
+    /// Does what [`header`](Self::header) does, with a name known only at run time.
+    pub fn header_name(mut self, header: HeaderName) -> Self {
+        self.header = Some(KeyHeader::Shared(Arc::new(header)));
+        self
+    }
+
+    /// What identifies the request besides its key.
+    pub const fn fingerprint(mut self, fingerprint: FingerprintRule) -> Self {
+        set(&mut self.fingerprint, Some(fingerprint));
         self
     }
 
     /// This policy, with its gaps filled from `other`.
-    pub const fn or(self, other: &Self) -> Self {
+    pub fn or(self, other: &Self) -> Self {
         macro_rules! fill {
             ($($field:ident),*) => {
-                Self { $($field: if self.$field.is_some() { self.$field } else { other.$field }),* }
+                Self { $($field: self.$field.or_else(|| other.$field.clone())),* }
             };
         }
         fill!(
@@ -226,10 +291,18 @@ impl Policy {
             max_response
         )
     }
+
+    /// The header that carries the key on a route with this policy. Whatever looks for a key asks here: a request
+    /// whose key is looked up under another name runs unprotected, without anybody noticing.
+    pub(crate) fn key_header<'a>(&'a self, engine: &'a Self) -> &'a KeyHeader {
+        static DEFAULT: KeyHeader = KeyHeader::Static(HEADER);
+        let chosen = self.header.as_ref().or(engine.header.as_ref());
+        chosen.unwrap_or(&DEFAULT)
+    }
 }
 
 /// A policy without gaps: what the engine works with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) ttl: Duration,
     pub(crate) wait: bool,
@@ -237,7 +310,7 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     pub(crate) max_lifetime: Duration,
     pub(crate) on_crash: OnCrash,
-    pub(crate) header: &'static str,
+    pub(crate) header: KeyHeader,
     pub(crate) key_rules: KeyRules,
     pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
     pub(crate) fingerprint: FingerprintRule,
@@ -249,36 +322,39 @@ pub(crate) struct Settings {
 impl Settings {
     /// The route's choices, then the engine's, then the defaults.
     pub(crate) fn resolve(route: &Policy, engine: &Policy) -> Self {
-        let policy = route.or(engine);
-        let lease = policy.lease.unwrap_or(Duration::from_secs(30));
+        macro_rules! chosen {
+            ($field:ident) => {
+                route.$field.as_ref().or(engine.$field.as_ref()).cloned()
+            };
+        }
+        let lease = chosen!(lease).unwrap_or(Duration::from_secs(30));
         Self {
-            ttl: policy.ttl.unwrap_or(Duration::from_secs(24 * 60 * 60)),
-            wait: policy.wait.unwrap_or(true),
-            wait_timeout: policy.wait_timeout.unwrap_or(Duration::from_secs(30)),
+            ttl: chosen!(ttl).unwrap_or(Duration::from_secs(24 * 60 * 60)),
+            wait: chosen!(wait).unwrap_or(true),
+            wait_timeout: chosen!(wait_timeout).unwrap_or(Duration::from_secs(30)),
             lease,
             // A route that chooses a longer lease than the engine's lifetime means it: one lease is the least.
-            max_lifetime: policy
-                .max_lifetime
+            max_lifetime: chosen!(max_lifetime)
                 .unwrap_or(Duration::from_secs(15 * 60))
                 .max(lease),
-            on_crash: policy.on_crash.unwrap_or_default(),
-            header: policy.header.unwrap_or(HEADER),
+            on_crash: chosen!(on_crash).unwrap_or_default(),
+            header: route.key_header(engine).clone(),
             key_rules: KeyRules {
-                strict: policy.strict.unwrap_or(false),
-                uuid: policy.uuid.unwrap_or(false),
+                strict: chosen!(strict).unwrap_or(false),
+                uuid: chosen!(uuid).unwrap_or(false),
                 ..KeyRules::default()
             },
-            scope: policy.scope,
-            fingerprint: policy.fingerprint.unwrap_or_default(),
-            cache: policy.cache.unwrap_or_default(),
-            max_body: policy.max_body.unwrap_or(MEBIBYTE),
-            max_response: policy.max_response.unwrap_or(MEBIBYTE),
+            scope: chosen!(scope),
+            fingerprint: chosen!(fingerprint).unwrap_or_default(),
+            cache: chosen!(cache).unwrap_or_default(),
+            max_body: chosen!(max_body).unwrap_or(MEBIBYTE),
+            max_response: chosen!(max_response).unwrap_or(MEBIBYTE),
         }
     }
 }
 
 /// The request header that carries the key unless a policy names another.
-pub(crate) const HEADER: &str = "idempotency-key";
+const HEADER: &str = "idempotency-key";
 
 const MEBIBYTE: usize = 1024 * 1024;
 
@@ -298,7 +374,33 @@ mod tests {
         assert_eq!(settings.max_body, 7);
         assert_eq!(settings.lease, Duration::from_secs(30));
         assert_eq!(settings.max_response, MEBIBYTE);
-        assert_eq!(settings.header, HEADER);
+        assert_eq!(settings.header.as_str(), HEADER);
+    }
+
+    #[test]
+    fn run_time_values_go_before_the_engines_constants_and_after_the_routes() {
+        static ROUTE: Policy = Policy::new().header("X-Route").name("pay");
+        static ENGINE: Policy = Policy::new().header("X-Engine");
+        let read: HeaderName = "X-Read".parse().unwrap();
+        let policy = Policy::new()
+            .header_name(read)
+            .owned_name(String::from("read"));
+
+        assert_eq!(
+            Settings::resolve(&policy, &ENGINE).header.as_str(),
+            "x-read"
+        );
+        assert_eq!(
+            Settings::resolve(&ROUTE, &policy).header.as_str(),
+            "X-Route"
+        );
+        let filled = Policy::new().or(&policy).or(&ROUTE);
+        assert_eq!(filled.name.as_ref().map(Name::as_str), Some("read"));
+        // The constant setter replaces the run-time value as well.
+        let replaced = filled.name("other").header("X-Other");
+        assert_eq!(replaced.name.as_ref().map(Name::as_str), Some("other"));
+        let settings = Settings::resolve(&replaced, &ENGINE);
+        assert_eq!(settings.header.as_str(), "X-Other");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{Extensions, Method, Uri};
 
-use crate::engine::Route;
+use crate::{engine::Route, names::Name};
 
 /// The route of a request.
 ///
@@ -16,7 +16,7 @@ use crate::engine::Route;
 ///
 /// The path is the one the client sent: routers that nest strip prefixes from the request's own URI.
 pub(crate) fn route(
-    name: Option<&'static str>,
+    name: Option<&Name>,
     handler: Option<&'static str>,
     method: &Method,
     uri: &Uri,
@@ -25,7 +25,7 @@ pub(crate) fn route(
     let uri = original_uri(extensions).unwrap_or(uri).clone();
     if let Some(name) = name {
         return Route {
-            endpoint: Cow::Borrowed(name),
+            endpoint: name.to_endpoint(),
             label: None,
             uri,
         };
@@ -99,7 +99,8 @@ mod tests {
     ) -> (String, String) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let uri = Uri::from_static("/orders/7?x=1");
-        let route = route(name, handler, &method, &uri, &Extensions::new());
+        let name = name.map(Name::Static);
+        let route = route(name.as_ref(), handler, &method, &uri, &Extensions::new());
         assert_eq!(route.uri, uri);
         let label = route.label().to_owned();
         (route.endpoint.into_owned(), label)

@@ -65,7 +65,7 @@ impl Service {
     fn process(&self, n: usize) -> (Idempotency, Router) {
         let engine = Idempotency::builder()
             .store(self.store.clone())
-            .policy(self.policy)
+            .policy(self.policy.clone())
             .build()
             .unwrap();
         let adapter = [Adapter::Attribute, Adapter::Layer][n % 2];

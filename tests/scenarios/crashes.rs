@@ -30,7 +30,9 @@ fn payment() -> TestRequest {
 fn two(policy: Policy) -> (Idempotency, Idempotency) {
     let store = MemoryStore::new();
     let engine = || {
-        let engine = Idempotency::builder().store(store.clone()).policy(policy);
+        let engine = Idempotency::builder()
+            .store(store.clone())
+            .policy(policy.clone());
         engine.build().unwrap()
     };
     (engine(), engine())
@@ -382,7 +384,7 @@ fn a_runtime_that_is_shut_down_in_mid_execution_leaves_an_unknown_outcome() {
         .build()
         .unwrap();
     let (held, engine) = (handler.clone(), Idempotency::builder().store(store.clone()));
-    let engine = engine.policy(policy).build().unwrap();
+    let engine = engine.policy(policy.clone()).build().unwrap();
     dying.block_on(async {
         let server = Server::start(Adapter::Attribute.app(&engine, &held)).await;
         let mut conn = crate::support::Conn::open(server.address).await;

@@ -155,7 +155,9 @@ impl Claiming {
         let store = FaultyStore::over(records.clone());
         let lease = Duration::from_secs(1);
         let policy = Policy::new().wait(false).lease(lease).on_crash(on_crash);
-        let engine = Idempotency::builder().policy(policy).store(store.clone());
+        let engine = Idempotency::builder()
+            .policy(policy.clone())
+            .store(store.clone());
         let engine = engine.store_timeout(Duration::from_secs(60));
         let told = Desk::new(Semaphore::new(9));
         let here = adapter.app(&engine.build().unwrap(), &handler);

@@ -22,7 +22,9 @@ fn cut_off(policy: Policy) -> (Idempotency, Idempotency, FaultyStore) {
     let records = MemoryStore::new();
     let store = FaultyStore::over(records.clone());
     store.fail_always(Operation::Renew, Fault::Hang);
-    let here = Idempotency::builder().store(store.clone()).policy(policy);
+    let here = Idempotency::builder()
+        .store(store.clone())
+        .policy(policy.clone());
     let there = Idempotency::builder().store(records).policy(policy);
     (here.build().unwrap(), there.build().unwrap(), store)
 }

@@ -99,14 +99,14 @@ fn a_handler_decides_for_one_response() {
                 || (Retention::Store, StatusCode::INTERNAL_SERVER_ERROR).into_response(),
             ];
             for answer in store {
-                assert!(is_kept(adapter, policy, answer).await);
+                assert!(is_kept(adapter, policy.clone(), answer).await);
             }
             let release: [fn() -> Response; 2] = [
                 || (Retention::Release, StatusCode::CREATED).into_response(),
                 || (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
             ];
             for answer in release {
-                assert!(!is_kept(adapter, policy, answer).await);
+                assert!(!is_kept(adapter, policy.clone(), answer).await);
             }
         }
     });
@@ -360,7 +360,7 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_respons
         });
         let policy = Policy::new().on_crash(OnCrash::Retry);
         let behind = |builder: Builder| {
-            let engine = builder.policy(policy).build().unwrap();
+            let engine = builder.policy(policy.clone()).build().unwrap();
             tower::Layer::layer(&IdempotencyLayer::new(engine), service.clone())
         };
         let here = behind(Idempotency::builder().store(store));

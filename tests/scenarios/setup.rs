@@ -27,7 +27,7 @@ fn settings_that_can_not_work_are_refused_when_the_engine_is_built() {
     ];
     let expected = [
         BuildError::ShortSecret { length: 5 },
-        BuildError::DefaultName { name: "all" },
+        BuildError::DefaultName { name: "all".into() },
         BuildError::LeaseOverLifetime {
             lease: second * 2,
             max_lifetime: second,

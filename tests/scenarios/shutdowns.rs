@@ -24,7 +24,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 fn two(policy: Policy) -> (Idempotency, Idempotency) {
     let store = MemoryStore::new();
     let engine = || {
-        let engine = Idempotency::builder().store(store.clone()).policy(policy);
+        let engine = Idempotency::builder()
+            .store(store.clone())
+            .policy(policy.clone());
         engine.build().unwrap()
     };
     (engine(), engine())
@@ -362,7 +364,7 @@ fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
                 let (handler, records) = (CountingHandler::new(), MemoryStore::new());
                 let store = FaultyStore::over(records.clone());
                 let policy = Policy::new().wait(false).on_crash(on_crash);
-                let engine = Idempotency::builder().policy(policy);
+                let engine = Idempotency::builder().policy(policy.clone());
                 let engine = engine.store(store.clone()).build().unwrap();
                 let heir = Idempotency::builder().policy(policy).store(records);
                 let desk = Arc::new(Semaphore::new(9));

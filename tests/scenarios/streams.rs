@@ -659,7 +659,7 @@ fn a_fenced_stream_breaks_off_rather_than_to_show_an_outcome_of_its_own() {
         let store = FaultyStore::over(records.clone());
         store.fail_always(Operation::Renew, Fault::Hang);
         let policy = Policy::new().on_crash(OnCrash::Retry);
-        let engine = Idempotency::builder().store(store).policy(policy);
+        let engine = Idempotency::builder().store(store).policy(policy.clone());
         let here = Adapter::Attribute.app(&engine.build().unwrap(), &handler);
         let engine = Idempotency::builder().store(records).policy(policy);
         let there = Adapter::Attribute.app(&engine.build().unwrap(), &handler);

@@ -75,7 +75,7 @@ fn run(
         return HandlerFuture(Kind::Plain(step.handling(request)));
     };
     let route = route(
-        policy.name,
+        policy.name.as_ref(),
         Some(name),
         request.method(),
         request.uri(),

@@ -63,7 +63,7 @@ pub enum BuildError {
     /// The default policy has a name, which would make one endpoint of all routes.
     DefaultName {
         /// What was given.
-        name: &'static str,
+        name: String,
     },
     /// The default policy's lease is longer than its `max_lifetime`.
     LeaseOverLifetime {
@@ -259,7 +259,7 @@ impl Builder {
     ///
     /// Settings that cannot work, see [`BuildError`].
     pub fn build(self) -> Result<Idempotency, BuildError> {
-        let defaults = self.policy.or(&self.profile.policy());
+        let defaults = self.policy.clone().or(&self.profile.policy());
         self.check(&defaults)?;
         let store = match self.store {
             Some(store) => store,
@@ -313,7 +313,8 @@ impl Builder {
                 length: secret.len(),
             });
         }
-        if let Some(name) = defaults.name {
+        if let Some(name) = &defaults.name {
+            let name = name.as_str().to_owned();
             return Err(BuildError::DefaultName { name });
         }
         if let (Some(lease), Some(max_lifetime)) = (defaults.lease, defaults.max_lifetime)

@@ -119,11 +119,8 @@ impl Idempotency {
     /// Whether a request is the engine's business: it has a key, or has to have one.
     pub(crate) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
         let defaults = &self.0.defaults;
-        let header = policy
-            .header
-            .or(defaults.header)
-            .unwrap_or(crate::policy::HEADER);
-        policy.required.or(defaults.required).unwrap_or(false) || headers.contains_key(header)
+        policy.required.or(defaults.required).unwrap_or(false)
+            || policy.key_header(defaults).is_in(headers)
     }
 
     /// Serves one request that the engine [covers](Self::covers).

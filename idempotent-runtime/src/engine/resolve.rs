@@ -86,7 +86,7 @@ impl Visit {
             seen,
             &Settings {
                 wait: false,
-                ..self.settings
+                ..self.settings.clone()
             },
         ) {
             Step::Answer(answer) => self.engine.answered(answer, false, &claim.binding()),

@@ -89,9 +89,9 @@ impl Visit {
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let (head, body) = request.into_parts();
-        let lines = head.headers.get_all(self.settings.header);
+        let lines = self.settings.header.lines(&head.headers);
         let key = IdempotencyKey::parse(lines.iter(), self.settings.key_rules)
-            .map_err(|error| Problem::key(error, self.settings.header))?;
+            .map_err(|error| Problem::key(error, self.settings.header.as_str()))?;
         if !self.engine.has_room() {
             return Err(ProblemCode::Overloaded.into());
         }
@@ -259,7 +259,7 @@ impl Visit {
         let took_over = claim.take_over && attempt > 1;
         Run::new(
             engine,
-            self.settings,
+            self.settings.clone(),
             claim.fingerprint,
             lease,
             took_over,

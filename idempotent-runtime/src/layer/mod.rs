@@ -145,7 +145,7 @@ where
         };
         let IdempotencyLayer { engine, policy, .. } = &self.layer;
         let route = route(
-            policy.name,
+            policy.name.as_ref(),
             None,
             request.method(),
             request.uri(),
