@@ -47,6 +47,7 @@ use tokio::{
 
 use super::{
     Store,
+    erased::ErasedStore,
     error::{StoreError, StoreErrorKind},
     record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
     token::Token,
@@ -73,6 +74,13 @@ const DRIFT: u32 = 1_000;
 /// Clones share the outcomes.
 pub struct Cached<S> {
     inner: Arc<S>,
+    memory: Memory,
+}
+
+/// The outcomes and leases of this process. Not generic over the store, so that moka's code is compiled once, in this
+/// crate, instead of once per store in each crate that uses one.
+#[derive(Clone)]
+struct Memory {
     outcomes: Cache<StoreKey, CachedOutcome>,
     /// The leases of this process: a completion carries neither the fingerprint nor the time of its acquire.
     leases: Cache<Token, Lease>,
@@ -100,21 +108,9 @@ impl<S: Store> Cached<S> {
     /// Keeps at most `max_bytes` of outcomes in front of this store.
     #[must_use]
     pub fn new(store: S, max_bytes: u64) -> Self {
-        let outcomes = Cache::builder()
-            .max_capacity(max_bytes)
-            .weigher(|_, kept: &CachedOutcome| kept.weight())
-            .expire_after(UntilExpiry)
-            .build();
-        let leases = Cache::builder()
-            .max_capacity(MAX_LEASES)
-            .time_to_live(LEASE)
-            .build();
         Self {
             inner: Arc::new(store),
-            outcomes,
-            leases,
-            pending: Arc::new(DashMap::new()),
-            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            memory: Memory::new(max_bytes),
         }
     }
 
@@ -126,7 +122,91 @@ impl<S: Store> Cached<S> {
 
     /// Drops all copies; the store still has the outcomes.
     pub fn clear(&self) {
-        self.outcomes.invalidate_all();
+        self.memory.outcomes.invalidate_all();
+    }
+}
+impl<S: Store> Store for Cached<S> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        if let Some(answer) = self.memory.answer(claim) {
+            return Ok(answer);
+        }
+        let since = Instant::now();
+        let acquisition = self.inner.acquire(claim).await?;
+        match acquisition {
+            Acquisition::Acquired { .. } => self.memory.acquired(claim, since),
+            Acquisition::Completed(_) => {
+                self.memory.look_up(Arc::clone(&self.inner) as _, claim.key);
+            }
+            _ => {}
+        }
+        Ok(acquisition)
+    }
+
+    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
+        self.inner.renew(held).await
+    }
+
+    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
+        let write = self.inner.complete(held, outcome).await?;
+        if write == Write::Applied {
+            self.memory.completed(held, outcome);
+        }
+        Ok(write)
+    }
+
+    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
+        self.inner.release(key, token).await
+    }
+
+    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
+        self.inner.abandon(key, token).await
+    }
+
+    /// Always asks the store: an inspection must show what is stored.
+    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
+        self.inner.purge_expired(limit).await
+    }
+
+    fn attach(&self, wake: Wake) {
+        self.inner.attach(wake);
+    }
+}
+
+impl Memory {
+    fn new(max_bytes: u64) -> Self {
+        let outcomes = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(|_, kept: &CachedOutcome| kept.weight())
+            .expire_after(UntilExpiry)
+            .build();
+        let leases = Cache::builder()
+            .max_capacity(MAX_LEASES)
+            .time_to_live(LEASE)
+            .build();
+        Self {
+            outcomes,
+            leases,
+            pending: Arc::new(DashMap::new()),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+        }
+    }
+
+    /// The answer to this claim, if it needs no store.
+    fn answer(&self, claim: &Claim) -> Option<Acquisition> {
+        let kept = self.kept(&claim.key)?;
+        Some(if kept.fingerprint == claim.fingerprint {
+            Acquisition::Completed(kept.outcome)
+        } else {
+            Acquisition::Mismatch
+        })
     }
 
     fn kept(&self, key: &StoreKey) -> Option<CachedOutcome> {
@@ -135,8 +215,23 @@ impl<S: Store> Cached<S> {
         (Instant::now() < kept.until).then_some(kept)
     }
 
+    /// Remembers the lease that this claim acquired.
+    fn acquired(&self, claim: &Claim, since: Instant) {
+        let fingerprint = claim.fingerprint;
+        self.leases
+            .insert(claim.token, Lease { fingerprint, since });
+    }
+
+    /// Keeps the outcome of a completion that was applied, if its acquire is known: the age of a completion that may be a
+    /// repetition is not.
+    fn completed(&self, held: &Held, outcome: &Outcome) {
+        if let Some(Lease { fingerprint, since }) = self.leases.remove(&held.token) {
+            self.keep(held.key, fingerprint, outcome.clone(), since, held.ttl);
+        }
+    }
+
     /// Looks up in the background when the outcome expires that the store just returned, and keeps it.
-    fn look_up(&self, key: StoreKey) {
+    fn look_up(&self, store: Arc<dyn ErasedStore>, key: StoreKey) {
         let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else {
             return;
         };
@@ -147,9 +242,9 @@ impl<S: Store> Cached<S> {
         let lookup = Lookup(Arc::clone(&self.pending), key, permit);
         tokio::spawn(async move {
             let before = Instant::now();
-            let found = timeout(LOOKUP_TIME_OUT, this.inner.get(&key)).await;
+            let found = timeout(LOOKUP_TIME_OUT, store.get(&key)).await;
             let found = found.unwrap_or_else(|elapsed| {
-                let error = StoreError::new(this.inner.name(), StoreErrorKind::Unavailable);
+                let error = StoreError::new(store.name(), StoreErrorKind::Unavailable);
                 Err(error.with_source(elapsed))
             });
             match found {
@@ -188,70 +283,6 @@ impl<S: Store> Cached<S> {
             };
             self.outcomes.insert(key, kept);
         }
-    }
-}
-
-impl<S: Store> Store for Cached<S> {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        if let Some(kept) = self.kept(&claim.key) {
-            return Ok(if kept.fingerprint == claim.fingerprint {
-                Acquisition::Completed(kept.outcome)
-            } else {
-                Acquisition::Mismatch
-            });
-        }
-        let since = Instant::now();
-        let acquisition = self.inner.acquire(claim).await?;
-        match acquisition {
-            Acquisition::Acquired { .. } => {
-                let fingerprint = claim.fingerprint;
-                self.leases
-                    .insert(claim.token, Lease { fingerprint, since });
-            }
-            Acquisition::Completed(_) => self.look_up(claim.key),
-            _ => {}
-        }
-        Ok(acquisition)
-    }
-
-    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.inner.renew(held).await
-    }
-
-    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        let write = self.inner.complete(held, outcome).await?;
-        // Only if its acquire is known: the age of a completion that may be a repetition is not.
-        if write == Write::Applied
-            && let Some(Lease { fingerprint, since }) = self.leases.remove(&held.token)
-        {
-            self.keep(held.key, fingerprint, outcome.clone(), since, held.ttl);
-        }
-        Ok(write)
-    }
-
-    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.inner.release(key, token).await
-    }
-
-    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.inner.abandon(key, token).await
-    }
-
-    /// Always asks the store: an inspection must show what is stored.
-    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        self.inner.purge_expired(limit).await
-    }
-
-    fn attach(&self, wake: Wake) {
-        self.inner.attach(wake);
     }
 }
 
@@ -307,10 +338,7 @@ impl<S> Clone for Cached<S> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
-            outcomes: self.outcomes.clone(),
-            leases: self.leases.clone(),
-            pending: Arc::clone(&self.pending),
-            lookups: Arc::clone(&self.lookups),
+            memory: self.memory.clone(),
         }
     }
 }
@@ -319,7 +347,7 @@ impl<S: fmt::Debug> fmt::Debug for Cached<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cached")
             .field("inner", &self.inner)
-            .field("outcomes", &self.outcomes.entry_count())
+            .field("outcomes", &self.memory.outcomes.entry_count())
             .finish_non_exhaustive()
     }
 }
