@@ -87,8 +87,10 @@ pub mod layer;
 pub mod scope;
 pub mod store;
 
+mod backoff;
 mod digest;
 mod engine;
+mod execution;
 mod fingerprint;
 mod key;
 mod names;
@@ -105,9 +107,10 @@ pub use axum::ExecutionRejection;
 #[doc(hidden)]
 pub use axum::private as __private;
 pub use engine::{
-    BuildError, Builder, Crash, Execution, Idempotency, OnStoreError, Profile, Recovery,
-    Resolution, ResolveError, ResponseBody, Retention, Shutdown,
+    BuildError, Builder, Idempotency, OnStoreError, Profile, Resolution, ResolveError,
+    ResponseBody, Retention, Shutdown,
 };
+pub use execution::{Crash, Execution, Recovery};
 pub use fingerprint::{Fingerprint, FingerprintRule};
 #[cfg(feature = "macros")]
 pub use idempotent_macros::idempotent;

@@ -1,4 +1,4 @@
-//! The names of everything that can be observed, and nothing else.
+//! The names of metrics and spans, and nothing else.
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
@@ -16,48 +16,34 @@
 
 use tracing::{Span, field};
 
-use crate::scope::StoreKey;
+use crate::{problem::ProblemCode, scope::StoreKey};
 
 /// How a request ended, as metrics and spans name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum RequestResult {
+    /// The handler ran, and the client got its response.
     Executed,
+    /// An extractor of the handler refused the request.
     Rejected,
+    /// The stored response was replayed.
     Replayed,
+    /// The same, after waiting for it.
     ReplayedAfterWait,
-    Conflict,
-    Mismatch,
-    MissingKey,
-    InvalidKey,
-    RequestTooLarge,
-    UnreadableBody,
-    OutcomeUnknown,
-    ResponseNotStored,
-    RecordUnreadable,
-    StoreUnavailable,
-    Overloaded,
+    /// The handler ran without a record, because the store could not be asked.
     Unprotected,
+    /// The engine answered with this problem, under the same name.
+    Problem(ProblemCode),
 }
 
-impl Ended {
+impl RequestResult {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Executed => "executed",
             Self::Rejected => "rejected",
             Self::Replayed => "replayed",
             Self::ReplayedAfterWait => "replayed_after_wait",
-            Self::Conflict => "conflict",
-            Self::Mismatch => "mismatch",
-            Self::MissingKey => "missing_key",
-            Self::InvalidKey => "invalid_key",
-            Self::RequestTooLarge => "request_too_large",
-            Self::UnreadableBody => "unreadable_body",
-            Self::OutcomeUnknown => "outcome_unknown",
-            Self::ResponseNotStored => "response_not_stored",
-            Self::RecordUnreadable => "record_unreadable",
-            Self::StoreUnavailable => "store_unavailable",
-            Self::Overloaded => "overloaded",
             Self::Unprotected => "unprotected",
+            Self::Problem(code) => code.as_str(),
         }
     }
 }
@@ -87,10 +73,10 @@ pub(crate) fn record_attempt(attempt: u32) {
 }
 
 /// A request ended.
-pub(crate) fn ended(endpoint: &str, ended: Ended) {
-    Span::current().record("outcome", ended.as_str());
+pub(crate) fn request(endpoint: &str, result: RequestResult) {
+    Span::current().record("outcome", result.as_str());
     #[cfg(feature = "metrics")]
-    metrics::counter!("idempotency_requests_total", "endpoint" => endpoint.to_owned(), "outcome" => ended.as_str())
+    metrics::counter!("idempotency_requests_total", "endpoint" => endpoint.to_owned(), "outcome" => result.as_str())
         .increment(1);
     #[cfg(not(feature = "metrics"))]
     let _ = endpoint;
@@ -105,7 +91,7 @@ pub(crate) fn executed(endpoint: &str, since: Stopwatch) {
     let _ = (endpoint, since);
 }
 
-/// A duplicate waited since then.
+/// A duplicate has waited since then.
 pub(crate) fn waited(endpoint: &str, since: Stopwatch) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("idempotency_wait_seconds", "endpoint" => endpoint.to_owned())
@@ -154,7 +140,7 @@ gauges! {
     detached = "idempotency_detached_executions";
 }
 
-/// What a store that knows it without counting holds now.
+/// How many records a store holds now, for a store that knows it without counting.
 #[cfg(feature = "memory")]
 pub(crate) fn records(store: &'static str, records: impl FnOnce() -> usize) {
     #[cfg(feature = "metrics")]
@@ -167,7 +153,7 @@ pub(crate) fn records(store: &'static str, records: impl FnOnce() -> usize) {
     let _ = (store, records);
 }
 
-/// Measures a time that becomes a metric; without the `metrics` feature it does not even look at the clock.
+/// Measures a time that becomes a metric. Without the `metrics` feature it does not read the clock.
 #[derive(Clone, Copy)]
 pub(crate) struct Stopwatch {
     #[cfg(feature = "metrics")]

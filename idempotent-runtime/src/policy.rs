@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use http::{HeaderName, request::Parts};
 
 use crate::{
-    engine::{Crash, Recovery},
+    execution::{Crash, Recovery},
     fingerprint::FingerprintRule,
     key::KeyRules,
     names::{KeyHeader, Name, is_header_name, set},

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Execution, Policy,
-    engine::{Attended, BoxFuture, Idempotency, Ran, Reply, Simplified, Work},
+    engine::{BodyKind, BoxFuture, Detachable, Handler, HandlerResult, Idempotency, Reply},
     route::route,
 };
 
@@ -29,7 +29,7 @@ enum Kind {
     /// The handler, as if the attribute were absent.
     Plain(Handling),
     /// Whatever the engine decides.
-    Attended(Attended<Reply<Body>>),
+    Covered(Detachable<Reply<Body>>),
 }
 
 /// Extracts the arguments, then runs the handler.
@@ -81,7 +81,7 @@ fn run(
         request.uri(),
         request.extensions(),
     );
-    HandlerFuture(Kind::Attended(engine.run(policy, route, request, step)))
+    HandlerFuture(Kind::Covered(engine.run(policy, route, request, step)))
 }
 
 pin_project! {
@@ -116,7 +116,7 @@ where
     Box::pin(Responding { function, answer })
 }
 
-/// The engine that this request is the business of, if there is one.
+/// The engine that handles this request, if there is one.
 fn covering(
     engine: Option<&Idempotency>,
     policy: &Policy,
@@ -125,7 +125,7 @@ fn covering(
     let extensions = request.extensions();
     let chosen = engine.or_else(|| extensions.get());
     let chosen = chosen.unwrap_or_else(|| Idempotency::of_this_process());
-    // An engine around this one has claimed the key: claiming it again would wait for itself.
+    // A layer around this handler has claimed the key: a second claim would wait for the first.
     let covers = chosen.covers(policy, request.headers())
         && Execution::from_extensions(extensions).is_none();
     covers.then(|| chosen.clone())
@@ -137,27 +137,27 @@ impl Step {
     }
 }
 
-impl Work for Step {
+impl Handler for Step {
     type Body = Body;
-    type Running = Handling;
+    type Future = Handling;
 
-    fn start(self, request: ::http::Request<Bytes>) -> Handling {
+    fn call(self, request: ::http::Request<Bytes>) -> Handling {
         self.handling(request.map(Body::from))
     }
 }
 
 impl Future for Handling {
-    type Output = Ran<Body>;
+    type Output = HandlerResult<Body>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ran<Body>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<HandlerResult<Body>> {
         loop {
             *self = match &mut *self {
                 Self::Extracting(extraction) => match ready!(extraction.as_mut().poll(context)) {
                     Ok(handler) => Self::Answering(handler),
-                    Err(rejection) => return Poll::Ready(Ran::Rejected(rejection)),
+                    Err(rejection) => return Poll::Ready(HandlerResult::Rejected(rejection)),
                 },
                 Self::Answering(handler) => {
-                    return handler.as_mut().poll(context).map(Ran::Answered);
+                    return handler.as_mut().poll(context).map(HandlerResult::Returned);
                 }
             }
         }
@@ -170,14 +170,16 @@ impl Future for HandlerFuture {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
         match &mut self.0 {
             Kind::Plain(handling) => match ready!(Pin::new(handling).poll(context)) {
-                Ran::Answered(response) | Ran::Rejected(response) => Poll::Ready(response),
-                Ran::Failed => unreachable!("an axum handler always answers"),
+                HandlerResult::Returned(response) | HandlerResult::Rejected(response) => {
+                    Poll::Ready(response)
+                }
+                HandlerResult::Failed => unreachable!("an axum handler always answers"),
             },
-            Kind::Attended(attended) => Pin::new(attended).poll(context).map(|reply| {
-                reply.map(|body| match body.simplify() {
-                    Simplified::Full(bytes) => Body::from(bytes),
-                    Simplified::Live(body) => body,
-                    Simplified::Recording(recording) => Body::new(recording),
+            Kind::Covered(future) => Pin::new(future).poll(context).map(|reply| {
+                reply.map(|body| match body.into_kind() {
+                    BodyKind::Full(bytes) => Body::from(bytes),
+                    BodyKind::Live(body) => body,
+                    BodyKind::Recording(recording) => Body::new(recording),
                 })
             }),
         }
@@ -188,7 +190,7 @@ impl fmt::Debug for HandlerFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
             Kind::Plain(_) => "HandlerFuture::Plain",
-            Kind::Attended(_) => "HandlerFuture::Attended",
+            Kind::Covered(_) => "HandlerFuture::Covered",
         })
     }
 }

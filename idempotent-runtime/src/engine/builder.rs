@@ -1,15 +1,20 @@
 //! How an engine is put together.
 
-use std::{borrow::Cow, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode, request::Parts};
 
 use super::{
-    Idempotency, Inner, attend::Counted, ops::Ops, profile::Profile, running::Running,
-    wait::WaitRoom,
+    core::{
+        Core, Idempotency, gauge::Gauge, in_flight::InFlight, on_store_error::OnStoreError,
+        store_client::StoreClient,
+    },
+    profile::Profile,
+    wait::WaitQueues,
 };
 use crate::{
     key::IdempotencyKey,
+    observe,
     policy::Policy,
     problem::ProblemStyle,
     response::{ResponseLimits, Sealer},
@@ -36,17 +41,6 @@ pub struct Builder {
     max_key_length: usize,
     response_limits: ResponseLimits,
     sealer: Sealer,
-}
-
-/// What a request gets when the store cannot say whether its key is free.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnStoreError {
-    /// 503; the handler does not start.
-    #[default]
-    Refuse,
-    /// The handler runs **without any protection**: a retry may execute it again. Each time a warning is logged.
-    Execute,
 }
 
 /// Settings that cannot work together.
@@ -85,6 +79,11 @@ pub enum BuildError {
 }
 
 impl Idempotency {
+    /// Starts building an engine.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
     /// An engine with all defaults on the store of this URL: `memory:`, `sqlite://file.db`, `postgres://…`, `mysql://…`
     /// or `redis://…`. See [`store::connect`](crate::store::connect) for the forms, and for an engine with other
     /// settings: `Idempotency::builder().store(store::connect(url).await?)`.
@@ -159,7 +158,7 @@ impl Builder {
         mut self,
         scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
     ) -> Self {
-        self.scope = Some(std::sync::Arc::new(scope));
+        self.scope = Some(Arc::new(scope));
         self
     }
 
@@ -272,37 +271,27 @@ impl Builder {
         if let Some(status) = self.mismatch_status.or(self.profile.mismatch_status()) {
             problem_style.mismatch_status = status;
         }
-        let wait_room = WaitRoom::new(self.max_waiters, self.max_waiters_per_key);
-        let engine = Idempotency(std::sync::Arc::new(Inner {
-            ops: Ops::new(store, self.store_timeout),
+        let core = Arc::new(Core {
+            store: StoreClient::new(store, self.store_timeout),
             defaults,
             scope: self.scope,
-            digester: Digester::new(self.secret.as_deref()),
+            digester: Arc::new(Digester::new(self.secret.as_deref())),
             problem_style,
             replay_header: self
                 .replay_header
                 .unwrap_or_else(|| self.profile.replay_header()),
             on_store_error: self.on_store_error,
-            wait_room,
-            running: Running::default(),
-            detached: Counted::detached(),
-            withdrawals: Counted::silent(),
+            wait_queues: WaitQueues::new(self.max_waiters, self.max_waiters_per_key),
+            in_flight: InFlight::default(),
+            detached: Gauge::metric(observe::detached),
             max_detached: self.max_detached,
+            withdrawals: Gauge::internal(),
             max_key_length: self.max_key_length,
             response_limits: self.response_limits,
             sealer: self.sealer,
-        }));
-        // Weak: the store may outlive the engine and must not keep it alive.
-        let room = std::sync::Arc::downgrade(&engine.0);
-        engine.ops().store().attach(Wake::new(move |key| {
-            if let Some(engine) = room.upgrade() {
-                match key {
-                    Some(key) => engine.wait_room.poke(key),
-                    None => engine.wait_room.poke_all(),
-                }
-            }
-        }));
-        Ok(engine)
+        });
+        wake_waiters(&core);
+        Ok(Idempotency(core))
     }
 
     fn check(&self, defaults: &Policy) -> Result<(), BuildError> {
@@ -336,6 +325,20 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// Has the store notify the engine's waiters.
+fn wake_waiters(core: &Arc<Core>) {
+    // Weak: the store may outlive the engine and must not keep it alive.
+    let core_ref = Arc::downgrade(core);
+    core.store.store().attach(Wake::new(move |key| {
+        if let Some(core) = core_ref.upgrade() {
+            match key {
+                Some(key) => core.wait_queues.notify(key),
+                None => core.wait_queues.notify_all(),
+            }
+        }
+    }));
 }
 
 #[cfg_attr(

@@ -1,226 +1,142 @@
 //! The engine: decides what happens with a request that carries a key, and makes it happen.
 //!
-//! It knows the [store's contract](crate::store) and plain HTTP types, no web framework and no database. A
-//! request's way through it:
+//! It knows the [store's contract](crate::store) and plain HTTP types, no web framework and no database. This page is
+//! its map; each folder has one of its own.
+//!
+//! # A request's way
 //!
 //! ```text
-//! visit     parse the key, read the body, fingerprint, acquire
-//! decide    what the store said + what the route asks for -> the next step (pure)
-//! follow    another execution is in flight: wait for its outcome, or take its place
-//! execute   run the handler under its lease
-//! commit    store its outcome, or give the key up; then answer
-//! stream    the same for a response of unknown length
-//! resolve   a crashed execution, a fenced one, a store that fails
-//! attend    whose task all this runs in, and what happens when the client goes away
+//! adapter            axum/run.rs or layer/: is the request covered? which route? which handler?
+//! run                here: settings, span, and a future that outlives its client (detach.rs)
+//! exchange/receive   parse the key -> room for an execution? -> read the body -> admit -> scope, fingerprint
+//! exchange/mod       acquire
+//! exchange/decide    what the store answered + what the route asks for -> the next step (pure)
+//!   exchange/follow    another execution is in flight: wait in its queue (wait/), read, become the leader
+//!   exchange/recover   an execution crashed: ask the route's function
+//!   exchange/execute   run the handler
+//! run/mod            the handler under its lease (run/lease) -> is the response stored? (run/cacheable)
+//! run/commit         complete, release or abandon; run/recorder does it for streams
+//! reply              problems, replays, the handler's own response
 //! ```
+//!
+//! # The modules
+//!
+//! | group | modules |
+//! |---|---|
+//! | the request | `exchange/`, `reply`, `body/`, `handler` (what an adapter brings), `detach` (clients that leave) |
+//! | the execution | `run/`: lease and heartbeat, commit, recorder, panics, what is stored |
+//! | waiting | `wait/`: the queues of the duplicates; `exchange/follow` uses them |
+//! | shared by all | `core/`: store client, registry of what is in flight, gauges, withdrawal of claims in doubt |
+//! | set-up | `builder`, `profile`, `global` (the engine of the process) |
+//! | the end | `shutdown` |
+//! | operators | `admin`: inspect, resolve, purge |
+//!
+//! # In which order a request is checked
+//!
+//! Covered at all · key · room for one more detached execution · size of the body · room again, and no shutdown ·
+//! acquire: mismatch before conflict. Nothing before the acquire touches the store.
+//!
+//! # Where limits and times live
+//!
+//! | limit or time | set in | enforced in |
+//! |---|---|---|
+//! | `ttl`, `lease`, `max_lifetime`, `wait_timeout`, `max_body`, `max_response` | `policy` (defaults in `Settings::resolve`) | `run/lease`, `exchange/follow`, `exchange/receive`, `run/mod`, `run/recorder` |
+//! | store time-out | `builder` | `core/store_client` |
+//! | `max_detached` | `builder` | `core/mod` (`has_room`), asked in `exchange/receive` and `exchange/follow` |
+//! | waiters per key and per process | `builder` | `wait/mod` |
+//! | headers of a stored response | `builder` | `response::ResponseLimits`, through `run/commit` |
+//! | length of a key | `builder` | `key`, through `core/mod` (`settings`) |
+//! | pauses between attempts and polls | `crate::backoff` | who waits: `wait/mod`, `exchange/execute`, `run/commit`, `core/withdraw` |
+//! | retry budget of a last write (three store time-outs), persistence of a late outcome | `run/commit` | there |
+//! | retry budget of a withdrawal | `core/withdraw` | there |
+//!
+//! # Who writes to the store
+//!
+//! The claim in `exchange/` (`mod`, `follow`, `recover`); the renewals in `run/lease`; the last write in `run/commit`. Besides
+//! these: `core/withdraw` (a claim in doubt), `shutdown` (what is in flight at the deadline), `admin` (an operator). All go
+//! through `core/store_client`.
+//!
+//! # To change …
+//!
+//! | this | touch these |
+//! |---|---|
+//! | a problem code, its status or its text | `crate::problem`; the metric label follows the code |
+//! | which header carries the key | `crate::policy` (`key_header`); `crate::names::KeyHeader` is the only place that reads it |
+//! | which responses are stored | `run/cacheable` |
+//! | which headers are stored | `crate::response` (`filter`) |
+//! | what a duplicate gets | `exchange/decide` |
+//! | a store operation | `crate::store` (trait, `erased`), `core/store_client`, every store, the conformance suite |
+//! | an option of the attribute | the macro crate's option table, `crate::policy` |
+//! | a metric or span field | `crate::observe` |
+//! | an engine-wide setting | `builder`, `core/mod` |
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
+use http::{HeaderMap, Request};
 use http_body::Body;
 use tracing::Instrument;
 
-use crate::{
-    observe,
-    policy::{Policy, Settings},
-    problem::ProblemStyle,
-    response::{ResponseLimits, Sealer},
-    scope::{Digester, Scope, ScopeFn},
-};
+use crate::{observe, policy::Policy};
 
-mod answer;
-mod attend;
+mod admin;
 mod body;
-mod boundary;
 mod builder;
-mod caught;
-mod cell;
-mod commit;
-mod decide;
-mod execute;
-mod execution;
-mod follow;
-mod inspect;
-mod lease;
-mod ops;
+mod core;
+mod detach;
+mod exchange;
 #[cfg(feature = "axum")]
-mod process;
+mod global;
+mod handler;
 mod profile;
-mod resolve;
-mod retention;
-mod running;
-mod stream;
-mod visit;
+mod reply;
+mod run;
+mod shutdown;
 mod wait;
-mod whole;
 
-pub(crate) use attend::Attended;
-pub use body::ResponseBody;
+pub use admin::{Resolution, ResolveError};
 #[cfg(feature = "axum")]
-pub(crate) use body::Simplified;
-pub(crate) use boundary::{BoxError, BoxFuture, Ran, Route, Work};
-pub use builder::{BuildError, Builder, OnStoreError};
-pub use execution::{Crash, Execution, Recovery};
-pub use inspect::{Resolution, ResolveError};
+pub(crate) use body::BodyKind;
+pub use body::ResponseBody;
+pub use builder::{BuildError, Builder};
+pub use core::{Idempotency, on_store_error::OnStoreError};
+use detach::DetachState;
+pub(crate) use detach::Detachable;
+use exchange::Exchange;
+pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, Route};
 pub use profile::Profile;
-pub use retention::Retention;
-pub use running::Shutdown;
-
-use attend::{Attendance, Counted};
-use builder::OnStoreError as StoreErrorChoice;
-use ops::Ops;
-use running::Running;
-use visit::Visit;
-use wait::WaitRoom;
-
-/// A response that went through the engine.
-pub(crate) type Reply<B> = Response<ResponseBody<B>>;
-
-/// The engine: one store, one default policy, all routes that use it. Cloning shares it.
-///
-/// ```
-/// use idempotent_runtime::{Idempotency, Policy, scope};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let idempotency = Idempotency::builder()
-///     .policy(Policy::new().ttl(std::time::Duration::from_secs(3600)))
-///     .scope(scope::header(http::HeaderName::from_static("x-tenant")))
-///     .build()?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct Idempotency(Arc<Inner>);
-
-struct Inner {
-    ops: Ops,
-    defaults: Policy,
-    scope: Option<ScopeFn>,
-    digester: Digester,
-    problem_style: ProblemStyle,
-    replay_header: HeaderName,
-    on_store_error: StoreErrorChoice,
-    wait_room: WaitRoom,
-    running: Running,
-    detached: Counted,
-    withdrawals: Counted,
-    max_detached: usize,
-    max_key_length: usize,
-    response_limits: ResponseLimits,
-    sealer: Sealer,
-}
+pub(crate) use reply::Reply;
+pub use run::Retention;
+pub use shutdown::Shutdown;
 
 impl Idempotency {
-    /// Starts putting an engine together.
-    pub fn builder() -> Builder {
-        Builder::new()
-    }
-
-    /// Whether a request is the engine's business: it has a key, or has to have one.
+    /// Whether the engine handles this request: it has a key, or the route requires one.
     pub(crate) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
-        let defaults = &self.0.defaults;
-        policy.required.or(defaults.required).unwrap_or(false)
-            || policy.key_header(defaults).is_in(headers)
+        self.0.covers(policy, headers)
     }
 
     /// Serves one request that the engine [covers](Self::covers).
-    pub(crate) fn run<B, W>(
+    pub(crate) fn run<B, H>(
         self,
         policy: &Policy,
         route: Route,
         request: Request<B>,
-        work: W,
-    ) -> Attended<Reply<W::Body>>
+        handler: H,
+    ) -> Detachable<Reply<H::Body>>
     where
         B: Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
-        W: Work,
+        H: Handler,
     {
-        let attendance = Arc::new(Attendance::default());
+        let state = Arc::new(DetachState::default());
         let span = observe::span(route.label());
-        let visit = Box::new(Visit {
-            settings: self.settings(policy),
-            engine: self,
+        let detached = self.0.detached.clone();
+        let exchange = Box::new(Exchange {
+            settings: self.0.settings(policy),
+            core: self.0,
             route,
-            attendance: Arc::clone(&attendance),
+            detach: Arc::clone(&state),
             admission: None,
         });
-        let detached = visit.engine.0.detached.clone();
-        let served = visit.serve(request, work).instrument(span);
-        Attended::new(attendance, detached, served)
-    }
-
-    /// Whether one more execution may come to run without its client.
-    fn has_room(&self) -> bool {
-        self.0.detached.count() < self.0.max_detached
-    }
-
-    /// What a route gets that chooses this.
-    fn settings(&self, policy: &Policy) -> Settings {
-        let mut settings = Settings::resolve(policy, &self.0.defaults);
-        settings.key_rules.max_len = self.0.max_key_length;
-        settings
-    }
-
-    fn sealer(&self) -> &Sealer {
-        &self.0.sealer
-    }
-
-    /// What a response may be to be kept.
-    fn response_limits(&self, settings: &Settings) -> ResponseLimits {
-        ResponseLimits {
-            max_body: settings.max_response,
-            ..self.0.response_limits
-        }
-    }
-
-    fn scope(&self, head: &Parts) -> Option<Scope> {
-        self.0.scope.as_ref().and_then(|scope| scope(head))
-    }
-
-    fn ops(&self) -> &Ops {
-        &self.0.ops
-    }
-
-    fn digester(&self) -> &Digester {
-        &self.0.digester
-    }
-
-    fn problem_style(&self) -> &ProblemStyle {
-        &self.0.problem_style
-    }
-
-    fn replay_header(&self) -> &HeaderName {
-        &self.0.replay_header
-    }
-
-    fn on_store_error(&self) -> StoreErrorChoice {
-        self.0.on_store_error
-    }
-
-    fn wait_room(&self) -> &WaitRoom {
-        &self.0.wait_room
-    }
-
-    fn running(&self) -> &Running {
-        &self.0.running
-    }
-
-    fn detached(&self) -> &Counted {
-        &self.0.detached
-    }
-
-    fn withdrawals(&self) -> &Counted {
-        &self.0.withdrawals
-    }
-}
-
-impl std::fmt::Debug for Idempotency {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Idempotency")
-            .field("store", &self.0.ops.store().name())
-            .field("policy", &self.0.defaults)
-            .field("detached", &self.0.detached.count())
-            .field("waiters", &self.0.wait_room.len())
-            .finish_non_exhaustive()
+        let served = exchange.serve(request, handler).instrument(span);
+        Detachable::new(state, detached, served)
     }
 }

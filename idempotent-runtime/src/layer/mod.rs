@@ -40,7 +40,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    engine::{Attended, BoxError, BoxFuture, Execution, Idempotency, Ran, ResponseBody, Work},
+    engine::{BoxError, BoxFuture, Detachable, Handler, HandlerResult, Idempotency, ResponseBody},
+    execution::Execution,
     policy::Policy,
     problem::ProblemCode,
     route::route,
@@ -86,7 +87,7 @@ impl IdempotencyLayer {
 
     fn covers<B>(&self, request: &Request<B>) -> bool {
         self.methods.contains(request.method())
-            // Somebody outside already takes care of this request.
+            // A layer or handler around this one has already claimed the key.
             && Execution::from_extensions(request.extensions()).is_none()
             && self.engine.covers(&self.policy, request.headers())
     }
@@ -138,7 +139,7 @@ where
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
         let failure = Arc::new(Mutex::new(None));
-        let work = ServiceWork {
+        let handler = WrappedService {
             service: ready,
             failure: Arc::clone(&failure),
             body: std::marker::PhantomData,
@@ -151,7 +152,7 @@ where
             request.uri(),
             request.extensions(),
         );
-        let future = engine.clone().run(policy, route, request, work);
+        let future = engine.clone().run(policy, route, request, handler);
         ResponseFuture {
             kind: Kind::Covered { future, failure },
         }
@@ -159,14 +160,14 @@ where
 }
 
 /// The wrapped service, called at most once.
-struct ServiceWork<S, E, B> {
+struct WrappedService<S, E, B> {
     service: S,
     /// Where its error goes, past the engine.
     failure: Arc<Mutex<Option<E>>>,
     body: std::marker::PhantomData<fn(B)>,
 }
 
-impl<S, B, R> Work for ServiceWork<S, S::Error, B>
+impl<S, B, R> Handler for WrappedService<S, S::Error, B>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -175,17 +176,17 @@ where
     R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     type Body = R;
-    type Running = BoxFuture<Ran<R>>;
+    type Future = BoxFuture<HandlerResult<R>>;
 
-    fn start(mut self, request: Request<Bytes>) -> Self::Running {
+    fn call(mut self, request: Request<Bytes>) -> Self::Future {
         let called = self.service.call(request.map(RequestBody::read));
         let failure = self.failure;
         Box::pin(async move {
             match called.await {
-                Ok(response) => Ran::Answered(response),
+                Ok(response) => HandlerResult::Returned(response),
                 Err(error) => {
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    Ran::Failed
+                    HandlerResult::Failed
                 }
             }
         })
@@ -212,7 +213,7 @@ pin_project! {
         R: 'static,
     {
         Passed { #[pin] future: F },
-        Covered { future: Attended<Response<ResponseBody<R>>>, failure: Arc<Mutex<Option<E>>> },
+        Covered { future: Detachable<Response<ResponseBody<R>>>, failure: Arc<Mutex<Option<E>>> },
     }
 }
 

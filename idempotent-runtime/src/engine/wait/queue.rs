@@ -1,12 +1,12 @@
-//! Where the waiters of one key in one process meet.
+//! The queue of the duplicates that wait for one key in one process.
 //!
-//! However many wait, one of them, the *leader*, looks at the store; the others sleep until a verdict is
-//! published or the lead falls to them:
+//! However many wait, one of them, the *leader*, polls the store. The others sleep until a verdict is published or they
+//! become the leader:
 //!
-//! 1. Whoever asks for a turn while nobody leads becomes the leader.
-//! 2. A leader that leaves, by an answer, a deadline or a lost client, wakes the longest waiting other.
-//! 3. A woken waiter that leaves before it took the lead wakes the next one, so that the lead is never lost.
-//! 4. A verdict, once published, stays: whoever asks later gets it too.
+//! 1. A waiter that asks for its turn while there is no leader becomes the leader.
+//! 2. A leader that leaves (by an answer, a deadline or a lost client) wakes the waiter that has waited longest.
+//! 3. A waiter that was woken and leaves before it became the leader wakes the next one, so that the lead is never lost.
+//! 4. A published verdict stays: a waiter that asks later gets it too.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,20 @@ use std::{
 
 use crate::sync::{Arc, Mutex, lock};
 
-/// The meeting place. `T` is the verdict that ends all waiting.
-pub(crate) struct Cell<T> {
+/// The queue of one key. `T` is the verdict that ends all waiting.
+pub(crate) struct WaitQueue<T> {
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
     verdict: Option<T>,
-    /// Something changed since the leader last looked.
-    poked: bool,
+    /// The record may have changed since the leader last polled.
+    notified: bool,
     led: bool,
     leader: Option<Waker>,
-    /// Those who sleep, the longest waiting first.
+    /// The waiters that sleep, the one that has waited longest first.
     sleepers: BTreeMap<u64, Waker>,
-    next_seat: u64,
+    next_number: u64,
 }
 
 /// What a turn brings.
@@ -37,40 +37,40 @@ struct State<T> {
 pub(crate) enum Turn<T> {
     /// The waiting is over.
     Verdict(T),
-    /// This waiter leads now: it looks at the store for all.
+    /// This waiter leads now: it polls the store for all.
     Lead,
 }
 
-/// One waiter's place. Dropping it leaves, and passes the lead on.
-pub(crate) struct Seat<T> {
-    cell: Arc<Cell<T>>,
+/// One waiter's place in the queue. Dropping it leaves the queue and passes the lead on.
+pub(crate) struct Ticket<T> {
+    queue: Arc<WaitQueue<T>>,
     number: u64,
     leading: bool,
 }
 
-impl<T: Clone> Cell<T> {
+impl<T: Clone> WaitQueue<T> {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 verdict: None,
-                // The first leader looks at once: the record may have changed before anybody sat here.
-                poked: true,
+                // The first leader polls at once: the record may have changed before the queue existed.
+                notified: true,
                 led: false,
                 leader: None,
                 sleepers: BTreeMap::new(),
-                next_seat: 0,
+                next_number: 0,
             }),
         }
     }
 
-    /// Takes a place.
-    pub(crate) fn join(this: &Arc<Self>) -> Seat<T> {
+    /// Joins the queue.
+    pub(crate) fn join(this: &Arc<Self>) -> Ticket<T> {
         let mut state = lock(&this.state);
-        let number = state.next_seat;
-        state.next_seat += 1;
+        let number = state.next_number;
+        state.next_number += 1;
         drop(state);
-        Seat {
-            cell: Arc::clone(this),
+        Ticket {
+            queue: Arc::clone(this),
             number,
             leading: false,
         }
@@ -91,24 +91,24 @@ impl<T: Clone> Cell<T> {
     }
 
     /// Whether a verdict was published.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(crate) fn has_verdict(&self) -> bool {
         lock(&self.state).verdict.is_some()
     }
 
-    /// The record may have changed: the leader looks again now rather than at its next poll.
-    pub(crate) fn poke(&self) {
+    /// The record may have changed: the leader polls now and does not wait for its next turn.
+    pub(crate) fn notify(&self) {
         let mut state = lock(&self.state);
-        state.poked = true;
+        state.notified = true;
         let woken = state.leader.take();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }
 }
 
-impl<T: Clone> Seat<T> {
+impl<T: Clone> Ticket<T> {
     /// Waits for the verdict or for the lead.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Turn<T>> {
-        let mut state = lock(&self.cell.state);
+        let mut state = lock(&self.queue.state);
         if let Some(verdict) = &state.verdict {
             return Poll::Ready(Turn::Verdict(verdict.clone()));
         }
@@ -122,11 +122,11 @@ impl<T: Clone> Seat<T> {
         Poll::Pending
     }
 
-    /// For the leader: waits until something changed since it last looked.
-    pub(crate) fn poll_poked(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        debug_assert!(self.leading, "only the leader looks at the store");
-        let mut state = lock(&self.cell.state);
-        if state.verdict.is_some() || mem::take(&mut state.poked) {
+    /// For the leader: waits until the record may have changed since its last poll.
+    pub(crate) fn poll_notified(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        debug_assert!(self.leading, "only the leader polls the store");
+        let mut state = lock(&self.queue.state);
+        if state.verdict.is_some() || mem::take(&mut state.notified) {
             return Poll::Ready(());
         }
         state.leader = Some(context.waker().clone());
@@ -134,15 +134,15 @@ impl<T: Clone> Seat<T> {
     }
 }
 
-impl<T> Drop for Seat<T> {
+impl<T> Drop for Ticket<T> {
     fn drop(&mut self) {
-        let mut state = lock(&self.cell.state);
+        let mut state = lock(&self.queue.state);
         state.sleepers.remove(&self.number);
         if self.leading {
             state.led = false;
             state.leader = None;
         }
-        // Rule 2 and rule 3 at once: nobody leads, so somebody has to be told.
+        // Rules 2 and 3 at once: without a leader, the next waiter is woken.
         let next = if state.led {
             None
         } else {
@@ -171,14 +171,14 @@ mod tests {
         }
     }
 
-    fn poll<T: Clone>(seat: &mut Seat<T>, count: &Arc<Count>) -> Poll<Turn<T>> {
-        seat.poll_turn(&mut Context::from_waker(&Waker::from(Arc::clone(count))))
+    fn poll<T: Clone>(ticket: &mut Ticket<T>, count: &Arc<Count>) -> Poll<Turn<T>> {
+        ticket.poll_turn(&mut Context::from_waker(&Waker::from(Arc::clone(count))))
     }
 
     #[test]
     fn one_leads_and_the_others_sleep() {
-        let cell = Arc::new(Cell::<u8>::new());
-        let (mut first, mut second) = (Cell::join(&cell), Cell::join(&cell));
+        let queue = Arc::new(WaitQueue::<u8>::new());
+        let (mut first, mut second) = (WaitQueue::join(&queue), WaitQueue::join(&queue));
         let woken = Arc::new(Count::default());
 
         assert_eq!(poll(&mut first, &woken), Poll::Ready(Turn::Lead));
@@ -188,9 +188,9 @@ mod tests {
 
     #[test]
     fn the_lead_falls_to_the_longest_waiting() {
-        let cell = Arc::new(Cell::<u8>::new());
-        let mut first = Cell::join(&cell);
-        let (mut second, mut third) = (Cell::join(&cell), Cell::join(&cell));
+        let queue = Arc::new(WaitQueue::<u8>::new());
+        let mut first = WaitQueue::join(&queue);
+        let (mut second, mut third) = (WaitQueue::join(&queue), WaitQueue::join(&queue));
         let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
         assert_eq!(poll(&mut first, &counts[0]), Poll::Ready(Turn::Lead));
         assert_eq!(poll(&mut second, &counts[0]), Poll::Pending);
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(
             counts[0].0.load(Ordering::Relaxed),
             1,
-            "the second was told"
+            "the second was woken"
         );
         assert_eq!(
             counts[1].0.load(Ordering::Relaxed),
@@ -213,64 +213,64 @@ mod tests {
         assert_eq!(
             counts[1].0.load(Ordering::Relaxed),
             1,
-            "now the third was told"
+            "now the third was woken"
         );
         assert_eq!(poll(&mut third, &counts[1]), Poll::Ready(Turn::Lead));
     }
 
     #[test]
     fn a_verdict_wakes_all_and_stays() {
-        let cell = Arc::new(Cell::<u8>::new());
-        let (mut leader, mut other) = (Cell::join(&cell), Cell::join(&cell));
+        let queue = Arc::new(WaitQueue::<u8>::new());
+        let (mut leader, mut other) = (WaitQueue::join(&queue), WaitQueue::join(&queue));
         let count = Arc::new(Count::default());
         assert_eq!(poll(&mut leader, &count), Poll::Ready(Turn::Lead));
         assert_eq!(poll(&mut other, &count), Poll::Pending);
         let waker = Waker::from(Arc::clone(&count));
         assert!(
             leader
-                .poll_poked(&mut Context::from_waker(&waker))
+                .poll_notified(&mut Context::from_waker(&waker))
                 .is_ready(),
-            "the first look is due"
+            "the first poll is due"
         );
         assert!(
             leader
-                .poll_poked(&mut Context::from_waker(&waker))
+                .poll_notified(&mut Context::from_waker(&waker))
                 .is_pending()
         );
 
-        cell.publish(7);
-        cell.publish(8);
+        queue.publish(7);
+        queue.publish(8);
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         assert_eq!(poll(&mut other, &count), Poll::Ready(Turn::Verdict(7)));
         assert_eq!(poll(&mut leader, &count), Poll::Ready(Turn::Verdict(7)));
         assert_eq!(
-            poll(&mut Cell::join(&cell), &count),
+            poll(&mut WaitQueue::join(&queue), &count),
             Poll::Ready(Turn::Verdict(7))
         );
     }
 
     #[test]
-    fn a_poke_reaches_the_next_leader_when_there_is_none() {
-        let cell = Arc::new(Cell::<u8>::new());
+    fn a_notification_without_a_leader_reaches_the_next_one() {
+        let queue = Arc::new(WaitQueue::<u8>::new());
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let mut context = Context::from_waker(&waker);
-        let mut first = Cell::join(&cell);
+        let mut first = WaitQueue::join(&queue);
         assert_eq!(first.poll_turn(&mut context), Poll::Ready(Turn::Lead));
-        assert!(first.poll_poked(&mut context).is_ready());
+        assert!(first.poll_notified(&mut context).is_ready());
         drop(first);
 
-        cell.poke();
-        let mut second = Cell::join(&cell);
+        queue.notify();
+        let mut second = WaitQueue::join(&queue);
         assert_eq!(second.poll_turn(&mut context), Poll::Ready(Turn::Lead));
         assert!(
-            second.poll_poked(&mut context).is_ready(),
-            "the poke was kept"
+            second.poll_notified(&mut context).is_ready(),
+            "the notification was kept"
         );
     }
 }
 
-/// Every interleaving, by loom: `RUSTFLAGS="--cfg idempotent_loom" cargo test -p idempotent-runtime --lib cell`.
+/// Every interleaving, by loom: `RUSTFLAGS="--cfg idempotent_loom" cargo test -p idempotent-runtime --lib queue`.
 #[cfg(all(test, idempotent_loom))]
 mod interleavings {
     use std::future::poll_fn;
@@ -280,13 +280,13 @@ mod interleavings {
     use super::*;
 
     /// Waits as a request does: sleeps, leads when it has to, until the verdict.
-    fn wait(cell: &Arc<Cell<u8>>) -> u8 {
-        let mut seat = Cell::join(cell);
+    fn wait(queue: &Arc<WaitQueue<u8>>) -> u8 {
+        let mut ticket = WaitQueue::join(queue);
         block_on(async move {
             loop {
-                match poll_fn(|context| seat.poll_turn(context)).await {
+                match poll_fn(|context| ticket.poll_turn(context)).await {
                     Turn::Verdict(verdict) => return verdict,
-                    Turn::Lead => poll_fn(|context| seat.poll_poked(context)).await,
+                    Turn::Lead => poll_fn(|context| ticket.poll_notified(context)).await,
                 }
             }
         })
@@ -298,14 +298,14 @@ mod interleavings {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {
-            let cell = Arc::new(Cell::new());
+            let queue = Arc::new(WaitQueue::new());
             let waiters: Vec<_> = (0..2)
                 .map(|_| {
-                    let cell = Arc::clone(&cell);
-                    thread::spawn(move || wait(&cell))
+                    let queue = Arc::clone(&queue);
+                    thread::spawn(move || wait(&queue))
                 })
                 .collect();
-            cell.publish(7);
+            queue.publish(7);
             for waiter in waiters {
                 assert_eq!(waiter.join().unwrap(), 7);
             }
@@ -313,17 +313,17 @@ mod interleavings {
     }
 
     #[test]
-    fn a_leader_that_leaves_is_succeeded() {
+    fn a_leader_that_leaves_has_a_successor() {
         loom::model(|| {
-            let cell = Arc::new(Cell::<u8>::new());
-            let mut leader = Cell::join(&cell);
+            let queue = Arc::new(WaitQueue::<u8>::new());
+            let mut leader = WaitQueue::join(&queue);
             let lead = block_on(poll_fn(|context| leader.poll_turn(context)));
             assert_eq!(lead, Turn::Lead);
             let successor = {
-                let cell = Arc::clone(&cell);
+                let queue = Arc::clone(&queue);
                 thread::spawn(move || {
-                    let mut seat = Cell::join(&cell);
-                    block_on(poll_fn(|context| seat.poll_turn(context)))
+                    let mut ticket = WaitQueue::join(&queue);
+                    block_on(poll_fn(|context| ticket.poll_turn(context)))
                 })
             };
             drop(leader);
@@ -334,9 +334,9 @@ mod interleavings {
     #[test]
     fn a_sleeper_that_leaves_when_its_turn_comes_passes_it_on() {
         loom::model(|| {
-            let cell = Arc::new(Cell::<u8>::new());
-            let mut leader = Cell::join(&cell);
-            let mut leaving = Cell::join(&cell);
+            let queue = Arc::new(WaitQueue::<u8>::new());
+            let mut leader = WaitQueue::join(&queue);
+            let mut leaving = WaitQueue::join(&queue);
             block_on(poll_fn(|context| leader.poll_turn(context)));
             // It sleeps before the last one does, so that the turn falls to it first.
             block_on(poll_fn(|context| {
@@ -344,10 +344,10 @@ mod interleavings {
                 Poll::Ready(())
             }));
             let last = {
-                let cell = Arc::clone(&cell);
+                let queue = Arc::clone(&queue);
                 thread::spawn(move || {
-                    let mut seat = Cell::join(&cell);
-                    block_on(poll_fn(|context| seat.poll_turn(context)))
+                    let mut ticket = WaitQueue::join(&queue);
+                    block_on(poll_fn(|context| ticket.poll_turn(context)))
                 })
             };
             let leaver = thread::spawn(move || drop(leaving));
@@ -358,19 +358,19 @@ mod interleavings {
     }
 
     #[test]
-    fn a_poke_is_never_lost() {
+    fn a_notification_is_never_lost() {
         loom::model(|| {
-            let cell = Arc::new(Cell::<u8>::new());
-            let mut leader = Cell::join(&cell);
+            let queue = Arc::new(WaitQueue::<u8>::new());
+            let mut leader = WaitQueue::join(&queue);
             block_on(poll_fn(|context| leader.poll_turn(context)));
-            block_on(poll_fn(|context| leader.poll_poked(context)));
-            let poker = {
-                let cell = Arc::clone(&cell);
-                thread::spawn(move || cell.poke())
+            block_on(poll_fn(|context| leader.poll_notified(context)));
+            let notifyr = {
+                let queue = Arc::clone(&queue);
+                thread::spawn(move || queue.notify())
             };
-            // Ends only if the poke arrives.
-            block_on(poll_fn(|context| leader.poll_poked(context)));
-            poker.join().unwrap();
+            // Ends only if the notification arrives.
+            block_on(poll_fn(|context| leader.poll_notified(context)));
+            notifyr.join().unwrap();
         });
     }
 }

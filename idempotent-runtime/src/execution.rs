@@ -1,4 +1,4 @@
-//! What a handler can ask about the execution it runs in.
+//! What a handler can ask about the execution that it runs in, and a recovery function about a crashed one.
 
 use std::{
     fmt,
@@ -12,10 +12,12 @@ use bytes::Bytes;
 use http::{Extensions, Request, Response};
 use tokio::time::Instant;
 
-use super::Idempotency;
-use crate::{key::IdempotencyKey, scope::StoreKey};
+use crate::{
+    key::IdempotencyKey,
+    scope::{Digester, StoreKey},
+};
 
-/// The execution a handler runs in: its key, its attempt, and whether it still owns the key.
+/// The execution that a handler runs in: its key, its attempt, and whether it still owns the key.
 ///
 /// The engine puts it into the request's extensions. In axum it is an extractor: `Execution` where the key is
 /// required, `Option<Execution>` where a request without a key runs unprotected.
@@ -26,17 +28,18 @@ struct Inner {
     key: IdempotencyKey,
     store_key: StoreKey,
     attempt: u32,
-    engine: Idempotency,
+    /// Makes the keys for downstream services.
+    digester: Arc<Digester>,
     /// When the lease was acquired, by this process's clock.
     acquired: Instant,
-    /// When it lapses, in microseconds from there; zero once it was taken away.
+    /// When it lapses, in microseconds after `acquired`; zero once another execution has taken it over.
     lapses: AtomicU64,
 }
 
 impl Execution {
-    /// An execution that holds no lease yet; one that never gets one, runs unprotected.
+    /// An execution without a lease. It stays without one where the handler runs unprotected.
     pub(crate) fn new(
-        engine: Idempotency,
+        digester: Arc<Digester>,
         key: IdempotencyKey,
         store_key: StoreKey,
         attempt: u32,
@@ -47,7 +50,7 @@ impl Execution {
             key,
             store_key,
             attempt,
-            engine,
+            digester,
             acquired,
             lapses,
         }))
@@ -65,7 +68,7 @@ impl Execution {
         &self.0.key
     }
 
-    /// The fencing token: 1 for the first execution under this key, one more with each later one. It starts again
+    /// The fencing token: 1 for the first execution under this key, and one more for each later one. It starts again
     /// at 1 after the key was released (nothing was executed) or has expired.
     ///
     /// Pass it to downstream systems that refuse a lower number than they have seen.
@@ -76,19 +79,16 @@ impl Execution {
 
     /// A key to pass on as the next service's idempotency key.
     ///
-    /// Stable across attempts and processes, different for each label, and no hint at the client's key. Use one
-    /// label for each call the handler makes: `"stripe"`, `"ledger"`.
+    /// It is the same for all attempts and processes, different for each label, and reveals nothing about the client's
+    /// key. Use one label for each call that the handler makes: `"stripe"`, `"ledger"`.
     #[must_use]
     pub fn downstream_key(&self, label: &str) -> String {
-        self.0
-            .engine
-            .digester()
-            .downstream_key(self.0.store_key, label)
+        self.0.digester.downstream_key(self.0.store_key, label)
     }
 
     /// Whether the lease could not be kept: another execution may have taken the key over.
     ///
-    /// Never a forced abort. Ask before an effect that cannot be undone.
+    /// The engine never aborts a handler for it. Ask before an effect that cannot be undone.
     #[must_use]
     pub fn lease_lost(&self) -> bool {
         let age = self.0.acquired.elapsed().as_micros();
@@ -103,8 +103,8 @@ impl Execution {
             .store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Release);
     }
 
-    /// The lease was taken away.
-    pub(crate) fn lease_taken(&self) {
+    /// Another execution has taken the lease over, or a shutdown has given it away.
+    pub(crate) fn lose_lease(&self) {
         self.0.lapses.store(0, Ordering::Release);
     }
 }
@@ -119,10 +119,10 @@ impl fmt::Debug for Execution {
     }
 }
 
-/// An execution that vanished, as a recovery function sees it.
+/// A crashed execution, as a recovery function sees it.
 ///
-/// The function runs under a new lease of the key, so that of all retries in all processes one at a time
-/// asks, and the vanished execution is fenced should it come back.
+/// The function runs under a new lease of the key. So one retry at a time, in all processes, asks what happened, and
+/// the crashed execution is fenced if it comes back.
 #[derive(Debug)]
 pub struct Crash {
     execution: Execution,
@@ -130,13 +130,15 @@ pub struct Crash {
 }
 
 /// What a recovery function found out.
+///
+/// Exhaustive: a recovery function that can say something else would need another engine.
 #[derive(Debug)]
 pub enum Recovery {
     /// The effect happened; this is its response, to be stored and replayed.
     Completed(Response<Bytes>),
     /// The effect did not happen: execute the handler now.
     NotExecuted,
-    /// It cannot be told yet: this request gets `outcome_unknown`, the next retry asks again.
+    /// The function cannot know yet: this request gets `outcome_unknown`, and the next retry asks again.
     StillUnknown,
 }
 
@@ -151,20 +153,20 @@ impl Crash {
         self.execution.key()
     }
 
-    /// The number of the attempt that vanished: a run of the handler or, after a recovery that could not tell
-    /// ([`Recovery::StillUnknown`]), of this function.
+    /// The number of the attempt that crashed: a run of the handler or, after a recovery that answered
+    /// [`Recovery::StillUnknown`], of this function.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.execution.attempt().saturating_sub(1)
     }
 
-    /// The key that the vanished execution passed on under this label.
+    /// The key that the crashed execution passed on under this label.
     #[must_use]
     pub fn downstream_key(&self, label: &str) -> String {
         self.execution.downstream_key(label)
     }
 
-    /// The retry that brought the crash to light: equal to the first request in all that the fingerprint covers.
+    /// The retry that found the crash: equal to the first request in everything that the fingerprint covers.
     ///
     /// Its extensions carry what the application's layers inserted, such as a connection pool.
     #[must_use]

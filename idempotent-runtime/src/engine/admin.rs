@@ -1,10 +1,14 @@
-//! Looking at records, and settling those whose outcome nobody knows.
+//! What operators do: read a record, resolve one whose outcome is unknown, purge what has expired.
 
 use bytes::Bytes;
 use http::Response;
 
-use super::{Idempotency, wait::Verdict};
 use tokio::time::Instant;
+
+use super::{
+    core::{Core, Idempotency, withdraw::withdraw},
+    wait::Verdict,
+};
 
 use crate::{
     key::IdempotencyKey,
@@ -14,7 +18,9 @@ use crate::{
     store::{Acquisition, Claim, Outcome, Record, RecordState, StoreError, Token, Write},
 };
 
-/// What somebody found out about an execution whose outcome was unknown.
+/// What an operator found out about an execution whose outcome was unknown.
+///
+/// Exhaustive: an effect happened or it did not.
 #[derive(Debug)]
 pub enum Resolution {
     /// The effect happened; this is its response, to be stored and replayed.
@@ -49,7 +55,7 @@ impl Idempotency {
         scope: Option<&Scope>,
         key: &IdempotencyKey,
     ) -> StoreKey {
-        self.digester().store_key(endpoint, scope, key)
+        self.0.digester.store_key(endpoint, scope, key)
     }
 
     /// What the store holds under this key, decompressed and decrypted; `None` when it is absent or expired.
@@ -58,7 +64,7 @@ impl Idempotency {
     ///
     /// When the store fails or does not answer in time.
     pub async fn inspect(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        let mut record = self.ops().get(key).await?;
+        let mut record = self.0.store.get(key).await?;
         if let Some(Record {
             fingerprint,
             state: RecordState::Completed(Outcome::Response(response)),
@@ -69,48 +75,48 @@ impl Idempotency {
                 key: *key,
                 fingerprint: *fingerprint,
             };
-            // One that does not open is shown as it is stored.
-            if let Ok(opened) = self.sealer().open(response, &binding) {
+            // A response that cannot be opened is shown as it is stored.
+            if let Ok(opened) = self.0.sealer.open(response, &binding) {
                 *response = opened;
             }
         }
         Ok(record)
     }
 
-    /// Settles a record whose outcome is unknown: its lease lapsed and no outcome was stored.
+    /// Resolves a record whose outcome is unknown: its lease lapsed and no outcome was stored.
     ///
-    /// The vanished execution is fenced first, so that it cannot contradict the resolution later. The outcome is
+    /// The crashed execution is fenced first, so that it cannot contradict the resolution later. The outcome is
     /// kept for `ttl`, as the engine's default policy says.
     ///
     /// # Errors
     ///
-    /// See [`ResolveError`]. After an error the record is as before or, if somebody else or a failure of the store
-    /// came in between, unknown under a new attempt; calling again is safe.
+    /// See [`ResolveError`]. After an error the record is as before or, if another caller or a failure of the store
+    /// intervened, unknown under a new attempt; calling again is safe.
     pub async fn resolve(
         &self,
         key: &StoreKey,
         resolution: Resolution,
     ) -> Result<(), ResolveError> {
-        let record = self.ops().get(key).await?.ok_or(ResolveError::NotFound)?;
+        let record = self.0.store.get(key).await?.ok_or(ResolveError::NotFound)?;
         let outcome = match resolution {
             Resolution::NotExecuted => None,
             Resolution::Completed(response) => {
                 let (head, body) = response.into_parts();
-                let limits = self.response_limits(&self.settings(&Policy::new()));
+                let limits = self.0.response_limits(&self.0.settings(&Policy::new()));
                 let stored = StoredResponse::encode(&head, &body, &limits);
                 let stored = stored.map_err(ResolveError::NotStorable)?;
                 let binding = Binding {
                     key: *key,
                     fingerprint: record.fingerprint,
                 };
-                Some(Outcome::Response(self.sealer().seal(stored, &binding)))
+                Some(Outcome::Response(self.0.sealer.seal(stored, &binding)))
             }
         };
-        let claim = self.take_over(key, &record).await?;
+        let claim = take_over(&self.0, key, &record).await?;
         let held = claim.held();
         let written = match &outcome {
-            Some(outcome) => self.ops().complete(&held, outcome).await?,
-            None => self.ops().release(key, &claim.token).await?,
+            Some(outcome) => self.0.store.complete(&held, outcome).await?,
+            None => self.0.store.release(key, &claim.token).await?,
         };
         match written {
             Write::Applied => {}
@@ -118,11 +124,11 @@ impl Idempotency {
             Write::Missing => return Err(ResolveError::NotFound),
         }
         match outcome {
-            Some(outcome) => self.wait_room().publish(key, || Verdict::Completed {
+            Some(outcome) => self.0.wait_queues.publish(key, || Verdict::Completed {
                 fingerprint: record.fingerprint,
                 outcome,
             }),
-            None => self.wait_room().poke(key),
+            None => self.0.wait_queues.notify(key),
         }
         Ok(())
     }
@@ -133,42 +139,47 @@ impl Idempotency {
     ///
     /// When the store fails or does not answer in time.
     pub async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        self.ops().purge_expired(limit).await
+        self.0.store.purge_expired(limit).await
     }
+}
 
-    async fn take_over(&self, key: &StoreKey, record: &Record) -> Result<Claim, ResolveError> {
-        match record.state {
-            RecordState::Completed(_) => return Err(ResolveError::AlreadyCompleted),
-            RecordState::InFlight { remaining } if !remaining.is_zero() => {
-                return Err(ResolveError::InFlight);
-            }
-            RecordState::InFlight { .. } => {}
+/// Claims a record whose lease has lapsed, so that the crashed execution is fenced.
+async fn take_over(
+    core: &std::sync::Arc<Core>,
+    key: &StoreKey,
+    record: &Record,
+) -> Result<Claim, ResolveError> {
+    match record.state {
+        RecordState::Completed(_) => return Err(ResolveError::AlreadyCompleted),
+        RecordState::InFlight { remaining } if !remaining.is_zero() => {
+            return Err(ResolveError::InFlight);
         }
-        let settings = self.settings(&Policy::new());
-        let claim = Claim::new(
-            *key,
-            record.fingerprint,
-            Token::random(),
-            settings.lease,
-            settings.ttl,
-        )
-        .take_over(true)
-        .trace_id(record.trace_id);
-        let acquired = self.ops().acquire(&claim, Instant::now()).await;
-        let acquired = acquired.map_err(|unclaimed| {
-            if unclaimed.doubtful {
-                // It may be ours now, and nobody will resolve it with this token.
-                self.withdraw(claim.held(), true);
-            }
-            unclaimed.error
-        });
-        match acquired? {
-            Acquisition::Acquired { .. } => Ok(claim),
-            Acquisition::Completed(_) => Err(ResolveError::AlreadyCompleted),
-            // Somebody else was faster.
-            Acquisition::InFlight { .. } | Acquisition::Unknown => Err(ResolveError::InFlight),
-            Acquisition::Mismatch => Err(ResolveError::NotFound),
+        RecordState::InFlight { .. } => {}
+    }
+    let settings = core.settings(&Policy::new());
+    let claim = Claim::new(
+        *key,
+        record.fingerprint,
+        Token::random(),
+        settings.lease,
+        settings.ttl,
+    )
+    .take_over(true)
+    .trace_id(record.trace_id);
+    let acquired = core.store.acquire(&claim, Instant::now()).await;
+    let acquired = acquired.map_err(|failed| {
+        if failed.in_doubt {
+            // The record may hold this token now, and no later resolution uses the same one.
+            withdraw(core, claim.held(), true);
         }
+        failed.error
+    });
+    match acquired? {
+        Acquisition::Acquired { .. } => Ok(claim),
+        Acquisition::Completed(_) => Err(ResolveError::AlreadyCompleted),
+        // Another caller was faster.
+        Acquisition::InFlight { .. } | Acquisition::Unknown => Err(ResolveError::InFlight),
+        Acquisition::Mismatch => Err(ResolveError::NotFound),
     }
 }
 

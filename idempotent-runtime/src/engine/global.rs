@@ -1,16 +1,16 @@
-//! The engine that is there without any set-up.
+//! The engine of the process, for routes that were given none.
 
 use once_cell::sync::OnceCell;
 
-use super::Idempotency;
+use super::core::Idempotency;
 
 static ENGINE: OnceCell<Idempotency> = OnceCell::new();
 
 impl Idempotency {
     /// The engine of this process: in memory, with all defaults, made at the first call.
     ///
-    /// Routes use it when nobody gave them another one. It protects one process only and forgets all when that
-    /// ends, and says so once in the log.
+    /// Routes use it when they were given no other one. It protects one process only and forgets everything when that
+    /// process ends, and says so once in the log.
     pub(crate) fn of_this_process() -> &'static Self {
         ENGINE.get_or_init(|| {
             tracing::warn!(

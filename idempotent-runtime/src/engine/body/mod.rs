@@ -1,4 +1,7 @@
-//! The body of a response that went through the engine.
+//! The bodies of requests and responses that go through the engine.
+
+pub(super) mod collect;
+pub(super) mod recording;
 
 use std::{
     fmt,
@@ -9,9 +12,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{boundary::BoxError, stream::Recording};
+use super::handler::BoxError;
+use recording::Recording;
 
-/// A stored or replayed body, a body passed through, or a stream that is recorded while it passes.
+/// The body of a response: stored or replayed, passed through, or a stream that is recorded while it passes.
 #[must_use]
 pub struct ResponseBody<B>(Kind<B>);
 
@@ -34,20 +38,20 @@ impl<B> ResponseBody<B> {
         Self(Kind::Recording(recording))
     }
 
-    /// The parts an adapter may know a shorter way for.
+    /// What the body is, for an adapter that has a shorter way to send some of them.
     #[cfg(feature = "axum")]
-    pub(crate) fn simplify(self) -> Simplified<B> {
+    pub(crate) fn into_kind(self) -> BodyKind<B> {
         match self.0 {
-            Kind::Full(bytes) => Simplified::Full(bytes.unwrap_or_default()),
-            Kind::Live(body) => Simplified::Live(body),
-            Kind::Recording(recording) => Simplified::Recording(recording),
+            Kind::Full(bytes) => BodyKind::Full(bytes.unwrap_or_default()),
+            Kind::Live(body) => BodyKind::Live(body),
+            Kind::Recording(recording) => BodyKind::Recording(recording),
         }
     }
 }
 
 /// What a [`ResponseBody`] is.
 #[cfg(feature = "axum")]
-pub(crate) enum Simplified<B> {
+pub(crate) enum BodyKind<B> {
     Full(Bytes),
     Live(B),
     Recording(Recording),

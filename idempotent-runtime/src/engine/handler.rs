@@ -1,7 +1,7 @@
-//! Where an adapter meets the engine: a request comes in, work may be done, a response goes out.
+//! Where an adapter meets the engine.
 //!
-//! Nothing here knows a web framework. An adapter brings the request, the [`Route`] it matched and the
-//! [`Work`] to do if the engine says "execute".
+//! Nothing here knows a web framework. An adapter brings the request, the [`Route`] that it matched, and the
+//! [`Handler`] to call if the engine decides to execute.
 
 use std::{borrow::Cow, fmt, future::Future, pin::Pin};
 
@@ -32,30 +32,30 @@ impl Route {
     }
 }
 
-/// The handler behind one request, started at most once.
-pub(crate) trait Work: Send + 'static {
+/// The handler behind one request, called at most once.
+pub(crate) trait Handler: Send + 'static {
     /// The body of its response.
     type Body: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
 
-    /// The handler at work.
-    type Running: Future<Output = Ran<Self::Body>> + Send + Unpin + 'static;
+    /// What the call returns.
+    type Future: Future<Output = HandlerResult<Self::Body>> + Send + Unpin + 'static;
 
-    /// Starts the handler on the request, whose body has been read.
-    fn start(self, request: Request<Bytes>) -> Self::Running;
+    /// Calls it with the request, whose body has been read.
+    fn call(self, request: Request<Bytes>) -> Self::Future;
 }
 
-/// How the work ended.
-pub(crate) enum Ran<B> {
-    /// The handler ran and answered.
-    Answered(Response<B>),
+/// How a call ended.
+pub(crate) enum HandlerResult<B> {
+    /// The handler ran and returned this response.
+    Returned(Response<B>),
     /// An extractor refused the request before the handler began: nothing was executed.
     #[cfg_attr(
         not(feature = "axum"),
-        expect(dead_code, reason = "the layer cannot tell")
+        expect(dead_code, reason = "the layer cannot know it")
     )]
     Rejected(Response<B>),
-    /// The service failed without a response, so that nobody knows what it did. Its error travels past the
-    /// engine; a web framework whose handlers cannot fail never says this.
+    /// The service failed without a response, so what it did is unknown. The adapter passes its error on beside the
+    /// engine. A web framework whose handlers cannot fail never returns this.
     Failed,
 }
 

@@ -1,4 +1,4 @@
-//! Which answers of a handler become the outcome.
+//! Which responses of a handler become the outcome, and which release the key.
 
 use http::{Extensions, StatusCode};
 
@@ -6,8 +6,10 @@ use crate::policy::Cache;
 
 /// A handler's own decision about one response, put into the response's extensions.
 ///
-/// It goes before the route's [`Cache`] policy and before the list of statuses that release the key. With axum
-/// it is also a response part: `(Retention::Release, StatusCode::BAD_GATEWAY)`.
+/// It takes precedence over the route's [`Cache`] policy and over the statuses that release the key. With axum it is also
+/// a response part: `(Retention::Release, StatusCode::BAD_GATEWAY)`.
+///
+/// Exhaustive: a response is stored or it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
     /// This response is the outcome: retries replay it.
@@ -16,9 +18,9 @@ pub enum Retention {
     Release,
 }
 
-/// Whether this response is kept as the outcome.
-pub(crate) fn keeps(cache: Cache, status: StatusCode, extensions: &Extensions) -> bool {
-    // After a switch of protocols there is no response that could be replayed, whoever decides.
+/// Whether this response is stored as the outcome.
+pub(crate) fn is_cacheable(cache: Cache, status: StatusCode, extensions: &Extensions) -> bool {
+    // After a switch of protocols no response could be replayed, whatever the handler or the policy decides.
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return false;
     }
@@ -46,7 +48,7 @@ mod tests {
     use super::*;
 
     fn kept(cache: Cache, status: u16) -> bool {
-        keeps(
+        is_cacheable(
             cache,
             StatusCode::from_u16(status).unwrap(),
             &Extensions::new(),
@@ -90,17 +92,17 @@ mod tests {
     fn the_handler_has_the_last_word_but_for_a_switch_of_protocols() {
         let mut extensions = Extensions::new();
         extensions.insert(Retention::Store);
-        assert!(keeps(
+        assert!(is_cacheable(
             Cache::Success,
             StatusCode::SERVICE_UNAVAILABLE,
             &extensions
         ));
-        assert!(!keeps(
+        assert!(!is_cacheable(
             Cache::All,
             StatusCode::SWITCHING_PROTOCOLS,
             &extensions
         ));
         extensions.insert(Retention::Release);
-        assert!(!keeps(Cache::All, StatusCode::OK, &extensions));
+        assert!(!is_cacheable(Cache::All, StatusCode::OK, &extensions));
     }
 }

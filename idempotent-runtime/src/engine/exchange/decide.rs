@@ -1,60 +1,52 @@
-//! The decision: from what the store said and what the route asks for to the next step. Pure.
+//! The decision: from what the store answered and what the route asks for to the next step. Pure.
 
 use std::time::Duration;
 
 use crate::{
+    engine::reply::Answer,
     policy::{OnCrash, Settings},
-    response::StoredResponse,
-    store::{Acquisition, Outcome},
+    store::Acquisition,
 };
 
 /// What happens next with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Decision {
+    /// The request goes on without waiting.
+    Proceed(Next),
+    /// Another execution is in flight: the request waits for its outcome.
+    Wait { remaining: Duration },
+}
+
+/// A step that needs no waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
     /// This request owns the key: run the handler.
     Execute { attempt: u32 },
-    /// Another execution is in flight: wait for its outcome.
-    Wait { remaining: Duration },
-    /// An execution vanished, and the route has a function to find out what happened.
+    /// An execution crashed, and the route has a function to find out what happened.
     Recover,
     /// The request is answered without the handler.
     Answer(Answer),
 }
 
-/// An answer that needs no execution.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// The stored response.
-    Replay(StoredResponse),
-    /// Executed, but the response was not kept.
-    NotStored,
-    /// The key belongs to a request that asks for something else.
-    Mismatch,
-    /// The first request is still being executed.
-    Conflict { remaining: Duration },
-    /// Nobody knows whether the effect happened.
-    Unknown,
-}
-
 /// Decides after an acquire.
-pub(crate) fn decide(seen: Acquisition, settings: &Settings) -> Step {
-    match seen {
-        Acquisition::Acquired { attempt } => Step::Execute { attempt },
-        Acquisition::Mismatch => Step::Answer(Answer::Mismatch),
-        Acquisition::InFlight { remaining } if settings.wait => Step::Wait { remaining },
-        Acquisition::InFlight { remaining } => Step::Answer(Answer::Conflict { remaining }),
-        Acquisition::Completed(outcome) => Step::Answer(Answer::from(outcome)),
-        Acquisition::Unknown if matches!(settings.on_crash, OnCrash::Recover(_)) => Step::Recover,
-        Acquisition::Unknown => Step::Answer(Answer::Unknown),
+pub(crate) fn decide(seen: Acquisition, settings: &Settings) -> Decision {
+    if let Acquisition::InFlight { remaining } = seen
+        && settings.wait
+    {
+        return Decision::Wait { remaining };
     }
+    Decision::Proceed(next(seen, settings))
 }
 
-impl From<Outcome> for Answer {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Response(response) => Self::Replay(response),
-            Outcome::Tombstone => Self::NotStored,
-        }
+/// Decides for a request that does not wait, or does not wait any longer.
+pub(crate) fn next(seen: Acquisition, settings: &Settings) -> Next {
+    match seen {
+        Acquisition::Acquired { attempt } => Next::Execute { attempt },
+        Acquisition::Mismatch => Next::Answer(Answer::Mismatch),
+        Acquisition::InFlight { remaining } => Next::Answer(Answer::Conflict { remaining }),
+        Acquisition::Completed(outcome) => Next::Answer(Answer::from(outcome)),
+        Acquisition::Unknown if matches!(settings.on_crash, OnCrash::Recover(_)) => Next::Recover,
+        Acquisition::Unknown => Next::Answer(Answer::Unknown),
     }
 }
 
@@ -64,7 +56,11 @@ mod tests {
     use http::{Response, StatusCode};
 
     use super::*;
-    use crate::{policy::Policy, response::ResponseLimits};
+    use crate::{
+        policy::Policy,
+        response::{ResponseLimits, StoredResponse},
+        store::Outcome,
+    };
 
     const LEFT: Duration = Duration::from_secs(3);
 
@@ -93,17 +89,17 @@ mod tests {
 
             assert_eq!(
                 step(Acquisition::Acquired { attempt: 4 }),
-                Step::Execute { attempt: 4 },
+                Decision::Proceed(Next::Execute { attempt: 4 }),
                 "{name}"
             );
             assert_eq!(
                 step(Acquisition::Mismatch),
-                Step::Answer(Answer::Mismatch),
+                Decision::Proceed(Next::Answer(Answer::Mismatch)),
                 "{name}"
             );
             let expected = match name {
-                "no wait" => Step::Answer(Answer::Conflict { remaining: LEFT }),
-                _ => Step::Wait { remaining: LEFT },
+                "no wait" => Decision::Proceed(Next::Answer(Answer::Conflict { remaining: LEFT })),
+                _ => Decision::Wait { remaining: LEFT },
             };
             assert_eq!(
                 step(Acquisition::InFlight { remaining: LEFT }),
@@ -112,18 +108,18 @@ mod tests {
             );
             assert_eq!(
                 step(Acquisition::Completed(Outcome::Response(stored()))),
-                Step::Answer(Answer::Replay(stored())),
+                Decision::Proceed(Next::Answer(Answer::Replay(stored()))),
                 "{name}"
             );
             assert_eq!(
                 step(Acquisition::Completed(Outcome::Tombstone)),
-                Step::Answer(Answer::NotStored),
+                Decision::Proceed(Next::Answer(Answer::NotStored)),
                 "{name}"
             );
             // With `retry` the store itself takes over; if it says unknown all the same, nothing is executed.
             let expected = match name {
-                "recover" => Step::Recover,
-                _ => Step::Answer(Answer::Unknown),
+                "recover" => Decision::Proceed(Next::Recover),
+                _ => Decision::Proceed(Next::Answer(Answer::Unknown)),
             };
             assert_eq!(step(Acquisition::Unknown), expected, "{name}");
         }

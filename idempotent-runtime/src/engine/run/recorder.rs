@@ -1,4 +1,4 @@
-//! Streams, passed through frame by frame while they are recorded.
+//! The engine's end of a stream: responses of unknown size, passed on frame by frame while they are recorded.
 //!
 //! 1. Each frame goes to the client at once; a copy is kept, up to `max_response`.
 //! 2. A stream that ends within the limit is completed with what was recorded. Only then does the client see
@@ -8,18 +8,13 @@
 //!    `max_lifetime` is over, leaves a tombstone. The rest is passed through unrecorded.
 //! 4. The stream is part of the execution: a client that goes away does not end it before its outcome is
 //!    stored. After that nobody needs the rest, and it is dropped.
-//! 5. A client that does not read stops the stream, not its lease: it is recorded in a task of its own, because
+//! 5. A client that does not read stops the stream, not its lease: the stream is recorded in a task of its own, because
 //!    a server does not poll a body for which its connection has no room.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::{Pin, pin},
-    task::{Context, Poll},
-};
+use std::{future::Future, pin::pin};
 
 use bytes::Bytes;
-use http::{HeaderMap, response::Parts};
+use http::response::Parts;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::{
@@ -30,72 +25,45 @@ use tokio::{
 use tracing::{Instrument, instrument::WithSubscriber};
 
 use super::{
-    attend::Counted,
-    boundary::BoxError,
-    caught::{Caught, Panicked},
-    commit::Committed,
-    execute::Run,
+    catch_unwind::{Panicked, catching},
+    commit::CommitOutcome,
+    state::Run,
 };
-use crate::store::Outcome;
+use crate::{
+    engine::{
+        body::recording::{FrameResult, Recording},
+        core::gauge::Gauge,
+        handler::BoxError,
+    },
+    store::Outcome,
+};
 
-type FrameResult = Result<Frame<Bytes>, BoxError>;
-
-/// The client's end of a stream that is being recorded.
-pub(crate) struct Recording {
-    frames: mpsc::Receiver<FrameResult>,
+/// Starts recording, within a runtime, and returns what the client reads.
+pub(super) fn start<B>(run: Box<Run>, head: Parts, body: B) -> Recording
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    let (client, recording) = Recording::channel();
+    let watched = client.clone();
+    let detached = run.core.detached.clone();
+    let recorder = Recorder {
+        run,
+        head,
+        body,
+        client: Some(client),
+        kept: Vec::new(),
+    };
+    let recorder = counted(recorder.drive(), watched, detached);
+    let recorder = recorder.instrument(tracing::Span::current());
+    tokio::spawn(recorder.with_current_subscriber());
+    recording
 }
 
-impl Recording {
-    /// Starts recording, within a runtime.
-    pub(crate) fn start<B>(run: Box<Run>, head: Parts, body: B) -> Self
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
-    {
-        // One frame under way: the client's pace is the stream's pace.
-        let (client, frames) = mpsc::channel(1);
-        let watched = client.clone();
-        let detached = run.detached();
-        let recorder = Recorder {
-            run,
-            head,
-            body,
-            client: Some(client),
-            kept: Vec::new(),
-        };
-        let recorder = counted(recorder.drive(), watched, detached);
-        let recorder = recorder.instrument(tracing::Span::current());
-        tokio::spawn(recorder.with_current_subscriber());
-        Self { frames }
-    }
-
-    /// A body that is there already, with trailers that no record can keep.
-    pub(crate) fn of(body: Bytes, trailers: HeaderMap) -> Self {
-        let (client, frames) = mpsc::channel(2);
-        for frame in [Frame::data(body), Frame::trailers(trailers)] {
-            // Invariant: the channel is new and has room for both.
-            client.try_send(Ok(frame)).expect("there is room");
-        }
-        Self { frames }
-    }
-}
-
-impl Body for Recording {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<FrameResult>> {
-        self.frames.poll_recv(context)
-    }
-}
-
-/// Runs a recorder, and counts it among the executions without a client from the moment its client has gone.
+/// Runs a recorder. It counts as detached from the moment its client has gone.
 async fn counted(
     recorder: impl Future<Output = ()>,
     client: mpsc::Sender<FrameResult>,
-    detached: Counted,
+    detached: Gauge,
 ) {
     let mut recorder = pin!(recorder);
     tokio::select! {
@@ -112,7 +80,7 @@ struct Recorder<B> {
     run: Box<Run>,
     head: Parts,
     body: B,
-    /// `None` once the client has gone.
+    /// `None` when the client has gone.
     client: Option<mpsc::Sender<FrameResult>>,
     kept: Vec<u8>,
 }
@@ -121,8 +89,8 @@ struct Recorder<B> {
 enum Stop {
     /// The stream ended.
     Ended,
-    /// It cannot be kept; this is the frame the client is still owed, if any.
-    Hopeless(Option<FrameResult>),
+    /// It cannot be stored; this is the frame that the client has not got yet, if any.
+    NotStorable(Option<FrameResult>),
 }
 
 impl<B> Recorder<B>
@@ -133,7 +101,7 @@ where
         let stop = self.record().await;
         let outcome = match &stop {
             Stop::Ended => self.run.outcome(&self.head, &self.kept),
-            Stop::Hopeless(_) => Outcome::Tombstone,
+            Stop::NotStorable(_) => Outcome::Tombstone,
         };
         let committed = self.run.commit(&outcome).await;
         let Self {
@@ -142,66 +110,66 @@ where
             client,
             ..
         } = self;
-        // The outcome is settled: what follows is no longer an execution, and shutdown need not wait for it.
-        if committed == Committed::Unacknowledged {
+        // The outcome is final: what follows is not part of the execution, and a shutdown need not wait for it.
+        if committed == CommitOutcome::Unacknowledged {
             run.persist(outcome);
         } else {
             drop(run);
         }
         let Some(client) = client else { return };
         match stop {
-            _ if committed != Committed::Applied => {
+            _ if committed != CommitOutcome::Applied => {
                 let _gone = client
                     .send(Err("the outcome of this request could not be stored".into()))
                     .await;
             }
             Stop::Ended => {}
-            Stop::Hopeless(owed) => pass_on(owed, &mut body, &client).await,
+            Stop::NotStorable(owed) => pass_on(owed, &mut body, &client).await,
         }
     }
 
     async fn record(&mut self) -> Stop {
-        let end_of_life = self.run.lease().end_of_life();
+        let end_of_life = self.run.lease.end_of_life();
         loop {
-            // A body that is always ready keeps neither its thread nor its time for ever.
+            // A body that is always ready must not keep its thread from other tasks, nor from the check of the time.
             consume_budget().await;
             if Instant::now() >= end_of_life {
-                return Stop::Hopeless(None);
+                return Stop::NotStorable(None);
             }
-            let next = Caught::new(timeout_at(end_of_life, next_frame(&mut self.body)));
-            let Ok(next) = self.run.lease().keep(next).await else {
+            let next = catching(timeout_at(end_of_life, next_frame(&mut self.body)));
+            let Ok(next) = self.run.lease.renew_while(next).await else {
                 tracing::error!("the response stream panicked");
-                return Stop::Hopeless(Some(Err("the response stream panicked".into())));
+                return Stop::NotStorable(Some(Err("the response stream panicked".into())));
             };
             let frame = match next {
-                Err(_too_long) => return Stop::Hopeless(None),
+                Err(_too_long) => return Stop::NotStorable(None),
                 Ok(None) => return Stop::Ended,
-                Ok(Some(Err(error))) => return Stop::Hopeless(Some(Err(error))),
+                Ok(Some(Err(error))) => return Stop::NotStorable(Some(Err(error))),
                 Ok(Some(Ok(frame))) => frame,
             };
             match frame.data_ref() {
-                Some(data) if self.kept.len() + data.len() <= self.run.max_response() => {
+                Some(data) if self.kept.len() + data.len() <= self.run.settings.max_response => {
                     self.kept.extend_from_slice(data);
                 }
-                _ => return Stop::Hopeless(Some(Ok(frame))),
+                _ => return Stop::NotStorable(Some(Ok(frame))),
             }
             if let Err(owed) = self.send(frame).await {
-                return Stop::Hopeless(Some(Ok(owed)));
+                return Stop::NotStorable(Some(Ok(owed)));
             }
         }
     }
 
-    /// Passes a frame to the client, if it is still there; gives it back when the client does not take it for
-    /// as long as the execution may live.
+    /// Passes a frame to the client, if it is still there. Gives the frame back if the client does not take it before the
+    /// execution's `max_lifetime` ends.
     async fn send(&mut self, frame: Frame<Bytes>) -> Result<(), Frame<Bytes>> {
         let Some(client) = &self.client else {
             return Ok(());
         };
-        let end_of_life = self.run.lease().end_of_life();
+        let end_of_life = self.run.lease.end_of_life();
         let gone = match self
             .run
-            .lease()
-            .keep(timeout_at(end_of_life, client.reserve()))
+            .lease
+            .renew_while(timeout_at(end_of_life, client.reserve()))
             .await
         {
             Ok(Ok(place)) => {
@@ -233,7 +201,7 @@ where
         }
         next = tokio::select! {
             () = client.closed() => return,
-            frame = Caught::new(next_frame(body)) => match frame {
+            frame = catching(next_frame(body)) => match frame {
                 Ok(None) => return,
                 Ok(frame) => frame,
                 Err(Panicked) => Some(Err("the response stream panicked".into())),
@@ -247,10 +215,4 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     Some(body.frame().await?.map_err(Into::into))
-}
-
-impl fmt::Debug for Recording {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recording").finish_non_exhaustive()
-    }
 }

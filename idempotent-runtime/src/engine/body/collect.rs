@@ -1,0 +1,122 @@
+//! Collecting a body, up to a limit.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::engine::handler::BoxError;
+
+/// A body that was read to its end.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) bytes: Bytes,
+    /// What came after it. Boxed, because few bodies have any.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
+}
+
+/// Why a body could not be collected.
+#[derive(Debug)]
+pub(crate) enum CollectError {
+    /// It is larger than the limit, ours or that of a layer around us; the rest of it was not read.
+    TooLarge,
+    /// It ended with this error.
+    Broken(BoxError),
+}
+
+/// Reads a body of at most `limit` bytes. One that comes in one piece, as most do, is not copied.
+pub(crate) async fn collect<B>(body: B, limit: usize) -> Result<Collected, CollectError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let collected = Limited::new(body, limit).collect().await;
+    let collected = collected.map_err(|error| {
+        if is_too_large(&*error) {
+            CollectError::TooLarge
+        } else {
+            CollectError::Broken(error)
+        }
+    })?;
+    let trailers = collected.trailers().cloned().map(Box::new);
+    Ok(Collected {
+        bytes: collected.to_bytes(),
+        trailers,
+    })
+}
+
+/// Whether a limit was hit, ours or that of a layer around us.
+fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .any(<dyn std::error::Error>::is::<LengthLimitError>)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use http_body::Frame;
+
+    use super::*;
+
+    type Sent = Result<Frame<Bytes>, &'static str>;
+
+    struct Frames(VecDeque<Sent>);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Sent>> {
+            Poll::Ready(self.0.pop_front())
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "a frame as the body sends it")]
+    fn data(bytes: &'static str) -> Sent {
+        Ok(Frame::data(Bytes::from_static(bytes.as_bytes())))
+    }
+
+    async fn read<const N: usize>(
+        frames: [Sent; N],
+        limit: usize,
+    ) -> Result<Collected, CollectError> {
+        collect(Frames(frames.into()), limit).await
+    }
+
+    #[tokio::test]
+    async fn pieces_are_joined() {
+        let empty = read([], 0).await.unwrap();
+        assert!(empty.bytes.is_empty());
+        let joined = read([data("a"), data(""), data("bc"), data("d")], 4).await;
+        assert_eq!(joined.unwrap().bytes, "abcd");
+    }
+
+    #[tokio::test]
+    async fn one_piece_is_shared() {
+        let piece = Bytes::from(vec![7; 100]);
+        let at = piece.as_ptr();
+        let read = read([Ok(Frame::data(piece))], 100).await.unwrap();
+        assert_eq!(read.bytes.as_ptr(), at);
+    }
+
+    #[tokio::test]
+    async fn the_limit_counts_all_pieces() {
+        assert!(read([data("ab"), data("cd")], 4).await.is_ok());
+        let broken = read([data("ab"), data("cde")], 4).await.unwrap_err();
+        assert!(matches!(broken, CollectError::TooLarge), "{broken:?}");
+    }
+
+    #[tokio::test]
+    async fn trailers_and_errors_are_returned() {
+        let trailers = Ok(Frame::trailers(HeaderMap::new()));
+        let read_with = read([data("a"), trailers], 1).await.unwrap();
+        assert!(read_with.trailers.is_some());
+        assert_eq!(read_with.bytes, "a");
+        let broken = read([data("a"), Err("reset")], 1).await.unwrap_err();
+        assert!(matches!(broken, CollectError::Broken(error) if error.to_string() == "reset"));
+    }
+}

@@ -1,0 +1,114 @@
+//! What everything in the engine shares. Nothing here knows a request.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `store_client` | the store under the engine's time-out; the only caller of store operations |
+//! | `in_flight` | which requests are admitted and which keys they hold; what a shutdown waits for |
+//! | `gauge` | counts what exists at the same time |
+//! | `on_store_error` | the choice for a store that cannot be asked |
+//! | `withdraw` | gives back what an acquire in doubt may have claimed |
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, request::Parts};
+
+use crate::{
+    policy::{Policy, Settings},
+    problem::ProblemStyle,
+    response::{ResponseLimits, Sealer},
+    scope::{Digester, Scope, ScopeFn},
+};
+
+pub(super) mod gauge;
+pub(super) mod in_flight;
+pub(super) mod on_store_error;
+pub(super) mod store_client;
+pub(super) mod withdraw;
+
+use super::wait::WaitQueues;
+use gauge::Gauge;
+use in_flight::InFlight;
+use on_store_error::OnStoreError;
+use store_client::StoreClient;
+
+/// The engine: one store, one default policy, all routes that use it. Cloning shares it.
+///
+/// ```
+/// use idempotent_runtime::{Idempotency, Policy, scope};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let idempotency = Idempotency::builder()
+///     .policy(Policy::new().ttl(std::time::Duration::from_secs(3600)))
+///     .scope(scope::header(http::HeaderName::from_static("x-tenant")))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Idempotency(pub(super) Arc<Core>);
+
+/// What an [`Idempotency`] is a handle on.
+pub(crate) struct Core {
+    pub(super) store: StoreClient,
+    /// What a route gets that did not choose for itself.
+    pub(super) defaults: Policy,
+    pub(super) scope: Option<ScopeFn>,
+    pub(super) digester: Arc<Digester>,
+    pub(super) problem_style: ProblemStyle,
+    pub(super) replay_header: HeaderName,
+    pub(super) on_store_error: OnStoreError,
+    pub(super) wait_queues: WaitQueues,
+    pub(super) in_flight: InFlight,
+    /// Executions without a client.
+    pub(super) detached: Gauge,
+    pub(super) max_detached: usize,
+    /// Claims in doubt that are being withdrawn.
+    pub(super) withdrawals: Gauge,
+    pub(super) max_key_length: usize,
+    pub(super) response_limits: ResponseLimits,
+    pub(super) sealer: Sealer,
+}
+
+impl Core {
+    /// Whether the engine handles this request: it has a key, or the route requires one.
+    pub(super) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
+        let required = policy.required.or(self.defaults.required);
+        required.unwrap_or(false) || policy.key_header(&self.defaults).is_in(headers)
+    }
+
+    /// What a route with this policy gets.
+    pub(super) fn settings(&self, policy: &Policy) -> Settings {
+        let mut settings = Settings::resolve(policy, &self.defaults);
+        settings.key_rules.max_len = self.max_key_length;
+        settings
+    }
+
+    /// How large a response may be to be stored.
+    pub(super) fn response_limits(&self, settings: &Settings) -> ResponseLimits {
+        ResponseLimits {
+            max_body: settings.max_response,
+            ..self.response_limits
+        }
+    }
+
+    /// The caller, by the engine's own scope function.
+    pub(super) fn scope(&self, head: &Parts) -> Option<Scope> {
+        self.scope.as_ref().and_then(|scope| scope(head))
+    }
+
+    /// Whether one more execution could go on without its client.
+    pub(super) fn has_room(&self) -> bool {
+        self.detached.count() < self.max_detached
+    }
+}
+
+impl std::fmt::Debug for Idempotency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Idempotency")
+            .field("store", &self.0.store.store().name())
+            .field("policy", &self.0.defaults)
+            .field("detached", &self.0.detached.count())
+            .field("waiters", &self.0.wait_queues.len())
+            .finish_non_exhaustive()
+    }
+}

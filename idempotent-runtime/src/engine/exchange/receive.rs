@@ -1,0 +1,107 @@
+//! Everything before the store: the key is parsed, the body is read, the request is identified. Nothing is claimed yet.
+
+use bytes::Bytes;
+use http::{Request, request::Parts};
+use http_body::Body;
+
+use super::state::{Exchange, KeyedRequest};
+use crate::{
+    engine::{
+        body::collect::{CollectError, collect},
+        handler::BoxError,
+    },
+    fingerprint::{Fingerprint, fingerprint},
+    key::IdempotencyKey,
+    observe,
+    problem::{Problem, ProblemCode},
+    scope::Scope,
+};
+
+impl Exchange {
+    /// Reads and identifies the request, and admits it.
+    pub(super) async fn receive<B>(
+        &mut self,
+        request: Request<B>,
+    ) -> Result<Box<KeyedRequest>, Problem>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let (head, body) = request.into_parts();
+        let lines = self.settings.header.lines(&head.headers);
+        let key = IdempotencyKey::parse(lines.iter(), self.settings.key_rules)
+            .map_err(|error| Problem::key(error, self.settings.header.as_str()))?;
+        if !self.core.has_room() {
+            return Err(ProblemCode::Overloaded.into());
+        }
+        let body = read(body, self.settings.max_body).await?;
+        // Admitted only now: a shutdown does not wait for a client that sends its body slowly.
+        // The room is checked again: many clients may have left while this body was on its way.
+        if self.core.has_room() {
+            self.admission = self.core.in_flight.admit();
+        }
+        if self.admission.is_none() {
+            return Err(ProblemCode::Overloaded.into());
+        }
+        let scope = self.scope(&head);
+        let store_key = self
+            .core
+            .digester
+            .store_key(&self.route.endpoint, scope.as_ref(), &key);
+        observe::record_key(&store_key);
+        let fingerprint = self.fingerprint(&head, scope.as_ref(), &body);
+        Ok(Box::new(KeyedRequest {
+            key,
+            store_key,
+            fingerprint,
+            head,
+            body,
+        }))
+    }
+
+    fn scope(&self, head: &Parts) -> Option<Scope> {
+        match self.settings.scope {
+            Some(scope) => scope(head),
+            None => self.core.scope(head),
+        }
+    }
+
+    fn fingerprint(&self, head: &Parts, scope: Option<&Scope>, body: &[u8]) -> Fingerprint {
+        let caller = match scope {
+            Some(_) => None,
+            // Without a scope, a caller with other credentials asks for something else.
+            None => head.headers.get(http::header::AUTHORIZATION),
+        };
+        let caller = caller.map(|value| self.core.digester.caller(value.as_bytes()));
+        let uri = &self.route.uri;
+        fingerprint(
+            &self.settings.fingerprint,
+            &head.method,
+            uri.path(),
+            uri.query(),
+            &head.headers,
+            caller.as_ref().map(<[u8; 32]>::as_slice),
+            body,
+        )
+    }
+}
+
+/// Reads the body, whatever length it claims.
+async fn read<B>(body: B, limit: usize) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Problem::request_too_large(limit));
+    }
+    match collect(body, limit).await {
+        Ok(collected) => Ok(collected.bytes),
+        Err(CollectError::TooLarge) => Err(Problem::request_too_large(limit)),
+        Err(CollectError::Broken(error)) => {
+            tracing::debug!(
+                error = &*error as &dyn std::error::Error,
+                "the request body broke off"
+            );
+            Err(ProblemCode::UnreadableBody.into())
+        }
+    }
+}

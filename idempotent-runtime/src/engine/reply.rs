@@ -1,0 +1,119 @@
+//! What the engine answers: problems, replays, and the responses of handlers on their way out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response};
+
+use super::{body::ResponseBody, core::Core};
+use crate::{
+    observe::RequestResult,
+    problem::{Problem, ProblemCode},
+    response::{Binding, StoredResponse},
+    store::Outcome,
+};
+
+/// A response that went through the engine.
+pub(crate) type Reply<B> = Response<ResponseBody<B>>;
+
+/// An answer of the engine itself: it needs no execution by this request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The stored response.
+    Replay(StoredResponse),
+    /// Executed, but the response was not stored.
+    NotStored,
+    /// The key belongs to a request that asks for something else.
+    Mismatch,
+    /// The first request is still being executed.
+    Conflict { remaining: Duration },
+    /// Whether the effect happened is unknown.
+    Unknown,
+}
+
+/// Longest `Retry-After` of a conflict. What is left of the lease limits how long the execution may stay silent, not how
+/// long it takes: a client that came back only then would usually have waited longer than necessary.
+const CONFLICT_RETRY: Duration = Duration::from_secs(5);
+
+/// A conflict with an execution whose lease has this much left.
+pub(crate) fn conflict(remaining: Duration) -> Problem {
+    let seconds = remaining.min(CONFLICT_RETRY).as_millis().div_ceil(1000);
+    Problem::new(ProblemCode::Conflict).retry_after(u64::try_from(seconds).unwrap_or(1))
+}
+
+/// A problem as a response.
+pub(crate) fn problem(core: &Core, problem: &Problem) -> Response<Bytes> {
+    problem.response(&core.problem_style)
+}
+
+/// A problem as a reply, and how the request ended.
+pub(crate) fn refuse<B>(core: &Core, refusal: &Problem) -> (RequestResult, Reply<B>) {
+    (
+        RequestResult::Problem(refusal.code()),
+        problem(core, refusal).map(ResponseBody::full),
+    )
+}
+
+/// A handler's response. Only the engine marks replays, whatever response of another service a handler passes on.
+pub(crate) fn first_hand<B>(core: &Core, mut response: Response<B>) -> Response<B> {
+    response.headers_mut().remove(&core.replay_header);
+    response
+}
+
+/// The reply to a request that needs no execution.
+pub(crate) fn reply<B>(
+    core: &Core,
+    answer: Answer,
+    waited: bool,
+    binding: &Binding,
+) -> (RequestResult, Reply<B>) {
+    match answer {
+        Answer::Replay(response) => replay(core, &response, waited, binding),
+        Answer::NotStored => refuse(core, &ProblemCode::ResponseNotStored.into()),
+        Answer::Mismatch => refuse(core, &ProblemCode::Mismatch.into()),
+        Answer::Conflict { remaining } => refuse(core, &conflict(remaining)),
+        Answer::Unknown => refuse(core, &ProblemCode::OutcomeUnknown.into()),
+    }
+}
+
+/// The stored response, byte for byte, plus the header that marks it as a replay.
+fn replay<B>(
+    core: &Core,
+    stored: &StoredResponse,
+    waited: bool,
+    binding: &Binding,
+) -> (RequestResult, Reply<B>) {
+    let opened = core.sealer.open(stored, binding);
+    let (status, headers, body) = match opened.and_then(|opened| opened.decode()) {
+        Ok(parts) => parts,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(
+                error,
+                "a stored response cannot be read; the handler is not executed again"
+            );
+            return refuse(core, &ProblemCode::RecordUnreadable.into());
+        }
+    };
+    let mut reply = Response::new(ResponseBody::full(body));
+    *reply.status_mut() = status;
+    *reply.headers_mut() = headers;
+    reply
+        .headers_mut()
+        .insert(core.replay_header.clone(), HeaderValue::from_static("true"));
+    let result = if waited {
+        RequestResult::ReplayedAfterWait
+    } else {
+        RequestResult::Replayed
+    };
+    (result, reply)
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Response(response) => Self::Replay(response),
+            Outcome::Tombstone => Self::NotStored,
+        }
+    }
+}

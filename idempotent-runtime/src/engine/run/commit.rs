@@ -1,0 +1,256 @@
+//! The last write of an execution: its outcome is stored, or its key is released or abandoned.
+//!
+//! The execution makes these writes itself, never from a destructor, and repeats them until the store acknowledges one or
+//! the retry budget is used up; then the claim stays. Three others end a lease too, each for a key whose execution cannot
+//! do it: a shutdown at its deadline (`shutdown.rs`), the withdrawal of a claim in doubt (`exchange/withdraw.rs`) and an
+//! operator (`admin.rs`).
+
+use std::time::Duration;
+
+use http::response::Parts;
+use tokio::time::{Instant, sleep};
+use tracing::{Instrument, instrument::WithSubscriber};
+
+use super::state::{FencedOut, Run, RunResult};
+use crate::{
+    backoff::Backoff,
+    engine::{core::withdraw::withdraw, reply::Reply, wait::Verdict},
+    observe::RequestResult,
+    problem::ProblemCode,
+    response::{Binding, StoredResponse},
+    store::{Outcome, StoreError, StoreErrorKind, Write},
+};
+
+/// The longest pause between two attempts to store an outcome whose client already has its answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How the last write of an execution ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CommitOutcome {
+    /// The outcome is stored and acknowledged.
+    Applied,
+    /// Another execution owns the key: its outcome is the answer.
+    Fenced,
+    /// The record is gone, although this execution neither released nor abandoned it.
+    Missing,
+    /// The store did not acknowledge. The write may or may not have been applied.
+    Unacknowledged,
+}
+
+/// The writes that end a lease.
+#[derive(Clone, Copy)]
+enum LastWrite<'a> {
+    Complete(&'a Outcome),
+    Release,
+    Abandon,
+}
+
+impl Run {
+    /// Commits the outcome and returns what the client gets.
+    pub(super) async fn keep<B>(
+        mut self: Box<Self>,
+        outcome: &Outcome,
+        reply: Reply<B>,
+    ) -> RunResult<B> {
+        match self.commit(outcome).await {
+            CommitOutcome::Applied => Ok((RequestResult::Executed, reply)),
+            CommitOutcome::Fenced => Err(FencedOut),
+            CommitOutcome::Missing => Ok(self.refuse(ProblemCode::OutcomeUnknown)),
+            CommitOutcome::Unacknowledged => {
+                let answer = Ok(self.refuse(ProblemCode::OutcomeUnknown));
+                self.persist(outcome.clone());
+                answer
+            }
+        }
+    }
+
+    /// What is stored for this response: the response itself, or a tombstone where it exceeds the limits.
+    pub(crate) fn outcome(&self, head: &Parts, body: &[u8]) -> Outcome {
+        let limits = self.core.response_limits(&self.settings);
+        match StoredResponse::encode(head, body, &limits) {
+            Ok(response) => {
+                let binding = Binding {
+                    key: self.lease.held().key,
+                    fingerprint: self.fingerprint,
+                };
+                Outcome::Response(self.core.sealer.seal(response, &binding))
+            }
+            Err(reason) => {
+                tracing::warn!(
+                    reason = &reason as &dyn std::error::Error,
+                    "the response is not stored: retries get `response_not_stored`"
+                );
+                Outcome::Tombstone
+            }
+        }
+    }
+
+    /// Stores the outcome, within the retry budget, and publishes it to those that wait.
+    ///
+    /// A response that is larger than the store takes becomes a tombstone, and so does one that the store keeps refusing or
+    /// has no room for: recording "executed" is safer than recording nothing.
+    pub(crate) async fn commit(&mut self, outcome: &Outcome) -> CommitOutcome {
+        let (mut outcome, mut written) = (outcome, self.write(LastWrite::Complete(outcome)).await);
+        if let (Outcome::Response(_), Err(error)) = (outcome, &written)
+            && !error.is_transient()
+            && error.kind() != StoreErrorKind::Corrupt
+        {
+            let too_large = error.kind() == StoreErrorKind::TooLarge;
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "the store does not take the response: retries get `response_not_stored`"
+            );
+            outcome = &Outcome::Tombstone;
+            written = if too_large {
+                Box::pin(self.write(LastWrite::Complete(outcome))).await
+            } else {
+                // The retry budget is used up: one attempt only.
+                Box::pin(self.send(LastWrite::Complete(outcome))).await
+            };
+        }
+        let key = self.lease.held().key;
+        match written {
+            Ok(Write::Applied) => {
+                let fingerprint = self.fingerprint;
+                self.core.wait_queues.publish(&key, || Verdict::Completed {
+                    fingerprint,
+                    outcome: outcome.clone(),
+                });
+                CommitOutcome::Applied
+            }
+            Ok(Write::Fenced) => {
+                tracing::warn!(%key, "fenced out: another execution took the key over and its outcome is the answer");
+                CommitOutcome::Fenced
+            }
+            Ok(Write::Missing) => {
+                tracing::error!(%key, "the record vanished from the store while it was in flight: the outcome is not stored");
+                CommitOutcome::Missing
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, %key, "the outcome could not be stored; the key stays claimed");
+                CommitOutcome::Unacknowledged
+            }
+        }
+    }
+
+    /// Releases the key: nothing was executed, or the response asks for the same request again.
+    ///
+    /// A record that was taken over stays, so that the attempt numbers, which others use as fencing tokens, do not start
+    /// again: the next retry executes, or asks the recovery function, as after a crash.
+    pub(super) async fn release<B>(self: Box<Self>, own: RunResult<B>) -> RunResult<B> {
+        if self.took_over {
+            return self.abandon(own).await;
+        }
+        self.end_without_outcome(LastWrite::Release, own).await
+    }
+
+    /// Abandons the key, because what was executed is unknown: the claim stays, its lease ends now.
+    pub(super) async fn abandon<B>(self: Box<Self>, own: RunResult<B>) -> RunResult<B> {
+        self.end_without_outcome(LastWrite::Abandon, own).await
+    }
+
+    /// Ends the lease without an outcome, notifies those that wait, and returns what the client gets: this run's own
+    /// answer, unless it was fenced out. If the store does not acknowledge the write, the claim stays until its lease
+    /// lapses.
+    async fn end_without_outcome<B>(
+        mut self: Box<Self>,
+        write: LastWrite<'_>,
+        own: RunResult<B>,
+    ) -> RunResult<B> {
+        let key = self.lease.held().key;
+        let written = self.write(write).await;
+        self.core.wait_queues.notify(&key);
+        match written {
+            Ok(Write::Fenced) => return Err(FencedOut),
+            Ok(Write::Applied | Write::Missing) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, %key, "the key could not be released; it stays claimed until its lease lapses");
+                if matches!(write, LastWrite::Release) {
+                    // The answer asks for the same request again, which must not find its key blocked.
+                    withdraw(&self.core, *self.lease.held(), false);
+                }
+            }
+        }
+        own
+    }
+
+    /// Makes a last write, repeated until it is acknowledged or the retry budget is used up.
+    async fn write(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
+        match self.send(write).await {
+            Err(error) if write.may_succeed_after(&error) => {
+                Box::pin(self.repeat(write, error)).await
+            }
+            written => written,
+        }
+    }
+
+    /// Repeats a last write that failed, for three times the store time-out.
+    async fn repeat(
+        &mut self,
+        write: LastWrite<'_>,
+        mut error: StoreError,
+    ) -> Result<Write, StoreError> {
+        let timeout = self.core.store.store_timeout();
+        let deadline = Instant::now() + timeout * 3;
+        let mut backoff = Backoff::new(timeout / 50, timeout / 2);
+        while write.may_succeed_after(&error) && Instant::now() + backoff.peek() < deadline {
+            self.lease.renew_while(sleep(backoff.pause())).await;
+            error = match self.send(write).await {
+                Err(error) => error,
+                written => return written,
+            };
+        }
+        Err(error)
+    }
+
+    /// Sends a last write once, and renews the lease meanwhile.
+    async fn send(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
+        let held = *self.lease.held();
+        let (lease, store) = (&mut self.lease, &self.core.store);
+        match write {
+            LastWrite::Complete(outcome) => lease.renew_while(store.complete(&held, outcome)).await,
+            LastWrite::Release => {
+                lease
+                    .renew_while(store.release(&held.key, &held.token))
+                    .await
+            }
+            LastWrite::Abandon => {
+                lease
+                    .renew_while(store.abandon(&held.key, &held.token))
+                    .await
+            }
+        }
+    }
+
+    /// Goes on storing an outcome whose client has already heard that it is unknown, until the execution's lifetime is
+    /// over. A late completion is as good as a timely one.
+    pub(super) fn persist(mut self: Box<Self>, outcome: Outcome) {
+        let detached = self.core.detached.enter();
+        let task = async move {
+            let _detached = detached;
+            let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
+            while Instant::now() < self.lease.end_of_life() {
+                self.lease.renew_while(sleep(backoff.pause())).await;
+                if self.commit(&outcome).await != CommitOutcome::Unacknowledged {
+                    return;
+                }
+            }
+        };
+        // With the span and the subscriber of the request, which the log lines of a late failure need.
+        tokio::spawn(task.in_current_span().with_current_subscriber());
+    }
+}
+
+impl LastWrite<'_> {
+    /// Whether a repetition may succeed. A store without room for an outcome may have some when records expire; a server
+    /// may refuse it for a moment only, as while passwords change.
+    fn may_succeed_after(&self, error: &StoreError) -> bool {
+        match error.kind() {
+            StoreErrorKind::Unavailable => true,
+            StoreErrorKind::Full | StoreErrorKind::Refused => matches!(self, Self::Complete(_)),
+            StoreErrorKind::TooLarge | StoreErrorKind::Corrupt => false,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The end of an engine: no new work, a deadline for what is in flight, then the rest is marked unknown.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::JoinSet, time::Instant};
+
+use super::core::{Core, Idempotency};
+use crate::{
+    scope::StoreKey,
+    store::{Token, Write},
+};
+
+/// At most so many keys are marked unknown at the same time when a shutdown's deadline passes.
+const ABANDONED_AT_ONCE: usize = 64;
+
+/// The longest deadline that a clock can add. A caller that gives a longer one wants no deadline.
+const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// What [`Idempotency::shutdown`] found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Executions that were in flight when the shutdown began and ended by themselves before the deadline. Those that the
+    /// server's own shutdown had waited for before are not counted.
+    pub drained: usize,
+    /// Executions still in flight at the deadline, whose keys are now marked: outcome unknown.
+    pub unknown: usize,
+    /// Executions still in flight whose key could not be marked, because the store did not answer. They become
+    /// unknown by themselves when their lease lapses.
+    pub unconfirmed: usize,
+}
+
+impl Idempotency {
+    /// Ends this engine: no new executions, then up to `deadline` for those in flight, then the rest is marked unknown.
+    ///
+    /// 1. From now on requests that carry a key get `overloaded` (503). Requests without one do not concern the
+    ///    engine: the server's own shutdown ends those.
+    /// 2. Executions in flight, also detached ones and streams that are still being recorded, have until the deadline.
+    ///    Duplicates go on waiting for them.
+    /// 3. At the deadline every execution still in flight is abandoned: its key stays claimed, and a retry gets
+    ///    `outcome_unknown` (or executes again where the route says `on_crash = "retry"`). Nothing is released.
+    ///    The handlers themselves are not stopped; an outcome that is completed before the process ends is stored.
+    /// 4. Requests that still wait get `overloaded`.
+    ///
+    /// A server's graceful shutdown does not wait for detached executions: call both, the server's first. Calling this
+    /// again is harmless.
+    ///
+    /// # Cancellation
+    ///
+    /// If this future is dropped before its end, the engine stays closed to new requests; nothing else is lost.
+    pub async fn shutdown(&self, deadline: Duration) -> Shutdown {
+        let in_flight = &self.0.in_flight;
+        in_flight.close();
+        let before = in_flight.admitted();
+        let idle = in_flight.idle(Instant::now() + deadline.min(LONGEST)).await;
+        let mut report = Shutdown {
+            drained: before,
+            unknown: 0,
+            unconfirmed: 0,
+        };
+        // Before anything is marked, so that no heartbeat renews what is marked.
+        in_flight.finish_closing();
+        if !idle {
+            abandon_all(&self.0, &mut report).await;
+            report.drained = before.saturating_sub(in_flight.admitted());
+            tracing::warn!(
+                unknown = report.unknown,
+                unconfirmed = report.unconfirmed,
+                "executions were still in flight at the shutdown deadline; their outcomes are unknown"
+            );
+        }
+        self.0.wait_queues.close();
+        report
+    }
+}
+
+/// Marks every key that is still held.
+async fn abandon_all(core: &Arc<Core>, report: &mut Shutdown) {
+    let mut tasks = JoinSet::new();
+    let mut count = |written: Option<Write>| match written {
+        Some(Write::Applied) => report.unknown += 1,
+        // It ended in the meantime: its own last write came first.
+        Some(Write::Fenced | Write::Missing) => {}
+        None => report.unconfirmed += 1,
+    };
+    for (key, token) in core.in_flight.leases() {
+        if tasks.len() >= ABANDONED_AT_ONCE {
+            let joined = tasks.join_next().await;
+            count(joined.and_then(|joined| joined.ok().flatten()));
+        }
+        let core = Arc::clone(core);
+        tasks.spawn(async move { abandon(&core, key, token).await });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        count(joined.ok().flatten());
+    }
+}
+
+async fn abandon(core: &Core, key: StoreKey, token: Token) -> Option<Write> {
+    match core.store.abandon(&key, &token).await {
+        Ok(written) => {
+            core.wait_queues.notify(&key);
+            Some(written)
+        }
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                key = %key,
+                "an execution in flight could not be marked unknown; it becomes unknown when its lease lapses"
+            );
+            None
+        }
+    }
+}
