@@ -79,6 +79,10 @@
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
+// On docs.rs, which builds with nightly, each item says which feature it needs: since Rust 1.92 `doc_cfg` derives that
+// from `#[cfg(…)]`. `sql` is left out, since each SQL store's own feature enables it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "sql"))))]
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -115,22 +119,30 @@ pub use fingerprint::{Fingerprint, FingerprintRule};
 #[cfg(feature = "macros")]
 pub use idempotent_macros::idempotent;
 pub use key::{IdempotencyKey, KeyError, KeyRules};
+#[doc(inline)]
 pub use layer::IdempotencyLayer;
 pub use policy::{Cache, OnCrash, Policy, RecoverFn};
 pub use problem::ProblemCode;
 #[cfg(feature = "encryption")]
 pub use response::Keyring;
 pub use response::{CorruptResponse, NotStorable, StoredResponse};
+#[doc(inline)]
 pub use scope::{Scope, StoreKey};
 #[cfg(feature = "cached")]
+#[doc(inline)]
 pub use store::cached::Cached;
 #[cfg(feature = "memory")]
+#[doc(inline)]
 pub use store::memory::MemoryStore;
 #[cfg(feature = "redis")]
+#[doc(inline)]
 pub use store::redis::RedisStore;
 #[cfg(feature = "mysql")]
+#[doc(inline)]
 pub use store::sql::mysql::MySqlStore;
 #[cfg(feature = "postgres")]
+#[doc(inline)]
 pub use store::sql::postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
+#[doc(inline)]
 pub use store::sql::sqlite::SqliteStore;
