@@ -1,5 +1,5 @@
-//! Responses at rest: what a store holds is compressed or sealed, replays are the same to the byte, and what
-//! does not open is an error and never an execution.
+//! Responses at rest: stores hold them compressed or encrypted, replays are byte-identical, and a record that
+//! cannot be decrypted is an error, never a second execution (DESIGN.md, section 10).
 
 use axum::response::IntoResponse;
 use http::StatusCode;
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// In the body and in a header of every answer.
+/// Stands in the body and in a header of every response.
 const SECRET: &str = "iban-de89-3704-0044-0532-0130-00";
 const OLD: (u32, [u8; 32]) = (1, [0x11; 32]);
 const NEW: (u32, [u8; 32]) = (2, [0x22; 32]);
@@ -25,7 +25,7 @@ fn rotated() -> Keyring {
     Keyring::new(NEW.0, NEW.1).and_old(OLD.0, OLD.1)
 }
 
-/// A secret before and after much that repeats itself.
+/// A secret before and after text that compresses well.
 fn body() -> Vec<u8> {
     [SECRET, &"paid in full; ".repeat(500), SECRET]
         .concat()
@@ -39,8 +39,8 @@ fn handler() -> CountingHandler {
     })
 }
 
-/// Asks a process that was just started, with an engine set up like this.
-async fn after_restart<S: Backend>(
+/// Sends a payment to a process that was just started, whose engine has this set-up.
+async fn send_after_restart<S: Backend>(
     backend: &S,
     handler: &CountingHandler,
     set_up: impl FnOnce(Builder) -> Builder,
@@ -56,105 +56,107 @@ async fn after_restart<S: Backend>(
 }
 
 #[track_caller]
-fn is_replay(again: &TestResponse, first: &TestResponse) {
+fn assert_replay(again: &TestResponse, first: &TestResponse) {
     assert!(again.replayed() && !first.replayed(), "{again:?}");
     assert_eq!((again.status, &again.body), (first.status, &first.body));
     assert_eq!(again.lines("x-receipt"), first.lines("x-receipt"));
 }
 
-async fn sealed_responses_open_for_their_record_and_with_their_key_only(backend: &impl Backend) {
-    // Given two payments, sealed by a process that has ended.
+async fn encrypted_responses_decrypt_only_with_their_key_and_for_their_record(
+    backend: &impl Backend,
+) {
+    // Given two payments, stored encrypted by a process that has ended.
     let handler = handler();
-    let sealing = |builder: Builder| {
+    let encrypting = |builder: Builder| {
         builder
             .compress_from(512)
             .encrypt(Keyring::new(OLD.0, OLD.1))
     };
-    let first = after_restart(backend, &handler, sealing, "k1").await;
-    let second = after_restart(backend, &handler, sealing, "k2").await;
+    let first = send_after_restart(backend, &handler, encrypting, "k1").await;
+    let second = send_after_restart(backend, &handler, encrypting, "k2").await;
     assert_eq!(first.body, body());
     assert_eq!(handler.starts(), 2);
 
-    // Then nothing that is kept shows what was answered.
+    // Then no stored byte shows the response.
     assert!(!backend.contains(SECRET));
 
-    // When the keys have been rotated, then the replay is the same to the byte.
+    // When the keys were rotated, then the replay is byte-identical.
     let rotating = |builder: Builder| builder.encrypt(rotated());
-    is_replay(
-        &after_restart(backend, &handler, rotating, "k1").await,
+    assert_replay(
+        &send_after_restart(backend, &handler, rotating, "k1").await,
         &first,
     );
-    is_replay(
-        &after_restart(backend, &handler, rotating, "k2").await,
+    assert_replay(
+        &send_after_restart(backend, &handler, rotating, "k2").await,
         &second,
     );
 
-    // When the old key is gone too early, or all keys, or another key has its id, then it is an error.
+    // When the old key was removed too early, or all keys, or another key has its id, then it is an error.
     let too_early = |builder: Builder| builder.encrypt(Keyring::new(NEW.0, NEW.1));
     let another = |builder: Builder| builder.encrypt(Keyring::new(OLD.0, NEW.1));
     let unreadable = |answer: TestResponse| answer.assert_problem(500, "record_unreadable");
-    unreadable(after_restart(backend, &handler, too_early, "k1").await);
-    unreadable(after_restart(backend, &handler, another, "k1").await);
-    unreadable(after_restart(backend, &handler, |builder| builder, "k1").await);
+    unreadable(send_after_restart(backend, &handler, too_early, "k1").await);
+    unreadable(send_after_restart(backend, &handler, another, "k1").await);
+    unreadable(send_after_restart(backend, &handler, |builder| builder, "k1").await);
 
-    // When somebody exchanges the two, then neither opens for the other's key.
+    // When the two responses are swapped in the store, then neither decrypts in the other's record.
     backend.swap_responses().await;
-    unreadable(after_restart(backend, &handler, rotating, "k1").await);
-    unreadable(after_restart(backend, &handler, rotating, "k2").await);
+    unreadable(send_after_restart(backend, &handler, rotating, "k1").await);
+    unreadable(send_after_restart(backend, &handler, rotating, "k2").await);
 
-    // And once it is undone, both are what they were. Nothing was executed by any of it.
+    // And swapped back, both replay as before; none of this executed anything.
     backend.swap_responses().await;
-    is_replay(
-        &after_restart(backend, &handler, rotating, "k1").await,
+    assert_replay(
+        &send_after_restart(backend, &handler, rotating, "k1").await,
         &first,
     );
-    is_replay(
-        &after_restart(backend, &handler, rotating, "k2").await,
+    assert_replay(
+        &send_after_restart(backend, &handler, rotating, "k2").await,
         &second,
     );
     assert_eq!(handler.starts(), 2);
 }
 
-async fn compressed_responses_replay_whole_and_unsealed_ones_are_not_trusted(
+async fn compressed_responses_replay_in_full_and_unencrypted_ones_are_not_trusted(
     backend: &impl Backend,
 ) {
     // Given a payment that is stored compressed, and one that is stored as it is.
     let handler = handler();
     let compressing = |builder: Builder| builder.compress_from(512);
-    let compressed = after_restart(backend, &handler, compressing, "k3").await;
-    let plain = after_restart(backend, &handler, |builder| builder, "k4").await;
+    let compressed = send_after_restart(backend, &handler, compressing, "k3").await;
+    let plain = send_after_restart(backend, &handler, |builder| builder, "k4").await;
 
-    // Then who looks for it finds it, which it takes to say that it was not to be found above.
+    // Then the search finds the secret: it would have found it in the encrypted case too.
     assert!(backend.contains(SECRET));
 
-    // When a process without the setting replays, then nothing is missing.
-    is_replay(
-        &after_restart(backend, &handler, |builder| builder, "k3").await,
+    // When a process with the other setting replays, then the response is complete.
+    assert_replay(
+        &send_after_restart(backend, &handler, |builder| builder, "k3").await,
         &compressed,
     );
-    is_replay(
-        &after_restart(backend, &handler, compressing, "k4").await,
+    assert_replay(
+        &send_after_restart(backend, &handler, compressing, "k4").await,
         &plain,
     );
 
-    // When encryption has been switched on, then what is not sealed is accepted only if that is said.
+    // When encryption is switched on, then unencrypted records are accepted only with `accept_plain`.
     let strict = |builder: Builder| builder.encrypt(rotated());
     let migrating = |builder: Builder| builder.encrypt(rotated().accept_plain());
     for (key, first) in [("k3", &compressed), ("k4", &plain)] {
-        let refused = after_restart(backend, &handler, strict, key).await;
+        let refused = send_after_restart(backend, &handler, strict, key).await;
         refused.assert_problem(500, "record_unreadable");
-        is_replay(
-            &after_restart(backend, &handler, migrating, key).await,
+        assert_replay(
+            &send_after_restart(backend, &handler, migrating, key).await,
             first,
         );
     }
     assert_eq!(handler.starts(), 2);
 }
 
-/// Both, the sealed one first: it says that nothing is to be found.
+/// The encrypted case first: it asserts that the backend does not contain the secret, which the other case writes.
 async fn at_rest(backend: &impl Backend) {
-    sealed_responses_open_for_their_record_and_with_their_key_only(backend).await;
-    compressed_responses_replay_whole_and_unsealed_ones_are_not_trusted(backend).await;
+    encrypted_responses_decrypt_only_with_their_key_and_for_their_record(backend).await;
+    compressed_responses_replay_in_full_and_unencrypted_ones_are_not_trusted(backend).await;
 }
 
 #[test]
@@ -191,12 +193,12 @@ fn responses_at_rest_in_redis() {
 /// The largest response that is compressed, and the largest that a compressed one may become.
 const LARGEST: usize = 64 << 20;
 
-/// Whatever was stored can be read, on either side of the limit.
+/// Responses on either side of the limit can be read back.
 #[test]
-fn responses_too_large_to_be_compressed_are_kept_and_replayed_as_they_are() {
+fn responses_too_large_to_compress_are_stored_and_replayed_uncompressed() {
     in_real_time(async {
         for (bytes, compressed) in [(LARGEST - 1024, true), (LARGEST + 1, false)] {
-            // Given an engine that compresses, and a route that keeps responses as large as that.
+            // Given an engine that compresses, and a route that stores responses of this size.
             let handler = CountingHandler::responding(move |_| vec![0_u8; bytes].into_response());
             let store = MemoryStore::new();
             let policy = Policy::new().max_response(2 * LARGEST);
@@ -204,7 +206,7 @@ fn responses_too_large_to_be_compressed_are_kept_and_replayed_as_they_are() {
             let engine = engine.compress_from(512).build().unwrap();
             let app = Adapter::Attribute.app(&engine, &handler);
 
-            // When it is asked twice, then the second answer is the first, to the last byte.
+            // When the request is sent twice, then the second response equals the first.
             for replayed in [false, true] {
                 let answer = send(&app, &TestRequest::payment("large")).await;
                 assert_eq!(
@@ -219,7 +221,7 @@ fn responses_too_large_to_be_compressed_are_kept_and_replayed_as_they_are() {
     });
 }
 
-/// A compressed response of zeros, as LZ4 has it: its head and a zero, that zero again and again, and five more.
+/// A compressed response of zeros in LZ4's format: its head and a zero, that zero repeated, and five more.
 fn bomb(form: usize) -> StoredResponse {
     let body = form - 13;
     let head = [&[1, 0, 200, 0, 0], &(body as u64).to_be_bytes()[..], &[0]].concat();
@@ -238,12 +240,12 @@ fn bomb(form: usize) -> StoredResponse {
     StoredResponse::from_bytes(stored.into()).unwrap()
 }
 
-/// Few bytes that somebody planted do not become many: they are an error before anything is made of them.
+/// A small planted record that would decompress to a huge response is an error before anything is decompressed.
 #[test]
-fn a_planted_response_that_would_become_too_large_is_refused() {
+fn a_planted_response_that_would_decompress_beyond_the_limit_is_refused() {
     in_real_time(async {
         for (form, opens) in [(LARGEST, true), (LARGEST + 1, false)] {
-            // Given a payment, in whose place somebody planted a response.
+            // Given a payment whose stored response was replaced behind the engine's back.
             let (handler, store) = (CountingHandler::new(), FaultyStore::new());
             let engine = Idempotency::builder().store(store.clone()).build().unwrap();
             send(
@@ -261,7 +263,7 @@ fn a_planted_response_that_would_become_too_large_is_refused() {
             let planted = Outcome::Response(bomb(form));
             store.complete(&claim.held(), &planted).await.unwrap();
 
-            // When it is retried, then it is opened if it is as large as what is stored, and else refused.
+            // When it is retried, then the response is decompressed up to the limit and refused beyond it.
             let engine = Idempotency::builder().store(store).build().unwrap();
             let answer = send(
                 &Adapter::Attribute.app(&engine, &handler),

@@ -1,4 +1,4 @@
-//! Every option of the attribute does what it says (contract, section 8).
+//! Every option of the attribute does what its documentation says (DESIGN.md, section 8).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::{
     with_paused_clock,
 };
 
-/// A router with one handler at `/pay`, under an engine whose default policy says the opposite of each option.
+/// A router with one handler at `/pay`. Where a default policy is given, it says the opposite of the tested option.
 macro_rules! app {
     ($handler:expr, $endpoint:path) => {
         app!($handler, $endpoint, Policy::new())
@@ -30,7 +30,7 @@ macro_rules! app {
     }};
 }
 
-/// A handler with these options.
+/// A handler annotated with these options.
 macro_rules! endpoint {
     ($name:ident $(, $($options:tt)*)?) => {
         #[idempotent($($($options)*)?)]
@@ -90,7 +90,7 @@ fn wait_timeout_bounds_the_waiting() {
 }
 
 #[test]
-fn lease_and_max_lifetime_say_how_long_an_execution_may_be_silent_and_live() {
+fn lease_bounds_the_silence_and_max_lifetime_the_life_of_an_execution() {
     endpoint!(pay, lease = "5s", max_lifetime = "20s", wait = false);
     with_paused_clock(async {
         let handler = CountingHandler::new();
@@ -131,7 +131,7 @@ fn on_crash_retry_executes_again() {
 }
 
 #[test]
-fn on_crash_path_asks_the_function() {
+fn on_crash_path_calls_the_function() {
     async fn find_out(crash: Crash) -> Recovery {
         let body = format!("attempt {} was found", crash.attempt());
         Recovery::Completed(HttpResponse::new(body.into()))
@@ -150,7 +150,7 @@ fn on_crash_path_asks_the_function() {
 }
 
 #[test]
-fn required_header_strict_and_uuid_rule_the_key() {
+fn required_header_strict_and_uuid_decide_which_keys_are_accepted() {
     endpoint!(required, required);
     endpoint!(optional, required = false);
     endpoint!(header, header = "X-Token", required);
@@ -194,7 +194,7 @@ fn required_header_strict_and_uuid_rule_the_key() {
 }
 
 #[test]
-fn scope_says_who_the_caller_is() {
+fn scope_names_the_caller() {
     fn tenant(parts: &Parts) -> Option<Scope> {
         parts.headers.get("x-tenant").map(Scope::new)
     }
@@ -261,7 +261,7 @@ fn fingerprint_says_what_must_be_equal() {
 }
 
 #[test]
-fn cache_says_which_answers_are_outcomes() {
+fn cache_says_which_responses_are_stored() {
     endpoint!(all, cache = "all");
     endpoint!(no_server_errors, cache = "no-server-errors");
     endpoint!(success, cache = "success");

@@ -1,5 +1,5 @@
-//! Everything at once: a store that fails at random, clients that leave at random, processes that die at random,
-//! time that jumps. What must hold, holds (contract, section 9; invariants I2, I3, I4, I5, I6).
+//! Everything at once: a store that fails at random, clients that disconnect at random, processes that crash at
+//! random, and a clock that jumps. The invariants hold (DESIGN.md, section 9; invariants I2, I3, I4, I5, I6).
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,7 @@ use crate::support::{
 /// How many times each policy is tried, each time with another seed.
 const ROUNDS: usize = 80;
 
-/// A handler that needs some turns, and sometimes some time.
+/// A handler that yields a few times and sometimes takes a minute or two.
 fn handler(seed: u64) -> CountingHandler {
     CountingHandler::running(move |n, _| -> BoxFuture<axum::response::Response> {
         let mut random = StdRng::seed_from_u64(seed ^ n as u64);
@@ -77,14 +77,14 @@ impl Service {
         self.processes.lock().unwrap()[n].1.clone()
     }
 
-    /// A process died; a new one takes its place.
+    /// Replaces a process that crashed.
     fn restart(&self, n: usize) {
         let process = self.process(n);
         self.processes.lock().unwrap()[n] = process;
     }
 }
 
-/// A client that sends its request again and again, whatever becomes of it, to one of the processes.
+/// A client that sends its request six times, each time to a random process, whatever the answers are.
 async fn client(service: Service, seed: u64, answers: Arc<Mutex<Vec<TestResponse>>>) {
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..6 {
@@ -115,7 +115,7 @@ async fn client(service: Service, seed: u64, answers: Arc<Mutex<Vec<TestResponse
                 let answer = TestResponse::read(response.unwrap()).await;
                 answers.lock().unwrap().push(answer);
             }
-            // The client leaves, or its process dies: half of the time each.
+            // The client disconnects, or the process crashes: half of the time each.
             None if random.random_ratio(1, 2) => drop(request),
             None => {
                 std::mem::forget(request);
@@ -127,11 +127,11 @@ async fn client(service: Service, seed: u64, answers: Arc<Mutex<Vec<TestResponse
     }
 }
 
-/// One round; the answers that clients got, the last one asked for in peace.
+/// One round: the handler, the answers that clients got, and the answer to a last request once no fault is injected.
 async fn round(seed: u64, policy: Policy) -> (CountingHandler, Vec<TestResponse>, TestResponse) {
     let service = Service::start(seed, policy);
     let store = service.store.clone();
-    let weather = tokio::spawn(async move {
+    let fault_injector = tokio::spawn(async move {
         let mut random = StdRng::seed_from_u64(seed);
         loop {
             let percent = *[0, 25, 60, 95].choose(&mut random).unwrap();
@@ -147,9 +147,9 @@ async fn round(seed: u64, policy: Policy) -> (CountingHandler, Vec<TestResponse>
         client.await.unwrap();
     }
 
-    // In peace, everything that runs comes to its end.
-    weather.abort();
-    let _aborted = weather.await;
+    // Without faults, everything in flight comes to its end.
+    fault_injector.abort();
+    let _aborted = fault_injector.await;
     service.store.heal();
     tokio::time::sleep(Duration::from_secs(20 * 60)).await;
     let last = send(&service.app(0), &TestRequest::payment("k")).await;
@@ -168,7 +168,7 @@ fn shown(answers: &[TestResponse]) -> HashSet<String> {
 }
 
 #[test]
-fn under_refuse_nothing_executes_twice_and_what_was_shown_stays() {
+fn under_refuse_nothing_executes_twice_and_a_shown_outcome_never_changes() {
     with_paused_clock(async {
         let first: u64 = rand::random_range(0..u64::MAX / 2);
         for seed in (first..).step_by(100).take(ROUNDS) {

@@ -1,4 +1,4 @@
-//! Many requests at once, and many in a row (contract, section 10; invariants I2, I4, I5).
+//! Many requests at once, and many in a row (DESIGN.md, section 10; invariants I2, I4, I5).
 
 use std::{
     convert::Infallible,
@@ -102,7 +102,7 @@ fn a_thousand_concurrent_keys_execute_once_each() {
 #[test]
 fn after_three_hundred_thousand_keys_the_first_is_still_replayed() {
     in_real_time(async {
-        // Given a service of the smallest kind.
+        // Given the smallest possible service.
         let executions = Arc::new(AtomicUsize::new(0));
         let store = MemoryStore::new();
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
@@ -141,7 +141,7 @@ fn after_three_hundred_thousand_keys_the_first_is_still_replayed() {
             half.await.unwrap();
         }
 
-        // Then each of them is still there, the first above all.
+        // Then each of them is replayed, the first one included.
         for n in [0, 1, 2, 1000, 150_000, 299_999] {
             assert!(replayed(n).await, "{n}");
         }
@@ -170,7 +170,7 @@ fn ten_thousand_waiters_on_one_key_are_woken_together() {
             .collect();
         wait_until(|| waiters(&engine) == 10_000).await;
 
-        // When the execution ends.
+        // When the execution ends, then all get the outcome of the one execution, together.
         let end = Instant::now();
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
@@ -182,8 +182,8 @@ fn ten_thousand_waiters_on_one_key_are_woken_together() {
             );
         }
 
-        // Then all have their answer, of one execution, at once. How fast is for the benchmark to say; a busy machine
-        // does not take this long, and waiters that come one after the other do.
+        // The benchmark `waiters` measures how fast. A busy machine does not take this long, but waiters that were
+        // woken one after the other would.
         assert!(
             end.elapsed() < Duration::from_secs(10),
             "{:?}",
@@ -195,7 +195,7 @@ fn ten_thousand_waiters_on_one_key_are_woken_together() {
 
 #[test]
 fn without_protection_a_retry_charges_twice() {
-    // The control: what all these scenarios are for.
+    // The control: what all these scenarios prevent.
     with_paused_clock(async {
         let handler = CountingHandler::new();
         let app = unprotected_app(&handler);

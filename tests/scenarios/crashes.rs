@@ -1,4 +1,4 @@
-//! Executions that vanish in the middle (contract, sections 1 and 9; invariants I2, I3, L2).
+//! Executions whose process crashes half-way (DESIGN.md, sections 1 and 9; invariants I2, I3, L2).
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ fn payment() -> TestRequest {
     TestRequest::payment("k")
 }
 
-/// Two engines on one store, as two processes have them.
+/// Two engines on one store, as in two processes.
 fn two(policy: Policy) -> (Idempotency, Idempotency) {
     let store = MemoryStore::new();
     let engine = || {
@@ -39,9 +39,9 @@ fn two(policy: Policy) -> (Idempotency, Idempotency) {
 }
 
 #[test]
-fn a_vanished_owner_leaves_an_unknown_outcome_for_good() {
+fn a_crashed_execution_leaves_an_unknown_outcome_until_the_key_expires() {
     with_each_adapter(async |adapter| {
-        // Given an execution whose process died, and duplicates that wait in another process.
+        // Given an execution whose process crashed, and duplicates that wait in another process.
         let handler = CountingHandler::new();
         let (here, there) = two(Policy::new()
             .ttl(Duration::from_secs(3600))
@@ -54,12 +54,12 @@ fn a_vanished_owner_leaves_an_unknown_outcome_for_good() {
         run_ready_tasks().await;
         assert_eq!(waiters(&there), 5);
 
-        // When its lease lapses.
+        // When the lease lapses.
         advance(LEASE * 14 / 15).await;
         assert!(waiting.iter().all(|waiter| !waiter.is_finished()));
         advance(Duration::from_secs(3)).await;
 
-        // Then all of them are told that nobody knows, and so is everybody else until the record expires.
+        // Then all of them get `outcome_unknown`, and so does every later request until the record expires.
         for waiter in waiting {
             waiter.await.unwrap().assert_problem(409, "outcome_unknown");
         }
@@ -72,14 +72,14 @@ fn a_vanished_owner_leaves_an_unknown_outcome_for_good() {
             .assert_problem(409, "outcome_unknown");
         assert_eq!(handler.starts(), 1);
 
-        // And only then the key is new again, with a higher fencing token.
+        // And only then the key executes again.
         advance(Duration::from_secs(120)).await;
         send(&app, &payment()).await.assert_charge(2);
     });
 }
 
 #[test]
-fn with_retry_one_of_those_who_wait_executes_again_and_the_others_replay() {
+fn with_retry_one_waiter_executes_again_and_the_others_replay() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let (here, there) = two(Policy::new()
@@ -91,10 +91,10 @@ fn with_retry_one_of_those_who_wait_executes_again_and_the_others_replay() {
         handler.open_gate();
         let waiting: Vec<_> = (0..5).map(|_| send_in_task(&app, &payment())).collect();
 
-        // When the dead owner's lease lapses.
+        // When the crashed execution's lease lapses.
         advance(LEASE + Duration::from_secs(1)).await;
 
-        // Then one executes as the next attempt, and all show its outcome.
+        // Then one waiter executes as the next attempt, and all get its outcome.
         let mut first_hand = 0;
         for waiter in waiting {
             let answer = waiter.await.unwrap();
@@ -128,7 +128,7 @@ fn attempts_rise_by_one_with_each_crash() {
 }
 
 #[test]
-fn a_vanished_execution_does_not_answer_a_request_for_something_else() {
+fn a_key_of_a_crashed_execution_is_a_mismatch_for_another_request() {
     with_each_adapter(async |adapter| {
         for policy in [Policy::new(), Policy::new().on_crash(OnCrash::Retry)] {
             let handler = CountingHandler::new();
@@ -147,7 +147,7 @@ fn a_vanished_execution_does_not_answer_a_request_for_something_else() {
 
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
-/// Reads the verdict off the retry's header, as a function that asks the payment provider would.
+/// Takes its verdict from the retry's header; a real function would ask the payment provider.
 fn recover(crash: &Crash) -> Recovery {
     ASKED.fetch_add(1, Ordering::SeqCst);
     assert_eq!(crash.key().expose(), "k");
@@ -160,7 +160,7 @@ fn recover(crash: &Crash) -> Recovery {
         }
         "not executed" => Recovery::NotExecuted,
         "unknown" => Recovery::StillUnknown,
-        _ => panic!("as the scenario demands"),
+        _ => panic!("a panic of the scenario"),
     }
 }
 
@@ -177,7 +177,7 @@ fn verdict(verdict: &str) -> TestRequest {
 #[test]
 fn a_recovery_function_that_finds_the_effect_supplies_its_response() {
     with_each_adapter(async |adapter| {
-        // Given an execution that vanished.
+        // Given a crashed execution.
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().policy(recovering()).build().unwrap();
         let app = adapter.app(&engine, &handler);
@@ -187,10 +187,10 @@ fn a_recovery_function_that_finds_the_effect_supplies_its_response() {
         handler.open_gate();
         advance(LEASE * 2).await;
 
-        // When the retry's function finds out that it had its effect.
+        // When the recovery function finds that the effect happened.
         let found = send(&app, &verdict("completed")).await;
 
-        // Then what it found is the outcome, for good.
+        // Then its response is the stored outcome.
         let expected = format!("found 1 {bank}");
         assert_eq!(
             (found.status.as_u16(), found.text()),
@@ -222,7 +222,7 @@ fn a_recovery_function_that_finds_no_effect_lets_the_handler_execute() {
 }
 
 #[test]
-fn a_recovery_function_that_does_not_know_or_panics_is_asked_again_by_the_next_retry() {
+fn a_recovery_function_that_does_not_know_or_panics_is_called_again_by_the_next_retry() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().policy(recovering()).build().unwrap();
@@ -235,14 +235,14 @@ fn a_recovery_function_that_does_not_know_or_panics_is_asked_again_by_the_next_r
             let answer = send(&app, &verdict(answer)).await;
             answer.assert_problem(409, "outcome_unknown");
         }
-        assert_eq!(handler.starts(), 1, "nothing was executed meanwhile");
+        assert_eq!(handler.starts(), 1, "only the crashed execution started");
         send(&app, &verdict("completed")).await;
         assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
-fn one_at_a_time_asks_what_became_of_a_vanished_execution() {
+fn only_one_recovery_function_runs_at_a_time() {
     with_paused_clock(async {
         static ASKING: AtomicUsize = AtomicUsize::new(0);
         static MOST: AtomicUsize = AtomicUsize::new(0);
@@ -253,7 +253,7 @@ fn one_at_a_time_asks_what_became_of_a_vanished_execution() {
             ASKING.fetch_sub(1, Ordering::SeqCst);
             Recovery::Completed(Response::new(Bytes::from_static(b"found")))
         }
-        // Given a recovery function that needs longer than a lease.
+        // Given a recovery function that takes longer than a lease.
         let handler = CountingHandler::new();
         let (here, there) = two(Policy::new()
             .on_crash(OnCrash::Recover(|crash| Box::pin(slow(crash))))
@@ -267,13 +267,13 @@ fn one_at_a_time_asks_what_became_of_a_vanished_execution() {
         handler.open_gate();
         advance(LEASE * 2).await;
 
-        // When many retries come in both processes.
+        // When many retries arrive in both processes.
         let requests: Vec<_> = (0..10)
             .map(|n| send_in_task(if n % 2 == 0 { &here } else { &there }, &payment()))
             .collect();
         advance(Duration::from_secs(50)).await;
 
-        // Then one asked, under a lease that was kept, and all others got what it found.
+        // Then one called the function, under a lease that was renewed, and all get the outcome it found.
         for answer in requests {
             assert_eq!(answer.await.unwrap().text(), "found");
         }
@@ -283,7 +283,7 @@ fn one_at_a_time_asks_what_became_of_a_vanished_execution() {
 }
 
 #[test]
-fn a_recovery_that_vanishes_itself_is_recovered_again() {
+fn a_recovery_whose_process_crashes_is_started_again_by_the_next_retry() {
     with_each_adapter(async |adapter| {
         async fn never(_: Crash) -> Recovery {
             std::future::pending().await
@@ -303,7 +303,7 @@ fn a_recovery_that_vanishes_itself_is_recovered_again() {
         handler.open_gate();
         advance(LEASE * 2).await;
 
-        // When the process that asks dies too.
+        // When the process that runs the recovery function crashes too.
         let mut request = Box::pin(tower::ServiceExt::oneshot(hanging, payment().request()));
         for _ in 0..10 {
             assert!(crate::support::poll_once(request.as_mut()).await.is_none());
@@ -311,7 +311,7 @@ fn a_recovery_that_vanishes_itself_is_recovered_again() {
         std::mem::forget(request);
         advance(LEASE * 2).await;
 
-        // Then the next one asks, and sees the number of the attempt that executed or asked last.
+        // Then the next retry calls the function, with the number of the last attempt, which was the recovery.
         let app = adapter.app(&engine(recovering()), &handler);
         let found = send(&app, &verdict("completed")).await;
         assert!(found.text().starts_with("found 2 "), "{found:?}");
@@ -320,10 +320,10 @@ fn a_recovery_that_vanishes_itself_is_recovered_again() {
 }
 
 #[test]
-fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
+fn an_operator_can_resolve_an_unknown_outcome() {
     with_each_adapter(async |adapter| {
         for executed in [true, false] {
-            // Given an execution that vanished.
+            // Given a crashed execution.
             let handler = CountingHandler::new();
             let engine = Idempotency::builder().build().unwrap();
             let app = adapter.app(&engine, &handler);
@@ -343,7 +343,7 @@ fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
                 }
             };
 
-            // When somebody settles it: not before its lease lapsed, and not twice.
+            // When an operator resolves it: not before the lease lapsed, and not twice.
             let early = engine.resolve(&key, resolution()).await;
             assert!(matches!(early, Err(ResolveError::InFlight)), "{early:?}");
             advance(LEASE * 2).await;
@@ -355,7 +355,7 @@ fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
             engine.resolve(&key, resolution()).await.unwrap();
             let twice = engine.resolve(&key, resolution()).await;
 
-            // Then retries get what was settled.
+            // Then retries get the resolution.
             if executed {
                 assert!(matches!(twice, Err(ResolveError::AlreadyCompleted)));
                 let answer = send(&app, &payment()).await;
@@ -372,7 +372,7 @@ fn a_record_of_unknown_outcome_can_be_settled_by_hand() {
 }
 
 #[test]
-fn a_runtime_that_is_shut_down_in_mid_execution_leaves_an_unknown_outcome() {
+fn a_runtime_that_ends_during_an_execution_leaves_an_unknown_outcome() {
     let store = MemoryStore::new();
     let policy = Policy::new().lease(Duration::from_millis(300));
     let handler = CountingHandler::new();
@@ -396,21 +396,21 @@ fn a_runtime_that_is_shut_down_in_mid_execution_leaves_an_unknown_outcome() {
     drop(engine);
     handler.open_gate();
 
-    // When a retry comes to another process that waits for it.
+    // When a retry arrives in another process, which waits for the execution.
     in_real_time(async move {
         let engine = Idempotency::builder().store(store).policy(policy);
         let server =
             Server::start(Adapter::Attribute.app(&engine.build().unwrap(), &handler)).await;
         let answer = server.send(&payment()).await;
 
-        // Then it is answered when the lease is over: with the truth, not with a second execution.
+        // Then it is answered when the lease has lapsed: with `outcome_unknown`, not with a second execution.
         answer.assert_problem(409, "outcome_unknown");
         assert_eq!((handler.starts(), handler.effects()), (1, 0));
     });
 }
 
 #[test]
-fn a_store_without_wakes_still_tells_waiters_of_a_crash() {
+fn waiters_learn_of_a_crash_from_a_store_that_sends_no_wakes() {
     with_each_adapter(async |adapter| {
         let (handler, store) = (CountingHandler::new(), FaultyStore::without_wakes());
         let policy = Policy::new().wait_timeout(LEASE * 3);
@@ -425,7 +425,7 @@ fn a_store_without_wakes_still_tells_waiters_of_a_crash() {
 }
 
 #[test]
-fn the_trace_of_an_execution_is_kept_for_inspection() {
+fn the_trace_id_of_an_execution_is_stored_with_its_record() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
@@ -440,7 +440,7 @@ fn the_trace_of_an_execution_is_kept_for_inspection() {
             .await;
         let trace = record.unwrap().unwrap().trace_id.unwrap();
         assert_eq!(trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        // The next request has another trace and is the same request.
+        // A retry has another trace, and is a replay all the same.
         let parent = "00-11111111111111111111111111111111-00f067aa0ba902b7-01";
         let again = payment().header("traceparent", parent);
         send(&app, &again).await.assert_replay_of_charge(1);
@@ -448,9 +448,9 @@ fn the_trace_of_an_execution_is_kept_for_inspection() {
 }
 
 #[test]
-fn only_one_of_many_retries_takes_a_vanished_execution_over() {
+fn only_one_of_many_retries_takes_over_a_crashed_execution() {
     in_real_time(async {
-        // Given many keys whose owner vanished, in real time and on two threads.
+        // Given many keys whose process crashed, in real time and on two threads.
         let (handler, store) = (CountingHandler::new(), MemoryStore::new());
         let lease = Duration::from_millis(5);
         let engine = |policy: Policy| {
@@ -470,7 +470,7 @@ fn only_one_of_many_retries_takes_a_vanished_execution_over() {
         let taken = Arc::new(AtomicUsize::new(0));
         tokio::time::sleep(lease).await;
 
-        // When retries of all of them come at once to both processes.
+        // When retries of all of them arrive at once in both processes.
         let mut retries = Vec::new();
         for key in &keys {
             for app in [&one, &other, &one, &other] {
@@ -490,14 +490,14 @@ fn only_one_of_many_retries_takes_a_vanished_execution_over() {
             retry.await.unwrap();
         }
 
-        // Then each key was executed once more, and no more.
+        // Then each key executes exactly once more.
         assert_eq!(taken.load(Ordering::SeqCst), keys.len());
         assert_eq!(handler.effects(), keys.len());
     });
 }
 
 #[test]
-fn a_found_response_that_can_not_be_kept_is_shown_once_and_never_executed() {
+fn a_recovered_response_that_is_too_large_to_store_is_sent_once_and_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let policy = Policy::new().max_response(100);

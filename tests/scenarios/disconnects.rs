@@ -1,4 +1,4 @@
-//! Clients that go away in the middle never stop the handler (contract, section 4).
+//! A client that disconnects never stops the handler (DESIGN.md, section 4; invariant I10).
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::support::{
     in_real_time, random_pause, run_ready_tasks, send_in_task, wait_until, with_paused_clock,
 };
 
-/// How often each way to leave is tried.
+/// How often each kind of disconnect is tried.
 const ROUNDS: usize = 50;
 
-/// A handler that takes its time in several steps, so that a client can leave between any two of them.
-fn unhurried() -> CountingHandler {
+/// A handler of several short steps, so that a client can disconnect between any two of them.
+fn handler_of_several_steps() -> CountingHandler {
     fn steps(n: usize, _: Request) -> BoxFuture<Response> {
         Box::pin(async move {
             for _ in 0..3 {
@@ -38,9 +38,9 @@ fn app(handler: &CountingHandler) -> (Idempotency, Router) {
     (engine, app)
 }
 
-/// A way to leave.
+/// How a client disconnects.
 #[derive(Clone, Copy, Debug)]
-enum Exit {
+enum Disconnect {
     Close,
     Reset,
     HalfClose,
@@ -48,21 +48,26 @@ enum Exit {
     CloseAll,
 }
 
-const EXITS: [Exit; 5] = [
-    Exit::Close,
-    Exit::Reset,
-    Exit::HalfClose,
-    Exit::ResetStream,
-    Exit::CloseAll,
+const DISCONNECTS: [Disconnect; 5] = [
+    Disconnect::Close,
+    Disconnect::Reset,
+    Disconnect::HalfClose,
+    Disconnect::ResetStream,
+    Disconnect::CloseAll,
 ];
 
-/// Sends a request, waits for this to be over, and leaves.
-async fn leave(server: &Server, request: &TestRequest, exit: Exit, when: impl Future<Output = ()>) {
-    if let Exit::ResetStream | Exit::CloseAll = exit {
+/// Sends a request, waits until `when` is over, and disconnects.
+async fn send_and_disconnect(
+    server: &Server,
+    request: &TestRequest,
+    disconnect: Disconnect,
+    when: impl Future<Output = ()>,
+) {
+    if let Disconnect::ResetStream | Disconnect::CloseAll = disconnect {
         let mut conn = H2Conn::open(server.address).await;
         let stream = conn.send(request).await;
         when.await;
-        if let Exit::ResetStream = exit {
+        if let Disconnect::ResetStream = disconnect {
             stream.reset();
             // The connection lives on until the reset is on its way.
             run_ready_tasks().await;
@@ -74,27 +79,27 @@ async fn leave(server: &Server, request: &TestRequest, exit: Exit, when: impl Fu
     let mut conn = Conn::open(server.address).await;
     conn.send(&request.wire()).await;
     when.await;
-    match exit {
-        Exit::Reset => conn.reset(),
-        Exit::HalfClose => {
+    match disconnect {
+        Disconnect::Reset => conn.reset(),
+        Disconnect::HalfClose => {
             conn.half_close().await;
-            conn.ended().await;
+            conn.closed().await;
         }
         _ => conn.close(),
     }
 }
 
-/// Many clients leave at random moments; each one's effect happens once, and its retry shows it.
-fn leave_at_random_moments(exit: Exit) {
+/// Clients disconnect at random moments; each effect happens once, and the retry gets its outcome.
+fn disconnect_at_random_moments(disconnect: Disconnect) {
     in_real_time(async move {
-        let handler = unhurried();
+        let handler = handler_of_several_steps();
         let (engine, app) = app(&handler);
         let server = Server::start(app).await;
         for round in 0..ROUNDS {
             let request = TestRequest::payment(&format!("k{round}"));
-            leave(&server, &request, exit, random_pause(2500)).await;
+            send_and_disconnect(&server, &request, disconnect, random_pause(2500)).await;
 
-            // When the client comes back, whether its first request arrived or not.
+            // When the client sends its request again, whether the first one arrived or not.
             let answer = server.send(&request).await;
             let again = server.send(&request).await;
 
@@ -109,76 +114,80 @@ fn leave_at_random_moments(exit: Exit) {
 }
 
 #[test]
-fn a_client_may_close_at_any_moment() {
-    leave_at_random_moments(Exit::Close);
+fn a_client_may_close_its_connection_at_any_moment() {
+    disconnect_at_random_moments(Disconnect::Close);
 }
 
 #[test]
 fn a_client_may_reset_its_connection_at_any_moment() {
-    leave_at_random_moments(Exit::Reset);
+    disconnect_at_random_moments(Disconnect::Reset);
 }
 
 #[test]
 fn a_client_may_half_close_at_any_moment() {
-    leave_at_random_moments(Exit::HalfClose);
+    disconnect_at_random_moments(Disconnect::HalfClose);
 }
 
 #[test]
 fn a_client_may_reset_its_h2_stream_at_any_moment() {
-    leave_at_random_moments(Exit::ResetStream);
+    disconnect_at_random_moments(Disconnect::ResetStream);
 }
 
 #[test]
 fn a_client_may_drop_its_h2_connection_at_any_moment() {
-    leave_at_random_moments(Exit::CloseAll);
+    disconnect_at_random_moments(Disconnect::CloseAll);
 }
 
 #[test]
-fn an_execution_whose_client_left_in_the_middle_runs_to_its_end() {
+fn an_execution_whose_client_disconnected_runs_to_its_end() {
     in_real_time(async {
-        for exit in EXITS {
-            // Given handlers held in the middle of their work.
+        for disconnect in DISCONNECTS {
+            // Given handlers held before their effect.
             let handler = CountingHandler::new();
             let (engine, app) = app(&handler);
             let server = Server::start(app).await;
             handler.close_gate();
             for n in 1..=10 {
-                // When the clients leave, and the server notices.
+                // When the clients disconnect, and the server notices.
                 let request = TestRequest::payment(&format!("k{n}"));
-                leave(&server, &request, exit, handler.started(n)).await;
+                send_and_disconnect(&server, &request, disconnect, handler.started(n)).await;
                 wait_until(|| detached(&engine) == n).await;
             }
-            assert_eq!(handler.effects(), 0, "{exit:?}");
+            assert_eq!(handler.effects(), 0, "{disconnect:?}");
 
-            // Then all of them have their effect all the same, and the retries replay it.
+            // Then all of them have their effect all the same, and the retries replay the outcome.
             handler.open_gate();
             wait_until(|| detached(&engine) == 0).await;
-            assert_eq!(handler.effects(), 10, "{exit:?}");
+            assert_eq!(handler.effects(), 10, "{disconnect:?}");
             for n in 1..=10 {
                 let answer = server.send(&TestRequest::payment(&format!("k{n}"))).await;
                 answer.assert_replay_of_charge(n);
             }
-            assert_eq!(handler.starts(), 10, "{exit:?}");
+            assert_eq!(handler.starts(), 10, "{disconnect:?}");
         }
     });
 }
 
 #[test]
-fn a_retry_on_a_new_connection_waits_for_the_execution_its_client_left() {
+fn a_retry_on_a_new_connection_waits_for_the_detached_execution() {
     in_real_time(async {
-        for exit in EXITS {
+        for disconnect in DISCONNECTS {
             let handler = CountingHandler::new();
             let (engine, app) = app(&handler);
             let server = Server::start(app).await;
             handler.close_gate();
             let request = TestRequest::payment("k");
-            leave(&server, &request, exit, handler.started(1)).await;
+            send_and_disconnect(&server, &request, disconnect, handler.started(1)).await;
             let mut conn = Conn::open(server.address).await;
             conn.send(&request.wire()).await;
             wait_until(|| crate::support::waiters(&engine) == 1).await;
             handler.open_gate();
             conn.answer().await.assert_replay_of_charge(1);
-            assert_eq!((handler.starts(), handler.effects()), (1, 1), "{exit:?}");
+            assert_eq!(
+                (handler.starts(), handler.effects()),
+                (1, 1),
+                "{disconnect:?}"
+            );
         }
     });
 }
@@ -190,19 +199,19 @@ fn an_outer_time_out_does_not_stop_the_handler() {
             // Given an app behind a time-out of five seconds.
             let handler = CountingHandler::new();
             let engine = Idempotency::builder().build().unwrap();
-            let late =
+            let time_out =
                 TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(5));
-            let app = adapter.app(&engine, &handler).layer(late);
+            let app = adapter.app(&engine, &handler).layer(time_out);
             handler.close_gate();
             let first = send_in_task(&app, &TestRequest::payment("k"));
             handler.started(1).await;
 
-            // When it strikes in the middle of the execution.
+            // When it elapses during the execution.
             advance(Duration::from_secs(6)).await;
             assert_eq!(first.await.unwrap().status, 504);
             assert_eq!(detached(&engine), 1);
 
-            // Then the execution goes on, beyond its first lease, and its retry shows its outcome.
+            // Then the execution goes on beyond its first lease, and the retry gets its outcome.
             advance(Duration::from_secs(60)).await;
             handler.open_gate();
             run_ready_tasks().await;
@@ -217,17 +226,17 @@ fn an_outer_time_out_does_not_stop_the_handler() {
 #[test]
 fn outer_time_outs_at_random_moments_never_lead_to_a_second_execution() {
     in_real_time(async {
-        let handler = unhurried();
+        let handler = handler_of_several_steps();
         let (engine, app) = app(&handler);
         for round in 0..ROUNDS {
             let micros = rand::random_range(0..2500);
-            let late = TimeoutLayer::with_status_code(
+            let time_out = TimeoutLayer::with_status_code(
                 StatusCode::GATEWAY_TIMEOUT,
                 Duration::from_micros(micros),
             );
-            let hasty = app.clone().layer(late);
+            let behind_time_out = app.clone().layer(time_out);
             let request = TestRequest::payment(&format!("k{round}"));
-            let first = crate::support::send(&hasty, &request).await;
+            let first = crate::support::send(&behind_time_out, &request).await;
             assert!([201, 504].contains(&first.status.as_u16()), "{first:?}");
             let answer = crate::support::send(&app, &request).await;
             assert_eq!(answer.status, 201, "{answer:?}");
@@ -242,7 +251,7 @@ fn a_future_dropped_after_each_of_its_polls_executes_at_most_once() {
     with_paused_clock(async {
         for adapter in [Adapter::Attribute, Adapter::Layer] {
             for polls in 0..12 {
-                // Given a handler of several steps, and a store that also needs some.
+                // Given a handler of several steps, and a store whose operations take several polls too.
                 let handler = CountingHandler::running(|n, _| {
                     Box::pin(async move {
                         for _ in 0..4 {
@@ -255,7 +264,7 @@ fn a_future_dropped_after_each_of_its_polls_executes_at_most_once() {
                 let engine = Idempotency::builder().store(store).build().unwrap();
                 let app = adapter.app(&engine, &handler);
 
-                // When the connection drops the request after so many polls.
+                // When the connection drops the request's future after so many polls.
                 let request = TestRequest::payment("k").request();
                 let mut request = Box::pin(tower::ServiceExt::oneshot(app.clone(), request));
                 for _ in 0..polls {
@@ -266,7 +275,7 @@ fn a_future_dropped_after_each_of_its_polls_executes_at_most_once() {
                 }
                 drop(request);
 
-                // Then its retry shows the one outcome, whoever executed it.
+                // Then the retry gets the one outcome, whichever of the two requests executed.
                 let answer = crate::support::send(&app, &TestRequest::payment("k")).await;
                 assert_eq!((answer.status.as_u16(), answer.text()), (201, "charge 1"));
                 run_ready_tasks().await;

@@ -1,4 +1,4 @@
-//! A store that takes the claim, and has no room for what comes after, or refuses it (contract, sections 2 and 4).
+//! A store that accepts the claim, and then is full or refuses the outcome (DESIGN.md, sections 2 and 4).
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ fn engine(store: &FaultyStore) -> Idempotency {
 }
 
 #[test]
-fn a_response_that_the_store_does_not_take_leaves_a_tombstone() {
+fn a_response_that_the_store_refuses_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
         for kind in [
             StoreErrorKind::TooLarge,
             StoreErrorKind::Refused,
             StoreErrorKind::Full,
         ] {
-            // Given a store that takes the claim and not the response, as one with a limit of its own.
+            // Given a store that accepts the claim and refuses the response, as one with a limit of its own.
             let (handler, store) = (CountingHandler::new(), FaultyStore::new());
             let app = adapter.app(&engine(&store), &handler);
             store.fail_always(Operation::Complete, Fault::RejectResponse(kind));
@@ -36,10 +36,10 @@ fn a_response_that_the_store_does_not_take_leaves_a_tombstone() {
             let waiter = send_in_task(&app, &payment());
             run_ready_tasks().await;
 
-            // When the execution ends, then its client has the answer, as with a response over the route's limit.
+            // When the execution ends, then its client gets the response, as with one over the route's limit.
             handler.open_gate();
             first.await.unwrap().assert_charge(1);
-            // Only where it may help the completion is repeated.
+            // The completion is repeated only where that may help.
             let calls = store.calls(Operation::Complete);
             let once = kind == StoreErrorKind::TooLarge;
             assert!(
@@ -47,7 +47,7 @@ fn a_response_that_the_store_does_not_take_leaves_a_tombstone() {
                 "{calls} for {kind:?}"
             );
 
-            // And everybody else is told that it was executed, and nothing is executed again.
+            // And every other request gets `response_not_stored`, and nothing executes again.
             waiter
                 .await
                 .unwrap()
@@ -62,7 +62,7 @@ fn a_response_that_the_store_does_not_take_leaves_a_tombstone() {
 }
 
 #[test]
-fn a_store_that_takes_the_response_in_time_has_it() {
+fn a_response_that_the_store_accepts_at_the_sixth_try_is_stored() {
     with_each_adapter(async |adapter| {
         for kind in [StoreErrorKind::Full, StoreErrorKind::Refused] {
             let (handler, store) = (CountingHandler::new(), FaultyStore::new());
@@ -77,15 +77,15 @@ fn a_store_that_takes_the_response_in_time_has_it() {
 }
 
 #[test]
-fn a_tombstone_never_takes_the_place_of_a_response_that_was_stored() {
+fn a_tombstone_never_replaces_a_stored_response() {
     with_each_adapter(async |adapter| {
-        // Given a completion that was applied, its reply lost, and a store that refuses the repetition.
+        // Given a completion that was applied and whose reply was lost, and a store that refuses the repetition.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let app = adapter.app(&engine(&store), &handler);
         store.fail_next(Operation::Complete, Fault::ReplyLost);
         store.fail_next(Operation::Complete, Fault::Error(StoreErrorKind::Refused));
 
-        // Then everybody has the response.
+        // Then the client and the retry get the response.
         let answer = send(&app, &payment()).await;
         assert_eq!((answer.status.as_u16(), answer.text()), (201, "charge 1"));
         send(&app, &payment()).await.assert_replay_of_charge(1);
@@ -94,7 +94,7 @@ fn a_tombstone_never_takes_the_place_of_a_response_that_was_stored() {
 }
 
 #[test]
-fn a_store_that_takes_nothing_at_all_is_asked_again_later() {
+fn an_outcome_that_a_full_store_refused_is_stored_once_there_is_room() {
     with_each_adapter(async |adapter| {
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let app = adapter.app(&engine(&store), &handler);
@@ -109,7 +109,7 @@ fn a_store_that_takes_nothing_at_all_is_asked_again_later() {
 }
 
 #[test]
-fn a_claim_that_was_applied_before_the_store_was_full_does_not_poison_its_key() {
+fn a_claim_applied_before_the_store_was_full_is_withdrawn() {
     with_each_adapter(async |adapter| {
         for kind in [
             StoreErrorKind::Full,
@@ -126,7 +126,7 @@ fn a_claim_that_was_applied_before_the_store_was_full_does_not_poison_its_key() 
             assert_ne!(send(&app, &payment()).await.status, 201);
             assert_eq!(handler.starts(), 0);
 
-            // When the claim has been taken back, then the retry executes, long before the lease is over.
+            // When the claim has been withdrawn, then the retry executes, long before the lease has lapsed.
             advance(Duration::from_secs(1)).await;
             send(&app, &payment()).await.assert_charge(1);
         }

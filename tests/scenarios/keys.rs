@@ -1,4 +1,4 @@
-//! Keys as clients send them (contract, section 5).
+//! Keys as clients send them (DESIGN.md, section 5).
 
 use http::{HeaderValue, Request};
 use idempotent_runtime::{Idempotency, Policy, scope};
@@ -8,7 +8,7 @@ use crate::support::{
     Adapter, Conn, CountingHandler, Server, TestRequest, in_real_time, send, with_each_adapter,
 };
 
-/// The bytes of a header line as the vectors write it: text, hexadecimal, or a repeated piece.
+/// The bytes of a header line, which the vectors write as text, as hexadecimal or as a repeated piece.
 fn line(vector: &Value) -> Vec<u8> {
     if let Some(text) = vector.as_str() {
         return text.as_bytes().to_vec();
@@ -24,7 +24,7 @@ fn line(vector: &Value) -> Vec<u8> {
         .into_bytes()
 }
 
-/// A payment with these lines, as the wire carries it. Each vector is a tenant of its own.
+/// A payment with these header lines, as bytes on the wire. Each vector has a scope of its own.
 fn wire(id: &str, lines: &[Vec<u8>]) -> Vec<u8> {
     let head = TestRequest::post("/pay").header("x-vector", id);
     let mut wire = head.head("content-length: 0\r\nconnection: close");
@@ -43,9 +43,9 @@ fn every_key_vector_holds_over_real_http() {
     in_real_time(async {
         let vectors = include_str!("../vectors/idempotency_key.json");
         let vectors: Vec<Value> = serde_json::from_str(vectors).unwrap();
-        assert!(vectors.len() >= 56, "all vectors are there");
+        assert!(vectors.len() >= 56, "vectors are missing");
         for strict in [true, false] {
-            // Given a strict or a lenient app.
+            // Given a strict or a lenient policy.
             let handler = CountingHandler::new();
             let engine = Idempotency::builder()
                 .policy(Policy::new().strict(strict).required(true))
@@ -63,7 +63,7 @@ fn every_key_vector_holds_over_real_http() {
                 conn.send(&wire(id, &lines)).await;
                 let answer = conn.try_answer().await;
 
-                // Then it executes under the key it stands for, or is refused and does not.
+                // Then the request executes under the expected key, or is refused and does not execute.
                 let reachable = vector["reachable"].as_bool().unwrap();
                 let expected = match vector["lenient"].as_str().unwrap() {
                     "same" => vector["strict"].as_str().unwrap(),
@@ -71,7 +71,7 @@ fn every_key_vector_holds_over_real_http() {
                     lenient => lenient,
                 };
                 if !reachable {
-                    // The server refuses it below us; some lines end the request early or split it.
+                    // The HTTP server refuses it before the engine sees it, or the line ends or splits the request.
                     assert_eq!(handler.starts(), before, "{id}");
                     continue;
                 }
@@ -132,7 +132,7 @@ fn two_key_lines_are_refused_over_real_http() {
         // When two lines arrive, equal or not, in any spelling of the name.
         for (first, second) in [("a", "a"), ("a", "b"), ("\"a\"", "a")] {
             let request = TestRequest::payment(first).header("IDEMPOTENCY-KEY", second);
-            // Then nobody guesses which one was meant.
+            // Then neither is chosen: the request is refused.
             server
                 .send(&request)
                 .await
@@ -143,7 +143,7 @@ fn two_key_lines_are_refused_over_real_http() {
 }
 
 #[test]
-fn without_a_key_the_handler_runs_as_if_nothing_were_there() {
+fn without_a_key_the_handler_runs_as_without_the_attribute() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
@@ -153,10 +153,7 @@ fn without_a_key_the_handler_runs_as_if_nothing_were_there() {
                 .await
                 .assert_charge(n);
         }
-        assert!(
-            handler.attempts().is_empty(),
-            "no execution is told of a key"
-        );
+        assert!(handler.attempts().is_empty(), "an execution without a key");
     });
 }
 
@@ -193,7 +190,7 @@ fn a_route_can_take_the_key_from_another_header() {
 }
 
 #[test]
-fn a_route_can_ask_for_uuids() {
+fn a_route_can_require_uuids() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let policy = Policy::new().uuid(true);

@@ -1,5 +1,5 @@
-//! Replies that come too late: whoever got the key meanwhile executes, and nobody else (contract, sections 4 and 9;
-//! invariants I1, I2).
+//! Replies that arrive after the lease has lapsed: only the request that owns the key now executes (DESIGN.md,
+//! sections 4 and 9; invariants I1, I2).
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,42 +18,47 @@ fn payment() -> TestRequest {
     TestRequest::payment("k")
 }
 
-/// A desk at which a recovery function learns that nothing was executed, as soon as there is a permit.
-type Desk = Arc<Semaphore>;
+/// A recovery function answers that nothing was executed as soon as it gets one of these permits.
+type Permits = Arc<Semaphore>;
 
-async fn inquire(crash: Crash) -> Recovery {
-    let desk: &Desk = crash.request().extensions().get().unwrap();
-    desk.acquire().await.unwrap().forget();
+async fn recover(crash: Crash) -> Recovery {
+    let permits: &Permits = crash.request().extensions().get().unwrap();
+    permits.acquire().await.unwrap().forget();
     Recovery::NotExecuted
 }
 
-fn inquiring() -> Policy {
+fn recovering() -> Policy {
     Policy::new()
         .wait(false)
-        .on_crash(OnCrash::Recover(|crash| Box::pin(inquire(crash))))
+        .on_crash(OnCrash::Recover(|crash| Box::pin(recover(crash))))
 }
 
-/// A retry that asks, under a lease that has lapsed, what became of an execution that vanished.
-struct Asking {
+/// A retry whose recovery function still runs, under a lease that has lapsed.
+struct SlowRecovery {
     handler: CountingHandler,
     store: FaultyStore,
-    desk: Desk,
+    permits: Permits,
     retry: JoinHandle<TestResponse>,
-    /// The app of another process, whose recovery function is told at once.
+    /// The app of another process, whose recovery function answers at once.
     other: Router,
 }
 
-impl Asking {
+impl SlowRecovery {
     async fn begin(adapter: Adapter) -> Self {
         let (handler, records) = (CountingHandler::new(), MemoryStore::new());
         let store = FaultyStore::over(records.clone());
-        let engine = Idempotency::builder().policy(inquiring());
+        let engine = Idempotency::builder().policy(recovering());
         let here = engine.store(store.clone()).build().unwrap();
-        let engine = Idempotency::builder().policy(inquiring());
+        let engine = Idempotency::builder().policy(recovering());
         let there = engine.store(records).build().unwrap();
-        let (desk, open) = (Desk::new(Semaphore::new(0)), Desk::new(Semaphore::new(9)));
-        let app = adapter.app(&here, &handler).layer(Extension(desk.clone()));
-        let other = adapter.app(&there, &handler).layer(Extension(open));
+        let (permits, enough) = (
+            Permits::new(Semaphore::new(0)),
+            Permits::new(Semaphore::new(9)),
+        );
+        let app = adapter
+            .app(&here, &handler)
+            .layer(Extension(permits.clone()));
+        let other = adapter.app(&there, &handler).layer(Extension(enough));
         handler.close_gate();
         crash(&app, &payment(), &handler).await;
         handler.open_gate();
@@ -61,19 +66,19 @@ impl Asking {
         store.fail_always(Operation::Renew, Fault::Unreachable);
         let retry = send_in_task(&app, &payment());
         advance(LEASE * 2).await;
-        assert!(!retry.is_finished(), "it still asks");
+        assert!(!retry.is_finished(), "its recovery function still runs");
         Self {
             handler,
             store,
-            desk,
+            permits,
             retry,
             other,
         }
     }
 
-    /// The function learns that nothing was executed, before any time passes.
-    async fn learn(&self) {
-        self.desk.add_permits(1);
+    /// Lets the recovery function answer "not executed", without moving the clock.
+    async fn let_recovery_answer(&self) {
+        self.permits.add_permits(1);
         run_ready_tasks().await;
     }
 }
@@ -81,26 +86,26 @@ impl Asking {
 #[test]
 fn a_recovery_function_that_outlived_its_lease_does_not_execute_what_another_retry_executed() {
     with_each_adapter(async |adapter| {
-        // Given a retry that asks for longer than its lease, while its heartbeats do not arrive.
+        // Given a retry whose recovery function outlives its lease, because its heartbeats do not arrive.
         for store_is_back in [false, true] {
-            let late = Asking::begin(adapter).await;
+            let slow = SlowRecovery::begin(adapter).await;
 
-            // When another retry takes over, is told at once, and executes.
-            send(&late.other, &payment()).await.assert_charge(2);
+            // When another retry takes over, recovers at once, and executes.
+            send(&slow.other, &payment()).await.assert_charge(2);
             if store_is_back {
-                late.store.heal();
+                slow.store.heal();
             }
-            late.learn().await;
+            slow.let_recovery_answer().await;
 
-            // Then "not executed" is stale, and the answer is the winner's.
-            late.retry.await.unwrap().assert_replay_of_charge(2);
-            send(&late.other, &payment())
+            // Then the first one's "not executed" is stale, and it gets the winner's outcome.
+            slow.retry.await.unwrap().assert_replay_of_charge(2);
+            send(&slow.other, &payment())
                 .await
                 .assert_replay_of_charge(2);
             assert_eq!(
-                late.handler.starts(),
+                slow.handler.starts(),
                 2,
-                "the one that vanished and one more"
+                "the crashed execution and one more"
             );
         }
     });
@@ -109,38 +114,37 @@ fn a_recovery_function_that_outlived_its_lease_does_not_execute_what_another_ret
 #[test]
 fn a_recovery_function_that_outlived_its_lease_executes_if_nobody_took_over() {
     with_each_adapter(async |adapter| {
-        let late = Asking::begin(adapter).await;
-        late.store.heal();
-        let renewed = late.store.calls(Operation::Renew);
-        late.learn().await;
+        let slow = SlowRecovery::begin(adapter).await;
+        slow.store.heal();
+        let renewed = slow.store.calls(Operation::Renew);
+        slow.let_recovery_answer().await;
 
-        // Then the store is asked once more, and says that the key is still this retry's.
-        assert_eq!(late.store.calls(Operation::Renew), renewed + 1);
-        late.retry.await.unwrap().assert_charge(2);
-        send(&late.other, &payment())
+        // Then one more renewal confirms that the key is still this retry's.
+        assert_eq!(slow.store.calls(Operation::Renew), renewed + 1);
+        slow.retry.await.unwrap().assert_charge(2);
+        send(&slow.other, &payment())
             .await
             .assert_replay_of_charge(2);
-        assert_eq!(late.handler.starts(), 2);
+        assert_eq!(slow.handler.starts(), 2);
     });
 }
 
 #[test]
-fn a_recovery_function_that_outlived_its_lease_does_not_execute_while_nobody_can_say_whose_the_key_is()
- {
+fn a_recovery_function_that_outlived_its_lease_does_not_execute_while_the_store_is_unreachable() {
     with_each_adapter(async |adapter| {
-        let late = Asking::begin(adapter).await;
-        late.learn().await;
+        let slow = SlowRecovery::begin(adapter).await;
+        slow.let_recovery_answer().await;
         advance(Duration::from_secs(3)).await;
-        late.retry.await.unwrap().assert_problem(503, "overloaded");
-        assert_eq!(late.handler.starts(), 1);
+        slow.retry.await.unwrap().assert_problem(503, "overloaded");
+        assert_eq!(slow.handler.starts(), 1);
 
-        // And the next retry asks, and executes.
-        send(&late.other, &payment()).await.assert_charge(2);
+        // And the next retry recovers, and executes.
+        send(&slow.other, &payment()).await.assert_charge(2);
     });
 }
 
-/// A claim whose acknowledgement is under way for longer than its lease.
-struct Claiming {
+/// A claim whose acknowledgement takes longer than its lease.
+struct SlowAcknowledgement {
     handler: CountingHandler,
     acknowledged: Arc<Semaphore>,
     request: JoinHandle<TestResponse>,
@@ -148,9 +152,9 @@ struct Claiming {
     other: Router,
 }
 
-impl Claiming {
-    /// Of a key that is new, or that an execution left that vanished.
-    async fn begin(adapter: Adapter, on_crash: OnCrash, vanished: bool) -> Self {
+impl SlowAcknowledgement {
+    /// Claims a new key, or one that a crashed execution left behind.
+    async fn begin(adapter: Adapter, on_crash: OnCrash, crashed: bool) -> Self {
         let (handler, records) = (CountingHandler::new(), MemoryStore::new());
         let store = FaultyStore::over(records.clone());
         let lease = Duration::from_secs(1);
@@ -159,20 +163,20 @@ impl Claiming {
             .policy(policy.clone())
             .store(store.clone());
         let engine = engine.store_timeout(Duration::from_secs(60));
-        let told = Desk::new(Semaphore::new(9));
+        let enough = Permits::new(Semaphore::new(9));
         let here = adapter.app(&engine.build().unwrap(), &handler);
-        let here = here.layer(Extension(told.clone()));
+        let here = here.layer(Extension(enough.clone()));
         let engine = Idempotency::builder().policy(policy).store(records);
         let other = adapter.app(&engine.build().unwrap(), &handler);
-        let other = other.layer(Extension(told));
-        if vanished {
+        let other = other.layer(Extension(enough));
+        if crashed {
             handler.close_gate();
             crash(&other, &payment(), &handler).await;
             handler.open_gate();
             advance(lease * 2).await;
         }
         let acknowledged = Arc::new(Semaphore::new(0));
-        if vanished && matches!(on_crash, OnCrash::Recover(_)) {
+        if crashed && matches!(on_crash, OnCrash::Recover(_)) {
             // The first acquire shows the crash, the second takes over.
             store.fail_next(Operation::Acquire, Fault::None);
         }
@@ -189,9 +193,9 @@ impl Claiming {
     }
 }
 
-/// The ways in which somebody else can get the key after a lease.
+/// The ways in which another request can get the key once the lease has lapsed.
 fn take_overs() -> [(OnCrash, bool); 4] {
-    let recover = OnCrash::Recover(|crash| Box::pin(inquire(crash)));
+    let recover = OnCrash::Recover(|crash| Box::pin(recover(crash)));
     [
         (OnCrash::Retry, true),
         (OnCrash::Retry, false),
@@ -203,21 +207,21 @@ fn take_overs() -> [(OnCrash, bool); 4] {
 #[test]
 fn a_claim_acknowledged_after_another_took_over_does_not_execute() {
     with_each_adapter(async |adapter| {
-        for (on_crash, vanished) in take_overs() {
+        for (on_crash, crashed) in take_overs() {
             // Given a claim whose lease lapses before the store's reply arrives.
-            let late = Claiming::begin(adapter, on_crash, vanished).await;
-            let before = usize::from(vanished);
+            let slow = SlowAcknowledgement::begin(adapter, on_crash, crashed).await;
+            let before = usize::from(crashed);
 
-            // When another takes the key over and executes, and then the reply arrives.
-            send(&late.other, &payment())
+            // When another request takes the key over and executes, and then the reply arrives.
+            send(&slow.other, &payment())
                 .await
                 .assert_charge(before + 1);
-            late.acknowledged.add_permits(1);
+            slow.acknowledged.add_permits(1);
 
-            // Then the answer is the winner's.
-            let answer = late.request.await.unwrap();
+            // Then the first one gets the winner's outcome.
+            let answer = slow.request.await.unwrap();
             answer.assert_replay_of_charge(before + 1);
-            assert_eq!(late.handler.starts(), before + 1, "{on_crash:?}");
+            assert_eq!(slow.handler.starts(), before + 1, "{on_crash:?}");
         }
     });
 }
@@ -225,15 +229,15 @@ fn a_claim_acknowledged_after_another_took_over_does_not_execute() {
 #[test]
 fn a_claim_acknowledged_after_its_lease_executes_if_nobody_took_over() {
     with_each_adapter(async |adapter| {
-        for (on_crash, vanished) in take_overs().into_iter().chain([(OnCrash::Refuse, false)]) {
-            let late = Claiming::begin(adapter, on_crash, vanished).await;
-            let before = usize::from(vanished);
-            late.acknowledged.add_permits(1);
-            late.request.await.unwrap().assert_charge(before + 1);
-            send(&late.other, &payment())
+        for (on_crash, crashed) in take_overs().into_iter().chain([(OnCrash::Refuse, false)]) {
+            let slow = SlowAcknowledgement::begin(adapter, on_crash, crashed).await;
+            let before = usize::from(crashed);
+            slow.acknowledged.add_permits(1);
+            slow.request.await.unwrap().assert_charge(before + 1);
+            send(&slow.other, &payment())
                 .await
                 .assert_replay_of_charge(before + 1);
-            assert_eq!(late.handler.starts(), before + 1, "{on_crash:?}");
+            assert_eq!(slow.handler.starts(), before + 1, "{on_crash:?}");
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Leases: kept alive, lost, fenced (contract, sections 4 and 9; invariants I1, I4, I6, I9).
+//! Leases: renewed, lost, fenced (DESIGN.md, sections 4 and 9; invariants I1, I4, I6, I9).
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn payment() -> TestRequest {
     TestRequest::payment("k")
 }
 
-/// An engine whose heartbeats never reach the store, and one of another process that sees its leases lapse.
+/// An engine whose heartbeats never reach the store, and one in another process that sees its leases lapse.
 fn cut_off(policy: Policy) -> (Idempotency, Idempotency, FaultyStore) {
     let records = MemoryStore::new();
     let store = FaultyStore::over(records.clone());
@@ -41,7 +41,7 @@ fn the_heartbeat_keeps_a_long_execution_alive() {
         let first = send_in_task(&app, &payment());
         handler.started(1).await;
 
-        // When duplicates come all the time, then nobody ever takes the key over.
+        // When duplicates keep arriving, then none of them ever takes the key over.
         for _ in 0..100 {
             advance(Duration::from_secs(6)).await;
             send(&app, &payment()).await.assert_problem(409, "conflict");
@@ -84,14 +84,14 @@ fn the_heartbeat_ends_with_the_lifetime_and_the_handler_can_see_it() {
         assert!(!handler.execution(1).lease_lost());
         send(&app, &payment()).await.assert_problem(409, "conflict");
 
-        // When its lifetime is over, then its lease lapses, and it can see that.
+        // When its lifetime is over, then its lease lapses, and the handler can see that.
         advance(LEASE + Duration::from_secs(2)).await;
         assert!(handler.execution(1).lease_lost());
         send(&app, &payment())
             .await
             .assert_problem(409, "outcome_unknown");
 
-        // And when it ends all the same, its outcome is the outcome.
+        // And when it ends all the same, its outcome is stored.
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
         send(&app, &payment()).await.assert_replay_of_charge(1);
@@ -112,7 +112,7 @@ fn takeover_after_a_lapsed_lease_fences_the_old_execution() {
         advance(LEASE + Duration::from_secs(1)).await;
         assert!(handler.execution(1).lease_lost());
 
-        // When another takes over, and the old one comes back before the new one is done.
+        // When another execution takes over, and the old one ends before the new one.
         let new = send_in_task(&there, &payment());
         handler.started(2).await;
         handler.let_through(1);
@@ -120,7 +120,7 @@ fn takeover_after_a_lapsed_lease_fences_the_old_execution() {
         assert!(!old.is_finished(), "it waits for the winner");
         handler.let_through(2);
 
-        // Then both show the winner's outcome, and it is what is replayed.
+        // Then both clients get the winner's outcome, and retries replay it.
         new.await.unwrap().assert_charge(2);
         advance(Duration::from_secs(1)).await;
         old.await.unwrap().assert_replay_of_charge(2);
@@ -132,7 +132,7 @@ fn takeover_after_a_lapsed_lease_fences_the_old_execution() {
 }
 
 #[test]
-fn a_late_completion_after_a_take_over_gets_the_winners_answer() {
+fn an_execution_that_completes_after_a_take_over_answers_with_the_winners_outcome() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let (here, there, _store) = cut_off(Policy::new().on_crash(OnCrash::Retry));
@@ -150,17 +150,17 @@ fn a_late_completion_after_a_take_over_gets_the_winners_answer() {
 }
 
 #[test]
-fn a_fenced_execution_never_shows_an_answer_of_its_own_whatever_it_is() {
+fn a_fenced_execution_never_shows_its_own_outcome_of_whatever_kind() {
     with_each_adapter(async |adapter| {
         type Own = fn() -> axum::response::Response;
         let own: [Own; 4] = [
             || StatusCode::SERVICE_UNAVAILABLE.into_response(),
             || (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
-            || panic!("as the scenario demands"),
+            || panic!("a panic of the scenario"),
             || vec![0_u8; 2 << 20].into_response(),
         ];
         for own in own {
-            // Given an execution that was fenced, and whose own end would store, release, abandon or entomb.
+            // Given a fenced execution that would itself release, panic, or leave a tombstone.
             let handler = CountingHandler::responding(move |n| match n {
                 1 => own(),
                 n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
@@ -174,7 +174,7 @@ fn a_fenced_execution_never_shows_an_answer_of_its_own_whatever_it_is() {
             handler.let_through(2);
             send(&there, &payment()).await.assert_charge(2);
 
-            // When it ends, then it shows the winner's outcome.
+            // When it ends, then it answers with the winner's outcome.
             handler.let_through(1);
             old.await.unwrap().assert_replay_of_charge(2);
             send(&there, &payment()).await.assert_replay_of_charge(2);
@@ -183,9 +183,9 @@ fn a_fenced_execution_never_shows_an_answer_of_its_own_whatever_it_is() {
 }
 
 #[test]
-fn a_fenced_execution_is_told_that_its_winner_is_unknown() {
+fn a_fenced_execution_whose_winner_crashed_answers_outcome_unknown() {
     with_each_adapter(async |adapter| {
-        // Given a fenced execution whose winner vanishes too.
+        // Given a fenced execution whose winner crashed.
         let handler = CountingHandler::new();
         let (here, there, _store) = cut_off(Policy::new().on_crash(OnCrash::Retry));
         let (here, there) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
@@ -224,7 +224,7 @@ fn a_late_completion_under_refuse_succeeds_and_replays() {
 }
 
 #[test]
-fn a_heartbeat_that_meets_another_owner_tells_the_handler() {
+fn a_heartbeat_that_is_fenced_shows_the_handler_that_its_lease_is_lost() {
     with_each_adapter(async |adapter| {
         // Given an execution that was taken over while its heartbeats did not arrive.
         let handler = CountingHandler::new();
@@ -237,7 +237,7 @@ fn a_heartbeat_that_meets_another_owner_tells_the_handler() {
         let new = send_in_task(&there, &payment());
         handler.started(2).await;
 
-        // When they arrive again, then they change nothing, and the loss stays visible.
+        // When heartbeats arrive again, then they change nothing, and the loss stays visible.
         store.heal();
         advance(LEASE * 2).await;
         assert!(handler.execution(1).lease_lost());
@@ -250,7 +250,7 @@ fn a_heartbeat_that_meets_another_owner_tells_the_handler() {
 }
 
 #[test]
-fn a_lost_connection_to_the_store_is_visible_before_the_lease_is_over_there() {
+fn a_handler_sees_a_lost_store_connection_before_its_lease_lapses() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let (here, _there, store) = cut_off(Policy::new());
@@ -263,7 +263,7 @@ fn a_lost_connection_to_the_store_is_visible_before_the_lease_is_over_there() {
         advance(LEASE / 10).await;
         assert!(handler.execution(1).lease_lost());
 
-        // And when the store is back, an execution that nobody took over has its lease again.
+        // And when the store is back, an execution that was not taken over has its lease again.
         store.heal();
         advance(LEASE / 2).await;
         assert!(!handler.execution(1).lease_lost());
@@ -271,7 +271,7 @@ fn a_lost_connection_to_the_store_is_visible_before_the_lease_is_over_there() {
 }
 
 #[test]
-fn an_execution_knows_its_key_its_attempt_and_keys_to_pass_on() {
+fn an_execution_knows_its_key_its_attempt_and_its_downstream_keys() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
@@ -293,7 +293,7 @@ fn an_execution_knows_its_key_its_attempt_and_keys_to_pass_on() {
                 .all(|key| key.len() == 36 && !key.contains("\"a\""))
         );
 
-        // Two engines of one service pass on the same keys, engines with different secrets do not.
+        // And engines with one secret derive the same downstream keys, engines with different secrets do not.
         let with = |secret: &str| {
             let engine = Idempotency::builder().secret(secret.repeat(16));
             adapter.app(&engine.build().unwrap(), &handler)
@@ -356,9 +356,9 @@ fn handlers_get_the_execution_as_an_extractor() {
 }
 
 #[test]
-fn a_second_attempt_that_gives_its_key_back_does_not_restart_the_fencing_token() {
+fn a_second_attempt_that_releases_its_key_does_not_restart_the_fencing_token() {
     with_each_adapter(async |adapter| {
-        // Given an execution that vanished, and a second attempt that answers "not now".
+        // Given a crashed execution, and a second attempt whose status releases the key.
         let handler = CountingHandler::responding(|n| {
             let status = if n == 2 { 503 } else { 201 };
             let status = StatusCode::from_u16(status).unwrap();
@@ -373,7 +373,7 @@ fn a_second_attempt_that_gives_its_key_back_does_not_restart_the_fencing_token()
         advance(LEASE + Duration::from_secs(1)).await;
         assert_eq!(send(&app, &payment()).await.status, 503);
 
-        // When the next one executes at once, then its number is higher than all that went before.
+        // When the next one executes at once, then its attempt is higher than all before it.
         send(&app, &payment()).await.assert_charge(3);
         assert_eq!(handler.attempts(), [1, 2, 3]);
     });

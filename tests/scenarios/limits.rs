@@ -1,4 +1,4 @@
-//! What is bounded: executions without a client, and records in memory (contract, section 11; invariants I7, I15).
+//! Bounds on detached executions and on records in memory (DESIGN.md, section 11; invariants I7, I15).
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::support::{
 };
 
 #[test]
-fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
+fn over_the_bound_of_detached_executions_new_requests_are_refused() {
     with_each_adapter(async |adapter| {
-        // Given as many executions without a client as there may be.
+        // Given as many detached executions as are allowed.
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().max_detached(3).build().unwrap();
         let app = adapter.app(&engine, &handler);
@@ -26,7 +26,7 @@ fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
             assert_eq!(detached(&engine), n);
         }
 
-        // When new requests come, then they are told to come later; those without a key pass.
+        // When new requests arrive, then they get `overloaded`; requests without a key execute.
         for key in ["k1", "k4"] {
             let answer = send(&app, &TestRequest::payment(key)).await;
             answer.assert_problem(503, "overloaded");
@@ -36,7 +36,7 @@ fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
         let keyless = send_in_task(&app, &TestRequest::post("/pay"));
         handler.started(4).await;
 
-        // And once one of them has ended, they are welcome again.
+        // And once a detached execution has ended, a new request executes.
         handler.let_through(1);
         run_ready_tasks().await;
         assert_eq!(detached(&engine), 2);
@@ -58,9 +58,9 @@ fn over_the_bound_of_executions_without_a_client_new_requests_are_refused() {
 }
 
 #[test]
-fn the_bound_holds_for_those_who_hold_back_the_end_of_their_body() {
+fn the_bound_holds_for_requests_whose_bodies_are_still_arriving() {
     with_each_adapter(async |adapter| {
-        // Given many requests that were let in while there was room, and hold back the end of their body.
+        // Given many requests that were admitted while there was room, and whose bodies have not ended.
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().max_detached(3).build().unwrap();
         let app = adapter.app(&engine, &handler);
@@ -76,7 +76,7 @@ fn the_bound_holds_for_those_who_hold_back_the_end_of_their_body() {
         run_ready_tasks().await;
         assert_eq!(handler.starts(), 0);
 
-        // When one after another sends it and leaves.
+        // When one client after another ends its body and disconnects.
         let mut refused = 0;
         for (feed, request) in requests {
             drop(feed);
@@ -92,7 +92,7 @@ fn the_bound_holds_for_those_who_hold_back_the_end_of_their_body() {
             assert!(detached(&engine) <= 3);
         }
 
-        // Then no more execute without a client than may, and the others were told to come later.
+        // Then the bound on detached executions holds, and the other requests got `overloaded`.
         assert_eq!((handler.starts(), refused), (3, 17));
         handler.open_gate();
         run_ready_tasks().await;
@@ -101,9 +101,9 @@ fn the_bound_holds_for_those_who_hold_back_the_end_of_their_body() {
 }
 
 #[test]
-fn the_bound_holds_for_those_who_wait() {
+fn the_bound_holds_for_waiters() {
     with_each_adapter(async |adapter| {
-        // Given an execution, duplicates of it that wait, and then as many executions without a client as there may be.
+        // Given an execution, a duplicate that waits for it, and as many detached executions as are allowed.
         let handler = CountingHandler::with_first_status(429);
         let engine = Idempotency::builder().max_detached(1).build().unwrap();
         let app = adapter.app(&engine, &handler);
@@ -117,7 +117,7 @@ fn the_bound_holds_for_those_who_wait() {
         run_ready_tasks().await;
         assert_eq!(detached(&engine), 1);
 
-        // When the key is given back, then whoever waits for it executes only when there is room.
+        // When the key is released, then the waiter executes only when there is room.
         handler.let_through(1);
         assert_eq!(first.await.unwrap().status, 429);
         advance(Duration::from_secs(5)).await;
@@ -131,7 +131,7 @@ fn the_bound_holds_for_those_who_wait() {
 }
 
 #[test]
-fn a_full_memory_store_refuses_new_keys_and_serves_those_it_has() {
+fn a_full_memory_store_refuses_new_keys_and_replays_stored_ones() {
     with_each_adapter(async |adapter| {
         for store in [
             MemoryStore::builder().max_records(3).build(),
@@ -182,7 +182,7 @@ fn an_execution_in_flight_is_never_evicted() {
             .await
             .assert_problem(503, "overloaded");
 
-        // When they completed, then the operator's choice is in force, and only then.
+        // When they have completed, then one of them is evicted, as the operator chose.
         handler.open_gate();
         for answer in first {
             assert_eq!(answer.await.unwrap().status, 201);

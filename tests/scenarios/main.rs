@@ -1,7 +1,8 @@
-//! What a service under the contract does, told as scenarios: given, when, then.
+//! What a protected service does, as scenarios: given, when, then. `tests/README.md` says which scenario tests which
+//! rule of DESIGN.md.
 //!
-//! Time is moved by hand and handlers are held at gates; nothing here sleeps and hopes. Where the connection
-//! matters, a real server is asked over real sockets.
+//! Most scenarios move tokio's paused clock and hold handlers at a gate. Where the connection matters, they send
+//! requests to a real server over real sockets. None sleeps and hopes that something has happened by then.
 
 #[path = "../support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]

@@ -1,4 +1,4 @@
-//! Nothing that a client sends panics, hangs or gets past the rules.
+//! No request, however malformed, makes the engine panic or hang, or gets past its checks.
 
 use axum::body::Body;
 use http::{HeaderName, HeaderValue, Method, Request};
@@ -11,7 +11,7 @@ use crate::support::{
     with_paused_clock,
 };
 
-/// Bytes that parsers trip over, alone and in combination.
+/// Bytes that are hard for parsers, alone and in combination.
 const PIECES: [&[u8]; 24] = [
     b"",
     b" ",
@@ -51,7 +51,7 @@ fn bytes(random: &mut StdRng) -> Vec<u8> {
 }
 
 #[test]
-fn no_request_panics() {
+fn every_malformed_request_is_answered() {
     with_paused_clock(async {
         for adapter in [Adapter::Attribute, Adapter::Layer] {
             // Given an engine with every rule that reads what a client sends.
@@ -82,7 +82,7 @@ fn no_request_panics() {
             let seed: u64 = rand::random();
             let mut random = StdRng::seed_from_u64(seed);
 
-            // When thousands of odd requests are sent, then each is answered.
+            // When thousands of malformed requests are sent, then each is answered.
             for _ in 0..5000 {
                 let mut request = Request::new(Body::from(bytes(&mut random)));
                 let methods = [Method::POST, Method::PUT, Method::GET, Method::CONNECT];
@@ -110,7 +110,7 @@ fn no_request_panics() {
 }
 
 #[test]
-fn deeply_nested_and_endless_json_is_compared_without_harm() {
+fn deeply_nested_and_very_long_json_is_fingerprinted() {
     with_paused_clock(async {
         let handler = CountingHandler::new();
         let rule = FingerprintRule::new().json();
@@ -139,7 +139,7 @@ fn deeply_nested_and_endless_json_is_compared_without_harm() {
 }
 
 #[test]
-fn garbage_on_the_wire_leaves_the_server_well() {
+fn garbage_on_the_wire_leaves_the_server_healthy() {
     in_real_time(async {
         let handler = CountingHandler::new();
         let store = MemoryStore::new();
@@ -149,10 +149,9 @@ fn garbage_on_the_wire_leaves_the_server_well() {
         let seed: u64 = rand::random();
         let mut random = StdRng::seed_from_u64(seed);
 
-        // When valid requests with a few bytes wrong are sent, cut anywhere, on many connections.
+        // When valid requests with a few bytes changed, cut off anywhere, are sent on many connections.
         for _ in 0..500 {
             let mut wire = valid.clone();
-            // The key stays what it is, or becomes one that is told apart.
             for _ in 0..random.random_range(1..4) {
                 let at = random.random_range(0..wire.len());
                 wire[at] = random.random();
@@ -164,16 +163,16 @@ fn garbage_on_the_wire_leaves_the_server_well() {
             let _whatever = conn.try_answer().await;
         }
 
-        // Then an honest client is served, and nothing was left in flight.
-        let honest = TestRequest::payment("honest");
-        let answer = server.send(&honest).await;
+        // Then a valid request is served, and no record was left without an execution.
+        let valid = TestRequest::payment("valid");
+        let answer = server.send(&valid).await;
         assert_eq!(answer.status, 201, "seed {seed}: {answer:?}");
-        assert!(server.send(&honest).await.replayed());
+        assert!(server.send(&valid).await.replayed());
         let mut conn = H2Conn::open(server.address).await;
-        assert!(conn.send(&honest).await.answer().await.replayed());
+        assert!(conn.send(&valid).await.answer().await.replayed());
         assert!(
             store.len() <= handler.starts(),
-            "every record is one execution's"
+            "a record without an execution"
         );
     });
 }

@@ -1,4 +1,4 @@
-//! What an operator sees: spans, metrics, and never a client's key (contract, section 5; invariant I15).
+//! What an operator sees: spans, logs and metrics, and never a client's key (DESIGN.md, section 5; invariant I15).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,11 +12,11 @@ use crate::support::{
     crash, run_ready_tasks, send, send_in_task, stream, with_each_adapter, with_paused_clock,
 };
 
-/// Runs an engine through all that can become of a request under this key.
-async fn live_through_everything(adapter: Adapter, key: &str) -> FaultyStore {
+/// Runs an engine through everything that can happen to requests with this key.
+async fn run_through_everything(adapter: Adapter, key: &str) -> FaultyStore {
     let handler = CountingHandler::responding(|n| match n {
         1 => (StatusCode::CREATED, "charged").into_response(),
-        2 => panic!("as the scenario demands"),
+        2 => panic!("a panic of the scenario"),
         3 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         4 => vec![b'x'; 2 << 20].into_response(),
         5 => stream(["a", "b"]).into_response(),
@@ -35,7 +35,7 @@ async fn live_through_everything(adapter: Adapter, key: &str) -> FaultyStore {
         send(&app, &payment.clone().body("{}")).await;
         advance(Duration::from_secs(200)).await;
     }
-    // Waiting, leaving, crashing, shutting down, a failing store.
+    // A waiter, a disconnect, a crash, a failing store, a shutdown.
     handler.close_gate();
     let n = handler.starts() + 1;
     let first = send_in_task(&app, &payment);
@@ -72,15 +72,15 @@ async fn live_through_everything(adapter: Adapter, key: &str) -> FaultyStore {
 }
 
 #[test]
-fn neither_logs_nor_the_store_ever_see_the_key_or_the_credentials() {
+fn neither_the_log_nor_the_store_contains_the_key_or_the_credentials() {
     with_each_adapter(async |adapter| {
         let key = "sk-a-secret-key";
         let (log, _guard) = Log::collect();
-        let store = live_through_everything(adapter, key).await;
+        let store = run_through_everything(adapter, key).await;
         for (place, text) in [("the log", log.text()), ("the store", store.written())] {
-            assert!(text.len() > 1000, "{place} has been written to");
+            assert!(text.len() > 1000, "{place} is nearly empty");
             for secret in ["secret-key", "credential", "amount"] {
-                assert!(!text.contains(secret), "{place} has {secret:?}");
+                assert!(!text.contains(secret), "{place} contains {secret:?}");
             }
         }
     });
@@ -110,7 +110,7 @@ fn debug_output_never_shows_the_key() {
     });
 }
 
-/// The fields of the spans of all requests, in the order of their end.
+/// The fields of the spans of all requests, in the order in which the spans were closed.
 fn spans(log: &Log) -> Vec<String> {
     let text = log.text();
     let closed = text.lines().filter(|line| line.contains("close"));
@@ -164,7 +164,7 @@ fn an_execution_that_outlives_its_client_keeps_its_span_and_its_log() {
     with_each_adapter(async |adapter| {
         let (log, _guard) = Log::collect();
         let handler = CountingHandler::responding(|_| {
-            tracing::info!("the handler speaks");
+            tracing::info!("a line of the handler's");
             StatusCode::OK.into_response()
         });
         let engine = Idempotency::builder().build().unwrap();
@@ -179,14 +179,14 @@ fn an_execution_that_outlives_its_client_keeps_its_span_and_its_log() {
         let text = log.text();
         let line = text
             .lines()
-            .find(|line| line.contains("the handler speaks"))
+            .find(|line| line.contains("a line of the handler's"))
             .unwrap();
         assert!(line.contains("idempotent{endpoint=\"POST /pay\""), "{line}");
         assert!(spans(&log)[0].contains("outcome=\"executed\""));
     });
 }
 
-/// What was counted of each outcome, and all the gauges.
+/// Adds what was counted of each outcome, and returns all other series.
 fn read(metrics: &Metrics, outcomes: &mut BTreeMap<String, i64>) -> BTreeMap<String, i64> {
     let mut others = BTreeMap::new();
     for (series, value) in metrics.take() {
@@ -201,7 +201,7 @@ fn read(metrics: &Metrics, outcomes: &mut BTreeMap<String, i64>) -> BTreeMap<Str
     others
 }
 
-/// How often each outcome is seen in the scenario below.
+/// How often each outcome happens in the scenario below.
 const EXPECTED: [(&str, i64); 12] = [
     ("conflict", 1),
     ("executed", 3),
@@ -237,12 +237,12 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
         let engine = engine.max_waiters(2).build().unwrap();
         let app = adapter.app(&engine, &handler);
 
-        // Given an execution whose client has left, and two who wait.
+        // Given a detached execution and two waiters.
         handler.close_gate();
         let first = send_in_task(&app, &TestRequest::payment("k"));
         handler.started(1).await;
         let waiter = send_in_task(&app, &TestRequest::payment("k"));
-        let late = send_in_task(&app, &TestRequest::payment("k"));
+        let leaving = send_in_task(&app, &TestRequest::payment("k"));
         run_ready_tasks().await;
         first.abort();
         run_ready_tasks().await;
@@ -257,11 +257,11 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
         send(&app, &TestRequest::payment("k"))
             .await
             .assert_problem(503, "overloaded");
-        late.abort();
+        leaving.abort();
         handler.open_gate();
         waiter.await.unwrap();
 
-        // When each other thing happens once.
+        // When each other outcome happens once.
         send(&app, &TestRequest::payment("k")).await;
         send(&app, &TestRequest::payment("k").body("{}")).await;
         send(&app, &TestRequest::payment("a,b")).await;
@@ -296,7 +296,7 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
         let expected = EXPECTED.map(|(name, n)| (name.to_owned(), n)).into();
         assert_eq!(outcomes, expected);
 
-        // And the gauges are back; the one execution in flight is the one whose process died.
+        // And the gauges are back; the one execution still in flight is the crashed one.
         for (gauge, value) in [
             ("idempotency_in_flight{}", 1),
             ("idempotency_waiters{}", 0),
@@ -323,7 +323,7 @@ fn gauges_return_to_zero_after_streams_panics_and_shutdowns() {
         let recorder = DebuggingRecorder::new();
         let (metrics, _guard) = Metrics::record(&recorder);
         let handler = CountingHandler::responding(|n| match n % 4 {
-            0 => panic!("as the scenario demands"),
+            0 => panic!("a panic of the scenario"),
             1 => stream(["a", "b"]).into_response(),
             2 => StatusCode::TOO_MANY_REQUESTS.into_response(),
             _ => StatusCode::OK.into_response(),
@@ -356,7 +356,7 @@ fn gauges_return_to_zero_after_streams_panics_and_shutdowns() {
 }
 
 #[test]
-fn a_client_can_not_make_new_time_series() {
+fn a_client_cannot_create_time_series() {
     with_paused_clock(async {
         // Given a layer around a fallback, so that no route template is known.
         let recorder = DebuggingRecorder::new();

@@ -1,4 +1,5 @@
-//! What becomes the outcome and what gives the key back (contract, sections 3 and 4; invariants I2, I10).
+//! Which responses are stored as the outcome, and which release the key (DESIGN.md, sections 3 and 4; invariants
+//! I2, I10).
 
 use axum::{
     Extension, Json, Router,
@@ -28,8 +29,8 @@ fn engine(policy: Policy) -> Idempotency {
     Idempotency::builder().policy(policy).build().unwrap()
 }
 
-/// Whether an answer of this kind is replayed; it is executed again otherwise.
-async fn is_kept(adapter: Adapter, policy: Policy, answer: fn() -> Response) -> bool {
+/// Whether this response is stored and replayed; otherwise the retry executes again.
+async fn is_stored(adapter: Adapter, policy: Policy, answer: fn() -> Response) -> bool {
     let handler = CountingHandler::responding(move |_| answer());
     let app = adapter.app(&engine(policy), &handler);
     let first = send(&app, &payment()).await;
@@ -41,7 +42,7 @@ async fn is_kept(adapter: Adapter, policy: Policy, answer: fn() -> Response) -> 
 }
 
 #[test]
-fn statuses_that_ask_for_the_same_request_again_give_the_key_back_and_no_others() {
+fn only_statuses_that_ask_for_the_same_request_again_release_the_key() {
     with_each_adapter(async |adapter| {
         for status in 200..600 {
             let handler = CountingHandler::responding(move |_| {
@@ -58,7 +59,7 @@ fn statuses_that_ask_for_the_same_request_again_give_the_key_back_and_no_others(
 }
 
 #[test]
-fn a_route_chooses_which_outcomes_are_kept() {
+fn a_route_chooses_which_responses_are_stored() {
     with_each_adapter(async |adapter| {
         let answers: [fn() -> Response; 7] = [
             || StatusCode::CREATED.into_response(),
@@ -69,7 +70,7 @@ fn a_route_chooses_which_outcomes_are_kept() {
             || StatusCode::GATEWAY_TIMEOUT.into_response(),
             || StatusCode::SERVICE_UNAVAILABLE.into_response(),
         ];
-        for (cache, kept) in [
+        for (cache, stored) in [
             (Cache::All, [true, true, true, true, true, true, false]),
             (
                 Cache::NoServerErrors,
@@ -80,16 +81,20 @@ fn a_route_chooses_which_outcomes_are_kept() {
                 [true, true, false, false, false, false, false],
             ),
         ] {
-            for (answer, kept) in answers.into_iter().zip(kept) {
+            for (answer, stored) in answers.into_iter().zip(stored) {
                 let policy = Policy::new().cache(cache);
-                assert_eq!(is_kept(adapter, policy, answer).await, kept, "{cache:?}");
+                assert_eq!(
+                    is_stored(adapter, policy, answer).await,
+                    stored,
+                    "{cache:?}"
+                );
             }
         }
     });
 }
 
 #[test]
-fn a_handler_decides_for_one_response() {
+fn a_handler_decides_whether_one_response_is_stored() {
     with_each_adapter(async |adapter| {
         for cache in [Cache::All, Cache::NoServerErrors, Cache::Success] {
             let policy = Policy::new().cache(cache);
@@ -99,14 +104,14 @@ fn a_handler_decides_for_one_response() {
                 || (Retention::Store, StatusCode::INTERNAL_SERVER_ERROR).into_response(),
             ];
             for answer in store {
-                assert!(is_kept(adapter, policy.clone(), answer).await);
+                assert!(is_stored(adapter, policy.clone(), answer).await);
             }
             let release: [fn() -> Response; 2] = [
                 || (Retention::Release, StatusCode::CREATED).into_response(),
                 || (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
             ];
             for answer in release {
-                assert!(!is_kept(adapter, policy.clone(), answer).await);
+                assert!(!is_stored(adapter, policy.clone(), answer).await);
             }
         }
     });
@@ -135,7 +140,7 @@ fn a_panic_is_an_outcome_that_retries_replay() {
 fn with_retry_a_panic_executes_again_as_the_next_attempt() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::responding(|n| match n {
-            1 | 2 => panic!("as the scenario demands"),
+            1 | 2 => panic!("a panic of the scenario"),
             n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
         });
         let app = adapter.app(&engine(Policy::new().on_crash(OnCrash::Retry)), &handler);
@@ -152,11 +157,11 @@ fn with_retry_a_panic_executes_again_as_the_next_attempt() {
 }
 
 #[test]
-fn those_who_wait_for_a_handler_that_panics_get_its_outcome() {
+fn waiters_for_a_handler_that_panics_get_its_outcome() {
     with_each_adapter(async |adapter| {
         for (on_crash, executions) in [(OnCrash::Refuse, 1), (OnCrash::Retry, 2)] {
             let handler = CountingHandler::responding(|n| match n {
-                1 => panic!("as the scenario demands"),
+                1 => panic!("a panic of the scenario"),
                 n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
             });
             let engine = engine(Policy::new().on_crash(on_crash));
@@ -185,9 +190,9 @@ fn those_who_wait_for_a_handler_that_panics_get_its_outcome() {
 }
 
 #[test]
-fn a_panic_after_the_client_left_is_stored_too() {
+fn a_panic_after_the_client_disconnected_is_stored_too() {
     with_each_adapter(async |adapter| {
-        let handler = CountingHandler::responding(|_| panic!("as the scenario demands"));
+        let handler = CountingHandler::responding(|_| panic!("a panic of the scenario"));
         let app = adapter.app(&engine(Policy::new()), &handler);
         handler.close_gate();
         let first = send_in_task(&app, &payment());
@@ -215,7 +220,7 @@ async fn order(
 }
 
 #[test]
-fn a_rejection_by_an_extractor_gives_the_key_back() {
+fn a_rejection_by_an_extractor_releases_the_key() {
     with_paused_clock(async {
         // Given a handler that takes JSON.
         let handler = CountingHandler::new();
@@ -241,7 +246,7 @@ fn a_rejection_by_an_extractor_gives_the_key_back() {
             ),
         ];
 
-        // When requests are rejected before the handler began.
+        // When requests are rejected before the handler starts.
         for (bad, status) in rejected {
             for _ in 0..2 {
                 let answer = send(&app, &bad).await;
@@ -258,7 +263,7 @@ fn a_rejection_by_an_extractor_gives_the_key_back() {
 }
 
 #[test]
-fn a_rejection_lets_those_who_wait_try_for_themselves() {
+fn after_a_rejection_a_waiter_executes_its_own_request() {
     with_paused_clock(async {
         struct Slow;
         impl<S: Sync> axum::extract::FromRequestParts<S> for Slow {
@@ -300,7 +305,7 @@ fn a_rejection_lets_those_who_wait_try_for_themselves() {
     });
 }
 
-/// Says what the layer's service is called with, which a closure alone does not.
+/// Names the request type of the layer's inner service, which a closure alone leaves open.
 fn typed<S>(service: S) -> S
 where
     S: tower::Service<
@@ -315,7 +320,7 @@ where
 #[test]
 fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
     with_paused_clock(async {
-        // Given a service behind the layer that fails after its effect.
+        // Given a service behind the layer that returns an error after its effect.
         let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let service = {
             let calls = calls.clone();
@@ -331,7 +336,7 @@ fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
         let failed = tower::ServiceExt::oneshot(service.clone(), payment().request()).await;
         assert_eq!(failed.unwrap_err().to_string(), "gone");
 
-        // And a retry is told that nobody knows.
+        // And a retry gets a conflict: the outcome is unknown.
         let again = tower::ServiceExt::oneshot(service, payment().request()).await;
         let again: http::Response<_> = again.unwrap();
         assert_eq!(again.status(), 409);
@@ -342,7 +347,7 @@ fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
 #[test]
 fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_response() {
     with_paused_clock(async {
-        // Given a service behind the layer that fails the first time it is called, and whose heartbeats do not arrive.
+        // Given a service that returns an error the first time it is called, and whose heartbeats do not arrive.
         let handler = CountingHandler::with_first_status(500);
         let records = MemoryStore::new();
         let store = FaultyStore::over(records.clone());
@@ -370,7 +375,7 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_respons
         let old = tokio::spawn(old);
         handler.started(1).await;
 
-        // When another takes over and answers before it fails.
+        // When another execution takes over and answers before the first one returns its error.
         advance(Duration::from_secs(31)).await;
         handler.let_through(2);
         let new = tower::ServiceExt::oneshot(there, payment().request()).await;
@@ -378,7 +383,7 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_respons
         TestResponse::read(new).await.assert_charge(2);
         handler.let_through(1);
 
-        // Then its client gets that answer, and not the error.
+        // Then the first client gets the winner's response, and not the error.
         let old = old.await.unwrap().expect("a response").map(Body::new);
         TestResponse::read(old).await.assert_replay_of_charge(2);
     });
@@ -400,7 +405,7 @@ fn a_record_expires_its_ttl_after_its_completion() {
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
 
-        // Then it is replayed for a minute from its end, however often, and then forgotten.
+        // Then it is replayed for a minute after its end, however often, and then expires.
         for _ in 0..5 {
             advance(Duration::from_secs(11)).await;
             send(&app, &payment()).await.assert_replay_of_charge(1);

@@ -1,4 +1,4 @@
-//! The engine's own answers (contract, section 7).
+//! The engine's own answers, as problem details (DESIGN.md, section 7).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::{
     with_paused_clock,
 };
 
-/// A line of the table: code, status, whether there is a `Retry-After`, and the action.
+/// A row of the table: code, status, whether there is a `Retry-After`, and the action.
 type Row = (&'static str, u16, bool, &'static str);
 
 const TABLE: [Row; 12] = [
@@ -33,14 +33,14 @@ const TABLE: [Row; 12] = [
     ("handler_panicked", 500, false, "none"),
 ];
 
-/// Quoted, so that the strict profile takes it too.
+/// Quoted, so that the strict profile accepts it too.
 const KEY: &str = "\"k\"";
 
 fn payment() -> TestRequest {
     TestRequest::payment(KEY)
 }
 
-/// Makes an engine of these settings give this answer.
+/// Makes an engine with these settings give this answer.
 async fn provoke(code: &str, adapter: Adapter, settings: impl Fn() -> Builder) -> TestResponse {
     let handler = CountingHandler::new();
     let app = |builder: Builder, handler: &CountingHandler| {
@@ -97,14 +97,14 @@ async fn provoke(code: &str, adapter: Adapter, settings: impl Fn() -> Builder) -
             send(&app(settings().store(store), &handler), &payment()).await
         }
         "handler_panicked" => {
-            let handler = CountingHandler::responding(|_| panic!("as the scenario demands"));
+            let handler = CountingHandler::responding(|_| panic!("a panic of the scenario"));
             send(&app(settings(), &handler), &payment()).await
         }
         other => unreachable!("no way to provoke {other}"),
     }
 }
 
-/// A request whose body breaks off.
+/// Sends a request whose body ends in an error.
 async fn broken_body(app: &Router) -> TestResponse {
     let (sender, body) = frames();
     sender
@@ -114,9 +114,13 @@ async fn broken_body(app: &Router) -> TestResponse {
     TestResponse::read(response.unwrap()).await
 }
 
-/// That all parts of a problem are there and agree with each other.
+/// Asserts that all members of a problem are there and agree with each other.
 #[track_caller]
-fn is_problem(answer: &TestResponse, type_base: &str, (code, status, retry_after, action): Row) {
+fn assert_complete_problem(
+    answer: &TestResponse,
+    type_base: &str,
+    (code, status, retry_after, action): Row,
+) {
     let problem = answer.json();
     let members: Vec<_> = problem.as_object().unwrap().keys().cloned().collect();
     let mut expected = [
@@ -164,7 +168,7 @@ fn every_answer_of_the_engine_is_a_problem() {
             let answer = provoke(row.0, adapter, Idempotency::builder).await;
             let base = answer.json()["type"].as_str().unwrap().replace(row.0, "");
             assert!(base.starts_with("https://"), "{base}");
-            is_problem(&answer, &base, row);
+            assert_complete_problem(&answer, &base, row);
         }
     });
 }
@@ -182,7 +186,7 @@ fn the_ietf_profile_answers_a_mismatch_with_422() {
                     .problem_type_base("https://example.com/problems/")
             };
             let answer = provoke(row.0, adapter, settings).await;
-            is_problem(&answer, "https://example.com/problems/", row);
+            assert_complete_problem(&answer, "https://example.com/problems/", row);
         }
     });
 }
@@ -199,7 +203,7 @@ fn the_stripe_profile_answers_a_mismatch_with_400() {
                     .profile(Profile::Stripe)
                     .problem_type_base("urn:problem:")
             };
-            is_problem(
+            assert_complete_problem(
                 &provoke(row.0, adapter, settings).await,
                 "urn:problem:",
                 row,
@@ -221,7 +225,7 @@ fn a_profile_decides_about_keys_waiting_and_the_replay_header() {
             let engine = Idempotency::builder().profile(profile).build().unwrap();
             let app = adapter.app(&engine, &handler);
 
-            // Then bare keys are taken or refused.
+            // Then bare keys are accepted or refused.
             let answer = send(&app, &TestRequest::payment("bare")).await;
             assert_eq!(answer.status == StatusCode::CREATED, bare, "{profile:?}");
             let n = usize::from(bare);
@@ -247,7 +251,7 @@ fn a_profile_decides_about_keys_waiting_and_the_replay_header() {
 #[test]
 fn each_option_of_a_profile_can_be_overridden() {
     with_each_adapter(async |adapter| {
-        // Given the IETF profile with every option of it chosen differently.
+        // Given the IETF profile with each of its options overridden.
         let handler = CountingHandler::new();
         let engine = Idempotency::builder()
             .profile(Profile::Ietf)
@@ -258,14 +262,14 @@ fn each_option_of_a_profile_can_be_overridden() {
             .unwrap();
         let app = adapter.app(&engine, &handler);
 
-        // When a bare key is used twice, and then for something else.
+        // When a bare key is sent twice, and then with another request.
         send(&app, &TestRequest::payment("bare"))
             .await
             .assert_charge(1);
         let again = send(&app, &TestRequest::payment("bare")).await;
         let other = send(&app, &TestRequest::payment("bare").body("{}")).await;
 
-        // Then what was chosen is in force, not what the profile says.
+        // Then the overrides apply, not the profile.
         assert_eq!(again.lines("x-again"), ["true"]);
         assert!(!again.replayed());
         other.assert_problem(400, "mismatch");
@@ -273,10 +277,10 @@ fn each_option_of_a_profile_can_be_overridden() {
 }
 
 #[test]
-fn a_conflict_names_a_time_that_makes_sense() {
+fn a_conflicts_retry_after_is_bounded_by_the_lease_and_by_five_seconds() {
     with_each_adapter(async |adapter| {
         for (lease, seconds) in [(30, "5"), (3, "3"), (1, "1")] {
-            // Given an execution whose lease has so many seconds left.
+            // Given an execution whose lease has this many seconds left.
             let handler = CountingHandler::new();
             let policy = Policy::new().wait(false).lease(Duration::from_secs(lease));
             let engine = Idempotency::builder().policy(policy).build().unwrap();
@@ -285,7 +289,7 @@ fn a_conflict_names_a_time_that_makes_sense() {
             let _first = send_in_task(&app, &payment());
             handler.started(1).await;
 
-            // Then a duplicate is told to come back in at most five seconds.
+            // Then a duplicate's `Retry-After` is that, or five seconds if that is less.
             let answer = send(&app, &payment()).await;
             answer.assert_problem(409, "conflict");
             assert_eq!(answer.lines("retry-after"), [seconds]);
@@ -318,17 +322,17 @@ fn an_answer_of_the_engine_is_never_stored() {
             .await
             .assert_problem(503, "store_unavailable");
 
-        // When it is sent as it should be.
+        // When the request is sent as it should be.
         let answer = send(&app, &payment()).await;
 
-        // Then it executes, and only now.
+        // Then it executes: none of the refusals was stored.
         answer.assert_charge(1);
         assert_eq!(handler.starts(), 1);
     });
 }
 
 #[test]
-fn with_no_set_up_at_all_the_attribute_protects() {
+fn the_attribute_protects_without_any_set_up() {
     with_paused_clock(async {
         // Given a router with an annotated handler and nothing else.
         let handler = CountingHandler::new();

@@ -1,4 +1,5 @@
-//! Replays: byte-identical, and nothing in them that belongs to one client (contract, section 3; I4, I8, I14).
+//! Replays: byte-identical, and without what belongs to one client or one exchange (DESIGN.md, section 3;
+//! invariants I4, I8, I14).
 
 use axum::response::{AppendHeaders, IntoResponse};
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use crate::support::{
     with_each_adapter,
 };
 
-/// An answer with all that a replay keeps and all that it leaves out.
-fn rich(n: usize) -> axum::response::Response {
+/// A response with every kind of header that a replay keeps or leaves out.
+fn response_with_many_headers(n: usize) -> axum::response::Response {
     let kept = [
         ("content-type", "application/x-thing"),
         ("link", "</a>; rel=a"),
@@ -77,14 +78,14 @@ const LEFT_OUT: [&str; 8] = [
 ];
 
 #[test]
-fn a_replay_is_the_same_answer_without_what_belongs_to_one_exchange() {
+fn a_replay_is_the_same_response_without_the_headers_of_one_exchange() {
     in_real_time(async {
         for adapter in [Adapter::Attribute, Adapter::Layer] {
-            let handler = CountingHandler::responding(rich);
+            let handler = CountingHandler::responding(response_with_many_headers);
             let engine = Idempotency::builder().build().unwrap();
             let server = Server::start(adapter.app(&engine, &handler)).await;
 
-            // When the same request comes again, by either protocol.
+            // When the same request is sent again, over either protocol.
             let first = server.send(&TestRequest::payment("k")).await;
             let again = server.send(&TestRequest::payment("k")).await;
             let mut conn = H2Conn::open(server.address).await;
@@ -95,7 +96,7 @@ fn a_replay_is_the_same_answer_without_what_belongs_to_one_exchange() {
             assert_eq!(
                 first.lines("set-cookie").len(),
                 2,
-                "the first client gets all"
+                "the first client gets every header"
             );
             assert!(!first.replayed());
             for again in [again, by_h2] {
@@ -117,9 +118,9 @@ fn a_replay_is_the_same_answer_without_what_belongs_to_one_exchange() {
 }
 
 #[test]
-fn a_handler_can_not_pass_its_answer_off_as_a_replay() {
+fn a_stored_response_of_the_handler_cannot_claim_to_be_a_replay() {
     with_each_adapter(async |adapter| {
-        // Given handlers that pass on the answer of another service, header and all: kept, streamed, too large.
+        // Given handlers that pass on another service's response with its replay header: stored, streamed, too large.
         type Body = fn() -> axum::body::Body;
         let bodies: [(Body, bool); 3] = [
             (|| "x".into(), true),
@@ -135,7 +136,7 @@ fn a_handler_can_not_pass_its_answer_off_as_a_replay() {
                 let engine = Idempotency::builder().build().unwrap();
                 let app = adapter.app(&engine, &handler);
 
-                // When it is asked twice, then the first answer is no replay, and the second is one.
+                // When the request is sent twice, then only the second response says that it is a replay.
                 let first = send(&app, &TestRequest::payment("k")).await;
                 assert_eq!(first.lines("idempotent-replay"), [""; 0]);
                 assert_eq!(first.lines("x-from"), ["elsewhere"]);
@@ -151,7 +152,7 @@ fn a_handler_can_not_pass_its_answer_off_as_a_replay() {
 }
 
 #[test]
-fn neither_can_one_whose_answer_is_not_kept() {
+fn a_released_response_of_the_handler_cannot_claim_to_be_a_replay() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::responding(|_| {
             (
@@ -171,7 +172,7 @@ fn neither_can_one_whose_answer_is_not_kept() {
 }
 
 #[test]
-fn empty_answers_and_answers_without_a_body_replay_as_they_were() {
+fn responses_with_empty_or_no_bodies_replay_unchanged() {
     in_real_time(async {
         for status in [200, 201, 204, 205, 303, 304, 404, 500] {
             let status = StatusCode::from_u16(status).unwrap();
@@ -185,7 +186,7 @@ fn empty_answers_and_answers_without_a_body_replay_as_they_were() {
             assert_eq!((again.status, &again.body), (status, &first.body));
             assert_eq!(again.lines("content-length"), first.lines("content-length"));
             assert!(again.replayed());
-            // The connection is still good.
+            // And the connection can still be used.
             conn.send(&TestRequest::payment("k").wire()).await;
             assert_eq!(conn.answer().await.status, status);
         }
@@ -202,7 +203,7 @@ fn another_callers_key_is_neither_replayed_nor_executed() {
         let alice = TestRequest::payment("k").header("authorization", "Bearer alice");
         send(&app, &alice).await.assert_charge(1);
 
-        // When others come with the same key and request.
+        // When other callers send the same request with the same key.
         for other in [
             TestRequest::payment("k").header("authorization", "Bearer mallory"),
             TestRequest::payment("k").header("authorization", "Bearer Alice"),
@@ -219,7 +220,7 @@ fn another_callers_key_is_neither_replayed_nor_executed() {
 }
 
 #[test]
-fn another_caller_learns_nothing_while_the_execution_runs() {
+fn another_caller_learns_nothing_of_an_execution_in_flight() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
@@ -229,7 +230,7 @@ fn another_caller_learns_nothing_while_the_execution_runs() {
         let first = crate::support::send_in_task(&app, &alice);
         handler.started(1).await;
         let mallory = TestRequest::payment("k").header("authorization", "Bearer mallory");
-        // A mismatch goes before a conflict and before waiting.
+        // Then the mismatch comes before a conflict and before waiting.
         send(&app, &mallory).await.assert_problem(409, "mismatch");
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
@@ -292,7 +293,7 @@ fn within_a_scope_new_credentials_are_the_same_caller() {
             .await
             .assert_replay_of_charge(1);
 
-        // Where the scope does not know the caller, the credentials count again, apart from any tenant.
+        // And where the scope finds no caller, the credentials count again, apart from any tenant.
         let nobody = |token: &str| TestRequest::payment("k").header("authorization", token);
         send(&app, &nobody("Bearer old")).await.assert_charge(2);
         send(&app, &nobody("Bearer new"))

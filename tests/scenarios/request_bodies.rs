@@ -1,4 +1,4 @@
-//! Request bodies: limits, lies about length, clients that leave before the end (contract, section 3, step 3).
+//! Request bodies: limits, wrong lengths, clients that disconnect before the end (DESIGN.md, section 3, step 4).
 
 use idempotent_runtime::{Idempotency, Policy};
 
@@ -25,20 +25,20 @@ fn chunked(pieces: &[&[u8]]) -> Vec<u8> {
 }
 
 #[test]
-fn a_body_over_the_limit_claims_nothing_however_its_length_is_told() {
+fn a_body_over_the_limit_claims_nothing_however_its_length_is_announced() {
     in_real_time(async {
         let handler = CountingHandler::new();
         let server = app(&handler).await;
         let body = vec![b'x'; LIMIT + 1];
-        let told = TestRequest::payment("told").body(body.clone());
-        let untold = TestRequest::payment("untold");
-        let mut chunks = untold.head("transfer-encoding: chunked");
+        let announced = TestRequest::payment("announced").body(body.clone());
+        let unannounced = TestRequest::payment("unannounced");
+        let mut chunks = unannounced.head("transfer-encoding: chunked");
         chunks.extend(chunked(&[&body[..LIMIT], &body[LIMIT..]]));
-        // A length that is far over the limit, of a body that never comes.
+        // A length far over the limit, of a body that never arrives.
         let promised = TestRequest::payment("promised").head("content-length: 4000000000");
         for (key, wire) in [
-            ("told", told.wire()),
-            ("untold", chunks),
+            ("announced", announced.wire()),
+            ("unannounced", chunks),
             ("promised", promised),
         ] {
             // When too much arrives, or is announced.
@@ -46,7 +46,7 @@ fn a_body_over_the_limit_claims_nothing_however_its_length_is_told() {
             conn.send(&wire).await;
             let answer = conn.answer().await;
 
-            // Then it is refused, and the key is as good as new.
+            // Then it is refused, and the key was not claimed.
             answer.assert_problem(413, "request_too_large");
             assert!(answer.text().contains(&LIMIT.to_string()), "{answer:?}");
             let before = handler.starts();
@@ -57,7 +57,7 @@ fn a_body_over_the_limit_claims_nothing_however_its_length_is_told() {
 }
 
 #[test]
-fn a_chunked_retry_of_a_sized_request_is_a_retry() {
+fn a_chunked_retry_of_a_request_with_a_length_replays() {
     in_real_time(async {
         let handler = CountingHandler::new();
         let server = app(&handler).await;
@@ -75,14 +75,14 @@ fn a_chunked_retry_of_a_sized_request_is_a_retry() {
 }
 
 #[test]
-fn a_client_gone_before_its_body_was_whole_claims_nothing() {
+fn a_client_that_disconnects_before_the_end_of_its_body_claims_nothing() {
     in_real_time(async {
         let handler = CountingHandler::new();
         let server = app(&handler).await;
-        let whole = TestRequest::payment("k").body("0123456789");
-        let wire = whole.wire();
+        let complete = TestRequest::payment("k").body("0123456789");
+        let wire = complete.wire();
         for round in 0..60 {
-            // When a client sends a part of its request and leaves, one way or another.
+            // When a client sends a part of its request and disconnects, one way or another.
             let part = wire.len() - 1 - round % 12;
             let mut conn = Conn::open(server.address).await;
             conn.send(&wire[..part]).await;
@@ -92,27 +92,27 @@ fn a_client_gone_before_its_body_was_whole_claims_nothing() {
                 1 => conn.reset(),
                 _ => {
                     conn.half_close().await;
-                    conn.ended().await;
+                    conn.closed().await;
                 }
             }
         }
 
-        // Then nothing was executed, and the first whole request executes.
+        // Then nothing was executed, and the first complete request executes.
         assert_eq!(handler.starts(), 0);
-        server.send(&whole).await.assert_charge(1);
-        server.send(&whole).await.assert_replay_of_charge(1);
+        server.send(&complete).await.assert_charge(1);
+        server.send(&complete).await.assert_replay_of_charge(1);
     });
 }
 
 #[test]
-fn an_h2_client_that_resets_its_stream_before_its_body_was_whole_claims_nothing() {
+fn an_h2_client_that_resets_its_stream_before_the_end_of_its_body_claims_nothing() {
     in_real_time(async {
         let handler = CountingHandler::new();
         let server = app(&handler).await;
-        let whole = TestRequest::payment("k").body("0123456789");
+        let complete = TestRequest::payment("k").body("0123456789");
         for round in 0..30 {
             let mut conn = H2Conn::open(server.address).await;
-            let mut stream = conn.begin(&whole).await;
+            let mut stream = conn.begin(&complete).await;
             if round % 2 == 0 {
                 stream.piece(b"0123456789");
             }
@@ -120,10 +120,10 @@ fn an_h2_client_that_resets_its_stream_before_its_body_was_whole_claims_nothing(
             stream.reset();
         }
         let mut conn = H2Conn::open(server.address).await;
-        let answer = conn.send(&whole).await.answer().await;
+        let answer = conn.send(&complete).await.answer().await;
         answer.assert_charge(1);
         assert_eq!(handler.starts(), 1);
-        server.send(&whole).await.assert_replay_of_charge(1);
+        server.send(&complete).await.assert_replay_of_charge(1);
     });
 }
 
@@ -138,7 +138,7 @@ fn bytes_after_the_announced_length_do_not_belong_to_the_body() {
         let mut conn = Conn::open(server.address).await;
         conn.send(&wire).await;
 
-        // Then the body is what was announced: the honest retry replays.
+        // Then the body has the announced length: a retry with that body replays.
         conn.answer().await.assert_charge(1);
         server
             .send(&TestRequest::payment("k").body("abc"))
@@ -150,7 +150,7 @@ fn bytes_after_the_announced_length_do_not_belong_to_the_body() {
 }
 
 #[test]
-fn a_client_that_expects_to_continue_is_told_to() {
+fn a_client_that_expects_100_continue_gets_it() {
     in_real_time(async {
         let handler = CountingHandler::new();
         let server = app(&handler).await;

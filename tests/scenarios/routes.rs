@@ -1,4 +1,4 @@
-//! Routes: the same key elsewhere is another key (contract, section 6).
+//! Routes: the same key on another route is another key (DESIGN.md, section 6).
 
 use axum::{
     Extension, Router,
@@ -54,14 +54,14 @@ fn pair(adapter: Adapter, engine: &Idempotency) -> Router<CountingHandler> {
     }
 }
 
-/// Sends the same key and body to each of these; each is a request of its own.
-async fn all_differ(app: &Router, asks: &[TestRequest]) {
-    for (n, request) in asks.iter().enumerate() {
+/// Sends the same key and body to each of these endpoints, and asserts that each is a request of its own.
+async fn assert_all_execute(app: &Router, requests: &[TestRequest]) {
+    for (n, request) in requests.iter().enumerate() {
         send(app, &request.clone().key("k").body("{}"))
             .await
             .assert_charge(n + 1);
     }
-    for (n, request) in asks.iter().enumerate() {
+    for (n, request) in requests.iter().enumerate() {
         let again = send(app, &request.clone().key("k").body("{}")).await;
         again.assert_replay_of_charge(n + 1);
     }
@@ -74,7 +74,7 @@ fn equal_keys_on_two_routes_or_methods_are_different_keys() {
         let app = pair(adapter, &engine)
             .layer(Extension(engine.clone()))
             .with_state(handler.clone());
-        all_differ(
+        assert_all_execute(
             &app,
             &[
                 TestRequest::post("/pay"),
@@ -118,7 +118,7 @@ fn nested_routers_keep_the_full_path() {
             "/other/pay",
             "/other/refund",
         ];
-        all_differ(&app, &paths.map(TestRequest::post)).await;
+        assert_all_execute(&app, &paths.map(TestRequest::post)).await;
 
         // And on one route, a parameter of the path is part of what is asked for.
         let base = handler.starts();
@@ -139,7 +139,7 @@ fn nested_routers_keep_the_full_path() {
 }
 
 #[test]
-fn a_layer_around_a_whole_nested_router_sees_the_full_path() {
+fn a_layer_around_a_nested_router_sees_the_full_path() {
     with_paused_clock(async {
         let (engine, handler) = (engine(), CountingHandler::new());
         let inner = Router::new()
@@ -155,12 +155,12 @@ fn a_layer_around_a_whole_nested_router_sees_the_full_path() {
         let paths = [
             "/a/pay", "/b/pay", "/c/pay", "/pay", "/a/else", "/b/else", "/else",
         ];
-        all_differ(&app, &paths.map(TestRequest::post)).await;
+        assert_all_execute(&app, &paths.map(TestRequest::post)).await;
     });
 }
 
 #[test]
-fn a_layer_around_everything_protects_each_path_by_itself() {
+fn a_layer_around_the_whole_app_keeps_paths_apart() {
     with_paused_clock(async {
         let (engine, handler) = (engine(), CountingHandler::new());
         let app = Router::new()
@@ -174,15 +174,15 @@ fn a_layer_around_everything_protects_each_path_by_itself() {
         let service = tower::Layer::layer(&IdempotencyLayer::new(engine), app);
         let app = Router::new().fallback_service(service);
         let paths = ["/v1/pay", "/v1/refund"];
-        all_differ(&app, &paths.map(TestRequest::post)).await;
+        assert_all_execute(&app, &paths.map(TestRequest::post)).await;
     });
 }
 
 #[test]
-fn a_name_replaces_method_and_route_in_the_scope() {
+fn a_name_replaces_method_and_route_as_the_endpoint() {
     with_paused_clock(async {
         let (engine, handler) = (engine(), CountingHandler::new());
-        // Given a route that was renamed between two attempts, with `name` and a fingerprint of its own.
+        // Given a route with a `name`, whose path changed between two requests.
         let app = |path: &str| {
             Router::new()
                 .route(path, post(named))
@@ -193,7 +193,7 @@ fn a_name_replaces_method_and_route_in_the_scope() {
             .await
             .assert_charge(1);
 
-        // Then its records are found under the new path: as another request, not as a new one.
+        // Then the record is found under the new path, as a mismatch: the path is part of the fingerprint.
         let moved = send(&app("/new"), &TestRequest::post("/new").key("k")).await;
         moved.assert_problem(409, "mismatch");
         send(&app("/old"), &TestRequest::post("/old").key("k"))
@@ -203,7 +203,7 @@ fn a_name_replaces_method_and_route_in_the_scope() {
 }
 
 #[test]
-fn the_layer_covers_the_methods_it_is_told() {
+fn the_layer_covers_the_configured_methods() {
     with_paused_clock(async {
         let (engine, handler) = (engine(), CountingHandler::new());
         let with = |layer: IdempotencyLayer| {
@@ -214,7 +214,7 @@ fn the_layer_covers_the_methods_it_is_told() {
         let app = with(layer.clone());
         for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            // Safe methods pass by, key or not.
+            // Safe methods are not covered, with a key or without.
             for _ in 0..2 {
                 let answer = send(&app, &TestRequest::new(method.clone(), "/pay").key("k")).await;
                 assert_eq!(answer.status, 201, "{method}");
@@ -272,7 +272,7 @@ fn a_layer_outside_and_the_attribute_inside_execute_and_store_once() {
 #[test]
 fn an_execution_that_calls_the_app_itself_is_not_mistaken_for_a_retry() {
     with_paused_clock(async {
-        // Given a handler that, under its own key, sends an idempotent request to another route of the app.
+        // Given a handler that itself sends a request with the same key to another route of the app.
         #[idempotent]
         async fn outer(State(handler): State<CountingHandler>, Path(()): Path<()>) -> String {
             let app = pair(Adapter::Attribute, &engine()).with_state(handler);

@@ -1,4 +1,4 @@
-//! Setting an engine up, and the errors that say what is wrong with it.
+//! Setting up an engine, and the errors that say what is wrong with the settings.
 
 use std::{error::Error, time::Duration};
 
@@ -10,12 +10,12 @@ use idempotent_runtime::{
 
 #[test]
 #[should_panic(expected = "header must be a header name")]
-fn a_policy_with_a_header_that_is_none_is_refused_where_it_is_made() {
+fn a_policy_with_an_invalid_header_name_panics_where_it_is_made() {
     let _ = Policy::new().header("Idempotency Key");
 }
 
 #[test]
-fn settings_that_can_not_work_are_refused_when_the_engine_is_built() {
+fn settings_that_cannot_work_are_refused_when_the_engine_is_built() {
     let second = Duration::from_secs(1);
     let built = [
         Idempotency::builder().secret("short"),
@@ -57,21 +57,21 @@ fn settings_that_can_not_work_are_refused_when_the_engine_is_built() {
 }
 
 #[test]
-fn a_store_error_names_its_store_says_whether_to_repeat_and_keeps_its_source() {
+fn a_store_error_names_its_store_says_whether_a_retry_may_help_and_keeps_its_source() {
     for (kind, transient) in [
         (StoreErrorKind::Unavailable, true),
         (StoreErrorKind::Full, false),
         (StoreErrorKind::Corrupt, false),
         (StoreErrorKind::Refused, false),
     ] {
-        let error = StoreError::new("cupboard", kind).with_source("the door is locked");
+        let error = StoreError::new("example", kind).with_source("disk 7 failed");
         assert_eq!((error.kind(), error.is_transient()), (kind, transient));
         let text = error.to_string();
         assert!(
-            text.contains("cupboard") && !text.contains("locked"),
+            text.contains("example") && !text.contains("disk 7"),
             "{text}"
         );
-        assert_eq!(error.source().unwrap().to_string(), "the door is locked");
-        assert!(StoreError::new("cupboard", kind).source().is_none());
+        assert_eq!(error.source().unwrap().to_string(), "disk 7 failed");
+        assert!(StoreError::new("example", kind).source().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The end of an engine (contract, section 4; invariants I10, L3).
+//! Shutting an engine down (DESIGN.md, section 4; invariants I10, L3).
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use crate::support::{
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Two engines on one store, as two processes have them.
+/// Two engines on one store, as in two processes.
 fn two(policy: Policy) -> (Idempotency, Idempotency) {
     let store = MemoryStore::new();
     let engine = || {
@@ -33,7 +33,7 @@ fn two(policy: Policy) -> (Idempotency, Idempotency) {
 }
 
 #[test]
-fn an_idle_engine_ends_at_once_and_for_good() {
+fn an_idle_engine_shuts_down_at_once_and_stays_closed() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
@@ -49,7 +49,7 @@ fn an_idle_engine_ends_at_once_and_for_good() {
             );
         }
 
-        // New work and replays are refused; what is not the engine's business passes.
+        // Then new executions and replays are refused; requests without a key execute.
         for key in ["k", "new"] {
             let answer = send(&app, &TestRequest::payment(key)).await;
             answer.assert_problem(503, "overloaded");
@@ -62,9 +62,9 @@ fn an_idle_engine_ends_at_once_and_for_good() {
 }
 
 #[test]
-fn a_shutdown_waits_for_what_runs_and_those_who_wait_for_it() {
+fn a_shutdown_waits_for_executions_and_their_waiters() {
     with_each_adapter(async |adapter| {
-        // Given executions with a client, without one, and a duplicate that waits.
+        // Given an execution with a client, a detached one, and a waiter.
         let handler = CountingHandler::new();
         let (engine, other) = two(Policy::new());
         let app = adapter.app(&engine, &handler);
@@ -91,7 +91,7 @@ fn a_shutdown_waits_for_what_runs_and_those_who_wait_for_it() {
             .assert_problem(503, "overloaded");
         handler.open_gate();
 
-        // Then all of them end as if nothing were, and are counted.
+        // Then all of them end as usual, and both executions are counted.
         first.await.unwrap().assert_charge(1);
         waiter.await.unwrap().assert_replay_of_charge(1);
         let report = shutdown.await.unwrap();
@@ -108,7 +108,7 @@ fn a_shutdown_waits_for_what_runs_and_those_who_wait_for_it() {
 }
 
 #[test]
-fn what_still_runs_at_the_deadline_is_marked_unknown_and_those_who_wait_are_sent_away() {
+fn executions_in_flight_at_the_deadline_are_marked_unknown() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let (engine, other) = two(Policy::new());
@@ -132,7 +132,7 @@ fn what_still_runs_at_the_deadline_is_marked_unknown_and_those_who_wait_are_sent
         let waiter = send_in_task(&other, &TestRequest::payment("k2"));
         advance(DEADLINE + Duration::from_millis(1)).await;
 
-        // Then one is drained, two are unknown, and everybody elsewhere is told at once.
+        // Then one is drained, two are unknown, and requests in other processes get `outcome_unknown` at once.
         let report = shutdown.await.unwrap();
         assert_eq!(
             (report.drained, report.unknown, report.unconfirmed),
@@ -143,7 +143,7 @@ fn what_still_runs_at_the_deadline_is_marked_unknown_and_those_who_wait_are_sent
             .await
             .assert_problem(409, "outcome_unknown");
 
-        // And a handler that completes after all, completes.
+        // And a handler that ends after all has its outcome stored.
         handler.open_gate();
         run_ready_tasks().await;
         for n in [2, 3] {
@@ -156,7 +156,7 @@ fn what_still_runs_at_the_deadline_is_marked_unknown_and_those_who_wait_are_sent
 }
 
 #[test]
-fn a_waiter_that_is_left_at_the_deadline_is_sent_away() {
+fn a_waiter_that_still_waits_at_the_deadline_gets_overloaded() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let (here, there) = two(Policy::new());
@@ -165,14 +165,14 @@ fn a_waiter_that_is_left_at_the_deadline_is_sent_away() {
         let first = send_in_task(&one, &TestRequest::payment("k"));
         handler.started(1).await;
 
-        // Given a duplicate of another process's execution, in an engine that ends.
+        // When the engine of a waiter for another process's execution shuts down, then the waiter is not counted.
         let waiter = send_in_task(&other, &TestRequest::payment("k"));
         run_ready_tasks().await;
         let report = there.shutdown(DEADLINE).await;
         assert_eq!(
             (report.drained, report.unknown),
             (0, 0),
-            "waiting is not work"
+            "a waiter is not an execution"
         );
         waiter.await.unwrap().assert_problem(503, "overloaded");
         handler.open_gate();
@@ -181,7 +181,7 @@ fn a_waiter_that_is_left_at_the_deadline_is_sent_away() {
 }
 
 #[test]
-fn with_retry_another_process_takes_over_what_was_marked() {
+fn with_retry_another_process_takes_over_an_execution_marked_unknown() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let (engine, other) = two(Policy::new().on_crash(OnCrash::Retry));
@@ -220,7 +220,7 @@ fn a_heartbeat_does_not_undo_the_mark() {
         let report = engine.shutdown(DEADLINE).await;
         assert_eq!(report.unknown, 1);
 
-        // When its next heartbeat would be due, then the key stays marked.
+        // When its next heartbeats would be due, then the key stays marked.
         for _ in 0..20 {
             advance(Duration::from_secs(3)).await;
             send(&other, &TestRequest::payment("k"))
@@ -232,7 +232,7 @@ fn a_heartbeat_does_not_undo_the_mark() {
 }
 
 #[test]
-fn a_store_that_is_down_at_the_deadline_does_not_hold_the_shutdown() {
+fn an_unreachable_store_does_not_delay_the_shutdown() {
     with_each_adapter(async |adapter| {
         for outage in [Fault::Unreachable, Fault::Hang] {
             let (handler, store) = (CountingHandler::new(), FaultyStore::new());
@@ -258,7 +258,7 @@ fn a_store_that_is_down_at_the_deadline_does_not_hold_the_shutdown() {
 }
 
 #[test]
-fn a_shutdown_may_be_given_all_the_time_in_the_world() {
+fn a_shutdown_may_have_the_longest_possible_deadline() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
@@ -277,7 +277,7 @@ fn a_shutdown_may_be_given_all_the_time_in_the_world() {
 }
 
 #[test]
-fn a_shutdown_that_is_dropped_half_way_leaves_the_engine_closed() {
+fn a_shutdown_whose_future_is_dropped_leaves_the_engine_closed() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
@@ -301,7 +301,7 @@ fn a_shutdown_that_is_dropped_half_way_leaves_the_engine_closed() {
 }
 
 #[test]
-fn a_stream_under_way_is_part_of_its_execution() {
+fn a_shutdown_waits_for_a_response_that_is_still_streaming() {
     with_each_adapter(async |adapter| {
         let (feed, body) = frames();
         let body = std::sync::Mutex::new(Some(body));
@@ -325,7 +325,7 @@ fn a_stream_under_way_is_part_of_its_execution() {
 }
 
 #[test]
-fn a_client_that_sends_its_body_slowly_is_nothing_to_wait_for() {
+fn a_shutdown_does_not_wait_for_a_request_body_that_is_still_arriving() {
     with_paused_clock(async {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().build().unwrap();
@@ -342,40 +342,40 @@ fn a_client_that_sends_its_body_slowly_is_nothing_to_wait_for() {
     });
 }
 
-/// Learns that nothing was executed, as soon as there is a permit.
-async fn inquire(crash: Crash) -> Recovery {
-    let desk: &Arc<Semaphore> = crash.request().extensions().get().unwrap();
-    desk.acquire().await.unwrap().forget();
+/// A recovery function that answers "not executed" as soon as it gets a permit.
+async fn recover(crash: Crash) -> Recovery {
+    let permits: &Arc<Semaphore> = crash.request().extensions().get().unwrap();
+    permits.acquire().await.unwrap().forget();
     Recovery::NotExecuted
 }
 
 #[test]
 fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
     with_each_adapter(async |adapter| {
-        let recover = OnCrash::Recover(|crash| Box::pin(inquire(crash)));
-        for (on_crash, vanished) in [
+        let recover = OnCrash::Recover(|crash| Box::pin(recover(crash)));
+        for (on_crash, crashed) in [
             (OnCrash::Refuse, false),
             (OnCrash::Retry, false),
             (OnCrash::Retry, true),
             (recover, true),
         ] {
             for fault in [Fault::HoldRequest, Fault::HoldReply] {
-                // Given a claim, of a new key or of a vanished execution's, that is under way.
+                // Given a claim, of a new key or of a crashed execution's, whose acquire is on its way.
                 let (handler, records) = (CountingHandler::new(), MemoryStore::new());
                 let store = FaultyStore::over(records.clone());
                 let policy = Policy::new().wait(false).on_crash(on_crash);
                 let engine = Idempotency::builder().policy(policy.clone());
                 let engine = engine.store(store.clone()).build().unwrap();
-                let heir = Idempotency::builder().policy(policy).store(records);
-                let desk = Arc::new(Semaphore::new(9));
+                let other = Idempotency::builder().policy(policy).store(records);
+                let recovery = Arc::new(Semaphore::new(9));
                 let app = adapter
                     .app(&engine, &handler)
-                    .layer(Extension(desk.clone()));
-                let heir = adapter.app(&heir.build().unwrap(), &handler);
-                let heir = heir.layer(Extension(desk.clone()));
-                if vanished {
+                    .layer(Extension(recovery.clone()));
+                let other = adapter.app(&other.build().unwrap(), &handler);
+                let other = other.layer(Extension(recovery.clone()));
+                if crashed {
                     handler.close_gate();
-                    crash(&heir, &TestRequest::payment("k"), &handler).await;
+                    crash(&other, &TestRequest::payment("k"), &handler).await;
                     handler.open_gate();
                     advance(Duration::from_secs(31)).await;
                 }
@@ -392,17 +392,21 @@ fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
                 let report = engine.shutdown(Duration::from_millis(1)).await;
                 permits.add_permits(1);
 
-                // Then nothing was executed, neither counted nor started.
+                // Then nothing was executed or counted.
                 let answer = request.await.unwrap();
                 answer.assert_problem(503, "overloaded");
                 assert!(answer.headers.contains_key("retry-after"));
                 assert_eq!((report.drained, report.unconfirmed), (0, 0));
-                let before = usize::from(vanished);
+                let before = usize::from(crashed);
                 assert_eq!(handler.starts(), before);
-                assert_eq!(desk.available_permits(), 9, "nobody asks any more");
+                assert_eq!(
+                    recovery.available_permits(),
+                    9,
+                    "no recovery function was called"
+                );
 
                 // And the next process executes at once.
-                send(&heir, &TestRequest::payment("k"))
+                send(&other, &TestRequest::payment("k"))
                     .await
                     .assert_charge(before + 1);
             }
@@ -411,28 +415,35 @@ fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
 }
 
 #[test]
-fn a_waiter_whose_look_is_acknowledged_after_the_deadline_starts_nothing() {
+fn a_waiter_whose_acquire_is_acknowledged_after_the_deadline_starts_nothing() {
     with_each_adapter(async |adapter| {
-        // Given a duplicate whose look gets a key that was given back, and the store's reply is under way.
+        // Given a waiter whose acquire got a released key, while the store's reply is on its way.
         let (handler, records) = (CountingHandler::with_first_status(429), MemoryStore::new());
         let store = FaultyStore::over(records.clone());
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-        let heir = Idempotency::builder().store(records).build().unwrap();
-        let (app, heir) = (adapter.app(&engine, &handler), adapter.app(&heir, &handler));
+        let other = Idempotency::builder().store(records).build().unwrap();
+        let (app, other) = (
+            adapter.app(&engine, &handler),
+            adapter.app(&other, &handler),
+        );
         handler.close_gate();
         let first = send_in_task(&app, &TestRequest::payment("k"));
         handler.started(1).await;
         let waiter = send_in_task(&app, &TestRequest::payment("k"));
         run_ready_tasks().await;
-        let looks = store.calls(Operation::Acquire);
+        let acquires = store.calls(Operation::Acquire);
         let permits = Arc::new(Semaphore::new(0));
         store.fail_next(Operation::Acquire, Fault::HoldReply(permits.clone()));
         handler.open_gate();
         assert_eq!(first.await.unwrap().status, 429);
         run_ready_tasks().await;
-        assert_eq!(store.calls(Operation::Acquire), looks + 1, "it looks");
+        assert_eq!(
+            store.calls(Operation::Acquire),
+            acquires + 1,
+            "the waiter polls"
+        );
 
-        // When the deadline passes before it knows.
+        // When the deadline passes before the reply arrives.
         let report = engine.shutdown(Duration::from_millis(1)).await;
         assert_eq!((report.drained, report.unknown), (0, 0));
         permits.add_permits(1);
@@ -440,52 +451,54 @@ fn a_waiter_whose_look_is_acknowledged_after_the_deadline_starts_nothing() {
         // Then it executes nothing, and the next process does.
         waiter.await.unwrap().assert_problem(503, "overloaded");
         assert_eq!(handler.starts(), 1);
-        send(&heir, &TestRequest::payment("k"))
+        send(&other, &TestRequest::payment("k"))
             .await
             .assert_charge(2);
     });
 }
 
 #[test]
-fn a_recovery_function_that_still_asks_at_the_deadline_starts_nothing() {
+fn a_recovery_function_that_still_runs_at_the_deadline_starts_nothing() {
     with_each_adapter(async |adapter| {
-        for heir_is_faster in [true, false] {
-            // Given a retry that asks what became of an execution that vanished.
+        for other_is_faster in [true, false] {
+            // Given a retry whose recovery function has not answered yet.
             let handler = CountingHandler::new();
-            let (here, heir) = two(Policy::new()
+            let (here, other) = two(Policy::new()
                 .wait(false)
-                .on_crash(OnCrash::Recover(|crash| Box::pin(inquire(crash)))));
-            let desk = Arc::new(Semaphore::new(0));
-            let app = adapter.app(&here, &handler).layer(Extension(desk.clone()));
-            let told = Arc::new(Semaphore::new(9));
-            let heir = adapter.app(&heir, &handler).layer(Extension(told));
+                .on_crash(OnCrash::Recover(|crash| Box::pin(recover(crash)))));
+            let recovery = Arc::new(Semaphore::new(0));
+            let app = adapter
+                .app(&here, &handler)
+                .layer(Extension(recovery.clone()));
+            let enough = Arc::new(Semaphore::new(9));
+            let other = adapter.app(&other, &handler).layer(Extension(enough));
             handler.close_gate();
-            crash(&heir, &TestRequest::payment("k"), &handler).await;
+            crash(&other, &TestRequest::payment("k"), &handler).await;
             handler.open_gate();
             advance(Duration::from_secs(31)).await;
             let retry = send_in_task(&app, &TestRequest::payment("k"));
             run_ready_tasks().await;
 
-            // When the deadline passes before it knows, and then it learns that nothing was executed.
+            // When the deadline passes before it answers "not executed".
             let report = here.shutdown(Duration::from_millis(1)).await;
             assert_eq!((report.drained, report.unknown), (0, 1));
-            if heir_is_faster {
-                send(&heir, &TestRequest::payment("k"))
+            if other_is_faster {
+                send(&other, &TestRequest::payment("k"))
                     .await
                     .assert_charge(2);
             }
-            desk.add_permits(1);
+            recovery.add_permits(1);
             let answer = retry.await.unwrap();
 
             // Then only the next process executes.
-            if heir_is_faster {
+            if other_is_faster {
                 answer.assert_replay_of_charge(2);
-                send(&heir, &TestRequest::payment("k"))
+                send(&other, &TestRequest::payment("k"))
                     .await
                     .assert_replay_of_charge(2);
             } else {
                 answer.assert_problem(503, "overloaded");
-                send(&heir, &TestRequest::payment("k"))
+                send(&other, &TestRequest::payment("k"))
                     .await
                     .assert_charge(2);
             }
@@ -497,14 +510,14 @@ fn a_recovery_function_that_still_asks_at_the_deadline_starts_nothing() {
 #[test]
 fn under_load_every_execution_is_either_drained_or_never_started() {
     in_real_time(async {
-        // Given a server under load of clients that also leave.
+        // Given a server under load, with clients that also disconnect.
         let handler = CountingHandler::running(|n, _| {
             Box::pin(async move {
                 random_pause(3000).await;
                 (http::StatusCode::CREATED, format!("charge {n}")).into_response()
             })
         });
-        let (engine, heir) = two(Policy::new());
+        let (engine, other) = two(Policy::new());
         let server = Arc::new(Server::start(Adapter::Attribute.app(&engine, &handler)).await);
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..16)
@@ -538,7 +551,7 @@ fn under_load_every_execution_is_either_drained_or_never_started() {
         let report = engine.shutdown(Duration::from_secs(30)).await;
         let (starts, effects) = (handler.starts(), handler.effects());
 
-        // Then nothing runs any more, and nothing starts any more.
+        // Then nothing is in flight any more, and nothing starts any more.
         assert_eq!((report.unknown, report.unconfirmed), (0, 0));
         assert_eq!(starts, effects);
         random_pause(20_000).await;
@@ -546,7 +559,7 @@ fn under_load_every_execution_is_either_drained_or_never_started() {
         stop.store(true, Ordering::SeqCst);
 
         // And the next process replays what was executed, and executes what was not.
-        let next = Adapter::Attribute.app(&heir, &handler);
+        let next = Adapter::Attribute.app(&other, &handler);
         let mut replayed = 0;
         for client in clients {
             for request in client.await.unwrap() {

@@ -1,4 +1,4 @@
-//! A store that cannot be asked, or whose replies are lost (contract, sections 3 and 4; invariant I12).
+//! A store that cannot be reached, or whose replies are lost (DESIGN.md, sections 3 and 4; invariant I12).
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ fn engine_with(store: &FaultyStore, policy: Policy) -> Idempotency {
     engine.build().unwrap()
 }
 
-/// Every way in which an acquire fails for good.
+/// Every way in which an acquire fails, repetitions included.
 fn outages() -> [Fault; 3] {
     [
         Fault::Unreachable,
@@ -44,7 +44,7 @@ fn outages() -> [Fault; 3] {
 }
 
 #[test]
-fn no_store_no_execution() {
+fn without_the_store_no_handler_starts() {
     with_each_adapter(async |adapter| {
         for outage in outages() {
             // Given a store that cannot be reached, does not answer, or refuses.
@@ -52,12 +52,12 @@ fn no_store_no_execution() {
             let app = adapter.app(&engine(&store), &handler);
             store.fail_always(Operation::Acquire, outage);
 
-            // When a request comes, then it is refused and the handler does not start.
+            // When a request arrives, then it is refused and the handler does not start.
             let answer = send(&app, &payment()).await;
             answer.assert_problem(503, "store_unavailable");
             assert_eq!(handler.starts(), 0);
 
-            // And when the store is back, its retry executes.
+            // And when the store is back, the retry executes.
             store.heal();
             send(&app, &payment()).await.assert_charge(1);
         }
@@ -77,7 +77,7 @@ fn each_kind_of_store_error_has_its_answer() {
             let app = adapter.app(&engine(&store), &handler);
             store.fail_always(Operation::Acquire, Fault::Error(kind));
             send(&app, &payment()).await.assert_problem(status, code);
-            // Only where it may help the acquire is repeated.
+            // The acquire is repeated only where that may help.
             assert_eq!(store.calls(Operation::Acquire), calls, "{kind:?}");
             assert_eq!(handler.starts(), 0);
         }
@@ -85,9 +85,9 @@ fn each_kind_of_store_error_has_its_answer() {
 }
 
 #[test]
-fn a_store_may_take_its_time() {
+fn a_slow_store_is_waited_for() {
     with_each_adapter(async |adapter| {
-        // Given an acquire, a completion and a look that each need most of the store's time.
+        // Given a store whose acquires and completions each take 900 ms.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let app = adapter.app(&engine(&store), &handler);
         let permits = Arc::new(Semaphore::new(0));
@@ -105,7 +105,7 @@ fn a_store_may_take_its_time() {
 }
 
 #[test]
-fn whoever_asks_for_it_executes_without_a_store() {
+fn on_store_error_execute_executes_without_a_store() {
     with_each_adapter(async |adapter| {
         for outage in outages() {
             let handler = CountingHandler::responding(|n| {
@@ -120,18 +120,18 @@ fn whoever_asks_for_it_executes_without_a_store() {
                 .unwrap();
             let app = adapter.app(&engine, &handler);
             store.fail_always(Operation::Acquire, outage);
-            // What the handler passes on from elsewhere makes no replay of it.
+            // A replay header that the handler passes on from another service does not make it a replay.
             for n in 1..=2 {
                 send(&app, &payment()).await.assert_charge(n);
             }
             assert_eq!(handler.attempts(), [1, 1]);
-            assert!(handler.execution(1).lease_lost(), "nothing is leased");
+            assert!(handler.execution(1).lease_lost(), "there is no lease");
         }
     });
 }
 
 #[test]
-fn a_full_store_refuses_even_where_an_unreachable_one_would_not() {
+fn on_store_error_execute_does_not_execute_when_the_store_is_full() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder()
@@ -162,27 +162,23 @@ fn on_store_error_execute_never_executes_a_key_that_was_seen_in_flight() {
         let second = send_in_task(&app, &payment());
         run_ready_tasks().await;
 
-        // When the store fails until the duplicate's time is over.
+        // When the store fails until the duplicate's time-out.
         store.fail_always(Operation::Acquire, Fault::Unreachable);
         advance(Duration::from_secs(31)).await;
 
-        // Then the duplicate is told so: the store had said that the key is taken.
+        // Then the duplicate is refused: the store had said that the key is in flight.
         let answer = second.await.unwrap();
         answer.assert_problem(503, "store_unavailable");
-        assert_eq!(
-            handler.starts(),
-            1,
-            "the store had said that the key is taken"
-        );
+        assert_eq!(handler.starts(), 1, "the key was seen in flight");
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
     });
 }
 
 #[test]
-fn on_store_error_execute_never_executes_what_may_have_crashed_in_the_middle() {
+fn on_store_error_execute_never_executes_a_key_that_was_seen_crashed() {
     with_each_adapter(async |adapter| {
-        // Given an execution that vanished, and a function that could find out what it did.
+        // Given a crashed execution, and a recovery function.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let engine = Idempotency::builder()
             .store(store.clone())
@@ -198,7 +194,7 @@ fn on_store_error_execute_never_executes_what_may_have_crashed_in_the_middle() {
         handler.open_gate();
         advance(Duration::from_secs(31)).await;
 
-        // When the store shows the crash and then fails before the function can be asked.
+        // When the store shows the crash and then fails before the function is called.
         store.fail_next(Operation::Acquire, Fault::None);
         store.fail_always(Operation::Acquire, Fault::Unreachable);
         let answer = send(&app, &payment()).await;
@@ -228,7 +224,7 @@ fn an_acquire_whose_reply_was_lost_is_repeated_and_executes_once() {
 }
 
 #[test]
-fn an_acquire_that_was_applied_but_never_acknowledged_does_not_poison_its_key() {
+fn an_acquire_that_was_applied_but_never_acknowledged_is_withdrawn() {
     with_each_adapter(async |adapter| {
         for policy in [Policy::new(), Policy::new().wait(false)] {
             // Given an acquire of which every reply is lost.
@@ -240,7 +236,7 @@ fn an_acquire_that_was_applied_but_never_acknowledged_does_not_poison_its_key() 
             answer.assert_problem(503, "store_unavailable");
             assert_eq!(handler.starts(), 0);
 
-            // When the claim has been taken back, then the retry executes, long before the lease is over.
+            // When the claim has been withdrawn, then the retry executes, long before the lease has lapsed.
             advance(Duration::from_secs(1)).await;
             send(&app, &payment()).await.assert_charge(1);
         }
@@ -248,9 +244,9 @@ fn an_acquire_that_was_applied_but_never_acknowledged_does_not_poison_its_key() 
 }
 
 #[test]
-fn a_claim_is_taken_back_even_when_it_arrives_late_and_the_store_stumbles() {
+fn a_claim_is_withdrawn_even_when_releases_fail_at_first() {
     with_each_adapter(async |adapter| {
-        // Given an acquire that reaches the store only after its request was refused.
+        // Given an acquire in doubt, and a store whose first releases fail or are not acknowledged.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let app = adapter.app(&engine(&store), &handler);
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
@@ -274,7 +270,7 @@ fn a_claim_is_taken_back_even_when_it_arrives_late_and_the_store_stumbles() {
 #[test]
 fn a_lost_take_over_of_a_crashed_execution_does_not_forget_the_crash() {
     with_each_adapter(async |adapter| {
-        // Given an execution that had its effect and vanished, under `on_crash = path`.
+        // Given a crashed execution, under `on_crash = path`.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let recover: idempotent_runtime::RecoverFn = |_| Box::pin(async { Recovery::StillUnknown });
         let policy = Policy::new().on_crash(OnCrash::Recover(recover));
@@ -284,7 +280,7 @@ fn a_lost_take_over_of_a_crashed_execution_does_not_forget_the_crash() {
         handler.open_gate();
         advance(Duration::from_secs(31)).await;
 
-        // When a retry sees that, takes the key over to find out, and the replies to that are lost.
+        // When a retry sees the crash and takes over to recover it, and the replies to that are lost.
         store.fail_next(Operation::Acquire, Fault::None);
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
@@ -292,13 +288,13 @@ fn a_lost_take_over_of_a_crashed_execution_does_not_forget_the_crash() {
         answer.assert_problem(503, "store_unavailable");
         advance(Duration::from_secs(2)).await;
 
-        // Then the next retry asks the function as well, and does not execute as if nothing had happened.
+        // Then the next retry calls the recovery function too, and does not execute as with a new key.
         let answer = send(&app, &payment()).await;
         answer.assert_problem(409, "outcome_unknown");
         assert_eq!(
             handler.starts(),
             1,
-            "nobody said that the first did not execute"
+            "the first execution may have had its effect"
         );
     });
 }
@@ -306,7 +302,7 @@ fn a_lost_take_over_of_a_crashed_execution_does_not_forget_the_crash() {
 #[test]
 fn a_lost_take_over_does_not_restart_the_fencing_token() {
     with_each_adapter(async |adapter| {
-        // Given an execution that vanished, under `on_crash = "retry"`.
+        // Given a crashed execution, under `on_crash = "retry"`.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let policy = Policy::new().on_crash(OnCrash::Retry);
         let app = adapter.app(&engine_with(&store, policy), &handler);
@@ -322,7 +318,7 @@ fn a_lost_take_over_does_not_restart_the_fencing_token() {
         answer.assert_problem(503, "store_unavailable");
         advance(Duration::from_secs(2)).await;
 
-        // Then the next execution has a higher number than any before it.
+        // Then the next execution's attempt is higher than any before it.
         send(&app, &payment()).await.assert_charge(2);
         let attempts = handler.attempts();
         assert!(attempts[1] > attempts[0], "{attempts:?}");
@@ -330,7 +326,7 @@ fn a_lost_take_over_does_not_restart_the_fencing_token() {
 }
 
 #[test]
-fn a_waiter_that_leaves_after_a_lost_acquire_leaves_no_claim_behind() {
+fn a_waiter_that_disconnects_after_a_lost_acquire_leaves_no_claim_behind() {
     with_each_adapter(async |adapter| {
         // Given an execution that releases its key, and a duplicate that waits for it.
         let (handler, store) = (
@@ -346,7 +342,7 @@ fn a_waiter_that_leaves_after_a_lost_acquire_leaves_no_claim_behind() {
         run_ready_tasks().await;
         assert_eq!(waiters(&engine), 1);
 
-        // When its look gets the key that became free, the replies to that are lost, and its client leaves.
+        // When the waiter's acquire gets the released key, all replies to it are lost, and its client disconnects.
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
@@ -357,10 +353,10 @@ fn a_waiter_that_leaves_after_a_lost_acquire_leaves_no_claim_behind() {
         second.abort();
         advance(Duration::from_secs(40)).await;
 
-        // Then the key does not stay claimed for nothing: the retry gets a real answer.
+        // Then the key does not stay claimed: the retry gets an outcome.
         let answer = send(&app, &payment()).await;
         assert_eq!(answer.status, 201, "{answer:?}");
-        assert_eq!(handler.effects(), 2, "the released one and one more");
+        assert_eq!(handler.effects(), 2, "the released execution and one more");
     });
 }
 
@@ -386,7 +382,7 @@ fn a_completion_whose_reply_was_lost_is_repeated_and_harmless() {
 }
 
 #[test]
-fn a_completion_that_is_never_acknowledged_is_told_and_stored_later() {
+fn a_completion_that_is_not_acknowledged_answers_outcome_unknown_and_is_stored_later() {
     with_each_adapter(async |adapter| {
         for outage in [
             Fault::Unreachable,
@@ -400,11 +396,11 @@ fn a_completion_that_is_never_acknowledged_is_told_and_stored_later() {
             let applied = matches!(outage, Fault::ReplyLost);
             store.fail_always(Operation::Complete, outage);
 
-            // When the request is answered, then with the truth.
+            // When the time for completing is over, then the answer is `outcome_unknown`.
             let answer = send(&app, &payment()).await;
             answer.assert_problem(409, "outcome_unknown");
 
-            // And the key stays claimed for as long as the store is down, lease after lease.
+            // And the key stays claimed while the store is unreachable, lease after lease.
             if !applied {
                 advance(Duration::from_secs(120)).await;
                 send(&app, &payment()).await.assert_problem(409, "conflict");
@@ -438,7 +434,7 @@ fn waiters_get_the_outcome_that_was_stored_late() {
 }
 
 #[test]
-fn an_outcome_that_can_not_be_stored_is_given_up_when_its_lifetime_is_over() {
+fn an_outcome_that_cannot_be_stored_is_abandoned_when_its_lifetime_is_over() {
     with_each_adapter(async |adapter| {
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let app = adapter.app(&engine(&store), &handler);
@@ -452,11 +448,11 @@ fn an_outcome_that_can_not_be_stored_is_given_up_when_its_lifetime_is_over() {
         assert_eq!(
             store.calls(Operation::Complete),
             calls,
-            "nobody tries for ever"
+            "the completion is not repeated any more"
         );
         store.heal();
 
-        // Then nobody executes it a second time.
+        // Then the key does not execute a second time.
         send(&app, &payment())
             .await
             .assert_problem(409, "outcome_unknown");
@@ -477,11 +473,11 @@ fn a_release_whose_reply_was_lost_is_repeated() {
 }
 
 #[test]
-fn a_release_that_was_not_acknowledged_is_made_up_for_once_the_store_is_back() {
+fn a_release_that_was_not_acknowledged_is_repeated_until_the_store_is_back() {
     with_each_adapter(async |adapter| {
-        // Longer than the store's time, than a lease, than many leases.
+        // Longer than the store time-out, than a lease, than many leases.
         for outage in [10, 60, 300] {
-            // Given an answer that asks for the same request again, and a store that is away by then.
+            // Given a response that releases its key, and a store that is unreachable by then.
             let (handler, store) = (CountingHandler::with_first_status(429), FaultyStore::new());
             let policy = Policy::new().wait(false);
             let app = adapter.app(&engine_with(&store, policy), &handler);
@@ -491,24 +487,24 @@ fn a_release_that_was_not_acknowledged_is_made_up_for_once_the_store_is_back() {
             assert_ne!(send(&app, &payment()).await.status, 201);
             assert_eq!(handler.starts(), 1);
 
-            // When the store is back, then the client finds its key free.
+            // When the store is back, then the key is free.
             store.heal();
             advance(Duration::from_secs(15)).await;
             send(&app, &payment()).await.assert_charge(2);
-            assert_eq!(handler.attempts(), [1, 1], "as if it had never been used");
+            assert_eq!(handler.attempts(), [1, 1], "as with a new key");
         }
     });
 }
 
 #[test]
-fn a_rejection_whose_release_was_not_acknowledged_is_made_up_for_too() {
+fn the_release_after_a_rejection_is_repeated_until_the_store_is_back() {
     #[idempotent(wait = false)]
     async fn order(State(handler): State<CountingHandler>, Json(order): Json<u32>) -> Response {
         handler.call(Request::new(order.to_string().into())).await
     }
 
     with_paused_clock(async {
-        // Given a request that the handler's extractors reject while the store is away.
+        // Given a request that the handler's extractors reject while the store does not answer.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let app = Router::new()
             .route("/order", post(order))
@@ -520,7 +516,7 @@ fn a_rejection_whose_release_was_not_acknowledged_is_made_up_for_too() {
         assert_eq!(send(&app, &order.clone().body("x")).await.status, 400);
         advance(Duration::from_secs(60)).await;
 
-        // When the store is back, then the corrected request has the key for itself.
+        // When the store is back, then the corrected request executes.
         store.heal();
         advance(Duration::from_secs(15)).await;
         send(&app, &order.body("7")).await.assert_charge(1);
@@ -528,7 +524,7 @@ fn a_rejection_whose_release_was_not_acknowledged_is_made_up_for_too() {
 }
 
 #[test]
-fn a_heartbeat_that_fails_is_repeated_before_the_lease_is_over() {
+fn a_heartbeat_that_fails_is_repeated_before_the_lease_lapses() {
     with_each_adapter(async |adapter| {
         // Given an execution of ten leases in which every second renewal fails.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
@@ -556,9 +552,9 @@ fn a_heartbeat_that_fails_is_repeated_before_the_lease_is_over() {
 }
 
 #[test]
-fn an_outcome_whose_record_was_lost_is_told_as_unknown() {
+fn an_outcome_whose_record_was_lost_is_answered_as_unknown() {
     with_each_adapter(async |adapter| {
-        // Given a store that forgets a record in the middle of its execution, as one that was flushed does.
+        // Given a store that loses the record of an execution in flight, as one that was flushed does.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let app = adapter.app(&engine(&store), &handler);
         handler.close_gate();
@@ -567,7 +563,7 @@ fn an_outcome_whose_record_was_lost_is_told_as_unknown() {
         store.lose_record().await;
         handler.open_gate();
 
-        // Then the client is not told of an outcome that no retry will show.
+        // Then the client does not get an outcome that no retry will get.
         first.await.unwrap().assert_problem(409, "outcome_unknown");
     });
 }

@@ -1,8 +1,8 @@
-//! Records of the first release, byte by byte: later versions replay them, and write the same where they write
-//! the same form.
+//! The bytes of records that the first release stored: later versions replay them, and store the same bytes where
+//! they use the same format.
 //!
-//! A record that is not found, whose fingerprint differs or that cannot be read is a payment made twice, or one
-//! that nobody can ask about, for everybody who updates. So `vectors/stored_1.json` never changes; a new form
+//! After an update, a record that is not found or whose fingerprint differs is a payment made twice, and a record
+//! that cannot be read is a payment with an unknown outcome. So `vectors/stored_1.json` never changes; a new format
 //! gets a file of its own.
 
 use axum::response::{IntoResponse, Response};
@@ -21,17 +21,17 @@ use crate::{
     },
 };
 
-/// The key under which the sealed ones are sealed.
+/// The key with which the encrypted vectors are encrypted.
 const KEY: (u32, [u8; 32]) = (7, [0x5e; 32]);
 
-/// The first byte of a form that is neither sealed nor compressed.
+/// The first byte of a response that is neither encrypted nor compressed.
 const PLAIN: u8 = 1;
 
-/// One record of the file, and the answer it stands for.
+/// One record of the file, and the response that it replays.
 #[derive(Debug)]
 struct StoredVector {
     name: String,
-    planted: PlantedRecord,
+    record: PlantedRecord,
     status: u16,
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
@@ -54,7 +54,7 @@ impl StoredVector {
         let header = |line: &Value| (line[0].as_str().unwrap().to_owned(), bytes(&line[1]));
         Self {
             name: value["name"].as_str().unwrap().to_owned(),
-            planted: PlantedRecord {
+            record: PlantedRecord {
                 key: StoreKey::from_bytes(array("store_key")),
                 fingerprint: Fingerprint::from_bytes(array("fingerprint")),
                 response: value.get("stored").map(bytes),
@@ -70,19 +70,19 @@ impl StoredVector {
         }
     }
 
-    /// The engine's setting, as the name says.
+    /// Applies the engine's settings that the vector's name stands for.
     fn set_up(&self, builder: Builder) -> Builder {
-        let sealing = |builder: Builder| builder.encrypt(Keyring::new(KEY.0, KEY.1));
+        let encrypting = |builder: Builder| builder.encrypt(Keyring::new(KEY.0, KEY.1));
         match &*self.name {
             "tombstone" => builder.policy(Policy::new().max_response(8)),
             "compressed" => builder.compress_from(64),
-            "sealed" => sealing(builder),
-            "sealed-compressed" => sealing(builder).compress_from(64),
+            "sealed" => encrypting(builder),
+            "sealed-compressed" => encrypting(builder).compress_from(64),
             _ => builder,
         }
     }
 
-    /// What the handler answered.
+    /// The handler's response.
     fn response(&self) -> Response {
         let mut response = StatusCode::from_u16(self.status).unwrap().into_response();
         for (name, value) in &self.headers {
@@ -99,12 +99,12 @@ impl StoredVector {
     }
 }
 
-async fn later_versions_replay_them(backend: &impl Backend) {
+async fn assert_all_replay(backend: &impl Backend) {
     for vector in all() {
         // Given a record of the first release.
-        backend.plant(&vector.planted).await;
+        backend.plant(&vector.record).await;
 
-        // When its request comes again, to an engine that was set up as it was.
+        // When its request is sent again, to an engine with the same settings.
         let handler = CountingHandler::new();
         let builder = Idempotency::builder().store(backend.open().await);
         let engine = vector.set_up(builder).build().unwrap();
@@ -114,9 +114,9 @@ async fn later_versions_replay_them(backend: &impl Backend) {
         )
         .await;
 
-        // Then it is answered and not executed.
+        // Then it is replayed and not executed.
         assert_eq!(handler.starts(), 0, "{}", vector.name);
-        if vector.planted.response.is_none() {
+        if vector.record.response.is_none() {
             answer.assert_problem(409, "response_not_stored");
             continue;
         }
@@ -139,37 +139,37 @@ async fn later_versions_replay_them(backend: &impl Backend) {
 
 #[test]
 fn records_of_the_first_release_replay_from_memory() {
-    in_real_time(later_versions_replay_them(&MemoryBackend::new()));
+    in_real_time(assert_all_replay(&MemoryBackend::new()));
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_a_file() {
-    in_real_time(later_versions_replay_them(&FileBackend::new()));
+    in_real_time(assert_all_replay(&FileBackend::new()));
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_postgres() {
     if let Some(server) = Postgres::start() {
-        in_real_time(later_versions_replay_them(&server));
+        in_real_time(assert_all_replay(&server));
     }
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_mariadb() {
     if let Some(server) = MariaDb::start() {
-        in_real_time(later_versions_replay_them(&server));
+        in_real_time(assert_all_replay(&server));
     }
 }
 
 #[test]
 fn records_of_the_first_release_replay_from_redis() {
     if let Some(server) = Redis::start() {
-        in_real_time(later_versions_replay_them(&server));
+        in_real_time(assert_all_replay(&server));
     }
 }
 
 #[test]
-fn what_the_first_release_wrote_is_still_written() {
+fn records_are_stored_in_the_format_of_the_first_release() {
     in_real_time(async {
         let written: Vec<_> = all();
         let names = [
@@ -190,23 +190,23 @@ fn what_the_first_release_wrote_is_still_written() {
             names
         );
         for vector in written {
-            // When the handler answers the same to the same request.
-            let (name, planted) = (vector.name.clone(), &vector.planted);
+            // When the handler gives the same response to the same request.
+            let (name, stored) = (vector.name.clone(), &vector.record);
             let store = FaultyStore::new();
             let engine = vector.set_up(Idempotency::builder().store(store.clone()));
             let (key, fingerprint, response) =
-                (planted.key, planted.fingerprint, planted.response.clone());
+                (stored.key, stored.fingerprint, stored.response.clone());
             let handler = CountingHandler::responding(move |_| vector.response());
             let app = Adapter::Layer.app(&engine.build().unwrap(), &handler);
             send(&app, &TestRequest::payment(&name)).await;
 
-            // Then it is kept under the same key, with the same fingerprint, in the same form.
+            // Then it is stored under the same key, with the same fingerprint, in the same format.
             assert_eq!(store.keys(), [key], "{name}");
             let record = store.get(&key).await.unwrap().unwrap();
             assert_eq!(record.fingerprint, fingerprint, "{name}");
             match (outcome(&store, &key).await, response) {
                 (Outcome::Tombstone, None) => {}
-                // Nonces are random, and compression may get better: what counts is the first byte.
+                // Nonces are random, and compression may improve: only the first byte, the format, must be equal.
                 (Outcome::Response(now), Some(then)) if then[0] != PLAIN => {
                     assert_eq!(now.as_bytes()[0], then[0], "{name}");
                 }

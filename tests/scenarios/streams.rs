@@ -1,4 +1,4 @@
-//! Responses that are large, of unknown length, endless or broken (contract, section 4).
+//! Responses that are large, of unknown size, endless or broken (DESIGN.md, section 4).
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ fn engine(policy: Policy) -> Idempotency {
     Idempotency::builder().policy(policy).build().unwrap()
 }
 
-/// A handler whose answers are streams that the scenario feeds.
-fn fed() -> (CountingHandler, std::sync::mpsc::Receiver<Frames>) {
+/// A handler whose responses are streams that the scenario feeds.
+fn streaming_handler() -> (CountingHandler, std::sync::mpsc::Receiver<Frames>) {
     let (sender, feeds) = std::sync::mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
     let handler = CountingHandler::responding(move |_| {
@@ -45,13 +45,13 @@ fn data(text: &'static str) -> std::io::Result<Frame<Bytes>> {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 
-/// Sends a request and stops reading behind the head of its response.
+/// Sends a request and reads the head of its response only.
 async fn open(app: &axum::Router, request: &TestRequest) -> Response {
     app.clone().oneshot(request.request()).await.unwrap()
 }
 
 #[test]
-fn a_large_response_is_sent_and_entombed() {
+fn a_large_response_is_sent_and_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
         // Given a response of 2 MiB, whose size is known.
         let large: fn(usize) -> Response = |_| vec![b'x'; 2 << 20].into_response();
@@ -60,7 +60,7 @@ fn a_large_response_is_sent_and_entombed() {
         let first = send(&app, &payment()).await;
         assert_eq!((first.status.as_u16(), first.body.len()), (200, 2 << 20));
 
-        // When it is retried, at once and after the lease.
+        // When the request is retried, at once and after the lease.
         send(&app, &payment())
             .await
             .assert_problem(409, "response_not_stored");
@@ -78,7 +78,7 @@ fn a_large_response_is_sent_and_entombed() {
 }
 
 #[test]
-fn a_response_up_to_the_limit_is_kept_and_one_byte_more_is_not() {
+fn a_response_up_to_the_limit_is_stored_and_one_byte_more_is_not() {
     with_each_adapter(async |adapter| {
         let sized: fn(usize) -> Body = |size| Body::from(vec![b'x'; size]);
         let streamed: fn(usize) -> Body = |size| {
@@ -115,7 +115,7 @@ fn a_response_up_to_the_limit_is_kept_and_one_byte_more_is_not() {
 }
 
 #[test]
-fn a_response_with_too_many_or_too_large_headers_is_entombed() {
+fn a_response_with_too_many_or_too_large_headers_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
         for (count, size, kept) in [(60, 10, true), (70, 10, false), (3, 6000, false)] {
             let handler = CountingHandler::responding(move |_| {
@@ -144,10 +144,10 @@ fn a_response_with_too_many_or_too_large_headers_is_entombed() {
 }
 
 #[test]
-fn a_stream_is_passed_through_while_it_is_recorded_and_replayed_whole() {
+fn a_stream_is_passed_through_while_it_is_recorded_and_then_replayed() {
     in_real_time(async {
         for adapter in [Adapter::Attribute, Adapter::Layer] {
-            let (handler, feeds) = fed();
+            let (handler, feeds) = streaming_handler();
             let server = Server::start(adapter.app(&engine(Policy::new()), &handler)).await;
 
             // Given a client that reads a stream over HTTP/1.
@@ -160,7 +160,7 @@ fn a_stream_is_passed_through_while_it_is_recorded_and_replayed_whole() {
                 (201, "1")
             );
 
-            // When frames come one by one, then each arrives before the next is there.
+            // When frames are sent one by one, then each arrives before the next is sent.
             for piece in ["one ", "two ", "three"] {
                 feed.send(data(piece)).unwrap();
                 assert_eq!(conn.try_chunk().await.unwrap(), piece);
@@ -168,10 +168,10 @@ fn a_stream_is_passed_through_while_it_is_recorded_and_replayed_whole() {
             drop(feed);
             assert!(
                 conn.try_chunk().await.unwrap().is_empty(),
-                "it ends in order"
+                "the stream ends normally"
             );
 
-            // And the replay is the whole of it, of known length.
+            // And the replay is complete, with a length.
             for again in [
                 server.send(&payment()).await,
                 H2Conn::open(server.address)
@@ -194,7 +194,7 @@ fn a_stream_is_passed_through_while_it_is_recorded_and_replayed_whole() {
 }
 
 #[test]
-fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
+fn a_client_sees_the_end_of_a_stream_only_once_it_is_stored() {
     with_each_adapter(async |adapter| {
         // Given a stream whose completion does not reach the store.
         let store = FaultyStore::new();
@@ -210,16 +210,16 @@ fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
             assert_eq!(frame.into_data().unwrap(), piece);
         }
 
-        // Then the client sees a broken stream, not a finished one that no retry will show.
+        // Then the client sees a broken stream, not a complete one that no retry will get.
         assert!(body.frame().await.unwrap().is_err());
 
-        // And its key stays claimed for as long as the store is away, lease after lease.
+        // And the key stays claimed while the store is unreachable, lease after lease.
         advance(Duration::from_secs(120)).await;
         let waiter = send_in_task(&app, &payment());
         run_ready_tasks().await;
         assert!(!waiter.is_finished());
 
-        // And once the store is back, whoever asks gets the whole of it.
+        // And once the store is back, waiters and retries get the complete response.
         store.heal();
         advance(Duration::from_secs(60)).await;
         let answer = waiter.await.unwrap();
@@ -231,7 +231,7 @@ fn the_end_of_a_stream_is_seen_only_when_it_is_stored() {
 }
 
 #[test]
-fn a_stream_that_can_not_be_kept_is_entombed_once_a_store_that_was_away_is_back() {
+fn a_stream_beyond_the_limit_leaves_a_tombstone_once_the_store_is_back() {
     with_each_adapter(async |adapter| {
         // Given a stream beyond the limit, while completions do not reach the store.
         let store = FaultyStore::new();
@@ -254,7 +254,7 @@ fn a_stream_that_can_not_be_kept_is_entombed_once_a_store_that_was_away_is_back(
 #[test]
 fn duplicates_of_a_stream_wait_for_its_end() {
     with_each_adapter(async |adapter| {
-        let (handler, feeds) = fed();
+        let (handler, feeds) = streaming_handler();
         let app = adapter.app(&engine(Policy::new()), &handler);
         let mut body = open(&app, &payment()).await.into_body();
         let feed = feeds.recv().unwrap();
@@ -272,11 +272,11 @@ fn duplicates_of_a_stream_wait_for_its_end() {
 }
 
 #[test]
-fn a_client_that_leaves_in_mid_stream_finds_the_whole_of_it_later() {
+fn a_client_that_disconnects_during_a_stream_gets_all_of_it_by_a_retry() {
     in_real_time(async {
         for round in 0..30 {
-            // Given clients that leave a stream, in all ways, after one piece of it.
-            let (handler, feeds) = fed();
+            // Given clients that disconnect, one way or another, after the first piece of a stream.
+            let (handler, feeds) = streaming_handler();
             let engine = engine(Policy::new());
             let server = Server::start(Adapter::Attribute.app(&engine, &handler)).await;
             let feed;
@@ -308,7 +308,7 @@ fn a_client_that_leaves_in_mid_stream_finds_the_whole_of_it_later() {
             drop(feed);
             wait_until(|| detached(&engine) == 0).await;
 
-            // Then the retry gets it whole.
+            // Then the retry gets all of it.
             let again = server.send(&payment()).await;
             assert_eq!((again.status.as_u16(), again.text()), (201, "one two"));
             assert_eq!(handler.starts(), 1);
@@ -317,7 +317,7 @@ fn a_client_that_leaves_in_mid_stream_finds_the_whole_of_it_later() {
 }
 
 #[test]
-fn a_client_that_never_reads_the_body_stops_nothing() {
+fn a_client_that_never_reads_the_body_does_not_stop_the_stream() {
     with_each_adapter(async |adapter| {
         let handler =
             CountingHandler::responding(|_| stream(["one", "two", "three"]).into_response());
@@ -332,9 +332,9 @@ fn a_client_that_never_reads_the_body_stops_nothing() {
 }
 
 #[test]
-fn a_stream_beyond_the_limit_is_passed_through_whole_and_entombed() {
+fn a_stream_beyond_the_limit_is_passed_through_and_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
-        let (handler, feeds) = fed();
+        let (handler, feeds) = streaming_handler();
         let policy = Policy::new().max_response(8).wait(false);
         let app = adapter.app(&engine(policy), &handler);
         let mut body = open(&app, &payment()).await.into_body();
@@ -345,7 +345,7 @@ fn a_stream_beyond_the_limit_is_passed_through_whole_and_entombed() {
             assert_eq!(frame.into_data().unwrap(), piece);
         }
 
-        // Then the record is a tombstone from the first byte too many on, though the stream goes on.
+        // Then the record is a tombstone from the first excess byte on, although the stream goes on.
         send(&app, &payment())
             .await
             .assert_problem(409, "response_not_stored");
@@ -366,8 +366,8 @@ fn a_stream_beyond_the_limit_is_passed_through_whole_and_entombed() {
 fn a_stream_that_never_ends_becomes_a_tombstone_when_its_lifetime_is_over() {
     with_each_adapter(async |adapter| {
         for client_stays in [true, false] {
-            // Given a stream that says something every minute and never ends.
-            let (handler, feeds) = fed();
+            // Given a stream that sends a frame every minute and never ends.
+            let (handler, feeds) = streaming_handler();
             let policy = Policy::new().wait(false);
             let engine = engine(policy);
             let app = adapter.app(&engine, &handler);
@@ -381,15 +381,15 @@ fn a_stream_that_never_ends_becomes_a_tombstone_when_its_lifetime_is_over() {
                 frames
             });
             for _ in 0..14 {
-                let _nobody_listens = feed.send(data("tick"));
+                let _may_be_closed = feed.send(data("tick"));
                 advance(Duration::from_secs(60)).await;
                 send(&app, &payment()).await.assert_problem(409, "conflict");
             }
 
-            // When fifteen minutes are over.
+            // When its lifetime of fifteen minutes is over.
             advance(Duration::from_secs(70)).await;
 
-            // Then it is a tombstone, and a client that is still there goes on reading.
+            // Then the record is a tombstone, and a client that is still connected goes on reading.
             send(&app, &payment())
                 .await
                 .assert_problem(409, "response_not_stored");
@@ -409,25 +409,25 @@ fn a_stream_that_never_ends_becomes_a_tombstone_when_its_lifetime_is_over() {
 fn an_endless_stream_takes_no_more_memory_than_the_limit() {
     with_each_adapter(async |adapter| {
         static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
-        // Given streams without end and without a pause, read or left alone.
+        // Given streams without end and without a pause, one read and one whose client disconnected.
         let store = MemoryStore::new();
         let handler = CountingHandler::responding(|_| endless(&PIECE).into_response());
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
         let app = adapter.app(&engine, &handler);
         let mut body = open(&app, &payment()).await.into_body();
-        drop(open(&app, &TestRequest::payment("left")).await);
+        drop(open(&app, &TestRequest::payment("detached")).await);
         let mut read = 0;
         while read < 64 << 20 {
             let frame = body.frame().await.unwrap().unwrap();
             read += frame.into_data().unwrap().len();
         }
 
-        // Then both are tombstones, nothing of them is kept, and the left one has come to an end.
+        // Then both are tombstones, nothing of their bodies is stored, and the detached execution has ended.
         run_ready_tasks().await;
         send(&app, &payment())
             .await
             .assert_problem(409, "response_not_stored");
-        send(&app, &TestRequest::payment("left"))
+        send(&app, &TestRequest::payment("detached"))
             .await
             .assert_problem(409, "response_not_stored");
         assert_eq!((store.usage().bytes, detached(&engine)), (0, 0));
@@ -435,9 +435,9 @@ fn an_endless_stream_takes_no_more_memory_than_the_limit() {
 }
 
 #[test]
-fn a_stream_that_breaks_is_broken_for_the_client_and_entombed() {
+fn a_stream_that_fails_fails_for_the_client_and_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
-        let (handler, feeds) = fed();
+        let (handler, feeds) = streaming_handler();
         let app = adapter.app(&engine(Policy::new()), &handler);
         let mut body = open(&app, &payment()).await.into_body();
         let feed = feeds.recv().unwrap();
@@ -463,7 +463,7 @@ impl http_body::Body for Panics {
         self: std::pin::Pin<&mut Self>,
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        panic!("as the scenario demands")
+        panic!("a panic of the scenario")
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
@@ -473,13 +473,13 @@ impl http_body::Body for Panics {
 }
 
 #[test]
-fn a_body_that_panics_is_entombed() {
+fn a_body_that_panics_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
         for size in [None, Some(5)] {
             let handler =
                 CountingHandler::responding(move |_| Body::new(Panics(size)).into_response());
             let app = adapter.app(&engine(Policy::new().wait(false)), &handler);
-            // The request for it fails in one way or another.
+            // The first request fails in one way or another.
             let first = open(&app, &payment()).await;
             let first = tokio::spawn(first.into_body().collect()).await;
             if size.is_none() {
@@ -494,7 +494,7 @@ fn a_body_that_panics_is_entombed() {
     });
 }
 
-/// A body that panics where another would end.
+/// A body that panics instead of ending.
 struct PanicsAtItsEnd(Body);
 
 impl http_body::Body for PanicsAtItsEnd {
@@ -506,15 +506,15 @@ impl http_body::Body for PanicsAtItsEnd {
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = std::task::ready!(std::pin::Pin::new(&mut self.0).poll_frame(context));
-        assert!(frame.is_some(), "as the scenario demands");
+        assert!(frame.is_some(), "a panic of the scenario");
         std::task::Poll::Ready(frame)
     }
 }
 
 #[test]
-fn a_stream_that_panics_is_never_seen_to_end_in_order() {
+fn a_stream_that_panics_never_seems_to_end_normally() {
     with_each_adapter(async |adapter| {
-        // Given streams that panic, within the limit, at it, and long after nothing of them is recorded any more.
+        // Given streams that panic within the limit, at it, and long after the recording was dropped.
         for pieces in [1, 2, 3, 50] {
             let handler = CountingHandler::responding(move |_| {
                 let (feed, body) = frames();
@@ -531,9 +531,9 @@ fn a_stream_that_panics_is_never_seen_to_end_in_order() {
                 assert_eq!(frame.into_data().unwrap(), "1234");
             }
 
-            // Then what there was of it arrives, and then an error.
+            // Then all frames arrive, and then an error.
             let end = body.frame().await;
-            assert!(end.expect("it breaks off").is_err(), "{pieces}");
+            assert!(end.expect("the stream ended normally").is_err(), "{pieces}");
             send(&app, &payment())
                 .await
                 .assert_problem(409, "response_not_stored");
@@ -543,7 +543,7 @@ fn a_stream_that_panics_is_never_seen_to_end_in_order() {
 }
 
 #[test]
-fn trailers_reach_the_client_and_are_not_lost_in_a_replay_that_pretends_to_be_whole() {
+fn trailers_reach_the_client_and_a_response_with_trailers_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::responding(|_| {
             let (feed, body) = frames();
@@ -576,11 +576,7 @@ fn a_body_of_known_size_with_trailers_reaches_its_first_client() {
         });
         let app = adapter.app(&engine(Policy::new()), &handler);
         let first = open(&app, &payment()).await;
-        assert_eq!(
-            first.status(),
-            201,
-            "the handler answered, and its client is there"
-        );
+        assert_eq!(first.status(), 201, "the handler's response");
         let whole = first.into_body().collect().await.unwrap();
         assert_eq!(whole.to_bytes(), "one");
         send(&app, &payment())
@@ -591,14 +587,14 @@ fn a_body_of_known_size_with_trailers_reaches_its_first_client() {
 }
 
 #[test]
-fn a_slow_reader_does_not_cost_the_stream_its_lease() {
+fn a_slow_reader_does_not_make_a_stream_lose_its_lease() {
     in_real_time(async {
-        // Given a stream that its client does not read: far more than what sockets buffer.
-        fn much(_: usize, _: Request) -> BoxFuture<Response> {
+        // Given a stream that its client does not read, far larger than the sockets' buffers.
+        fn large_stream(_: usize, _: Request) -> BoxFuture<Response> {
             static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
             Box::pin(async { (StatusCode::CREATED, endless(&PIECE)).into_response() })
         }
-        let handler = CountingHandler::running(much);
+        let handler = CountingHandler::running(large_stream);
         let store = FaultyStore::new();
         let policy = Policy::new()
             .lease(Duration::from_millis(800))
@@ -612,10 +608,10 @@ fn a_slow_reader_does_not_cost_the_stream_its_lease() {
         conn.send(&payment().wire()).await;
         conn.try_head().await.unwrap();
 
-        // When several leases have gone by.
+        // When several leases go by.
         let end = tokio::time::Instant::now() + Duration::from_millis(2500);
         while tokio::time::Instant::now() < end {
-            // Then the execution is still in flight, and nobody executes it again.
+            // Then the execution stays in flight, and no retry executes again.
             let answer: TestResponse = server.send(&payment()).await;
             answer.assert_problem(409, "conflict");
             tokio::time::sleep(Duration::from_millis(30)).await;
@@ -626,13 +622,13 @@ fn a_slow_reader_does_not_cost_the_stream_its_lease() {
 }
 
 #[test]
-fn a_reader_that_stops_for_good_does_not_keep_a_stream_in_flight_for_ever() {
+fn a_reader_that_stops_does_not_keep_a_stream_in_flight_beyond_its_lifetime() {
     in_real_time(async {
-        fn much(_: usize, _: Request) -> BoxFuture<Response> {
+        fn large_stream(_: usize, _: Request) -> BoxFuture<Response> {
             static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
             Box::pin(async { (StatusCode::CREATED, endless(&PIECE)).into_response() })
         }
-        let handler = CountingHandler::running(much);
+        let handler = CountingHandler::running(large_stream);
         let policy = Policy::new()
             .lease(Duration::from_millis(200))
             .max_lifetime(Duration::from_millis(500))
@@ -642,7 +638,7 @@ fn a_reader_that_stops_for_good_does_not_keep_a_stream_in_flight_for_ever() {
         conn.send(&payment().wire()).await;
         conn.try_head().await.unwrap();
 
-        // When somebody waits for it, then its lifetime ends in a tombstone.
+        // When a duplicate waits for it, then the lifetime ends in a tombstone.
         let answer = server.send(&payment()).await;
         answer.assert_problem(409, "response_not_stored");
         assert_eq!(handler.starts(), 1);
@@ -651,10 +647,10 @@ fn a_reader_that_stops_for_good_does_not_keep_a_stream_in_flight_for_ever() {
 }
 
 #[test]
-fn a_fenced_stream_breaks_off_rather_than_to_show_an_outcome_of_its_own() {
+fn a_fenced_stream_fails_rather_than_showing_its_own_outcome() {
     with_paused_clock(async {
         // Given a stream whose lease lapses, and an execution that takes over.
-        let (handler, feeds) = fed();
+        let (handler, feeds) = streaming_handler();
         let records = MemoryStore::new();
         let store = FaultyStore::over(records.clone());
         store.fail_always(Operation::Renew, Fault::Hang);
@@ -675,7 +671,7 @@ fn a_fenced_stream_breaks_off_rather_than_to_show_an_outcome_of_its_own() {
         drop(feed);
         assert_eq!(new.await.unwrap().text(), "new");
 
-        // When the old one ends, then its client does not see it end in order.
+        // When the old one ends, then its client gets an error, not the normal end.
         drop(old);
         assert!(body.frame().await.unwrap().is_err());
         let again = send(&here, &payment()).await;

@@ -1,4 +1,4 @@
-//! Duplicates of an execution in flight (contract, sections 3 and 10; invariant L1).
+//! Duplicates of an execution in flight (DESIGN.md, sections 3 and 10; invariant L1).
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ fn a_duplicate_waits_no_longer_than_it_may() {
 }
 
 #[test]
-fn a_request_for_something_else_is_a_mismatch_in_every_state_of_the_record() {
+fn another_request_is_a_mismatch_in_every_state_of_the_record() {
     with_each_adapter(async |adapter| {
         for policy in [Policy::new(), Policy::new().wait(false)] {
             // Given a key in flight.
@@ -100,7 +100,7 @@ fn a_request_for_something_else_is_a_mismatch_in_every_state_of_the_record() {
                 },
             ];
 
-            // Then another request under it is told so at once: it does not wait, and a conflict comes second.
+            // Then another request with this key is a mismatch at once: it does not wait, and is no conflict.
             for other in &others {
                 send(&app, other).await.assert_problem(409, "mismatch");
             }
@@ -116,7 +116,7 @@ fn a_request_for_something_else_is_a_mismatch_in_every_state_of_the_record() {
 }
 
 #[test]
-fn what_a_client_may_spell_differently_is_no_mismatch() {
+fn equivalent_spellings_of_a_request_are_not_a_mismatch() {
     with_each_adapter(async |adapter| {
         let (handler, engine) = (CountingHandler::new(), engine(Policy::new()));
         let app = adapter.app(&engine, &handler);
@@ -141,7 +141,7 @@ fn what_a_client_may_spell_differently_is_no_mismatch() {
 }
 
 #[test]
-fn a_waiter_that_leaves_touches_nothing() {
+fn a_waiter_that_disconnects_changes_nothing_for_the_others() {
     in_real_time(async {
         let (handler, engine) = (CountingHandler::new(), engine(Policy::new()));
         let server = Server::start(Adapter::Attribute.app(&engine, &handler)).await;
@@ -150,7 +150,7 @@ fn a_waiter_that_leaves_touches_nothing() {
         first.send(&payment().wire()).await;
         handler.started(1).await;
 
-        // When many duplicates come, and most of them leave again, the longest waiting first.
+        // When many duplicates wait, and most of them disconnect again, the longest waiting first.
         let mut conns = Vec::new();
         for n in 1..=20 {
             let mut conn = Conn::open(server.address).await;
@@ -168,7 +168,7 @@ fn a_waiter_that_leaves_touches_nothing() {
         }
         wait_until(|| waiters(&engine) == 5).await;
 
-        // Then those who stayed are answered all the same.
+        // Then those that stayed are answered.
         handler.open_gate();
         first.answer().await.assert_charge(1);
         for mut conn in stay {
@@ -180,9 +180,9 @@ fn a_waiter_that_leaves_touches_nothing() {
 }
 
 #[test]
-fn a_key_that_is_released_falls_to_one_waiter_at_a_time() {
+fn a_released_key_goes_to_one_waiter_at_a_time() {
     with_each_adapter(async |adapter| {
-        // Given an execution that asks to come again, and ten who wait for it.
+        // Given an execution whose status releases the key, and ten waiters.
         let (handler, engine) = (
             CountingHandler::with_first_status(503),
             engine(Policy::new()),
@@ -195,7 +195,7 @@ fn a_key_that_is_released_falls_to_one_waiter_at_a_time() {
         run_ready_tasks().await;
         assert_eq!(waiters(&engine), 10);
 
-        // When it ends, then one of them executes, and the others show its outcome.
+        // When it ends, then one of them executes, and the others get its outcome.
         handler.open_gate();
         assert_eq!(first.await.unwrap().status, 503);
         let mut first_hand = 0;
@@ -209,9 +209,9 @@ fn a_key_that_is_released_falls_to_one_waiter_at_a_time() {
 }
 
 #[test]
-fn a_waiter_whose_key_went_to_another_request_is_told_so() {
+fn a_waiter_whose_key_went_to_another_request_gets_a_mismatch() {
     with_each_adapter(async |adapter| {
-        // Given a waiter for an execution whose key is then released and used for something else.
+        // Given a waiter for an execution whose key is then released and used for another request.
         let (handler, store) = (
             CountingHandler::with_first_status(429),
             FaultyStore::without_wakes(),
@@ -241,7 +241,7 @@ fn a_waiter_whose_key_went_to_another_request_is_told_so() {
 fn two_engines_on_one_store_wait_for_each_other() {
     with_each_adapter(async |adapter| {
         for store in [FaultyStore::new(), FaultyStore::without_wakes()] {
-            // Given an execution in one process, and duplicates in another; a store that wakes, or never does.
+            // Given an execution in one process and waiters in another, on a store with wakes or without.
             let handler = CountingHandler::new();
             let engine = || Idempotency::builder().store(store.clone()).build().unwrap();
             let (here, there) = (engine(), engine());
@@ -253,13 +253,13 @@ fn two_engines_on_one_store_wait_for_each_other() {
             run_ready_tasks().await;
             assert_eq!(waiters(&there), 50);
 
-            // When they wait for long, then one of them looks at the store for all, at most twice a second.
+            // When they wait for long, then one of them polls the store for all, about twice a second.
             let before = store.calls(Operation::Acquire);
             advance(Duration::from_secs(20)).await;
-            let looks = store.calls(Operation::Acquire) - before;
-            assert!((20..=70).contains(&looks), "{looks} looks in 20 seconds");
+            let polls = store.calls(Operation::Acquire) - before;
+            assert!((20..=70).contains(&polls), "{polls} polls in 20 seconds");
 
-            // And when the outcome is there, all of them get it within the longest pause.
+            // And when the outcome is stored, all of them get it within the longest pause between two polls.
             handler.open_gate();
             first.await.unwrap().assert_charge(1);
             advance(Duration::from_millis(700)).await;
@@ -273,7 +273,7 @@ fn two_engines_on_one_store_wait_for_each_other() {
 }
 
 #[test]
-fn a_waiter_returns_by_its_deadline_even_if_nothing_ever_answers() {
+fn a_waiter_returns_by_its_deadline_even_if_the_store_never_answers() {
     with_each_adapter(async |adapter| {
         for outage in [Fault::Unreachable, Fault::Hang] {
             let (handler, store) = (CountingHandler::new(), FaultyStore::without_wakes());
@@ -301,7 +301,7 @@ fn a_waiter_returns_by_its_deadline_even_if_nothing_ever_answers() {
 }
 
 #[test]
-fn a_waiter_gets_the_outcome_once_a_store_that_was_down_is_back() {
+fn a_waiter_gets_the_outcome_once_an_unreachable_store_is_back() {
     with_each_adapter(async |adapter| {
         let (handler, store) = (CountingHandler::new(), FaultyStore::without_wakes());
         let engine = || Idempotency::builder().store(store.clone()).build().unwrap();
@@ -326,10 +326,10 @@ fn a_waiter_gets_the_outcome_once_a_store_that_was_down_is_back() {
 }
 
 #[test]
-fn the_places_to_wait_are_bounded_per_key_and_per_process() {
+fn waiters_are_bounded_per_key_and_per_process() {
     with_each_adapter(async |adapter| {
         for (per_key, in_all, keys) in [(3, 100, 1), (100, 5, 5)] {
-            // Given engines with few places, all of them taken.
+            // Given engines with as many waiters as are allowed.
             let handler = CountingHandler::new();
             let engine = Idempotency::builder()
                 .max_waiters_per_key(per_key)
@@ -341,24 +341,24 @@ fn the_places_to_wait_are_bounded_per_key_and_per_process() {
             let of = |n: usize| TestRequest::payment(&format!("k{}", n % keys));
             let first: Vec<_> = (0..keys).map(|n| send_in_task(&app, &of(n))).collect();
             handler.started(keys).await;
-            let places = per_key.min(in_all);
-            let mut waiting: Vec<_> = (0..places).map(|n| send_in_task(&app, &of(n))).collect();
+            let allowed = per_key.min(in_all);
+            let mut waiting: Vec<_> = (0..allowed).map(|n| send_in_task(&app, &of(n))).collect();
             run_ready_tasks().await;
-            assert_eq!(waiters(&engine), places);
+            assert_eq!(waiters(&engine), allowed);
 
-            // When one more comes, then it is told to come later, and executes nothing.
+            // When one more duplicate arrives, then it gets `overloaded`, and does not execute.
             for n in 0..keys {
                 let answer = send(&app, &of(n)).await;
                 answer.assert_problem(503, "overloaded");
                 assert!(answer.headers.contains_key("retry-after"));
             }
 
-            // And a place that was given back can be taken again.
+            // And when a waiter disconnects, another one may wait.
             waiting.pop().unwrap().abort();
             run_ready_tasks().await;
             waiting.push(send_in_task(&app, &of(0)));
             run_ready_tasks().await;
-            assert_eq!(waiters(&engine), places);
+            assert_eq!(waiters(&engine), allowed);
             handler.open_gate();
             for (n, answer) in first.into_iter().enumerate() {
                 assert_eq!(answer.await.unwrap().status, 201, "{n}");
@@ -372,16 +372,16 @@ fn the_places_to_wait_are_bounded_per_key_and_per_process() {
 }
 
 #[test]
-fn a_client_that_left_while_its_claim_was_under_way_takes_no_place() {
+fn a_duplicate_that_disconnects_during_its_acquire_does_not_count_as_a_waiter() {
     with_paused_clock(async {
-        // Given a duplicate whose acquire is under way when its client leaves.
+        // Given a duplicate that disconnects while its acquire is on its way.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
         let app = Adapter::Attribute.app(&engine, &handler);
         handler.close_gate();
         let first = send_in_task(&app, &payment());
         handler.started(1).await;
-        let looker = send_in_task(&app, &payment());
+        let waiter = send_in_task(&app, &payment());
         run_ready_tasks().await;
         store.fail_next(Operation::Acquire, Fault::Slow);
         let leaving = send_in_task(&app, &payment());
@@ -389,37 +389,37 @@ fn a_client_that_left_while_its_claim_was_under_way_takes_no_place() {
         leaving.abort();
         run_ready_tasks().await;
 
-        // Then it does not sit there for nobody.
+        // Then it does not count as a waiter.
         assert_eq!(waiters(&engine), 1);
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
-        looker.await.unwrap().assert_replay_of_charge(1);
+        waiter.await.unwrap().assert_replay_of_charge(1);
     });
 }
 
 #[test]
-fn when_the_one_who_looks_for_all_leaves_another_looks() {
+fn when_the_polling_waiter_times_out_another_one_polls() {
     with_each_adapter(async |adapter| {
-        // Given a store that wakes nobody, an execution elsewhere, and a looker with less patience than the rest.
+        // Given a store without wakes, an execution in another process, and a polling waiter with a shorter time-out.
         let (handler, store) = (CountingHandler::new(), FaultyStore::without_wakes());
         let elsewhere = Idempotency::builder().store(store.clone()).build().unwrap();
         let elsewhere = adapter.app(&elsewhere, &handler);
         let here = Idempotency::builder().store(store).build().unwrap();
-        let patient = adapter.app(&here, &handler);
-        let hasty = IdempotencyLayer::new(here.clone());
-        let hasty = hasty.policy(Policy::new().wait_timeout(Duration::from_secs(2)));
-        let hasty = unprotected_app(&handler).route_layer(hasty);
+        let long = adapter.app(&here, &handler);
+        let short = IdempotencyLayer::new(here.clone());
+        let short = short.policy(Policy::new().wait_timeout(Duration::from_secs(2)));
+        let short = unprotected_app(&handler).route_layer(short);
         handler.close_gate();
         let first = send_in_task(&elsewhere, &payment());
         handler.started(1).await;
-        let looker = send_in_task(&hasty, &payment());
+        let waiter = send_in_task(&short, &payment());
         run_ready_tasks().await;
-        let waiting: Vec<_> = (0..5).map(|_| send_in_task(&patient, &payment())).collect();
+        let waiting: Vec<_> = (0..5).map(|_| send_in_task(&long, &payment())).collect();
         run_ready_tasks().await;
 
-        // When its time is over, then the others are still served.
+        // When that waiter times out, then the others are still answered.
         advance(Duration::from_secs(3)).await;
-        looker.await.unwrap().assert_problem(409, "conflict");
+        waiter.await.unwrap().assert_problem(409, "conflict");
         assert_eq!(waiters(&here), 5);
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
@@ -431,7 +431,7 @@ fn when_the_one_who_looks_for_all_leaves_another_looks() {
 }
 
 #[test]
-fn those_who_wait_for_a_response_that_is_not_kept_are_told_so() {
+fn waiters_for_a_response_that_cannot_be_stored_get_response_not_stored() {
     with_each_adapter(async |adapter| {
         let (handler, engine) = (
             CountingHandler::new(),
@@ -454,9 +454,9 @@ fn those_who_wait_for_a_response_that_is_not_kept_are_told_so() {
 }
 
 #[test]
-fn a_waiter_never_gets_the_outcome_of_a_request_for_something_else() {
+fn a_waiter_never_gets_the_outcome_of_another_request() {
     with_each_adapter(async |adapter| {
-        // Given a waiter for an execution that will give its key back.
+        // Given a waiter for an execution that will release its key.
         let (handler, engine) = (
             CountingHandler::with_first_status(429),
             engine(Policy::new()),
@@ -469,23 +469,23 @@ fn a_waiter_never_gets_the_outcome_of_a_request_for_something_else() {
         run_ready_tasks().await;
         assert_eq!(waiters(&engine), 1);
 
-        // When another request takes the key and completes before the waiter has its turn.
+        // When another request claims the key and completes before the waiter's turn.
         handler.open_gate();
         let other = send_in_task(&app, &payment().body("{}"));
         assert_eq!(first.await.unwrap().status, 429);
         other.await.unwrap().assert_charge(2);
 
-        // Then what was published is not the waiter's outcome.
+        // Then the waiter does not get that outcome.
         waiter.await.unwrap().assert_problem(409, "mismatch");
         assert_eq!(handler.starts(), 2);
     });
 }
 
 #[test]
-fn within_one_process_waiters_are_told_at_once_even_by_a_store_that_wakes_nobody() {
+fn within_one_process_waiters_are_notified_at_once_even_without_wakes_of_the_store() {
     with_each_adapter(async |adapter| {
         for status in [201, 429] {
-            // Given a duplicate that has waited for so long that it rarely looks.
+            // Given a waiter that has waited for so long that it polls rarely.
             let (handler, store) = (
                 CountingHandler::with_first_status(status),
                 FaultyStore::without_wakes(),
@@ -498,11 +498,11 @@ fn within_one_process_waiters_are_told_at_once_even_by_a_store_that_wakes_nobody
             let waiter = send_in_task(&app, &payment());
             advance(Duration::from_secs(20)).await;
 
-            // When the execution ends, with an outcome or without one.
+            // When the execution ends, with an outcome or with a release.
             handler.open_gate();
             run_ready_tasks().await;
 
-            // Then no time has to pass until the waiter has its answer.
+            // Then the waiter is answered without any time passing.
             assert!(first.is_finished() && waiter.is_finished(), "{status}");
             assert_eq!(waiter.await.unwrap().status, 201);
         }

@@ -1,4 +1,4 @@
-//! The same payment handler behind each of the two adapters.
+//! An app with one payment handler, protected by either of the two adapters.
 
 use axum::{
     Extension, Router,
@@ -10,7 +10,7 @@ use idempotent_runtime::{Idempotency, IdempotencyLayer, idempotent};
 
 use super::CountingHandler;
 
-/// Where payments are made.
+/// The path of the payment handler.
 pub(crate) const PAY: &str = "/pay";
 
 /// Which adapter protects the handler.
@@ -21,7 +21,7 @@ pub(crate) enum Adapter {
 }
 
 impl Adapter {
-    /// An app with one handler at [`PAY`], protected by this engine as its default policy says.
+    /// An app with this handler at [`PAY`], protected by this engine with its default policy.
     pub(crate) fn app(self, engine: &Idempotency, handler: &CountingHandler) -> Router {
         match self {
             Self::Attribute => Router::new()
@@ -35,14 +35,14 @@ impl Adapter {
     }
 }
 
-/// An app whose router says nothing about idempotency: the engine is the one of this process.
+/// An app with the annotated handler and no engine of its own: the attribute uses the process-wide one.
 pub(crate) fn app_without_engine(handler: &CountingHandler) -> Router {
     Router::new()
         .route(PAY, any(pay))
         .with_state(handler.clone())
 }
 
-/// An app without protection.
+/// An app with the same handler and no protection.
 pub(crate) fn unprotected_app(handler: &CountingHandler) -> Router {
     Router::new()
         .route(PAY, post(unprotected).get(unprotected).put(unprotected))

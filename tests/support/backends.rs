@@ -1,4 +1,4 @@
-//! Places for records that outlive the processes that write them, and that can be reached into.
+//! What stores keep their records in, which outlives the engines and which tests can read and write directly.
 
 use std::{fmt::Write as _, path::Path, process::Command, sync::Mutex, time::Duration};
 
@@ -15,21 +15,21 @@ use sqlx::{Connection, Executor as _, MySqlConnection, PgConnection, SqliteConne
 use super::FaultyStore;
 use crate::servers::{Folder, mariadb::MariaDb, postgres::Postgres, redis::Redis};
 
-/// A place for records that outlives the process that wrote them.
+/// What a store keeps its records in: a server, a file or memory.
 pub(crate) trait Backend {
     type Store: Store;
 
-    /// The store of a process that was just started.
+    /// Opens the store, as a process that was just started does.
     async fn open(&self) -> Self::Store;
-    /// Puts a completed record there, behind the store's back, as the first release kept it.
+    /// Writes a completed record behind the store's back, in the format of the first release.
     async fn plant(&self, record: &PlantedRecord);
-    /// Exchanges what the only two records hold, behind the store's back.
+    /// Swaps the responses of the only two records behind the store's back.
     async fn swap_responses(&self);
-    /// Whether these bytes are anywhere in what is kept.
+    /// Whether these bytes are anywhere in the stored data.
     fn contains(&self, text: &str) -> bool;
 }
 
-/// What is planted: nothing in place of a response stands for a tombstone.
+/// A record to be planted. Without a response it is a tombstone.
 #[derive(Debug)]
 pub(crate) struct PlantedRecord {
     pub(crate) key: StoreKey,
@@ -38,7 +38,7 @@ pub(crate) struct PlantedRecord {
 }
 
 impl PlantedRecord {
-    /// The row, as tables of the first release have it.
+    /// The statement that inserts the record's row, in the table of the first release.
     fn insert(&self, quote: fn(&str) -> String, in_a_day: &str) -> String {
         let [key, fingerprint, token] = [
             &self.key.as_bytes()[..],
@@ -65,7 +65,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The store outlives its engines; its bytes are seen where they are written.
+/// A memory store that outlives its engines. What is written to it is recorded.
 pub(crate) struct MemoryBackend(Mutex<FaultyStore>);
 
 impl MemoryBackend {
@@ -98,7 +98,7 @@ impl Backend for MemoryBackend {
     async fn swap_responses(&self) {
         let (old, new) = (self.store(), FaultyStore::new());
         let [a, b] = old.keys()[..] else {
-            panic!("two records")
+            panic!("expected two records")
         };
         for (key, other) in [(a, b), (b, a)] {
             let fingerprint = old.get(&key).await.unwrap().unwrap().fingerprint;
@@ -124,11 +124,11 @@ async fn complete(store: &impl Store, key: StoreKey, fingerprint: Fingerprint, o
 pub(crate) async fn outcome(store: &impl Store, key: &StoreKey) -> Outcome {
     match store.get(key).await.unwrap().unwrap().state {
         RecordState::Completed(outcome) => outcome,
-        RecordState::InFlight { .. } => panic!("it is completed"),
+        RecordState::InFlight { .. } => panic!("the record is in flight"),
     }
 }
 
-/// A file, its log and whatever else there is in the folder.
+/// A SQLite file, with its log and whatever else is in the folder.
 pub(crate) struct FileBackend(Folder);
 
 impl FileBackend {
@@ -165,11 +165,11 @@ impl Backend for FileBackend {
     }
 
     fn contains(&self, text: &str) -> bool {
-        found(self.0.path(), text)
+        contains_bytes(self.0.path(), text)
     }
 }
 
-/// The files of the server, its write-ahead log among them.
+/// The files of the server, including its write-ahead log.
 impl Backend for Postgres {
     type Store = PostgresStore;
 
@@ -198,11 +198,11 @@ impl Backend for Postgres {
     }
 
     fn contains(&self, text: &str) -> bool {
-        found(self.folder(), text)
+        contains_bytes(self.folder(), text)
     }
 }
 
-/// The files of the server, its redo log among them.
+/// The files of the server, including its redo log.
 impl Backend for MariaDb {
     type Store = MySqlStore;
 
@@ -233,7 +233,7 @@ impl Backend for MariaDb {
     }
 
     fn contains(&self, text: &str) -> bool {
-        found(self.folder(), text)
+        contains_bytes(self.folder(), text)
     }
 }
 
@@ -281,12 +281,12 @@ impl Backend for Redis {
     }
 
     fn contains(&self, text: &str) -> bool {
-        found(self.folder(), text)
+        contains_bytes(self.folder(), text)
     }
 }
 
-/// Whether any file under this folder has these bytes.
-fn found(folder: &Path, text: &str) -> bool {
+/// Whether any file in this folder contains these bytes.
+fn contains_bytes(folder: &Path, text: &str) -> bool {
     let search = Command::new("grep")
         .args(["--recursive", "--text", "--fixed-strings", "--quiet", text])
         .arg(folder)

@@ -1,4 +1,4 @@
-//! Response and request bodies that do what they are told.
+//! Request and response bodies that the tests control.
 
 use std::{
     convert::Infallible,
@@ -17,13 +17,13 @@ type FrameResult = io::Result<Frame<Bytes>>;
 /// The other end of a body made by [`frames`]. Dropping it ends the body.
 pub(crate) type Frames = mpsc::UnboundedSender<FrameResult>;
 
-/// A body of unknown length that yields what it is sent.
+/// A body of unknown length that yields the frames it is sent.
 pub(crate) fn frames() -> (Frames, Body) {
     let (frames, body) = mpsc::unbounded_channel();
     (frames, Body::new(Channel(body)))
 }
 
-/// A body of unknown length with these pieces, all there at once.
+/// A body of unknown length with these pieces, which are all available at once.
 pub(crate) fn stream<const N: usize>(pieces: [&'static str; N]) -> Body {
     let (sender, body) = frames();
     for piece in pieces {
@@ -34,7 +34,7 @@ pub(crate) fn stream<const N: usize>(pieces: [&'static str; N]) -> Body {
     body
 }
 
-/// A body that never ends and yields a piece whenever it is asked, once per turn of its task.
+/// A body that never ends and yields a piece at every other poll, so that other tasks run in between.
 pub(crate) fn endless(piece: &'static [u8]) -> Body {
     Body::new(Endless(piece, false))
 }

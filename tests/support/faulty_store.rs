@@ -19,7 +19,7 @@ use idempotent_runtime::{
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{sync::Semaphore, task::yield_now};
 
-/// What a store can be asked.
+/// An operation of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Operation {
     Acquire,
@@ -30,55 +30,55 @@ pub(crate) enum Operation {
     Get,
 }
 
-/// How it fails.
+/// How an operation fails.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// The request does not reach the store.
+    /// Fails as unavailable without having reached the store.
     Unreachable,
-    /// The request is carried out, and its reply is lost.
+    /// Is applied, and then fails as unavailable: the reply was lost.
     ReplyLost,
-    /// Nothing comes back, and nothing was carried out.
+    /// Never returns, and was not applied.
     Hang,
-    /// Nothing comes back, though the request was carried out.
+    /// Never returns, although it was applied.
     HangAfterApplying,
-    /// The store answers with this error.
+    /// Fails with this error without having been applied.
     Error(StoreErrorKind),
-    /// The store answers with this error to a response, and takes a tombstone.
+    /// Fails with this error if a response is to be stored; a tombstone is stored.
     RejectResponse(StoreErrorKind),
-    /// The request reaches the store when a permit is there.
+    /// Is applied once it gets a permit.
     HoldRequest(Arc<Semaphore>),
-    /// The request is carried out, and its reply comes back when a permit is there.
+    /// Is applied, and returns once it gets a permit.
     HoldReply(Arc<Semaphore>),
-    /// The request takes two turns of its task on its way, and two back.
+    /// Yields twice before it is applied and twice before it returns.
     Slow,
-    /// No fault: for the places before one in a sequence.
+    /// No fault, for the calls before a faulty one.
     None,
 }
 
-/// A memory store behind a connection that fails on command. Clones share it.
+/// A memory store whose operations fail on command. Clones share it.
 #[derive(Clone)]
 pub(crate) struct FaultyStore(Arc<Inner>);
 
 struct Inner {
     store: MemoryStore,
     state: Mutex<State>,
-    mute: AtomicBool,
+    without_wakes: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// Faults of the next calls, one each.
+    /// Faults of the next calls, in their order.
     next: HashMap<Operation, VecDeque<Fault>>,
-    /// Faults of all calls after those.
+    /// Faults of all further calls.
     always: HashMap<Operation, Fault>,
     calls: HashMap<Operation, usize>,
-    /// All that was ever written, as text.
+    /// Everything that was ever written, as text.
     written: Vec<String>,
-    /// Random faults, and how many in a hundred calls.
+    /// The source of random faults, and in how many of a hundred calls they happen.
     chaos: Option<(StdRng, u32)>,
-    /// The newest claim.
+    /// The last claim.
     claim: Option<(StoreKey, Token)>,
-    /// Each key once.
+    /// Each claimed key once.
     keys: Vec<StoreKey>,
 }
 
@@ -91,18 +91,18 @@ impl FaultyStore {
         Self(Arc::new(Inner {
             store,
             state: Mutex::default(),
-            mute: AtomicBool::new(false),
+            without_wakes: AtomicBool::new(false),
         }))
     }
 
-    /// A store that never wakes anybody.
+    /// A store that sends no wakes.
     pub(crate) fn without_wakes() -> Self {
         let store = Self::new();
-        store.0.mute.store(true, Ordering::SeqCst);
+        store.0.without_wakes.store(true, Ordering::SeqCst);
         store
     }
 
-    /// A store whose every operation takes some turns.
+    /// A store whose every operation takes several polls.
     pub(crate) fn slow() -> Self {
         let store = Self::new();
         for operation in [
@@ -118,7 +118,7 @@ impl FaultyStore {
         store
     }
 
-    /// The next call of this operation fails like this, after those already told.
+    /// The next call of this operation fails like this; further calls of this function are for the calls after it.
     pub(crate) fn fail_next(&self, operation: Operation, fault: Fault) {
         let mut state = self.0.state.lock().unwrap();
         state.next.entry(operation).or_default().push_back(fault);
@@ -129,19 +129,19 @@ impl FaultyStore {
         self.0.state.lock().unwrap().always.insert(operation, fault);
     }
 
-    /// So many in a hundred calls fail in a random way.
+    /// This percentage of all calls fails in a random way.
     pub(crate) fn fail_randomly(&self, seed: u64, percent: u32) {
         let random = StdRng::seed_from_u64(seed);
         self.0.state.lock().unwrap().chaos = Some((random, percent));
     }
 
-    /// Loses the record of the newest claim, as a store that was flushed does.
+    /// Loses the record of the last claim, as a store that was flushed does.
     pub(crate) async fn lose_record(&self) {
         let (key, token) = self.0.state.lock().unwrap().claim.unwrap();
         self.0.store.release(&key, &token).await.unwrap();
     }
 
-    /// Every operation is well again.
+    /// Ends all faults.
     pub(crate) fn heal(&self) {
         let mut state = self.0.state.lock().unwrap();
         state.chaos = None;
@@ -155,12 +155,12 @@ impl FaultyStore {
         state.calls.get(&operation).copied().unwrap_or(0)
     }
 
-    /// All that was ever written, as text.
+    /// Everything that was ever written, as text.
     pub(crate) fn written(&self) -> String {
         self.0.state.lock().unwrap().written.join("\n")
     }
 
-    /// The keys that were ever claimed, in their order.
+    /// The keys that were ever claimed, in the order of their first claims.
     pub(crate) fn keys(&self) -> Vec<StoreKey> {
         self.0.state.lock().unwrap().keys.clone()
     }
@@ -203,10 +203,10 @@ impl FaultyStore {
         operation: Operation,
         run: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        self.suffer(self.fault(operation), run).await
+        self.apply(self.fault(operation), run).await
     }
 
-    async fn suffer<T>(
+    async fn apply<T>(
         &self,
         fault: Fault,
         run: impl Future<Output = Result<T, StoreError>>,
@@ -246,7 +246,7 @@ impl FaultyStore {
 }
 
 fn error(kind: StoreErrorKind) -> StoreError {
-    StoreError::new("faulty", kind).with_source("as the scenario demands")
+    StoreError::new("faulty", kind).with_source("a fault of the scenario")
 }
 
 impl Store for FaultyStore {
@@ -273,7 +273,7 @@ impl Store for FaultyStore {
             (Fault::RejectResponse(_), Outcome::Tombstone) => Fault::None,
             (fault, _) => fault,
         };
-        self.suffer(fault, self.0.store.complete(held, outcome))
+        self.apply(fault, self.0.store.complete(held, outcome))
             .await
     }
 
@@ -296,7 +296,7 @@ impl Store for FaultyStore {
     }
 
     fn attach(&self, wake: Wake) {
-        if !self.0.mute.load(Ordering::SeqCst) {
+        if !self.0.without_wakes.load(Ordering::SeqCst) {
             self.0.store.attach(wake);
         }
     }

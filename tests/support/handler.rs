@@ -1,4 +1,4 @@
-//! A payment handler that counts how often it began and how often it took money.
+//! A payment handler that counts how often it started and how often it had its effect.
 
 use std::{
     collections::HashSet,
@@ -20,12 +20,13 @@ use tokio::sync::watch;
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-type Serve = dyn Fn(usize, Request) -> BoxFuture<Response> + Send + Sync;
+type Respond = dyn Fn(usize, Request) -> BoxFuture<Response> + Send + Sync;
 
-/// The state of a handler whose effect must happen once.
+/// A handler whose effect must happen once. Clones share the counts.
 ///
-/// An execution begins (it *started*), stops at the gate if that is closed, has its effect, and then answers as
-/// it was told. Executions are numbered from 1.
+/// 1. An execution *starts*. Executions are numbered from 1, in the order of their starts.
+/// 2. It waits at the gate while that is closed.
+/// 3. It has its *effect*, and responds.
 #[derive(Clone)]
 pub(crate) struct CountingHandler(Arc<Inner>);
 
@@ -34,7 +35,7 @@ struct Inner {
     effects: AtomicUsize,
     gate: watch::Sender<Gate>,
     executions: Mutex<Vec<Execution>>,
-    serve: Box<Serve>,
+    respond: Box<Respond>,
 }
 
 #[derive(Default)]
@@ -44,12 +45,12 @@ struct Gate {
 }
 
 impl CountingHandler {
-    /// Answers 201 and `charge n`.
+    /// The n-th execution responds with 201 and `charge n`.
     pub(crate) fn new() -> Self {
         Self::responding(|n| (StatusCode::CREATED, format!("charge {n}")).into_response())
     }
 
-    /// Answers the first execution with this status, and the others as usual.
+    /// The first execution responds with this status, the others as usual.
     pub(crate) fn with_first_status(status: u16) -> Self {
         Self::responding(move |n| {
             let status = if n == 1 { status } else { 201 };
@@ -58,7 +59,7 @@ impl CountingHandler {
         })
     }
 
-    /// Answers the n-th execution with this.
+    /// The n-th execution gives this response.
     pub(crate) fn responding(answer: impl Fn(usize) -> Response + Send + Sync + 'static) -> Self {
         Self::running(move |n, _| {
             let answer = answer(n);
@@ -66,20 +67,20 @@ impl CountingHandler {
         })
     }
 
-    /// Runs this as the n-th execution, after its effect.
+    /// The n-th execution runs this after its effect.
     pub(crate) fn running(
-        serve: impl Fn(usize, Request) -> BoxFuture<Response> + Send + Sync + 'static,
+        respond: impl Fn(usize, Request) -> BoxFuture<Response> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
             starts: watch::Sender::new(0),
             effects: AtomicUsize::new(0),
             gate: watch::Sender::default(),
             executions: Mutex::default(),
-            serve: Box::new(serve),
+            respond: Box::new(respond),
         }))
     }
 
-    /// The handler.
+    /// One execution.
     pub(crate) async fn call(self, request: Request) -> Response {
         let execution = Execution::from_extensions(request.extensions());
         self.0.executions.lock().unwrap().extend(execution.cloned());
@@ -93,48 +94,48 @@ impl CountingHandler {
             .await
             .unwrap();
         self.0.effects.fetch_add(1, Ordering::SeqCst);
-        (self.0.serve)(n, request).await
+        (self.0.respond)(n, request).await
     }
 
-    /// Holds executions before their effect.
+    /// Holds executions that start from now on before their effect.
     pub(crate) fn close_gate(&self) {
         self.0.gate.send_modify(|gate| gate.closed = true);
     }
 
-    /// Lets the n-th execution through the gate.
+    /// Lets the n-th execution through the closed gate.
     pub(crate) fn let_through(&self, n: usize) {
         self.0.gate.send_modify(|gate| {
             gate.released.insert(n);
         });
     }
 
-    /// Opens the gate for all.
+    /// Opens the gate for all executions.
     pub(crate) fn open_gate(&self) {
         self.0.gate.send_modify(|gate| gate.closed = false);
     }
 
-    /// Until the n-th execution began.
+    /// Waits until the n-th execution has started.
     pub(crate) async fn started(&self, n: usize) {
         let mut starts = self.0.starts.subscribe();
         starts.wait_for(|starts| *starts >= n).await.unwrap();
     }
 
-    /// How many executions began.
+    /// How many executions have started.
     pub(crate) fn starts(&self) -> usize {
         *self.0.starts.borrow()
     }
 
-    /// How many had their effect.
+    /// How many executions have had their effect.
     pub(crate) fn effects(&self) -> usize {
         self.0.effects.load(Ordering::SeqCst)
     }
 
-    /// What the n-th execution under a key was told about itself.
+    /// The [`Execution`] of the n-th execution with a key.
     pub(crate) fn execution(&self, n: usize) -> Execution {
         self.0.executions.lock().unwrap()[n - 1].clone()
     }
 
-    /// The attempts of all executions under a key, in their order.
+    /// The attempts of all executions with a key, in the order of their starts.
     pub(crate) fn attempts(&self) -> Vec<u32> {
         let executions = self.0.executions.lock().unwrap();
         executions.iter().map(Execution::attempt).collect()

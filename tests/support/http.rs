@@ -1,4 +1,4 @@
-//! Requests and answers, whatever carries them.
+//! Requests and responses, in process or over a connection.
 
 use std::{
     future::{Future, poll_fn},
@@ -25,7 +25,7 @@ pub(crate) struct TestRequest {
     pub(crate) body: Bytes,
 }
 
-/// An answer that arrived whole.
+/// A response that was read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TestResponse {
     pub(crate) status: StatusCode,
@@ -48,7 +48,7 @@ impl TestRequest {
         Self::new(Method::POST, path)
     }
 
-    /// A payment under this key.
+    /// A payment with this key.
     pub(crate) fn payment(key: &str) -> Self {
         Self::post(super::PAY).key(key).body(r#"{"amount":100}"#)
     }
@@ -57,7 +57,7 @@ impl TestRequest {
         self.header("idempotency-key", key)
     }
 
-    /// Adds one more line of this header.
+    /// Adds a line of this header.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::try_from(name).unwrap();
         self.headers
@@ -74,7 +74,7 @@ impl TestRequest {
         self.request_with(Body::from(self.body.clone()))
     }
 
-    /// The request with a body of its own making.
+    /// The request with this body instead of its own.
     pub(crate) fn request_with(&self, body: Body) -> Request<Body> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -83,7 +83,7 @@ impl TestRequest {
         request
     }
 
-    /// The request as HTTP/1.1 writes it, up to the body.
+    /// The head of the request as HTTP/1.1 sends it, with this framing header.
     pub(crate) fn head(&self, framing: &str) -> Vec<u8> {
         let mut wire = format!(
             "{} {} HTTP/1.1\r\nhost: localhost\r\n{framing}\r\n",
@@ -100,7 +100,7 @@ impl TestRequest {
         wire
     }
 
-    /// The request as HTTP/1.1 writes it.
+    /// The request as HTTP/1.1 sends it.
     pub(crate) fn wire(&self) -> Vec<u8> {
         let mut wire = self.head(&format!("content-length: {}", self.body.len()));
         wire.extend_from_slice(&self.body);
@@ -112,7 +112,7 @@ impl TestResponse {
     /// Reads a response to its end.
     pub(crate) async fn read(response: Response<Body>) -> Self {
         let (head, body) = response.into_parts();
-        let body = body.collect().await.expect("the body is whole").to_bytes();
+        let body = body.collect().await.expect("the body arrives").to_bytes();
         Self {
             status: head.status,
             headers: head.headers,
@@ -120,7 +120,7 @@ impl TestResponse {
         }
     }
 
-    /// Whether the engine says that it is a replay.
+    /// Whether the engine says that this is a replay.
     pub(crate) fn replayed(&self) -> bool {
         self.headers
             .get("idempotent-replay")
@@ -135,13 +135,13 @@ impl TestResponse {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// The values of a header, in their order.
+    /// The values of all lines of a header, in their order.
     pub(crate) fn lines(&self, name: &str) -> Vec<&str> {
         let lines = self.headers.get_all(name);
         lines.iter().map(|line| line.to_str().unwrap()).collect()
     }
 
-    /// The code of a problem.
+    /// The code of the problem in this response.
     #[track_caller]
     pub(crate) fn code(&self) -> String {
         assert_eq!(
@@ -152,7 +152,7 @@ impl TestResponse {
         self.json()["code"].as_str().unwrap().to_owned()
     }
 
-    /// That this is a problem of the engine's, all of whose parts agree.
+    /// Asserts that this is the engine's own answer with this status and code.
     #[track_caller]
     pub(crate) fn assert_problem(&self, status: u16, code: &str) {
         assert_eq!(
@@ -163,7 +163,7 @@ impl TestResponse {
         assert!(!self.replayed() || code == "handler_panicked", "{self:?}");
     }
 
-    /// That this is the outcome of the handler's n-th execution, answered first hand.
+    /// Asserts that this is the response of the handler's n-th execution, and not a replay.
     #[track_caller]
     pub(crate) fn assert_charge(&self, n: usize) {
         assert_eq!(
@@ -174,7 +174,7 @@ impl TestResponse {
         assert!(!self.replayed(), "{self:?}");
     }
 
-    /// That this is the outcome of the handler's n-th execution, replayed.
+    /// Asserts that this is a replay of the handler's n-th execution.
     #[track_caller]
     pub(crate) fn assert_replay_of_charge(&self, n: usize) {
         assert_eq!(
@@ -186,20 +186,20 @@ impl TestResponse {
     }
 }
 
-/// Sends a request and reads the answer.
+/// Sends a request and reads the response.
 pub(crate) async fn send(app: &Router, request: &TestRequest) -> TestResponse {
     let response = app.clone().oneshot(request.request()).await.unwrap();
     TestResponse::read(response).await
 }
 
-/// Sends a request whose answer somebody may read later.
+/// Sends a request in a task of its own. Aborting the task is a client that disconnects.
 pub(crate) fn send_in_task(app: &Router, request: &TestRequest) -> JoinHandle<TestResponse> {
     let response = app.clone().oneshot(request.request());
     tokio::spawn(async move { TestResponse::read(response.await.unwrap()).await })
 }
 
-/// Sends a request, and lets the process that executes it die: from the handler's first step on nobody polls
-/// it, renews its lease or drops it.
+/// Sends a request and simulates a crash of its process: once the handler has started, the request's future is leaked,
+/// so that it is never polled or dropped again and its lease is never renewed.
 pub(crate) async fn crash(app: &Router, request: &TestRequest, handler: &CountingHandler) {
     let before = handler.starts();
     let mut request = Box::pin(app.clone().oneshot(request.request()));
@@ -210,7 +210,7 @@ pub(crate) async fn crash(app: &Router, request: &TestRequest, handler: &Countin
     std::mem::forget(request);
 }
 
-/// Polls a future once, from a task that goes on.
+/// Polls a future once.
 pub(crate) async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|context| match future.as_mut().poll(context) {

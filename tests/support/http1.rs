@@ -1,4 +1,4 @@
-//! A server on a port of its own, and an HTTP/1 client that can leave in every way.
+//! A server on a port of its own, and an HTTP/1 client that can disconnect in every way.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -58,17 +58,17 @@ impl Conn {
         }
     }
 
-    /// Sends bytes. That the other side has hung up shows when the answer is read.
+    /// Sends bytes. A closed connection shows when the response is read.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let _hung_up = self.stream.write_all(bytes).await;
     }
 
-    /// Closes the connection in order.
+    /// Closes the connection normally.
     pub(crate) fn close(self) {
         drop(self);
     }
 
-    /// Closes the writing half and keeps listening.
+    /// Closes the writing half and keeps the reading half open.
     pub(crate) async fn half_close(&mut self) {
         let _hung_up = self.stream.shutdown().await;
     }
@@ -81,12 +81,12 @@ impl Conn {
         drop(self.stream);
     }
 
-    /// Reads one answer.
+    /// Reads one response.
     pub(crate) async fn answer(&mut self) -> TestResponse {
-        self.try_answer().await.expect("an answer arrives")
+        self.try_answer().await.expect("a response arrives")
     }
 
-    /// Reads one answer, or how the connection ended.
+    /// Reads one response, or how the connection ended.
     pub(crate) async fn try_answer(&mut self) -> io::Result<TestResponse> {
         loop {
             let (status, headers) = self.try_head().await?;
@@ -131,8 +131,8 @@ impl Conn {
         Ok(chunk)
     }
 
-    /// Reads until the other side closes or resets.
-    pub(crate) async fn ended(&mut self) {
+    /// Waits until the other side closes or resets the connection.
+    pub(crate) async fn closed(&mut self) {
         while matches!(self.more().await, Ok(())) {}
     }
 

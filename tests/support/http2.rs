@@ -34,7 +34,7 @@ impl H2Conn {
         Self { send, driver }
     }
 
-    /// Sends a whole request.
+    /// Sends a complete request.
     pub(crate) async fn send(&mut self, request: &TestRequest) -> H2Stream {
         let mut stream = self.begin(request).await;
         stream
@@ -55,14 +55,14 @@ impl H2Conn {
         H2Stream { response, request }
     }
 
-    /// Ends the connection without a word.
+    /// Closes the TCP connection without GOAWAY.
     pub(crate) fn close(self) {
         self.driver.abort();
     }
 }
 
 impl H2Stream {
-    /// Sends a piece of the body, and more will follow.
+    /// Sends a piece of the body, which does not end with it.
     pub(crate) fn piece(&mut self, piece: &'static [u8]) {
         self.request
             .send_data(Bytes::from_static(piece), false)

@@ -1,5 +1,5 @@
-//! What scenarios are told with: a clock moved by hand, an app whose handler counts effects, clients that misbehave
-//! on command, and stores that fail on command.
+//! What the scenarios share: a clock that tests move, an app whose handler counts its effects, clients that
+//! disconnect in every way, and a store that fails on command.
 
 mod app;
 mod backends;

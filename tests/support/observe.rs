@@ -1,4 +1,4 @@
-//! What the engine lets be seen: its log, its spans and its metrics.
+//! What an engine shows: its log, its spans, its metrics and its debug output.
 
 use std::{
     collections::HashMap,
@@ -12,32 +12,35 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tracing::{Dispatch, Subscriber, subscriber::DefaultGuard};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
-/// How many requests wait in this engine.
+/// How many duplicates wait in this engine.
 pub(crate) fn waiters(engine: &Idempotency) -> usize {
     field(engine, "waiters: ")
 }
 
-/// How many executions of this engine run without a client.
+/// How many executions of this engine are detached.
 pub(crate) fn detached(engine: &Idempotency) -> usize {
     field(engine, "detached: ")
 }
 
 fn field(engine: &Idempotency, name: &str) -> usize {
     let debug = format!("{engine:?}");
-    let value = debug.split(name).nth(1).expect("the engine shows it");
+    let value = debug
+        .split(name)
+        .nth(1)
+        .expect("a field of the engine's debug output");
     let digits = value.split(|c: char| !c.is_ascii_digit()).next();
     digits.and_then(|digits| digits.parse().ok()).unwrap()
 }
 
-/// All that is logged on this thread at any level, with the spans it was logged in.
+/// Everything that is logged on this thread at any level, with its spans.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Collects for as long as the guard lives.
+    /// Collects while the guard lives.
     pub(crate) fn collect() -> (Self, DefaultGuard) {
-        // Whether anybody wants an event is decided once for all threads. With one subscriber alone it would be
-        // decided by the first thread that comes by, which may have none; a second one puts an end to that.
+        // `tracing` caches for all threads whether any subscriber wants an event. With one subscriber alone the first
+        // thread that reaches the event decides, and that thread may have none; a second subscriber prevents it.
         static WITNESS: OnceLock<Dispatch> = OnceLock::new();
         WITNESS.get_or_init(|| Dispatch::new(Self::default().subscriber()));
         let log = Self::default();
@@ -81,12 +84,12 @@ impl<'a> MakeWriter<'a> for Log {
 /// The metrics recorded on this thread.
 pub(crate) struct Metrics {
     seen: Snapshotter,
-    /// Where gauges stand: the recorder forgets them with each snapshot.
+    /// The values of the gauges: the recorder resets them with each snapshot.
     gauges: Mutex<HashMap<String, i64>>,
 }
 
 impl Metrics {
-    /// Runs a scenario while its metrics are recorded.
+    /// Records metrics while the guard lives.
     pub(crate) fn record(recorder: &DebuggingRecorder) -> (Self, LocalRecorderGuard<'_>) {
         let seen = recorder.snapshotter();
         let metrics = Self {
@@ -98,7 +101,7 @@ impl Metrics {
 
     /// Every series as `name{label=value,…}` with its value; a histogram's is the number of its samples.
     ///
-    /// Counters and histograms start anew with each call. A gauge must be one that is moved, not set.
+    /// Counters and histograms start at zero after each call. Gauges must be incremented and decremented, not set.
     pub(crate) fn take(&self) -> Vec<(String, i64)> {
         let snapshot = self.seen.snapshot().into_vec();
         let series = snapshot.into_iter().map(|(key, _, _, value)| {

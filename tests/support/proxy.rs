@@ -1,4 +1,4 @@
-//! A TCP proxy that misbehaves on command: what stands between a store and its server in bad times.
+//! A TCP proxy between a store and its server that fails on command.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -13,7 +13,7 @@ use std::{
 
 use super::servers::free_port;
 
-/// Passes everything on to one server, until told otherwise. It listens for as long as the process lives.
+/// Forwards everything to one server unless a fault is set. It listens for as long as the process lives.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     port: u16,
@@ -23,14 +23,14 @@ pub(crate) struct Proxy {
 #[derive(Debug, Default)]
 struct State {
     server: AtomicU16,
-    /// Both ends of every connection there was.
+    /// Both ends of every connection so far.
     connections: Mutex<Vec<TcpStream>>,
     refusing: AtomicBool,
-    /// Replies vanish; requests arrive.
+    /// Requests are forwarded, replies are dropped.
     silent: AtomicBool,
-    /// The next reply vanishes, and its connection with it.
+    /// The next reply is dropped and its connection closed.
     lose: AtomicBool,
-    /// What stands in for the next reply, the last on its connection.
+    /// Replaces the next reply; then the connection is closed.
     last_words: Mutex<Option<Vec<u8>>>,
     delay_ms: AtomicU64,
     greeting_ms: AtomicU64,
@@ -51,7 +51,7 @@ impl Proxy {
         let accepting = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // The server may be away: the client finds its connection closed.
+                // If the server cannot be reached, the client's connection is closed.
                 let _away = accepting.pass(client);
             }
         });
@@ -62,7 +62,7 @@ impl Proxy {
         self.port
     }
 
-    /// New connections lead to the server on this port.
+    /// Forwards new connections to the server on this port.
     pub(crate) fn move_to(&self, server: u16) {
         self.state.server.store(server, Ordering::SeqCst);
     }
@@ -79,12 +79,12 @@ impl Proxy {
         self.state.refusing.store(yes, Ordering::SeqCst);
     }
 
-    /// Whether replies vanish, although their connection stays.
+    /// Whether replies are dropped while their connection stays open.
     pub(crate) fn silence(&self, yes: bool) {
         self.state.silent.store(yes, Ordering::SeqCst);
     }
 
-    /// The server gets the next request and answers it; its client gets a closed connection.
+    /// The server gets the next request and answers it; the client's connection is closed without the reply.
     pub(crate) fn lose_next_reply(&self) {
         self.state.lose.store(true, Ordering::SeqCst);
     }
@@ -99,22 +99,22 @@ impl Proxy {
         *self.state.words() = Some(words);
     }
 
-    /// How many connections there have been.
+    /// How many connections were accepted so far.
     pub(crate) fn accepted(&self) -> u64 {
         self.state.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many there are.
+    /// How many connections are open.
     pub(crate) fn open(&self) -> u64 {
         self.accepted() - self.state.closed.load(Ordering::SeqCst)
     }
 
-    /// How much later replies arrive.
+    /// Delays every reply by this.
     pub(crate) fn delay(&self, by: Duration) {
         self.state.delay_ms.store(millis(by), Ordering::SeqCst);
     }
 
-    /// How much later the first reply on a new connection arrives.
+    /// Delays the first reply on a new connection by this.
     pub(crate) fn delay_greetings(&self, by: Duration) {
         self.state.greeting_ms.store(millis(by), Ordering::SeqCst);
     }
@@ -153,7 +153,7 @@ impl State {
         Ok(())
     }
 
-    /// What happens to a reply.
+    /// Decides what happens to a reply.
     fn reply(&self) -> Next {
         sleep(&self.delay_ms);
         if self.lose.swap(false, Ordering::SeqCst) {
@@ -192,7 +192,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, next: impl Fn() -> Next) {
             Next::Pass if to.write_all(&buffer[..length]).is_ok() => {}
             Next::Swallow => {}
             Next::Last(words) => {
-                // Who asked may have gone, and then does not hear it.
+                // The client may have closed its end.
                 let _gone = to.write_all(&words);
                 break;
             }

@@ -1,4 +1,4 @@
-//! Two ways to run a scenario, both bounded in real time.
+//! Ways to run a scenario and to wait in it, all bounded in real time.
 
 use std::{
     future::Future,
@@ -12,13 +12,13 @@ use tokio::{runtime::Builder, task::yield_now, time};
 
 use super::Adapter;
 
-/// After this a scenario hangs. Generous, because a loaded machine is slow and a hang is for ever.
-const HANGS: Duration = Duration::from_secs(240);
+/// After this long a scenario counts as hung. Generous: a loaded machine is slow, and a hang never ends.
+const SCENARIO_BOUND: Duration = Duration::from_secs(240);
 
-/// After this what was bound to happen does not.
-const LATE: Duration = Duration::from_secs(30);
+/// After this long an event that must happen counts as missing.
+const EVENT_BOUND: Duration = Duration::from_secs(30);
 
-/// Runs a scenario on one thread, under a clock that stands still unless the scenario moves it or everybody
+/// Runs a scenario on one thread, under tokio's paused clock: it moves when the scenario moves it, or when every task
 /// sleeps.
 pub(crate) fn with_paused_clock(scenario: impl Future<Output = ()>) {
     let _watchdog = Watchdog::start();
@@ -30,7 +30,7 @@ pub(crate) fn with_paused_clock(scenario: impl Future<Output = ()>) {
     runtime.block_on(scenario);
 }
 
-/// Runs a scenario as [`with_paused_clock`], once through the attribute and once through the layer.
+/// Runs a scenario [`with_paused_clock`], once with the attribute and once with the layer.
 pub(crate) fn with_each_adapter(scenario: impl AsyncFn(Adapter)) {
     for adapter in [Adapter::Attribute, Adapter::Layer] {
         with_paused_clock(scenario(adapter));
@@ -49,14 +49,17 @@ pub(crate) fn in_real_time(scenario: impl Future<Output = ()>) {
     runtime.shutdown_background();
 }
 
-/// Lets all that can run, run, without moving the clock.
+/// Runs all tasks that are ready, without moving the clock.
+///
+/// Exact under [`with_paused_clock`] only: there all tasks share one thread, and no chain of wake-ups is as long as the
+/// number of turns.
 pub(crate) async fn run_ready_tasks() {
     for _ in 0..64 {
         yield_now().await;
     }
 }
 
-/// Moves the clock on, in steps small enough for heartbeats.
+/// Moves the paused clock, in steps small enough for heartbeats.
 pub(crate) async fn advance(duration: Duration) {
     let mut left = duration;
     while !left.is_zero() {
@@ -67,22 +70,26 @@ pub(crate) async fn advance(duration: Duration) {
     }
 }
 
-/// Waits until something that is bound to happen has happened, in real time.
+/// Waits in real time until this has happened.
 #[track_caller]
 pub(crate) fn wait_until(mut happened: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let (caller, since) = (Location::caller(), Instant::now());
     async move {
         while !happened() {
-            assert!(since.elapsed() < LATE, "{caller}: it did not happen");
+            assert!(
+                since.elapsed() < EVENT_BOUND,
+                "{caller}: not within {EVENT_BOUND:?}"
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
 
-/// A random moment of up to so many microseconds.
+/// Waits for a random time of at most this many microseconds, to vary the moment of what follows. No test may depend on
+/// its length.
 pub(crate) async fn random_pause(most: u64) {
     let micros = rand::random_range(0..=most);
-    // Short ones are spun: a timer would round them all to the same millisecond.
+    // A timer would round short pauses to the same millisecond, so they are spun.
     if micros < 1500 {
         let end = Instant::now() + Duration::from_micros(micros);
         while Instant::now() < end {
@@ -93,7 +100,7 @@ pub(crate) async fn random_pause(most: u64) {
     }
 }
 
-/// Ends the process when a scenario hangs: a test runner would wait for it without end.
+/// Ends the process when a scenario hangs, because the test runner would wait without end.
 struct Watchdog(#[expect(dead_code, reason = "its drop is the signal")] mpsc::Sender<()>);
 
 impl Watchdog {
@@ -101,8 +108,8 @@ impl Watchdog {
         let name = thread::current().name().unwrap_or("a scenario").to_owned();
         let (alive, ended) = mpsc::channel::<()>();
         thread::spawn(move || {
-            if ended.recv_timeout(HANGS) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("{name} hangs: it did not end within {HANGS:?}");
+            if ended.recv_timeout(SCENARIO_BOUND) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{name} hangs: it did not end within {SCENARIO_BOUND:?}");
                 std::process::abort();
             }
         });

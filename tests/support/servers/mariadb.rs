@@ -8,7 +8,7 @@ use std::{
 
 use super::{Folder, Process, free_port, postgres::is_root, server, until};
 
-/// A MariaDB server of its own, with everything on that keeps what was acknowledged.
+/// A private MariaDB server, with the durable settings.
 #[derive(Debug)]
 pub(crate) struct MariaDb {
     program: PathBuf,
@@ -25,15 +25,15 @@ impl MariaDb {
         Self::with(&[])
     }
 
-    /// A server to be killed: it has a binary log.
+    /// A server that may be killed: it has a binary log.
     ///
-    /// Without one, the server shows a commit to others before it has written it, and a SIGKILL in between loses what
-    /// they were shown; who made the commit has no answer yet. With one, that is written first.
+    /// Without one, the server shows a commit to other sessions before it has written it, and a SIGKILL in between
+    /// loses what they saw; the committing session has no answer yet. With one, the commit is written first.
     pub(crate) fn flushing() -> Option<Self> {
         Self::with(&["--log-bin=binary", "--sync-binlog=1", "--server-id=1"])
     }
 
-    /// A server with these settings besides, each `--name=value`.
+    /// A server with these settings in addition, each `--name=value`.
     pub(crate) fn with(settings: &[&str]) -> Option<Self> {
         let mut mariadb = Self::new()?;
         mariadb.settings = settings.iter().map(|&setting| setting.to_owned()).collect();
@@ -41,10 +41,10 @@ impl MariaDb {
         Some(mariadb)
     }
 
-    /// The server that all tests of this process share; each has a table of its own.
+    /// The server that all tests of this process share; each test uses a table of its own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<MariaDb>> = OnceLock::new();
-        // Asked each time, so that each test says that it did not run.
+        // Checked each time, so that each skipped test is reported.
         program("mariadbd").and(SHARED.get_or_init(Self::start).as_ref())
     }
 
@@ -60,7 +60,7 @@ impl MariaDb {
             assert!(given.is_ok_and(|status| status.success()), "chown");
         }
         let made = Command::new(install)
-            // A server that starts removes the temporary tables of all others that share this folder with it.
+            // A starting server removes the temporary tables of all servers that share its temporary folder.
             .env("TMPDIR", folder.path())
             .args([
                 "--no-defaults",
@@ -94,7 +94,7 @@ impl MariaDb {
         Self::url_of(self.port)
     }
 
-    /// The address, by way of another port.
+    /// The address with another port.
     pub(crate) fn url_of(port: u16) -> String {
         format!("mysql://root@127.0.0.1:{port}/mysql?ssl-mode=disabled")
     }
@@ -103,18 +103,18 @@ impl MariaDb {
         self.port
     }
 
-    /// Where all that it keeps is.
+    /// The folder with all its files.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What its general log says it was asked to do, if it keeps one in a file `general`.
+    /// Its general log, if its settings write one to the file `general`.
     pub(crate) fn general_log(&self) -> String {
         let log = std::fs::read(self.folder.path().join("data/general")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// SIGKILL.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process = None;
     }
@@ -141,30 +141,30 @@ impl MariaDb {
         until("MariaDB", || self.answers().then_some(()));
     }
 
-    /// Whether it greets who comes, which it does when it has recovered.
+    /// Whether it greets a connection, which it does once it has recovered.
     fn answers(&self) -> bool {
         use std::io::Read as _;
 
         let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else {
             return false;
         };
-        // The length of the greeting, its number, and the version of the protocol.
+        // The length of the greeting, its sequence number, and the protocol version.
         let mut greeting = [0; 5];
         stream.read_exact(&mut greeting).is_ok() && greeting[4] == 10
     }
 }
 
-/// MariaDB's server, which Debian keeps away from the path of users.
+/// One of MariaDB's programs; Debian installs the server outside the users' path.
 fn program(name: &str) -> Option<PathBuf> {
-    let kept = PathBuf::from("/usr/sbin").join(name);
-    if kept.is_file() {
-        Some(kept)
+    let debian = PathBuf::from("/usr/sbin").join(name);
+    if debian.is_file() {
+        Some(debian)
     } else {
         server(name)
     }
 }
 
-/// MariaDB does not want to run as root.
+/// MariaDB refuses to run as root.
 fn user() -> Option<String> {
     is_root().then(|| "--user=mysql".to_owned())
 }

@@ -1,7 +1,7 @@
-//! Private servers for the tests: each on a port and in a folder of its own, gone with the test.
+//! Private servers for the tests: each on a port and in a folder of its own, removed with the test.
 //!
-//! A server that is not installed is not tested, and that is said where nobody can miss it. With
-//! `IDEMPOTENT_REQUIRE_SERVERS=1` it is a failure.
+//! Tests of a server that is not installed are skipped, and a line on standard error says so. With
+//! `IDEMPOTENT_REQUIRE_SERVERS=1` they fail.
 
 use std::{
     env,
@@ -32,11 +32,11 @@ pub(crate) fn installed(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// The path of a server's program, or word that it is missing.
+/// The path of a server's program; if it is missing, says that the test is skipped.
 ///
 /// # Panics
 ///
-/// If it is missing and `IDEMPOTENT_REQUIRE_SERVERS=1` demands it.
+/// If it is missing and `IDEMPOTENT_REQUIRE_SERVERS=1` is set.
 pub(crate) fn server(program: &str) -> Option<PathBuf> {
     let found = installed(program);
     if found.is_none() {
@@ -50,19 +50,19 @@ pub(crate) fn server(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says where nobody can miss it that this test does not run, and why.
+/// Prints that this test is skipped, and why.
 pub(crate) fn not_tested(why: &str) {
     let test = thread::current().name().unwrap_or_default().to_owned();
-    // Not `eprintln!`, which the test harness keeps to itself when the test passes. In one piece, because
-    // other tests write at the same time.
-    let word = format!("*** NOT TESTED, {why}: {test}\n");
-    let _unread = io::stderr().write_all(word.as_bytes());
+    // Not `eprintln!`, whose output the test harness drops when the test passes. In one write, because other tests
+    // write at the same time.
+    let line = format!("*** NOT TESTED, {why}: {test}\n");
+    let _unread = io::stderr().write_all(line.as_bytes());
 }
 
-/// A port that nobody listens on, and that no other test of this process was given.
+/// A port that is not in use and was not given to another test of this process.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Below the ports that the system gives to outgoing connections, and for each process elsewhere.
+    // Below the range of ephemeral ports, and starting elsewhere in each process.
     const FIRST: u32 = 18_000;
     const PORTS: u32 = 14_000;
     for _ in 0..PORTS {
@@ -76,7 +76,7 @@ pub(crate) fn free_port() -> u16 {
     panic!("no port is free");
 }
 
-/// How the folders of this process are called.
+/// The prefix of the names of this process's folders.
 fn folders() -> String {
     format!("idempotent-{}-", std::process::id())
 }
@@ -91,7 +91,7 @@ impl Folder {
         let turn = NEXT.fetch_add(1, Ordering::Relaxed);
         let _begun = sweeper();
         let path = env::temp_dir().join(format!("{}{name}-{turn}", folders()));
-        // What a process of the same number left there.
+        // A process with the same id may have left one.
         let _absent = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a folder for the server");
         Self(path)
@@ -108,16 +108,16 @@ impl Drop for Folder {
     }
 }
 
-/// A program that is killed with this value, and with the test's process, however that ends.
+/// A program that is killed when this value is dropped, and when the test's process ends in whatever way.
 #[derive(Debug)]
 pub(crate) struct Process {
     watch: Child,
-    /// While it is open, the program lives.
+    /// The program is killed when this is closed.
     alive: Option<ChildStdin>,
 }
 
 impl Process {
-    /// Starts it; what it says goes to a file `log` in its folder.
+    /// Starts it; its output goes to the file `log` in its folder.
     pub(crate) fn start(
         program: &Path,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -126,15 +126,15 @@ impl Process {
         Self::start_and_then(program, arguments, folder, "")
     }
 
-    /// As [`start`](Self::start), with a command for the shell, which runs in the folder when the program is gone.
+    /// As [`start`](Self::start), with a shell command that runs in the folder once the program has ended.
     pub(crate) fn start_and_then(
         program: &Path,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         folder: &Path,
         then: &str,
     ) -> Self {
-        // A shell stands watch: it kills the program as soon as our end of the pipe is closed. Signals to all that run
-        // in a terminal are not for it; the program has its own mind about them.
+        // A shell watches: it kills the program as soon as our end of the pipe is closed. The shell ignores the signals
+        // that a terminal sends to all its processes; the program handles them by itself.
         const WATCH: &str = "log=$1; then=$2; shift 2; \"$@\" </dev/null >>\"$log\" 2>&1 & program=$!; \
              trap '' INT TERM HUP; read -r _; kill -9 $program; wait $program; eval \"$then\"";
         let log = folder.join("log");
@@ -155,7 +155,7 @@ impl Process {
         Self { watch, alive }
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Kills it with SIGKILL and waits for its end.
     pub(crate) fn kill(&mut self) {
         self.alive = None;
         let _gone = self.watch.wait();
@@ -168,12 +168,12 @@ impl Drop for Process {
     }
 }
 
-/// What the folders of this process wait for: when this process is gone, however it ended, and so is everybody who was
-/// given this, those that are left are removed.
+/// A shell that removes what is left of this process's folders once this process and all processes that inherited this
+/// pipe have ended, in whatever way.
 fn sweeper() -> Stdio {
     static SWEEPER: OnceLock<ChildStdin> = OnceLock::new();
     let start = || {
-        // More than once: what a killed server leaves of processes may still write.
+        // More than once, because child processes of a killed server may still write.
         const SWEEP: &str = "trap '' INT TERM HUP; read -r _; \
              for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf \"$1\"* && break; sleep 1; done";
         let sweeper = Command::new("sh")
@@ -189,21 +189,18 @@ fn sweeper() -> Stdio {
     alive.expect("a second handle").into()
 }
 
-/// Tries until it succeeds.
+/// Repeats a probe until it succeeds, and returns its result.
 ///
 /// # Panics
 ///
-/// If it does not within half a minute.
+/// If it does not succeed within half a minute.
 pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let patience = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(
-            Instant::now() < patience,
-            "waited for half a minute for {what}"
-        );
+        assert!(Instant::now() < end, "no {what} within half a minute");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Folder, Process, free_port, server, until};
 
-/// A PostgreSQL server of its own, with everything on that keeps what was acknowledged.
+/// A private PostgreSQL server, with the durable settings.
 #[derive(Debug)]
 pub(crate) struct Postgres {
     program: PathBuf,
@@ -19,8 +19,8 @@ pub(crate) struct Postgres {
     folder: Folder,
 }
 
-/// Frees the System V segment by which a server knows whether another one is at its folder: one that was killed leaves
-/// it, and there may not be many. Whoever uses it still keeps it until the end.
+/// Removes the System V segment by which a server detects another server in its folder: a killed server leaves it, and
+/// the system allows only a few. Processes that still use it keep it until they end.
 const FREE: &str = "segment=$(awk 'NR == 7 { print $2 }' data/postmaster.pid) && ipcrm -m $segment";
 
 impl Postgres {
@@ -29,7 +29,7 @@ impl Postgres {
         Self::with(&[])
     }
 
-    /// A server with these settings besides, each `name=value`.
+    /// A server with these settings in addition, each `name=value`.
     pub(crate) fn with(settings: &[&str]) -> Option<Self> {
         let mut postgres = Self::new()?;
         postgres.settings = settings.iter().map(|&setting| setting.to_owned()).collect();
@@ -37,10 +37,10 @@ impl Postgres {
         Some(postgres)
     }
 
-    /// The server that all tests of this process share; each has a table of its own.
+    /// The server that all tests of this process share; each test uses a table of its own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Postgres>> = OnceLock::new();
-        // Asked each time, so that each test says that it did not run.
+        // Checked each time, so that each skipped test is reported.
         program("postgres").and(SHARED.get_or_init(Self::start).as_ref())
     }
 
@@ -67,7 +67,8 @@ impl Postgres {
             String::from_utf8_lossy(&made.stderr)
         );
         let hba = "local all all trust\nhost all secretive 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
-        std::fs::write(folder.path().join("data/pg_hba.conf"), hba).expect("who may connect");
+        std::fs::write(folder.path().join("data/pg_hba.conf"), hba)
+            .expect("pg_hba.conf is written");
         Some(Self {
             program: program("postgres")?,
             settings: Vec::new(),
@@ -82,7 +83,7 @@ impl Postgres {
         Self::url_of(self.port)
     }
 
-    /// The address, by way of another port.
+    /// The address with another port.
     pub(crate) fn url_of(port: u16) -> String {
         format!("postgres://test@127.0.0.1:{port}/postgres?sslmode=disable")
     }
@@ -91,7 +92,7 @@ impl Postgres {
         self.port
     }
 
-    /// Where all that it keeps is.
+    /// The folder with all its files.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -101,7 +102,7 @@ impl Postgres {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// SIGKILL to the server; what it leaves of processes ends when it notices.
+    /// Kills the server with SIGKILL; its child processes end when they notice.
     pub(crate) fn kill(&mut self) {
         self.process = None;
     }
@@ -110,8 +111,8 @@ impl Postgres {
     pub(crate) fn restart(&mut self) {
         self.kill();
         let data = self.folder.path().join("data");
-        // Begun again until it succeeds: what an earlier server left of processes holds its memory until they
-        // have all noticed. Only a start that failed is begun again: one that is killed while it recovers leaves a
+        // Repeated until it succeeds: child processes of a killed server hold its shared memory until all of them
+        // have noticed. Only a failed start is repeated: a server that is killed during its recovery leaves a
         // process that never ends.
         until("PostgreSQL", || {
             let said = self.log().len();
@@ -151,7 +152,7 @@ impl Postgres {
         });
     }
 
-    /// Whether it lets somebody in, which it does not while it recovers.
+    /// Whether it accepts connections, which it does not during its recovery.
     fn answers(&self) -> bool {
         use std::io::{Read as _, Write as _};
 
@@ -171,7 +172,7 @@ impl Postgres {
     }
 }
 
-/// PostgreSQL's programs, which Debian keeps away from the path.
+/// One of PostgreSQL's programs, which Debian installs outside the path.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -185,12 +186,12 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     found.pop().or_else(|| server(name))
 }
 
-/// PostgreSQL refuses to run as root.
+/// A command that does not run as root, which PostgreSQL refuses.
 fn unprivileged(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
-    // Becomes the program, so that its process is the one to kill.
+    // `setpriv` replaces itself with the program, so that killing the process kills the program.
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
@@ -208,7 +209,7 @@ fn give_away(path: &Path) {
     }
 }
 
-/// Makes a file one that only the server reads, which is how it wants its private key.
+/// Lets only the server read this file, which it demands of its private key.
 pub(crate) fn keep_secret(file: &Path) {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
 

@@ -10,7 +10,7 @@ use std::{
 
 use super::{Folder, Process, free_port, server, until};
 
-/// A Redis server of its own. It starts with an append-only file and without snapshots.
+/// A private Redis server without snapshots. Its settings decide about the append-only file.
 #[derive(Debug)]
 pub(crate) struct Redis {
     program: PathBuf,
@@ -21,35 +21,34 @@ pub(crate) struct Redis {
     folder: Folder,
 }
 
-/// What makes a server keep all that it acknowledges.
+/// The settings with which a server flushes every write before it acknowledges it.
 pub(crate) const FLUSHING: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 impl Redis {
-    /// A server that keeps what it acknowledges unless it is killed at a bad moment; nothing if Redis is not
-    /// installed.
+    /// A server with an append-only file that is flushed once a second; nothing if Redis is not installed.
     pub(crate) fn start() -> Option<Self> {
         Self::with(&["--appendonly", "yes"])
     }
 
-    /// A server to be killed: it flushes before it answers.
+    /// A server that may be killed: it flushes every write before it acknowledges it.
     ///
-    /// Others may keep what they acknowledged in their own memory for as long as a flush is under way, up to two
-    /// seconds on a slow disk, and a SIGKILL loses that.
+    /// Without that, acknowledged writes stay in the server's memory while a flush is running, up to two seconds on a
+    /// slow disk, and a SIGKILL loses them.
     pub(crate) fn flushing() -> Option<Self> {
         Self::with(&FLUSHING)
     }
 
-    /// A server with these settings besides.
+    /// A server with these settings in addition to the port and the folder.
     pub(crate) fn with(settings: &[&str]) -> Option<Self> {
         let mut redis = Self::new(settings)?;
         redis.restart();
         Some(redis)
     }
 
-    /// The durable server that all tests of this process share; each has a prefix of its own.
+    /// The server that all tests of this process share; each test uses a prefix of its own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Redis>> = OnceLock::new();
-        // Asked each time, so that each test says that it did not run.
+        // Checked each time, so that each skipped test is reported.
         server("redis-server")?;
         SHARED.get_or_init(Self::start).as_ref()
     }
@@ -73,12 +72,12 @@ impl Redis {
         self.port
     }
 
-    /// Where all that it keeps is.
+    /// The folder with all its files.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// SIGKILL.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process = None;
     }
@@ -102,12 +101,12 @@ impl Redis {
         self.process = Some(Process::start(&self.program, arguments, self.folder.path()));
         until("Redis", || {
             let answer = self.try_ask(&["PING"])?;
-            // A server that asks for a password is there; one that loads is not yet.
+            // A server that asks for a password is ready; one that still loads its data is not.
             (answer.starts_with("+PONG") || answer.starts_with("-NOAUTH")).then_some(())
         });
     }
 
-    /// Sends a command over a connection of its own and gives the reply as it came.
+    /// Sends a command over a connection of its own and returns the raw reply.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
         self.try_ask(command).expect("a reply of Redis")
     }
@@ -128,7 +127,7 @@ impl Redis {
         ask_inline(self.port, &command.join(" "))
     }
 
-    /// How often the server ran this command. What scripts call is not among `evalsha`.
+    /// How often the server ran this command. A script counts as one `evalsha`, besides the commands that it runs.
     pub(crate) fn calls(&self, command: &str) -> u64 {
         let stats = self.ask(&["INFO", "commandstats"]);
         let line = format!("cmdstat_{command}:calls=");
@@ -144,7 +143,7 @@ impl Redis {
     }
 }
 
-/// One command of plain words, and all that is answered.
+/// Sends one inline command and returns everything that is replied.
 pub(crate) fn ask_inline(port: u16, command: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("Redis");
     stream
@@ -153,7 +152,7 @@ pub(crate) fn ask_inline(port: u16, command: &str) -> String {
     stream
         .write_all(format!("{command}\r\n").as_bytes())
         .expect("Redis listens");
-    // Until it has nothing to add: a sentinel knows no QUIT.
+    // Until nothing more arrives: a sentinel has no QUIT.
     let (mut reply, mut buffer) = (Vec::new(), [0; 4096]);
     until("a reply", || {
         loop {
@@ -166,7 +165,7 @@ pub(crate) fn ask_inline(port: u16, command: &str) -> String {
     String::from_utf8_lossy(&reply).into_owned()
 }
 
-/// One command, one reply: a line, or a length and its bytes.
+/// Sends one command and returns its reply: a line, or a length and its bytes.
 fn ask(port: u16, command: &[&[u8]]) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream
