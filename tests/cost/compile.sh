@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the attribute costs at compile time: 200 annotated handlers against the same 200 plain ones.
+# What the attribute costs at compile time: 200 annotated handlers compared with the same 200 plain ones.
 #
 #   bash tests/cost/compile.sh [ROUNDS]
 #
@@ -13,8 +13,8 @@ rounds=${1:-3}
 work=$root/target/cost
 export CARGO_TARGET_DIR=$work/target CARGO_INCREMENTAL=0 CARGO_TERM_QUIET=true
 
-# The handlers: six shapes, as services have them. Each has a request type of its own, so that nothing of it is
-# compiled for several handlers at once.
+# Six common shapes of handlers. Each handler has a request type of its own, so that no generic code is shared between
+# handlers.
 handlers() {
     local attribute=$1 n
     for n in $(seq 0 199); do
@@ -111,7 +111,7 @@ crate plain ""
 crate annotated '#[idempotent(ttl = "24h", wait = true)]'
 cd "$work"
 
-# One build of one crate, in milliseconds of processor time: it does not depend on what else runs.
+# One build of one crate, in milliseconds of processor time, which depends little on other load.
 once() {
     local name=$1 TIMEFORMAT='%U %S'
     shift
@@ -119,7 +119,7 @@ once() {
     { time cargo "$@" -p "$name" >/dev/null 2>&1; } 2>&1 | awk '{ printf "%d\n", ($1 + $2) * 1000 }'
 }
 
-# The smallest of several, of both crates in turns.
+# The smallest of several builds, alternating between the crates.
 compare() {
     local label=$1 plain=99999999 annotated=99999999 now
     shift

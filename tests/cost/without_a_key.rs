@@ -1,8 +1,8 @@
-//! What a request without a key costs an annotated handler, over the same handler without the attribute.
+//! What a request without a key costs more with the attribute than without it.
 //!
-//! Allocations are counted, and must stay what they are. Time is printed by
-//! `cargo test --release -p idempotent-tests --test cost -- --nocapture`, and compared in a release build only:
-//! rounds of both are taken in turns, and the fastest of each is what the machine allows.
+//! Allocations are counted and bounded. Times are printed by
+//! `cargo test --release -p idempotent-tests --test cost -- --nocapture`, and bounded in a release build only: rounds
+//! of both handlers alternate, and the fastest round of each counts, because other load only slows a round.
 
 use std::{
     hint::black_box,
@@ -90,12 +90,12 @@ fn allocations(router: &Router, path: &str) -> u64 {
         });
         counts.push(counted.count_total);
     }
-    // The first one fills thread-locals.
+    // The first request initialises thread-locals.
     counts.into_iter().min().unwrap_or_default()
 }
 
 #[test]
-fn allocations_without_a_key() {
+fn a_request_without_a_key_adds_few_allocations() {
     let router = router();
     for (plain, annotated) in [("/plain/1", "/annotated/1"), ("/plain", "/annotated")] {
         let (plain, annotated) = (allocations(&router, plain), allocations(&router, annotated));
@@ -106,7 +106,7 @@ fn allocations_without_a_key() {
 }
 
 #[test]
-fn time_without_a_key() {
+fn a_request_without_a_key_adds_little_time() {
     const ROUNDS: u32 = 200;
     const REQUESTS: u32 = if cfg!(debug_assertions) { 10 } else { 500 };
     let (router, runtime) = (router(), runtime());

@@ -1,4 +1,4 @@
-//! How much a purge of many expired records slows the requests that run meanwhile.
+//! How much a purge of many expired records slows the requests that run at the same time.
 //!
 //! ```text
 //! cargo run --release -p idempotent-tests --bin purge -- postgres 10000000
@@ -6,14 +6,15 @@
 //! cargo run --release -p idempotent-tests --bin purge -- sqlite 1000000
 //! ```
 //!
-//! 1. The table is filled with that many records (default: ten million) that have expired, in the order in which they
-//!    expired, each with a response of about 200 bytes. Ten million take about 5 GB of disk.
-//! 2. Sixteen clients send 200 pairs of acquire and complete a second, evenly. For 5 seconds they are left alone, and
-//!    for 15 a [`Purger`] works at its defaults beside them, by turns: what else the machine and its disk do is in both.
-//! 3. That goes on until nothing expired is left, or until a purge finds nothing. A third number is the most seconds of
+//! 1. The table is filled with this many expired records (default: ten million), in the order in which they expired,
+//!    each with a response of about 200 bytes. Ten million take about 5 GB of disk.
+//! 2. Sixteen clients send 200 pairs of acquire and complete per second, evenly spaced. They alternate between 5
+//!    seconds alone and 15 seconds beside a [`Purger`] with its defaults: other load on the machine and its disk is in
+//!    both.
+//! 3. This is repeated until no expired record is left, or a purge finds none. A third argument bounds the seconds of
 //!    purging.
-//! 4. The last lines are the ratio of the times of a pair at p99, beside the purge to without it, and how many pairs in
-//!    a thousand took longer than twice the usual p99. The exit code is 1 if the ratio is above 2, and 2 if nothing could
+//! 4. The last lines are the ratio of a pair's times at p99, beside the purge to alone, and how many pairs in a
+//!    thousand took longer than twice the p99 alone. The exit code is 1 if the ratio is above 2, and 2 if nothing could
 //!    be measured.
 
 use std::{
@@ -31,7 +32,7 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use self::driver::{Client as _, Ours, claim, draw};
+use self::driver::{Client as _, StoreClient, claim, draw};
 
 #[path = "../throughput/driver.rs"]
 #[allow(dead_code, reason = "shared with a program that uses more of it")]
@@ -43,9 +44,9 @@ mod tables;
 
 const CLIENTS: u32 = 16;
 const PAIRS_PER_SECOND: u32 = 200;
-/// How long the clients are left alone.
+/// How long the clients run alone.
 const ALONE: Duration = Duration::from_secs(5);
-/// How long they are not.
+/// How long they run beside the purge.
 const BESIDE: Duration = Duration::from_secs(15);
 /// The largest ratio of times at p99.
 const MOST: f64 = 2.0;
@@ -78,16 +79,16 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Purges a table of so many expired records; the ratio of times at p99, or nothing if the purge does not get on.
+/// Purges a table of this many expired records; the ratio of times at p99, or nothing if the purge stops too early.
 async fn measure<S: Store + Clone>(store: S, records: u64, most: Duration) -> Option<f64> {
     let (mut usual, mut beside) = (Vec::new(), Vec::new());
     let (mut gone, mut time) = (0, Duration::ZERO);
     while gone < records && time < most {
-        usual.extend(say("alone", window(&store, sleep(ALONE)).await.0));
+        usual.extend(report("alone", window(&store, sleep(ALONE)).await.0));
 
         let started = Instant::now();
         let purge = async {
-            // The first look comes within this.
+            // The first purge starts within this time.
             let every = Duration::from_secs(1);
             let purger = Purger::builder().every(every).start(store.clone());
             while started.elapsed() < BESIDE && gone + purger.purged() < records {
@@ -96,15 +97,13 @@ async fn measure<S: Store + Clone>(store: S, records: u64, most: Duration) -> Op
             purger.stop().await
         };
         let (times, purged) = window(&store, purge).await;
-        beside.extend(say("beside the purge", times));
+        beside.extend(report("beside the purge", times));
         time += started.elapsed();
         gone += purged;
         if purged == 0 {
-            // A few batches may be gone and not counted, because no answer came.
+            // A few batches may have been purged without being counted, because no answer arrived.
             if gone < records - records / 100 {
-                eprintln!(
-                    "purge: of {records} expired records {gone} were purged, and then none any more"
-                );
+                eprintln!("purge: stopped after {gone} of {records} expired records");
                 return None;
             }
             break;
@@ -114,8 +113,8 @@ async fn measure<S: Store + Clone>(store: S, records: u64, most: Duration) -> Op
     let rate = gone as f64 / time.as_secs_f64();
     println!("{gone} purged, {rate:.0} a second");
     Some(compare(
-        &say("all alone", usual),
-        &say("all beside the purge", beside),
+        &report("all alone", usual),
+        &report("all beside the purge", beside),
     ))
 }
 
@@ -138,7 +137,7 @@ fn compare(usual: &[Duration], beside: &[Duration]) -> f64 {
     ratio
 }
 
-/// What the pairs took that were sent during this, and what this came to.
+/// The times of the pairs that were sent during this future, and its output.
 async fn window<S: Store + Clone, T>(
     store: &S,
     during: impl Future<Output = T>,
@@ -146,14 +145,14 @@ async fn window<S: Store + Clone, T>(
     let over = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for place in 0..CLIENTS {
-        let (mut client, over) = (Ours::new(store.clone()), Arc::clone(&over));
+        let (mut client, over) = (StoreClient::new(store.clone()), Arc::clone(&over));
         clients.spawn(async move {
             let pace = Duration::from_secs(1) * CLIENTS / PAIRS_PER_SECOND;
-            // Not all at once.
+            // Starts the clients at different moments.
             sleep(pace * place / CLIENTS).await;
             let (mut ticks, mut times) = (interval(pace), Vec::new());
             while !over.load(Ordering::Relaxed) {
-                // A client that was held up makes up for it: what is slow must not lessen the load.
+                // A client that was delayed catches up, so that a slow store does not reduce the load.
                 ticks.tick().await;
                 let claim = claim(draw(1));
                 let sent = Instant::now();
@@ -163,13 +162,13 @@ async fn window<S: Store + Clone, T>(
             times
         });
     }
-    let came = during.await;
+    let output = during.await;
     over.store(true, Ordering::Relaxed);
-    (clients.join_all().await.concat(), came)
+    (clients.join_all().await.concat(), output)
 }
 
-/// Sorts and shows them.
-fn say(when: &str, mut times: Vec<Duration>) -> Vec<Duration> {
+/// Sorts and prints them.
+fn report(when: &str, mut times: Vec<Duration>) -> Vec<Duration> {
     times.sort_unstable();
     let millis = |share| at(&times, share).as_secs_f64() * 1000.0;
     println!(
@@ -183,7 +182,7 @@ fn say(when: &str, mut times: Vec<Duration>) -> Vec<Duration> {
     times
 }
 
-/// The time that this share of the sorted ones does not exceed.
+/// The time that this share of the sorted times does not exceed.
 fn at(times: &[Duration], share: f64) -> Duration {
     #[expect(
         clippy::cast_possible_truncation,

@@ -1,4 +1,4 @@
-//! The tables that are purged, filled behind the stores' backs.
+//! The tables that are purged, filled with SQL.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use sqlx::{Connection, Executor, MySqlConnection, PgConnection, SqliteConnection
 
 use crate::{
     CLIENTS,
-    driver::{as_long, hex},
+    driver::{hex, stored_response},
     measure,
     servers::{Folder, mariadb::MariaDb, postgres::Postgres},
 };
@@ -25,7 +25,7 @@ pub(crate) async fn postgres(records: u64, most: Duration) -> Option<f64> {
     let store = builder.connect(&server.url()).await.expect("a store");
     let statements = [
         "set maintenance_work_mem = '512MB'",
-        // Made afterwards: digests come in no order, and an index is made faster than it is kept.
+        // Created afterwards: digests are in no order, and creating an index is faster than updating it.
         "alter table idempotency_records drop constraint idempotency_records_pkey",
         &format!(
             "insert into idempotency_records ({COLUMNS}) select sha256(n::text::bytea), sha256('a request'), \
@@ -33,7 +33,7 @@ pub(crate) async fn postgres(records: u64, most: Duration) -> Option<f64> {
              from (select n, now() - interval '1 hour' - ({records} - n) * interval '100 microseconds' as expired \
              from generate_series(1, {records}) as n) as past",
             "07".repeat(16),
-            hex(&as_long())
+            hex(&stored_response())
         ),
         "alter table idempotency_records add primary key (store_key)",
         "vacuum analyze idempotency_records",
@@ -43,7 +43,7 @@ pub(crate) async fn postgres(records: u64, most: Duration) -> Option<f64> {
     measure(store, records, most).await
 }
 
-/// Like the table of a service that has run for long, this one is larger than the server's memory for it.
+/// The table is larger than the server's memory for it, as that of a service that has run for long.
 pub(crate) async fn mariadb(records: u64, most: Duration) -> Option<f64> {
     let server = MariaDb::with(&["--innodb-buffer-pool-size=1G", "--innodb-log-file-size=1G"])?;
     let builder = MySqlStore::builder()
@@ -52,14 +52,14 @@ pub(crate) async fn mariadb(records: u64, most: Duration) -> Option<f64> {
     let store = builder.connect(&server.url()).await.expect("a store");
     let statements = [
         "set sort_buffer_size = 1 << 28",
-        // In the order of the keys, which is the table's.
+        // In the order of the primary key, in which the table is stored.
         &format!(
             "insert into idempotency_records ({COLUMNS}) select unhex(sha2(seq, 256)) as store_key, \
              unhex(sha2('a request', 256)), x'{}', 1, 1, utc_timestamp(6) - interval 1 hour, \
              utc_timestamp(6) - interval 1 hour - interval ({records} - seq) * 100 microsecond, null, x'{}' \
              from seq_1_to_{records} order by store_key",
             "07".repeat(16),
-            hex(&as_long())
+            hex(&stored_response())
         ),
         "analyze table idempotency_records",
     ];
@@ -78,7 +78,7 @@ pub(crate) async fn sqlite(records: u64, most: Duration) -> Option<f64> {
              insert into idempotency_records ({COLUMNS}) select randomblob(32), zeroblob(32), zeroblob(16), 1, 1, \
              unixepoch() * 1000000 - 3600000000, unixepoch() * 1000000 - 3600000000 - ({records} - n) * 100, null, \
              x'{}' from past",
-            hex(&as_long())
+            hex(&stored_response())
         ),
         "pragma wal_checkpoint(truncate)",
     ];

@@ -1,5 +1,5 @@
-//! The tests of the workspace, in rooms beside this file. The library itself only makes the README's code run
-//! as a test.
+//! The tests of the workspace, in the folders beside `src`; `README.md` there says which test is for which rule. The
+//! library itself only runs the code of the workspace's README as doctests.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -1,4 +1,4 @@
-//! What all stores are measured with: clients, rounds and medians.
+//! The measurement that all stores share: clients, rounds and medians.
 
 use std::{
     fmt::Write as _,
@@ -15,11 +15,11 @@ use idempotent_runtime::{
     store::{Acquisition, Claim, Outcome, Store, Token, Write, conformance::response},
 };
 
-/// Connections of each side, where rates are compared.
+/// Connections of each side where rates are compared.
 pub(crate) const CLIENTS: usize = 64;
 pub(crate) const ROUNDS: usize = 5;
 const BODY: [u8; 200] = [b'x'; 200];
-/// Pairs of a round, and of one with a single connection.
+/// Pairs in a round, and in a round with a single connection.
 const PAIRS: u64 = 20_000;
 const PAIRS_ALONE: u64 = 2_000;
 /// The least ratio of pairs per second.
@@ -34,51 +34,51 @@ pub(crate) trait Server {
 
     /// The store, with this many connections.
     async fn store(&self, connections: usize) -> Self::Store;
-    /// Clients with a connection each and nothing else.
+    /// Bare clients with one connection each.
     async fn bare(&self, clients: usize) -> Vec<Self::Bare>;
     /// Removes all records.
     async fn empty(&self);
-    /// Pairs per second of a program that comes with the server, if there is one.
+    /// Pairs per second of a benchmark program that comes with the server, if there is one.
     fn program(&self, clients: usize) -> Option<f64>;
 }
 
-/// Who sends pairs, one after the other.
+/// A client that sends pairs, one after another.
 pub(crate) trait Client: Send + 'static {
     /// Acquires this claim and completes it.
     fn pair(&mut self, claim: &Claim) -> impl Future<Output = ()> + Send;
 }
 
-/// A client of ours.
+/// A client that uses the store.
 #[derive(Clone, Debug)]
-pub(crate) struct Ours<S> {
+pub(crate) struct StoreClient<S> {
     store: S,
     outcome: Outcome,
 }
 
-/// What one round of one side took.
+/// The result of one round of one side.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
     /// Pairs per second.
     pub(crate) rate: f64,
-    /// Of one pair.
+    /// The median time of one pair.
     pub(crate) p50: Duration,
 }
 
-/// Both sides, round by round.
+/// The rounds of both sides.
 #[derive(Debug, Default)]
 pub(crate) struct Sides {
     ours: Vec<Round>,
     bare: Vec<Round>,
 }
 
-impl<S> Ours<S> {
+impl<S> StoreClient<S> {
     pub(crate) fn new(store: S) -> Self {
         let outcome = Outcome::Response(response(201, &[], &BODY));
         Self { store, outcome }
     }
 }
 
-impl<S: Store> Client for Ours<S> {
+impl<S: Store> Client for StoreClient<S> {
     async fn pair(&mut self, claim: &Claim) {
         let acquired = self.store.acquire(claim).await.expect("acquire");
         assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
@@ -87,13 +87,13 @@ impl<S: Store> Client for Ours<S> {
     }
 }
 
-/// The first of so many numbers that are not drawn again in the life of this process.
+/// Draws this many consecutive numbers that no other call in this process gets, and returns the first.
 pub(crate) fn draw(count: u64) -> u64 {
     static DRAWN: AtomicU64 = AtomicU64::new(0);
     DRAWN.fetch_add(count, Ordering::Relaxed)
 }
 
-/// Sends so many pairs, as many at once as there are clients.
+/// Sends this many pairs, as many at once as there are clients.
 pub(crate) async fn drive<C: Client>(clients: Vec<C>, pairs: u64) -> Round {
     let first = draw(pairs);
     let (next, end) = (Arc::new(AtomicU64::new(first)), first + pairs);
@@ -124,7 +124,7 @@ pub(crate) async fn drive<C: Client>(clients: Vec<C>, pairs: u64) -> Round {
     }
 }
 
-/// The statement of this file, without its comments, as the store sends it.
+/// The statement in this file as the store sends it, without comments.
 pub(crate) fn statement(file: &str) -> String {
     let lines = file
         .lines()
@@ -138,14 +138,14 @@ pub(crate) fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).expect("short")
 }
 
-/// A response as long as the one that the store sends.
-pub(crate) fn as_long() -> Vec<u8> {
+/// The bytes of a response as long as the store's.
+pub(crate) fn stored_response() -> Vec<u8> {
     response(201, &[], &BODY).as_bytes().to_vec()
 }
 
-/// The claim of a key that comes from this number.
+/// A claim whose key is derived from this number.
 pub(crate) fn claim(number: u64) -> Claim {
-    // Spread over the index, as digests are.
+    // Spread over the index as digests are.
     let mut key = [7; 32];
     key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     let fingerprint = Fingerprint::from_bytes([1; 32]);
@@ -184,7 +184,7 @@ impl Sides {
         ratio >= LEAST_RATE
     }
 
-    /// Whether a pair of the store's takes little longer.
+    /// Whether a pair of the store takes little longer.
     fn is_prompt(&self) -> bool {
         let ratio = median(times(&self.ours)) / median(times(&self.bare));
         println!("ratio of times at p50 {ratio:.2}");
@@ -211,7 +211,7 @@ pub(crate) async fn compare(server: &impl Server) -> bool {
             server.empty().await;
             let bare = drive(server.bare(clients).await, pairs).await;
             server.empty().await;
-            let ours = drive(vec![Ours::new(store.clone()); clients], pairs).await;
+            let ours = drive(vec![StoreClient::new(store.clone()); clients], pairs).await;
             sides.push(ours, bare);
             server.empty().await;
             programs.extend(server.program(clients));
@@ -219,7 +219,7 @@ pub(crate) async fn compare(server: &impl Server) -> bool {
         if !programs.is_empty() {
             let (ours, program) = (median(rates(&sides.ours)), median(programs));
             println!(
-                "the server's own program {program:6.0} pairs/s, ratio {:.2}",
+                "the server's own benchmark program {program:6.0} pairs/s, ratio {:.2}",
                 ours / program
             );
         }
@@ -232,7 +232,7 @@ pub(crate) async fn compare(server: &impl Server) -> bool {
     enough
 }
 
-/// The digits of these bytes.
+/// The hexadecimal digits of these bytes.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut digits, byte| {
         write!(digits, "{byte:02x}").expect("writing to a string");

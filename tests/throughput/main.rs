@@ -1,4 +1,4 @@
-//! How fast a store is, against a bare client that sends the same two statements to the same server.
+//! How fast a store is, compared with a bare client that sends the same two statements to the same server.
 //!
 //! ```text
 //! cargo run --release -p idempotent-tests --bin throughput -- redis
@@ -7,13 +7,12 @@
 //! ```
 //!
 //! 1. A pair is an acquire of a new key and its completion with a response of 200 bytes.
-//! 2. Both sides have 64 connections and as many tasks, each with one request under way, then one. The bare client
-//!    is sqlx with a connection for each task and nothing else; of Redis it is redis-benchmark. PostgreSQL is also
-//!    asked by pgbench, with the same two statements as a script.
-//! 3. Rounds take turns, so that a machine that is busy with other things slows all alike.
-//! 4. At 64 connections the ratio of pairs per second counts, by the medians of all rounds: the exit code is 1 if it
-//!    is below 0.8. At one connection the ratio of the times at p50 counts: the exit code is 1 if it is above 1.2.
-//!    It is 2 if nothing could be measured.
+//! 2. Both sides have 64 connections and 64 tasks with one request at a time each; then one connection and one task.
+//!    The bare client is sqlx with a connection for each task and nothing else; for Redis it is redis-benchmark.
+//!    PostgreSQL is also compared with pgbench, which runs the same two statements as a script.
+//! 3. Rounds alternate between the sides, so that other load on the machine slows all of them alike.
+//! 4. The exit code is 1 if, by the medians of all rounds, the ratio of pairs per second at 64 connections is below 0.8
+//!    or the ratio of the times at p50 at one connection is above 1.2. It is 2 if nothing could be measured.
 
 use std::process::ExitCode;
 

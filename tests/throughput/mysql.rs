@@ -1,10 +1,10 @@
-//! MariaDB, against connections that send the same two statements.
+//! MariaDB, compared with connections that send the same two statements.
 
 use idempotent_runtime::store::{Claim, sql::mysql::MySqlStore};
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 
 use crate::{
-    driver::{Client, Server, as_long, compare, hex, micros, statement},
+    driver::{Client, Server, compare, hex, micros, statement, stored_response},
     servers::mariadb::MariaDb,
 };
 
@@ -37,7 +37,7 @@ impl Server for MariaDb {
                 connection,
                 claim: statement(CLAIM),
                 complete: statement(COMPLETE),
-                response: as_long(),
+                response: stored_response(),
             });
         }
         all
@@ -53,7 +53,7 @@ impl Server for MariaDb {
             .expect("truncate");
     }
 
-    /// None that sends a script of statements with keys of its own.
+    /// MariaDB's own programs cannot run a script that draws its keys.
     fn program(&self, _: usize) -> Option<f64> {
         None
     }

@@ -1,4 +1,4 @@
-//! PostgreSQL, against connections that send the same two statements, and against pgbench.
+//! PostgreSQL, compared with connections that send the same two statements, and with pgbench.
 
 use std::{ffi::OsStr, process::Command};
 
@@ -6,7 +6,7 @@ use idempotent_runtime::store::{Claim, sql::postgres::PostgresStore};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::{
-    driver::{Client, Server, as_long, compare, hex, micros, statement},
+    driver::{Client, Server, compare, hex, micros, statement, stored_response},
     servers::{
         Folder,
         postgres::{Postgres, program},
@@ -43,7 +43,7 @@ impl Server for Postgres {
                     .expect("a connection"),
                 acquire: statement(ACQUIRE),
                 complete: statement(COMPLETE),
-                response: as_long(),
+                response: stored_response(),
             });
         }
         all
@@ -57,11 +57,11 @@ impl Server for Postgres {
             .execute("truncate idempotency_records")
             .await
             .expect("truncate");
-        // None of the last round's dirty pages are left to the next.
+        // So that no dirty pages of this round are left to the next.
         behind.execute("checkpoint").await.expect("checkpoint");
     }
 
-    /// pgbench, which makes key and token on the server from a number that it draws.
+    /// pgbench, which draws a number and computes key and token from it on the server.
     fn program(&self, clients: usize) -> Option<f64> {
         Some(pgbench(self, clients))
     }
@@ -127,14 +127,14 @@ fn pgbench(server: &Postgres, clients: usize) -> f64 {
         .args([script.as_os_str(), OsStr::new("postgres")])
         .output()
         .expect("pgbench");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let rate = said
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rate = text
         .lines()
         .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-    rate.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+    rate.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// The two statements, with what a client binds put in.
+/// The two statements as a pgbench script, with literals in place of parameters.
 fn pair() -> String {
     let key = "sha256((:n)::text::bytea)";
     let token = "decode(md5((:n)::text), 'hex')";
@@ -149,7 +149,7 @@ fn pair() -> String {
         "false",
         "null",
     ];
-    let complete = [key, token, "1::smallint", &literal(&as_long()), ttl];
+    let complete = [key, token, "1::smallint", &literal(&stored_response()), ttl];
     let put = |file: &str, values: &[&str]| {
         (1..)
             .zip(values)

@@ -1,12 +1,12 @@
-//! Redis, against redis-benchmark running the same two scripts. It cannot alternate, so its pairs per second are put
-//! together from the rates of the two scripts, and it tells no time of a pair.
+//! Redis, compared with redis-benchmark running the same two scripts. It cannot alternate them, so its pairs per second
+//! are computed from the rates of the two scripts, and there is no time of a pair.
 
 use std::{process::Command, time::Duration};
 
 use idempotent_runtime::store::redis::RedisStore;
 
 use crate::{
-    driver::{CLIENTS, Ours, ROUNDS, Round, Sides, drive},
+    driver::{CLIENTS, ROUNDS, Round, Sides, StoreClient, drive},
     servers::{redis::Redis, server},
 };
 
@@ -29,7 +29,7 @@ pub(crate) async fn measure() -> Option<bool> {
             p50: Duration::ZERO,
         };
         redis.ask(&["FLUSHALL"]);
-        let ours = drive(vec![Ours::new(store.clone()); CLIENTS], PAIRS).await;
+        let ours = drive(vec![StoreClient::new(store.clone()); CLIENTS], PAIRS).await;
         sides.push(ours, bare);
     }
     Some(sides.is_fast())
@@ -40,10 +40,10 @@ fn benchmark(redis: &Redis) -> f64 {
     let load = |text: &str| redis.ask(&["SCRIPT", "LOAD", text]);
     let acquire = load(ACQUIRE);
     let complete = load(&format!("#!lua flags=allow-oom\n{COMPLETE}"));
-    // As long as a key of the store's; the number in it is redis-benchmark's to draw.
+    // As long as the store's keys; redis-benchmark draws the number in it.
     let key = format!("idempotent:{}__rand_int__", "0".repeat(52));
     let (token, fingerprint, response) = ("t".repeat(16), "f".repeat(32), "x".repeat(217));
-    // Each key exists when it is completed, most of them for the first time.
+    // Each key exists when it is completed, and most are completed for the first time.
     let space = PAIRS.to_string();
     let of_acquire = [&*token, &fingerprint, "30000", "86430000", "0", "", "0"];
     let acquires = run(redis, "1000000000", &acquire, &key, &of_acquire);
@@ -82,7 +82,7 @@ fn run(redis: &Redis, space: &str, script: &str, key: &str, arguments: &[&str]) 
         .output()
         .expect("redis-benchmark");
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
-    // The script's line ends with the calls per second and what it says about latencies.
+    // The script's line ends with the calls per second and the latencies.
     let line = output.lines().last().expect("a result");
     let numbers = line.rsplit("\",\"").collect::<Vec<_>>();
     let rate = numbers

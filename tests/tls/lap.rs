@@ -1,5 +1,5 @@
-//! Takes a new key from its acquire to its outcome on the store of a URL, in a process of its own: which
-//! certificates a process trusts is settled when it starts.
+//! Acquires a new key on the store of a URL, completes it and reads it back. A process of its own, because which
+//! certificates a process trusts is decided when it starts.
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
             eprintln!("{error}");
             let mut cause = error.source();
             while let Some(inner) = cause {
-                eprintln!("because: {inner}");
+                eprintln!("caused by: {inner}");
                 cause = inner.source();
             }
             ExitCode::FAILURE

@@ -1,5 +1,5 @@
-//! Stores whose servers are spoken to over TLS: a certificate that is trusted is enough, one that is not is
-//! refused with a message that says so.
+//! Stores that connect to their servers over TLS: a trusted certificate is accepted, an untrusted one is refused with
+//! an error that names the certificate.
 //!
 //! The servers' certificate is signed by an authority of the test. `SSL_CERT_FILE` makes a process trust it.
 
@@ -19,7 +19,7 @@ use self::servers::{Folder, mariadb::MariaDb, postgres::Postgres, redis::Redis};
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
 
-/// An authority, and the certificate of a server at 127.0.0.1 that it signed.
+/// A certificate authority, and the certificate of a server at 127.0.0.1 that it signed.
 struct Certificates(Folder);
 
 impl Certificates {
@@ -55,7 +55,7 @@ impl Certificates {
     }
 }
 
-/// Claims a key on the store of this URL, completes it and reads it back, in a process that trusts the file.
+/// Claims a key on the store of this URL, completes it and reads it back, in a process that trusts this file.
 fn lap(url: &str, trusted: Option<PathBuf>) -> Output {
     let mut lap = Command::new(env!("CARGO_BIN_EXE_store-lap"));
     lap.arg(url)
@@ -67,23 +67,27 @@ fn lap(url: &str, trusted: Option<PathBuf>) -> Output {
     lap.output().expect("a process")
 }
 
-/// The store works for who trusts the server's certificate, and who does not is told why it does not.
-fn only_with_trust(url: &str, certificates: &Certificates) {
-    let stranger = lap(url, None);
-    let said = String::from_utf8_lossy(&stranger.stderr).into_owned();
-    assert!(!stranger.status.success(), "{url} took any certificate");
+/// Asserts that the store works for a process that trusts the server's certificate, and that one that does not gets an
+/// error that names the certificate.
+fn assert_works_only_with_trust(url: &str, certificates: &Certificates) {
+    let untrusting = lap(url, None);
+    let stderr = String::from_utf8_lossy(&untrusting.stderr).into_owned();
     assert!(
-        said.contains("certificate") || said.contains("UnknownIssuer"),
-        "{said}"
+        !untrusting.status.success(),
+        "{url} accepted an untrusted certificate"
     );
-    assert!(!said.contains("panicked"), "{said}");
+    assert!(
+        stderr.contains("certificate") || stderr.contains("UnknownIssuer"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("panicked"), "{stderr}");
 
-    let friend = lap(url, Some(certificates.file("authority.pem")));
-    let said = String::from_utf8_lossy(&friend.stderr);
-    assert!(friend.status.success(), "{said}");
+    let trusting = lap(url, Some(certificates.file("authority.pem")));
+    let stderr = String::from_utf8_lossy(&trusting.stderr);
+    assert!(trusting.status.success(), "{stderr}");
 }
 
-/// What makes a Redis, a node of a Cluster or a sentinel speak TLS on this port, and to its own kind.
+/// The settings with which a Redis, a node of a Cluster or a sentinel speaks TLS on this port and to its peers.
 fn redis_settings(certificates: &Certificates, port: u16) -> [(&'static str, String); 7] {
     [
         ("tls-port", port.to_string()),
@@ -96,8 +100,8 @@ fn redis_settings(certificates: &Certificates, port: u16) -> [(&'static str, Str
     ]
 }
 
-/// A Redis that speaks TLS on this port.
-fn redis(certificates: &Certificates, port: u16, besides: &[&str]) -> Option<Redis> {
+/// A Redis that speaks TLS on this port, with these settings in addition.
+fn redis(certificates: &Certificates, port: u16, more: &[&str]) -> Option<Redis> {
     let settings = redis_settings(certificates, port);
     let names = settings
         .iter()
@@ -106,7 +110,7 @@ fn redis(certificates: &Certificates, port: u16, besides: &[&str]) -> Option<Red
         .flat_map(|(name, value)| [name, value.clone()])
         .collect();
     let words = words.iter().map(String::as_str);
-    Redis::with(&words.chain(besides.iter().copied()).collect::<Vec<_>>())
+    Redis::with(&words.chain(more.iter().copied()).collect::<Vec<_>>())
 }
 
 #[test]
@@ -115,10 +119,10 @@ fn redis_over_tls() {
     let Some(_redis) = redis(&certificates, port, &[]) else {
         return;
     };
-    only_with_trust(&format!("rediss://127.0.0.1:{port}"), &certificates);
+    assert_works_only_with_trust(&format!("rediss://127.0.0.1:{port}"), &certificates);
 }
 
-/// The sentinel and the primary that it names both speak nothing else.
+/// Both the sentinel and the primary that it names speak TLS only.
 #[test]
 fn redis_behind_a_sentinel_over_tls() {
     let certificates = Certificates::new();
@@ -136,19 +140,19 @@ fn redis_behind_a_sentinel_over_tls() {
     let tls = settings.iter().filter(|(name, _)| name.starts_with("tls"));
     text.extend(tls.map(|(name, value)| format!("{name} {value}\n")));
     fs::write(&file, text).expect("a settings file");
-    let program = servers::server("redis-server").expect("it was there");
+    let program = servers::server("redis-server").expect("it was installed a moment ago");
     let arguments = [file.as_os_str(), "--sentinel".as_ref()];
     let _sentinel = servers::Process::start(&program, arguments, folder.path());
     servers::until("the sentinel", || {
         std::net::TcpStream::connect(("127.0.0.1", at)).ok()
     });
-    only_with_trust(
+    assert_works_only_with_trust(
         &format!("rediss+sentinel://127.0.0.1:{at}/main"),
         &certificates,
     );
 }
 
-/// The lap's key is on the second node, which only the first one tells of.
+/// The record is on the second node, which the store learns of from the first one.
 #[test]
 fn a_redis_cluster_over_tls() {
     let certificates = Certificates::new();
@@ -181,7 +185,7 @@ fn a_redis_cluster_over_tls() {
         };
         (ready(first) && ready(second)).then_some(())
     });
-    only_with_trust(&format!("rediss+cluster://127.0.0.1:{at}"), &certificates);
+    assert_works_only_with_trust(&format!("rediss+cluster://127.0.0.1:{at}"), &certificates);
     let records = [first, second].map(|node| node.ask(&["DBSIZE"]));
     assert_eq!(records, [":0\r\n", ":1\r\n"]);
 }
@@ -201,7 +205,7 @@ fn postgres_over_tls() {
     };
     let port = postgres.port();
     let url = format!("postgres://test@127.0.0.1:{port}/postgres?sslmode=verify-full");
-    only_with_trust(&url, &certificates);
+    assert_works_only_with_trust(&url, &certificates);
 }
 
 #[test]
@@ -217,5 +221,5 @@ fn mariadb_over_tls() {
     };
     let port = mariadb.port();
     let url = format!("mysql://root@127.0.0.1:{port}/mysql?ssl-mode=verify_identity");
-    only_with_trust(&url, &certificates);
+    assert_works_only_with_trust(&url, &certificates);
 }

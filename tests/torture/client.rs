@@ -1,4 +1,4 @@
-//! Clients: each asks for a payment until somebody answers, whatever happens to whoever it asks.
+//! Clients: each retries a payment until it gets an answer, whatever happens to the processes.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -8,31 +8,31 @@ use std::{
 
 use crate::random::Random;
 
-/// An answer that ends the asking.
+/// How a client's retries ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// 201 and its body: the payment was made.
     Paid(String),
-    /// The execution crashed: nobody knows, and nobody executes again.
+    /// `outcome_unknown`: the execution crashed, and the key does not execute again.
     Unknown,
-    /// Anything else, which there should not be.
-    Strange(String),
-    /// None came in time.
+    /// Anything else: a failure of the run.
+    Unexpected(String),
+    /// No answer within the retry budget.
     None,
 }
 
 /// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a client goes on asking.
-const PERSEVERANCE: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client retries.
+const RETRY_BUDGET: Duration = Duration::from_secs(60);
 
-/// Asks for the payment of this key, one node after the other, until there is an answer.
+/// Sends the payment of this key to one random process after another until there is an answer.
 pub(crate) fn pay(ports: &[u16], key: &str, amount: u64, random: &mut Random) -> Answer {
-    let until = Instant::now() + PERSEVERANCE;
+    let until = Instant::now() + RETRY_BUDGET;
     while Instant::now() < until {
-        let port = ports[random.place(ports.len())];
+        let port = ports[random.index(ports.len())];
         let delay = random.between(0, 20);
-        if let Ok(Some(answer)) = ask(port, key, amount, delay) {
+        if let Ok(Some(answer)) = send(port, key, amount, delay) {
             return answer;
         }
         std::thread::sleep(random.millis(2, 20));
@@ -40,10 +40,10 @@ pub(crate) fn pay(ports: &[u16], key: &str, amount: u64, random: &mut Random) ->
     Answer::None
 }
 
-/// One request. Nothing, or an error: ask again.
-fn ask(port: u16, key: &str, amount: u64, delay: u64) -> io::Result<Option<Answer>> {
-    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+/// Sends one request. On an error or without an answer it is to be sent again.
+fn send(port: u16, key: &str, amount: u64, delay: u64) -> io::Result<Option<Answer>> {
+    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), REQUEST_TIMEOUT)?;
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let body = format!("{{\"amount\":{amount}}}");
     let length = body.len();
@@ -54,11 +54,11 @@ fn ask(port: u16, key: &str, amount: u64, delay: u64) -> io::Result<Option<Answe
     stream.write_all(request.as_bytes())?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
-    Ok(understand(&response))
+    Ok(parse(&response))
 }
 
-/// Nothing for half a response, and for those that ask for the same request again.
-fn understand(response: &str) -> Option<Answer> {
+/// The answer in a response; none in an incomplete response, or in one that asks for the same request again.
+fn parse(response: &str) -> Option<Answer> {
     let (head, body) = response.split_once("\r\n\r\n")?;
     let length = head
         .lines()
@@ -72,6 +72,6 @@ fn understand(response: &str) -> Option<Answer> {
         "409" if body.contains("\"outcome_unknown\"") => Some(Answer::Unknown),
         "409" if body.contains("\"conflict\"") => None,
         "503" => None,
-        _ => Some(Answer::Strange(response.to_owned())),
+        _ => Some(Answer::Unexpected(response.to_owned())),
     }
 }

@@ -1,10 +1,10 @@
-//! The books: what the clients were told, against what the handlers did.
+//! The audit: the clients' answers against the effects in the ledger.
 
 use std::{collections::HashMap, fmt, fs, path::Path, time::Duration};
 
 use crate::client::Answer;
 
-/// What a run found.
+/// The findings of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) seed: u64,
@@ -19,33 +19,33 @@ pub(crate) struct Report {
     pub(crate) twice: Vec<String>,
     pub(crate) lost: Vec<String>,
     pub(crate) differing: Vec<String>,
-    pub(crate) strange: Vec<String>,
+    pub(crate) unexpected: Vec<String>,
 }
 
 impl Report {
-    /// Whether every promise was kept.
+    /// Whether every guarantee held.
     pub(crate) fn is_clean(&self) -> bool {
-        let broken = [&self.twice, &self.lost, &self.differing, &self.strange];
+        let broken = [&self.twice, &self.lost, &self.differing, &self.unexpected];
         broken.iter().all(|list| list.is_empty()) && self.unanswered == 0
     }
 
-    /// Compares what was told, in order and by key, with the ledger.
-    pub(crate) fn audit(&mut self, told: &HashMap<u64, Vec<Answer>>, ledger: &Path) {
+    /// Compares the answers of each key, in their order, with the ledger.
+    pub(crate) fn audit(&mut self, answers: &HashMap<u64, Vec<Answer>>, ledger: &Path) {
         let effects = read(ledger);
         self.executions = effects.values().map(Vec::len).sum();
-        self.keys = told.len();
+        self.keys = answers.len();
         for (amount, ids) in &effects {
             if ids.len() > 1 {
                 self.twice.push(format!("key {amount}: {}", ids.join(", ")));
             }
         }
-        for (&key, answers) in told {
+        for (&key, answers) in answers {
             self.answers += answers.len();
-            self.judge(key, answers, effects.get(&key));
+            self.audit_key(key, answers, effects.get(&key));
         }
     }
 
-    fn judge(&mut self, key: u64, answers: &[Answer], effects: Option<&Vec<String>>) {
+    fn audit_key(&mut self, key: u64, answers: &[Answer], effects: Option<&Vec<String>>) {
         let mut paid: Option<&String> = None;
         for answer in answers {
             match (answer, paid) {
@@ -56,17 +56,17 @@ impl Report {
                 (Answer::Paid(body), None) => {
                     let in_ledger = |id: &String| body.contains(&format!("\"{id}\""));
                     if !effects.is_some_and(|ids| ids.iter().any(in_ledger)) {
-                        self.strange
+                        self.unexpected
                             .push(format!("key {key}: {body} is not in the ledger"));
                     }
                     paid = Some(body);
                 }
-                // An acknowledged outcome is there for everybody, from then on.
+                // From the first one on, every answer must be the acknowledged outcome.
                 (Answer::Unknown | Answer::None, Some(_)) => {
                     self.lost.push(format!("key {key}: {answers:?}"));
                 }
-                (Answer::Strange(response), _) => {
-                    self.strange.push(format!("key {key}: {response}"));
+                (Answer::Unexpected(response), _) => {
+                    self.unexpected.push(format!("key {key}: {response}"));
                 }
                 (Answer::None, None) => self.unanswered += 1,
                 (Answer::Paid(_) | Answer::Unknown, _) => {}
@@ -85,7 +85,7 @@ fn read(ledger: &Path) -> HashMap<u64, Vec<String>> {
     for line in lines.lines() {
         let words: Vec<_> = line.split(' ').collect();
         let [_, amount, id] = words[..] else {
-            panic!("{line:?} is no line of the ledger");
+            panic!("{line:?} is not a line of the ledger");
         };
         let amount = amount.parse().expect("an amount");
         effects.entry(amount).or_default().push(id.to_owned());
@@ -111,14 +111,14 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "{} executed twice, {} acknowledged outcomes lost, {} differing, {} strange, {} unanswered",
+            "{} executed twice, {} acknowledged outcomes lost, {} differing, {} unexpected, {} unanswered",
             self.twice.len(),
             self.lost.len(),
             self.differing.len(),
-            self.strange.len(),
+            self.unexpected.len(),
             self.unanswered
         )?;
-        for list in [&self.twice, &self.lost, &self.differing, &self.strange] {
+        for list in [&self.twice, &self.lost, &self.differing, &self.unexpected] {
             for found in list.iter().take(3) {
                 write!(f, "\n  {found}")?;
             }

@@ -1,4 +1,4 @@
-//! Crash torture: processes of the demo on one store, killed at random while clients retry.
+//! Crash torture: several processes of the payments example on one store are killed at random while clients retry.
 //!
 //! ```text
 //! cargo run -p idempotent-tests --bin torture -- --store redis --kill-store --seconds 60 --seed 7
@@ -9,19 +9,19 @@
 //!
 //! | option | default | |
 //! |---|---|---|
-//! | `--store` | `redis` | `redis`, `postgres` and `mariadb` start a durable server of their own, `redis-weak` one without persistence, `mariadb-weak` one without a binary log; `sqlite` makes a file that the processes share; else the URL of a store, as the demo takes it |
-//! | `--kill-store` | no | SIGKILLs that server too, and restarts it |
+//! | `--store` | `redis` | `redis`, `postgres` and `mariadb` start a private durable server, `redis-weak` one without persistence, `mariadb-weak` one without a binary log; `sqlite` makes a file that the processes share; anything else is the URL of a store |
+//! | `--kill-store` | no | also kills that server with SIGKILL and restarts it |
 //! | `--seconds` | 60 | how long processes are killed |
-//! | `--seed` | from the clock | what is killed when, and who asks whom |
-//! | `--nodes` | 4 | processes of the demo |
-//! | `--demo` | built anew | the path of a demo that was built already, such as one with optimisations |
-//! | `--clients` | 16 | clients; two of them share each key |
+//! | `--seed` | from the clock | decides what is killed when, and which client asks which process |
+//! | `--nodes` | 4 | number of processes |
+//! | `--demo` | built first | the path of a built example, such as one with optimisations |
+//! | `--clients` | 16 | number of clients; two of them share each key |
 //!
-//! Without a binary log, MariaDB shows a commit to others before it is on disk. `mariadb-weak` finds what follows from
-//! that now and then: an outcome that was replayed, and unknown after the next kill.
+//! Without a binary log, MariaDB shows a commit to other sessions before it is on disk. `mariadb-weak` sometimes finds
+//! the consequence: an outcome that was replayed, and is unknown after the next kill.
 //!
-//! The exit code is 0 if no key was executed twice, no acknowledged outcome was lost and no two answers
-//! differed; 1 if one was; 2 if nothing could be tried.
+//! The exit code is 0 if no key was executed twice, no acknowledged outcome was lost and no two answers differed, 1 if
+//! that happened, and 2 if the run could not start.
 
 use std::{
     fs,
@@ -87,11 +87,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
         let number = || {
             value
                 .parse()
-                .map_err(|_| format!("{option}: {value:?} is no number"))
+                .map_err(|_| format!("{option}: {value:?} is not a number"))
         };
         match option.as_str() {
             "--store" => plan.store = StoreKind::named(&value),
-            // Absolute, because the demo runs in a folder of its own.
+            // Absolute, because the processes run in another folder.
             "--demo" => {
                 let demo =
                     fs::canonicalize(&value).map_err(|error| format!("--demo {value}: {error}"))?;
@@ -103,7 +103,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
             "--clients" => plan.clients = small(number()?)?,
             _ => {
                 return Err(format!(
-                    "{option} is no option: see the head of tests/torture/main.rs"
+                    "unknown option {option}: see the head of tests/torture/main.rs"
                 ));
             }
         }

@@ -1,4 +1,4 @@
-//! The processes of the demo.
+//! The processes of the payments example.
 
 use std::{
     ffi::OsString,
@@ -8,12 +8,12 @@ use std::{
 
 use crate::servers::{Process, free_port};
 
-/// How one process after the other is started in a node's place.
+/// A node: one process at a time on one port.
 #[derive(Debug)]
 pub(crate) struct Node {
     name: usize,
     port: u16,
-    lives: u32,
+    starts: u32,
     process: Option<Process>,
 }
 
@@ -32,7 +32,7 @@ impl Node {
         Self {
             name,
             port: free_port(),
-            lives: 0,
+            starts: 0,
             process: None,
         }
     }
@@ -41,17 +41,18 @@ impl Node {
         self.port
     }
 
-    /// SIGKILLs what runs, and starts the demo. It is not waited for: clients find it when it is there.
+    /// Kills the node's process with SIGKILL and starts the next one, without waiting for it: clients retry until it
+    /// listens.
     pub(crate) fn start(&mut self, setting: &Setting<'_>) {
         self.process = None;
-        self.lives += 1;
+        self.starts += 1;
         let set = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
             let mut pair = OsString::from(format!("{name}="));
             pair.push(value);
             pair
         };
-        // An id never comes twice, because each life has a name of its own.
-        let node = format!("n{}x{}", self.name, self.lives);
+        // No id occurs twice, because each process has a name of its own.
+        let node = format!("n{}x{}", self.name, self.starts);
         let arguments = [
             set("PORT", &self.port.to_string()),
             set("NODE", &node),
@@ -61,7 +62,7 @@ impl Node {
                 "ACCEPT_WEAKER_DURABILITY",
                 &if setting.weak { "1" } else { "0" },
             ),
-            // Short, so that what a kill left behind is soon known to be unknown.
+            // Short, so that retries soon get `outcome_unknown` for what a kill left in flight.
             set("LEASE", &"1s"),
             set("RUST_LOG", &"error"),
             setting.demo.clone().into_os_string(),
@@ -70,7 +71,7 @@ impl Node {
     }
 }
 
-/// Builds the demo, and gives its path: beside whatever this program is.
+/// Builds the payments example and returns its path, which is in the same target folder as this program.
 pub(crate) fn demo() -> PathBuf {
     let built = Command::new(env!("CARGO"))
         .args([
@@ -84,7 +85,7 @@ pub(crate) fn demo() -> PathBuf {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo");
-    assert!(built.success(), "the demo does not build");
+    assert!(built.success(), "the payments example does not build");
     let here = std::env::current_exe().expect("a path");
     let found = here
         .ancestors()
@@ -92,5 +93,5 @@ pub(crate) fn demo() -> PathBuf {
     found
         .into_iter()
         .find(|demo| demo.is_file())
-        .expect("the demo beside this program")
+        .expect("the payments example in the target folder")
 }

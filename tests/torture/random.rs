@@ -1,4 +1,4 @@
-//! Chance that a seed repeats.
+//! Random numbers that a seed repeats.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        // Zero is the one state that it never leaves; a multiplication spreads seeds that are neighbours.
+        // Zero is the one state that it never leaves; the multiplication spreads neighbouring seeds.
         Self((seed.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -24,8 +24,8 @@ impl Random {
         Duration::from_millis(self.between(low, high))
     }
 
-    /// A place in a list of this length.
-    pub(crate) fn place(&mut self, length: usize) -> usize {
+    /// An index into a list of this length.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
         let high = u64::try_from(length).unwrap_or(u64::MAX).saturating_sub(1);
         usize::try_from(self.between(0, high)).unwrap_or_default()
     }

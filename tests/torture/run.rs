@@ -1,4 +1,4 @@
-//! One run: nodes that are killed, clients that do not give up, and the audit.
+//! One run: processes that are killed, clients that retry, and the audit.
 
 use std::{
     collections::HashMap,
@@ -29,22 +29,22 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) nodes: usize,
     pub(crate) clients: usize,
-    /// A demo that was built already.
+    /// The path of a built example.
     pub(crate) demo: Option<PathBuf>,
 }
 
-/// What clients share.
+/// What the clients share.
 struct Shared {
     seed: u64,
-    /// Begins every key, so that no two runs on one store have a key in common.
+    /// The prefix of every key: two runs on one store have no key in common.
     run: String,
     ports: Vec<u16>,
     drawn: AtomicU64,
     over: AtomicBool,
-    told: Mutex<HashMap<u64, Vec<Answer>>>,
+    answers: Mutex<HashMap<u64, Vec<Answer>>>,
 }
 
-/// Ends the drawing of new keys, even where a server did not come back: the clients would never end else.
+/// Stops the clients from drawing new keys, even if a server did not restart; otherwise they would never end.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -77,24 +77,24 @@ pub(crate) fn run(plan: &Plan) -> Option<Report> {
     thread::scope(|scope| {
         for number in 0..plan.clients {
             let shared = &shared;
-            scope.spawn(move || shared.ask_for_new_keys(number));
+            scope.spawn(move || shared.send_new_keys(number));
         }
-        // From its end on nobody is killed, so every client gets its answer.
+        // After this nothing is killed, so every client gets its answer.
         let _over = Over(&shared.over);
-        strike(plan, &mut nodes, &setting, &mut backend, &mut report);
+        kill_processes(plan, &mut nodes, &setting, &mut backend, &mut report);
     });
-    shared.ask_for_all_keys(plan.clients);
+    shared.send_all_keys(plan.clients);
     report.time = started.elapsed();
-    let told = shared
-        .told
+    let answers = shared
+        .answers
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    report.audit(&told, &setting.ledger);
+    report.audit(&answers, &setting.ledger);
     Some(report)
 }
 
-/// Kills a node every 30 to 120 ms, and the store meanwhile if the plan says so. Leaves all of them running.
-fn strike(
+/// Kills a process every 30 to 120 ms, and the store's server too if the plan says so. Leaves all of them running.
+fn kill_processes(
     plan: &Plan,
     nodes: &mut [Node],
     setting: &Setting<'_>,
@@ -105,26 +105,26 @@ fn strike(
     thread::scope(|scope| {
         let store = plan
             .kill_store
-            .then(|| scope.spawn(move || strike_store(plan.seed, backend, end)));
+            .then(|| scope.spawn(move || kill_store(plan.seed, backend, end)));
         let mut random = Random::new(plan.seed);
         while Instant::now() < end {
             thread::sleep(random.millis(30, 120));
-            let place = random.place(nodes.len());
-            nodes[place].start(setting);
+            let index = random.index(nodes.len());
+            nodes[index].start(setting);
             report.kills += 1;
         }
         report.store_kills = store.map_or(0, |store| store.join().expect("the store's killer"));
     });
-    // One that began while the store was away has ended by itself.
+    // A process that was started while the store was unreachable has ended by itself.
     for node in nodes {
         node.start(setting);
         report.kills += 1;
     }
 }
 
-/// Kills the store again and again, and says how often. Between two kills it lives for 300 to 900 ms, and for as
-/// long as it took to come back, so that slow servers serve half of the time.
-fn strike_store(seed: u64, backend: &mut Backend, end: Instant) -> u32 {
+/// Kills the store's server again and again, and returns how often. Between two kills it runs for 300 to 900 ms and for
+/// as long as its restart took, so that slow servers serve half of the time.
+fn kill_store(seed: u64, backend: &mut Backend, end: Instant) -> u32 {
     let mut random = Random::new(!seed);
     let mut kills = 0;
     let mut life = random.millis(300, 900);
@@ -149,42 +149,42 @@ impl Shared {
             ports: nodes.iter().map(Node::port).collect(),
             drawn: AtomicU64::new(0),
             over: AtomicBool::new(false),
-            told: Mutex::default(),
+            answers: Mutex::default(),
         }
     }
 
-    /// New keys until the killing is over. Two clients share each, and each asks twice.
-    fn ask_for_new_keys(&self, number: usize) {
+    /// Sends new keys until the killing is over. Two clients share each key, and each client sends it twice.
+    fn send_new_keys(&self, number: usize) {
         let mut random = self.random(number);
         while !self.over.load(Ordering::SeqCst) {
             let key = self.drawn.fetch_add(1, Ordering::SeqCst) / 2;
-            self.ask(key, &mut random);
-            self.ask(key, &mut random);
+            self.send(key, &mut random);
+            self.send(key, &mut random);
         }
     }
 
-    /// All keys once more.
-    fn ask_for_all_keys(&self, clients: usize) {
-        let keys: Vec<u64> = self.told().keys().copied().collect();
+    /// Sends all keys once more.
+    fn send_all_keys(&self, clients: usize) {
+        let keys: Vec<u64> = self.answers().keys().copied().collect();
         let share = keys.len().div_ceil(clients).max(1);
         thread::scope(|scope| {
             for (number, keys) in keys.chunks(share).enumerate() {
                 let mut random = self.random(1000 + number);
-                scope.spawn(move || keys.iter().for_each(|&key| self.ask(key, &mut random)));
+                scope.spawn(move || keys.iter().for_each(|&key| self.send(key, &mut random)));
             }
         });
     }
 
-    fn ask(&self, key: u64, random: &mut Random) {
-        // Only answers that came before this was asked are promised to it: two clients that ask at once may
-        // write down what they heard in either order.
-        let before = self.told().get(&key).map_or(0, Vec::len);
+    fn send(&self, key: u64, random: &mut Random) {
+        // Only answers from before this request bind it: two clients that send at once may record their answers in
+        // either order.
+        let before = self.answers().get(&key).map_or(0, Vec::len);
         let name = format!("{}-{key}", self.run);
         let answer = pay(&self.ports, &name, key, random);
-        let mut told = self.told();
-        let answers = told.entry(key).or_default();
+        let mut all = self.answers();
+        let answers = all.entry(key).or_default();
         if answer == Answer::Unknown && answers.len() > before {
-            // Asked before the other was answered: it stands before those answers.
+            // Sent before the newer answers arrived: it is recorded before them.
             answers.insert(before, answer);
         } else {
             answers.push(answer);
@@ -195,7 +195,7 @@ impl Shared {
         Random::new(self.seed ^ (u64::try_from(number).unwrap_or_default() << 32))
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Vec<Answer>>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn answers(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Vec<Answer>>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

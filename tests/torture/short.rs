@@ -1,4 +1,5 @@
-//! The crash torture, short enough for every run of the tests. The long one is `main.rs`.
+//! The crash torture, short enough for every run of the tests. The long one is `main.rs`. It checks invariants I2, I4
+//! and I5 of DESIGN.md, section 9.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -15,12 +16,12 @@ mod run;
 #[path = "../support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
-#[allow(dead_code, reason = "the long one knows more stores")]
+#[allow(dead_code, reason = "the long one has more stores")]
 mod stores;
 
-/// What a short run on this store finds; nothing if its server is not installed.
+/// The report of a short run on this store; nothing if its server is not installed.
 fn torture(store: StoreKind) -> Option<Report> {
-    // One at a time: two runs at once would only slow each other down.
+    // One at a time: two runs at once would slow each other down.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let plan = Plan {
@@ -37,8 +38,8 @@ fn torture(store: StoreKind) -> Option<Report> {
     Some(report)
 }
 
-/// Whatever was killed, every promise was kept; and enough was killed to tell.
-fn keeps_its_promises(store: StoreKind) {
+/// Asserts that every guarantee held whatever was killed, and that enough was killed and executed to tell.
+fn assert_guarantees_hold(store: StoreKind) {
     let can_be_killed = store.can_be_killed();
     let Some(report) = torture(store) else {
         return;
@@ -51,27 +52,27 @@ fn keeps_its_promises(store: StoreKind) {
 
 #[test]
 fn kills_lose_nothing_on_redis() {
-    keeps_its_promises(StoreKind::Redis);
+    assert_guarantees_hold(StoreKind::Redis);
 }
 
 #[test]
 fn kills_lose_nothing_on_postgres() {
-    keeps_its_promises(StoreKind::Postgres);
+    assert_guarantees_hold(StoreKind::Postgres);
 }
 
 #[test]
 fn kills_lose_nothing_on_mariadb() {
-    keeps_its_promises(StoreKind::MariaDb);
+    assert_guarantees_hold(StoreKind::MariaDb);
 }
 
 #[test]
 fn kills_lose_nothing_on_a_shared_file() {
-    keeps_its_promises(StoreKind::Sqlite);
+    assert_guarantees_hold(StoreKind::Sqlite);
 }
 
-/// The same run finds what it looks for where it is to be found.
+/// The same run finds violations where they are to be expected.
 #[test]
-fn kills_lose_something_on_a_redis_without_persistence() {
+fn kills_execute_twice_on_a_redis_without_persistence() {
     let Some(report) = torture(StoreKind::RedisWeak) else {
         return;
     };

@@ -1,27 +1,27 @@
-//! The stores that are tortured, each with the server behind it.
+//! The stores that are tested, each with its server.
 
 use crate::servers::{Folder, mariadb::MariaDb, postgres::Postgres, redis::Redis};
 
-/// What is asked for.
+/// The store to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreKind {
-    /// A Redis of our own that flushes its append-only file before it answers.
+    /// A private Redis that flushes its append-only file before it acknowledges.
     Redis,
-    /// A Redis of our own, without persistence.
+    /// A private Redis without persistence.
     RedisWeak,
-    /// A PostgreSQL of our own.
+    /// A private PostgreSQL.
     Postgres,
-    /// A MariaDB of our own, with a binary log.
+    /// A private MariaDB with a binary log.
     MariaDb,
-    /// A MariaDB of our own, without one.
+    /// A private MariaDB without a binary log.
     MariaDbWeak,
-    /// A file that all processes share.
+    /// A SQLite file that all processes share.
     Sqlite,
-    /// Whatever this URL names.
+    /// The store of this URL.
     Running(String),
 }
 
-/// What is there.
+/// The running server of a store.
 #[derive(Debug)]
 pub(crate) enum Backend {
     Redis(Redis),
@@ -44,7 +44,7 @@ impl StoreKind {
         }
     }
 
-    /// Whether there is a server, and it is ours to kill.
+    /// Whether it has a server that the run may kill.
     pub(crate) fn can_be_killed(&self) -> bool {
         !matches!(self, Self::Sqlite | Self::Running(_))
     }
@@ -64,7 +64,7 @@ impl StoreKind {
 }
 
 impl Backend {
-    /// As the demo takes it.
+    /// The store's URL.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Redis(redis) => redis.url(),
@@ -77,7 +77,7 @@ impl Backend {
         }
     }
 
-    /// SIGKILLs the server and waits until the next one answers.
+    /// Kills the server with SIGKILL, restarts it, and waits until it answers.
     pub(crate) fn restart(&mut self) {
         match self {
             Self::Redis(redis) => redis.restart(),

@@ -1,4 +1,4 @@
-//! No prelude, no unsafe code, no warnings, and the runtime under another name.
+//! Handlers in a crate without prelude, without unsafe code, with all warnings denied, and with the runtime renamed.
 
 #![no_implicit_prelude]
 #![deny(

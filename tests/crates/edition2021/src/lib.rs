@@ -1,4 +1,4 @@
-//! Edition 2021, with everything denied that can be.
+//! Handlers in a crate of edition 2021 with every lint denied.
 
 #![deny(
     warnings,
@@ -68,7 +68,7 @@ where
     T::from(n).to_string()
 }
 
-/// By a path of its own, and with a plain function beside it that nobody documented.
+/// With a `crate` path, and with an `inner` function, which has no documentation.
 #[idempotent(crate = idempotent_runtime, inner = by_path_inner, scope = nobody)]
 pub async fn by_path<'a, T>(method: Method, Json(text): Json<Cow<'a, str>>) -> Cow<'a, str>
 where

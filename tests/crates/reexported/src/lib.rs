@@ -1,4 +1,4 @@
-//! A crate that knows the runtime through another one only.
+//! Handlers in a crate that uses the runtime through another crate's re-export only.
 
 #![deny(warnings)]
 
