@@ -52,7 +52,10 @@ impl Idempotency {
         let in_flight = &self.0.in_flight;
         in_flight.close();
         let before = in_flight.admitted();
-        let idle = in_flight.idle(Instant::now() + deadline.min(LONGEST)).await;
+        let deadline = Instant::now() + deadline.min(LONGEST);
+        // The last write of a detached execution comes before the end of its task, so both are waited for: when this
+        // returns, no task is left that is still counted.
+        let idle = in_flight.idle(deadline).await && self.0.detached.none(deadline).await;
         let mut report = Shutdown {
             drained: before,
             unknown: 0,
