@@ -33,8 +33,8 @@ macro_rules! named {
 }
 
 named! {
-    __arguments __call __private __request a0 answer arguments call crash engine extracting handler idempotent
-    idempotent_runtime inner invoke last never part recovery respond run_handler ty within
+    __arguments __call __private __request a0 arguments call crash engine extracting handler idempotent
+    idempotent_runtime inner into_response invoke last never part recovery respond run_handler ty within
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ pub(super) fn qualifiers(handler: &Handler, errors: &mut Errors) {
             "a handler cannot be `extern`: axum calls it as a Rust function",
         ));
     }
-    if handler.answer().is_none() {
+    if handler.output().is_none() {
         errors.push(Error::new_spanned(sig.fn_token, no_future(sig)));
     }
     if let (None, ReturnType::Type(_, ty)) = (sig.asyncness, &sig.output)

@@ -11,7 +11,7 @@ use super::{
     spans::{at, ends, located},
 };
 use crate::{
-    handler::{Answer, Handler},
+    handler::{Handler, Output},
     options::Given,
 };
 
@@ -33,13 +33,13 @@ pub(super) fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStre
     let path = place.path(handler);
     let arguments = Ident::new("__arguments", Span::mixed_site());
     let turbofish = turbofish(generics.params.iter(), here);
-    let answer = answer(handler, private);
+    let converter = converter(handler, private);
     quote! {
         #private::run_handler(
             #call,
             const { &#policy },
             ::core::concat!(::core::module_path!(), "::", #name),
-            |#arguments| #private::respond(#path #turbofish, #arguments, #answer),
+            |#arguments| #private::respond(#path #turbofish, #arguments, #converter),
         )
     }
 }
@@ -76,18 +76,18 @@ fn call(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
 
 /// The function that makes the response, located at the return type: a type that is no response is one error
 /// there.
-fn answer(handler: &Handler, private: &TokenStream) -> TokenStream {
-    let (start, end) = match handler.answer() {
-        Some(Answer::Never(ty)) => {
+fn converter(handler: &Handler, private: &TokenStream) -> TokenStream {
+    let (start, end) = match handler.output() {
+        Some(Output::Never(ty)) => {
             let (start, _) = ends(ty);
             return quote_spanned!(start=> |never| never);
         }
-        Some(Answer::Type(ty)) => ends(ty),
-        Some(Answer::Nothing) | None => {
+        Some(Output::Type(ty)) => ends(ty),
+        Some(Output::Nothing) | None => {
             (at(handler.sig.ident.span()), at(handler.sig.ident.span()))
         }
     };
     let private = located(private.clone(), start);
-    let answer = Ident::new("answer", end);
-    quote_spanned!(start=> #private::#answer)
+    let converter = Ident::new("into_response", end);
+    quote_spanned!(start=> #private::#converter)
 }

@@ -31,7 +31,7 @@ pub(crate) struct Handler {
 }
 
 /// What the handler's future resolves to.
-pub(crate) enum Answer<'a> {
+pub(crate) enum Output<'a> {
     /// `()`, unwritten.
     Nothing,
     /// `!`
@@ -85,16 +85,16 @@ impl Handler {
     }
 
     /// What the future resolves to, or nothing where the function returns no future.
-    pub(crate) fn answer(&self) -> Option<Answer<'_>> {
+    pub(crate) fn output(&self) -> Option<Output<'_>> {
         let ty = match &self.sig.output {
-            ReturnType::Default => return self.sig.asyncness.map(|_| Answer::Nothing),
+            ReturnType::Default => return self.sig.asyncness.map(|_| Output::Nothing),
             ReturnType::Type(_, ty) if self.sig.asyncness.is_some() => ty,
             ReturnType::Type(_, ty) => future_output(ty)?,
         };
         Some(if matches!(plain(ty), Type::Never(_)) {
-            Answer::Never(ty)
+            Output::Never(ty)
         } else {
-            Answer::Type(ty)
+            Output::Type(ty)
         })
     }
 

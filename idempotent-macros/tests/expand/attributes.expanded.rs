@@ -21,7 +21,7 @@ pub fn handler(
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,
-            ::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::into_response,
         ),
     )
 }

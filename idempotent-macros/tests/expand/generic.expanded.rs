@@ -23,7 +23,7 @@ where
         |__arguments| ::idempotent_runtime::__private::respond(
             handler::<T, U, N>,
             __arguments,
-            ::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::into_response,
         ),
     )
 }

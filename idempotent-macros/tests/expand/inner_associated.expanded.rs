@@ -11,7 +11,7 @@ fn pay<U: ::core::marker::Send + 'static>(
         |__arguments| ::idempotent_runtime::__private::respond(
             Self::pay_inner::<U>,
             __arguments,
-            ::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::into_response,
         ),
     )
 }

@@ -18,7 +18,7 @@ pub(crate) fn pay(
         |__arguments| ::idempotent_runtime::__private::respond(
             pay_inner,
             __arguments,
-            ::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::into_response,
         ),
     )
 }

@@ -11,7 +11,7 @@ fn r#fn(
         |__arguments| ::idempotent_runtime::__private::respond(
             r#type,
             __arguments,
-            ::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::into_response,
         ),
     )
 }

@@ -19,7 +19,7 @@ fn handler(
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,
-            ::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::into_response,
         ),
     )
 }

@@ -21,7 +21,7 @@ fn handler<T: 'static + ::core::marker::Send + 'static>(
         |__arguments| ::idempotent_runtime::__private::respond(
             handler::<T>,
             __arguments,
-            ::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::into_response,
         ),
     )
 }

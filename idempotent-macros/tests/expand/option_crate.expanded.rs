@@ -13,6 +13,6 @@ fn handler(
     facade::runtime::__private::within!(
         __private, __private::run_handler(__call, const { & __private::Policy::new() },
         ::core::concat!(::core::module_path!(), "::", "handler"), | __arguments |
-        __private::respond(handler, __arguments, __private::answer),)
+        __private::respond(handler, __arguments, __private::into_response),)
     )
 }

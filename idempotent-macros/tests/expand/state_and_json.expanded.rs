@@ -33,7 +33,7 @@ pub fn create_payment(
         |__arguments| ::idempotent_runtime::__private::respond(
             create_payment,
             __arguments,
-            ::idempotent_runtime::__private::answer,
+            ::idempotent_runtime::__private::into_response,
         ),
     )
 }

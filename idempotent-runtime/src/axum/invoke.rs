@@ -1,6 +1,6 @@
 //! The user's function as a function of one tuple.
 
-use super::call::UseInnerToCallDirectlyOrPutDebugHandlerBelow;
+use super::hints::UseInnerToCallDirectlyOrPutDebugHandlerBelow;
 
 /// Calls a function with its arguments `T`, a tuple.
 ///

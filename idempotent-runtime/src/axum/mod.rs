@@ -14,11 +14,12 @@
 //! Generic code is kept to the two futures that cannot do without the handler's types. All else, the engine
 //! first, is compiled once.
 
-mod answer;
 mod arguments;
 mod call;
+mod checks;
 mod extract;
-mod functions;
+mod extraction;
+mod hints;
 mod invoke;
 pub mod private;
 mod run;

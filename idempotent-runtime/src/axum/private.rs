@@ -6,13 +6,12 @@ pub use std::time::Duration;
 pub use ::axum::response::Response;
 
 pub use super::{
-    answer::answer,
-    arguments::{last, part},
-    call::{
-        AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, FromRouter, OnlyInARouterWithState,
-        Slot, UseInnerToCallDirectlyOrPutDebugHandlerBelow, engine,
+    call::{FromRouter, Slot},
+    checks::{engine, into_response, last, part, recovery, scope},
+    hints::{
+        AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, OnlyInARouterWithState,
+        UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     },
-    functions::{recovery, scope},
     run::{HandlerFuture, respond, run_handler},
 };
 #[doc(hidden)]

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use pin_project_lite::pin_project;
 
 use super::{
-    call::{Extracted, FromRouter, Start, Then},
+    call::FromRouter,
+    extraction::{Extracted, Start, Then},
     invoke::Invoke,
 };
 use crate::{

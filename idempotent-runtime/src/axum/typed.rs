@@ -7,7 +7,10 @@ use std::fmt;
 
 use axum_extra::routing::TypedPath;
 
-use super::call::{FromRouter, OnlyInARouterWithState, Slot};
+use super::{
+    call::{FromRouter, Slot},
+    hints::OnlyInARouterWithState,
+};
 
 impl<P: TypedPath> TypedPath for Slot<P> {
     const PATH: &'static str = P::PATH;

@@ -1,0 +1,48 @@
+//! Functions that generated code calls at the user's own tokens: what does not fit is reported there, in the words
+//! of [`hints`](super::hints).
+
+use std::{future::Future, pin::Pin};
+
+use ::axum::{http::request::Parts, response::Response};
+
+use super::{
+    arguments::Argument,
+    hints::{EngineIn, IntoHandlerResponse, Last, Part, RecoveryFunction, ScopeFunction},
+};
+use crate::{Crash, Recovery, Scope, engine::Idempotency};
+
+/// Checks an argument that is not the last, and finds how it is extracted.
+#[must_use]
+pub fn part<S, T: Part<S, V>, V>() -> Argument<T, V> {
+    Argument::new()
+}
+
+/// Checks the last argument, and finds how it is extracted.
+#[must_use]
+pub fn last<S, T: Last<S, V>, V>() -> Argument<T, V> {
+    Argument::new()
+}
+
+/// Finds the engine in the state.
+#[must_use]
+pub fn engine<S, E: EngineIn<S>>(state: &S) -> Option<Idempotency> {
+    E::engine(state)
+}
+
+/// Calls a scope function.
+pub fn scope<F: ScopeFunction<V>, V>(function: F, parts: &Parts) -> Option<Scope> {
+    function.scope(parts)
+}
+
+/// Calls a recovery function and boxes what it returns.
+pub fn recovery<H, V>(recover: H, crash: Crash) -> Pin<Box<dyn Future<Output = Recovery> + Send>>
+where
+    H: RecoveryFunction<V, Future: Send>,
+{
+    Box::pin(recover.recover(crash))
+}
+
+/// Makes the response of what a handler returned.
+pub fn into_response<T: IntoHandlerResponse>(returned: T) -> Response {
+    returned.into_handler_response()
+}

@@ -1,0 +1,114 @@
+//! The step "extract the arguments, then call the handler", with the router's state inside.
+
+use std::marker::PhantomData;
+
+use ::axum::{
+    extract::{FromRequest, Request},
+    response::{IntoResponse, Response},
+};
+
+use super::arguments::Arguments;
+use crate::engine::BoxFuture;
+
+/// Calls the handler with its arguments. A plain function: what a handler adds to the compiled code is that and
+/// its own future.
+pub(super) type Then<T> = fn(T) -> BoxFuture<Response>;
+
+/// Extracts a handler's arguments; of the router's state, only the step itself knows the type.
+pub(super) trait Extraction<T>: Start {
+    /// Sets what is called with them.
+    fn then(&mut self, then: Then<T>);
+}
+
+/// A step whose arguments nobody needs to know any more.
+pub(super) trait Start: Send {
+    /// Extracts the arguments and calls what was set, whose future is not polled here: so there is one state
+    /// less to compile for each handler.
+    fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted>;
+}
+
+/// The handler's future, or the rejection of an extractor.
+pub(super) type Extracted = Result<BoxFuture<Response>, Response>;
+
+/// The step for the state `S` and arguments that are extracted together, by way of `M`.
+pub(super) struct Extract<S, M, T> {
+    state: S,
+    then: Option<Then<T>>,
+    way: PhantomData<fn() -> M>,
+}
+
+/// The step for the state `S` and arguments that are extracted one by one.
+pub(super) struct ExtractEach<S, A: Arguments<S>> {
+    state: S,
+    then: Option<Then<A::Values>>,
+}
+
+impl<S, M, T> Extract<S, M, T> {
+    pub(super) fn new(state: S) -> Self {
+        Self {
+            state,
+            then: None,
+            way: PhantomData,
+        }
+    }
+}
+
+impl<S, A: Arguments<S>> ExtractEach<S, A> {
+    pub(super) fn new(state: S) -> Self {
+        Self { state, then: None }
+    }
+}
+
+impl<S, M, T> Extraction<T> for Extract<S, M, T>
+where
+    S: Send + Sync + 'static,
+    T: FromRequest<S, M> + 'static,
+{
+    fn then(&mut self, then: Then<T>) {
+        self.then = Some(then);
+    }
+}
+
+impl<S, M, T> Start for Extract<S, M, T>
+where
+    S: Send + Sync + 'static,
+    T: FromRequest<S, M> + 'static,
+{
+    fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted> {
+        let Self { state, then, .. } = *self;
+        let then = chosen(then);
+        Box::pin(async move {
+            match T::from_request(request, &state).await {
+                Ok(arguments) => Ok(then(arguments)),
+                Err(rejection) => Err(rejection.into_response()),
+            }
+        })
+    }
+}
+
+impl<S, A> Extraction<A::Values> for ExtractEach<S, A>
+where
+    S: Send + Sync + 'static,
+    A: Arguments<S> + 'static,
+{
+    fn then(&mut self, then: Then<A::Values>) {
+        self.then = Some(then);
+    }
+}
+
+impl<S, A> Start for ExtractEach<S, A>
+where
+    S: Send + Sync + 'static,
+    A: Arguments<S> + 'static,
+{
+    fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted> {
+        let Self { state, then } = *self;
+        let then = chosen(then);
+        Box::pin(async move { A::extract(request, &state).await.map(then) })
+    }
+}
+
+/// What was set before the start.
+fn chosen<T>(then: Option<Then<T>>) -> Then<T> {
+    then.expect("what follows extraction is set before extraction starts")
+}

@@ -1,0 +1,240 @@
+//! What the compiler shows when a handler does not fit: types by their names, traits by their messages.
+//!
+//! The attribute sees tokens. Whether an argument is an extractor or a return value a response, only the compiler
+//! knows. Generated code makes it check that at the user's own token (see `checks`), and what it then reports comes
+//! from here. Each item says which mistake leads to it and what the user sees; the whole messages are in the folder of
+//! `tests/ui/rustc` that the item names.
+//!
+//! 1. A trait changes the message, never what is accepted: it holds exactly where its blanket implementation does.
+//! 2. Every blanket implementation is marked `do_not_recommend`. Otherwise the compiler looks through it and reports
+//!    the bound behind it, in the words of axum or of the standard library.
+//! 3. Such a trait has a second implementation, for types that are [`Unsatisfiable`], and a parameter `V` that keeps
+//!    the two apart. With a single candidate the compiler settles on it and reports which of its bounds failed; with
+//!    two it reports the trait itself. [`EngineIn`] and [`IntoHandlerResponse`] are reported without it.
+
+use std::{
+    future::{Future, Pending},
+    marker::PhantomData,
+};
+
+use ::axum::{
+    extract::{FromRef, FromRequest, FromRequestParts, Request, State},
+    http::request::Parts,
+    response::{IntoResponse, Response},
+};
+
+use crate::{Crash, Recovery, Scope, engine::Idempotency};
+
+/// Stands for the arguments of a handler that has none.
+///
+/// The mistakes: calling such a handler directly, as `handler().await`, and `#[debug_handler]` above the attribute,
+/// which generates that call. The user sees that the function takes one argument, and that an argument "of type
+/// `FromRouter<UseInnerToCallDirectlyOrPutDebugHandlerBelow>` is missing" (`calls`, `companions`).
+#[derive(Debug)]
+pub struct UseInnerToCallDirectlyOrPutDebugHandlerBelow;
+
+/// Says that the engine is an extension of the request, as `FromExtensions` does, where the handler has arguments.
+///
+/// The mistakes are those whose message shows the type of a handler, and with it this name. A direct call,
+/// `handler(Json(1)).await`: "expected `FromRouter<(Json<u32>,), AddOption…>`, found `Json<u32>`"; the way out is
+/// `inner` (`calls`). A route for a handler of which one argument is not an extractor: "the trait bound
+/// `fn(FromRouter<(u32,), AddOption…>) -> HandlerFuture: Handler<_, _>` is not satisfied", without a word about which
+/// argument; with `state` the compiler names it (`extractors`).
+#[derive(Debug)]
+pub struct AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly;
+
+/// A request with the router's state, which the attribute named: the arguments and the engine are checked in the
+/// handler itself, so that a wrong one is reported there and not where the handler is routed.
+///
+/// The mistake: `state = App` on a handler in a router whose state is not `App` and does not contain it. The user
+/// sees at the route that "the trait bound `fn(OnlyInARouterWithState<App, (Method,)>) -> HandlerFuture:
+/// Handler<_, _>` is not satisfied" (`paths`).
+pub struct OnlyInARouterWithState<S, T> {
+    pub(super) request: Request,
+    pub(super) engine: Option<Idempotency>,
+    pub(super) state: S,
+    pub(super) arguments: PhantomData<fn() -> T>,
+}
+
+/// An argument that is not the last: it leaves the body alone.
+///
+/// The mistakes, under `state = App`: an argument that is not an extractor, one that uses up the body before the
+/// last, and a `State<T>` that the router's state does not contain. The user sees the message below at the argument's
+/// type (`extractors`).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an extractor for the state `{S}` that leaves the request's body alone",
+    label = "expected a type that implements `FromRequestParts<{S}>`",
+    note = "an argument of a handler is an extractor, such as `State<…>`, `Path<…>`, `Query<…>` or `HeaderMap`",
+    note = "one that uses up the body, such as `Json<…>`, can only be the last argument",
+    note = "`State<T>` needs the router's state to be `T`, or `T: FromRef<{S}>`"
+)]
+pub trait Part<S, V> {}
+
+/// The last argument: it may use up the body.
+///
+/// The mistakes, under `state = App`: an argument that is not an extractor, such as `Payment` for `Json<Payment>`, or
+/// `Json<Payment>` where `Payment` is not `Deserialize`. The user sees the message below at the argument's type
+/// (`extractors`).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an extractor for the state `{S}`",
+    label = "expected a type that implements `FromRequest<{S}>` or `FromRequestParts<{S}>`",
+    note = "an argument of a handler is an extractor, such as `State<…>`, `Path<…>`, `Json<…>` or `Bytes`",
+    note = "`Json<T>` needs `T: serde::Deserialize`, `State<T>` needs the router's state to be `T`, or `T: FromRef<{S}>`"
+)]
+pub trait Last<S, V> {}
+
+/// Where `engine = …` finds the engine.
+///
+/// The mistake, under `state = App`: a type other than `State<T>`, or a `T` that `App` does not contain or that does
+/// not become an `Idempotency`. The user sees the message below at the option's value (`engine`). Without `state`
+/// the route is reported instead.
+#[diagnostic::on_unimplemented(
+    message = "there is no engine in the state `{S}` by way of `{Self}`",
+    label = "expected `State<T>` with a `T` that the state `{S}` has and that is an `Idempotency`",
+    note = "implement `FromRef<{S}>` for `Idempotency` and write `engine = State<Idempotency>`",
+    note = "for a router with several engines, write `State<T>` with a type of your own: it implements \
+            `FromRef<{S}>`, and `Idempotency` implements `From<T>`"
+)]
+pub trait EngineIn<S> {
+    /// Nothing where it is not in the state.
+    fn engine(state: &S) -> Option<Idempotency>;
+}
+
+/// What `scope = path` takes.
+///
+/// The mistake: a path to an `async` function, or to one of another type. The user sees the message below at the
+/// path (`paths`).
+#[diagnostic::on_unimplemented(
+    message = "`scope` takes a function `fn(&Parts) -> Option<Scope>`",
+    label = "this function takes or returns something else",
+    note = "as in `fn tenant(parts: &axum::http::request::Parts) -> Option<idempotent_runtime::Scope>`, which is \
+            not `async`"
+)]
+pub trait ScopeFunction<V> {
+    /// Calls it.
+    fn scope(self, parts: &Parts) -> Option<Scope>;
+}
+
+/// What `on_crash = path` takes.
+///
+/// The mistake: a path to a function that is not `async`, or that takes or returns something else. The user sees the
+/// message below at the path (`paths`).
+#[diagnostic::on_unimplemented(
+    message = "`on_crash` takes a function `async fn(Crash) -> Recovery`",
+    label = "this function is not `async`, or takes or returns something else",
+    note = "as in `async fn find_out(crash: idempotent_runtime::Crash) -> idempotent_runtime::Recovery`"
+)]
+pub trait RecoveryFunction<V> {
+    /// Its future.
+    type Future: Future<Output = Recovery> + 'static;
+
+    /// Calls it.
+    fn recover(self, crash: Crash) -> Self::Future;
+}
+
+/// What a handler may return.
+///
+/// The mistake: a return type that is not a response, such as `Payment` for `Json<Payment>`, or a `Result` of which
+/// the error is not one. The user sees the message below at the return type (`return_types`).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a response, so an idempotent handler cannot return it",
+    label = "expected a type that implements `IntoResponse`",
+    note = "a value is sent as `Json<T>`, in a tuple too: `(StatusCode, Json<T>)`",
+    note = "in a `Result<T, E>` both `T` and `E` must be responses",
+    note = "implement `axum::response::IntoResponse` for a type of your own, an error type too"
+)]
+pub trait IntoHandlerResponse {
+    /// As a response.
+    fn into_handler_response(self) -> Response;
+}
+
+/// The first candidate of [`Part`] and [`Last`]: the argument comes from the request's head.
+#[derive(Debug)]
+pub enum ViaParts {}
+
+/// A candidate of [`Last`]: the argument comes from the whole request.
+#[derive(Debug)]
+pub enum ViaRequest {}
+
+/// The first candidate of [`ScopeFunction`] and [`RecoveryFunction`]: the function is called.
+#[derive(Debug)]
+pub enum ViaCall {}
+
+/// The candidate that never applies, on all of them.
+#[derive(Debug)]
+pub enum ViaNothing {}
+
+/// No type implements it.
+pub trait Unsatisfiable: Sized {
+    /// Cannot be called.
+    fn never<T>(self) -> T;
+}
+
+#[diagnostic::do_not_recommend]
+impl<S, T: FromRequestParts<S>> Part<S, ViaParts> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<S, T: Unsatisfiable> Part<S, ViaNothing> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<S, T: FromRequestParts<S>> Last<S, ViaParts> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<S, T: FromRequest<S>> Last<S, ViaRequest> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<S> EngineIn<S> for AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly {
+    fn engine(_: &S) -> Option<Idempotency> {
+        None
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<S, T: FromRef<S> + Into<Idempotency>> EngineIn<S> for State<T> {
+    fn engine(state: &S) -> Option<Idempotency> {
+        Some(T::from_ref(state).into())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: FnOnce(&Parts) -> Option<Scope>> ScopeFunction<ViaCall> for F {
+    fn scope(self, parts: &Parts) -> Option<Scope> {
+        self(parts)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: Unsatisfiable> ScopeFunction<ViaNothing> for F {
+    fn scope(self, _: &Parts) -> Option<Scope> {
+        self.never()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<H, F> RecoveryFunction<ViaCall> for H
+where
+    H: FnOnce(Crash) -> F,
+    F: Future<Output = Recovery> + 'static,
+{
+    type Future = F;
+
+    fn recover(self, crash: Crash) -> F {
+        self(crash)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<H: Unsatisfiable> RecoveryFunction<ViaNothing> for H {
+    type Future = Pending<Recovery>;
+
+    fn recover(self, _: Crash) -> Self::Future {
+        self.never()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: IntoResponse> IntoHandlerResponse for T {
+    fn into_handler_response(self) -> Response {
+        self.into_response()
+    }
+}
