@@ -1,7 +1,7 @@
 //! From what was read to what is compiled: the only rooms with `quote!`, this one and those inside it.
 //!
 //! ```text
-//! pub fn create_payment(_: Slot<State<App>>, call: FromRouter<(State<App>, Json<NewPayment>)>) -> HandlerFuture {
+//! pub fn create_payment(_: Placeholder<State<App>>, call: FromRouter<(State<App>, Json<NewPayment>)>) -> HandlerFuture {
 //!     async fn create_payment(State(app): State<App>, Json(p): Json<NewPayment>) -> Out { …untouched… }
 //!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", |a| respond(create_payment, a, into_response))
 //! }

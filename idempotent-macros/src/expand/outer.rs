@@ -44,7 +44,7 @@ pub(super) fn outer(
     quote!(#vis #fn_token #ident #generics #parens -> #running #clause #block)
 }
 
-/// `_: Slot<A>, call: FromRouter<(A, B)>`
+/// `_: Placeholder<A>, call: FromRouter<(A, B)>`
 pub(super) fn parameters(expansion: &Expansion<'_>, private: &Private<'_>) -> TokenStream {
     let Handler { sig, .. } = &expansion.handler;
     let arguments: Vec<_> = expansion
@@ -58,7 +58,7 @@ pub(super) fn parameters(expansion: &Expansion<'_>, private: &Private<'_>) -> To
     };
     let placeholders = others.iter().map(|ty| {
         let start = ends(ty).0;
-        let placeholder = parameter(ty, "Slot", ty, private);
+        let placeholder = parameter(ty, "Placeholder", ty, private);
         quote_spanned!(start=> _ #placeholder)
     });
     let request = request(expansion, &arguments, &last, private);

@@ -1,5 +1,5 @@
 fn handler(
-    _: facade::idempotent_runtime::__private::ty!(Slot < Method >),
+    _: facade::idempotent_runtime::__private::ty!(Placeholder < Method >),
     __call: facade::idempotent_runtime::__private::ty!(
         FromRouter < (Method, Json < u32 >,),
         facade::idempotent_runtime::__private::ty!(AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly)

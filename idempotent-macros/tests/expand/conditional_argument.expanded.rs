@@ -1,6 +1,6 @@
 #[cfg(feature = "x")]
 fn handler(
-    _: ::idempotent_runtime::__private::Slot<Method>,
+    _: ::idempotent_runtime::__private::Placeholder<Method>,
     __call: ::idempotent_runtime::__private::FromRouter<
         (Method, String),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,

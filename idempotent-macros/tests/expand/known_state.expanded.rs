@@ -1,5 +1,5 @@
 fn handler(
-    _: ::idempotent_runtime::__private::Slot<State<App>>,
+    _: ::idempotent_runtime::__private::Placeholder<State<App>>,
     __call: ::idempotent_runtime::__private::OnlyInARouterWithState<
         App,
         (State<App>, Json<u32>),

@@ -1,5 +1,5 @@
 fn handler<T: 'static + ::core::marker::Send + 'static>(
-    _: ::idempotent_runtime::__private::Slot<Agent<'static, T>>,
+    _: ::idempotent_runtime::__private::Placeholder<Agent<'static, T>>,
     __call: ::idempotent_runtime::__private::FromRouter<
         (Agent<'static, T>, Json<Cow<'static, str>>),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,

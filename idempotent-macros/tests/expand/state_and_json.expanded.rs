@@ -9,7 +9,7 @@ pub async fn create_payment(
 /// Creates a payment.
 #[cfg(not(doc))]
 pub fn create_payment(
-    _: ::idempotent_runtime::__private::Slot<State<App>>,
+    _: ::idempotent_runtime::__private::Placeholder<State<App>>,
     __call: ::idempotent_runtime::__private::FromRouter<
         (State<App>, Json<NewPayment>),
         ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,

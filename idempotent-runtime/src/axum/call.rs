@@ -20,7 +20,7 @@ use super::{
 use crate::engine::Idempotency;
 
 /// The place of an argument that is extracted later. Keeps the number of arguments what it was.
-pub struct Slot<T>(PhantomData<fn() -> T>);
+pub struct Placeholder<T>(PhantomData<fn() -> T>);
 
 /// A request, and how to extract the handler's arguments `T` from it. The engine comes from `E`.
 pub struct FromRouter<T, E = FromExtensions> {
@@ -46,7 +46,7 @@ impl<S> EngineIn<S> for FromExtensions {
 }
 
 #[diagnostic::do_not_recommend]
-impl<S: Sync, T> FromRequestParts<S> for Slot<T> {
+impl<S: Sync, T> FromRequestParts<S> for Placeholder<T> {
     type Rejection = Infallible;
 
     fn from_request_parts(
@@ -150,9 +150,9 @@ fn arrived<T>(value: T) -> Ready<Result<T, Infallible>> {
     ready(Ok(value))
 }
 
-impl<T> fmt::Debug for Slot<T> {
+impl<T> fmt::Debug for Placeholder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Slot")
+        f.write_str("Placeholder")
     }
 }
 

@@ -6,7 +6,7 @@ pub use std::time::Duration;
 pub use ::axum::response::Response;
 
 pub use super::{
-    call::{FromRouter, Slot},
+    call::{FromRouter, Placeholder},
     checks::{engine, into_response, last, part, recovery, scope},
     hints::{
         AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, OnlyInARouterWithState,

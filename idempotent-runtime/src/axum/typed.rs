@@ -8,11 +8,11 @@ use std::fmt;
 use axum_extra::routing::TypedPath;
 
 use super::{
-    call::{FromRouter, Slot},
+    call::{FromRouter, Placeholder},
     hints::OnlyInARouterWithState,
 };
 
-impl<P: TypedPath> TypedPath for Slot<P> {
+impl<P: TypedPath> TypedPath for Placeholder<P> {
     const PATH: &'static str = P::PATH;
 }
 
@@ -25,7 +25,7 @@ impl<S, P: TypedPath> TypedPath for OnlyInARouterWithState<S, (P,)> {
 }
 
 // Demanded by the trait, for links; nobody has a placeholder in hand to make one.
-impl<P: TypedPath> fmt::Display for Slot<P> {
+impl<P: TypedPath> fmt::Display for Placeholder<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(P::PATH)
     }
