@@ -9,7 +9,11 @@ use super::{
     arguments::Argument,
     hints::{EngineIn, IntoHandlerResponse, Last, Part, RecoveryFunction, ScopeFunction},
 };
-use crate::{Crash, Recovery, Scope, engine::Idempotency};
+use crate::{
+    engine::Idempotency,
+    execution::{Crash, Recovery},
+    scope::Scope,
+};
 
 /// Checks an argument that is not the last, and finds how it is extracted.
 #[must_use]

@@ -10,8 +10,9 @@ use ::axum::{
 };
 
 use crate::{
-    Execution, ProblemCode, Retention,
-    problem::{Problem, ProblemStyle},
+    engine::Retention,
+    execution::Execution,
+    problem::{Problem, ProblemCode, ProblemStyle},
 };
 
 /// Why there is no [`Execution`]: the request came without a key, so nothing protects it.

@@ -23,7 +23,11 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{Crash, Recovery, Scope, engine::Idempotency};
+use crate::{
+    engine::Idempotency,
+    execution::{Crash, Recovery},
+    scope::Scope,
+};
 
 /// Stands for the arguments of a handler that has none.
 ///

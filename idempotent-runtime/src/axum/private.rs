@@ -16,7 +16,10 @@ pub use super::{
 };
 #[doc(hidden)]
 pub use crate::{__ty as ty, __within as within};
-pub use crate::{Cache, FingerprintRule, OnCrash, Policy};
+pub use crate::{
+    fingerprint::FingerprintRule,
+    policy::{Cache, OnCrash, Policy},
+};
 
 /// A type of this module, for a runtime that the attribute was given the path of (`crate = path`).
 ///
