@@ -65,7 +65,7 @@
 //!
 //! - Durability and failover: a test of those has to kill the server. A store's documentation names the failures
 //!   that it survives, and the store's own tests show it.
-//! - [`Store::attach`](super::Store::attach): waiters poll, so a store that wakes nobody is slow and still correct.
+//! - [`Store::attach`]: waiters poll, so a store that wakes nobody is slow and still correct.
 //! - Races are provoked, not enumerated: a pass is strong evidence, and only a model checker gives proof.
 //!
 //! # What its versions promise

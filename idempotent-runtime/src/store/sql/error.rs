@@ -1,87 +1,87 @@
-//! What can go wrong, at start and later.
+//! Errors: why a store could not be opened, and what an error of an operation means.
 
 use std::{error::Error, fmt, io, str::FromStr, time::Duration};
 
 use super::{TableName, table_name::TableNameError};
 use crate::store::error::StoreErrorKind;
 
-/// Why an SQL store could not be opened or its table not be made.
+/// Why an SQL store could not be opened, or its table could not be created.
 ///
 /// No message contains the URL, which may contain a password.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL cannot be understood.
+    /// The URL cannot be parsed.
     Url {
-        /// The form it must have.
+        /// The expected form.
         expected: &'static str,
-        /// What the parser said.
+        /// The parser's error.
         source: sqlx::Error,
     },
-    /// A statement must be given more time.
+    /// The time-out is shorter than any statement needs.
     TimeOut {
-        /// What was set.
+        /// The time-out that was set.
         found: Duration,
-        /// The shortest that can be.
+        /// The shortest allowed one.
         shortest: Duration,
     },
-    /// The table's name is none, or has a schema where there is no such thing.
+    /// The table's name is not valid, or has a schema where the database has none.
     TableName(TableNameError),
     /// The server did not answer, or the file cannot be opened.
     Unreachable {
-        /// The store.
+        /// The store's name.
         store: &'static str,
-        /// Why.
+        /// The driver's error.
         source: sqlx::Error,
     },
-    /// The server refuses the user or the password.
+    /// The server refuses the user, the password or the database.
     Authentication {
-        /// The store.
+        /// The store's name.
         store: &'static str,
-        /// What it said.
+        /// The server's error.
         source: sqlx::Error,
     },
     /// The table does not exist.
     MissingTable {
-        /// Which one.
+        /// Its name.
         table: TableName,
     },
-    /// The table was made once, and is gone. An empty one in its place would let every request that was completed
-    /// execute again, so nothing makes one.
+    /// The table existed once and is gone. An empty one in its place would let every completed request execute again,
+    /// so none is created.
     VanishedTable {
-        /// Which one.
+        /// Its name.
         table: TableName,
         /// The version that it had.
         found: i64,
     },
-    /// The table was made by another version of this crate.
+    /// The table was created by another version of this crate.
     OtherVersion {
-        /// Which table.
+        /// Its name.
         table: TableName,
         /// Its version.
         found: i64,
         /// The version that this crate works with.
         known: i64,
     },
-    /// The server takes no statement as large as the largest response.
+    /// The server accepts no statement as large as the largest response.
     PacketTooSmall {
         /// Its `max_allowed_packet`.
         bytes: u64,
-        /// What is needed.
+        /// The required size.
         needed: u64,
     },
-    /// The database is none that keeps what it acknowledged.
+    /// The database may lose acknowledged writes.
     NotDurable {
-        /// What is the matter, and what to do.
+        /// What was found, and what to do.
         reason: &'static str,
     },
-    /// A statement failed.
+    /// The database refused a statement.
     Refused {
-        /// The store.
+        /// The store's name.
         store: &'static str,
-        /// What was asked for.
+        /// The purpose of the statement.
         doing: &'static str,
-        /// What the server said.
+        /// The server's error.
         source: sqlx::Error,
     },
 }
@@ -92,13 +92,15 @@ impl fmt::Display for ConnectError {
             Self::Url { expected, .. } => write!(f, "the URL cannot be used: expected {expected}"),
             Self::TimeOut { found, shortest } => write!(
                 f,
-                "the time_out {found:?} leaves a statement no time: it is {shortest:?} at least, and there is always one"
+                "a `time_out` of {found:?} is too short for a statement: set {shortest:?} or more (it cannot be turned \
+                 off)"
             ),
             Self::TableName(error) => error.fmt(f),
             Self::Unreachable { store, .. } => {
                 write!(
                     f,
-                    "the {store} database could not be reached: check where the URL says it is, and that it answers there"
+                    "the {store} database could not be reached: check the host and port, or the path, of the URL, and \
+                     that the database is available there"
                 )
             }
             Self::Authentication { store, .. } => {
@@ -109,14 +111,14 @@ impl fmt::Display for ConnectError {
             }
             Self::MissingTable { table } => write!(
                 f,
-                "the table {table} does not exist: make it once with `migrate()`, or with `.migrate(true)` on the \
+                "the table {table} does not exist: create it once with `migrate()`, or with `.migrate(true)` on the \
                  builder"
             ),
             Self::VanishedTable { table, found } => write!(
                 f,
-                "{table}_versions says that the table {table} was made (version {found}), and it is gone: with its \
-                 outcomes lost, retries of completed requests would execute again. Restore it; or, to begin anew \
-                 knowing this, drop {table}_versions and migrate again"
+                "the table {table} (version {found}, by {table}_versions) is gone and its outcomes are lost: with an \
+                 empty table, retries of completed requests would execute again. Restore it; or, to accept that, drop \
+                 {table}_versions and migrate again"
             ),
             Self::OtherVersion {
                 table,
@@ -132,11 +134,11 @@ impl fmt::Display for ConnectError {
                 known,
             } => write!(
                 f,
-                "the table {table} has version {found}, and this crate knows version {known}: update the crate"
+                "the table {table} has version {found} and this crate supports version {known}: update the crate"
             ),
             Self::PacketTooSmall { bytes, needed } => write!(
                 f,
-                "the server's max_allowed_packet is {bytes} bytes, and the largest response needs {needed}: raise it, \
+                "the server's max_allowed_packet is {bytes} bytes and the largest response needs {needed}: raise it, \
                  or lower `largest_response` together with the routes' `max_response`"
             ),
             Self::NotDurable { reason } => f.write_str(reason),
@@ -165,8 +167,8 @@ impl From<TableNameError> for ConnectError {
     }
 }
 
-/// What a table's version means; 0 is that of one that is not there.
-pub(super) fn known(table: &TableName, found: i64, known: i64) -> Result<(), ConnectError> {
+/// Checks a table's version; a missing table has version 0.
+pub(super) fn check_version(table: &TableName, found: i64, known: i64) -> Result<(), ConnectError> {
     let table = table.clone();
     match found {
         0 => Err(ConnectError::MissingTable { table }),
@@ -179,8 +181,11 @@ pub(super) fn known(table: &TableName, found: i64, known: i64) -> Result<(), Con
     }
 }
 
-/// What a migration found: the version of a table that is gone, or nothing amiss.
-pub(super) fn still_there(table: &TableName, vanished: Option<i64>) -> Result<(), ConnectError> {
+/// An error if a migration found that the table is gone, with the version that it had.
+pub(super) fn check_not_vanished(
+    table: &TableName,
+    vanished: Option<i64>,
+) -> Result<(), ConnectError> {
     match vanished {
         None => Ok(()),
         Some(found) => Err(ConnectError::VanishedTable {
@@ -190,7 +195,7 @@ pub(super) fn still_there(table: &TableName, vanished: Option<i64>) -> Result<()
     }
 }
 
-/// Parses a URL with one of these schemes. The parsers of sqlx do not look at it.
+/// Parses a URL with one of these schemes, which sqlx's own parsers do not check.
 pub(super) fn parse<T: FromStr<Err = sqlx::Error>>(
     url: &str,
     schemes: &[&str],
@@ -200,15 +205,15 @@ pub(super) fn parse<T: FromStr<Err = sqlx::Error>>(
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     if !schemes.contains(&scheme) {
         return Err(wrong(sqlx::Error::Configuration(
-            "it begins with another scheme".into(),
+            "it has another scheme".into(),
         )));
     }
     url.parse().map_err(wrong)
 }
 
-/// Servers take a limit of zero for none at all, and most have none below a millisecond.
+/// Servers read a limit of zero as no limit, and most have none below a millisecond.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-pub(super) fn enough(time_out: Duration) -> Result<(), ConnectError> {
+pub(super) fn check_time_out(time_out: Duration) -> Result<(), ConnectError> {
     const SHORTEST: Duration = Duration::from_millis(1);
     if time_out < SHORTEST {
         return Err(ConnectError::TimeOut {
@@ -219,21 +224,21 @@ pub(super) fn enough(time_out: Duration) -> Result<(), ConnectError> {
     Ok(())
 }
 
-/// What an error of an operation means.
+/// The meaning of a statement's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) kind: StoreErrorKind,
     pub(super) repeat: Repeat,
 }
 
-/// Whether to repeat a statement right away.
+/// Whether to repeat the statement at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
     No,
-    /// It was undone in favour of another one.
+    /// Yes: it was rolled back in favour of a concurrent one.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     Raced,
-    /// The connection was dead, as all of them may be after a restart of the server.
+    /// Yes: the connection was dead, as all connections of the pool may be after a restart of the server.
     Dead {
         connections: usize,
     },
@@ -260,10 +265,10 @@ impl Verdict {
         repeat: Repeat::Raced,
     };
 
-    /// For every error that is not the server's own.
-    pub(super) fn of_the_way(error: &sqlx::Error, connections: usize) -> Self {
+    /// The meaning of an error that the server did not send.
+    pub(super) fn of_client_error(error: &sqlx::Error, connections: usize) -> Self {
         match error {
-            // Only what an old connection says. A new one that fails is not made better by another one.
+            // Only errors of an established connection. When a new connection fails, another one would fail too.
             sqlx::Error::Io(error) if is_dead(error.kind()) => Self::dead(connections),
             sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::ColumnIndexOutOfBounds { .. }

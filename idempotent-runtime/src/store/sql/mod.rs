@@ -6,22 +6,22 @@
 //! | [`mysql::MySqlStore`] | `mysql` | the same, with `innodb_flush_log_at_trx_commit = 1` | the server's `utc_timestamp(6)` |
 //! | [`sqlite::SqliteStore`] | `sqlite` | a crash of the process and of the machine | the machine's |
 //!
-//! They share one table layout, one way to decide and one set of names:
+//! They share one table layout, one set of decisions and one set of names:
 //!
-//! 1. **The table.** [`TableName`] says how it is called. `migrate()` makes it, or brings it up to date; it
-//!    may run at the same time in many processes. Nothing else ever changes the schema: a store that does
-//!    not find its table says so when it connects.
-//! 2. **Round trips.** The first execution of a request costs two statements, acquire and complete; a
-//!    replay costs one.
+//! 1. **The table.** [`TableName`] is its name. `migrate()` creates it or brings it up to date, and may run in many
+//!    processes at once. Nothing else ever changes the schema: a store that does not find its table returns an
+//!    error when it connects.
+//! 2. **Round trips.** The first execution of a request costs two statements, acquire and complete; a replay costs
+//!    one.
 //! 3. **Cancellation.** An operation that is dropped half-way has happened or has not; its connection is closed
-//!    rather than given to the next one.
-//! 4. **Connections.** Nobody holds one while waiting for another execution: a pool of one serves any
-//!    number of duplicates.
-//! 5. **Hostile bytes.** A row that this crate did not write is an error of kind
+//!    instead of going back to the pool.
+//! 4. **Connections.** No request holds one while it waits for another execution: a pool of one connection serves
+//!    any number of duplicates.
+//! 5. **Corrupt rows.** A row that this crate did not write is an error of kind
 //!    [`Corrupt`](super::StoreErrorKind::Corrupt), never a panic and never an execution.
 //!
-//! What is stored is the digest of scope and key, the digest of the request, and the response. The raw key
-//! never is.
+//! A row holds the digest of scope and key, the digest of the request, and the response. The raw key is never
+//! stored.
 
 mod error;
 mod operations;

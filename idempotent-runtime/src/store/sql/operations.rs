@@ -1,16 +1,17 @@
-//! The operations, as all databases share them: what a statement's answer means, and when to ask again.
+//! The operations of all SQL databases: what the result of a statement means, and when to repeat it.
 //!
-//! A database brings the statements ([`Records`]); each is one atomic step. What several of them amount to
-//! is decided here, once:
+//! A database provides the statements ([`Records`]); each is one atomic step. How they are combined is decided here,
+//! once for all databases:
 //!
-//! 1. `acquire` asks [`Records::claim`]. If the record it shows is free, [`Records::lease`] takes it only as
-//!    it was seen. Whoever comes second sees another token and starts again from the claim.
-//! 2. A fenced write that changed nothing is explained by a look at the record.
-//! 3. Races make a step void, not wrong: then it is repeated, with the same token, a few times.
+//! 1. `acquire` runs [`Records::claim`]. If it finds a free record, [`Records::lease`] leases it on the condition that
+//!    it still has the token that was found. The second of two contenders meets another token and starts again from
+//!    the claim.
+//! 2. When a fenced write changes nothing, the record is read to find out why.
+//! 3. A step that loses a race changes nothing. It is repeated a few times with the same token.
 
 use super::{
     error::{Repeat, Verdict},
-    row::{Row, Weighed},
+    row::{Assessment, Row},
 };
 use crate::{
     scope::StoreKey,
@@ -21,8 +22,8 @@ use crate::{
     },
 };
 
-/// How often a step is begun anew because another one came in between. Each void step means that somebody
-/// else changed the record, so that even 64 contenders need two or three.
+/// How often a step is started because it lost a race. A lost race means that another contender changed the record, so
+/// that even 64 contenders need two or three rounds.
 const ROUNDS: usize = 8;
 
 /// The statements of one database. Each is one atomic step on one record.
@@ -30,48 +31,50 @@ pub(super) trait Records: Send {
     /// The store's name, for errors.
     const NAME: &'static str;
 
-    /// Leases the key to the claim if there is no record, or shows the record.
-    fn claim(&mut self, claim: &Claim)
-    -> impl Future<Output = Result<Claimed, sqlx::Error>> + Send;
+    /// Leases the key to the claim if it has no record; otherwise returns the record.
+    fn claim(
+        &mut self,
+        claim: &Claim,
+    ) -> impl Future<Output = Result<ClaimResult, sqlx::Error>> + Send;
 
-    /// Leases the record to the claim if it still is as it was seen. The number of rows changed.
+    /// Leases the record to the claim if it has not changed since it was found. Returns the number of changed rows.
     fn lease(
         &mut self,
         claim: &Claim,
-        seen: &Row,
+        found: &Row,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// The record, also if it has expired.
+    /// Reads the record, also if it has expired.
     fn read(
         &mut self,
         key: &StoreKey,
     ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send;
 
-    /// Changes the record if the token holds it and it is in flight. The number of rows changed.
+    /// Changes the record if it is in flight under the token. Returns the number of changed rows.
     fn write(
         &mut self,
         change: &Change<'_>,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// Deletes at most this many expired records.
+    /// Deletes at most this many expired records. Returns how many it deleted.
     fn purge(&mut self, limit: i64) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
-    /// What a failure means, and whether to try again right away.
-    fn judge(&self, error: &sqlx::Error) -> Verdict;
+    /// What an error means, and whether to repeat the statement at once.
+    fn classify(&self, error: &sqlx::Error) -> Verdict;
 }
 
-/// The answer of [`Records::claim`].
-pub(super) enum Claimed {
-    /// Leased to the claim, as this attempt.
-    Won(u32),
-    /// There is a record.
-    Seen(Row),
-    /// The record came or went in the middle of the statement.
+/// The result of [`Records::claim`].
+pub(super) enum ClaimResult {
+    /// The key is leased to the claim, as this attempt.
+    Acquired(u32),
+    /// The key has a record.
+    Found(Row),
+    /// The record appeared or disappeared during the statement.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
-    Void,
+    Raced,
 }
 
-/// A write that only the holder of the token may make.
+/// A write that only the owner of the token may make.
 pub(super) enum Change<'a> {
     Renew(&'a Held),
     Complete(&'a Held, &'a Outcome),
@@ -83,44 +86,44 @@ pub(super) async fn acquire<R: Records>(
     records: &mut R,
     claim: &Claim,
 ) -> Result<Acquisition, StoreError> {
-    let mut patience = Patience::new();
+    let mut budget = RetryBudget::new();
     loop {
-        match step(records, claim, &mut patience).await? {
+        match step(records, claim, &mut budget).await? {
             Some(acquisition) => return Ok(acquisition),
-            None => patience.spend::<R>()?,
+            None => budget.spend_round::<R>()?,
         }
     }
 }
 
-/// One step of an acquire; `None` if it was void.
+/// One step of an acquire; `None` if it lost a race or failed and may be repeated.
 async fn step<R: Records>(
     records: &mut R,
     claim: &Claim,
-    patience: &mut Patience,
+    budget: &mut RetryBudget,
 ) -> Result<Option<Acquisition>, StoreError> {
-    let seen = match records.claim(claim).await {
-        Ok(Claimed::Won(attempt)) => return Ok(Some(Acquisition::Acquired { attempt })),
-        Ok(Claimed::Seen(row)) => row,
+    let found = match records.claim(claim).await {
+        Ok(ClaimResult::Acquired(attempt)) => return Ok(Some(Acquisition::Acquired { attempt })),
+        Ok(ClaimResult::Found(row)) => row,
         #[cfg(any(feature = "mysql", feature = "postgres"))]
-        Ok(Claimed::Void) => return Ok(None),
-        Err(error) => return patience.bear(records, error).map(|()| None),
+        Ok(ClaimResult::Raced) => return Ok(None),
+        Err(error) => return budget.absorb(records, error).map(|()| None),
     };
-    let weighed = seen.weigh(claim).map_err(corrupt::<R>)?;
-    let (changed, attempt) = match weighed {
-        Weighed::Decided(acquisition) => return Ok(Some(acquisition)),
-        Weighed::Own => (
+    let assessment = found.assess(claim).map_err(corrupt::<R>)?;
+    let (changed, attempt) = match assessment {
+        Assessment::Decided(acquisition) => return Ok(Some(acquisition)),
+        Assessment::Own => (
             records.write(&Change::Renew(&claim.held())).await,
-            seen.attempt,
+            found.attempt,
         ),
-        Weighed::Free => (
-            records.lease(claim, &seen).await,
-            seen.attempt.saturating_add(1),
+        Assessment::Free => (
+            records.lease(claim, &found).await,
+            found.attempt.saturating_add(1),
         ),
     };
     match changed {
         Ok(0) => Ok(None),
         Ok(_) => Ok(Some(Acquisition::Acquired { attempt })),
-        Err(error) => patience.bear(records, error).map(|()| None),
+        Err(error) => budget.absorb(records, error).map(|()| None),
     }
 }
 
@@ -128,23 +131,23 @@ pub(super) async fn write<R: Records>(
     records: &mut R,
     change: Change<'_>,
 ) -> Result<Write, StoreError> {
-    let mut patience = Patience::new();
+    let mut budget = RetryBudget::new();
     loop {
-        let explained = match records.write(&change).await {
+        let answer = match records.write(&change).await {
             Ok(0) => match records.read(change.key()).await {
                 Ok(None) => Ok(Some(Write::Missing)),
-                Ok(Some(row)) => Ok(row.missed(change.token(), change.outcome())),
+                Ok(Some(row)) => Ok(row.why_unchanged(change.token(), change.outcome())),
                 Err(error) => Err(error),
             },
             Ok(_) => Ok(Some(Write::Applied)),
             Err(error) => Err(error),
         };
-        match explained {
+        match answer {
             Ok(Some(write)) => return Ok(write),
             Ok(None) => {}
-            Err(error) => patience.bear(records, error)?,
+            Err(error) => budget.absorb(records, error)?,
         }
-        patience.spend::<R>()?;
+        budget.spend_round::<R>()?;
     }
 }
 
@@ -152,14 +155,14 @@ pub(super) async fn get<R: Records>(
     records: &mut R,
     key: &StoreKey,
 ) -> Result<Option<Record>, StoreError> {
-    let mut patience = Patience::new();
+    let mut budget = RetryBudget::new();
     loop {
         match records.read(key).await {
             Ok(Some(row)) => return row.record().map_err(corrupt::<R>),
             Ok(None) => return Ok(None),
-            Err(error) => patience.bear(records, error)?,
+            Err(error) => budget.absorb(records, error)?,
         }
-        patience.spend::<R>()?;
+        budget.spend_round::<R>()?;
     }
 }
 
@@ -168,13 +171,13 @@ pub(super) async fn purge<R: Records>(records: &mut R, limit: usize) -> Result<u
         return Ok(0);
     }
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut patience = Patience::new();
+    let mut budget = RetryBudget::new();
     loop {
         match records.purge(limit).await {
             Ok(purged) => return Ok(usize::try_from(purged).unwrap_or(usize::MAX)),
-            Err(error) => patience.bear(records, error)?,
+            Err(error) => budget.absorb(records, error)?,
         }
-        patience.spend::<R>()?;
+        budget.spend_round::<R>()?;
     }
 }
 
@@ -201,15 +204,15 @@ impl Change<'_> {
     }
 }
 
-/// How much is left of the rounds of one operation.
-struct Patience {
+/// The repetitions that one operation has left.
+struct RetryBudget {
     rounds: usize,
-    /// Connections that turned out to be dead are bounded by how many there can be, not by the rounds.
+    /// How many dead connections the operation met. They are bounded by the size of the pool, not by the rounds.
     dead: usize,
     last: Option<sqlx::Error>,
 }
 
-impl Patience {
+impl RetryBudget {
     fn new() -> Self {
         Self {
             rounds: ROUNDS,
@@ -218,12 +221,12 @@ impl Patience {
         }
     }
 
-    /// Takes an error that a repetition may do away with.
-    fn bear<R: Records>(&mut self, records: &R, error: sqlx::Error) -> Result<(), StoreError> {
-        let verdict = records.judge(&error);
+    /// Accepts an error after which the step may be repeated, and returns any other.
+    fn absorb<R: Records>(&mut self, records: &R, error: sqlx::Error) -> Result<(), StoreError> {
+        let verdict = records.classify(&error);
         match verdict.repeat {
-            // A connection that died took an answer with it: what was asked may have been done, whatever the server
-            // says of the repetition.
+            // The answer was lost with a dead connection: the statement may have been executed, whatever the server
+            // answers to the repetition.
             Repeat::No if self.dead > 0 => {
                 let error =
                     StoreError::new(R::NAME, StoreErrorKind::Unavailable).with_source(error);
@@ -244,7 +247,8 @@ impl Patience {
         Ok(())
     }
 
-    fn spend<R: Records>(&mut self) -> Result<(), StoreError> {
+    /// Counts a repetition; an error if none is left.
+    fn spend_round<R: Records>(&mut self) -> Result<(), StoreError> {
         self.rounds -= 1;
         if self.rounds > 0 {
             return Ok(());
@@ -252,11 +256,11 @@ impl Patience {
         let error = StoreError::new(R::NAME, StoreErrorKind::Unavailable);
         Err(match self.last.take() {
             Some(last) => error.with_source(last),
-            None => error.with_source("others changed the record again and again"),
+            None => error.with_source("the operation lost every race for the record: repeat it"),
         })
     }
 }
 
-fn corrupt<R: Records>(damaged: super::row::Damaged) -> StoreError {
-    StoreError::new(R::NAME, StoreErrorKind::Corrupt).with_source(damaged)
+fn corrupt<R: Records>(error: super::row::Unrecognised) -> StoreError {
+    StoreError::new(R::NAME, StoreErrorKind::Corrupt).with_source(error)
 }

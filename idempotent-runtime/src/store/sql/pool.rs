@@ -1,13 +1,13 @@
 //! Connections to a server: the store's own, or those of the application's pool.
 //!
-//! The store's own are kept here rather than in a pool of sqlx, which asks the server with every return of a
-//! connection whether it is still there: a third round trip in what must cost two. Here a connection goes back
-//! only if its statement was answered to the end. Any other, because its future was dropped or its answer
-//! never came, is closed: nobody can be given the rest of somebody else's answer.
+//! The store's own connections are not kept in a pool of sqlx, which pings the server with every release: a third round
+//! trip in what must cost two. Here a connection is released only if its statement was answered to the end. Any other,
+//! because its future was dropped or no answer came, is closed: otherwise the next statement could read the rest of the
+//! answer to this one.
 //!
-//! No operation waits for ever (a migration may: it has no limit but the ones for its locks). The server is told to give up
-//! on a statement after the store's time-out; a server that says nothing at all, not even that, is given up by
-//! [`Connections::bounded`] after twice as long. A connection that is being made then is not: see [`own`].
+//! No operation waits without a limit. (A migration may: only its locks have one.) The server cancels a statement after
+//! the store's time-out; if the server does not answer at all, [`Connections::bounded`] gives up after twice as long. A
+//! connection that is being made at that moment goes on being made: see [`own`].
 
 use std::{
     fmt, io,
@@ -22,33 +22,33 @@ use tokio::{
     time::{Instant, error::Elapsed, timeout},
 };
 
-use self::own::{Live, Own};
+use self::own::{Connected, OwnPool};
 
 mod idle;
 mod own;
 
-/// How long a server has to let somebody in. Without a limit it is the operating system's: minutes. It is long enough for
-/// the dozen round trips of a handshake between continents, or for two packets of it that get lost: a first packet is
-/// sent again after one second, and after two more. However quick the server was before, it gets that long: lost packets
-/// take the same time on every way.
+/// The time-out of making a connection. Without it the operating system's applies: minutes. It is long enough for the
+/// dozen round trips of a handshake between continents, or for two lost packets of it: a first packet is sent again
+/// after one second, and after two more. Quick servers get as long, because lost packets take the same time on every
+/// network.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
-/// The client's limit of a statement is no shorter, whatever the server's is: a connection may have to be made first.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// The shortest client time-out, whatever the server's is: a connection may have to be made first.
+const MIN_TIME_OUT: Duration = Duration::from_secs(1);
 
-/// Nothing was heard of a server in time.
-pub(super) fn late(elapsed: Elapsed) -> sqlx::Error {
+/// The error for a server that did not answer in time.
+pub(super) fn timed_out(elapsed: Elapsed) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed))
 }
 
 /// Whether this is such an error.
-pub(super) fn is_late(error: &sqlx::Error) -> bool {
+pub(super) fn is_time_out(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// How to prepare a new connection.
-pub(super) trait Greet<DB: Database>: Send + Sync + 'static {
-    fn greet(
+/// Prepares the session of a new connection.
+pub(super) trait SessionSetup<DB: Database>: Send + Sync + 'static {
+    fn set_up(
         &self,
         connection: &mut DB::Connection,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
@@ -57,44 +57,44 @@ pub(super) trait Greet<DB: Database>: Send + Sync + 'static {
 /// Where connections come from. Clones share them.
 pub(super) struct Connections<DB: Database, G> {
     source: Source<DB, G>,
-    patience: Duration,
+    /// The client's time-out of a statement.
+    time_out: Duration,
     /// Closed by [`close`](Self::close); it has no permits.
     closing: Arc<Semaphore>,
 }
 
 enum Source<DB: Database, G> {
-    Own(Arc<Own<DB, G>>),
+    Own(Arc<OwnPool<DB, G>>),
     Application(Pool<DB>),
 }
 
-/// A connection on loan. It goes back by [`Lent::settle`] and is closed if it is dropped before.
-pub(super) struct Lent<DB: Database, G> {
-    loan: Option<Loan<DB, G>>,
+/// A pooled connection. [`Pooled::release`] returns it to its pool; dropping it closes it.
+pub(super) struct Pooled<DB: Database, G> {
+    inner: Option<Inner<DB, G>>,
 }
 
-enum Loan<DB: Database, G> {
+enum Inner<DB: Database, G> {
     Own {
-        live: Live<DB>,
-        home: Arc<Own<DB, G>>,
+        live: Connected<DB>,
+        pool: Arc<OwnPool<DB, G>>,
         since: Instant,
     },
     Application(PoolConnection<DB>),
 }
 
-impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
-    /// At most this many connections, made when they are needed. The server gives up on a statement after
-    /// `time_out`.
+impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
+    /// Own connections: at most this many, made when they are needed. The server cancels a statement after `time_out`.
     pub(super) fn own(
         options: <DB::Connection as Connection>::Options,
-        greet: G,
-        most: usize,
+        set_up: G,
+        max: usize,
         time_out: Duration,
     ) -> Self {
         let closing = Arc::new(Semaphore::new(0));
-        let own = Own::new(options, greet, most, Arc::clone(&closing));
+        let own = OwnPool::new(options, set_up, max, Arc::clone(&closing));
         Self {
             source: Source::Own(Arc::new(own)),
-            patience: patience(time_out),
+            time_out: client_time_out(time_out),
             closing,
         }
     }
@@ -102,44 +102,43 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
     pub(super) fn of_application(pool: Pool<DB>, time_out: Duration) -> Self {
         Self {
             source: Source::Application(pool),
-            patience: patience(time_out),
+            time_out: client_time_out(time_out),
             closing: Arc::new(Semaphore::new(0)),
         }
     }
 
-    /// One statement, from asking for a connection to giving it back, or an error when that takes too long. Its
-    /// connection is closed then: the answer may come yet.
+    /// Bounds one statement, from acquiring a connection to releasing it. When it takes too long, its connection is
+    /// closed, because the answer may still come.
     pub(super) async fn bounded<T>(
         &self,
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
-        timeout(self.patience, statement)
+        timeout(self.time_out, statement)
             .await
-            .unwrap_or_else(|elapsed| Err(late(elapsed)))
+            .unwrap_or_else(|elapsed| Err(timed_out(elapsed)))
     }
 
-    /// How many there can be.
-    pub(super) fn most(&self) -> usize {
+    /// The largest number of connections.
+    pub(super) fn max(&self) -> usize {
         match &self.source {
-            Source::Own(own) => own.most,
+            Source::Own(own) => own.max,
             Source::Application(pool) => pool.options().get_max_connections() as usize,
         }
     }
 
-    pub(super) async fn lend(&self) -> Result<Lent<DB, G>, sqlx::Error> {
-        let loan = match &self.source {
-            Source::Own(home) => Loan::Own {
-                live: home.lend().await?,
-                home: Arc::clone(home),
+    pub(super) async fn acquire(&self) -> Result<Pooled<DB, G>, sqlx::Error> {
+        let inner = match &self.source {
+            Source::Own(pool) => Inner::Own {
+                live: pool.acquire().await?,
+                pool: Arc::clone(pool),
                 since: Instant::now(),
             },
-            Source::Application(pool) => Loan::Application(acquire(pool).await?),
+            Source::Application(pool) => Inner::Application(acquire_from_application(pool).await?),
         };
-        Ok(Lent { loan: Some(loan) })
+        Ok(Pooled { inner: Some(inner) })
     }
 
-    /// Closes the store's own connections, saying goodbye to the server; those on loan are closed when they
-    /// come back.
+    /// Closes the store's own connections. Those in use are closed when they are released.
     pub(super) async fn close(&self) {
         self.closing.close();
         if let Source::Own(own) = &self.source {
@@ -147,7 +146,7 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
         }
     }
 
-    /// How connections are made now: an application may exchange that of its pool.
+    /// The current connect options: an application may change those of its pool.
     #[cfg(feature = "postgres")]
     pub(super) fn options(&self) -> <DB::Connection as Connection>::Options {
         match &self.source {
@@ -156,7 +155,7 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
         }
     }
 
-    /// Ends when the store, or the application's pool, is closed.
+    /// Waits until the store or the application's pool is closed.
     #[cfg(feature = "postgres")]
     pub(super) async fn closed(&self) {
         let closing = async {
@@ -172,95 +171,97 @@ impl<DB: Database, G: Greet<DB>> Connections<DB, G> {
     }
 }
 
-/// One of the application's. If there is room to make one, that goes on also when nobody waits for it any more, and for as
-/// long, as with the store's own. Where there is none, the caller itself is in the pool's queue, and leaves it when giving
-/// up. The pool may change between this look and the wait: then a task is in the queue that nobody waits for, until its
-/// turn or its time has come; or a caller makes the connection, and leaves it half-way.
-async fn acquire<DB: Database>(pool: &Pool<DB>) -> Result<PoolConnection<DB>, sqlx::Error> {
+/// Acquires a connection of the application's pool. If the pool has room to make one, a task makes it, as for the
+/// store's own pool, and goes on when the caller gives up. If not, the caller itself waits in the pool's queue, and
+/// leaves it when it gives up. The pool may change between the check and the wait: then a task waits in the queue for
+/// nobody, until its turn or its time-out; or the caller makes the connection and abandons it half-way.
+async fn acquire_from_application<DB: Database>(
+    pool: &Pool<DB>,
+) -> Result<PoolConnection<DB>, sqlx::Error> {
     let made = pool.num_idle() == 0 && pool.size() < pool.options().get_max_connections();
     if !made {
         return pool.acquire().await;
     }
-    // Dropped unasked for, it goes back to its pool.
+    // A connection that nobody waits for is dropped, and goes back to its pool.
     let acquiring = tokio::spawn({
         let pool = pool.clone();
         async move { timeout(CONNECT, pool.acquire()).await }
     });
     match acquiring.await {
-        Ok(acquired) => acquired.unwrap_or_else(|elapsed| Err(late(elapsed))),
-        // It ended with its runtime.
+        Ok(acquired) => acquired.unwrap_or_else(|elapsed| Err(timed_out(elapsed))),
+        // The task ended with its runtime.
         Err(_ended) => Err(sqlx::Error::WorkerCrashed),
     }
 }
 
-/// How long the client waits for a statement that the server gives up on after `time_out`.
-fn patience(time_out: Duration) -> Duration {
-    time_out.saturating_mul(2).max(SHORTEST)
+/// The client's time-out for a statement that the server cancels after `time_out`.
+fn client_time_out(time_out: Duration) -> Duration {
+    time_out.saturating_mul(2).max(MIN_TIME_OUT)
 }
 
-impl<DB: Database, G> Lent<DB, G> {
-    /// Gives the connection back if the server has answered to the end, and without an error of its own.
-    pub(super) fn settle<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        let whole = match &result {
+impl<DB: Database, G> Pooled<DB, G> {
+    /// Releases the connection if the server has answered to the end and without an error of its own; else closes it.
+    pub(super) fn release<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        let reusable = match &result {
             Ok(_) => true,
             Err(error) => matches!(
                 error,
-                // Not after an error of the server: it may mean that this session is of no more use, as on a
-                // primary that became a replica, and errors are rare enough to pay for a new connection.
+                // Not after an error of the server: it may mean that this session is useless, as on a primary that
+                // became a replica, and errors are rare enough to pay for a new connection.
                 sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. }
             ),
         };
-        if whole {
-            match self.loan.take() {
-                Some(Loan::Own { live, home, .. }) => home.keep(live),
-                // The application's pool takes it back by its drop.
-                loan => drop(loan),
+        if reusable {
+            match self.inner.take() {
+                Some(Inner::Own { live, pool, .. }) => pool.release(live),
+                // Dropping it returns it to the application's pool.
+                inner => drop(inner),
             }
         } else {
-            match self.loan.take() {
-                Some(Loan::Application(mut connection)) => connection.close_on_drop(),
-                loan => drop(loan),
+            match self.inner.take() {
+                Some(Inner::Application(mut connection)) => connection.close_on_drop(),
+                inner => drop(inner),
             }
         }
         result
     }
 }
 
-impl<DB: Database, G> Drop for Lent<DB, G> {
+impl<DB: Database, G> Drop for Pooled<DB, G> {
     fn drop(&mut self) {
-        match self.loan.take() {
-            Some(Loan::Application(mut connection)) => connection.close_on_drop(),
-            // No answer came.
-            Some(Loan::Own { home, since, .. }) => home.distrust(since),
+        match self.inner.take() {
+            Some(Inner::Application(mut connection)) => connection.close_on_drop(),
+            // The statement was not answered.
+            Some(Inner::Own { pool, since, .. }) => pool.invalidate_before(since),
             None => {}
         }
     }
 }
 
-impl<DB: Database, G> Deref for Lent<DB, G> {
+impl<DB: Database, G> Deref for Pooled<DB, G> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
         match self
-            .loan
+            .inner
             .as_ref()
-            .expect("there until it is settled, which consumes it")
+            .expect("the connection is there until `release`, which consumes it")
         {
-            Loan::Own { live, .. } => &live.connection,
-            Loan::Application(connection) => connection,
+            Inner::Own { live, .. } => &live.connection,
+            Inner::Application(connection) => connection,
         }
     }
 }
 
-impl<DB: Database, G> DerefMut for Lent<DB, G> {
+impl<DB: Database, G> DerefMut for Pooled<DB, G> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
         match self
-            .loan
+            .inner
             .as_mut()
-            .expect("there until it is settled, which consumes it")
+            .expect("the connection is there until `release`, which consumes it")
         {
-            Loan::Own { live, .. } => &mut live.connection,
-            Loan::Application(connection) => connection,
+            Inner::Own { live, .. } => &mut live.connection,
+            Inner::Application(connection) => connection,
         }
     }
 }
@@ -273,7 +274,7 @@ impl<DB: Database, G> Clone for Connections<DB, G> {
         };
         Self {
             source,
-            patience: self.patience,
+            time_out: self.time_out,
             closing: Arc::clone(&self.closing),
         }
     }
@@ -282,7 +283,7 @@ impl<DB: Database, G> Clone for Connections<DB, G> {
 impl<DB: Database, G> fmt::Debug for Connections<DB, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Source::Own(own) => write!(f, "at most {} of its own", own.most),
+            Source::Own(own) => write!(f, "at most {} of its own", own.max),
             Source::Application(_) => f.write_str("the application's pool"),
         }
     }
@@ -293,28 +294,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_time_to_connect_however_short_the_time_out() {
+    fn the_shortest_client_time_out_leaves_time_to_connect() {
         let seconds = Duration::from_secs;
-        assert_eq!(patience(Duration::ZERO), seconds(1));
-        assert_eq!(patience(Duration::from_millis(50)), seconds(1));
-        assert_eq!(patience(seconds(2)), seconds(4));
-        assert_eq!(patience(Duration::MAX), Duration::MAX);
+        assert_eq!(client_time_out(Duration::ZERO), seconds(1));
+        assert_eq!(client_time_out(Duration::from_millis(50)), seconds(1));
+        assert_eq!(client_time_out(seconds(2)), seconds(4));
+        assert_eq!(client_time_out(Duration::MAX), Duration::MAX);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_late_is_known_again() {
+    async fn a_time_out_is_recognised() {
         let never = std::future::pending::<()>();
-        let elapsed = timeout(SHORTEST, never).await.expect_err("late");
-        assert!(is_late(&late(elapsed)));
-        assert!(!is_late(&sqlx::Error::PoolClosed));
+        let elapsed = timeout(MIN_TIME_OUT, never).await.expect_err("late");
+        assert!(is_time_out(&timed_out(elapsed)));
+        assert!(!is_time_out(&sqlx::Error::PoolClosed));
         let gone = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert!(!is_late(&sqlx::Error::Io(gone)));
+        assert!(!is_time_out(&sqlx::Error::Io(gone)));
     }
 
-    /// Also if that has more patience itself, as it has unless told otherwise.
+    /// Also if that pool's own time-out is longer, as it is by default.
     #[cfg(feature = "postgres")]
     #[tokio::test(start_paused = true)]
-    async fn a_silent_server_takes_up_no_room_of_the_applications_pool_for_long() {
+    async fn an_unresponsive_server_occupies_no_place_of_the_applications_pool_for_long() {
         use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 
         let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
@@ -325,14 +326,16 @@ mod tests {
             .username("somebody");
         let pool = PgPoolOptions::new().connect_lazy_with(options);
         let second = Duration::from_secs(1);
-        timeout(second, acquire(&pool))
+        timeout(second, acquire_from_application(&pool))
             .await
-            .expect_err("nobody is let in");
-        assert_eq!(pool.size(), 1, "it is made to the end, whoever waits");
+            .expect_err("the server does not answer");
+        assert_eq!(pool.size(), 1, "the connection goes on being made");
         tokio::time::sleep(CONNECT).await;
         assert_eq!(pool.size(), 0);
         let began = Instant::now();
-        acquire(&pool).await.expect_err("nobody is let in");
+        acquire_from_application(&pool)
+            .await
+            .expect_err("the server does not answer");
         assert!(began.elapsed() < CONNECT + second);
     }
 }

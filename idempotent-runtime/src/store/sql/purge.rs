@@ -1,14 +1,15 @@
-//! How a purge goes through what has expired, where that stays in the index after it was deleted: until PostgreSQL
-//! vacuums the table, or `InnoDB` purges it. A batch goes on where the last one ended, and does not pass all of that again.
+//! The purge of PostgreSQL and MySQL, where a deleted row stays in the index until PostgreSQL vacuums the table or
+//! `InnoDB` purges the row. Each batch continues where the last one ended, so that it need not scan the deleted entries
+//! again.
 //!
-//! 1. A batch that is full ends where its last record was. The next one goes on from there.
-//! 2. One that is not full has come to the present. Behind it may lie what it passed over, because somebody had locked
-//!    it, and what was written later and expired earlier. So it is followed by a look from the beginning.
-//! 3. That look passes what was deleted. If it is quick, the next batch begins there too. If it takes long, as after
-//!    millions of deletions, or is given up for that, the next batch goes on in the present, and the next look comes
-//!    after a [`REST`].
-//! 4. The first batch of a process is such a look, too. Where the database cannot clean up, because somebody keeps an old
-//!    snapshot of it, what expired before may stay until it can.
+//! 1. A full batch ends at its last record. The next batch continues from there.
+//! 2. A partial batch has reached the current time. Rows that were locked may remain behind it, and so may rows that
+//!    were written later and expired earlier. So it is followed by a rescan from the beginning.
+//! 3. A rescan reads the entries of deleted rows. If it is quick, the next batch starts from the beginning too. If it
+//!    takes long, as after millions of deletions, or is cancelled for that reason, the next batch continues at the
+//!    current time, and the next rescan follows after [`RESCAN_INTERVAL`].
+//! 4. The first batch of a process is a rescan too. While the database cannot clean up, because a transaction keeps an
+//!    old snapshot, rows that expired earlier may remain until it can.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,17 +18,17 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long a look may take that is repeated with each batch that is not full.
-const QUICK: Duration = Duration::from_millis(500);
-/// How long to purge without a look after one that took longer. Databases clean up within some minutes of such a purge.
-const REST: Duration = Duration::from_secs(5 * 60);
+/// A rescan that is at most this long is repeated with each partial batch.
+const QUICK_RESCAN: Duration = Duration::from_millis(500);
+/// The time between two rescans that take longer. Databases clean up within some minutes of such a purge.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// Beyond all expiries, and within what each database takes for a time: the year 9999.
+/// Later than all expiries, and within each database's range of times: the year 9999.
 const FAR: i64 = 253_370_764_800_000_000;
 
-/// A database's own deletion.
-pub(super) trait Expired: Sync {
-    /// Deletes at most this many expired records, those first that expired first, from this expiry on (microseconds
+/// How a database deletes expired records.
+pub(super) trait ExpiredRecords: Sync {
+    /// Deletes at most this many expired records in the order of their expiry, starting at this expiry (microseconds
     /// since 1970).
     fn purge_from(
         &self,
@@ -35,20 +36,21 @@ pub(super) trait Expired: Sync {
         limit: i64,
     ) -> impl Future<Output = Result<Batch, sqlx::Error>> + Send;
 
-    /// Whether it was given up because it took too long, by the server or the client.
+    /// Whether the server or the client cancelled the deletion because it took too long.
     fn took_too_long(&self, error: &sqlx::Error) -> bool;
 }
 
 pub(super) struct Batch {
     pub(super) purged: i64,
-    /// From where on there may be more: where a full batch ended, or the present (microseconds since 1970).
+    /// The expiry from which on there may be more records (microseconds since 1970): where a full batch ended, else the
+    /// current time.
     pub(super) until: i64,
 }
 
-/// Deletes at most this many, and says how many that were.
+/// Deletes at most `limit` records and returns how many it deleted.
 pub(super) async fn purge(
     cursor: &Cursor,
-    expired: &impl Expired,
+    expired: &impl ExpiredRecords,
     limit: i64,
 ) -> Result<u64, sqlx::Error> {
     let (from, began) = (cursor.from(), Instant::now());
@@ -57,100 +59,107 @@ pub(super) async fn purge(
         && let Err(error) = &batch
         && expired.took_too_long(error)
     {
-        // The next batch passes nothing, and is told the present.
-        cursor.arrive(FAR);
+        // The next batch finds nothing to scan, and learns the current time.
+        cursor.reach_present(FAR);
     }
     let Batch { mut purged, until } = batch?;
     if purged >= limit {
-        cursor.go_on(until);
+        cursor.advance(until);
     } else {
-        let due = cursor.arrive(until);
+        let due = cursor.reach_present(until);
         if from == 0 {
-            cursor.looked(began);
+            cursor.end_rescan(began);
         } else if due {
-            purged += look(cursor, expired, limit - purged).await;
+            purged += rescan(cursor, expired, limit - purged).await;
         }
     }
     Ok(purged.unsigned_abs())
 }
 
-/// Deletes what the batches before had to pass over. If that fails, theirs count all the same.
-async fn look(cursor: &Cursor, expired: &impl Expired, limit: i64) -> i64 {
+/// Deletes the records that earlier batches skipped. Its failure does not fail the batch before it.
+async fn rescan(cursor: &Cursor, expired: &impl ExpiredRecords, limit: i64) -> i64 {
     let began = Instant::now();
     match expired.purge_from(0, limit).await {
         Ok(Batch { purged, until }) => {
             if purged >= limit {
-                cursor.found(until);
+                cursor.continue_at(until);
             } else {
-                cursor.looked(began);
+                cursor.end_rescan(began);
             }
             purged
         }
         Err(error) => {
             if !expired.took_too_long(&error) {
-                cursor.look_again();
+                cursor.rescan_soon();
             }
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "what a purge had to pass over is looked for later");
+            tracing::warn!(
+                error,
+                "expired records that a purge skipped could not be deleted; a later purge retries"
+            );
             0
         }
     }
 }
 
-/// Shared by all who purge by one store. Who purges beside may set it back or forth, which costs a look.
+/// Where the next batch starts. All purges of one store share it. Concurrent purges may move it back or forth, which
+/// costs a rescan.
 #[derive(Debug, Default)]
-pub(super) struct Cursor(Mutex<Place>);
+pub(super) struct Cursor(Mutex<Position>);
 
 #[derive(Debug, Default)]
-struct Place {
-    /// An expiry in microseconds since 1970, from which on there may be something to purge; 0 for all.
+struct Position {
+    /// The expiry from which on there may be records to purge, in microseconds since 1970; 0 for the beginning.
     from: i64,
-    /// Until when there is to be no look.
-    rest: Option<Instant>,
+    /// No rescan before this moment.
+    next_rescan: Option<Instant>,
 }
 
 impl Cursor {
-    /// Where the next batch begins.
+    /// Where the next batch starts.
     fn from(&self) -> i64 {
-        self.place().from
+        self.position().from
     }
 
-    /// A batch was full and ended with this expiry.
-    fn go_on(&self, from: i64) {
-        self.place().from = from;
+    /// A full batch ended at this expiry.
+    fn advance(&self, from: i64) {
+        self.position().from = from;
     }
 
-    /// A batch came to the present. Whether a look is due; one that does not end counts as one that takes long.
-    fn arrive(&self, present: i64) -> bool {
-        let mut place = self.place();
-        place.from = present;
+    /// A batch reached the current time. Returns whether a rescan is due, and counts it as a long one until it ends.
+    fn reach_present(&self, present: i64) -> bool {
+        let mut position = self.position();
+        position.from = present;
         let now = Instant::now();
-        let due = place.rest.is_none_or(|rest| rest <= now);
+        let due = position.next_rescan.is_none_or(|next| next <= now);
         if due {
-            place.rest = Some(now + REST);
+            position.next_rescan = Some(now + RESCAN_INTERVAL);
         }
         due
     }
 
-    /// A look that began at this moment came to the present, so that nothing is left that has expired.
-    fn looked(&self, since: Instant) {
-        if since.elapsed() <= QUICK {
-            *self.place() = Place::default();
+    /// A rescan that began at this moment reached the current time: no expired record is left.
+    fn end_rescan(&self, since: Instant) {
+        if since.elapsed() <= QUICK_RESCAN {
+            *self.position() = Position::default();
         }
     }
 
-    /// A look came to nothing, for a reason that says nothing of the next one.
-    fn look_again(&self) {
-        self.place().rest = None;
+    /// A rescan failed, but not because it takes long: the next batch may rescan again.
+    fn rescan_soon(&self) {
+        self.position().next_rescan = None;
     }
 
-    /// A look found more than it was to delete.
-    fn found(&self, from: i64) {
-        *self.place() = Place { from, rest: None };
+    /// A rescan deleted as many records as it was allowed to, up to this expiry.
+    fn continue_at(&self, from: i64) {
+        *self.position() = Position {
+            from,
+            next_rescan: None,
+        };
     }
 
-    /// It is whole at any moment.
-    fn place(&self) -> MutexGuard<'_, Place> {
+    /// The position is consistent whenever the lock is free, so a poisoned lock is as good.
+    fn position(&self) -> MutexGuard<'_, Position> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! One record as a database returned it, and every decision that is taken about it outside of SQL. Pure.
+//! One record as a database returned it, and every decision about it that is not taken in SQL. Pure.
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -14,19 +14,19 @@ use crate::{
     },
 };
 
-/// What the column `state` holds.
+/// The values of the column `state`.
 pub(super) const IN_FLIGHT: i16 = 0;
 const COMPLETED: i16 = 1;
 const TOMBSTONE: i16 = 2;
 
-/// A record, its times counted from the moment in which the server read it.
+/// A record. Its times count from the moment at which the server read it.
 #[derive(Debug)]
 pub(super) struct Row {
     state: i64,
     fingerprint: Fingerprint,
     token: Token,
     pub(super) attempt: u32,
-    /// Microseconds left of the lease; not positive when it has lapsed.
+    /// Microseconds left of the lease; zero or negative if it has lapsed.
     lease_left: i64,
     /// Microseconds left until the expiry.
     expires_left: i64,
@@ -34,20 +34,20 @@ pub(super) struct Row {
     response: Option<Bytes>,
 }
 
-/// What a claim may do about a record.
+/// What an acquire does about the record that it found.
 #[derive(Debug)]
-pub(super) enum Weighed {
-    /// Nothing: this is the answer.
+pub(super) enum Assessment {
+    /// Answer with this.
     Decided(Acquisition),
-    /// The lease is its own, from a first acquire whose reply was lost: renew it.
+    /// Renew the lease: the claim owns it, from a first acquire whose reply was lost.
     Own,
-    /// Expired, or lapsed and to be taken over: lease it to this claim.
+    /// Lease it to the claim: it has expired, or lapsed and may be taken over.
     Free,
 }
 
-/// What is stored is not what this crate stores.
+/// A column holds a value that this version of the crate does not store.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Damaged {
+pub(super) struct Unrecognised {
     what: &'static str,
 }
 
@@ -65,11 +65,12 @@ impl Row {
             state: row.try_get(0)?,
             fingerprint: Fingerprint::from_bytes(exactly(1, "fingerprint", row)?),
             token: Token::from_bytes(exactly(2, "token", row)?),
-            attempt: u32::try_from(row.try_get::<i64, _>(3)?).map_err(|_| damaged(3, "attempt"))?,
+            attempt: u32::try_from(row.try_get::<i64, _>(3)?)
+                .map_err(|_| unrecognised(3, "attempt"))?,
             lease_left: row.try_get(4)?,
             expires_left: row.try_get(5)?,
             trace_id: match row.try_get::<Option<Vec<u8>>, _>(6)? {
-                // A trace id is for inspection only: one that is none is not worth an error.
+                // A trace id is for inspection only, so an invalid one is ignored.
                 Some(bytes) => bytes.try_into().ok().and_then(TraceId::from_bytes),
                 None => None,
             },
@@ -82,38 +83,38 @@ impl Row {
         &self.token
     }
 
-    /// The state machine's answer to a claim, except that nobody has changed anything yet.
-    pub(super) fn weigh(&self, claim: &Claim) -> Result<Weighed, Damaged> {
+    /// The state machine's decision about a claim. Changes nothing.
+    pub(super) fn assess(&self, claim: &Claim) -> Result<Assessment, Unrecognised> {
         Ok(if self.holds(&claim.token) {
-            Weighed::Own
+            Assessment::Own
         } else if self.expired() {
-            Weighed::Free
+            Assessment::Free
         } else if self.fingerprint != claim.fingerprint {
-            // Before any other answer: a request that asks for something else learns nothing about this one.
-            Weighed::Decided(Acquisition::Mismatch)
+            // Before any other answer: a different request must learn nothing about this one.
+            Assessment::Decided(Acquisition::Mismatch)
         } else {
-            match self.show()? {
+            match self.record_state()? {
                 RecordState::Completed(outcome) => {
-                    Weighed::Decided(Acquisition::Completed(outcome))
+                    Assessment::Decided(Acquisition::Completed(outcome))
                 }
                 RecordState::InFlight { remaining } if !remaining.is_zero() => {
-                    Weighed::Decided(Acquisition::InFlight { remaining })
+                    Assessment::Decided(Acquisition::InFlight { remaining })
                 }
-                RecordState::InFlight { .. } if claim.take_over => Weighed::Free,
-                RecordState::InFlight { .. } => Weighed::Decided(Acquisition::Unknown),
+                RecordState::InFlight { .. } if claim.take_over => Assessment::Free,
+                RecordState::InFlight { .. } => Assessment::Decided(Acquisition::Unknown),
             }
         })
     }
 
-    /// Why a fenced write changed nothing; `None` if by this row it should have.
-    pub(super) fn missed(&self, token: &Token, outcome: Option<&Outcome>) -> Option<Write> {
+    /// Why a fenced write changed nothing; `None` if this row would have let it, and the write lost a race.
+    pub(super) fn why_unchanged(&self, token: &Token, outcome: Option<&Outcome>) -> Option<Write> {
         if self.token != *token {
             return Some(Write::Fenced);
         }
         if self.state == i64::from(IN_FLIGHT) {
             return None;
         }
-        // The reply to the first completion was lost, if this is the second.
+        // A repeated completion whose first reply was lost.
         let equal = outcome.is_some_and(|outcome| {
             let (state, response) = columns(outcome);
             self.state == i64::from(state) && self.response.as_deref() == response
@@ -121,8 +122,8 @@ impl Row {
         Some(if equal { Write::Applied } else { Write::Fenced })
     }
 
-    /// The record for inspection; `None` when it has expired.
-    pub(super) fn record(&self) -> Result<Option<Record>, Damaged> {
+    /// The record for inspection; `None` if it has expired.
+    pub(super) fn record(&self) -> Result<Option<Record>, Unrecognised> {
         if self.expired() {
             return Ok(None);
         }
@@ -132,13 +133,13 @@ impl Row {
         Ok(Some(Record::new(
             self.fingerprint,
             self.attempt,
-            self.show()?,
+            self.record_state()?,
             left_of(left),
             self.trace_id,
         )))
     }
 
-    /// Whether this token owns an execution in flight, its lease lapsed or not.
+    /// Whether the record is in flight under this token; the lease may have lapsed.
     fn holds(&self, token: &Token) -> bool {
         self.token == *token && !self.completed()
     }
@@ -151,25 +152,28 @@ impl Row {
         self.expires_left <= 0 && (self.completed() || self.lease_left <= 0)
     }
 
-    fn show(&self) -> Result<RecordState, Damaged> {
+    fn record_state(&self) -> Result<RecordState, Unrecognised> {
         const STATES: [i64; 3] = [IN_FLIGHT as i64, COMPLETED as i64, TOMBSTONE as i64];
         match STATES.iter().position(|state| *state == self.state) {
             Some(0) => Ok(RecordState::InFlight {
                 remaining: left_of(self.lease_left),
             }),
             Some(1) => {
-                let bytes = self.response.clone().ok_or(Damaged { what: "response" })?;
-                let response =
-                    StoredResponse::from_bytes(bytes).map_err(|_| Damaged { what: "response" })?;
+                let bytes = self
+                    .response
+                    .clone()
+                    .ok_or(Unrecognised { what: "response" })?;
+                let response = StoredResponse::from_bytes(bytes)
+                    .map_err(|_| Unrecognised { what: "response" })?;
                 Ok(RecordState::Completed(Outcome::Response(response)))
             }
             Some(_) => Ok(RecordState::Completed(Outcome::Tombstone)),
-            None => Err(Damaged { what: "state" }),
+            None => Err(Unrecognised { what: "state" }),
         }
     }
 }
 
-/// An outcome as it is stored: `state` and `response`.
+/// The columns `state` and `response` of an outcome.
 pub(super) fn columns(outcome: &Outcome) -> (i16, Option<&[u8]>) {
     match outcome {
         Outcome::Response(response) => (COMPLETED, Some(response.as_bytes())),
@@ -177,8 +181,7 @@ pub(super) fn columns(outcome: &Outcome) -> (i16, Option<&[u8]>) {
     }
 }
 
-/// A duration as statements take it. Longer ones than a hundred years are as good as a hundred years, and
-/// every database can add that much to today.
+/// A duration as a statement's parameter, cut to a hundred years, which every database can add to the present.
 pub(super) fn micros(duration: Duration) -> i64 {
     const CENTURY: i64 = 100 * 365 * 24 * 60 * 60 * 1_000_000;
     i64::try_from(duration.as_micros()).map_or(CENTURY, |micros| micros.min(CENTURY))
@@ -200,23 +203,27 @@ where
     R::Database: Database,
 {
     let bytes: Vec<u8> = row.try_get(index)?;
-    bytes.try_into().map_err(|_| damaged(index, what))
+    bytes.try_into().map_err(|_| unrecognised(index, what))
 }
 
-fn damaged(index: usize, what: &'static str) -> sqlx::Error {
+fn unrecognised(index: usize, what: &'static str) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: index.to_string(),
-        source: Damaged { what }.into(),
+        source: Unrecognised { what }.into(),
     }
 }
 
-impl fmt::Display for Damaged {
+impl fmt::Display for Unrecognised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "its {} is none that this version stores", self.what)
+        write!(
+            f,
+            "unrecognised {} (written by a newer version?)",
+            self.what
+        )
     }
 }
 
-impl Error for Damaged {}
+impl Error for Unrecognised {}
 
 #[cfg(test)]
 mod tests {
@@ -247,24 +254,24 @@ mod tests {
             .take_over(take_over)
     }
 
-    /// What a claim finds, in one word.
-    fn found(row: &Row, claim: &Claim) -> &'static str {
-        match row.weigh(claim) {
-            Ok(Weighed::Own) => "own",
-            Ok(Weighed::Free) => "free",
-            Ok(Weighed::Decided(Acquisition::Mismatch)) => "mismatch",
-            Ok(Weighed::Decided(Acquisition::InFlight { .. })) => "in flight",
-            Ok(Weighed::Decided(Acquisition::Unknown)) => "unknown",
-            Ok(Weighed::Decided(Acquisition::Completed(_))) => "completed",
-            Ok(Weighed::Decided(other)) => panic!("a row decides no {other:?}"),
-            Err(_) => "damaged",
+    /// The assessment of a claim, in one word.
+    fn assessed(row: &Row, claim: &Claim) -> &'static str {
+        match row.assess(claim) {
+            Ok(Assessment::Own) => "own",
+            Ok(Assessment::Free) => "free",
+            Ok(Assessment::Decided(Acquisition::Mismatch)) => "mismatch",
+            Ok(Assessment::Decided(Acquisition::InFlight { .. })) => "in flight",
+            Ok(Assessment::Decided(Acquisition::Unknown)) => "unknown",
+            Ok(Assessment::Decided(Acquisition::Completed(_))) => "completed",
+            Ok(Assessment::Decided(other)) => panic!("{other:?} is not the decision of a row"),
+            Err(_) => "unrecognised",
         }
     }
 
     #[test]
-    fn a_record_is_weighed_as_the_state_machine_says() {
-        // What is left of the lease and until the expiry; then what a claim finds that asks for the same, one that
-        // also takes over, and one that asks for something else.
+    fn a_record_is_assessed_as_the_state_machine_says() {
+        // State, token, rest of the lease, time until the expiry; then the assessments of a claim with the same
+        // fingerprint, of one that also takes over, and of one with another fingerprint.
         let table = [
             (row(0, MINE, 5, 9), ["own", "own", "own"]),
             (row(0, MINE, -5, -1), ["own", "own", "own"]),
@@ -276,43 +283,59 @@ mod tests {
             (row(2, MINE, 5, 9), ["completed", "completed", "mismatch"]),
             (row(2, OTHER, 5, 0), ["free", "free", "free"]),
             (row(2, MINE, 5, 0), ["free", "free", "free"]),
-            // No response, or no state.
-            (row(1, OTHER, 5, 9), ["damaged", "damaged", "mismatch"]),
-            (row(7, OTHER, 5, 9), ["damaged", "damaged", "mismatch"]),
+            // A completed record without a response, and unknown states.
+            (
+                row(1, OTHER, 5, 9),
+                ["unrecognised", "unrecognised", "mismatch"],
+            ),
+            (
+                row(7, OTHER, 5, 9),
+                ["unrecognised", "unrecognised", "mismatch"],
+            ),
             (row(-1, OTHER, 5, 0), ["free", "free", "free"]),
         ];
         for (row, expected) in table {
             let claims = [claim(SAME, false), claim(SAME, true), claim(ELSE, true)];
-            assert_eq!(claims.map(|claim| found(&row, &claim)), expected, "{row:?}");
+            assert_eq!(
+                claims.map(|claim| assessed(&row, &claim)),
+                expected,
+                "{row:?}"
+            );
         }
     }
 
     #[test]
-    fn a_write_that_changed_nothing_is_explained() {
+    fn a_row_explains_why_a_write_changed_nothing() {
         let tombstone = Some(&Outcome::Tombstone);
-        assert_eq!(row(0, OTHER, 5, 9).missed(&MINE, None), Some(Write::Fenced));
         assert_eq!(
-            row(2, OTHER, 5, 9).missed(&MINE, tombstone),
+            row(0, OTHER, 5, 9).why_unchanged(&MINE, None),
             Some(Write::Fenced)
         );
         assert_eq!(
-            row(2, MINE, 5, 9).missed(&MINE, tombstone),
+            row(2, OTHER, 5, 9).why_unchanged(&MINE, tombstone),
+            Some(Write::Fenced)
+        );
+        assert_eq!(
+            row(2, MINE, 5, 9).why_unchanged(&MINE, tombstone),
             Some(Write::Applied)
         );
-        assert_eq!(row(2, MINE, 5, 9).missed(&MINE, None), Some(Write::Fenced));
         assert_eq!(
-            row(1, MINE, 5, 9).missed(&MINE, tombstone),
+            row(2, MINE, 5, 9).why_unchanged(&MINE, None),
             Some(Write::Fenced)
         );
         assert_eq!(
-            row(0, MINE, 5, 9).missed(&MINE, tombstone),
+            row(1, MINE, 5, 9).why_unchanged(&MINE, tombstone),
+            Some(Write::Fenced)
+        );
+        assert_eq!(
+            row(0, MINE, 5, 9).why_unchanged(&MINE, tombstone),
             None,
-            "it should have applied"
+            "the write lost a race"
         );
     }
 
     #[test]
-    fn durations_fit_every_database() {
+    fn durations_are_cut_to_what_every_database_can_add() {
         let held = Held {
             ttl: Duration::MAX,
             ..claim(SAME, false).held()

@@ -1,40 +1,40 @@
-//! What the set-up of every database has in common.
+//! The parts of the set-up that all databases share.
 
 use super::ConnectError;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-use super::pool::{CONNECT, late};
+use super::pool::{CONNECT, timed_out};
 
 /// The set-up of one kind of database.
 #[derive(Clone, Copy)]
 pub(super) struct Setup {
     pub(super) store: &'static str,
-    /// Whether by this error a server refuses the user, its password or the database.
-    pub(super) denies: fn(&sqlx::Error) -> bool,
+    /// Whether this error means that the server refuses the user, its password or the database.
+    pub(super) is_denial: fn(&sqlx::Error) -> bool,
 }
 
 impl Setup {
-    /// A look at a server, which has time to connect and as much again.
+    /// Bounds a server probe by twice the time to connect.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
-    pub(super) async fn look<T>(
+    pub(super) async fn bounded<T>(
         self,
-        look: impl Future<Output = Result<T, ConnectError>>,
+        probe: impl Future<Output = Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
-        tokio::time::timeout(CONNECT * 2, look)
+        tokio::time::timeout(CONNECT * 2, probe)
             .await
-            .unwrap_or_else(|elapsed| Err(self.unreachable(late(elapsed))))
+            .unwrap_or_else(|elapsed| Err(self.unreachable(timed_out(elapsed))))
     }
 
-    /// There is no connection.
+    /// The error for a connection that could not be made.
     pub(super) fn unreachable(self, source: sqlx::Error) -> ConnectError {
         let store = self.store;
-        if (self.denies)(&source) {
+        if (self.is_denial)(&source) {
             ConnectError::Authentication { store, source }
         } else {
             ConnectError::Unreachable { store, source }
         }
     }
 
-    /// A statement failed.
+    /// The error for a statement that failed.
     pub(super) fn refused(self, doing: &'static str) -> impl Fn(sqlx::Error) -> ConnectError {
         move |source| ConnectError::Refused {
             store: self.store,
@@ -45,7 +45,7 @@ impl Setup {
 }
 
 /// The migrations that a table of this version has not had, each with the version that it makes.
-pub(super) fn missing(migrations: &[String], found: i64) -> impl Iterator<Item = (i64, &str)> {
+pub(super) fn pending(migrations: &[String], found: i64) -> impl Iterator<Item = (i64, &str)> {
     (1..)
         .zip(migrations.iter().map(String::as_str))
         .filter(move |(version, _)| *version > found)

@@ -1,4 +1,4 @@
-//! The statements of a database, read from their files, with the table's name put in.
+//! Statements read from their files, with the table's name inserted.
 
 use super::TableName;
 
@@ -11,9 +11,9 @@ pub(super) struct Dialect {
 impl Dialect {
     /// A statement for this table.
     ///
-    /// The files write `{table}` for the table, `{versions}` for the table of its versions and `{index}` for
-    /// the name of its index. Nothing else is ever put into a statement as text: values are bound. A
-    /// [`TableName`] cannot contain what would end a quotation, so putting it in is safe.
+    /// The files write `{table}` for the table, `{versions}` for the table of its versions and `{index}` for the name
+    /// of its index. Nothing else is ever inserted as text: values are bound. A [`TableName`] cannot contain a
+    /// character that ends a quoted identifier, so inserting it is safe.
     pub(super) fn statement(self, file: &str, table: &TableName) -> String {
         let file = uncommented(file);
         file.replace("{table}", &self.qualified(table, ""))
@@ -35,7 +35,7 @@ impl Dialect {
     }
 }
 
-/// Without its comment lines, which are for the reader of the file and not for the server's log.
+/// Removes the comment lines, which are for the reader of the file and would fill the server's log.
 fn uncommented(file: &str) -> String {
     let lines = file
         .lines()
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_quoted_and_comments_left_out() {
+    fn names_are_quoted_and_comments_removed() {
         let table = "app.order".parse().unwrap();
         let statement =
             Dialect { quote: '"' }.statement("-- why\nselect 1\nfrom {table};\n", &table);

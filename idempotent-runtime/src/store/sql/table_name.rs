@@ -1,12 +1,12 @@
-//! [`TableName`]: the name of the table that records live in.
+//! [`TableName`]: the name of the table that holds the records.
 
 use std::{error::Error, fmt, str::FromStr};
 
-/// The longest name. PostgreSQL cuts identifiers off at 63 bytes, and the names of the index and of the
-/// table of versions are this one and a few letters more.
-const LONGEST: usize = 48;
+/// The length of the longest name. PostgreSQL truncates identifiers to 63 bytes, and the names of the index and of the
+/// table of versions are this one and a suffix.
+const MAX_LENGTH: usize = 48;
 
-/// The name of the table that records live in, with or without a schema (for MySQL: a database).
+/// The name of the table that holds the records, with or without a schema (for MySQL: a database).
 ///
 /// ```
 /// use idempotent_runtime::store::sql::TableName;
@@ -17,15 +17,15 @@ const LONGEST: usize = 48;
 /// # Ok::<(), idempotent_runtime::store::sql::TableNameError>(())
 /// ```
 ///
-/// Each part is 1 to 48 letters, digits and `_` of ASCII and does not begin with a digit. Statements quote
-/// it, so that reserved words are names like any other and PostgreSQL keeps capital letters as they are.
+/// Each part is 1 to 48 ASCII letters, digits and `_`, and does not begin with a digit. Statements quote it, so that
+/// reserved words are allowed and PostgreSQL keeps capital letters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TableName {
     schema: Option<Box<str>>,
     name: Box<str>,
 }
 
-/// A text that is no [`TableName`].
+/// A text that is not a valid [`TableName`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableNameError {
     given: Box<str>,
@@ -94,8 +94,8 @@ impl fmt::Display for TableNameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is no table name: write `name` or `schema.name`, each 1 to {LONGEST} letters, digits and \
-             `_` that do not begin with a digit",
+            "{:?} is not a valid table name: write `name` or `schema.name`, each 1 to {MAX_LENGTH} ASCII letters, \
+             digits and `_`, not beginning with a digit",
             self.given
         )
     }
@@ -105,7 +105,7 @@ impl Error for TableNameError {}
 
 fn is_identifier(text: &str) -> bool {
     let mut bytes = text.bytes();
-    text.len() <= LONGEST
+    text.len() <= MAX_LENGTH
         && bytes
             .next()
             .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_with_and_without_a_schema_are_names() {
+    fn names_with_and_without_a_schema_are_valid() {
         for text in [
             "r",
             "_r",
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_could_end_a_quotation_is_a_name() {
+    fn a_name_that_could_end_a_quoted_identifier_is_not_valid() {
         for text in [
             "",
             ".",

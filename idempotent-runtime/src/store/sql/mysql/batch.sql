@@ -1,5 +1,5 @@
--- When the last of a batch of expired records expires that begins at the first parameter, and the present, both in
--- microseconds since 1970. It locks nothing, and counts also what the deletion will pass over.
+-- The expiry of the last record in the batch that starts at the first parameter, and the current time, both in
+-- microseconds since 1970. Locks nothing, and counts also rows that the deletion will skip.
 select
     timestampdiff(microsecond, timestamp('1970-01-01'), max(expires_at)),
     timestampdiff(microsecond, timestamp('1970-01-01'), utc_timestamp(6))

@@ -1,2 +1,2 @@
--- How writes of this session go into the binary log. By name, because servers differ in which of these they have.
+-- How this session's writes are logged. By name, because not every server has all of these variables.
 show variables where variable_name in ('binlog_format', 'tx_isolation', 'transaction_isolation')

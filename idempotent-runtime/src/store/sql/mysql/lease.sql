@@ -1,5 +1,5 @@
--- A new lease of a record that expired or lapsed: the only place where the token changes and the attempt rises. A
--- comparison and a swap: of many that saw the same token, one changes it.
+-- A new lease of a record that has expired or lapsed. Only here the token changes and the attempt rises. A
+-- compare-and-swap: of many contenders that read the same token, one changes it.
 update {table}
 set
     fingerprint = ?, token = ?, attempt = attempt + 1, state = 0,
@@ -9,7 +9,7 @@ set
 where
     store_key = ? and token = ?
     and (
-        -- lapsed, and to be taken over
+        -- lapsed, and may be taken over
         (state = 0 and lease_until <= utc_timestamp(6) and ? and fingerprint = ?)
         -- expired
         or (expires_at <= utc_timestamp(6) and (state <> 0 or lease_until <= utc_timestamp(6)))

@@ -1,2 +1,2 @@
--- One migration at a time; the lock belongs to the session, and ends with it at the latest.
+-- One migration at a time. The lock belongs to the session, and ends with it at the latest.
 select cast(coalesce(get_lock(?, 10), 0) as signed)

@@ -9,30 +9,30 @@
 //! | failover to a replica | what had reached the replica: with semi-synchronous replication everything, without it not the last moments |
 //! | the network loses a reply | everything: the operation is repeated with the same token |
 //!
-//! 1. Every operation is committed by itself, under `read committed`. An acquire is one round trip whether it wins
-//!    or not; it takes a second one to take a record over.
-//! 2. Who owns a record is told by the token that is read back, never by a number of affected rows.
+//! 1. Every statement is committed by itself, under `read committed`. An acquire is one round trip whether it succeeds
+//!    or not; taking a record over needs a second one.
+//! 2. The token that is read back decides who owns a record, never a number of affected rows.
 //! 3. The clock is the server's `utc_timestamp(6)`. The time zone of the session does not matter.
-//! 4. When it connects, the store checks that the server flushes each commit, is not read-only, and takes packets
-//!    as large as the largest response.
+//! 4. When it connects, the store checks that the server flushes each commit, is not read-only, and accepts packets as
+//!    large as the largest response.
 //!
 //! # Caveats
 //!
 //! - Galera with several writers is not supported: it loses updates even without a fault. Write to one node.
-//! - Keep a binary log (`log_bin`, with `sync_binlog = 1`; MySQL 8 has one unless told otherwise, MariaDB has none). A
-//!   server without one shows a commit to other sessions a moment before it is on disk. If that server dies within
-//!   this moment, and the process that executed dies before it has repeated its completion, a replay that was answered
-//!   in between is taken back: later requests get `outcome_unknown`, or execute again with `on_crash = "retry"`.
-//!   The store logs a warning of it at start.
-//! - The application's own pool may have sessions under `repeatable read`. Then gap locks undo a statement now and
-//!   then, and the store repeats it.
+//! - Keep a binary log (`log_bin`, with `sync_binlog = 1`; MySQL 8 has one by default, MariaDB has none). A server
+//!   without one shows a commit to other sessions a moment before it is on disk. If that server crashes within this
+//!   moment, and the process that executed dies before it has repeated its completion, a replay that was answered in
+//!   between is taken back: later requests get `outcome_unknown`, or execute again with `on_crash = "retry"`. The store
+//!   logs a warning about such a server when it connects.
+//! - The sessions of an application's own pool may be under `repeatable read`. Then gap locks roll a statement back now
+//!   and then, and the store repeats it.
 //!
 //! # TLS
 //!
-//! Feature `sql-tls`. `ssl-mode=verify_identity` in the URL demands it and checks the server's certificate against the
-//! system's, or those in the file that the environment variable `SSL_CERT_FILE` names. The driver's default,
-//! `ssl-mode=preferred`, takes any certificate and goes on without TLS where the server has none: name a mode wherever
-//! the network is not your own.
+//! Feature `sql-tls`. `ssl-mode=verify_identity` in the URL requires TLS and checks the server's certificate against
+//! the system's root certificates, or those in the file that the environment variable `SSL_CERT_FILE` names. The
+//! driver's default, `ssl-mode=preferred`, accepts any certificate and continues without TLS if the server has none:
+//! set a mode unless the network is your own.
 //!
 //! # Example
 //!
@@ -62,12 +62,12 @@ use sqlx::{MySql, MySqlPool};
 
 use self::{
     records::{Remote, Session},
-    setup::Demands,
+    setup::Requirements,
     statements::Statements,
 };
 use super::{
     ConnectError, TableName,
-    error::enough,
+    error::check_time_out,
     operations::{self, Change},
     pool::Connections,
     purge::Cursor,
@@ -89,8 +89,8 @@ mod statements;
 
 const NAME: &str = "mysql";
 
-/// A packet that the server takes without being asked. The least that any version takes unless it is told otherwise is
-/// 1 MiB; this is below what somebody might tell it, and above most responses.
+/// A packet size that is assumed to be accepted without asking the server. The smallest default of any version is
+/// 1 MiB; this is less than an operator is likely to set, and more than most responses need.
 const PACKET: u64 = 64 << 10;
 
 /// Keeps records in MySQL or MariaDB. See the [module documentation](self).
@@ -103,13 +103,13 @@ struct Inner {
     connections: Connections<MySql, Session>,
     statements: Statements,
     table: TableName,
-    demands: Demands,
-    /// The largest packet that the server takes; until it was asked, one that it takes anyway.
+    requirements: Requirements,
+    /// The largest packet that the server accepts; [`PACKET`] until the server was asked.
     packet: AtomicU64,
     cursor: Cursor,
 }
 
-/// Says how a [`MySqlStore`] keeps its records.
+/// Settings of a [`MySqlStore`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it connects"]
 pub struct MySqlStoreBuilder {
@@ -122,18 +122,18 @@ pub struct MySqlStoreBuilder {
 }
 
 impl MySqlStore {
-    /// Connects to `mysql://user:password@host:port/database` with default settings, and checks server and
-    /// table. The table must be there.
+    /// Connects to `mysql://user:password@host:port/database` with default settings, and checks server and table. The
+    /// table must exist.
     ///
     /// # Errors
     ///
-    /// If the URL is wrong, the server cannot be reached, refuses or is not durable, or the table is missing or of
+    /// If the URL is wrong, the server cannot be reached, refuses or is not durable, or the table is missing or has
     /// another version.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
         Self::builder().connect(url).await
     }
 
-    /// Starts from the default settings.
+    /// The default settings.
     pub fn builder() -> MySqlStoreBuilder {
         MySqlStoreBuilder {
             table: TableName::default(),
@@ -145,39 +145,39 @@ impl MySqlStore {
         }
     }
 
-    /// Makes the table, or brings it up to date. Many processes may do so at once.
+    /// Creates the table or brings it up to date. Many processes may do so at once.
     ///
     /// # Errors
     ///
-    /// If the server refuses, for want of a database or a permission.
+    /// If the server refuses, because the database does not exist or the user lacks the permission.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
         setup::migrate(&self.0.connections, &self.0.statements, &self.0.table).await
     }
 
-    /// Checks that the server keeps what it acknowledges, and that the table is there and of this version.
+    /// Checks that the server keeps acknowledged writes, and that the table exists and has this crate's version.
     ///
     /// # Errors
     ///
-    /// If not.
+    /// If one of these is not so.
     pub async fn check(&self) -> Result<(), ConnectError> {
         let Inner {
             connections,
             statements,
             table,
-            demands,
+            requirements,
             packet,
             cursor: _,
         } = &*self.0;
-        let takes = setup::check(connections, statements, table, demands).await?;
-        // It goes with nothing else, so that no order is needed.
-        packet.store(takes, Ordering::Relaxed);
+        let found = setup::check(connections, statements, table, requirements).await?;
+        // No other memory depends on it, so it needs no ordering.
+        packet.store(found, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Whether the server takes this outcome in one packet. It would answer a larger one by closing the connection,
-    /// which looks like a server that is away and would be repeated for long.
-    async fn takes(&self, outcome: &Outcome) -> Result<(), StoreError> {
-        /// Besides the response: key, token, numbers and the head of the packet.
+    /// Checks that the outcome fits in one packet. The server would close the connection over a larger one, which looks
+    /// like an unreachable server and would be repeated for long.
+    async fn check_size(&self, outcome: &Outcome) -> Result<(), StoreError> {
+        /// The size of the rest of the packet: key, token, numbers and header.
         const REST: u64 = 1 << 10;
         let Outcome::Response(response) = outcome else {
             return Ok(());
@@ -187,29 +187,30 @@ impl MySqlStore {
         if bytes + REST <= packet.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // It was never asked, or may have been told otherwise since.
-        let most = match self.records().packet().await {
-            Ok(most) => most,
+        // The server was not asked yet, or its setting may have changed since.
+        let max = match self.records().packet().await {
+            Ok(max) => max,
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "the server did not say how large a packet it takes: the statement will find out"
+                    "the server's max_allowed_packet could not be read: the statement is tried"
                 );
                 return Ok(());
             }
         };
-        packet.store(most, Ordering::Relaxed);
-        if bytes + REST <= most {
+        packet.store(max, Ordering::Relaxed);
+        if bytes + REST <= max {
             return Ok(());
         }
         let error = StoreError::new(NAME, StoreErrorKind::TooLarge);
         Err(error.with_source(format!(
-            "the response has {bytes} bytes, and the server's max_allowed_packet is {most}"
+            "the response has {bytes} bytes and the server's max_allowed_packet is {max}: raise it, or lower the \
+             route's `max_response`"
         )))
     }
 
-    /// Closes the store's own connections. Operations that come later fail. An application's pool stays open, and goes on
-    /// serving them.
+    /// Closes the store's own connections. Later operations fail. An application's pool stays open and goes on serving
+    /// operations.
     pub async fn close(&self) {
         self.0.connections.close().await;
     }
@@ -224,58 +225,59 @@ impl MySqlStore {
 }
 
 impl MySqlStoreBuilder {
-    /// The table, with its database if it is not the URL's. `idempotency_records` unless set.
+    /// The table, with a database if it is not the URL's. `idempotency_records` unless set.
     pub fn table(mut self, table: TableName) -> Self {
         self.table = table;
         self
     }
 
-    /// Whether [`connect`](Self::connect) makes the table or brings it up to date. Off unless set: a service that
+    /// Whether [`connect`](Self::connect) creates the table or brings it up to date. Off unless set: a service that
     /// serves requests should not need the right to change the schema.
     pub fn migrate(mut self, yes: bool) -> Self {
         self.migrate = yes;
         self
     }
 
-    /// The largest number of connections. 10 unless set. Each has 5 seconds at most to be made, and serves the next
-    /// statement if that for which it was begun did not wait so long.
-    pub fn connections(mut self, most: usize) -> Self {
-        self.connections = most;
+    /// The largest number of connections. 10 unless set. Making one may take 5 seconds at most; if its statement has
+    /// given up by then, it serves the next one.
+    pub fn connections(mut self, max: usize) -> Self {
+        self.connections = max;
         self
     }
 
-    /// After how long the server gives up on a statement (MariaDB) or on a lock (MySQL), in whole seconds, at least one
-    /// and a year at most. 2 seconds unless set, as long as an engine waits for its store by default. After twice as
-    /// long, and not before a second, the store gives up on the server: that is all that limits statements of an
-    /// application's own pool. No less than a millisecond, which [`connect`](Self::connect) refuses.
+    /// The time after which the server cancels a statement (MariaDB) or a wait for a lock (MySQL), in whole seconds, at
+    /// least one and at most a year. 2 seconds unless set, like the engine's store time-out. After twice the time, and
+    /// at least a second, the store gives up on the server; that is the only limit for statements of an application's
+    /// own pool. [`connect`](Self::connect) refuses less than a millisecond.
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.time_out = time_out;
         self
     }
 
-    /// The largest body of a response that a route may store: the largest `max_response`. 1 MiB unless set. The server
-    /// must take packets of this size. A larger response is stored if the server takes it; else it leaves a tombstone.
+    /// The largest response body that a route may store: the largest `max_response`. 1 MiB unless set.
+    /// [`check`](MySqlStore::check) verifies that the server accepts packets of this size. A larger response is stored
+    /// if the server accepts it, and leaves a tombstone otherwise.
     pub fn largest_response(mut self, bytes: u64) -> Self {
         self.largest_response = bytes;
         self
     }
 
-    /// Accepts a server that does not flush each commit. After a crash of the server or its machine, keys that were
-    /// acknowledged may be free again, and their requests execute a second time.
+    /// Accepts a server that does not flush each commit. After a crash of the server or its machine, acknowledged keys
+    /// may be free again, and their requests execute a second time.
     pub fn accept_weaker_durability(mut self) -> Self {
         self.weak = true;
         self
     }
 
-    /// Connects to `mysql://user:password@host:port/database`, makes the table if it was told to, and
-    /// [checks](MySqlStore::check).
+    /// Connects to `mysql://user:password@host:port/database`, migrates if that is [set](Self::migrate), and
+    /// [checks](MySqlStore::check) server and table.
     ///
     /// # Errors
     ///
     /// If the URL or the time-out is wrong, the server cannot be reached, refuses or is not durable, or the table is
-    /// missing or of another version.
+    /// missing or has another version.
     pub async fn connect(self, url: &str) -> Result<MySqlStore, ConnectError> {
-        enough(self.time_out)?;
+        check_time_out(self.time_out)?;
         let options = setup::options(url)?;
         let session = Session {
             time_out: self.time_out,
@@ -293,9 +295,9 @@ impl MySqlStoreBuilder {
         Ok(store)
     }
 
-    /// Uses the application's own pool. Asks the server nothing: call [`migrate`](MySqlStore::migrate) and
-    /// [`check`](MySqlStore::check) when it suits. A connection that the pool has to make for the store has 5 seconds
-    /// at most.
+    /// Uses the application's own pool. Sends nothing to the server: call [`migrate`](MySqlStore::migrate) and
+    /// [`check`](MySqlStore::check) yourself. If the pool has to make a connection for the store, that may take 5
+    /// seconds at most.
     #[must_use]
     pub fn from_pool(self, pool: MySqlPool) -> MySqlStore {
         let connections = Connections::of_application(pool, self.time_out);
@@ -304,7 +306,7 @@ impl MySqlStoreBuilder {
 
     fn over(self, connections: Connections<MySql, Session>) -> MySqlStore {
         let statements = Statements::new(&self.table);
-        let demands = Demands {
+        let requirements = Requirements {
             largest_response: self.largest_response,
             durable: !self.weak,
         };
@@ -312,7 +314,7 @@ impl MySqlStoreBuilder {
             connections,
             statements,
             table: self.table,
-            demands,
+            requirements,
             packet: AtomicU64::new(PACKET),
             cursor: Cursor::default(),
         }))
@@ -333,7 +335,7 @@ impl Store for MySqlStore {
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        self.takes(outcome).await?;
+        self.check_size(outcome).await?;
         operations::write(&mut self.records(), Change::Complete(held, outcome)).await
     }
 

@@ -1,2 +1,2 @@
--- The largest packet that this session takes. It was the server's when the session began.
+-- The largest packet of this session: the server's setting when the session began.
 select cast(@@session.max_allowed_packet as signed)

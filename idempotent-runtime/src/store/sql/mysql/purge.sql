@@ -1,10 +1,10 @@
--- Only past expiry and not a live lease (contract, rule 6). From the first parameter on, in microseconds since 1970: what
--- was deleted before stays in the index until InnoDB has purged it, and each batch would pass all of it.
+-- Only past expiry and not a live lease (contract, rule 6). Starts at the first parameter, in microseconds since 1970:
+-- deleted rows stay in the index until InnoDB has purged them, and each batch would scan all of them.
 --
 -- The rows are chosen by the index and locked first; the join in this order keeps the server from searching the whole
--- table for them. Servers that can (MySQL from 8.0.1, MariaDB from 10.6 on) do not wait for rows that another process
--- purges or somebody uses; the others do, for as long as they wait for a lock. What is deleted is looked at once more:
--- a record that was leased anew in between stays.
+-- table for them. Rows that another transaction has locked are skipped by servers that can (MySQL 8.0.1, MariaDB 10.6
+-- and later); other servers wait for them until the lock time-out. The condition is checked again on deletion: a record
+-- that was leased again meanwhile stays.
 delete expired
 from (
     select store_key

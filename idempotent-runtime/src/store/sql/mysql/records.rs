@@ -1,4 +1,4 @@
-//! The operations' statements, each committed by itself, on whichever connection is free.
+//! The statements of the operations, each committed by itself, on any pooled connection.
 
 use std::time::Duration;
 
@@ -19,36 +19,36 @@ use crate::{
         record::Claim,
         sql::{
             error::Verdict,
-            operations::{Change, Claimed, Records},
-            pool::{Connections, Greet, is_late},
-            purge::{Batch, Cursor, Expired, purge},
+            operations::{Change, ClaimResult, Records},
+            pool::{Connections, SessionSetup, is_time_out},
+            purge::{Batch, Cursor, ExpiredRecords, purge},
             row::{Row, columns, micros},
         },
     },
 };
 
-/// The records behind a pool. No connection is held between two statements.
+/// The records of the database. No connection is held between two statements.
 pub(super) struct Remote<'a> {
     pub(super) connections: &'a Connections<MySql, Session>,
     pub(super) statements: &'a Statements,
     pub(super) cursor: &'a Cursor,
 }
 
-/// How the store's own sessions are set.
+/// The settings of the store's own sessions.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) time_out: Duration,
 }
 
-impl Greet<MySql> for Session {
-    async fn greet(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+impl SessionSetup<MySql> for Session {
+    async fn set_up(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
         let settings = session(seconds(self.time_out));
         connection.execute(&*settings).await?;
         Ok(())
     }
 }
 
-/// As the server's settings count. Zero would be no limit, and none of them takes more than a year.
+/// In the unit and range of the server's settings, where zero means no limit and a year is the maximum.
 fn seconds(limit: Duration) -> u64 {
     limit.as_secs().clamp(1, 365 * 24 * 60 * 60)
 }
@@ -56,27 +56,27 @@ fn seconds(limit: Duration) -> u64 {
 impl Records for Remote<'_> {
     const NAME: &'static str = NAME;
 
-    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, sqlx::Error> {
+    async fn claim(&mut self, claim: &Claim) -> Result<ClaimResult, sqlx::Error> {
         let sent = self.statements.claim(claim);
         let asked = async {
-            let mut connection = self.connections.lend().await?;
+            let mut connection = self.connections.acquire().await?;
             let rows: Result<Vec<MySqlRow>, _> = connection.fetch_all(&*sent).await;
-            connection.settle(rows)
+            connection.release(rows)
         };
         let rows = self.connections.bounded(asked).await?;
         let Some(row) = rows.first() else {
-            return Ok(Claimed::Void);
+            return Ok(ClaimResult::Raced);
         };
-        let seen = Row::read(row)?;
+        let found = Row::read(row)?;
         let inserted = row.try_get::<i64, _>(8)? == 1;
-        Ok(if inserted && *seen.token() == claim.token {
-            Claimed::Won(seen.attempt)
+        Ok(if inserted && *found.token() == claim.token {
+            ClaimResult::Acquired(found.attempt)
         } else {
-            Claimed::Seen(seen)
+            ClaimResult::Found(found)
         })
     }
 
-    async fn lease(&mut self, claim: &Claim, seen: &Row) -> Result<u64, sqlx::Error> {
+    async fn lease(&mut self, claim: &Claim, found: &Row) -> Result<u64, sqlx::Error> {
         let lease = micros(claim.lease);
         let query = sqlx::query(&self.statements.lease)
             .bind(&claim.fingerprint.as_bytes()[..])
@@ -85,7 +85,7 @@ impl Records for Remote<'_> {
             .bind(lease + micros(claim.ttl))
             .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
             .bind(&claim.key.as_bytes()[..])
-            .bind(&seen.token().as_bytes()[..])
+            .bind(&found.token().as_bytes()[..])
             .bind(claim.take_over)
             .bind(&claim.fingerprint.as_bytes()[..]);
         self.execute(query).await
@@ -115,7 +115,7 @@ impl Records for Remote<'_> {
         let query = query
             .bind(&change.key().as_bytes()[..])
             .bind(&change.token().as_bytes()[..]);
-        // sqlx counts rows that match, also when they were as they are to be.
+        // sqlx counts the rows that match, including those that already had the new values.
         self.execute(query).await
     }
 
@@ -123,14 +123,14 @@ impl Records for Remote<'_> {
         purge(self.cursor, self, limit).await
     }
 
-    fn judge(&self, error: &sqlx::Error) -> Verdict {
-        judge(error, self.connections.most())
+    fn classify(&self, error: &sqlx::Error) -> Verdict {
+        classify(error, self.connections.max())
     }
 }
 
-impl Expired for Remote<'_> {
+impl ExpiredRecords for Remote<'_> {
     async fn purge_from(&self, from: i64, limit: i64) -> Result<Batch, sqlx::Error> {
-        // The deletion itself cannot say where it ended.
+        // A `delete` cannot return the expiry of its last row.
         let query = sqlx::query(&self.statements.batch).bind(from).bind(limit);
         let rows = self.fetch_all(query).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
@@ -147,12 +147,12 @@ impl Expired for Remote<'_> {
 
     fn took_too_long(&self, error: &sqlx::Error) -> bool {
         // MariaDB's `max_statement_time`; MySQL's `max_execution_time`, which an application's pool may set.
-        is_late(error) || matches!(number(error), Some(1969 | 3024))
+        is_time_out(error) || matches!(number(error), Some(1969 | 3024))
     }
 }
 
 impl Remote<'_> {
-    /// The largest packet that the server takes, in bytes.
+    /// The largest packet that the server accepts, in bytes.
     pub(super) async fn packet(&self) -> Result<u64, sqlx::Error> {
         let query = sqlx::query(&self.statements.packet).persistent(false);
         let rows = self.fetch_all(query).await?;
@@ -160,12 +160,12 @@ impl Remote<'_> {
         Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
     }
 
-    /// How many rows the statement changed.
+    /// Returns how many rows the statement changed.
     async fn execute(&self, query: Query<'_, MySql, MySqlArguments>) -> Result<u64, sqlx::Error> {
         let asked = async {
-            let mut connection = self.connections.lend().await?;
+            let mut connection = self.connections.acquire().await?;
             let done = query.execute(&mut *connection).await;
-            connection.settle(done)
+            connection.release(done)
         };
         Ok(self.connections.bounded(asked).await?.rows_affected())
     }
@@ -175,31 +175,31 @@ impl Remote<'_> {
         query: Query<'_, MySql, MySqlArguments>,
     ) -> Result<Vec<MySqlRow>, sqlx::Error> {
         let asked = async {
-            let mut connection = self.connections.lend().await?;
+            let mut connection = self.connections.acquire().await?;
             let rows = query.fetch_all(&mut *connection).await;
-            connection.settle(rows)
+            connection.release(rows)
         };
         self.connections.bounded(asked).await
     }
 }
 
-/// What an error means, by its number. MySQL and MariaDB share those that matter here.
-fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
+/// The meaning of an error by its number. MySQL and MariaDB share the numbers that matter here.
+fn classify(error: &sqlx::Error, connections: usize) -> Verdict {
     match number(error) {
-        None => Verdict::of_the_way(error, connections),
-        // Deadlock; a record that changed since it was read; a commit that a cluster undid.
+        None => Verdict::of_client_error(error, connections),
+        // A deadlock; a record that changed since it was read; a commit that a cluster rolled back.
         Some(1213 | 1020 | 3101) => Verdict::RACED,
-        // The server goes down, has become a replica, is a node of a cluster that is not ready, or ended a session that
-        // was idle; or a statement that this session had prepared is gone, as after a change of servers behind a proxy.
-        // Other connections may know better.
+        // The server is shutting down, has become a replica, is a cluster node that is not ready, or ended an idle
+        // session; or a prepared statement of this session is gone, as after a change of servers behind a proxy.
+        // Another connection may work.
         Some(1053 | 1927 | 1290 | 1836 | 1047 | 4031 | 1243 | 1615) => Verdict::dead(connections),
-        // The disk, or the table, is full.
+        // The disk or the table is full.
         Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
         Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),
-        // Too large a packet, a value that does not fit.
+        // The packet is too large; a value does not fit its column.
         Some(1153 | 1406) => Verdict::lasting(StoreErrorKind::TooLarge),
-        // No such database, table or column; a binary log that takes no such writes. (Not 1044 and 1045, which a new connection meets while passwords rotate,
-        // and which pass.)
+        // An unknown database, table or column; a missing permission; a binary log that does not accept such writes.
+        // Not 1044 and 1045, which a new connection gets while passwords rotate, and which pass.
         Some(1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1227 | 1264 | 1665) => {
             Verdict::lasting(StoreErrorKind::Refused)
         }
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_some_and_fit() {
+    fn time_outs_are_never_unlimited_and_in_range() {
         assert_eq!(seconds(Duration::ZERO), 1);
         assert_eq!(seconds(Duration::from_millis(999)), 1);
         assert_eq!(seconds(Duration::from_secs(2)), 2);

@@ -1,4 +1,4 @@
-//! What happens before the first operation: connecting, looking at the server, making the table.
+//! The set-up before the first operation: connecting, probing the server, creating the table.
 
 use sqlx::{Executor as _, MySql, MySqlConnection, Row as _, mysql::MySqlConnectOptions};
 
@@ -9,27 +9,27 @@ use super::{
 };
 use crate::store::sql::{
     ConnectError, TableName,
-    error::{known, parse, still_there},
+    error::{check_not_vanished, check_version, parse},
     pool::Connections,
-    setup::{Setup, missing},
+    setup::{Setup, pending},
 };
 
-/// What a statement needs besides the body of a response: its headers, and the rest of the row.
+/// The size of a statement besides the body of a response: its headers, and the rest of the row.
 const OVERHEAD: u64 = 64 << 10;
 
 const SETUP: Setup = Setup {
     store: NAME,
-    denies,
+    is_denial,
 };
 
-/// Wrong password or no such user; no such database, or none that the user may use.
-fn denies(error: &sqlx::Error) -> bool {
+/// A wrong password or an unknown user; an unknown database, or one that the user may not use.
+fn is_denial(error: &sqlx::Error) -> bool {
     matches!(number(error), Some(1044 | 1045 | 1049 | 1130 | 1698))
 }
 
 pub(super) fn options(url: &str) -> Result<MySqlConnectOptions, ConnectError> {
     let expected = "mysql://user:password@host:port/database";
-    // What MariaDB's own clients say.
+    // The scheme of MariaDB's own clients.
     let url = url
         .strip_prefix("mariadb:")
         .map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
@@ -41,34 +41,34 @@ pub(super) fn options(url: &str) -> Result<MySqlConnectOptions, ConnectError> {
     Ok(sqlx::ConnectOptions::disable_statement_logging(options))
 }
 
-/// Makes the table or brings it up to date.
+/// Creates the table or brings it up to date.
 pub(super) async fn migrate(
     connections: &Connections<MySql, Session>,
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), ConnectError> {
     let mut connection = connections
-        .lend()
+        .acquire()
         .await
         .map_err(|error| SETUP.unreachable(error))?;
     let done = migrate_on(&mut connection, statements, table).await;
-    // Closed, not given back: it has no limit on statements any more.
+    // Closed instead of released: its session has no statement time-out any more.
     drop(connection);
-    still_there(table, done.map_err(SETUP.refused("make the table"))?)
+    check_not_vanished(table, done.map_err(SETUP.refused("create the table"))?)
 }
 
-/// After whoever came first. A failure in the middle leaves a table of an earlier version, and the lock to the end
-/// of the session.
+/// Migrates under a lock: concurrent migrations wait for each other. A failure in the middle leaves a table of an
+/// earlier version, and the lock until the end of the session.
 async fn migrate_on(
     connection: &mut MySqlConnection,
     statements: &Statements,
     table: &TableName,
 ) -> Result<Option<i64>, sqlx::Error> {
-    // The limit of the operations is none for a migration. (A server that is no MariaDB has no such limit to lift.)
+    // The time-out of operations does not suit a migration. (Only MariaDB has one for statements.)
     connection
         .execute("set session autocommit = 1 /*M!100100 , max_statement_time = 0 */")
         .await?;
-    // Names of locks have at most 64 characters, and are the whole server's.
+    // Lock names have at most 64 characters and are shared by the whole server.
     let lock = format!("idempotent:{}", table.name());
     let locked: i64 = sqlx::query_scalar(&statements.lock)
         .bind(&lock)
@@ -76,7 +76,7 @@ async fn migrate_on(
         .await?;
     if locked != 1 {
         return Err(sqlx::Error::Protocol(
-            "another process has been migrating for ten seconds".into(),
+            "another process has held the migration lock for ten seconds: try again when it has finished".into(),
         ));
     }
     let migrated = migrate_locked(connection, statements, table).await;
@@ -87,7 +87,7 @@ async fn migrate_on(
     migrated
 }
 
-/// Gives the version of a table that was made before and is gone: then nothing is made.
+/// Returns the version of a table that was created before and is gone; then nothing is created.
 async fn migrate_locked(
     connection: &mut MySqlConnection,
     statements: &Statements,
@@ -100,7 +100,7 @@ async fn migrate_locked(
     if found != 0 && !exists(connection, statements, table, "").await? {
         return Ok(Some(found));
     }
-    for (version, migration) in missing(&statements.migrations, found) {
+    for (version, migration) in pending(&statements.migrations, found) {
         connection.execute(migration).await?;
         sqlx::query(&statements.migrated)
             .bind(version)
@@ -110,62 +110,68 @@ async fn migrate_locked(
     Ok(None)
 }
 
-/// What the server must be.
-pub(super) struct Demands {
+/// What the server must provide.
+pub(super) struct Requirements {
     pub(super) largest_response: u64,
     pub(super) durable: bool,
 }
 
-/// That the server keeps what it acknowledges and takes what it will be sent, and that the table is the one this
-/// version knows. Gives the largest packet that the server takes, in bytes.
+/// Checks that the server keeps acknowledged writes and accepts large enough packets, and that the table has this
+/// crate's version. Returns the largest packet that the server accepts, in bytes.
 pub(super) async fn check(
     connections: &Connections<MySql, Session>,
     statements: &Statements,
     table: &TableName,
-    demands: &Demands,
+    requirements: &Requirements,
 ) -> Result<u64, ConnectError> {
     SETUP
-        .look(look(connections, statements, table, demands))
+        .bounded(probe(connections, statements, table, requirements))
         .await
 }
 
-async fn look(
+async fn probe(
     connections: &Connections<MySql, Session>,
     statements: &Statements,
     table: &TableName,
-    demands: &Demands,
+    requirements: &Requirements,
 ) -> Result<u64, ConnectError> {
     let mut connection = connections
-        .lend()
+        .acquire()
         .await
         .map_err(|error| SETUP.unreachable(error))?;
     let server = sqlx::query(&statements.server)
         .fetch_one(&mut *connection)
         .await;
-    let packet = look_at(&server.map_err(SETUP.refused("say what it is"))?, demands)?;
+    let packet = check_server(
+        &server.map_err(SETUP.refused("report its settings"))?,
+        requirements,
+    )?;
     let writes = sqlx::query_as(&statements.binary_log)
         .fetch_all(&mut *connection)
         .await;
-    look_at_binary_log(&writes.map_err(SETUP.refused("say what it is"))?)?;
+    check_binary_log(&writes.map_err(SETUP.refused("report its settings"))?)?;
     let found = version(&mut connection, statements, table).await;
     let found = connection
-        .settle(found)
-        .map_err(SETUP.refused("say the table's version"))?;
-    known(table, found, VERSION)?;
+        .release(found)
+        .map_err(SETUP.refused("report the table's version"))?;
+    check_version(table, found, VERSION)?;
     Ok(packet)
 }
 
-fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<u64, ConnectError> {
+fn check_server(
+    server: &sqlx::mysql::MySqlRow,
+    requirements: &Requirements,
+) -> Result<u64, ConnectError> {
     let is = |index: usize| {
         server
             .try_get::<i64, _>(index)
-            .map_err(SETUP.refused("say what it is"))
+            .map_err(SETUP.refused("report its settings"))
     };
     let not = |reason| Err(ConnectError::NotDurable { reason });
     let (packet, flush, read_only, autocommit) = (is(0)?, is(1)?, is(2)?, is(3)?);
     let (bytes, needed) = (
         u64::try_from(packet).unwrap_or(0),
-        demands.largest_response + OVERHEAD,
+        requirements.largest_response + OVERHEAD,
     );
     if bytes < needed {
         return Err(ConnectError::PacketTooSmall { bytes, needed });
@@ -175,55 +181,55 @@ fn look_at(server: &sqlx::mysql::MySqlRow, demands: &Demands) -> Result<u64, Con
             "the MySQL server is read-only, as a replica is: give the address of its primary",
         );
     }
-    // MariaDB's 3 flushes more than 1 does, and does not depend on the binary log.
-    if is(4)? != 0 && flush != 3 && demands.durable {
+    // MariaDB's value 3 flushes more than 1 does, and does not depend on the binary log.
+    if is(4)? != 0 && flush != 3 && requirements.durable {
         return not(
-            "the MySQL server has its binary log on and sync_binlog other than 1, so that a crash loses what it \
-                    acknowledged: set sync_binlog to 1, or choose `accept_weaker_durability()`",
+            "the MySQL server has a binary log and sync_binlog is not 1, so that a crash loses acknowledged writes: \
+             set sync_binlog to 1, or choose `accept_weaker_durability()`",
         );
     }
-    if !matches!(flush, 1 | 3) && demands.durable {
+    if !matches!(flush, 1 | 3) && requirements.durable {
         return not(
-            "the MySQL server has innodb_flush_log_at_trx_commit other than 1, so that a crash loses what it \
-                    acknowledged: set it to 1, or choose `accept_weaker_durability()`",
+            "innodb_flush_log_at_trx_commit of the MySQL server is not 1, so that a crash loses acknowledged writes: \
+             set it to 1, or choose `accept_weaker_durability()`",
         );
     }
-    if is(5)? == 0 && demands.durable {
+    if is(5)? == 0 && requirements.durable {
         tracing::warn!(
-            "the MySQL server has no binary log: it shows commits a moment before they are on disk, so that a replay may \
-             be taken back when it crashes. Turn log_bin on with sync_binlog = 1, or choose `accept_weaker_durability()`"
+            "the MySQL server has no binary log: it shows commits a moment before they are on disk, so that a crash \
+             may take a replay back. Set log_bin and sync_binlog = 1, or choose `accept_weaker_durability()`"
         );
     }
     if autocommit != 1 {
         return not(
-            "the pool's sessions have autocommit = 0, so that nothing would be kept: set it to 1",
+            "the pool's sessions have autocommit = 0, so that no write would be committed: set it to 1",
         );
     }
     Ok(bytes)
 }
 
-/// Rows cannot be changed under `read committed` where the binary log has statements only.
-fn look_at_binary_log(variables: &[(String, String)]) -> Result<(), ConnectError> {
+/// Rows cannot be changed under `read committed` if the format of the binary log is `STATEMENT`.
+fn check_binary_log(variables: &[(String, String)]) -> Result<(), ConnectError> {
     let statements = |value: &str| value == "STATEMENT";
     let reads_committed = |value: &str| matches!(value, "READ-COMMITTED" | "READ-UNCOMMITTED");
     if variables.iter().any(|(_, value)| statements(value))
         && variables.iter().any(|(_, value)| reads_committed(value))
     {
         return Err(ConnectError::NotDurable {
-            reason: "the MySQL server has binlog_format = STATEMENT, with which nothing can be written under read \
-                     committed: set it to ROW or MIXED",
+            reason: "the MySQL server has binlog_format = STATEMENT, which does not allow writes under read committed: \
+                     set it to ROW or MIXED",
         });
     }
     Ok(())
 }
 
-/// The table's version; 0 when there is none.
+/// The table's version; 0 if the table or that of its versions does not exist.
 async fn version(
     connection: &mut MySqlConnection,
     statements: &Statements,
     table: &TableName,
 ) -> Result<i64, sqlx::Error> {
-    // Either may be gone, by a hand or by a backup that knew of one only.
+    // Either may be gone, dropped by hand or missing in a backup.
     for suffix in ["_versions", ""] {
         if !exists(connection, statements, table, suffix).await? {
             return Ok(0);

@@ -1,4 +1,4 @@
-//! The statements, each in a file of its own, for one table.
+//! The statements for one table, each in its own file.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ const MYSQL: Dialect = Dialect { quote: '`' };
 
 /// Every version of the table, in order: the first makes version 1.
 ///
-/// These servers commit every change of the schema at once, so each migration is one that may be repeated.
+/// These servers commit every schema change at once, so each migration can be repeated.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 
 /// The version that this crate works with.
@@ -66,8 +66,8 @@ impl Statements {
         }
     }
 
-    /// The claim with its digits put in: hexadecimal of digests and random bytes, and two numbers. Nothing that
-    /// a client sent is among them.
+    /// The claim with its values inserted as text: digests and random bytes in hexadecimal, and two numbers. No text
+    /// from a client is among them.
     pub(super) fn claim(&self, claim: &Claim) -> String {
         let lease = micros(claim.lease);
         let trace_id = claim
@@ -83,13 +83,13 @@ impl Statements {
     }
 }
 
-/// What a session of the store's own is set to.
+/// Sets up a session of the store's own.
 pub(super) fn session(seconds: u64) -> String {
     let session = MYSQL.statement(include_str!("session.sql"), &TableName::default());
     session.replace("{seconds}", &seconds.to_string())
 }
 
-/// A literal of these bytes.
+/// An SQL literal of these bytes.
 fn hex(bytes: &[u8]) -> String {
     let mut literal = String::with_capacity(3 + 2 * bytes.len());
     literal.push_str("x'");
@@ -109,7 +109,7 @@ mod tests {
     use crate::{fingerprint::Fingerprint, scope::StoreKey, store::token::Token};
 
     #[test]
-    fn a_claim_is_two_statements_of_digits() {
+    fn a_claim_is_two_statements_with_hexadecimal_literals() {
         let claim = Claim::new(
             StoreKey::from_bytes([1; 32]),
             Fingerprint::from_bytes([0xab; 32]),

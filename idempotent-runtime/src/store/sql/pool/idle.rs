@@ -1,8 +1,8 @@
-//! Connections that are idle, and who waits for one.
+//! The idle connections, and the queue of callers that wait for one.
 //!
-//! A semaphore has a permit for each, never fewer, or one would be lent to nobody: permits and list change together,
-//! under the list's lock. Now and then there is a permit more, which is on its way to somebody while its connection is
-//! taken out: who gets that finds none, and waits again.
+//! A semaphore has one permit per idle connection, and never fewer, or a connection would be handed to nobody: permits
+//! and list change together, under the list's lock. There may be one permit more for a moment, when a connection is
+//! evicted while its permit is on the way to a caller: that caller finds none and waits again.
 
 use std::{mem, time::Duration};
 
@@ -14,30 +14,31 @@ use tokio::{sync::AcquireError, time::Instant};
 use self::interleavings::Semaphore;
 use crate::sync::{Mutex, lock};
 
-/// How long a connection may be idle. What stands between here and the server forgets idle ones without a word,
-/// many of them after some minutes; a new connection costs less than finding that out with a request.
-const LONGEST: Duration = Duration::from_secs(60);
+/// How long a connection may be idle. Middleboxes between client and server drop idle connections silently, many after
+/// some minutes; a new connection costs less than finding that out with a request.
+const MAX_IDLE: Duration = Duration::from_secs(60);
 
-/// Since when each is idle, in the order in which they came back. The last one returned is the first one lent: it is
-/// the likeliest to be alive.
+/// The idle connections in the order of their release, with its time. The last one released is acquired first, because
+/// it is the likeliest to work.
 pub(super) struct Idle<C> {
     permits: Semaphore,
     list: Mutex<Vec<(Instant, C)>>,
-    /// What becomes of those that are not to be lent any more.
-    part: fn(Vec<C>),
+    /// Called with the connections that are evicted.
+    evict: fn(Vec<C>),
 }
 
 impl<C> Idle<C> {
-    pub(super) fn new(part: fn(Vec<C>)) -> Self {
+    pub(super) fn new(evict: fn(Vec<C>)) -> Self {
         Self {
             permits: Semaphore::new(0),
             list: Mutex::new(Vec::new()),
-            part,
+            evict,
         }
     }
 
-    /// The next one that is idle or becomes so; whoever has waited longest gets it. Dropped in between, it takes none.
-    pub(super) async fn take(&self) -> Result<C, AcquireError> {
+    /// The next connection that is or becomes idle. The caller that has waited longest is served first; a dropped call
+    /// takes none.
+    pub(super) async fn acquire(&self) -> Result<C, AcquireError> {
         loop {
             self.permits.acquire().await?.forget();
             if let Some(connection) = self.pop() {
@@ -48,36 +49,36 @@ impl<C> Idle<C> {
 
     fn pop(&self) -> Option<C> {
         let mut list = lock(&self.list);
-        let aged = self.aged(&mut list);
+        let aged = self.remove_aged(&mut list);
         let popped = list.pop();
         drop(list);
-        (self.part)(aged);
+        (self.evict)(aged);
         popped.map(|(_since, connection)| connection)
     }
 
-    pub(super) fn put(&self, connection: C) {
+    pub(super) fn release(&self, connection: C) {
         let mut list = lock(&self.list);
-        let mut left = self.aged(&mut list);
-        // Who closes takes the list under the same lock, and later.
+        let mut evicted = self.remove_aged(&mut list);
+        // `close` takes the list under the same lock, so that none is left behind.
         if self.permits.is_closed() {
-            left.push(connection);
+            evicted.push(connection);
         } else {
             list.push((Instant::now(), connection));
             self.permits.add_permits(1);
         }
         drop(list);
-        (self.part)(left);
+        (self.evict)(evicted);
     }
 
-    /// Parts with those that have been here since before this moment.
-    pub(super) fn part_before(&self, moment: Instant) {
+    /// Evicts the connections that were released before this moment.
+    pub(super) fn invalidate_before(&self, moment: Instant) {
         let mut list = lock(&self.list);
-        let older = self.without(&mut list, |since| since < moment);
+        let older = self.remove_first(&mut list, |since| since < moment);
         drop(list);
-        (self.part)(older);
+        (self.evict)(older);
     }
 
-    /// Who waits, or comes later, is told so, and whatever comes back is parted with. Gives those that are here.
+    /// Fails all waiting and later calls, evicts all connections that are released later, and returns the idle ones.
     pub(super) fn close(&self) -> Vec<C> {
         let mut list = lock(&self.list);
         self.permits.close();
@@ -85,17 +86,21 @@ impl<C> Idle<C> {
         idle.into_iter().map(|(_since, idle)| idle).collect()
     }
 
-    /// Takes those out that came back too long ago.
-    fn aged(&self, list: &mut Vec<(Instant, C)>) -> Vec<C> {
+    /// Removes the connections that have been idle for too long.
+    fn remove_aged(&self, list: &mut Vec<(Instant, C)>) -> Vec<C> {
         let now = Instant::now();
-        self.without(list, |since| {
-            now.saturating_duration_since(since) >= LONGEST
+        self.remove_first(list, |since| {
+            now.saturating_duration_since(since) >= MAX_IDLE
         })
     }
 
-    /// Takes the first ones out, and as many permits as are not on their way to somebody yet.
-    fn without(&self, list: &mut Vec<(Instant, C)>, are: impl Fn(Instant) -> bool) -> Vec<C> {
-        let first = list.partition_point(|(since, _)| are(*since));
+    /// Removes the first connections that meet the condition, and as many permits as are not on their way to a caller.
+    fn remove_first(
+        &self,
+        list: &mut Vec<(Instant, C)>,
+        condition: impl Fn(Instant) -> bool,
+    ) -> Vec<C> {
+        let first = list.partition_point(|(since, _)| condition(*since));
         self.permits.forget_permits(first);
         list.drain(..first).map(|(_since, first)| first).collect()
     }
@@ -116,7 +121,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What it comes to without waiting.
+    /// The result of the future if it is ready at once.
     fn at_once<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => Some(done),
@@ -124,51 +129,51 @@ mod tests {
         }
     }
 
-    /// All that can be had at once.
+    /// All connections that are idle now.
     fn all(idle: &Idle<char>) -> String {
-        iter::from_fn(|| at_once(pin!(idle.take()))?.ok()).collect()
+        iter::from_fn(|| at_once(pin!(idle.acquire()))?.ok()).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_that_were_idle_for_too_long_are_not_lent() {
+    async fn connections_that_were_idle_for_too_long_are_evicted() {
         let idle = Idle::new(drop);
         for (connection, seconds) in [('a', 30), ('b', 1), ('c', 59), ('d', 0)] {
-            idle.put(connection);
+            idle.release(connection);
             tokio::time::advance(SECOND * seconds).await;
         }
         assert_eq!(all(&idle), "dc", "the last one first");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_was_promised_one_that_is_too_old_by_now_gets_the_next() {
+    async fn a_caller_whose_connection_is_evicted_gets_the_next_one() {
         let idle = Idle::new(drop);
-        let mut taking = pin!(idle.take());
+        let mut taking = pin!(idle.acquire());
         assert!(at_once(taking.as_mut()).is_none());
-        idle.put('a');
-        tokio::time::advance(LONGEST).await;
+        idle.release('a');
+        tokio::time::advance(MAX_IDLE).await;
         assert!(at_once(taking.as_mut()).is_none());
-        idle.put('b');
+        idle.release('b');
         assert_eq!(at_once(taking).and_then(Result::ok), Some('b'));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_that_came_back_since_a_silent_loan_began_are_kept() {
+    async fn connections_released_after_a_failed_one_was_acquired_are_kept() {
         let idle = Idle::new(drop);
         for connection in ['a', 'b', 'c'] {
-            idle.put(connection);
+            idle.release(connection);
             tokio::time::advance(SECOND).await;
         }
-        idle.part_before(Instant::now() - SECOND);
+        idle.invalidate_before(Instant::now() - SECOND);
         assert_eq!(all(&idle), "c");
     }
 
     #[tokio::test]
-    async fn nothing_is_lent_after_the_end() {
+    async fn nothing_is_acquired_after_the_pool_is_closed() {
         let idle = Idle::new(drop);
-        idle.put('a');
+        idle.release('a');
         assert_eq!(idle.close(), ['a']);
-        idle.put('b');
-        assert!(idle.take().await.is_err());
+        idle.release('b');
+        assert!(idle.acquire().await.is_err());
         assert!(idle.close().is_empty());
     }
 }

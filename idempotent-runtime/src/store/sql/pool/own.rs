@@ -1,11 +1,10 @@
-//! The store's own connections: made when they are needed, kept while they are good.
+//! The store's own pool: connections are made when they are needed and kept while they work.
 //!
-//! 1. **Room.** A connection takes one of `most` places, from the attempt to make it to the end of its farewell.
-//! 2. **Making.** Each is made in a task with a limit of its own. Whoever asked for it may give up: it is kept for
-//!    who comes next. Left half-way by one caller after the other, a server that lets people in more slowly than
-//!    they have patience would never be reached.
-//! 3. **Who gets it.** A connection that is ready goes to whoever has waited longest, no matter for whom it was made
-//!    or by whom it was returned. An error goes to the one who asked.
+//! 1. **Capacity.** A connection takes one of `max` permits, from the attempt to make it until it is closed.
+//! 2. **Making.** Each connection is made in a task with its own time-out. If its caller gives up, the connection is
+//!    kept for the next one: otherwise a server slower to connect than its callers' time-outs would never be reached.
+//! 3. **Order.** A ready connection goes to the caller that has waited longest, whoever caused it to be made or
+//!    released it. An error goes to the caller that asked for the connection.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -18,117 +17,117 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{CONNECT, Greet, idle::Idle, late};
+use super::{CONNECT, SessionSetup, idle::Idle, timed_out};
 
-/// How long to take leave of the server.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// The time-out of closing a connection.
+const CLOSE: Duration = Duration::from_secs(1);
 
-pub(super) struct Own<DB: Database, G> {
+pub(super) struct OwnPool<DB: Database, G> {
     pub(super) options: <DB::Connection as Connection>::Options,
-    greet: G,
-    pub(super) most: usize,
-    /// The places that are free.
-    room: Arc<Semaphore>,
-    idle: Idle<Live<DB>>,
-    /// Closed when there are to be no connections any more; it has no permits.
+    set_up: G,
+    pub(super) max: usize,
+    /// The permits of connections that are not open.
+    capacity: Arc<Semaphore>,
+    idle: Idle<Connected<DB>>,
+    /// Closed when the pool is closed; it has no permits.
     closing: Arc<Semaphore>,
 }
 
-/// A connection and its place, which is free when the connection is closed.
-pub(super) struct Live<DB: Database> {
+/// A connection and its permit, which is returned when the connection is closed.
+pub(super) struct Connected<DB: Database> {
     pub(super) connection: DB::Connection,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl<DB: Database, G: Greet<DB>> Own<DB, G> {
+impl<DB: Database, G: SessionSetup<DB>> OwnPool<DB, G> {
     pub(super) fn new(
         options: <DB::Connection as Connection>::Options,
-        greet: G,
-        most: usize,
+        set_up: G,
+        max: usize,
         closing: Arc<Semaphore>,
     ) -> Self {
-        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        let max = max.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             options,
-            greet,
-            most,
-            room: Arc::new(Semaphore::new(most)),
-            idle: Idle::new(farewell),
+            set_up,
+            max,
+            capacity: Arc::new(Semaphore::new(max)),
+            idle: Idle::new(close_in_background),
             closing,
         }
     }
 
-    /// One that is idle, or the first that is returned or made.
-    pub(super) async fn lend(self: &Arc<Self>) -> Result<Live<DB>, sqlx::Error> {
-        let mut idle = pin!(self.idle.take());
+    /// An idle connection, or the first that is released or made.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Result<Connected<DB>, sqlx::Error> {
+        let mut idle = pin!(self.idle.acquire());
         loop {
             select! {
                 biased;
                 live = &mut idle => return live.map_err(closed),
-                // Made, and somebody else's who has waited for longer: then there is still one too few.
+                // The new connection may go to a caller that has waited longer: then one more is needed.
                 made = self.make() => made?,
             }
         }
     }
 
-    /// Makes another one ready, as soon as there is room. It is made to the end also if nobody waits for that.
+    /// Makes another connection as soon as there is capacity. It goes on being made if the caller gives up.
     async fn make(self: &Arc<Self>) -> Result<(), sqlx::Error> {
-        let place = Arc::clone(&self.room).acquire_owned().await;
-        let place = place.map_err(closed)?;
-        let (tell, told) = oneshot::channel();
-        let home = Arc::clone(self);
+        let permit = Arc::clone(&self.capacity).acquire_owned().await;
+        let permit = permit.map_err(closed)?;
+        let (sender, result) = oneshot::channel();
+        let pool = Arc::clone(self);
         tokio::spawn(async move {
-            let made = home.connect().await;
+            let made = pool.connect().await;
             let made = made.map(|connection| {
-                home.keep(Live {
+                pool.release(Connected {
                     connection,
-                    _place: place,
+                    _permit: permit,
                 });
             });
-            if let Err(Err(error)) = tell.send(made) {
+            if let Err(Err(error)) = sender.send(made) {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "a connection that nobody waits for any more was not made"
+                    "a connection whose caller had given up could not be made"
                 );
             }
         });
-        // Not told only if the task ended with its runtime.
-        told.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        // Without a result the task ended with its runtime.
+        result.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     async fn connect(&self) -> Result<DB::Connection, sqlx::Error> {
         let connect = async {
             let mut connection = self.options.connect().await?;
-            self.greet.greet(&mut connection).await?;
+            self.set_up.set_up(&mut connection).await?;
             Ok(connection)
         };
         select! {
             connected = timeout(CONNECT, connect) => {
-                connected.unwrap_or_else(|elapsed| Err(late(elapsed)))
+                connected.unwrap_or_else(|elapsed| Err(timed_out(elapsed)))
             }
             _ = self.closing.acquire() => Err(sqlx::Error::PoolClosed),
         }
     }
 }
 
-impl<DB: Database, G> Own<DB, G> {
-    /// Ready for who has waited longest.
-    pub(super) fn keep(&self, live: Live<DB>) {
-        self.idle.put(live);
+impl<DB: Database, G> OwnPool<DB, G> {
+    /// Returns a connection for the caller that has waited longest.
+    pub(super) fn release(&self, live: Connected<DB>) {
+        self.idle.release(live);
     }
 
-    /// A connection that was lent at this moment said nothing. After a failover that nobody announced, those that
-    /// have not come back since will say nothing either.
-    pub(super) fn distrust(&self, since: Instant) {
-        self.idle.part_before(since);
+    /// A connection acquired at this moment got no answer. After an unannounced failover, the idle connections that
+    /// were released earlier would get none either.
+    pub(super) fn invalidate_before(&self, since: Instant) {
+        self.idle.invalidate_before(since);
     }
 
-    /// After [`closing`](Self::closing) was closed: says goodbye on those that are idle. Others follow when they
-    /// come back.
+    /// Closes the idle connections, after [`closing`](Self::closing) was closed. The others are closed when they are
+    /// released.
     pub(super) async fn close(&self) {
-        self.room.close();
-        let farewells = self.idle.close().into_iter().map(goodbye);
-        farewells.collect::<JoinSet<()>>().join_all().await;
+        self.capacity.close();
+        let closing = self.idle.close().into_iter().map(close_connection);
+        closing.collect::<JoinSet<()>>().join_all().await;
     }
 }
 
@@ -136,18 +135,22 @@ fn closed(_: AcquireError) -> sqlx::Error {
     sqlx::Error::PoolClosed
 }
 
-/// Says goodbye to all of these aside: nobody's statement waits for it.
-fn farewell<DB: Database>(connections: Vec<Live<DB>>) {
-    // A loan may be dropped where no runtime is any more.
+/// Closes these connections in tasks of their own: no statement waits for it.
+fn close_in_background<DB: Database>(connections: Vec<Connected<DB>>) {
+    // A pooled connection may be dropped after its runtime has ended.
     if let Ok(runtime) = Handle::try_current() {
         for live in connections {
-            runtime.spawn(goodbye(live));
+            runtime.spawn(close_connection(live));
         }
     }
 }
 
-/// Says goodbye, so that the server need not wonder; one that is gone needs none.
-async fn goodbye<DB: Database>(live: Live<DB>) {
-    let Live { connection, _place } = live;
-    let _gone = timeout(GOODBYE, connection.close()).await;
+/// Closes a connection in the server's protocol, so that the server does not log an abort. An error is ignored: the
+/// server is gone.
+async fn close_connection<DB: Database>(live: Connected<DB>) {
+    let Connected {
+        connection,
+        _permit,
+    } = live;
+    let _gone = timeout(CLOSE, connection.close()).await;
 }

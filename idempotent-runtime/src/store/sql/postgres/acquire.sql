@@ -1,12 +1,12 @@
--- Contract, rules 1, 3 and 4: one step that decides, in one round trip for those who win and those who do not.
+-- Contract, rules 1, 3 and 4: one step decides, in one round trip whether the claim succeeds or not.
 --
--- `seen` reads; `won` writes, and only if by what was read the key may be free. A replay therefore writes nothing:
--- an upsert alone would lock the row, and make every replay wait for a flush.
+-- `seen` reads; `won` writes, and only if the key may be free according to what `seen` read. A replay therefore writes
+-- nothing: an upsert alone would lock the row and make every replay wait for a flush.
 --
--- What was read decides nothing else. The upsert looks again, at the newest version of the row and under its lock;
--- its condition alone makes an owner. If the row changed since it was read, the upsert does not apply, and what comes
--- back is a row that looks free, or, if it was inserted since, no row at all (6 of 32,000 races). Then the store asks
--- again, and the new statement's snapshot has what changed.
+-- The read decides nothing else. The upsert checks the newest version of the row again, under its lock; only its
+-- condition makes an owner. If the row changed since it was read, the upsert does not apply, and the statement returns
+-- a row that looks free, or no row at all if the row was inserted since (6 of 32,000 races). Then the store repeats
+-- the statement, whose new snapshot contains the change.
 with seen as materialized (
     select
         state, fingerprint, token, attempt, trace_id, response,
@@ -37,7 +37,7 @@ won as (
         attempt = held.attempt + case when held.state = 0 and held.token = excluded.token then 0 else 1 end,
         state = 0,
         lease_until = excluded.lease_until,
-        -- A repetition renews, and a renewal never shortens.
+        -- A repeated acquire renews, and a renewal never shortens the expiry.
         expires_at = greatest(
             excluded.expires_at,
             case when held.state = 0 and held.token = excluded.token then held.expires_at end
@@ -45,11 +45,11 @@ won as (
         trace_id = excluded.trace_id,
         response = null
     where
-        -- its own lease, from a first acquire whose reply was lost
+        -- the claim's own lease, from a first acquire whose reply was lost
         (held.state = 0 and held.token = excluded.token)
         -- expired
         or (held.expires_at <= clock_timestamp() and (held.state <> 0 or held.lease_until <= clock_timestamp()))
-        -- lapsed, and to be taken over
+        -- lapsed, and may be taken over
         or ($6 and held.state = 0 and held.lease_until <= clock_timestamp() and held.fingerprint = excluded.fingerprint)
     returning attempt
 )

@@ -10,35 +10,35 @@
 //! | the network loses a reply | everything: the operation is repeated with the same token |
 //!
 //! 1. Every operation is one statement in a transaction of its own, under `read committed`. An acquire is one round
-//!    trip whether it wins or not; if the record changes in the middle of it, it is asked again.
-//! 2. A replay writes nothing, so that it waits for no flush.
+//!    trip whether it succeeds or not; if the record changes during the statement, it is repeated.
+//! 2. A replay writes nothing, so that it does not wait for a flush.
 //! 3. The clock is the server's `clock_timestamp()`.
-//! 4. The store's own sessions are set to commit durably, also where the server's default is not to, and
-//!    to give up on statements after [`time_out`](PostgresStoreBuilder::time_out).
+//! 4. The store's own sessions commit durably, also if the server's default is not to, and cancel statements after
+//!    [`time_out`](PostgresStoreBuilder::time_out).
 //!
 //! # The application's own pool
 //!
-//! [`from_pool`](PostgresStoreBuilder::from_pool) takes it. Its sessions are the application's, so that
-//! [`check`](PostgresStore::check) looks how they are set. A pool of sqlx asks the server with every return of a
-//! connection whether it is still there, and unless it has `test_before_acquire(false)`, with every loan too:
-//! the store's own connections cost less.
+//! [`from_pool`](PostgresStoreBuilder::from_pool) uses it. The application sets up its sessions, so
+//! [`check`](PostgresStore::check) checks their settings. A pool of sqlx pings the server with every release of a
+//! connection, and unless it has `test_before_acquire(false)`, with every acquire too: the store's own connections cost
+//! less.
 //!
-//! Through a pooler of transactions, such as PgBouncer, settings of a session reach other clients too. Take an
-//! application's pool there, with the settings on its database user, and a pooler that knows prepared statements.
+//! Through a transaction pooler such as PgBouncer, session settings leak to other clients. Use an application's pool
+//! there, with the settings on its database user, and a pooler that supports prepared statements.
 //!
 //! # Waking waiters
 //!
-//! Requests in other processes that wait for an execution poll. With
-//! [`notify`](PostgresStoreBuilder::notify) each process also listens, and is woken by the completion. The
-//! notifications are sent after the completion was acknowledged, many in one statement: sent with it, they
-//! halve the number of commits, because PostgreSQL commits them one at a time.
+//! Requests in other processes that wait for an execution poll. With [`notify`](PostgresStoreBuilder::notify) each
+//! process also listens, and the completion wakes it. Notifications are sent after the completion was acknowledged,
+//! many in one statement: sent with the completion they halve the commit rate, because PostgreSQL commits transactions
+//! that notify one at a time.
 //!
 //! # TLS
 //!
-//! Feature `sql-tls`. `sslmode=verify-full` in the URL demands it and checks the server's certificate against the
-//! system's, or those in the file that the environment variable `SSL_CERT_FILE` names. The driver's default,
-//! `sslmode=prefer`, takes any certificate and goes on without TLS where the server has none: name a mode wherever
-//! the network is not your own.
+//! Feature `sql-tls`. `sslmode=verify-full` in the URL requires TLS and checks the server's certificate against the
+//! system's root certificates, or those in the file that the environment variable `SSL_CERT_FILE` names. The driver's
+//! default, `sslmode=prefer`, accepts any certificate and continues without TLS if the server has none: set a mode
+//! unless the network is your own.
 //!
 //! # Example
 //!
@@ -61,13 +61,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use sqlx::{PgPool, Postgres};
 
 use self::{
-    notify::Bell,
+    notify::Notifier,
     records::{Remote, Session},
     statements::Statements,
 };
 use super::{
     ConnectError, TableName,
-    error::enough,
+    error::check_time_out,
     operations::{self, Change},
     pool::Connections,
     purge::Cursor,
@@ -100,13 +100,13 @@ struct Inner {
     connections: Connections<Postgres, Session>,
     statements: Statements,
     table: TableName,
-    /// Whether a server must keep what it acknowledged.
+    /// Whether the server must keep acknowledged writes.
     durable: bool,
-    bell: Option<Bell>,
+    notifier: Option<Notifier>,
     cursor: Cursor,
 }
 
-/// Says how a [`PostgresStore`] keeps its records.
+/// Settings of a [`PostgresStore`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it connects"]
 pub struct PostgresStoreBuilder {
@@ -119,18 +119,18 @@ pub struct PostgresStoreBuilder {
 }
 
 impl PostgresStore {
-    /// Connects to `postgres://user:password@host:port/database` with default settings, and checks server and
-    /// table. The table must be there.
+    /// Connects to `postgres://user:password@host:port/database` with default settings, and checks server and table.
+    /// The table must exist.
     ///
     /// # Errors
     ///
-    /// If the URL is wrong, the server cannot be reached, refuses or is not durable, or the table is missing or of
+    /// If the URL is wrong, the server cannot be reached, refuses or is not durable, or the table is missing or has
     /// another version.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
         Self::builder().connect(url).await
     }
 
-    /// Starts from the default settings.
+    /// The default settings.
     pub fn builder() -> PostgresStoreBuilder {
         PostgresStoreBuilder {
             table: TableName::default(),
@@ -142,20 +142,21 @@ impl PostgresStore {
         }
     }
 
-    /// Makes the table, or brings it up to date. Many processes may do so at once.
+    /// Creates the table or brings it up to date. Many processes may do so at once.
     ///
     /// # Errors
     ///
-    /// If the server refuses, for want of a schema or a permission; then nothing has changed.
+    /// If the server refuses, because the schema does not exist or the user lacks the permission; then nothing has
+    /// changed.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
         setup::migrate(&self.0.connections, &self.0.statements, &self.0.table).await
     }
 
-    /// Checks that the server keeps what it acknowledges, and that the table is there and of this version.
+    /// Checks that the server keeps acknowledged writes, and that the table exists and has this crate's version.
     ///
     /// # Errors
     ///
-    /// If not.
+    /// If one of these is not so.
     pub async fn check(&self) -> Result<(), ConnectError> {
         let Inner {
             connections,
@@ -167,18 +168,18 @@ impl PostgresStore {
         setup::check(connections, statements, table, *durable).await
     }
 
-    /// Closes the store's own connections, the one that listens among them. Operations that come later fail. An application's
-    /// pool stays open, and goes on serving them.
+    /// Closes the store's own connections, including the one that listens. Later operations fail. An application's pool
+    /// stays open and goes on serving operations.
     pub async fn close(&self) {
         self.0.connections.close().await;
     }
 
-    /// A write that those who wait for the record want to know of.
+    /// A write that waiters of the record are notified of.
     async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
         let key = *change.key();
         let write = operations::write(&mut self.records(), change).await?;
-        if let (Write::Applied, Some(bell)) = (write, &self.0.bell) {
-            bell.ring(&key);
+        if let (Write::Applied, Some(notifier)) = (write, &self.0.notifier) {
+            notifier.notify(&key);
         }
         Ok(write)
     }
@@ -193,61 +194,61 @@ impl PostgresStore {
 }
 
 impl PostgresStoreBuilder {
-    /// The table, with its schema if the search path should not decide. `idempotency_records` unless set.
+    /// The table, with a schema unless the search path is to decide. `idempotency_records` unless set.
     pub fn table(mut self, table: TableName) -> Self {
         self.table = table;
         self
     }
 
-    /// Whether [`connect`](Self::connect) makes the table or brings it up to date. Off unless set: a service that
+    /// Whether [`connect`](Self::connect) creates the table or brings it up to date. Off unless set: a service that
     /// serves requests should not need the right to change the schema.
     pub fn migrate(mut self, yes: bool) -> Self {
         self.migrate = yes;
         self
     }
 
-    /// The largest number of connections. 10 unless set. Each has 5 seconds at most to be made, and serves the next
-    /// statement if that for which it was begun did not wait so long.
-    pub fn connections(mut self, most: usize) -> Self {
-        self.connections = most;
+    /// The largest number of connections. 10 unless set. Making one may take 5 seconds at most; if its statement has
+    /// given up by then, it serves the next one.
+    pub fn connections(mut self, max: usize) -> Self {
+        self.connections = max;
         self
     }
 
-    /// After how long the server gives up on a statement (half of it on a lock). 2 seconds unless set, as long as
-    /// an engine waits for its store by default. After twice as long, and not before a second, the store
-    /// gives up on the server: that is all that limits statements of an application's own pool. No less than a
-    /// millisecond, which [`connect`](Self::connect) refuses; the server counts to 24 days.
+    /// The time after which the server cancels a statement; a wait for a lock is cancelled after half of it. 2 seconds
+    /// unless set, like the engine's store time-out. After twice the time, and at least a second, the store gives up on
+    /// the server; that is the only limit for statements of an application's own pool. [`connect`](Self::connect)
+    /// refuses less than a millisecond; the server's own maximum is 24 days.
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.time_out = time_out;
         self
     }
 
     /// Whether waiters in other processes are woken by LISTEN and NOTIFY. Off unless set: see
-    /// [Waking waiters](self#waking-waiters). It takes one more connection, which is none of an application's pool,
-    /// but made as those are, with the pool's options of that moment. After a server that did not answer at all it is
-    /// made again in half a minute to one and a half; waiters poll meanwhile.
+    /// [Waking waiters](self#waking-waiters). It takes one more connection, which does not count towards an
+    /// application's pool but is made with that pool's current options. After a server that did not answer at all, the
+    /// connection is made again in 30 to 90 seconds; waiters poll meanwhile.
     pub fn notify(mut self, yes: bool) -> Self {
         self.notify = yes;
         self
     }
 
-    /// Accepts a server that does not wait for its disk, or says so: Neon runs with `fsync = off`, because its storage
-    /// keeps what is committed elsewhere. After a crash, keys that were acknowledged may be free again,
-    /// and their requests execute a second time.
+    /// Accepts a server that does not wait for its disk, or reports that it does not: Neon runs with `fsync = off`,
+    /// because its storage keeps commits elsewhere. After a crash, acknowledged keys may be free again, and their
+    /// requests execute a second time.
     pub fn accept_weaker_durability(mut self) -> Self {
         self.weak = true;
         self
     }
 
-    /// Connects to `postgres://user:password@host:port/database`, makes the table if it was told to, and
-    /// [checks](PostgresStore::check).
+    /// Connects to `postgres://user:password@host:port/database`, migrates if that is [set](Self::migrate), and
+    /// [checks](PostgresStore::check) server and table.
     ///
     /// # Errors
     ///
     /// If the URL or the time-out is wrong, the server cannot be reached, refuses or is not durable, or the table is
-    /// missing or of another version.
+    /// missing or has another version.
     pub async fn connect(self, url: &str) -> Result<PostgresStore, ConnectError> {
-        enough(self.time_out)?;
+        check_time_out(self.time_out)?;
         let options = setup::options(url)?;
         let session = Session {
             time_out: self.time_out,
@@ -265,9 +266,9 @@ impl PostgresStoreBuilder {
         Ok(store)
     }
 
-    /// Uses the application's own pool. Asks the server nothing: call [`migrate`](PostgresStore::migrate) and
-    /// [`check`](PostgresStore::check) when it suits. A connection that the pool has to make for the store has 5 seconds
-    /// at most.
+    /// Uses the application's own pool. Sends nothing to the server: call [`migrate`](PostgresStore::migrate) and
+    /// [`check`](PostgresStore::check) yourself. If the pool has to make a connection for the store, that may take 5
+    /// seconds at most.
     #[must_use]
     pub fn from_pool(self, pool: PgPool) -> PostgresStore {
         let connections = Connections::of_application(pool, self.time_out);
@@ -276,15 +277,15 @@ impl PostgresStoreBuilder {
 
     fn over(self, connections: Connections<Postgres, Session>) -> PostgresStore {
         let statements = Statements::new(&self.table);
-        let bell = self
+        let notifier = self
             .notify
-            .then(|| Bell::new(connections.clone(), &self.table));
+            .then(|| Notifier::new(connections.clone(), &self.table));
         PostgresStore(Arc::new(Inner {
             connections,
             statements,
             table: self.table,
             durable: !self.weak,
-            bell,
+            notifier,
             cursor: Cursor::default(),
         }))
     }
@@ -324,8 +325,8 @@ impl Store for PostgresStore {
     }
 
     fn attach(&self, wake: Wake) {
-        if let Some(bell) = &self.0.bell {
-            bell.attach(wake);
+        if let Some(notifier) = &self.0.notifier {
+            notifier.attach(wake);
         }
     }
 }

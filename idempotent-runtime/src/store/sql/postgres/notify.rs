@@ -1,12 +1,11 @@
-//! LISTEN and NOTIFY: telling the other processes that a record changed.
+//! LISTEN and NOTIFY: waking waiters in other processes when a record changes.
 //!
-//! Two tasks, begun when an engine attaches itself: one listens on a connection of its own, the other sends. They end
-//! when the store is closed or the application's pool. Only what wakes waiters early goes this way. A notification
-//! that is lost, because the connection is down or too many are waiting to be sent, costs those who wait the rest of
-//! their polling interval.
+//! Two tasks, started when the first engine is attached: one listens on a connection of its own, the other sends. They
+//! end when the store or the application's pool is closed. Only latency depends on them: if a notification is lost,
+//! because the connection is down or the queue is full, the waiters find the change at their next poll.
 //!
-//! PostgreSQL commits the transactions that notify one at a time. So completions do not notify; their keys gather
-//! here, and go out many in one transaction.
+//! PostgreSQL commits transactions that notify one at a time. So completions do not notify themselves: their keys are
+//! queued here and sent many in one transaction.
 
 use std::{
     fmt::Write as _,
@@ -34,45 +33,44 @@ use crate::{
     store::{
         sql::{
             TableName,
-            pool::{CONNECT, Connections, late},
+            pool::{CONNECT, Connections, timed_out},
         },
         wake::Wake,
     },
 };
 
-/// Keys that wait to be sent; further ones are dropped.
+/// The length of the queue of keys to send; further keys are dropped.
 const QUEUE: usize = 1024;
-/// Keys of one transaction.
+/// The largest number of keys in one transaction.
 const BATCH: usize = 256;
-/// How often a connection on which nothing happens is asked whether it is still there, and how long it may take to
-/// say so.
+/// How often an idle connection is pinged, and the time-out of a ping.
 const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
-/// How long to wait before listening again: from the first to the last.
+/// The first and the longest pause before listening again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// The same after a server that let us in and then said nothing. Each such attempt leaves a connection behind, and a task
-/// of sqlx that takes leave on it until the operating system gives it up.
-const SILENT: Duration = Duration::from_secs(60);
+/// The pause after a server that accepted the connection and then stopped answering. Each such attempt leaves a
+/// connection behind, and a task of sqlx that tries to close it until the operating system gives up on it.
+const UNRESPONSIVE: Duration = Duration::from_secs(60);
 
 const NOTIFY: &str = include_str!("notify.sql");
 
-/// Rings in all processes when a record changes, and wakes this one's waiters when another one rang.
-pub(super) struct Bell {
+/// Notifies all processes when a record changes, and wakes this process's waiters when another one notifies.
+pub(super) struct Notifier {
     channel: String,
     connections: Connections<Postgres, Session>,
-    ring: mpsc::Sender<StoreKey>,
+    queue: mpsc::Sender<StoreKey>,
     state: Mutex<State>,
     wakes: Arc<Mutex<Vec<Wake>>>,
 }
 
 struct State {
-    /// Until the tasks have begun.
+    /// The receiving end of the queue, until the tasks have started.
     keys: Option<mpsc::Receiver<StoreKey>>,
     tasks: Vec<AbortHandle>,
 }
 
-impl Bell {
+impl Notifier {
     pub(super) fn new(connections: Connections<Postgres, Session>, table: &TableName) -> Self {
-        let (ring, keys) = mpsc::channel(QUEUE);
+        let (queue, keys) = mpsc::channel(QUEUE);
         let state = Mutex::new(State {
             keys: Some(keys),
             tasks: Vec::new(),
@@ -80,16 +78,16 @@ impl Bell {
         Self {
             channel: channel(table),
             connections,
-            ring,
+            queue,
             state,
             wakes: Arc::default(),
         }
     }
 
-    /// The record under this key changed.
-    pub(super) fn ring(&self, key: &StoreKey) {
-        // Full, or not begun: who waits will poll.
-        let _ = self.ring.try_send(*key);
+    /// Queues a notification that the record under this key changed.
+    pub(super) fn notify(&self, key: &StoreKey) {
+        // It fails if the queue is full: then the waiters poll.
+        let _ = self.queue.try_send(*key);
     }
 
     /// Wakes an engine's waiters from now on.
@@ -98,7 +96,7 @@ impl Bell {
         let mut state = locked(&self.state);
         let Ok(runtime) = Handle::try_current() else {
             tracing::warn!(
-                "built outside of a tokio runtime, so that waiters poll and are not notified"
+                "the engine was built outside of a tokio runtime: waiters poll and are not notified"
             );
             return;
         };
@@ -122,7 +120,7 @@ impl Bell {
     }
 }
 
-impl Drop for Bell {
+impl Drop for Notifier {
     fn drop(&mut self) {
         for task in &locked(&self.state).tasks {
             task.abort();
@@ -130,7 +128,7 @@ impl Drop for Bell {
     }
 }
 
-/// Ends with the connections, wherever the task is.
+/// Runs the task until the connections are closed.
 async fn until_closed(connections: Connections<Postgres, Session>, task: impl Future<Output = ()>) {
     select! {
         biased;
@@ -142,24 +140,24 @@ async fn until_closed(connections: Connections<Postgres, Session>, task: impl Fu
 async fn send(
     connections: Connections<Postgres, Session>,
     channel: String,
-    mut rung: mpsc::Receiver<StoreKey>,
+    mut queue: mpsc::Receiver<StoreKey>,
 ) {
     let mut keys = Vec::with_capacity(BATCH);
-    while rung.recv_many(&mut keys, BATCH).await > 0 {
+    while queue.recv_many(&mut keys, BATCH).await > 0 {
         let payloads: Vec<String> = keys.drain(..).map(|key| hex(key.as_bytes())).collect();
         let sent = async {
-            let mut connection = connections.lend().await?;
+            let mut connection = connections.acquire().await?;
             let sent = sqlx::query(NOTIFY)
                 .bind(&channel)
                 .bind(payloads)
                 .execute(&mut *connection)
                 .await;
-            connection.settle(sent)
+            connection.release(sent)
         };
         if let Err(error) = connections.bounded(sent).await {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
-                "waiters were not notified"
+                "waiters in other processes were not notified: they poll"
             );
         }
     }
@@ -172,18 +170,18 @@ async fn listen(
 ) {
     let mut pause = PAUSE.0;
     loop {
-        // Asked each time: passwords rotate.
-        let listening = listener(connections.options(), &channel);
+        // The options are read each time: passwords rotate.
+        let listening = connect(connections.options(), &channel);
         let error = match timeout(CONNECT * 2, listening).await {
             Ok(Ok(mut listener)) => {
-                // What was rung before is known to nobody here.
+                // Earlier notifications were missed.
                 locked(&wakes).iter().for_each(Wake::all);
                 loop {
-                    match heard(&mut listener).await {
-                        Ok(rung) => {
+                    match next_notification(&mut listener).await {
+                        Ok(notification) => {
                             pause = PAUSE.0;
-                            if let Some(rung) = rung {
-                                wake(&wakes, &rung);
+                            if let Some(notification) = notification {
+                                wake(&wakes, &notification);
                             }
                         }
                         Err(error) => break error,
@@ -192,23 +190,25 @@ async fn listen(
             }
             Ok(Err(error)) => error,
             Err(elapsed) => {
-                pause = SILENT;
-                late(elapsed)
+                pause = UNRESPONSIVE;
+                timed_out(elapsed)
             }
         };
         tracing::debug!(
             error = &error as &dyn std::error::Error,
-            "listening again after a pause"
+            "the connection that listens was lost and is made again after a pause"
         );
         sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
         pause = (pause * 2).min(PAUSE.1);
     }
 }
 
-/// The next notification, or nothing for a while from a server that is still there. One that vanished without a word is
-/// noticed by nothing else than its silence.
-async fn heard(listener: &mut PgListener) -> Result<Option<PgNotification>, sqlx::Error> {
-    // sqlx reads whole messages or nothing, so that a wait that ends leaves none half-read.
+/// The next notification, or `None` after a while without one from a server that answers a ping. Only the ping detects
+/// a server that vanished without closing the connection.
+async fn next_notification(
+    listener: &mut PgListener,
+) -> Result<Option<PgNotification>, sqlx::Error> {
+    // sqlx reads whole messages or nothing, so that a cancelled wait leaves none half read.
     if let Ok(received) = timeout(PING.0, listener.try_recv()).await {
         let lost = || sqlx::Error::Io(io::ErrorKind::ConnectionReset.into());
         return received?.ok_or_else(lost).map(Some);
@@ -216,34 +216,34 @@ async fn heard(listener: &mut PgListener) -> Result<Option<PgNotification>, sqlx
     let ping = sqlx::query("select").execute(&mut *listener);
     timeout(PING.1, ping)
         .await
-        .unwrap_or_else(|elapsed| Err(late(elapsed)))?;
+        .unwrap_or_else(|elapsed| Err(timed_out(elapsed)))?;
     Ok(None)
 }
 
-/// A listener that listens. It waits for a server that lets us in and then says nothing, for as long as that is.
-async fn listener(options: PgConnectOptions, channel: &str) -> Result<PgListener, sqlx::Error> {
-    // A listener comes out of a pool only. Out of a new one each time: the one before may be held for long by the
-    // farewell of a listener to a server that is gone.
+/// Connects a listener. It has no time-out of its own for a server that accepts the connection and stops answering.
+async fn connect(options: PgConnectOptions, channel: &str) -> Result<PgListener, sqlx::Error> {
+    // sqlx makes a listener only from a pool. The pool is a new one each time, because the connection of the previous
+    // listener may occupy its pool for long, while it is being closed to a server that is gone.
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(CONNECT)
         .connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await?;
-    // A connection that is lost ends this listener. Made anew by it, that could remain unknown here, together with the
-    // notifications in between.
+    // A lost connection must end this listener. If it reconnected by itself, the notifications missed meanwhile would
+    // remain unknown here.
     listener.eager_reconnect(false);
     listener.listen(channel).await?;
     Ok(listener)
 }
 
-fn wake(wakes: &Mutex<Vec<Wake>>, rung: &PgNotification) {
-    if let Some(key) = unhex(rung.payload()) {
+fn wake(wakes: &Mutex<Vec<Wake>>, notification: &PgNotification) {
+    if let Some(key) = unhex(notification.payload()) {
         locked(wakes).iter().for_each(|wake| wake.key(&key));
     }
 }
 
-/// The channel of a table. Its name would be too long, and two tables of one name in two schemas wake each other at
-/// no harm.
+/// The channel of a table: a digest of its name, which itself may be too long. Tables of one name that the search path
+/// leads to in two schemas share a channel, which does no harm.
 fn channel(table: &TableName) -> String {
     let digest = Sha256::digest(table.to_string());
     format!("idempotent_{}", hex(&digest[..8]))
@@ -259,7 +259,7 @@ fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// The key of a payload; none for what this crate did not send.
+/// The key in a payload; `None` for a payload that this crate did not send.
 fn unhex(payload: &str) -> Option<StoreKey> {
     let mut bytes = [0; 32];
     if payload.len() != 64 {
@@ -271,7 +271,7 @@ fn unhex(payload: &str) -> Option<StoreKey> {
     Some(StoreKey::from_bytes(bytes))
 }
 
-/// What the locks guard is whole at any moment.
+/// The guarded values are consistent whenever the lock is free, so a poisoned lock is as good.
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

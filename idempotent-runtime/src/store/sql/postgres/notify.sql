@@ -1,3 +1,3 @@
--- Many keys in one transaction: transactions that notify are committed one at a time.
+-- Many keys in one transaction, because the server commits transactions that notify one at a time.
 select pg_notify($1, payload)
 from unnest($2::text[]) as payload

@@ -1,11 +1,11 @@
--- Only past expiry and not a live lease (contract, rule 6). From $2 on, in microseconds since 1970: what was deleted
--- before stays in the index until the table is vacuumed, and each batch would pass all of it. Gives how many were
--- deleted, and from where on there may be more: the last of a full batch, or this moment.
+-- Only past expiry and not a live lease (contract, rule 6). Starts at $2, in microseconds since 1970: deleted rows stay
+-- in the index until the table is vacuumed, and each batch would scan all of them. Returns how many rows were deleted,
+-- and the expiry from which on there may be more: that of the last row of a full batch, or the current time.
 --
--- The rows are chosen and locked once (an array, where a subquery could be run again and delete more than the limit),
--- without waiting for those that another process purges or somebody uses; locked, they stay where they are, and need
--- no second search. The statement's own time is a constant that the index can be searched by, which
--- `clock_timestamp()` is not; being earlier, it deletes nothing too soon.
+-- The rows are chosen and locked once (an array, because a subquery could be run again and delete more than the limit).
+-- Rows that another transaction has locked are skipped. A locked row does not move, so its ctid needs no second search.
+-- The statement's start time is a constant that the index can be searched by, which `clock_timestamp()` is not; it is
+-- earlier, so it deletes nothing too soon.
 with purged as (
     delete from {table}
     where ctid = any (array(

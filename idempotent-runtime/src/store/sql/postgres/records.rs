@@ -1,4 +1,4 @@
-//! The operations' statements, each in a transaction of its own, on whichever connection is free.
+//! The statements of the operations, each in a transaction of its own, on any pooled connection.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -19,33 +19,33 @@ use crate::{
         record::Claim,
         sql::{
             error::Verdict,
-            operations::{Change, Claimed, Records},
-            pool::{Connections, Greet, is_late},
-            purge::{Batch, Cursor, Expired, purge},
+            operations::{Change, ClaimResult, Records},
+            pool::{Connections, SessionSetup, is_time_out},
+            purge::{Batch, Cursor, ExpiredRecords, purge},
             row::{Row, columns, micros},
         },
     },
 };
 
-/// The records behind a pool. No connection is held between two statements.
+/// The records of the database. No connection is held between two statements.
 pub(super) struct Remote<'a> {
     pub(super) connections: &'a Connections<Postgres, Session>,
     pub(super) statements: &'a Statements,
     pub(super) cursor: &'a Cursor,
 }
 
-/// How the store's own sessions are set.
+/// The settings of the store's own sessions.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) time_out: Duration,
 }
 
-impl Greet<Postgres> for Session {
-    async fn greet(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+impl SessionSetup<Postgres> for Session {
+    async fn set_up(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         sqlx::query(SESSION)
             .persistent(false)
             .bind(millis(self.time_out))
-            // Shorter, so that who waits for a lock is told so, and not only that time is up.
+            // Shorter, so that the error of a wait for a lock names the lock and not only the time-out.
             .bind(millis(self.time_out / 2))
             .execute(connection)
             .await?;
@@ -53,7 +53,7 @@ impl Greet<Postgres> for Session {
     }
 }
 
-/// As the server's settings count. Zero would be no limit, and more than fits an error.
+/// In the unit and range of the server's settings, where zero means no limit and too large a value is an error.
 fn millis(limit: Duration) -> String {
     limit.as_millis().clamp(1, i32::MAX as u128).to_string()
 }
@@ -61,7 +61,7 @@ fn millis(limit: Duration) -> String {
 impl Records for Remote<'_> {
     const NAME: &'static str = NAME;
 
-    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, sqlx::Error> {
+    async fn claim(&mut self, claim: &Claim) -> Result<ClaimResult, sqlx::Error> {
         let query = sqlx::query(&self.statements.acquire)
             .bind(&claim.key.as_bytes()[..])
             .bind(&claim.fingerprint.as_bytes()[..])
@@ -72,17 +72,17 @@ impl Records for Remote<'_> {
             .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]));
         let rows = self.fetch_all(query).await?;
         let Some(row) = rows.first() else {
-            return Ok(Claimed::Void);
+            return Ok(ClaimResult::Raced);
         };
-        let seen = Row::read(row)?;
+        let found = Row::read(row)?;
         Ok(if row.try_get(8)? {
-            Claimed::Won(seen.attempt)
+            ClaimResult::Acquired(found.attempt)
         } else {
-            Claimed::Seen(seen)
+            ClaimResult::Found(found)
         })
     }
 
-    /// The claim leases what is free by itself. If it shows a free record, that changed in the meantime.
+    /// The claim itself leases a free record. If it returns a free one, the record has changed meanwhile.
     async fn lease(&mut self, _: &Claim, _: &Row) -> Result<u64, sqlx::Error> {
         Ok(0)
     }
@@ -118,12 +118,12 @@ impl Records for Remote<'_> {
         purge(self.cursor, self, limit).await
     }
 
-    fn judge(&self, error: &sqlx::Error) -> Verdict {
-        judge(error, self.connections.most())
+    fn classify(&self, error: &sqlx::Error) -> Verdict {
+        classify(error, self.connections.max())
     }
 }
 
-impl Expired for Remote<'_> {
+impl ExpiredRecords for Remote<'_> {
     async fn purge_from(&self, from: i64, limit: i64) -> Result<Batch, sqlx::Error> {
         let query = sqlx::query(&self.statements.purge).bind(limit).bind(from);
         let rows = self.fetch_all(query).await?;
@@ -135,31 +135,31 @@ impl Expired for Remote<'_> {
     }
 
     fn took_too_long(&self, error: &sqlx::Error) -> bool {
-        // Cancelled, which is what a statement's time-out does.
-        is_late(error) || code(error).as_deref() == Some("57014")
+        // `query_canceled`, which is what a statement time-out raises.
+        is_time_out(error) || code(error).as_deref() == Some("57014")
     }
 }
 
 impl Remote<'_> {
-    /// How many rows the statement changed.
+    /// Returns how many rows the statement changed.
     async fn execute(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, sqlx::Error> {
         let asked = async {
-            let mut connection = self.connections.lend().await?;
+            let mut connection = self.connections.acquire().await?;
             let done = query.execute(&mut *connection).await;
-            connection.settle(done)
+            connection.release(done)
         };
         Ok(self.connections.bounded(asked).await?.rows_affected())
     }
 
-    /// All rows, although there is one at most: the answer counts when the commit is through, and not before.
+    /// Fetches all rows, although there is one at most: the answer counts only after the commit has returned.
     async fn fetch_all(
         &self,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let asked = async {
-            let mut connection = self.connections.lend().await?;
+            let mut connection = self.connections.acquire().await?;
             let rows = query.fetch_all(&mut *connection).await;
-            connection.settle(rows)
+            connection.release(rows)
         };
         self.connections.bounded(asked).await
     }
@@ -171,25 +171,25 @@ fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
         .and_then(sqlx::error::DatabaseError::code)
 }
 
-/// What an error means, by its SQLSTATE (PostgreSQL's documentation, appendix A).
-fn judge(error: &sqlx::Error, connections: usize) -> Verdict {
+/// The meaning of an error by its SQLSTATE (PostgreSQL's documentation, appendix A).
+fn classify(error: &sqlx::Error, connections: usize) -> Verdict {
     let Some(code) = code(error) else {
-        return Verdict::of_the_way(error, connections);
+        return Verdict::of_client_error(error, connections);
     };
     match &*code {
-        // Undone in favour of another transaction.
+        // Rolled back in favour of another transaction.
         "40001" | "40P01" | "23505" => Verdict::RACED,
-        // The server goes down, has become a replica, or ended a session that was idle; or a statement that this session
-        // had prepared is gone, as after `discard all`. Other connections may know better.
+        // The server is shutting down, has become a replica, or ended an idle session; or a prepared statement of this
+        // session is gone, as after `discard all`. Another connection may work.
         "57P01" | "57P02" | "57P05" | "25006" | "26000" => Verdict::dead(connections),
-        // Its table has changed since.
+        // The table has changed since the statement was prepared.
         "0A000" if replanned(error) => Verdict::dead(connections),
         "53100" => Verdict::lasting(StoreErrorKind::Full),
-        // Not XX000, which is a pooler's word for whatever befalls it.
+        // Not XX000, which poolers use for errors of every kind.
         "XX001" | "XX002" => Verdict::lasting(StoreErrorKind::Corrupt),
         code => Verdict::lasting(match &code[..2.min(code.len())] {
             "54" => StoreErrorKind::TooLarge,
-            // Not 28, which a new connection meets while passwords rotate, and which passes.
+            // Not 28, which a new connection gets while passwords rotate, and which passes.
             "0A" | "22" | "23" | "3D" | "3F" | "42" => StoreErrorKind::Refused,
             _ => StoreErrorKind::Unavailable,
         }),
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_some_and_fit() {
+    fn time_outs_are_never_unlimited_and_in_range() {
         assert_eq!(millis(Duration::ZERO), "1");
         assert_eq!(millis(Duration::from_nanos(1)), "1");
         assert_eq!(millis(Duration::from_secs(2)), "2000");

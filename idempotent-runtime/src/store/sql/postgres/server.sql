@@ -1,4 +1,4 @@
--- What the server is.
+-- The settings of the server and session that matter to the store.
 select
     pg_is_in_recovery(),
     current_setting('fsync') = 'on',

@@ -1,4 +1,5 @@
--- What a session of the store's own is set to. Who turned off that a commit waits for the disk cannot have meant this.
+-- Sets up a session of the store's own. `synchronous_commit = off` is overridden: as a default it may suit other data,
+-- but not claims.
 select
     set_config('statement_timeout', $1, false),
     set_config('lock_timeout', $2, false),

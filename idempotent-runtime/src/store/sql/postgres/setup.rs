@@ -1,4 +1,4 @@
-//! What happens before the first operation: connecting, looking at the server, making the table.
+//! The set-up before the first operation: connecting, probing the server, creating the table.
 
 use sqlx::{
     Acquire as _, Executor as _, PgConnection, Postgres, Row as _, error::DatabaseError,
@@ -12,18 +12,18 @@ use super::{
 };
 use crate::store::sql::{
     ConnectError, TableName,
-    error::{known, parse, still_there},
+    error::{check_not_vanished, check_version, parse},
     pool::Connections,
-    setup::{Setup, missing},
+    setup::{Setup, pending},
 };
 
 const SETUP: Setup = Setup {
     store: NAME,
-    denies,
+    is_denial,
 };
 
-/// Wrong password, no such user or not from here, no such database.
-fn denies(error: &sqlx::Error) -> bool {
+/// A wrong password, an unknown user or one not allowed from this host, an unknown database.
+fn is_denial(error: &sqlx::Error) -> bool {
     const CODES: [&str; 3] = ["28P01", "28000", "3D000"];
     let code = error.as_database_error().and_then(DatabaseError::code);
     code.is_some_and(|code| CODES.contains(&&*code))
@@ -35,32 +35,32 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     Ok(sqlx::ConnectOptions::disable_statement_logging(options).application_name("idempotent"))
 }
 
-/// Makes the table or brings it up to date.
+/// Creates the table or brings it up to date.
 pub(super) async fn migrate(
     connections: &Connections<Postgres, Session>,
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), ConnectError> {
     let mut connection = connections
-        .lend()
+        .acquire()
         .await
         .map_err(|error| SETUP.unreachable(error))?;
     let done = migrate_on(&mut connection, statements).await;
     let vanished = connection
-        .settle(done)
-        .map_err(SETUP.refused("make the table"))?;
-    still_there(table, vanished)
+        .release(done)
+        .map_err(SETUP.refused("create the table"))?;
+    check_not_vanished(table, vanished)
 }
 
-/// In one transaction: all of it or nothing, and after whoever came first.
+/// Migrates in one transaction: all of it or nothing. Concurrent migrations wait for each other.
 ///
-/// Gives the version of a table that was made before and is gone: then nothing is made.
+/// Returns the version of a table that was created before and is gone; then nothing is created.
 async fn migrate_on(
     connection: &mut PgConnection,
     statements: &Statements,
 ) -> Result<Option<i64>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    // The limits of the operations are none for a migration: it waits for another process's, and may take its time.
+    // The time-outs of operations do not suit a migration, which waits for other migrations and may take long.
     transaction
         .execute("set local statement_timeout = 0; set local lock_timeout = '60s'")
         .await?;
@@ -78,7 +78,7 @@ async fn migrate_on(
         transaction.rollback().await?;
         return Ok(Some(found));
     }
-    for (version, migration) in missing(&statements.migrations, found) {
+    for (version, migration) in pending(&statements.migrations, found) {
         transaction.execute(migration).await?;
         sqlx::query(&statements.migrated)
             .persistent(false)
@@ -90,7 +90,7 @@ async fn migrate_on(
     Ok(None)
 }
 
-/// That the server keeps what it acknowledges, and that the table is the one this version knows.
+/// Checks that the server keeps acknowledged writes, and that the table has this crate's version.
 pub(super) async fn check(
     connections: &Connections<Postgres, Session>,
     statements: &Statements,
@@ -98,73 +98,76 @@ pub(super) async fn check(
     durable: bool,
 ) -> Result<(), ConnectError> {
     SETUP
-        .look(look(connections, statements, table, durable))
+        .bounded(probe(connections, statements, table, durable))
         .await
 }
 
-async fn look(
+async fn probe(
     connections: &Connections<Postgres, Session>,
     statements: &Statements,
     table: &TableName,
     durable: bool,
 ) -> Result<(), ConnectError> {
     let mut connection = connections
-        .lend()
+        .acquire()
         .await
         .map_err(|error| SETUP.unreachable(error))?;
     let server = sqlx::query(SERVER)
         .persistent(false)
         .fetch_one(&mut *connection)
         .await;
-    look_at(&server.map_err(SETUP.refused("say what it is"))?, durable)?;
+    check_server(
+        &server.map_err(SETUP.refused("report its settings"))?,
+        durable,
+    )?;
     let found = version(&mut connection, statements).await;
     let found = connection
-        .settle(found)
-        .map_err(SETUP.refused("say the table's version"))?;
-    known(table, found, VERSION)
+        .release(found)
+        .map_err(SETUP.refused("report the table's version"))?;
+    check_version(table, found, VERSION)
 }
 
-fn look_at(server: &sqlx::postgres::PgRow, durable: bool) -> Result<(), ConnectError> {
+fn check_server(server: &sqlx::postgres::PgRow, durable: bool) -> Result<(), ConnectError> {
     let is = |index: usize| {
         server
             .try_get(index)
-            .map_err(SETUP.refused("say what it is"))
+            .map_err(SETUP.refused("report its settings"))
     };
     let not = |reason| Err(ConnectError::NotDurable { reason });
     let (replica, flushes, waits, read_committed): (bool, bool, bool, bool) =
         (is(0)?, is(1)?, is(2)?, is(3)?);
     if replica {
         return not(
-            "the PostgreSQL server is a replica and cannot be written to: give the address of its primary",
+            "the PostgreSQL server is a read-only replica: give the address of its primary",
         );
     }
     if !flushes && durable {
         return not(
-            "the PostgreSQL server runs with fsync = off, so that a crash of its machine may lose everything: turn \
-                    it on, or choose `accept_weaker_durability()`",
+            "the PostgreSQL server runs with fsync = off, so that a crash of its machine may lose everything: set it \
+             to on, or choose `accept_weaker_durability()`",
         );
     }
     if !waits && durable {
         return not(
-            "the pool's sessions have synchronous_commit = off, so that a crash of the server loses what it \
-                    acknowledged: set it to on or local for these sessions, or choose `accept_weaker_durability()`",
+            "the pool's sessions have synchronous_commit = off, so that a crash of the server loses acknowledged \
+             writes: set it to on or local for these sessions, or choose `accept_weaker_durability()`",
         );
     }
     if !read_committed {
         return not(
-            "the pool's sessions do not default to read committed, so that concurrent requests undo each \
-                    other: set default_transaction_isolation for these sessions",
+            "the pool's sessions do not default to read committed, so that concurrent requests roll each other back: \
+             set default_transaction_isolation to read committed for these sessions",
         );
     }
     Ok(())
 }
 
-/// The table's version; 0 when there is none.
+/// The table's version; 0 if the table or that of its versions does not exist.
 async fn version(
     connection: &mut PgConnection,
     statements: &Statements,
 ) -> Result<i64, sqlx::Error> {
-    // Either may be gone, by a hand or by a backup that knew of one only.
+    // Either may be gone, dropped by hand or missing in a backup.
     for name in [&statements.versions_name, &statements.table_name] {
         if !exists(connection, name).await? {
             return Ok(0);

@@ -1,4 +1,4 @@
-//! The statements, each in a file of its own, for one table.
+//! The statements for one table, each in its own file.
 
 use crate::store::sql::{TableName, statement::Dialect};
 
@@ -11,9 +11,9 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 #[expect(clippy::cast_possible_wrap, reason = "migrations are few")]
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// What is set in each session of the store's own.
+/// Sets up a session of the store's own.
 pub(super) const SESSION: &str = include_str!("session.sql");
-/// What the server is.
+/// Reads the settings of the server that matter to the store.
 pub(super) const SERVER: &str = include_str!("server.sql");
 /// Whether a table exists.
 pub(super) const EXISTS: &str = include_str!("exists.sql");
@@ -29,7 +29,7 @@ pub(super) struct Statements {
     pub(super) abandon: String,
     pub(super) purge: String,
     pub(super) versions: String,
-    /// The names of the table and of that of its versions, as `to_regclass` wants them.
+    /// The names of the table and of that of its versions, quoted for `to_regclass`.
     pub(super) table_name: String,
     pub(super) versions_name: String,
     pub(super) version: String,

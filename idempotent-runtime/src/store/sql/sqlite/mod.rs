@@ -9,22 +9,23 @@
 //! | the process is killed | everything that was acknowledged |
 //! | the machine loses power | everything that was acknowledged, if the disk honours a flush |
 //! | the disk is full | everything that was acknowledged; claims are refused ([`Full`](StoreErrorKind::Full)) until there is room |
-//! | the file is moved, deleted or replaced by another file while it is open, as this process sees it | nothing is acknowledged ([`Unavailable`](StoreErrorKind::Unavailable)) until it is put back or the process restarted; on Unix |
+//! | the file is moved, deleted or replaced while it is open, as this process sees it (Unix) | no operation is acknowledged ([`Unavailable`](StoreErrorKind::Unavailable)) until the file is put back or the process restarted |
 //! | the file is lost | nothing |
 //!
 //! 1. The file is in WAL mode with `synchronous = FULL`: a commit is acknowledged after it was flushed.
-//! 2. One thread writes, and puts the operations that gathered during a flush into the next transaction.
-//! 3. The clock is this machine's, read by the writer: the same for all processes on the file. Setting it back
-//!    lengthens leases and records, setting it forward shortens them.
+//! 2. One thread writes. The operations that arrive during a flush share the next transaction.
+//! 3. The clock is this machine's, read by the writer: the same for all processes that share the file. Setting it back
+//!    lengthens leases and ttls, setting it forward shortens them.
 //!
 //! # Caveats
 //!
-//! - The file belongs on a local disk: file locks of network file systems do not hold what SQLite needs. Where they
-//!   make the numbers of files up (CIFS with `noserverino`), it may look replaced, and then nothing is acknowledged.
-//! - That a file was overwritten in place is not noticed, nor that another process finds another one under its name, as
-//!   behind a mount in its container: restore a backup while no process has the file open.
-//! - Purging gives room back to the file, not to the disk.
-//! - Waiters in other processes find out by polling: there is no push.
+//! - The file belongs on a local disk: the file locks of network file systems are not reliable enough for SQLite. Where
+//!   a network file system invents inode numbers (CIFS with `noserverino`), the file may look replaced, and then no
+//!   operation is acknowledged.
+//! - Two things are not detected: that the file was overwritten in place, and that another process finds another file
+//!   under the same name, as behind a mount in its container. Restore a backup while no process has the file open.
+//! - Purging frees room in the file, not on the disk.
+//! - Waiters in other processes poll: there is no push.
 //!
 //! # Example
 //!
@@ -75,7 +76,7 @@ pub struct SqliteStore {
     file: Arc<Path>,
 }
 
-/// Says how a [`SqliteStore`] keeps its records.
+/// Settings of a [`SqliteStore`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is opened"]
 pub struct SqliteStoreBuilder {
@@ -83,31 +84,31 @@ pub struct SqliteStoreBuilder {
 }
 
 impl SqliteStore {
-    /// Opens `sqlite://path/to/file.db` with default settings. Makes the file, readable by its owner only, and
-    /// the table, unless the URL says `?mode=rw`.
+    /// Opens `sqlite://path/to/file.db` with default settings. Creates the file, readable by its owner only, and the
+    /// table, unless the URL says `?mode=rw`.
     ///
     /// # Errors
     ///
-    /// If the URL is not one of a file, or the file cannot be opened, written to or brought up to date.
+    /// If the URL does not name a file, or the file cannot be opened, written to or brought up to date.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
         Self::builder().connect(url).await
     }
 
-    /// Starts from the default settings.
+    /// The default settings.
     pub fn builder() -> SqliteStoreBuilder {
         SqliteStoreBuilder {
             settings: Settings::default(),
         }
     }
 
-    async fn ask(&self, operation: Operation) -> Result<Answer, StoreError> {
-        self.writer.ask(operation).await
+    async fn run(&self, operation: Operation) -> Result<Answer, StoreError> {
+        self.writer.run(operation).await
     }
 
     async fn write(&self, operation: Operation) -> Result<Write, StoreError> {
-        match self.ask(operation).await? {
+        match self.run(operation).await? {
             Answer::Write(write) => Ok(write),
-            _ => Err(mixed_up()),
+            _ => Err(unexpected_answer()),
         }
     }
 }
@@ -119,15 +120,15 @@ impl SqliteStoreBuilder {
         self
     }
 
-    /// Whether to make the table and bring it up to date when the file is opened. On unless set; without it, a
-    /// missing table is an error.
+    /// Whether opening the file creates the table or brings it up to date. On unless set; if off, a missing table is an
+    /// error.
     pub fn migrate(mut self, yes: bool) -> Self {
         self.settings.migrate = yes;
         self
     }
 
-    /// The largest size of the file. When it is reached, new claims are refused with
-    /// [`StoreErrorKind::Full`] until expired records are purged. As large as the disk unless set.
+    /// The largest size of the file. At that size new claims are refused with [`StoreErrorKind::Full`] until expired
+    /// records are purged. No limit but the disk's unless set.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.settings.max_bytes = Some(bytes);
         self
@@ -137,14 +138,14 @@ impl SqliteStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If the URL is not one of a file, or the file cannot be opened, written to or brought up to date.
+    /// If the URL does not name a file, or the file cannot be opened, written to or brought up to date.
     pub async fn connect(self, url: &str) -> Result<SqliteStore, ConnectError> {
         let options = open::options(url)?;
         self.open(options).await
     }
 
-    /// Opens the file of the application's own pool, by a connection of its own with the pool's settings.
-    /// The pool's connections are not used: the writer needs one that is never busy with anything else.
+    /// Opens the file of the application's own pool, over a separate connection with the pool's settings. The pool's
+    /// connections are not used: the writer needs one for itself.
     ///
     /// # Errors
     ///
@@ -169,9 +170,9 @@ impl Store for SqliteStore {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        match self.ask(Operation::Acquire(claim.clone())).await? {
+        match self.run(Operation::Acquire(claim.clone())).await? {
             Answer::Acquisition(acquisition) => Ok(acquisition),
-            _ => Err(mixed_up()),
+            _ => Err(unexpected_answer()),
         }
     }
 
@@ -193,20 +194,20 @@ impl Store for SqliteStore {
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        match self.ask(Operation::Get(*key)).await? {
+        match self.run(Operation::Get(*key)).await? {
             Answer::Record(record) => Ok(record),
-            _ => Err(mixed_up()),
+            _ => Err(unexpected_answer()),
         }
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        match self.ask(Operation::Purge(limit)).await? {
+        match self.run(Operation::Purge(limit)).await? {
             Answer::Purged(purged) => Ok(purged),
-            _ => Err(mixed_up()),
+            _ => Err(unexpected_answer()),
         }
     }
 
-    /// There is no push: the engine wakes the waiters of its own process, and those of others poll.
+    /// There is no push: the engine wakes the waiters of its own process, and waiters in other processes poll.
     fn attach(&self, _: Wake) {}
 }
 
@@ -218,8 +219,8 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-/// The writer answers each operation in kind; another answer would be a mistake in this module.
-fn mixed_up() -> StoreError {
+/// The writer answers each operation with its own kind of answer, so this error means a bug in this module.
+fn unexpected_answer() -> StoreError {
     StoreError::new(NAME, StoreErrorKind::Unavailable)
-        .with_source("the writer answered another operation")
+        .with_source("the writer sent the answer of another operation: please report this bug")
 }

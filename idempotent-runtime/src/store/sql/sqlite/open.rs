@@ -1,4 +1,4 @@
-//! How the file is opened, and its table made.
+//! Opening the file, and creating its table.
 
 use std::{
     fs::OpenOptions,
@@ -22,17 +22,17 @@ use super::{
 };
 use crate::store::sql::{
     ConnectError, TableName,
-    error::{known, parse, still_there},
-    setup::{Setup, missing},
+    error::{check_not_vanished, check_version, parse},
+    setup::{Setup, pending},
 };
 
-/// How long to wait for another process that writes.
+/// How long to wait while another process writes.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What SQLite calls `synchronous = FULL`.
+/// The value of `synchronous = FULL`.
 const FULL: i64 = 2;
 
-/// What the builder was told.
+/// The settings of the builder.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) table: TableName,
@@ -52,21 +52,21 @@ impl Default for Settings {
 
 const SETUP: Setup = Setup {
     store: NAME,
-    denies: |_| false,
+    is_denial: |_| false,
 };
 
 pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
     let expected = "sqlite://path/to/file.db";
     let options: SqliteConnectOptions = parse(url, &["sqlite"], expected)?;
     if options.get_filename().as_os_str().is_empty() {
-        let source = sqlx::Error::Configuration("there is no path".into());
+        let source = sqlx::Error::Configuration("it has no path".into());
         return Err(ConnectError::Url { expected, source });
     }
-    // What the driver calls a database in memory; a file of that name is not to be made for it.
+    // The driver's names for a database in memory: no file of that name may be created.
     if is_in_memory(&options) {
         return Err(in_memory());
     }
-    // Who says how to open the file has the last word.
+    // A mode in the URL takes precedence.
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let mode = query.split('&').find_map(|pair| pair.strip_prefix("mode="));
     if mode.is_some_and(|mode| !mode.starts_with("rwc")) {
@@ -89,7 +89,7 @@ pub(super) async fn open(
     serve(connection, identity, settings).await
 }
 
-/// Makes the table ready, and puts the writer to work.
+/// Creates or checks the table, and starts the writer.
 async fn serve(
     mut connection: SqliteConnection,
     identity: Identity,
@@ -102,15 +102,15 @@ async fn serve(
     }
     if settings.migrate {
         let made = migrate(&mut connection, &statements, &settings.table).await;
-        still_there(
+        check_not_vanished(
             &settings.table,
-            made.map_err(SETUP.refused("make the table"))?,
+            made.map_err(SETUP.refused("create the table"))?,
         )?;
     }
     check(&mut connection, &statements, &settings.table).await?;
-    let identity = identity.with_companions().map_err(lost)?;
-    // What was done so far was done to the file that others open.
-    identity.check().map_err(lost)?;
+    let identity = identity.with_companions().map_err(unreachable)?;
+    // The set-up so far was written to the file that other processes open.
+    identity.check().map_err(unreachable)?;
     Writer::start(connection, identity, statements)
         .map_err(|error| SETUP.refused("start the writer")(sqlx::Error::Io(error)))
 }
@@ -123,16 +123,16 @@ async fn connect(
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY)
         .disable_statement_logging();
-    let patience = Instant::now() + BUSY;
+    let deadline = Instant::now() + BUSY;
     let (mut connection, identity) = loop {
         match connect_once(&options).await? {
             Ok(connected) => break connected,
-            Err(again) if Instant::now() >= patience => return Err(SETUP.unreachable(again)),
+            Err(error) if Instant::now() >= deadline => return Err(SETUP.unreachable(error)),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    // The options of an application's pool may name the same pragmas in another spelling, so that these come after them.
-    // Only macOS knows the difference: without it, a flush there ends in the disk's cache.
+    // Set after connecting, because the options of an application's pool may name the same pragma in another spelling.
+    // It matters on macOS only: without it, a flush there ends in the disk's cache.
     sqlx::query("pragma fullfsync = on")
         .execute(&mut connection)
         .await
@@ -140,18 +140,18 @@ async fn connect(
     let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
         .fetch_one(&mut connection)
         .await
-        .map_err(SETUP.refused("say whether it flushes"))?;
+        .map_err(SETUP.refused("report `synchronous`"))?;
     if synchronous < FULL {
         return Err(ConnectError::NotDurable {
-            reason: "a pragma of the pool's options sets `synchronous` lower than FULL: what is acknowledged would not \
-                     be flushed to the disk. Leave it out",
+            reason: "a pragma of the pool's options sets `synchronous` lower than FULL, so that acknowledged writes \
+                     would not be flushed to the disk: remove it",
         });
     }
     Ok((connection, identity))
 }
 
-/// Connects, and knows which file it is that SQLite opened: the one that was there before and after. The inner error is one
-/// that may pass.
+/// Connects and identifies the file that SQLite opened: the one that was there before and after. The inner error is one
+/// after which to try again.
 async fn connect_once(
     options: &SqliteConnectOptions,
 ) -> Result<Result<(SqliteConnection, Identity), sqlx::Error>, ConnectError> {
@@ -159,36 +159,39 @@ async fn connect_once(
     let before = Identity::of(file);
     let mut connection = match options.connect().await {
         Ok(connection) => connection,
-        // Changing a new file to WAL is the one thing for which SQLite does not wait its turn.
+        // Changing a new file to WAL mode is the one step for which SQLite ignores the busy time-out.
         Err(error) if is_busy(&error) => return Ok(Err(error)),
         Err(error) if primary_code(&error) == Some(14) => {
             let message = format!(
-                "{}: {error}. Its folder has to exist, and this process has to be permitted to write there",
+                "{}: {error}. The folder has to exist, and this process needs permission to write there",
                 file.display()
             );
-            return Err(lost(io::Error::new(io::ErrorKind::NotFound, message)));
+            return Err(unreachable(io::Error::new(
+                io::ErrorKind::NotFound,
+                message,
+            )));
         }
         Err(error) => return Err(SETUP.unreachable(error)),
     };
     let mode: String = sqlx::query_scalar("pragma journal_mode")
         .fetch_one(&mut connection)
         .await
-        .map_err(SETUP.refused("say its journal mode"))?;
+        .map_err(SETUP.refused("report its journal mode"))?;
     if mode != "wal" {
         return Err(in_memory());
     }
-    let after = Identity::of(file).map_err(lost)?;
+    let after = Identity::of(file).map_err(unreachable)?;
     Ok(match before {
         Ok(before) if before == after => Ok((connection, after)),
         Ok(_) => Err(sqlx::Error::Io(io::Error::other(
-            "the file was exchanged while it was opened",
+            "the file was replaced while it was being opened",
         ))),
-        // It was made by this.
+        // This attempt created the file.
         Err(missing) => Err(sqlx::Error::Io(missing)),
     })
 }
 
-/// Whether the driver made a name of its own up, as it does for a database in memory.
+/// Whether the name is one of the driver's for a database in memory.
 fn is_in_memory(options: &SqliteConnectOptions) -> bool {
     options
         .get_filename()
@@ -203,13 +206,13 @@ fn in_memory() -> ConnectError {
     }
 }
 
-/// Makes the file before SQLite does, which would let everybody read it. Its companions get the same mode.
+/// Creates the file before SQLite does, which would make it readable by everybody. Its companions get the same mode.
 fn create(file: &Path) {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    // A failure shows again, and better, when SQLite opens the file.
+    // If this fails, SQLite's own attempt fails too, with a better message.
     let _ = options.open(file);
 }
 
@@ -218,7 +221,8 @@ async fn limit(connection: &mut SqliteConnection, bytes: u64) -> Result<(), sqlx
         .fetch_one(&mut *connection)
         .await?;
     let pages = bytes / u64::try_from(page).unwrap_or(4096).max(1);
-    // A pragma takes no parameters; this one is a number. Zero would be no limit; one page is too few for a table.
+    // A pragma takes no parameters, and a number is safe as text. Zero would be no limit; one page is too few for a
+    // table.
     let pages = pages.max(1);
     sqlx::query(&format!("pragma max_page_count = {pages}"))
         .execute(connection)
@@ -226,7 +230,7 @@ async fn limit(connection: &mut SqliteConnection, bytes: u64) -> Result<(), sqlx
     Ok(())
 }
 
-/// Under the write lock, so that it happens once however many processes start.
+/// Migrates under the write lock, so that it happens once however many processes start.
 async fn migrate(
     connection: &mut SqliteConnection,
     statements: &Statements,
@@ -241,14 +245,14 @@ async fn migrate(
             Ok(vanished)
         }
         Err(error) => {
-            // Of two errors the first is the reason.
+            // The first error is the cause; a second one is ignored.
             let _ = sqlx::query("rollback").execute(connection).await;
             Err(error)
         }
     }
 }
 
-/// Gives the version of a table that was made before and is gone: then nothing is made.
+/// Returns the version of a table that was created before and is gone; then nothing is created.
 async fn migrate_locked(
     connection: &mut SqliteConnection,
     statements: &Statements,
@@ -263,7 +267,7 @@ async fn migrate_locked(
     if found != 0 && !exists(connection, statements, table, "").await? {
         return Ok(Some(found));
     }
-    for (version, migration) in missing(&statements.migrations, found) {
+    for (version, migration) in pending(&statements.migrations, found) {
         connection.execute(migration).await?;
         sqlx::query(&statements.migrated)
             .bind(version)
@@ -273,7 +277,7 @@ async fn migrate_locked(
     Ok(None)
 }
 
-/// The table's version; 0 when there is none.
+/// The table's version; 0 if the table or that of its versions does not exist.
 async fn version(
     connection: &mut SqliteConnection,
     statements: &Statements,
@@ -302,16 +306,16 @@ async fn exists(
     Ok(found > 0)
 }
 
-/// That the table is there, is the one this version knows, and can be written to.
+/// Checks that the table exists, has this crate's version and can be written to.
 async fn check(
     connection: &mut SqliteConnection,
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), ConnectError> {
     let found = version(connection, statements, table).await;
-    let found = found.map_err(SETUP.refused("say the table's version"))?;
-    known(table, found, VERSION)?;
-    // A file that is read-only takes everything but a write.
+    let found = found.map_err(SETUP.refused("report the table's version"))?;
+    check_version(table, found, VERSION)?;
+    // A read-only file accepts everything but a write.
     let written = sqlx::query(&statements.probe).execute(connection).await;
     written.map_err(SETUP.refused("be written to"))?;
     Ok(())
@@ -321,8 +325,8 @@ fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(5 | 6))
 }
 
-fn lost(file: io::Error) -> ConnectError {
-    SETUP.unreachable(sqlx::Error::Io(file))
+fn unreachable(error: io::Error) -> ConnectError {
+    SETUP.unreachable(sqlx::Error::Io(error))
 }
 
 #[cfg(test)]
@@ -335,7 +339,7 @@ mod tests {
         let options = SqliteConnectOptions::new()
             .filename(&file)
             .create_if_missing(true)
-            // What the application's own pool may say.
+            // As the options of an application's own pool may say.
             .pragma("FullFSync", "off")
             .synchronous(SqliteSynchronous::Off);
         let (mut connection, _) = connect(options).await.expect("the file opens");
@@ -347,13 +351,13 @@ mod tests {
             assert_eq!(set, value, "{pragma}");
         }
         sqlx::Connection::close(connection).await.expect("closed");
-        std::fs::remove_file(&file).expect("it was there");
+        std::fs::remove_file(&file).expect("the file exists");
     }
 
-    /// Then what this writer is told is done would be in a file that nobody else opens.
+    /// Otherwise this writer's records would be in a file that no other process opens.
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_file_that_was_exchanged_since_it_was_opened_is_not_served() {
+    async fn a_file_that_was_replaced_since_it_was_opened_is_not_served() {
         let folder = std::env::temp_dir().join(format!("idempotent-serve-{}", std::process::id()));
         std::fs::create_dir(&folder).expect("a folder");
         let file = folder.join("records.db");
@@ -361,13 +365,13 @@ mod tests {
             .filename(&file)
             .create_if_missing(true);
         let (connection, identity) = connect(options).await.expect("the file opens");
-        std::fs::rename(&file, file.with_extension("aside")).expect("it is there");
-        std::fs::write(&file, b"").expect("another one");
+        std::fs::rename(&file, file.with_extension("aside")).expect("the file exists");
+        std::fs::write(&file, b"").expect("another file");
         let Err(error) = serve(connection, identity, &Settings::default()).await else {
-            panic!("it is served");
+            panic!("the file is served");
         };
         let why = std::error::Error::source(&error).expect("a reason");
         assert!(why.to_string().contains("replaced"), "{why}");
-        std::fs::remove_dir_all(&folder).expect("it was there");
+        std::fs::remove_dir_all(&folder).expect("the folder exists");
     }
 }

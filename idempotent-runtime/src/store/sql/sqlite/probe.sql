@@ -1,2 +1,2 @@
--- A write that changes nothing: whether the file may be written to shows only when one does.
+-- A write that changes nothing: only a write shows whether the file may be written to.
 delete from {versions} where version < 0

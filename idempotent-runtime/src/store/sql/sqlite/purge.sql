@@ -1,4 +1,4 @@
--- Only past expiry and not a live lease (contract, rule 6). By the index, so that what has not expired costs nothing.
+-- Only past expiry and not a live lease (contract, rule 6). By the index, so that unexpired records cost nothing.
 delete from {table}
 where rowid in (
     select rowid

@@ -1,4 +1,4 @@
-//! The operations' statements, inside the writer's transaction.
+//! The statements of the operations, inside the writer's transaction.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,21 +12,21 @@ use crate::{
         record::{Claim, Held},
         sql::{
             error::Verdict,
-            operations::{Change, Claimed, Records},
+            operations::{Change, ClaimResult, Records},
             row::{Row, columns, micros},
         },
     },
 };
 
-/// The records, as long as nobody else can write to them.
+/// The records while the writer holds the write lock.
 pub(super) struct Locked<'a> {
     pub(super) connection: &'a mut SqliteConnection,
     pub(super) statements: &'a Statements,
     pub(super) now: i64,
 }
 
-/// The time of this machine, as it is: all processes on the file have to agree on it, so that none may keep a
-/// time of its own. A clock that is set back lets leases and records live longer; the tokens still fence.
+/// The machine's time, uncorrected: all processes that share the file have to agree on it, so none may keep its own. If
+/// the clock is set back, leases and records live longer; the tokens still fence.
 pub(super) fn now() -> i64 {
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -35,7 +35,7 @@ pub(super) fn now() -> i64 {
 }
 
 impl Locked<'_> {
-    /// When the lease ends, and when the record expires if nothing else happens.
+    /// When the lease ends, and when the record expires unless it is renewed or completed.
     fn ends(&self, held: &Held) -> (i64, i64) {
         let lease_until = self.now + micros(held.lease);
         (lease_until, lease_until + micros(held.ttl))
@@ -45,9 +45,9 @@ impl Locked<'_> {
 impl Records for Locked<'_> {
     const NAME: &'static str = NAME;
 
-    async fn claim(&mut self, claim: &Claim) -> Result<Claimed, sqlx::Error> {
+    async fn claim(&mut self, claim: &Claim) -> Result<ClaimResult, sqlx::Error> {
         if let Some(row) = self.read(&claim.key).await? {
-            return Ok(Claimed::Seen(row));
+            return Ok(ClaimResult::Found(row));
         }
         let (lease_until, expires_at) = self.ends(&claim.held());
         sqlx::query(&self.statements.insert)
@@ -59,10 +59,10 @@ impl Records for Locked<'_> {
             .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
             .execute(&mut *self.connection)
             .await?;
-        Ok(Claimed::Won(1))
+        Ok(ClaimResult::Acquired(1))
     }
 
-    async fn lease(&mut self, claim: &Claim, seen: &Row) -> Result<u64, sqlx::Error> {
+    async fn lease(&mut self, claim: &Claim, found: &Row) -> Result<u64, sqlx::Error> {
         let (lease_until, expires_at) = self.ends(&claim.held());
         let done = sqlx::query(&self.statements.lease)
             .bind(&claim.key.as_bytes()[..])
@@ -71,7 +71,7 @@ impl Records for Locked<'_> {
             .bind(lease_until)
             .bind(expires_at)
             .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
-            .bind(&seen.token().as_bytes()[..])
+            .bind(&found.token().as_bytes()[..])
             .execute(&mut *self.connection)
             .await?;
         Ok(done.rows_affected())
@@ -123,13 +123,13 @@ impl Records for Locked<'_> {
         Ok(done.rows_affected())
     }
 
-    fn judge(&self, error: &sqlx::Error) -> Verdict {
-        judge(error)
+    fn classify(&self, error: &sqlx::Error) -> Verdict {
+        classify(error)
     }
 }
 
-/// What an error of SQLite means. Nothing is repeated here: the busy time-out has waited already.
-pub(super) fn judge(error: &sqlx::Error) -> Verdict {
+/// The meaning of an error of SQLite. None is repeated here: the busy time-out has waited already.
+pub(super) fn classify(error: &sqlx::Error) -> Verdict {
     // The primary codes of <https://www.sqlite.org/rescode.html>; the extended ones carry them in the low byte.
     const CORRUPT: u32 = 11;
     const FULL: u32 = 13;
@@ -142,7 +142,7 @@ pub(super) fn judge(error: &sqlx::Error) -> Verdict {
         Some(CORRUPT | NOT_A_DATABASE) => StoreErrorKind::Corrupt,
         Some(code) if REFUSED.contains(&code) => StoreErrorKind::Refused,
         Some(_) => StoreErrorKind::Unavailable,
-        None => return Verdict::of_the_way(error, 0),
+        None => return Verdict::of_client_error(error, 0),
     })
 }
 

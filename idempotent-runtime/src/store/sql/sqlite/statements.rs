@@ -1,4 +1,4 @@
-//! The statements, each in a file of its own, for one table.
+//! The statements for one table, each in its own file.
 
 use crate::store::sql::{TableName, statement::Dialect};
 

@@ -1,18 +1,18 @@
-//! The one writer: a thread that owns the connection, and puts what has gathered into one transaction.
+//! The writer: a thread that owns the connection and executes the queued operations in shared transactions.
 //!
-//! SQLite lets one connection write at a time and makes each commit durable by a flush to the disk. So the
-//! operations of all tasks queue up for one writer, and those that arrive while it flushes share the next flush
-//! ("group commit"). Each is still a step of its own, and is answered only after the commit:
+//! SQLite lets one connection write at a time and makes each commit durable by a flush to the disk. So the operations
+//! of all tasks queue up for one writer, and those that arrive during a flush share the next one ("group commit"). Each
+//! is still a step of its own, and is answered only after the commit:
 //!
-//! 1. A transaction begins immediately: it gets the write lock before it reads, so that it can neither
-//!    deadlock with another process nor have to be begun anew.
-//! 2. If a step fails, the transaction is undone, and its steps run again, each in one of its own. A step
-//!    fails by itself.
-//! 3. An operation whose caller went away before its turn is not carried out.
-//! 4. Should the thread panic, everybody who waits, and whoever comes, is told that it has ended.
-//! 5. Nothing is answered if the file turns out not to be the one that was opened.
-//! 6. A flush that fails undoes the steps it was for, and each caller is told that it failed. After a crash of the
-//!    machine they may have happened nevertheless.
+//! 1. A transaction begins immediately: it takes the write lock before it reads, so that it can neither deadlock with
+//!    another process nor have to start again.
+//! 2. If a step fails, the transaction is rolled back and its steps run again, each in its own transaction, so that a
+//!    step fails alone.
+//! 3. An operation whose caller went away before its turn is not executed.
+//! 4. If the thread panics, all waiting and later calls return the error that the writer has ended.
+//! 5. No operation is answered if the file is not the one that was opened.
+//! 6. If a flush fails, its steps are rolled back and all their callers get the error. After a crash of the machine the
+//!    steps may be in the file nevertheless.
 
 use std::{slice, sync::Arc, thread};
 
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     NAME,
     identity::Identity,
-    records::{self, Locked, judge},
+    records::{self, Locked, classify},
     statements::Statements,
 };
 use crate::{
@@ -35,18 +35,19 @@ use crate::{
     },
 };
 
-/// Operations that may wait for their turn; further ones wait for a place, without having asked for anything.
+/// The length of the queue. When it is full, further operations wait until they are queued.
 const QUEUE: usize = 1024;
-/// Steps of one transaction. Enough that the flush is a small part of it, few enough that nobody waits long.
+/// The largest number of steps in one transaction: enough to make the flush a small part of it, and few enough to keep
+/// it short.
 const BATCH: usize = 128;
 
-/// The way to the writer. The thread ends when the last one is dropped.
+/// A handle on the writer. The thread ends when the last handle is dropped.
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Job>,
 }
 
-/// An operation with everything it needs.
+/// An operation with its arguments.
 #[derive(Clone)]
 pub(super) enum Operation {
     Acquire(Claim),
@@ -60,7 +61,7 @@ pub(super) enum Operation {
     Panic,
 }
 
-/// What an operation answers.
+/// The answer to an operation.
 pub(super) enum Answer {
     Acquisition(Acquisition),
     Write(Write),
@@ -73,10 +74,10 @@ struct Job {
     reply: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
-/// Why a transaction was undone.
-enum Failed {
-    /// It could not begin or end: for all its steps alike.
-    Whole(Arc<sqlx::Error>),
+/// Why a transaction was rolled back.
+enum TransactionError {
+    /// It could not begin or commit: the error of all its steps.
+    Shared(Arc<sqlx::Error>),
     /// One of its steps failed.
     Step(StoreError),
 }
@@ -89,7 +90,7 @@ impl Operation {
 }
 
 impl Writer {
-    /// Starts the thread. It needs no runtime of the caller's, so the store may be used from several.
+    /// Starts the thread, which has its own runtime: the store may be used from several others.
     pub(super) fn start(
         connection: SqliteConnection,
         identity: Identity,
@@ -99,49 +100,50 @@ impl Writer {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;
-        let desk = Desk {
+        let task = WriterTask {
             connection,
             identity,
             statements,
         };
         thread::Builder::new()
             .name("idempotent-sqlite".into())
-            .spawn(move || runtime.block_on(desk.serve(jobs)))?;
+            .spawn(move || runtime.block_on(task.run(jobs)))?;
         Ok(Self { queue })
     }
 
-    /// Has an operation carried out. Dropped before its turn, it never is.
-    pub(super) async fn ask(&self, operation: Operation) -> Result<Answer, StoreError> {
-        let gone = || {
-            StoreError::new(NAME, StoreErrorKind::Unavailable).with_source("the writer has ended")
+    /// Runs an operation. If this future is dropped before the operation's turn, the operation is not executed.
+    pub(super) async fn run(&self, operation: Operation) -> Result<Answer, StoreError> {
+        let ended = || {
+            StoreError::new(NAME, StoreErrorKind::Unavailable)
+                .with_source("the writer thread has ended by a panic: open the store again")
         };
         let (reply, answer) = oneshot::channel();
         self.queue
             .send(Job { operation, reply })
             .await
-            .map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+            .map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
     }
 }
 
-/// The same failure, for each that it happened to.
-fn whole(error: &Arc<sqlx::Error>) -> StoreError {
-    StoreError::new(NAME, judge(error).kind).with_source(Arc::clone(error))
+/// An error that several operations share, for one of them.
+fn shared(error: &Arc<sqlx::Error>) -> StoreError {
+    StoreError::new(NAME, classify(error).kind).with_source(Arc::clone(error))
 }
 
 fn unanswered() -> StoreError {
     StoreError::new(NAME, StoreErrorKind::Unavailable)
 }
 
-/// Where the writer sits.
-struct Desk {
+/// The state of the writer's thread.
+struct WriterTask {
     connection: SqliteConnection,
     identity: Identity,
     statements: Arc<Statements>,
 }
 
-impl Desk {
-    async fn serve(mut self, mut jobs: mpsc::Receiver<Job>) {
+impl WriterTask {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(BATCH);
         while jobs.recv_many(&mut batch, BATCH).await > 0 {
             batch.retain(|job| !job.reply.is_closed());
@@ -150,26 +152,26 @@ impl Desk {
                 .partition::<Vec<_>, _>(|job| job.operation.only_reads());
             self.commit(writes).await;
             for Job { operation, reply } in reads {
-                let answer = self.look(&operation).await;
-                // Who does not listen any more needs no answer, here and below.
+                let answer = self.read(&operation).await;
+                // A send fails if the caller has gone, here and below; then no answer is needed.
                 let _ = reply.send(answer);
             }
         }
         if let Err(error) = self.connection.close().await {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
-                "closing the SQLite file"
+                "the SQLite file was not closed cleanly"
             );
         }
     }
 
-    async fn look(&mut self, operation: &Operation) -> Result<Answer, StoreError> {
+    async fn read(&mut self, operation: &Operation) -> Result<Answer, StoreError> {
         let answer = self.step(operation).await?;
-        self.still_the_file().map_err(|error| whole(&error))?;
+        self.check_file().map_err(|error| shared(&error))?;
         Ok(answer)
     }
 
-    /// All steps in one transaction, or each in its own if one of them fails.
+    /// Runs all jobs in one transaction, or each in its own if one of them fails.
     async fn commit(&mut self, mut jobs: Vec<Job>) {
         match self.transact(&jobs).await {
             Ok(answers) => {
@@ -177,12 +179,12 @@ impl Desk {
                     let _ = job.reply.send(Ok(answer));
                 }
             }
-            Err(Failed::Whole(error)) => {
+            Err(TransactionError::Shared(error)) => {
                 for job in jobs {
-                    let _ = job.reply.send(Err(whole(&error)));
+                    let _ = job.reply.send(Err(shared(&error)));
                 }
             }
-            Err(Failed::Step(error)) => {
+            Err(TransactionError::Step(error)) => {
                 if jobs.len() == 1 {
                     let _ = jobs.remove(0).reply.send(Err(error));
                 }
@@ -190,38 +192,38 @@ impl Desk {
                     let answer = self.transact(slice::from_ref(&job)).await;
                     let _ = job.reply.send(match answer {
                         Ok(mut answers) => answers.pop().ok_or_else(unanswered),
-                        Err(Failed::Whole(error)) => Err(whole(&error)),
-                        Err(Failed::Step(error)) => Err(error),
+                        Err(TransactionError::Shared(error)) => Err(shared(&error)),
+                        Err(TransactionError::Step(error)) => Err(error),
                     });
                 }
             }
         }
     }
 
-    async fn transact(&mut self, jobs: &[Job]) -> Result<Vec<Answer>, Failed> {
+    async fn transact(&mut self, jobs: &[Job]) -> Result<Vec<Answer>, TransactionError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        self.run("begin immediate").await?;
+        self.execute("begin immediate").await?;
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
             match self.step(&job.operation).await {
                 Ok(answer) => answers.push(answer),
                 Err(error) => {
-                    self.undo().await;
-                    return Err(Failed::Step(error));
+                    self.roll_back().await;
+                    return Err(TransactionError::Step(error));
                 }
             }
         }
-        if let Err(failed) = self.run("commit").await {
-            self.undo().await;
-            return Err(failed);
+        if let Err(error) = self.execute("commit").await {
+            self.roll_back().await;
+            return Err(error);
         }
-        self.still_the_file().map_err(Failed::Whole)?;
+        self.check_file().map_err(TransactionError::Shared)?;
         Ok(answers)
     }
 
-    fn still_the_file(&self) -> Result<(), Arc<sqlx::Error>> {
+    fn check_file(&self) -> Result<(), Arc<sqlx::Error>> {
         let checked = self.identity.check();
         checked.map_err(|error| Arc::new(sqlx::Error::Io(error)))
     }
@@ -235,7 +237,7 @@ impl Desk {
         };
         let write = match operation {
             #[cfg(test)]
-            Operation::Panic => panic!("as the test demands"),
+            Operation::Panic => panic!("requested by the test"),
             Operation::Acquire(claim) => {
                 return operations::acquire(records, claim)
                     .await
@@ -253,17 +255,17 @@ impl Desk {
         operations::write(records, write).await.map(Answer::Write)
     }
 
-    async fn run(&mut self, statement: &'static str) -> Result<(), Failed> {
+    async fn execute(&mut self, statement: &'static str) -> Result<(), TransactionError> {
         match sqlx::query(statement).execute(&mut self.connection).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(Failed::Whole(Arc::new(error))),
+            Err(error) => Err(TransactionError::Shared(Arc::new(error))),
         }
     }
 
-    /// Some failures undo the transaction by themselves, so that there is nothing left to undo.
-    async fn undo(&mut self) {
-        if let Err(Failed::Whole(error)) = self.run("rollback").await {
-            tracing::debug!(%error, "nothing to roll back");
+    /// Rolls the transaction back. It fails if SQLite has rolled back by itself, as after some errors.
+    async fn roll_back(&mut self) {
+        if let Err(TransactionError::Shared(error)) = self.execute("rollback").await {
+            tracing::debug!(%error, "the transaction was rolled back already");
         }
     }
 }
@@ -275,27 +277,27 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_writer_that_panicked_is_told_and_hangs_nobody() {
+    async fn after_a_panic_of_the_writer_every_call_returns_an_error() {
         let connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         let table = crate::store::sql::TableName::default();
         let file = std::env::current_exe().expect("this test");
-        let identity = Identity::of(&file).expect("it is there");
+        let identity = Identity::of(&file).expect("the file exists");
         let statements = Arc::new(Statements::new(&table));
         let writer = Writer::start(connection, identity, statements).unwrap();
         let key = StoreKey::from_bytes([1; 32]);
         let (panicked, beside, after) = tokio::join!(
-            writer.ask(Operation::Panic),
-            writer.ask(Operation::Purge(1)),
+            writer.run(Operation::Panic),
+            writer.run(Operation::Purge(1)),
             async {
                 tokio::task::yield_now().await;
-                writer.ask(Operation::Get(key)).await
+                writer.run(Operation::Get(key)).await
             }
         );
         for answer in [
             panicked,
             beside,
             after,
-            writer.ask(Operation::Get(key)).await,
+            writer.run(Operation::Get(key)).await,
         ] {
             let error = answer.err().expect("no answer");
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");

@@ -10,6 +10,6 @@ create table if not exists {table} (
     expires_at datetime(6) not null,
     trace_id binary(16),
     response longblob,
-    -- For the purge, whose work is in proportion to what has expired.
+    -- For the purge: its work is proportional to what has expired.
     key {index} (expires_at)
 ) engine = InnoDB

@@ -1,4 +1,4 @@
-//! The list under a model checker that chooses who runs next at every lock.
+//! The list under a model checker that chooses which thread runs next at every lock.
 //!
 //! Run with `RUSTFLAGS="--cfg idempotent_shuttle" cargo test -p idempotent-runtime --features postgres --lib
 //! interleavings`.
@@ -15,10 +15,10 @@ use tokio::sync::SemaphorePermit;
 
 use super::*;
 
-/// One before whose every use somebody else may come in between.
+/// A semaphore before whose every use the checker may switch threads.
 pub(super) struct Semaphore {
     permits: tokio::sync::Semaphore,
-    /// The checker chooses at what it knows only.
+    /// The checker switches threads only at the types it knows.
     chosen: AtomicU8,
 }
 
@@ -56,30 +56,30 @@ impl Semaphore {
     }
 }
 
-/// Connections come back while others are given up and one is asked for. Whoever asks gets one: none is left that nobody
-/// is lent.
+/// Connections are released while others are evicted and one is acquired. Afterwards each idle connection can be
+/// acquired: none has lost its permit.
 #[test]
-fn each_that_is_idle_is_lent_to_somebody() {
+fn every_idle_connection_can_be_acquired() {
     let scenario = || {
         let idle = Arc::new(Idle::new(drop));
-        idle.put(1);
+        idle.release(1);
         let since = Instant::now();
         let act = |act: fn(&Idle<u8>, Instant)| {
             let idle = Arc::clone(&idle);
             thread::spawn(move || act(&idle, since))
         };
         let acts = [
-            act(|idle, since| idle.part_before(since)),
-            act(|idle, _| idle.put(2)),
-            act(|idle, _| idle.put(3)),
-            act(|idle, _| drop(block_on(idle.take()))),
+            act(|idle, since| idle.invalidate_before(since)),
+            act(|idle, _| idle.release(2)),
+            act(|idle, _| idle.release(3)),
+            act(|idle, _| drop(block_on(idle.acquire()))),
         ];
         for act in acts {
-            act.join().expect("it ends");
+            act.join().expect("no panic");
         }
         while !lock(&idle.list).is_empty() {
-            // Were a permit missing, this would wait for ever, which the checker reports.
-            block_on(idle.take()).expect("it is open");
+            // Were a permit missing, this would not end, which the checker reports as a deadlock.
+            block_on(idle.acquire()).expect("it is open");
         }
     };
     shuttle::check_random(scenario, 3_000);

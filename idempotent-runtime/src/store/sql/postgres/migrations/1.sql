@@ -1,4 +1,4 @@
--- Room in each page for the update that completes a record.
+-- The fill factor leaves room in each page for the update that completes a record.
 create table {table} (
     store_key bytea not null primary key check (octet_length(store_key) = 32),
     fingerprint bytea not null,
@@ -11,5 +11,5 @@ create table {table} (
     trace_id bytea,
     response bytea
 ) with (fillfactor = 70);
--- For the purge, whose work is in proportion to what has expired. There is none on the lease: nothing searches by it.
+-- For the purge: its work is proportional to what has expired. The lease needs no index: no statement searches by it.
 create index {index} on {table} (expires_at);

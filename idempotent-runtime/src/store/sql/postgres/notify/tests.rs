@@ -8,7 +8,7 @@ use tokio::{
 use super::*;
 
 #[test]
-fn payloads_are_keys_or_nothing() {
+fn only_keys_are_read_from_payloads() {
     let key = StoreKey::from_bytes([0xa7; 32]);
     assert_eq!(unhex(&hex(key.as_bytes())), Some(key));
     for odd in [
@@ -24,13 +24,13 @@ fn payloads_are_keys_or_nothing() {
 }
 
 #[test]
-fn channels_have_short_names_of_their_own() {
+fn channels_have_short_and_different_names() {
     let name = |table: &str| channel(&table.parse().expect("a name"));
     assert!(name(&format!("{0}.{0}", "x".repeat(48))).len() < 64);
     assert_ne!(name("a.b"), name("a.c"));
 }
 
-/// As much of a PostgreSQL as a listener meets.
+/// As much of a PostgreSQL server as a listener uses.
 struct Server(TcpListener);
 
 impl Server {
@@ -42,7 +42,7 @@ impl Server {
         )
     }
 
-    /// How to connect to it, as this user.
+    /// The options to connect to it as this user.
     fn options(&self, user: &str) -> PgConnectOptions {
         let port = self.0.local_addr().expect("a bound port").port();
         PgConnectOptions::new_without_pgpass()
@@ -58,39 +58,39 @@ impl Server {
         PgPoolOptions::new().connect_lazy_with(self.options("first"))
     }
 
-    /// The next one who comes, not let in yet.
-    async fn guest(&self) -> Guest {
-        Guest::of(self.knock().await).await
+    /// The next client, before its log-in is answered.
+    async fn client(&self) -> Client {
+        Client::of(self.accept().await).await
     }
 
-    async fn knock(&self) -> TcpStream {
-        let (stream, _) = self.0.accept().await.expect("somebody");
+    async fn accept(&self) -> TcpStream {
+        let (stream, _) = self.0.accept().await.expect("a connection");
         stream
     }
 }
 
-struct Guest {
+struct Client {
     stream: TcpStream,
-    introduction: Vec<u8>,
+    startup: Vec<u8>,
 }
 
-impl Guest {
+impl Client {
     async fn of(stream: TcpStream) -> Self {
-        let mut guest = Self {
+        let mut client = Self {
             stream,
-            introduction: Vec::new(),
+            startup: Vec::new(),
         };
-        guest.introduction = guest.body().await.expect("who it is");
-        guest
+        client.startup = client.body().await.expect("the start-up message");
+        client
     }
 
     fn is(&self, user: &str) -> bool {
         let said = format!("user\0{user}\0");
-        let mut windows = self.introduction.windows(said.len());
+        let mut windows = self.startup.windows(said.len());
         windows.any(|window| window == said.as_bytes())
     }
 
-    /// What a message says after its kind; nothing when its sender has gone.
+    /// The body of a message, after its kind; `None` when the client has closed the connection.
     async fn body(&mut self) -> Option<Vec<u8>> {
         let length = self.stream.read_u32().await.ok()?;
         let mut body = vec![0; length as usize - 4];
@@ -99,12 +99,12 @@ impl Guest {
     }
 
     async fn say(&mut self, messages: &[u8]) {
-        // Who has gone does not hear it.
+        // It fails if the client has closed the connection.
         let _gone = self.stream.write_all(messages).await;
     }
 
-    /// Lets it in, and waits for it to ask for what a listener wants. Not if it has gone.
-    async fn let_in(&mut self) -> bool {
+    /// Accepts the log-in and waits for the client's LISTEN. Returns `false` if the client has closed the connection.
+    async fn log_in(&mut self) -> bool {
         self.say(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await;
         if self.stream.read_u8().await.is_err() {
             return false;
@@ -113,13 +113,13 @@ impl Guest {
         question.starts_with(b"LISTEN")
     }
 
-    /// Does what it was asked.
+    /// Answers the LISTEN.
     async fn done(&mut self) {
         self.say(b"C\0\0\0\x0bLISTEN\0Z\0\0\0\x05I").await;
     }
 
-    /// Does what it asks in farewell, until it has gone.
-    async fn gone(mut self) {
+    /// Answers the client's last messages until it closes the connection.
+    async fn closed(mut self) {
         while let Ok(kind) = self.stream.read_u8().await {
             self.body().await;
             match kind {
@@ -131,10 +131,10 @@ impl Guest {
     }
 }
 
-/// An engine that counts how often everybody is woken.
-fn attach(bell: &Bell) -> mpsc::UnboundedReceiver<()> {
+/// Attaches an engine that reports each time that all waiters are woken.
+fn attach(notifier: &Notifier) -> mpsc::UnboundedReceiver<()> {
     let (woken, wakes) = mpsc::unbounded_channel();
-    bell.attach(Wake::new(move |key| {
+    notifier.attach(Wake::new(move |key| {
         if key.is_none() {
             woken.send(()).expect("the test looks");
         }
@@ -142,106 +142,106 @@ fn attach(bell: &Bell) -> mpsc::UnboundedReceiver<()> {
     wakes
 }
 
-fn bell(connections: Connections<Postgres, Session>) -> Bell {
-    Bell::new(connections, &TableName::default())
+fn notifier(connections: Connections<Postgres, Session>) -> Notifier {
+    Notifier::new(connections, &TableName::default())
 }
 
 fn of_application(pool: PgPool) -> Connections<Postgres, Session> {
     Connections::of_application(pool, Duration::from_secs(2))
 }
 
-/// Real sockets know no other time than the real one, so that it stands still for a moment only.
+/// Advances the clock. It is paused for this moment only, because sockets need the real time.
 async fn let_pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
 }
 
-async fn until_ended(bell: &Bell) {
-    let tasks = std::mem::take(&mut locked(&bell.state).tasks);
+async fn until_ended(notifier: &Notifier) {
+    let tasks = std::mem::take(&mut locked(&notifier.state).tasks);
     assert_eq!(tasks.len(), 2);
     while !tasks.iter().all(AbortHandle::is_finished) {
         tokio::task::yield_now().await;
     }
 }
 
-/// Every wait of a test, so that one that is in vain ends.
+/// Bounds every wait of a test.
 async fn soon<T>(wait: impl Future<Output = T>) -> T {
     let (over, mut ended) = tokio::sync::oneshot::channel::<()>();
-    // A clock of its own: the tests move that of the runtime.
+    // With a clock of its own: the tests move that of the runtime.
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(10));
         drop(over);
     });
     tokio::select! {
         done = wait => done,
-        _ = &mut ended => panic!("waited in vain"),
+        _ = &mut ended => panic!("waited ten seconds for nothing"),
     }
 }
 
 #[tokio::test]
-async fn a_server_that_lets_us_in_and_says_nothing_is_left_and_all_are_woken_by_the_next() {
+async fn an_unresponsive_server_is_left_and_all_waiters_are_woken_on_the_next_connection() {
     let server = Server::start().await;
-    let bell = bell(of_application(server.pool()));
-    let mut wakes = attach(&bell);
-    let mut silent = soon(server.guest()).await;
-    assert!(soon(silent.let_in()).await);
+    let notifier = notifier(of_application(server.pool()));
+    let mut wakes = attach(&notifier);
+    let mut unresponsive = soon(server.client()).await;
+    assert!(soon(unresponsive.log_in()).await);
     let_pass(CONNECT * 2).await;
-    // What it left behind hangs on the server, so that it does not come again at once.
+    // The abandoned connection still hangs on the server, so the listener does not come again at once.
     let left = Instant::now();
     let next = soon(async {
         let moment = Duration::from_millis(5);
         loop {
-            match timeout(moment, server.knock()).await {
+            match timeout(moment, server.accept()).await {
                 Ok(next) => break next,
                 Err(_nobody) => let_pass(Duration::from_secs(1)).await,
             }
         }
     })
     .await;
-    assert!(left.elapsed() >= SILENT / 2, "{:?}", left.elapsed());
-    let mut next = soon(Guest::of(next)).await;
-    assert!(soon(next.let_in()).await);
-    assert!(wakes.is_empty(), "nobody listened");
+    assert!(left.elapsed() >= UNRESPONSIVE / 2, "{:?}", left.elapsed());
+    let mut next = soon(Client::of(next)).await;
+    assert!(soon(next.log_in()).await);
+    assert!(wakes.is_empty(), "no LISTEN was answered yet");
     next.done().await;
     soon(wakes.recv()).await.expect("all are woken");
 }
 
 #[tokio::test]
-async fn all_are_woken_when_a_connection_was_lost_and_made_anew_slowly() {
+async fn all_waiters_are_woken_when_a_lost_connection_is_made_again_slowly() {
     let server = Server::start().await;
-    let bell = bell(of_application(server.pool()));
-    let mut wakes = attach(&bell);
-    let mut first = soon(server.guest()).await;
-    assert!(soon(first.let_in()).await);
+    let notifier = notifier(of_application(server.pool()));
+    let mut wakes = attach(&notifier);
+    let mut first = soon(server.client()).await;
+    assert!(soon(first.log_in()).await);
     first.done().await;
     soon(wakes.recv()).await.expect("all are woken");
-    // The new one takes so long that a listener which heard nothing for a while asks whether its server is there.
+    // The new connection takes so long that a listener without messages would have pinged its server.
     let_pass(PING.0 * 3 / 5).await;
     drop(first);
-    let mut next = soon(server.guest()).await;
+    let mut next = soon(server.client()).await;
     let_pass(PING.0 * 3 / 5).await;
-    while !soon(next.let_in()).await {
-        next = soon(server.guest()).await;
+    while !soon(next.log_in()).await {
+        next = soon(server.client()).await;
     }
     next.done().await;
     soon(wakes.recv()).await.expect("all are woken again");
 }
 
 #[tokio::test]
-async fn the_pools_options_of_the_moment_are_used() {
+async fn the_listener_connects_with_the_pools_current_options() {
     let server = Server::start().await;
     let pool = server.pool();
-    let bell = bell(of_application(pool.clone()));
-    let mut wakes = attach(&bell);
-    let mut first = soon(server.guest()).await;
+    let notifier = notifier(of_application(pool.clone()));
+    let mut wakes = attach(&notifier);
+    let mut first = soon(server.client()).await;
     assert!(first.is("first"));
-    assert!(soon(first.let_in()).await);
+    assert!(soon(first.log_in()).await);
     first.done().await;
     soon(wakes.recv()).await.expect("all are woken");
     pool.set_connect_options(server.options("second"));
     drop(first);
-    let second = soon(server.guest()).await;
+    let second = soon(server.client()).await;
     assert!(second.is("second"));
 }
 
@@ -249,19 +249,19 @@ async fn the_pools_options_of_the_moment_are_used() {
 async fn listening_ends_with_the_pool() {
     let server = Server::start().await;
     let pool = server.pool();
-    let bell = bell(of_application(pool.clone()));
-    let mut wakes = attach(&bell);
-    let mut guest = soon(server.guest()).await;
-    assert!(soon(guest.let_in()).await);
-    guest.done().await;
+    let notifier = notifier(of_application(pool.clone()));
+    let mut wakes = attach(&notifier);
+    let mut client = soon(server.client()).await;
+    assert!(soon(client.log_in()).await);
+    client.done().await;
     soon(wakes.recv()).await.expect("all are woken");
     pool.close().await;
-    soon(until_ended(&bell)).await;
-    soon(guest.gone()).await;
+    soon(until_ended(&notifier)).await;
+    soon(client.closed()).await;
 }
 
 #[tokio::test]
-async fn listening_ends_with_the_store_whoever_made_the_connections() {
+async fn listening_ends_with_the_store_for_own_and_application_pools() {
     let server = Server::start().await;
     let session = Session {
         time_out: Duration::from_secs(2),
@@ -271,15 +271,15 @@ async fn listening_ends_with_the_store_whoever_made_the_connections() {
         Connections::own(server.options("own"), session, 1, time_out),
         of_application(server.pool()),
     ] {
-        let bell = bell(connections.clone());
-        attach(&bell);
-        // Not even let in yet.
-        let guest = soon(server.guest()).await;
+        let notifier = notifier(connections.clone());
+        attach(&notifier);
+        // Before the log-in is answered.
+        let client = soon(server.client()).await;
         connections.close().await;
-        soon(until_ended(&bell)).await;
-        soon(guest.gone()).await;
-        // For an engine that comes too late, too.
-        let late = self::bell(connections);
+        soon(until_ended(&notifier)).await;
+        soon(client.closed()).await;
+        // Also for an engine that is attached too late.
+        let late = self::notifier(connections);
         attach(&late);
         soon(until_ended(&late)).await;
     }

@@ -1,6 +1,6 @@
--- A table with row ids, although its key is a primary key: in one without them, large responses lie between
--- the keys and slow down every search. The response is the last column, so that reading the others does not
--- follow its pages.
+-- A table with row ids, although its key is a primary key: in a table without row ids, large responses are stored
+-- between the keys and slow down every search. The response is the last column, so that reading the others does not
+-- follow its overflow pages.
 create table {table} (
     store_key blob not null primary key check (length(store_key) = 32),
     fingerprint blob not null,
@@ -14,5 +14,5 @@ create table {table} (
     trace_id blob,
     response blob
 );
--- For the purge, whose work is in proportion to what has expired.
+-- For the purge: its work is proportional to what has expired.
 create index {index} on {table} (expires_at);
