@@ -1,0 +1,166 @@
+//! The answers that the engine gives itself, as problem details (RFC 9457).
+//!
+//! One table decides what each of them says ([`ProblemCode`]); nothing else in the crate picks a status
+//! for an error. All but `handler_panicked` are about this request only and are never stored.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+use serde::Serialize;
+
+use crate::key::KeyError;
+
+mod code;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use code::ProblemCode;
+use table::Action;
+
+/// Where `type` points unless it is configured: the documentation of [`ProblemCode`], at the heading of the
+/// code.
+pub(crate) const DEFAULT_TYPE_BASE: &str =
+    "https://docs.rs/idempotent-runtime/latest/idempotent_runtime/enum.ProblemCode.html#";
+
+/// What an application chooses about all problems.
+#[derive(Clone, Debug)]
+pub(crate) struct ProblemStyle {
+    /// What stands before the code in `type`.
+    pub(crate) type_base: Cow<'static, str>,
+    /// The status of `mismatch`: 409, or 422 in the IETF profile.
+    pub(crate) mismatch_status: StatusCode,
+}
+
+impl Default for ProblemStyle {
+    fn default() -> Self {
+        Self {
+            type_base: Cow::Borrowed(DEFAULT_TYPE_BASE),
+            mismatch_status: ProblemCode::Mismatch.status(),
+        }
+    }
+}
+
+/// One answer of the engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    code: ProblemCode,
+    detail: Cow<'static, str>,
+    action: Action,
+    retry_after: Option<u64>,
+}
+
+impl Problem {
+    /// The problem as the table has it.
+    pub(crate) fn new(code: ProblemCode) -> Self {
+        let row = code.row();
+        Self {
+            code,
+            detail: Cow::Borrowed(row.detail),
+            action: row.action,
+            retry_after: row.retry_after,
+        }
+    }
+
+    /// No key, or no valid one, in the request header of this name.
+    pub(crate) fn key(error: KeyError, header: &str) -> Self {
+        let code = match error {
+            KeyError::Missing => ProblemCode::MissingKey,
+            _ => ProblemCode::InvalidKey,
+        };
+        Self::new(code).detail(format!("header {header}: {error}"))
+    }
+
+    /// A body of more than `limit` bytes.
+    pub(crate) fn request_too_large(limit: usize) -> Self {
+        Self::new(ProblemCode::RequestTooLarge).detail(format!(
+            "the request body is larger than the {limit} bytes that this operation accepts, and \
+             this request was not executed: send a smaller one"
+        ))
+    }
+
+    /// A panic on a route that executes again after a crash (`on_crash = "retry"`): this answer is not
+    /// stored, and a retry is what the route is made for.
+    pub(crate) fn panicked_and_retried() -> Self {
+        Self {
+            action: Action::RetrySameKey,
+            ..Self::new(ProblemCode::HandlerPanicked).detail(
+                "the operation failed unexpectedly: send the request again with the same key to \
+                 have it executed again",
+            )
+        }
+    }
+
+    /// Says more precisely what happened. Never with text from the request.
+    #[must_use]
+    pub(crate) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// Seconds until a retry makes sense, at least 1. Ignored where the table has no `Retry-After`.
+    #[must_use]
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = self.retry_after.map(|_| seconds.max(1));
+        self
+    }
+
+    /// Which problem it is.
+    pub(crate) fn code(&self) -> ProblemCode {
+        self.code
+    }
+
+    /// The response. What is to be stored, as the answer to a panic is, is stored from its parts and body.
+    pub(crate) fn response(&self, style: &ProblemStyle) -> Response<Bytes> {
+        let row = self.code.row();
+        let status = match self.code {
+            ProblemCode::Mismatch => style.mismatch_status,
+            _ => row.status,
+        };
+        let body = Body {
+            r#type: format!("{}{}", style.type_base, row.code),
+            title: row.title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            code: row.code,
+            retryable: self.action == Action::RetrySameKey,
+            action: self.action,
+        };
+        let body = serde_json::to_vec(&body).expect("strings and numbers have a JSON form");
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = status;
+        response.extensions_mut().insert(self.code);
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<ProblemCode> for Problem {
+    fn from(code: ProblemCode) -> Self {
+        Self::new(code)
+    }
+}
+
+/// The members of the JSON object, in their order.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    retryable: bool,
+    action: Action,
+}
