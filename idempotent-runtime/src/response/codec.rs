@@ -1,16 +1,13 @@
 //! The form of a stored response, written and read. See the [parent module](super) for its layout.
 
-use std::fmt;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{NotStorable, ResponseLimits};
+use super::{
+    form::{COMPRESSED, ENCRYPTED, Flaw, PLAIN},
+    limits::{NotStorable, ResponseLimits},
+};
 
-/// The version that is written.
-const VERSION: u8 = 1;
-/// Where the status is, also in a compressed response.
-pub(super) const STATUS: std::ops::Range<usize> = 1..3;
 /// Version, status and number of headers.
 const HEAD: usize = 1 + 2 + 2;
 /// The two lengths of a header.
@@ -41,7 +38,7 @@ where
     }
     let exact = HEAD + usize::from(count) * HEADER + size + BODY + body.len();
     let mut bytes = Vec::with_capacity(exact);
-    bytes.push(VERSION);
+    bytes.push(PLAIN);
     bytes.extend_from_slice(&status.as_u16().to_be_bytes());
     bytes.extend_from_slice(&count.to_be_bytes());
     for (name, value) in kept() {
@@ -64,24 +61,6 @@ where
     Ok(Bytes::from(bytes))
 }
 
-/// What is wrong with the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "which of them can happen depends on the features")]
-pub(super) enum Flaw {
-    Version(u8),
-    Sealed,
-    Encrypted,
-    Plain,
-    UnknownKey(u32),
-    NotAuthentic,
-    Compressed,
-    NoCompression,
-    Truncated,
-    Trailing,
-    Status,
-    Header,
-}
-
 /// Reads a response piece by piece, in its order: headers to the last one, then the body.
 pub(super) struct Reader<'a> {
     bytes: &'a Bytes,
@@ -99,8 +78,8 @@ impl<'a> Reader<'a> {
             headers_left: 0,
         };
         match reader.array()? {
-            [VERSION] => {}
-            [super::seal::COMPRESSED | super::seal::ENCRYPTED] => return Err(Flaw::Sealed),
+            [PLAIN] => {}
+            [COMPRESSED | ENCRYPTED] => return Err(Flaw::Sealed),
             [version] => return Err(Flaw::Version(version)),
         }
         let status = u16::from_be_bytes(reader.array()?);
@@ -160,30 +139,5 @@ impl<'a> Reader<'a> {
         let start = self.at;
         self.at += len;
         Ok(self.bytes.slice(start..self.at))
-    }
-}
-
-impl fmt::Display for Flaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Version(version) => write!(f, "its version {version} is not known"),
-            Self::Sealed => f.write_str("it is compressed or encrypted and was not opened"),
-            Self::Encrypted => f.write_str("it is encrypted, and the engine was given no keyring"),
-            Self::Plain => f.write_str(
-                "it is not encrypted, and the keyring accepts only what is (see `Keyring::accept_plain`)",
-            ),
-            Self::UnknownKey(id) => write!(f, "it is encrypted with key {id}, which the keyring lacks"),
-            Self::NotAuthentic => f.write_str(
-                "it was changed, belongs to another record, or was encrypted with another key of this id",
-            ),
-            Self::Compressed => f.write_str("its compression is damaged"),
-            Self::NoCompression => {
-                f.write_str("it is compressed, and the crate was built without the `compression` feature")
-            }
-            Self::Truncated => f.write_str("it ends early"),
-            Self::Trailing => f.write_str("it goes on after its end"),
-            Self::Status => f.write_str("its status is none"),
-            Self::Header => f.write_str("one of its headers is none"),
-        }
     }
 }

@@ -8,10 +8,7 @@ use chacha20poly1305::{
     aead::{Aead, Payload},
 };
 
-use super::{
-    codec::Flaw,
-    seal::{Binding, ENCRYPTED, ENCRYPTED_HEAD},
-};
+use super::form::{Binding, ENCRYPTED, ENCRYPTED_HEAD, Flaw};
 
 /// Names what the associated data are for, so that they can never be those of something else.
 const DOMAIN: &[u8] = b"idempotent stored response v1";

@@ -16,38 +16,21 @@
 //! 4. What does not open is an error, never an absent record: nothing is executed again.
 //! 5. An outcome is sealed once. A completion that is repeated repeats the same bytes.
 
+#[cfg(feature = "compression")]
 use bytes::Bytes;
 
 #[cfg(feature = "encryption")]
 use super::keyring::Keyring;
 use super::{
-    CorruptResponse, StoredResponse,
-    codec::{Flaw, STATUS},
+    form::{Binding, COMPRESSED, COMPRESSED_HEAD, ENCRYPTED, Flaw, STATUS},
+    stored::{CorruptResponse, StoredResponse},
 };
-use crate::{fingerprint::Fingerprint, scope::StoreKey};
 
-/// First byte of a compressed response.
-pub(super) const COMPRESSED: u8 = 2;
-/// First byte of an encrypted response.
-pub(super) const ENCRYPTED: u8 = 3;
-/// Version, status and length.
-const COMPRESSED_HEAD: usize = STATUS.end + 4;
 /// The most that LZ4 can make of one byte.
 const LZ4_RATIO: usize = 255;
 /// Larger forms are not compressed, and none is made on opening: a few bytes that were planted in the store must not
 /// cost the memory of many.
 const LARGEST: usize = 64 << 20;
-
-/// What a record's sealed response belongs to.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    not(feature = "encryption"),
-    expect(dead_code, reason = "only encryption binds")
-)]
-pub(crate) struct Binding {
-    pub(crate) key: StoreKey,
-    pub(crate) fingerprint: Fingerprint,
-}
 
 /// How one engine keeps responses at rest.
 #[derive(Clone, Debug, Default)]
@@ -151,39 +134,6 @@ impl Sealer {
     }
 }
 
-/// Whether these are the bytes of a sealed response, as far as can be told without opening it.
-pub(super) fn check(bytes: &Bytes) -> Option<Result<(), Flaw>> {
-    let least = match *bytes.first()? {
-        COMPRESSED => COMPRESSED_HEAD + 1,
-        ENCRYPTED => ENCRYPTED_HEAD + TAG,
-        _ => return None,
-    };
-    Some(if bytes.len() < least {
-        Err(Flaw::Truncated)
-    } else {
-        Ok(())
-    })
-}
-
-/// The status, which is in the open in every form.
-pub(super) fn status(bytes: &Bytes) -> Option<u16> {
-    let at = match *bytes.first()? {
-        ENCRYPTED => ENCRYPTED_HEAD - 2..ENCRYPTED_HEAD,
-        _ => STATUS,
-    };
-    Some(
-        bytes
-            .get(at)?
-            .iter()
-            .fold(0, |status, byte| status << 8 | u16::from(*byte)),
-    )
-}
-
-/// Version, key id, nonce and status.
-pub(super) const ENCRYPTED_HEAD: usize = 1 + 4 + 24 + 2;
-/// The authentication tag.
-pub(super) const TAG: usize = 16;
-
 fn decompress(stored: StoredResponse) -> Result<StoredResponse, Flaw> {
     if stored.0.first() != Some(&COMPRESSED) {
         return Ok(stored);
@@ -228,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::response::ResponseLimits;
+    use crate::{fingerprint::Fingerprint, response::ResponseLimits, scope::StoreKey};
 
     const KEY: [u8; 32] = [7; 32];
 

@@ -1,36 +1,16 @@
-//! A response as it is stored: which part of it, and in which form.
-//!
-//! [`StoredResponse`] says what is kept. The form is
-//!
-//! ```text
-//! version  u8     1
-//! status   u16    all numbers are big-endian
-//! headers  u16    how many follow
-//!          u16 length of the name, u32 length of the value, name, value
-//! body     u64    its length, then its bytes, then nothing
-//! ```
-//!
-//! It is one allocation of exactly this size, shared by all clones: reading it back copies neither values
-//! nor body. [`StoredResponse::from_bytes`] accepts nothing that breaks the form; whatever a store returns,
-//! it neither panics nor allocates more than the bytes justify.
-//!
-//! Records live as long as their time to live, and several versions of a service read them while it is
-//! deployed. A new form gets a new version byte, and the old one stays readable.
+//! A response in the form in which it is stored.
 
 use std::{error::Error, fmt};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, response::Parts};
 
-mod codec;
-mod filter;
-#[cfg(feature = "encryption")]
-mod keyring;
-mod seal;
-
-#[cfg(feature = "encryption")]
-pub use keyring::Keyring;
-pub(crate) use seal::{Binding, Sealer};
+use super::{
+    codec,
+    filter::Filter,
+    form::{self, Flaw},
+    limits::{NotStorable, ResponseLimits},
+};
 
 /// A response in the form in which it is stored. Clones share the bytes.
 ///
@@ -47,36 +27,11 @@ pub(crate) use seal::{Binding, Sealer};
 ///
 /// `Debug` shows status and size only: bodies are not for logs.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct StoredResponse(Bytes);
-
-/// How much of a response is stored; more of it cannot be stored at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-// Each is the maximum of something, and the options that set them say so too.
-#[allow(clippy::struct_field_names)]
-pub(crate) struct ResponseLimits {
-    /// Bytes of body: 1 MiB unless configured.
-    pub(crate) max_body: usize,
-    /// Header lines, counted without those that are left out: 64 unless configured.
-    pub(crate) max_headers: usize,
-    /// Bytes of names and values of these lines: 16 KiB unless configured.
-    pub(crate) max_header_bytes: usize,
-}
-
-/// Why a response cannot be stored. The record becomes a tombstone: executed, never again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NotStorable {
-    /// The body is larger than the route's `max_response`.
-    BodyTooLarge,
-    /// There are more header lines than are stored.
-    TooManyHeaders,
-    /// The header lines are larger than what is stored of them.
-    HeadersTooLarge,
-}
+pub struct StoredResponse(pub(super) Bytes);
 
 /// Bytes that are no stored response: damaged, or written by a version that this one does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CorruptResponse(codec::Flaw);
+pub struct CorruptResponse(Flaw);
 
 impl StoredResponse {
     /// Stores what the limits permit of a response.
@@ -92,7 +47,7 @@ impl StoredResponse {
         if body.len() > limits.max_body {
             return Err(NotStorable::BodyTooLarge);
         }
-        let filter = filter::Filter::new(&head.headers);
+        let filter = Filter::new(&head.headers);
         let kept = || head.headers.iter().filter(|(name, _)| filter.keeps(name));
         codec::encode(head.status, kept, body, limits).map(Self)
     }
@@ -103,7 +58,7 @@ impl StoredResponse {
     ///
     /// If the bytes are not those of a stored response, to the last one.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, CorruptResponse> {
-        match seal::check(&bytes) {
+        match form::check(&bytes) {
             // What is inside shows when it is opened.
             Some(checked) => checked.map(|()| Self(bytes)).map_err(Into::into),
             None => Ok(Self::from_form(bytes)?),
@@ -111,7 +66,7 @@ impl StoredResponse {
     }
 
     /// A response that is neither compressed nor encrypted.
-    fn from_form(bytes: Bytes) -> Result<Self, codec::Flaw> {
+    pub(super) fn from_form(bytes: Bytes) -> Result<Self, Flaw> {
         let mut reader = codec::Reader::new(&bytes)?;
         while reader.header()?.is_some() {}
         reader.body()?;
@@ -137,9 +92,7 @@ impl StoredResponse {
         // Two more than these are added to every replay: the one that says so, and the length.
         let mut headers = HeaderMap::with_capacity(reader.headers_left().min(64) + 2);
         while let Some((name, value)) = reader.header()? {
-            headers
-                .try_append(name, value)
-                .map_err(|_| codec::Flaw::Header)?;
+            headers.try_append(name, value).map_err(|_| Flaw::Header)?;
         }
         Ok((reader.status(), headers, reader.body()?))
     }
@@ -147,7 +100,7 @@ impl StoredResponse {
 
 impl fmt::Debug for StoredResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let status = seal::status(&self.0).unwrap_or_default();
+        let status = form::status(&self.0).unwrap_or_default();
         f.debug_struct("StoredResponse")
             .field("status", &status)
             .field("bytes", &self.0.len())
@@ -155,30 +108,8 @@ impl fmt::Debug for StoredResponse {
     }
 }
 
-impl Default for ResponseLimits {
-    fn default() -> Self {
-        Self {
-            max_body: 1024 * 1024,
-            max_headers: 64,
-            max_header_bytes: 16 * 1024,
-        }
-    }
-}
-
-impl fmt::Display for NotStorable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BodyTooLarge => "the response body is larger than `max_response`",
-            Self::TooManyHeaders => "the response has more headers than are stored",
-            Self::HeadersTooLarge => "the response headers are larger than what is stored of them",
-        })
-    }
-}
-
-impl Error for NotStorable {}
-
-impl From<codec::Flaw> for CorruptResponse {
-    fn from(flaw: codec::Flaw) -> Self {
+impl From<Flaw> for CorruptResponse {
+    fn from(flaw: Flaw) -> Self {
         Self(flaw)
     }
 }
@@ -301,7 +232,7 @@ mod tests {
         let longer = Bytes::from([bytes, &b"x"[..]].concat());
         assert_eq!(
             StoredResponse::from_bytes(longer),
-            Err(CorruptResponse(codec::Flaw::Trailing))
+            Err(CorruptResponse(Flaw::Trailing))
         );
     }
 
@@ -343,7 +274,7 @@ mod tests {
         }
         bytes.extend_from_slice(&[0; 8]);
         let stored = StoredResponse::from_bytes(Bytes::from(bytes)).unwrap();
-        assert_eq!(stored.decode(), Err(CorruptResponse(codec::Flaw::Header)));
+        assert_eq!(stored.decode(), Err(CorruptResponse(Flaw::Header)));
     }
 
     #[test]

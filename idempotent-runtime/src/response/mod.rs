@@ -1,0 +1,35 @@
+//! A response as it is stored: which part of it, and in which form.
+//!
+//! [`StoredResponse`] says what is kept. The form is
+//!
+//! ```text
+//! version  u8     1
+//! status   u16    all numbers are big-endian
+//! headers  u16    how many follow
+//!          u16 length of the name, u32 length of the value, name, value
+//! body     u64    its length, then its bytes, then nothing
+//! ```
+//!
+//! It is one allocation of exactly this size, shared by all clones: reading it back copies neither values
+//! nor body. [`StoredResponse::from_bytes`] accepts nothing that breaks the form; whatever a store returns,
+//! it neither panics nor allocates more than the bytes justify.
+//!
+//! Records live as long as their time to live, and several versions of a service read them while it is
+//! deployed. A new form gets a new version byte, and the old one stays readable.
+
+mod codec;
+mod filter;
+mod form;
+#[cfg(feature = "encryption")]
+mod keyring;
+mod limits;
+mod seal;
+mod stored;
+
+pub(crate) use form::Binding;
+#[cfg(feature = "encryption")]
+pub use keyring::Keyring;
+pub use limits::NotStorable;
+pub(crate) use limits::ResponseLimits;
+pub(crate) use seal::Sealer;
+pub use stored::{CorruptResponse, StoredResponse};
