@@ -1,13 +1,12 @@
-//! What a route asks for, and what it gets where it did not ask.
+//! What a route chooses.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, request::Parts};
 
+use super::choices::{Cache, OnCrash};
 use crate::{
-    execution::{Crash, Recovery},
     fingerprint::FingerprintRule,
-    key::KeyRules,
     names::{KeyHeader, Name, is_header_name, set},
     scope::Scope,
 };
@@ -97,48 +96,6 @@ pub struct Policy {
     pub(crate) cache: Option<Cache>,
     pub(crate) max_body: Option<usize>,
     pub(crate) max_response: Option<usize>,
-}
-
-/// Which answers of the handler become the stored outcome.
-///
-/// Whatever is chosen, 401, 407, 408, 421, 425, 429 and 503 release the key: they ask for the same request
-/// again. A handler can decide for one response with [`Retention`](crate::Retention).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cache {
-    /// Every answer, errors included.
-    #[default]
-    All,
-    /// Every answer but 5xx. A handler that answers 5xx after its effect is executed again by the retry.
-    NoServerErrors,
-    /// Only 2xx and 3xx. A handler that answers an error after its effect is executed again by the retry.
-    Success,
-}
-
-/// What a retry finds when the execution before it vanished: its lease lapsed and no outcome is stored.
-#[derive(Clone, Copy, Default)]
-#[non_exhaustive]
-pub enum OnCrash {
-    /// At most once: the outcome is unknown, retries are told so, nothing is executed again.
-    #[default]
-    Refuse,
-    /// At least once, single outcome: the retry executes again as attempt n+1, and fences the one before.
-    Retry,
-    /// The given function finds out what happened.
-    Recover(RecoverFn),
-}
-
-/// Finds out what became of an execution that vanished. See [`Crash`].
-pub type RecoverFn = fn(Crash) -> Pin<Box<dyn Future<Output = Recovery> + Send>>;
-
-impl fmt::Debug for OnCrash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Refuse => "Refuse",
-            Self::Retry => "Retry",
-            Self::Recover(_) => "Recover(_)",
-        })
-    }
 }
 
 /// Setters that only record what was chosen.
@@ -301,115 +258,12 @@ impl Policy {
     }
 }
 
-/// A policy without gaps: what the engine works with.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) ttl: Duration,
-    pub(crate) wait: bool,
-    pub(crate) wait_timeout: Duration,
-    pub(crate) lease: Duration,
-    pub(crate) max_lifetime: Duration,
-    pub(crate) on_crash: OnCrash,
-    pub(crate) header: KeyHeader,
-    pub(crate) key_rules: KeyRules,
-    pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
-    pub(crate) fingerprint: FingerprintRule,
-    pub(crate) cache: Cache,
-    pub(crate) max_body: usize,
-    pub(crate) max_response: usize,
-}
-
-impl Settings {
-    /// The route's choices, then the engine's, then the defaults.
-    pub(crate) fn resolve(route: &Policy, engine: &Policy) -> Self {
-        macro_rules! chosen {
-            ($field:ident) => {
-                route.$field.as_ref().or(engine.$field.as_ref()).cloned()
-            };
-        }
-        let lease = chosen!(lease).unwrap_or(Duration::from_secs(30));
-        Self {
-            ttl: chosen!(ttl).unwrap_or(Duration::from_secs(24 * 60 * 60)),
-            wait: chosen!(wait).unwrap_or(true),
-            wait_timeout: chosen!(wait_timeout).unwrap_or(Duration::from_secs(30)),
-            lease,
-            // A route that chooses a longer lease than the engine's lifetime means it: one lease is the least.
-            max_lifetime: chosen!(max_lifetime)
-                .unwrap_or(Duration::from_secs(15 * 60))
-                .max(lease),
-            on_crash: chosen!(on_crash).unwrap_or_default(),
-            header: route.key_header(engine).clone(),
-            key_rules: KeyRules {
-                strict: chosen!(strict).unwrap_or(false),
-                uuid: chosen!(uuid).unwrap_or(false),
-                ..KeyRules::default()
-            },
-            scope: chosen!(scope),
-            fingerprint: chosen!(fingerprint).unwrap_or_default(),
-            cache: chosen!(cache).unwrap_or_default(),
-            max_body: chosen!(max_body).unwrap_or(MEBIBYTE),
-            max_response: chosen!(max_response).unwrap_or(MEBIBYTE),
-        }
-    }
-}
-
 /// The request header that carries the key unless a policy names another.
 const HEADER: &str = "idempotency-key";
-
-const MEBIBYTE: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_route_goes_before_the_engine_and_the_engine_before_the_defaults() {
-        let route = Policy::new().ttl(Duration::from_secs(1)).wait(false);
-        let engine = Policy::new().ttl(Duration::from_secs(2)).max_body(7);
-
-        let settings = Settings::resolve(&route, &engine);
-
-        assert_eq!(settings.ttl, Duration::from_secs(1));
-        assert!(!settings.wait);
-        assert_eq!(settings.max_body, 7);
-        assert_eq!(settings.lease, Duration::from_secs(30));
-        assert_eq!(settings.max_response, MEBIBYTE);
-        assert_eq!(settings.header.as_str(), HEADER);
-    }
-
-    #[test]
-    fn run_time_values_go_before_the_engines_constants_and_after_the_routes() {
-        static ROUTE: Policy = Policy::new().header("X-Route").name("pay");
-        static ENGINE: Policy = Policy::new().header("X-Engine");
-        let read: HeaderName = "X-Read".parse().unwrap();
-        let policy = Policy::new()
-            .header_name(read)
-            .owned_name(String::from("read"));
-
-        assert_eq!(
-            Settings::resolve(&policy, &ENGINE).header.as_str(),
-            "x-read"
-        );
-        assert_eq!(
-            Settings::resolve(&ROUTE, &policy).header.as_str(),
-            "X-Route"
-        );
-        let filled = Policy::new().or(&policy).or(&ROUTE);
-        assert_eq!(filled.name.as_ref().map(Name::as_str), Some("read"));
-        // The constant setter replaces the run-time value as well.
-        let replaced = filled.name("other").header("X-Other");
-        assert_eq!(replaced.name.as_ref().map(Name::as_str), Some("other"));
-        let settings = Settings::resolve(&replaced, &ENGINE);
-        assert_eq!(settings.header.as_str(), "X-Other");
-    }
-
-    #[test]
-    fn a_lease_is_never_longer_than_the_lifetime() {
-        let route = Policy::new().lease(Duration::from_secs(1000));
-        let engine = Policy::new().max_lifetime(Duration::from_secs(10));
-        let settings = Settings::resolve(&route, &engine);
-        assert_eq!(settings.max_lifetime, Duration::from_secs(1000));
-    }
 
     #[test]
     #[should_panic(expected = "ttl must be longer than zero")]

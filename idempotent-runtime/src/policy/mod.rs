@@ -1,0 +1,15 @@
+//! What a route asks for, and what it gets where it did not ask.
+//!
+//! ```text
+//! options    what one route, or the engine for all, chooses: the setters and their checks
+//! choices    the enums among them
+//! settings   the route's options, then the engine's, then the defaults: without gaps
+//! ```
+
+mod choices;
+mod options;
+mod settings;
+
+pub use choices::{Cache, OnCrash, RecoverFn};
+pub use options::Policy;
+pub(crate) use settings::Settings;
