@@ -166,9 +166,7 @@ fn every_answer_of_the_engine_is_a_problem() {
     with_each_adapter(async |adapter| {
         for row in TABLE {
             let answer = provoke(row.0, adapter, Idempotency::builder).await;
-            let base = answer.json()["type"].as_str().unwrap().replace(row.0, "");
-            assert!(base.starts_with("https://"), "{base}");
-            assert_complete_problem(&answer, &base, row);
+            assert_complete_problem(&answer, "/problems/idempotency/", row);
         }
     });
 }

@@ -182,7 +182,12 @@ impl Builder {
         self
     }
 
-    /// What the `type` of problem answers begins with; the code follows.
+    /// What the `type` of problem answers begins with; the code follows. Default: `/problems/idempotency/`.
+    ///
+    /// Set the absolute address under which the service documents its errors, such as
+    /// `https://api.example.com/problems/`, or a `urn:` where there is nothing to read. The default claims nobody's
+    /// domain: it is a reference with the full path, as RFC 9457, section 3.1.1, has it. A client resolves it against
+    /// the address that it called, so the same problem has another `type` on another host.
     pub fn problem_type_base(mut self, base: impl Into<Cow<'static, str>>) -> Self {
         self.problem_type_base = Some(base.into());
         self

@@ -8,9 +8,12 @@ use super::table::{Row, TABLE};
 
 /// Which of its own answers the engine gave. It is in the extensions of each such response.
 ///
-/// The body is problem details in JSON (RFC 9457). Its member `code` is [`as_str`](Self::as_str), and `type`
-/// the same behind a base URL, which is that of this page unless configured otherwise. `action` tells a
-/// program what to do; `retryable` is true exactly where that is `retry_same_key`:
+/// The body is problem details in JSON (RFC 9457). Its member `code` is [`as_str`](Self::as_str); programs compare
+/// that one. `type` is the code behind a base: `/problems/idempotency/` by default, which is a path of the service
+/// itself and claims nobody's domain. A service whose errors are documented somewhere sets the absolute address of
+/// that documentation with [`Builder::problem_type_base`](crate::Builder::problem_type_base).
+///
+/// `action` tells a program what to do; `retryable` is true exactly where that is `retry_same_key`:
 ///
 /// | action | what to do |
 /// |---|---|

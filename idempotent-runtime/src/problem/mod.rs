@@ -22,10 +22,9 @@ mod tests;
 pub use code::ProblemCode;
 use table::Action;
 
-/// Where `type` points unless it is configured: the documentation of [`ProblemCode`], at the heading of the
-/// code.
-pub(crate) const DEFAULT_TYPE_BASE: &str =
-    "https://docs.rs/idempotent-runtime/latest/idempotent_runtime/enum.ProblemCode.html#";
+/// What `type` begins with unless it is configured: a path of the service itself, since no domain is ours to name.
+/// RFC 9457, section 3.1.1, allows relative references and asks that they include the full path.
+const DEFAULT_TYPE_BASE: &str = "/problems/idempotency/";
 
 /// What an application chooses about all problems.
 #[derive(Clone, Debug)]

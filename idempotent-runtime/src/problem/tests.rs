@@ -50,7 +50,7 @@ fn every_problem_is_answered_as_the_contract_says() {
         );
         assert_eq!(response.extensions().get(), Some(&code));
         let body = json(&response);
-        assert_eq!(body["type"], format!("{DEFAULT_TYPE_BASE}{text}"));
+        assert_eq!(body["type"], format!("/problems/idempotency/{text}"));
         assert_eq!(
             (&body["status"], &body["code"]),
             (&status.into(), &text.into())
