@@ -1,4 +1,4 @@
-//! Longer reading: what happens when, how clients should retry, running it in production.
+//! Longer reading: how clients should retry, what they are answered, and running a service in production.
 
 #[doc = include_str!("clients.md")]
 pub mod clients {}
@@ -8,3 +8,12 @@ pub mod answers {}
 
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("layers.md")]
+pub mod layers {}
+
+#[doc = include_str!("money.md")]
+pub mod money {}
+
+#[doc = include_str!("unknown.md")]
+pub mod unknown {}
