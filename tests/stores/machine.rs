@@ -26,7 +26,7 @@ use proptest_state_machine::ReferenceStateMachine;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    broken::{Broken, Flaw},
+    broken::{Broken, Flaw, with_flaw},
     custom::Plain,
     memory::Memory,
     model::{LEASE, Model, QUARTERS, TTL},
@@ -44,13 +44,18 @@ fn the_custom_store_follows_the_model() {
 
 #[test]
 fn stores_that_do_not_follow_the_model_are_found_out() {
-    play::<Broken<{ Flaw::Nothing as u8 }>>(200).unwrap();
-    play::<Broken<{ Flaw::NoFence as u8 }>>(200).unwrap_err();
-    play::<Broken<{ Flaw::ForgetsAttempt as u8 }>>(200).unwrap_err();
-    play::<Broken<{ Flaw::PurgesLapsed as u8 }>>(200).unwrap_err();
-    play::<Broken<{ Flaw::TtlFromAcquire as u8 }>>(200).unwrap_err();
-    play::<Broken<{ Flaw::RenewKeepsExpiry as u8 }>>(200).unwrap_err();
-    play::<Broken<{ Flaw::Overwrites as u8 }>>(200).unwrap_err();
+    let play = |flaw| with_flaw(flaw, || play::<Broken>(200));
+    play(Flaw::Nothing).unwrap();
+    for flaw in [
+        Flaw::NoFence,
+        Flaw::ForgetsAttempt,
+        Flaw::PurgesLapsed,
+        Flaw::TtlFromAcquire,
+        Flaw::RenewKeepsExpiry,
+        Flaw::Overwrites,
+    ] {
+        play(flaw).expect_err(&format!("{flaw:?} is not found out"));
+    }
 }
 
 #[test]

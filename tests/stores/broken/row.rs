@@ -16,7 +16,7 @@ use super::Flaw;
 /// A record.
 pub(super) struct Row {
     /// The store's.
-    pub(super) flaw: u8,
+    pub(super) flaw: Flaw,
     pub(super) key: StoreKey,
     pub(super) fingerprint: Fingerprint,
     pub(super) token: Token,
@@ -31,7 +31,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn leased(flaw: u8, claim: &Claim, now: Instant) -> Self {
+    pub(super) fn leased(flaw: Flaw, claim: &Claim, now: Instant) -> Self {
         let lease_until = now + claim.lease;
         Self {
             flaw,
@@ -48,7 +48,7 @@ impl Row {
         }
     }
 
-    pub(super) fn created(flaw: u8, held: &Held, outcome: Outcome, now: Instant) -> Self {
+    pub(super) fn created(flaw: Flaw, held: &Held, outcome: Outcome, now: Instant) -> Self {
         let nobody = Fingerprint::from_bytes([0; 32]);
         let claim = Claim::new(held.key, nobody, held.token, held.lease, held.ttl);
         Self {
@@ -58,7 +58,7 @@ impl Row {
     }
 
     fn is(&self, flaw: Flaw) -> bool {
-        is(self.flaw, flaw)
+        self.flaw == flaw
     }
 
     /// What an acquire of a key leads to that has a record.
@@ -210,23 +210,18 @@ impl Row {
     }
 }
 
-/// Whether the store has this flaw.
-pub(super) const fn is(has: u8, flaw: Flaw) -> bool {
-    has == flaw as u8
-}
-
-pub(super) fn find<'a>(flaw: u8, rows: &'a mut [Row], key: &StoreKey) -> Option<&'a mut Row> {
-    let part = if is(flaw, Flaw::HalfAKey) { 16 } else { 32 };
+pub(super) fn find<'a>(flaw: Flaw, rows: &'a mut [Row], key: &StoreKey) -> Option<&'a mut Row> {
+    let part = if flaw == Flaw::HalfAKey { 16 } else { 32 };
     rows.iter_mut()
         .find(|row| row.key.as_bytes()[..part] == key.as_bytes()[..part])
 }
 
-pub(super) fn kept(flaw: u8, outcome: &Outcome) -> Outcome {
+pub(super) fn kept(flaw: Flaw, outcome: &Outcome) -> Outcome {
     match outcome {
-        Outcome::Tombstone if is(flaw, Flaw::TombstoneIsEmpty) => {
+        Outcome::Tombstone if flaw == Flaw::TombstoneIsEmpty => {
             Outcome::Response(response(200, &[], b""))
         }
-        Outcome::Response(whole) if is(flaw, Flaw::CutsShort) => {
+        Outcome::Response(whole) if flaw == Flaw::CutsShort => {
             let (status, _, body) = whole.decode().expect("a valid response");
             let cut = &body[..body.len().min(64 << 10)];
             if cut.len() == body.len() {

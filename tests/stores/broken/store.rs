@@ -1,6 +1,7 @@
 //! A plain store in which one line can be made wrong.
 
 use std::{
+    cell::Cell,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,27 +18,39 @@ use tokio::{task::yield_now, time::Instant};
 
 use super::{
     Flaw,
-    row::{Row, find, is, kept},
+    row::{Row, find, kept},
 };
 
-/// The harness of a store with this flaw.
-pub(crate) struct Broken<const FLAW: u8>(Flawed);
+thread_local! {
+    /// Which flaw the stores have that this thread opens. Not a parameter of the harness's type: the suite would be
+    /// compiled anew for each flaw.
+    static FLAW: Cell<Flaw> = const { Cell::new(Flaw::Nothing) };
+}
+
+/// Runs this with [`Broken`] stores that have this flaw.
+pub(crate) fn with_flaw<T>(flaw: Flaw, run: impl FnOnce() -> T) -> T {
+    FLAW.set(flaw);
+    run()
+}
+
+/// The harness of a store with the flaw of the moment: see [`with_flaw`].
+pub(crate) struct Broken(Flawed);
 
 /// A handle on a store with a flaw.
 pub(crate) struct Flawed {
-    flaw: u8,
+    flaw: Flaw,
     rows: Arc<Mutex<Vec<Row>>>,
     opened: Instant,
     second: bool,
 }
 
-impl<const FLAW: u8> Harness for Broken<FLAW> {
+impl Harness for Broken {
     type Store = Flawed;
     const PAUSED: bool = true;
 
     async fn open() -> Self {
         Self(Flawed {
-            flaw: FLAW,
+            flaw: FLAW.get(),
             rows: Arc::default(),
             opened: Instant::now(),
             second: false,
@@ -50,7 +63,7 @@ impl<const FLAW: u8> Harness for Broken<FLAW> {
 
     async fn second_handle(&self) -> Flawed {
         Flawed {
-            flaw: FLAW,
+            flaw: self.0.flaw,
             rows: Arc::clone(&self.0.rows),
             opened: self.0.opened,
             second: true,
@@ -64,7 +77,7 @@ impl<const FLAW: u8> Harness for Broken<FLAW> {
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
         let response = StoredResponse::from_bytes(Bytes::copy_from_slice(stored));
         let mut rows = self.0.rows();
-        let row = find(FLAW, &mut rows, key).expect("a record to write over");
+        let row = find(self.0.flaw, &mut rows, key).expect("a record to write over");
         row.unreadable = response.is_err();
         true
     }
@@ -262,7 +275,7 @@ impl Flawed {
     }
 
     fn is(&self, flaw: Flaw) -> bool {
-        is(self.flaw, flaw)
+        self.flaw == flaw
     }
 
     fn now(&self) -> Instant {
