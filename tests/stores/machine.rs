@@ -5,7 +5,11 @@
 //! "somebody new") rather than by value, so that shrinking one keeps its meaning.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::Ordering},
+    cell::RefCell,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +27,7 @@ use proptest::{
     test_runner::{RngSeed, TestRunner},
 };
 use proptest_state_machine::ReferenceStateMachine;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::{
     broken::{Broken, Flaw, with_flaw},
@@ -69,13 +73,11 @@ fn every_store_gets_the_same_histories() {
 
 /// The first histories, as text.
 fn drawn(histories: u32) -> Vec<String> {
-    let drawn = std::cell::RefCell::new(Vec::new());
-    let history = History::sequential_strategy(LENGTH);
-    let run = TestRunner::new(config(histories)).run(&history, |((), steps, _)| {
-        drawn.borrow_mut().push(format!("{steps:?}"));
-        Ok(())
-    });
-    run.expect("nothing is judged");
+    let drawn = RefCell::new(Vec::new());
+    each(histories, &|history| {
+        drawn.borrow_mut().push(format!("{:?}", history.steps));
+    })
+    .expect("nothing is judged");
     drawn.into_inner()
 }
 
@@ -91,13 +93,27 @@ fn seed() -> u64 {
     })
 }
 
-fn config(histories: u32) -> ProptestConfig {
-    ProptestConfig {
+/// A random history.
+struct Drawn {
+    steps: Vec<Step>,
+    /// How many steps were reached: shrinking first drops those that were not.
+    reached: Option<Arc<AtomicUsize>>,
+}
+
+/// Draws this many histories, and shrinks the first one for which this panics.
+fn each(histories: u32, judge: &dyn Fn(Drawn)) -> Result<(), String> {
+    let config = ProptestConfig {
         cases: histories,
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(seed()),
         ..ProptestConfig::default()
-    }
+    };
+    let history = History::sequential_strategy(LENGTH);
+    let judged = TestRunner::new(config).run(&history, |((), steps, reached)| {
+        judge(Drawn { steps, reached });
+        Ok(())
+    });
+    judged.map_err(|error| error.to_string())
 }
 
 /// Plays this many histories to the store that the harness opens.
@@ -134,18 +150,22 @@ impl Kind {
     fn play(self, histories: u32) -> Result<(), String> {
         let seed = seed();
         println!("{histories} histories from IDEMPOTENT_MODEL_SEED={seed}");
-        let history = History::sequential_strategy(LENGTH);
-        let judged = TestRunner::new(config(histories)).run(&history, |((), steps, seen)| {
-            let mut played = Played::begin(self);
-            for step in steps {
-                // Shrinking first drops what was never reached.
-                if let Some(seen) = &seen {
-                    seen.fetch_add(1, Ordering::SeqCst);
+        let judged = each(histories, &|history| {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .start_paused(self.paused)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let mut played = Played::begin(self).await;
+                for step in history.steps {
+                    if let Some(reached) = &history.reached {
+                        reached.fetch_add(1, Ordering::SeqCst);
+                    }
+                    played.apply(&step).await;
                 }
-                played.apply(&step);
-            }
-            played.end();
-            Ok(())
+                played.end().await;
+            });
         });
         judged.map_err(|error| format!("IDEMPOTENT_MODEL_SEED={seed}: {error}"))
     }
@@ -252,7 +272,6 @@ impl ReferenceStateMachine for History {
 /// A store in the middle of a history.
 struct Played {
     tick: Duration,
-    runtime: Runtime,
     store: Opened,
     on_second: bool,
     /// Who made the requests so far, and what each asked for.
@@ -261,36 +280,30 @@ struct Played {
 }
 
 impl Played {
-    fn begin(kind: Kind) -> Self {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .start_paused(kind.paused)
-            .build()
-            .unwrap();
-        let store = runtime.block_on((kind.open)());
+    async fn begin(kind: Kind) -> Self {
         Self {
             tick: kind.tick,
-            runtime,
-            store,
+            store: (kind.open)().await,
             on_second: false,
             claimants: Vec::new(),
             model: Model::default(),
         }
     }
 
-    fn apply(&mut self, step: &Step) {
+    async fn apply(&mut self, step: &Step) {
         match *step {
             Step::Acquire {
                 key,
                 who,
                 other,
                 take_over,
-            } => self.acquire(key, who, u8::from(other), take_over),
-            Step::Get { key } => self.get(key),
-            Step::Purge { limit } => self.purge(limit),
+            } => {
+                self.acquire(key, who, u8::from(other), take_over).await;
+            }
+            Step::Get { key } => self.get(key).await,
+            Step::Purge { limit } => self.purge(limit).await,
             Step::Advance { ticks } => {
-                self.runtime
-                    .block_on((self.store.advance)(self.tick * ticks));
+                (self.store.advance)(self.tick * ticks).await;
                 self.model.advance(ticks);
             }
             Step::Switch => self.on_second = !self.on_second,
@@ -298,33 +311,35 @@ impl Played {
             | Step::Complete { .. }
             | Step::Release { .. }
             | Step::Abandon { .. } => {
-                self.write(step);
+                self.write(step).await;
             }
         }
     }
 
     /// What was promised at the end of the history still holds for every key.
-    fn end(mut self) {
-        (1..=3).for_each(|key| self.get(key));
+    async fn end(mut self) {
+        for key in 1..=3 {
+            self.get(key).await;
+        }
     }
 
-    fn acquire(&mut self, n: u8, who: Who, fingerprint: u8, take_over: bool) {
+    async fn acquire(&mut self, n: u8, who: Who, fingerprint: u8, take_over: bool) {
         let token = self.token(n, who);
         // A repetition asks for the same as the first time: a token is made for one request.
         let earlier = self.claimants.iter().find(|(earlier, _)| *earlier == token);
         let fingerprint = earlier.map_or(fingerprint, |(_, fingerprint)| *fingerprint);
         self.claimants.push((token, fingerprint));
         let claim = self.claim(n, fingerprint, token).take_over(take_over);
-        let answer = self.runtime.block_on(self.store().acquire(&claim)).unwrap();
+        let answer = self.store().acquire(&claim).await.unwrap();
         self.model
             .acquired(n, fingerprint, token, take_over, &answer, self.tick);
     }
 
-    fn write(&mut self, step: &Step) {
+    async fn write(&mut self, step: &Step) {
         match *step {
             Step::Renew { key: n, who } => {
                 let held = self.held(n, who);
-                let answer = self.runtime.block_on(self.store().renew(&held)).unwrap();
+                let answer = self.store().renew(&held).await.unwrap();
                 self.model.renewed(n, held.token, answer);
             }
             Step::Complete {
@@ -333,42 +348,30 @@ impl Played {
                 outcome,
             } => {
                 let (held, outcome) = (self.held(n, who), outcome_of(outcome));
-                let answer = self
-                    .runtime
-                    .block_on(self.store().complete(&held, &outcome))
-                    .unwrap();
+                let answer = self.store().complete(&held, &outcome).await.unwrap();
                 self.model.completed(n, held.token, &outcome, answer);
             }
             Step::Release { key: n, who } => {
                 let token = self.token(n, who);
-                let answer = self
-                    .runtime
-                    .block_on(self.store().release(&record(n), &token))
-                    .unwrap();
+                let answer = self.store().release(&record(n), &token).await.unwrap();
                 self.model.released(n, token, answer);
             }
             Step::Abandon { key: n, who } => {
                 let token = self.token(n, who);
-                let answer = self
-                    .runtime
-                    .block_on(self.store().abandon(&record(n), &token))
-                    .unwrap();
+                let answer = self.store().abandon(&record(n), &token).await.unwrap();
                 self.model.abandoned(n, token, answer);
             }
             _ => unreachable!("no write: {step:?}"),
         }
     }
 
-    fn get(&mut self, n: u8) {
-        let answer = self.runtime.block_on(self.store().get(&record(n))).unwrap();
+    async fn get(&mut self, n: u8) {
+        let answer = self.store().get(&record(n)).await.unwrap();
         self.model.shown(n, answer.as_ref(), self.tick);
     }
 
-    fn purge(&mut self, limit: usize) {
-        let answer = self
-            .runtime
-            .block_on(self.store().purge_expired(limit))
-            .unwrap();
+    async fn purge(&mut self, limit: usize) {
+        let answer = self.store().purge_expired(limit).await.unwrap();
         self.model.purged(limit, answer);
     }
 

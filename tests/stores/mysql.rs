@@ -7,15 +7,12 @@ use idempotent_runtime::{
     StoreKey,
     store::{
         conformance::Harness,
-        sql::{ConnectError, TableName, mysql::MySqlStore},
+        sql::{TableName, mysql::MySqlStore},
     },
 };
 use sqlx::{Connection, MySqlConnection};
 
-use crate::{
-    servers::mariadb::MariaDb,
-    sql_setup::{How, OnTable, new_table},
-};
+use crate::{servers::mariadb::MariaDb, sql_setup::new_table};
 
 mod prepared;
 mod purge;
@@ -106,30 +103,6 @@ impl Harness for OnMariaDb {
         .await
         .expect("bytes change");
         true
-    }
-}
-
-impl OnTable for OnMariaDb {
-    fn is_there() -> bool {
-        MariaDb::shared().is_some()
-    }
-
-    async fn open_table(table: &TableName, how: How) -> Result<MySqlStore, ConnectError> {
-        let builder = MySqlStore::builder().table(table.clone());
-        let builder = builder.migrate(how.migrate).time_out(how.time_out);
-        builder.connect(&Self::server().url()).await
-    }
-
-    async fn run(statement: &str) {
-        Self::set(Self::server(), statement).await;
-    }
-
-    fn missing(table: &TableName) -> String {
-        format!(".{table}' doesn't exist")
-    }
-
-    fn later(table: &TableName) -> String {
-        format!("insert into {table}_versions values (99, utc_timestamp())")
     }
 }
 

@@ -7,15 +7,12 @@ use idempotent_runtime::{
     StoreKey,
     store::{
         conformance::Harness,
-        sql::{ConnectError, TableName, postgres::PostgresStore},
+        sql::{TableName, postgres::PostgresStore},
     },
 };
 use sqlx::{Connection, PgConnection};
 
-use crate::{
-    servers::postgres::Postgres,
-    sql_setup::{How, OnTable, new_table},
-};
+use crate::{servers::postgres::Postgres, sql_setup::new_table};
 
 mod cursor;
 mod purge;
@@ -94,32 +91,6 @@ impl Harness for OnPostgres {
         .await
         .expect("bytes change");
         true
-    }
-}
-
-impl OnTable for OnPostgres {
-    fn is_there() -> bool {
-        Postgres::shared().is_some()
-    }
-
-    async fn open_table(table: &TableName, how: How) -> Result<PostgresStore, ConnectError> {
-        let builder = PostgresStore::builder().table(table.clone());
-        let builder = builder.migrate(how.migrate).time_out(how.time_out);
-        builder.connect(&Self::server().url()).await
-    }
-
-    async fn run(statement: &str) {
-        sqlx::Executor::execute(&mut Self::behind().await, statement)
-            .await
-            .expect("what was asked");
-    }
-
-    fn missing(table: &TableName) -> String {
-        format!("relation \"{table}\" does not exist")
-    }
-
-    fn later(table: &TableName) -> String {
-        format!("insert into {table}_versions (version) values (99)")
     }
 }
 

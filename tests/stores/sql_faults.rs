@@ -12,42 +12,18 @@ use std::{
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
-        conformance::{claim, key, response},
+        Acquisition, AnyStore, Outcome, Store, StoreErrorKind, Write,
+        conformance::{key, response},
     },
 };
 
-use self::server::Server;
 use crate::{
     proxy::Proxy,
-    servers::{mariadb::MariaDb, postgres::Postgres},
+    sql_server::{Kind, on_each_server},
+    toolbox::{FIRST, answered, done, eventually, new_claim},
 };
 
-mod server;
-
-macro_rules! server_faults {
-    ($($(#[$doc:meta])* $case:ident,)*) => {
-        mod postgres {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    super::$case::<crate::servers::postgres::Postgres>().await;
-                }
-            )*
-        }
-
-        mod mysql {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    super::$case::<crate::servers::mariadb::MariaDb>().await;
-                }
-            )*
-        }
-    };
-}
-
-server_faults! {
+on_each_server! {
     claims_and_outcomes_survive_a_kill_at_any_point,
     nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again,
     a_lost_reply_is_made_up_for,
@@ -60,38 +36,14 @@ server_faults! {
     callers_that_go_away_poison_no_connection,
 }
 
-fn done() -> Outcome {
-    Outcome::Response(response(201, &[], b"done"))
-}
-
-fn new_claim<S: Server>(key: StoreKey) -> Claim {
-    claim::<S::Claims>(key)
-}
-
-const FIRST: Acquisition = Acquisition::Acquired { attempt: 1 };
-
-/// Repeats a verb until the store answers, as the engine and its clients do, with an end to their patience.
-async fn answered<T, F>(mut verb: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let patience = Instant::now() + Duration::from_secs(30);
-    loop {
-        match tokio::time::timeout(Duration::from_secs(2), verb()).await {
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(error)) => assert!(Instant::now() < patience, "{error:?} for half a minute"),
-            Err(elapsed) => assert!(Instant::now() < patience, "{elapsed} for half a minute"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// Killed and restarted between any two verbs, the server has lost nothing, and the store finds it again.
-async fn claims_and_outcomes_survive_a_kill_at_any_point<S: Server>() {
-    let Some(mut server) = S::start() else { return };
+async fn claims_and_outcomes_survive_a_kill_at_any_point(kind: Kind) {
+    let Some(mut server) = kind.start() else {
+        return;
+    };
     let store = server.store(server.port(), 4).await;
-    let mine = new_claim::<S>(key(1));
-    let (held, other, outcome) = (mine.held(), new_claim::<S>(key(1)), done());
+    let mine = new_claim(key(1));
+    let (held, other, outcome) = (mine.held(), new_claim(key(1)), done());
     assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     server.restart();
     // Somebody else meets the lease; its owner has it still.
@@ -122,8 +74,10 @@ struct Ledger {
 }
 
 /// Clients execute while the server is killed at moments that nobody chose.
-async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again<S: Server>() {
-    let Some(mut server) = S::start() else { return };
+async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again(kind: Kind) {
+    let Some(mut server) = kind.start() else {
+        return;
+    };
     let store = server.store(server.port(), 4).await;
     let (ledger, over) = (
         Arc::new(Mutex::new(Ledger::default())),
@@ -131,7 +85,7 @@ async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_agai
     );
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..8_u8 {
-        clients.spawn(execute_until::<S>(
+        clients.spawn(execute_until(
             store.clone(),
             client,
             Arc::clone(&ledger),
@@ -159,7 +113,7 @@ async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_agai
         "executed twice"
     );
     for (key, outcome) in ledger.acknowledged {
-        let again = new_claim::<S>(StoreKey::from_bytes(key)).take_over(true);
+        let again = new_claim(StoreKey::from_bytes(key)).take_over(true);
         assert_eq!(
             answered(|| store.acquire(&again)).await,
             Acquisition::Completed(outcome)
@@ -177,27 +131,14 @@ async fn acknowledged(ledger: &Mutex<Ledger>, enough: usize) {
             .len()
     };
     eventually(
-        || so_far() >= enough,
+        async || so_far() >= enough,
         || format!("{} of {enough}", so_far()),
     )
     .await;
 }
 
-/// Waits for what is bound to happen, however slow the machine is.
-async fn eventually(happened: impl Fn() -> bool, instead: impl Fn() -> String) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !happened() {
-        assert!(
-            Instant::now() < patience,
-            "{} after half a minute",
-            instead()
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn execute_until<S: Server>(
-    store: S::Store,
+async fn execute_until(
+    store: AnyStore,
     client: u8,
     ledger: Arc<Mutex<Ledger>>,
     over: Arc<AtomicBool>,
@@ -209,7 +150,7 @@ async fn execute_until<S: Server>(
         let mut key = [client; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
         // Two clients with one key, as a retry would have it.
-        let claims = [0; 2].map(|_| new_claim::<S>(StoreKey::from_bytes(key)));
+        let claims = [0; 2].map(|_| new_claim(StoreKey::from_bytes(key)));
         let [one, other] = &claims;
         let acquired = tokio::join!(
             answered(|| store.acquire(one)),
@@ -241,12 +182,12 @@ async fn execute_until<S: Server>(
 }
 
 /// The server does what it was asked, and the answer is lost: the store asks again, with the same token.
-async fn a_lost_reply_is_made_up_for<S: Server>() {
-    let Some(server) = S::start() else { return };
+async fn a_lost_reply_is_made_up_for(kind: Kind) {
+    let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 2).await;
     for n in 1..=20 {
-        let mine = new_claim::<S>(key(n));
+        let mine = new_claim(key(n));
         // Warm, so that what is lost is the reply to the verb and not to its preparation.
         store.get(&key(n)).await.unwrap();
         proxy.lose_next_reply();
@@ -264,11 +205,11 @@ async fn a_lost_reply_is_made_up_for<S: Server>() {
 
 /// A server that takes requests and says nothing costs the caller its patience, and nothing afterwards: the
 /// connections that were waiting are not given to anybody else.
-async fn a_server_that_falls_silent_blocks_nobody_for_good<S: Server>() {
-    let Some(server) = S::start() else { return };
+async fn a_server_that_falls_silent_blocks_nobody_for_good(kind: Kind) {
+    let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 1).await;
-    let owners: Vec<_> = (1..=4).map(|n| new_claim::<S>(key(n))).collect();
+    let owners: Vec<_> = (1..=4).map(|n| new_claim(key(n))).collect();
     proxy.silence(true);
     let claims = owners
         .iter()
@@ -289,11 +230,11 @@ async fn a_server_that_falls_silent_blocks_nobody_for_good<S: Server>() {
 
 /// Nobody stands behind these verbs with a clock of their own, and still they end: with an error that says that a
 /// repetition may help, and with nothing left behind.
-async fn a_silent_server_ends_every_verb_by_the_stores_own_clock<S: Server>() {
-    let Some(server) = S::start() else { return };
+async fn a_silent_server_ends_every_verb_by_the_stores_own_clock(kind: Kind) {
+    let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 2).await;
-    let (mine, late) = (new_claim::<S>(key(1)), new_claim::<S>(key(2)));
+    let (mine, late) = (new_claim(key(1)), new_claim(key(2)));
     assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     proxy.silence(true);
     let asked = Instant::now();
@@ -324,11 +265,11 @@ async fn a_silent_server_ends_every_verb_by_the_stores_own_clock<S: Server>() {
 }
 
 /// Letting somebody in takes longer than a caller's patience. What one began in vain serves the next.
-async fn a_server_that_is_slow_to_let_in_is_reached<S: Server>() {
-    let Some(server) = S::start() else { return };
+async fn a_server_that_is_slow_to_let_in_is_reached(kind: Kind) {
+    let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
-    for (n, store) in (1..).zip(server.impatient(proxy.port()).await) {
-        let mine = new_claim::<S>(key(n));
+    for (n, store) in (1..).zip(server.impatient_stores(proxy.port()).await) {
+        let mine = new_claim(key(n));
         let n = u64::from(n);
         store.get(&mine.key).await.unwrap();
         let before = proxy.accepted();
@@ -348,8 +289,8 @@ async fn a_server_that_is_slow_to_let_in_is_reached<S: Server>() {
 }
 
 /// Many want a connection while they take long to make. Those that are made are no more than there may be, and serve all.
-async fn a_crowd_makes_no_more_connections_than_there_may_be<S: Server>() {
-    let Some(server) = S::start() else { return };
+async fn a_crowd_makes_no_more_connections_than_there_may_be(kind: Kind) {
+    let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 3).await;
     let before = proxy.accepted();
@@ -357,7 +298,7 @@ async fn a_crowd_makes_no_more_connections_than_there_may_be<S: Server>() {
     proxy.delay_greetings(Duration::from_secs(1));
     let crowd = (0..40).map(|n| {
         let store = &store;
-        let alone = new_claim::<S>(StoreKey::from_bytes([n; 32]));
+        let alone = new_claim(StoreKey::from_bytes([n; 32]));
         async move {
             // Every other one has gone before a connection is made.
             if n % 2 == 0 {
@@ -373,34 +314,34 @@ async fn a_crowd_makes_no_more_connections_than_there_may_be<S: Server>() {
 }
 
 /// Not one that is idle, nor one that is being made.
-async fn no_connection_outlives_a_store_that_was_closed<S: Server>() {
-    let Some(server) = S::start() else { return };
+async fn no_connection_outlives_a_store_that_was_closed(kind: Kind) {
+    let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
-    let store = server.store(proxy.port(), 3).await;
+    let (store, close) = server.closable_store(proxy.port(), 3).await;
     proxy.delay(Duration::from_secs(1));
     let making = async {
-        let claims = [key(1), key(2), key(3)].map(|key| new_claim::<S>(key));
+        let claims = [key(1), key(2), key(3)].map(|key| new_claim(key));
         let acquiring = claims.iter().map(|claim| store.acquire(claim));
         futures_util::future::join_all(acquiring).await;
     };
     let before = proxy.accepted();
     let begun = eventually(
-        || proxy.accepted() > before,
+        async || proxy.accepted() > before,
         || "none is being made".to_owned(),
     );
     tokio::select! {
         () = making => panic!("all on one connection"),
         () = begun => {}
     }
-    S::close(&store).await;
+    close.await;
     all_but(0, &proxy).await;
     let error = store.get(&key(1)).await.expect_err("it is closed");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
 }
 
 /// Whoever stands in between forgets idle connections without a word. The store closes them before, and says goodbye.
-async fn connections_that_were_idle_for_long_are_made_anew<S: Server>() {
-    let Some(server) = S::start() else { return };
+async fn connections_that_were_idle_for_long_are_made_anew(kind: Kind) {
+    let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 4).await;
     store.get(&key(1)).await.unwrap();
@@ -419,7 +360,7 @@ async fn connections_that_were_idle_for_long_are_made_anew<S: Server>() {
 /// Waits until so many connections, at most, are left.
 async fn all_but(most: u64, proxy: &Proxy) {
     eventually(
-        || proxy.open() <= most,
+        async || proxy.open() <= most,
         || format!("{} are open", proxy.open()),
     )
     .await;
@@ -428,19 +369,21 @@ async fn all_but(most: u64, proxy: &Proxy) {
 /// On one thread, where time can be moved.
 #[tokio::test]
 async fn connections_to_postgres_that_were_idle_for_long_are_made_anew() {
-    connections_that_were_idle_for_long_are_made_anew::<Postgres>().await;
+    connections_that_were_idle_for_long_are_made_anew(Kind::Postgres).await;
 }
 
 #[tokio::test]
 async fn connections_to_mysql_that_were_idle_for_long_are_made_anew() {
-    connections_that_were_idle_for_long_are_made_anew::<MariaDb>().await;
+    connections_that_were_idle_for_long_are_made_anew(Kind::MariaDb).await;
 }
 
 /// A server that is not there is told at once, as an error that a repetition may do away with.
-async fn a_server_that_is_gone_is_unavailable<S: Server>() {
-    let Some(mut server) = S::start() else { return };
+async fn a_server_that_is_gone_is_unavailable(kind: Kind) {
+    let Some(mut server) = kind.start() else {
+        return;
+    };
     let store = server.store(server.port(), 2).await;
-    let mine = new_claim::<S>(key(1));
+    let mine = new_claim(key(1));
     server.kill();
     // What a killed PostgreSQL leaves of processes may answer until it notices.
     let refused = async {
@@ -458,8 +401,8 @@ async fn a_server_that_is_gone_is_unavailable<S: Server>() {
 }
 
 /// Verbs that are dropped at any moment happened or did not, and leave nothing to the next one.
-async fn callers_that_go_away_poison_no_connection<S: Server>() {
-    let Some(server) = S::start() else { return };
+async fn callers_that_go_away_poison_no_connection(kind: Kind) {
+    let Some(server) = kind.start() else { return };
     let store = server.store(server.port(), 2).await;
     for round in 0..120_u8 {
         // Keys of this round only: what was dropped on its way may still arrive, whenever it wants.
@@ -471,7 +414,7 @@ async fn callers_that_go_away_poison_no_connection<S: Server>() {
                     .expect("32 bytes"),
             )
         };
-        let claims: Vec<_> = (1..=6).map(|n| new_claim::<S>(key(n))).collect();
+        let claims: Vec<_> = (1..=6).map(|n| new_claim(key(n))).collect();
         let leaving =
             futures_util::future::join_all(claims.iter().map(|claim| store.acquire(claim)));
         let _left =

@@ -1,28 +1,21 @@
 //! Sessions that a server ends, changes or refuses, and what it says then. None of it loses a record.
 
-use std::time::{Duration, Instant};
-
 use idempotent_runtime::store::{
-    Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
-    conformance::{claim, key},
+    AnyStore, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
+    conformance::key,
     sql::{mysql::MySqlStore, postgres::PostgresStore},
 };
-use sqlx::{
-    Connection as _, Executor as _, MySqlConnection, PgConnection, postgres::PgPoolOptions,
-};
+use sqlx::{Executor as _, postgres::PgPoolOptions};
 
 use crate::{
-    chain,
-    mysql::OnMariaDb,
-    postgres::OnPostgres,
     proxy::Proxy,
     servers::{mariadb::MariaDb, postgres::Postgres},
+    sql_server::Kind,
+    toolbox::{FIRST, chain, eventually, new_claim},
 };
 
-const FIRST: Acquisition = Acquisition::Acquired { attempt: 1 };
-
 /// Three connections, all in use at once.
-async fn use_all(store: &impl Store) {
+async fn use_all(store: &AnyStore) {
     let keys = [key(1), key(2), key(3)];
     let gets = keys.iter().map(|key| store.get(key));
     for got in futures_util::future::join_all(gets).await {
@@ -30,20 +23,17 @@ async fn use_all(store: &impl Store) {
     }
 }
 
-/// Asks until the answer is nought.
-async fn until_none(mut count: impl AsyncFnMut() -> i64) {
-    let patience = Instant::now() + Duration::from_secs(20);
-    while count().await > 0 {
-        assert!(Instant::now() < patience, "some are left");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// Waits until this query counts nothing.
+async fn until_none(kind: Kind, url: &str, query: &str) {
+    let none = async || kind.count(url, query).await == 0;
+    eventually(none, || "some are left".to_owned()).await;
 }
 
 /// The server's last words on a connection, and what becomes of the verb that they answer: an error, or nothing but another
 /// connection.
 async fn say_last(
     proxy: &Proxy,
-    store: &impl Store,
+    store: &AnyStore,
     owner: &Claim,
     said: impl IntoIterator<Item = (String, Vec<u8>, Option<StoreErrorKind>)>,
 ) {
@@ -63,26 +53,26 @@ type Refusal = [&'static str; 3];
 
 /// The user's sessions are ended, and no new one is begun for a while.
 async fn refuse_for_a_while(
-    store: &impl Store,
-    owner: &Claim,
+    store: &AnyStore,
+    (kind, url): (Kind, &str),
     refusals: [Refusal; 2],
-    set: impl AsyncFn(&str),
     end_sessions: &str,
-    mut sessions: impl AsyncFnMut() -> i64,
+    sessions: &str,
 ) {
-    assert_eq!(store.acquire(owner).await.unwrap(), FIRST);
+    let owner = new_claim(key(1));
+    assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
     for [refuse, says, admit] in refusals {
         use_all(store).await;
-        set(refuse).await;
-        set(end_sessions).await;
-        until_none(&mut sessions).await;
+        kind.run(url, refuse).await;
+        kind.run(url, end_sessions).await;
+        until_none(kind, url, sessions).await;
         // The second time there is no connection any more that has ended.
         for _ in 0..2 {
             let error = store.renew(&owner.held()).await.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
             assert!(chain(&error).contains(says), "{}", chain(&error));
         }
-        set(admit).await;
+        kind.run(url, admit).await;
         let renewed = store.renew(&owner.held()).await;
         assert_eq!(renewed.unwrap(), Write::Applied);
     }
@@ -90,26 +80,16 @@ async fn refuse_for_a_while(
     assert_eq!(completed.unwrap(), Write::Applied);
 }
 
-async fn on_postgres(server: &Postgres) -> PgConnection {
-    PgConnection::connect(&server.url()).await.unwrap()
-}
-
-/// How many sessions a store has there.
-async fn sessions(server: &Postgres) -> i64 {
-    let count = "select count(*) from pg_stat_activity where application_name = 'idempotent'";
-    let count = sqlx::query_scalar(count);
-    count
-        .fetch_one(&mut on_postgres(server).await)
-        .await
-        .unwrap()
-}
+/// How many sessions a store has on a PostgreSQL.
+const ON_POSTGRES: &str =
+    "select count(*) from pg_stat_activity where application_name = 'idempotent'";
 
 /// How many sessions this user of a MariaDB has besides the one that asks.
-async fn sessions_of(server: &MariaDb, user: &str) -> i64 {
-    let mut behind = MySqlConnection::connect(&server.url()).await.unwrap();
-    let count = "select count(*) from information_schema.processlist where id <> connection_id() and user = ?";
-    let count = sqlx::query_scalar(count).bind(user);
-    count.fetch_one(&mut behind).await.unwrap()
+fn on_mariadb(user: &str) -> String {
+    format!(
+        "select count(*) from information_schema.processlist \
+         where id <> connection_id() and user = '{user}'"
+    )
 }
 
 #[tokio::test]
@@ -118,10 +98,10 @@ async fn postgres_ends_sessions_that_are_idle() {
         return;
     };
     let builder = PostgresStore::builder().migrate(true).connections(3);
-    let store = builder.connect(&server.url()).await.unwrap();
+    let store = AnyStore::new(builder.connect(&server.url()).await.unwrap());
     use_all(&store).await;
-    until_none(async || sessions(&server).await).await;
-    let acquired = store.acquire(&claim::<OnPostgres>(key(1))).await;
+    until_none(Kind::Postgres, &server.url(), ON_POSTGRES).await;
+    let acquired = store.acquire(&new_claim(key(1))).await;
     assert_eq!(acquired.unwrap(), FIRST);
     assert!(server.log().contains("idle-session timeout"));
 }
@@ -131,22 +111,23 @@ async fn postgres_refuses_the_user_for_a_while() {
     let Some(server) = Postgres::start() else {
         return;
     };
-    let set = async |statement: &str| {
-        let mut behind = on_postgres(&server).await;
-        behind.execute(statement).await.unwrap();
-    };
+    let (kind, admin) = (Kind::Postgres, server.url());
     // The one whose password is looked at.
-    set("create role secretive login password 'right'").await;
+    kind.run(&admin, "create role secretive login password 'right'")
+        .await;
     let made = PostgresStore::builder().migrate(true);
     made.connect(&server.url()).await.unwrap().close().await;
-    set("grant all on all tables in schema public to secretive").await;
+    kind.run(
+        &admin,
+        "grant all on all tables in schema public to secretive",
+    )
+    .await;
     let url = format!(
         "postgres://secretive:right@127.0.0.1:{}/postgres?sslmode=disable",
         server.port()
     );
     let store = PostgresStore::builder().connections(3).connect(&url).await;
-    let store = store.unwrap();
-    let owner = claim::<OnPostgres>(key(1));
+    let store = AnyStore::new(store.unwrap());
     let refusals = [
         [
             "alter role secretive password 'new'",
@@ -159,11 +140,8 @@ async fn postgres_refuses_the_user_for_a_while() {
             "alter role secretive login",
         ],
     ];
-    let (end, sessions) = (
-        "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'secretive'",
-        async || sessions(&server).await,
-    );
-    refuse_for_a_while(&store, &owner, refusals, set, end, sessions).await;
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'secretive'";
+    refuse_for_a_while(&store, (kind, &admin), refusals, end, ON_POSTGRES).await;
 }
 
 /// As an application's hook may do with each connection that comes back to its pool.
@@ -176,7 +154,7 @@ async fn what_was_prepared_on_postgres_may_be_gone() {
     let pool = pool.connect(&server.url()).await.unwrap();
     let store = PostgresStore::builder().from_pool(pool.clone());
     store.migrate().await.unwrap();
-    let owner = claim::<OnPostgres>(key(1));
+    let owner = new_claim(key(1));
     for _ in 0..2 {
         assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
         pool.execute("discard all").await.unwrap();
@@ -190,14 +168,13 @@ async fn what_was_prepared_on_postgres_may_no_longer_fit_the_table() {
         return;
     };
     let builder = PostgresStore::builder().migrate(true).connections(3);
-    let store = builder.connect(&server.url()).await.unwrap();
+    let store = AnyStore::new(builder.connect(&server.url()).await.unwrap());
     use_all(&store).await;
-    let mut behind = on_postgres(&server).await;
     for statement in [
         "create domain bytes as bytea",
         "alter table idempotency_records alter column trace_id type bytes",
     ] {
-        behind.execute(statement).await.unwrap();
+        Kind::Postgres.run(&server.url(), statement).await;
     }
     use_all(&store).await;
 }
@@ -216,11 +193,9 @@ async fn what_postgres_and_what_stands_before_it_say_last() {
     };
     let proxy = Proxy::to(server.port());
     let builder = PostgresStore::builder().migrate(true).connections(1);
-    let store = builder
-        .connect(&Postgres::url_of(proxy.port()))
-        .await
-        .unwrap();
-    let owner = claim::<OnPostgres>(key(1));
+    let store = builder.connect(&Postgres::url_of(proxy.port())).await;
+    let store = AnyStore::new(store.unwrap());
+    let owner = new_claim(key(1));
     let said = [
         ("57P01", None),
         ("57P05", None),
@@ -244,10 +219,10 @@ async fn mysql_ends_sessions_that_are_idle() {
         return;
     };
     let builder = MySqlStore::builder().migrate(true).connections(3);
-    let store = builder.connect(&server.url()).await.unwrap();
+    let store = AnyStore::new(builder.connect(&server.url()).await.unwrap());
     use_all(&store).await;
-    until_none(async || sessions_of(&server, "root").await).await;
-    let acquired = store.acquire(&claim::<OnMariaDb>(key(1))).await;
+    until_none(Kind::MariaDb, &server.url(), &on_mariadb("root")).await;
+    let acquired = store.acquire(&new_claim(key(1))).await;
     assert_eq!(acquired.unwrap(), FIRST);
 }
 
@@ -261,12 +236,11 @@ async fn mysql_refuses_the_user_for_a_while() {
         "create user app@'127.0.0.1' identified by 'pw'",
         "grant all on shop.* to app@'127.0.0.1'",
     ] {
-        OnMariaDb::set(&server, statement).await;
+        Kind::MariaDb.run(&server.url(), statement).await;
     }
     let url = format!("mysql://app:pw@127.0.0.1:{}/shop", server.port());
     let builder = MySqlStore::builder().migrate(true).connections(3);
-    let store = builder.connect(&url).await.unwrap();
-    let owner = claim::<OnMariaDb>(key(1));
+    let store = AnyStore::new(builder.connect(&url).await.unwrap());
     let refusals = [
         [
             "alter user app@'127.0.0.1' identified by 'new'",
@@ -279,14 +253,13 @@ async fn mysql_refuses_the_user_for_a_while() {
             "grant all on shop.* to app@'127.0.0.1'",
         ],
     ];
-    let (end, sessions) = ("kill user app", async || sessions_of(&server, "app").await);
+    let server = (Kind::MariaDb, &*server.url());
     refuse_for_a_while(
         &store,
-        &owner,
+        server,
         refusals,
-        async |statement: &str| OnMariaDb::set(&server, statement).await,
-        end,
-        sessions,
+        "kill user app",
+        &on_mariadb("app"),
     )
     .await;
 }
@@ -305,11 +278,9 @@ async fn what_mysql_and_what_stands_before_it_say_last() {
     };
     let proxy = Proxy::to(server.port());
     let builder = MySqlStore::builder().migrate(true).connections(1);
-    let store = builder
-        .connect(&MariaDb::url_of(proxy.port()))
-        .await
-        .unwrap();
-    let owner = claim::<OnMariaDb>(key(1));
+    let store = builder.connect(&MariaDb::url_of(proxy.port())).await;
+    let store = AnyStore::new(store.unwrap());
+    let owner = new_claim(key(1));
     let said = [
         (4031, None),
         (1053, None),

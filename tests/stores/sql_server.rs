@@ -1,0 +1,241 @@
+//! The servers on which SQL stores are tested alike. The type of the store ends here, so that each case is compiled
+//! once and not once per store.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use idempotent_runtime::store::{
+    AnyStore,
+    sql::{ConnectError, TableName, mysql::MySqlStore, postgres::PostgresStore},
+};
+use sqlx::{
+    Connection as _, Executor as _, MySqlConnection, PgConnection, mysql::MySqlPoolOptions,
+    postgres::PgPoolOptions,
+};
+
+use crate::servers::{mariadb::MariaDb, postgres::Postgres};
+
+/// One test of each case on each kind of server.
+macro_rules! on_each_server {
+    ($($case:ident,)*) => {
+        mod postgres {
+            use crate::sql_server::Kind;
+            on_each_server! { Kind::Postgres; $($case,)* }
+        }
+
+        mod mysql {
+            use crate::sql_server::Kind;
+            on_each_server! { Kind::MariaDb; $($case,)* }
+        }
+    };
+    ($kind:expr; $($case:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($kind).await;
+            }
+        )*
+    };
+}
+pub(crate) use on_each_server;
+
+/// The expression for the store of this kind, which it knows by the name it gives.
+macro_rules! with_store {
+    ($kind:expr, $store:ident => $expression:expr) => {
+        match $kind {
+            Kind::Postgres => {
+                use PostgresStore as $store;
+                $expression
+            }
+            Kind::MariaDb => {
+                use MySqlStore as $store;
+                $expression
+            }
+        }
+    };
+}
+
+/// A kind of server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Postgres,
+    MariaDb,
+}
+
+/// A server that a test has to itself.
+#[derive(Debug)]
+pub(crate) enum Server {
+    Postgres(Postgres),
+    MariaDb(MariaDb),
+}
+
+/// How a store is opened.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) migrate: bool,
+    pub(crate) time_out: Duration,
+}
+
+impl Kind {
+    /// A server; nothing if it is not installed.
+    pub(crate) fn start(self) -> Option<Server> {
+        match self {
+            Self::Postgres => Postgres::start().map(Server::Postgres),
+            Self::MariaDb => MariaDb::start().map(Server::MariaDb),
+        }
+    }
+
+    /// The URL of the server that all tests share; nothing if it is not installed.
+    pub(crate) fn shared(self) -> Option<String> {
+        match self {
+            Self::Postgres => Postgres::shared().map(Postgres::url),
+            Self::MariaDb => MariaDb::shared().map(MariaDb::url),
+        }
+    }
+
+    fn url_of(self, port: u16) -> String {
+        match self {
+            Self::Postgres => Postgres::url_of(port),
+            Self::MariaDb => MariaDb::url_of(port),
+        }
+    }
+
+    /// Opens a store whose records are in this table of the server that is reached by this URL.
+    pub(crate) async fn open(
+        self,
+        url: &str,
+        table: &TableName,
+        how: How,
+    ) -> Result<AnyStore, ConnectError> {
+        with_store!(self, SqlStore => {
+            let builder = SqlStore::builder().table(table.clone());
+            let builder = builder.migrate(how.migrate).time_out(how.time_out);
+            builder.connect(url).await.map(AnyStore::new)
+        })
+    }
+
+    /// Runs a statement behind the store's back.
+    pub(crate) async fn run(self, url: &str, statement: &str) {
+        let run = match self {
+            Self::Postgres => {
+                let mut connection = PgConnection::connect(url).await.expect("a connection");
+                connection.execute(statement).await.map(drop)
+            }
+            Self::MariaDb => {
+                let mut connection = MySqlConnection::connect(url).await.expect("a connection");
+                connection.execute(statement).await.map(drop)
+            }
+        };
+        run.expect("the statement runs");
+    }
+
+    /// The number that a query behind the store's back yields.
+    pub(crate) async fn count(self, url: &str, query: &str) -> i64 {
+        let count = match self {
+            Self::Postgres => {
+                let mut connection = PgConnection::connect(url).await.expect("a connection");
+                sqlx::query_scalar(query).fetch_one(&mut connection).await
+            }
+            Self::MariaDb => {
+                let mut connection = MySqlConnection::connect(url).await.expect("a connection");
+                sqlx::query_scalar(query).fetch_one(&mut connection).await
+            }
+        };
+        count.expect("a number")
+    }
+
+    /// What the server says of a table that does not exist.
+    pub(crate) fn missing(self, table: &TableName) -> String {
+        match self {
+            Self::Postgres => format!("relation \"{table}\" does not exist"),
+            Self::MariaDb => format!(".{table}' doesn't exist"),
+        }
+    }
+
+    /// The statement that makes the table one of a later version.
+    pub(crate) fn later(self, table: &TableName) -> String {
+        match self {
+            Self::Postgres => format!("insert into {table}_versions (version) values (99)"),
+            Self::MariaDb => format!("insert into {table}_versions values (99, utc_timestamp())"),
+        }
+    }
+}
+
+impl Server {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Postgres(_) => Kind::Postgres,
+            Self::MariaDb(_) => Kind::MariaDb,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Self::Postgres(server) => server.port(),
+            Self::MariaDb(server) => server.port(),
+        }
+    }
+
+    /// Kills it with SIGKILL and starts it again.
+    pub(crate) fn restart(&mut self) {
+        match self {
+            Self::Postgres(server) => server.restart(),
+            Self::MariaDb(server) => server.restart(),
+        }
+    }
+
+    /// Kills it with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        match self {
+            Self::Postgres(server) => server.kill(),
+            Self::MariaDb(server) => server.kill(),
+        }
+    }
+
+    /// A store that reaches the server by this port, with at most so many connections.
+    pub(crate) async fn store(&self, port: u16, connections: usize) -> AnyStore {
+        self.closable_store(port, connections).await.0
+    }
+
+    /// As [`store`](Self::store), with the future that closes it.
+    pub(crate) async fn closable_store(
+        &self,
+        port: u16,
+        connections: usize,
+    ) -> (AnyStore, BoxFuture<'static, ()>) {
+        let url = self.kind().url_of(port);
+        with_store!(self.kind(), SqlStore => {
+            let builder = SqlStore::builder().connections(connections).migrate(true);
+            let store = builder.connect(&url).await.expect("a store");
+            let any = AnyStore::new(store.clone());
+            (any, Box::pin(async move { store.close().await }))
+        })
+    }
+
+    /// Stores that give up on a statement after a second, each with one connection that reaches the server by this port:
+    /// the store's own, and the application's.
+    pub(crate) async fn impatient_stores(&self, port: u16) -> [AnyStore; 2] {
+        let url = self.kind().url_of(port);
+        let time_out = Duration::from_millis(500);
+        let own = with_store!(self.kind(), SqlStore => {
+            let builder = SqlStore::builder().connections(1).migrate(true);
+            let store = builder.time_out(time_out).connect(&url).await;
+            AnyStore::new(store.expect("a store"))
+        });
+        let applications = match self {
+            Self::Postgres(_) => {
+                let pool = PgPoolOptions::new().max_connections(1);
+                let pool = pool.test_before_acquire(false).connect(&url).await;
+                let builder = PostgresStore::builder().time_out(time_out);
+                AnyStore::new(builder.from_pool(pool.expect("a pool")))
+            }
+            Self::MariaDb(_) => {
+                let pool = MySqlPoolOptions::new().max_connections(1);
+                let pool = pool.test_before_acquire(false).connect(&url).await;
+                let builder = MySqlStore::builder().time_out(time_out);
+                AnyStore::new(builder.from_pool(pool.expect("a pool")))
+            }
+        };
+        [own, applications]
+    }
+}
