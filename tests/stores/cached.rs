@@ -1,24 +1,22 @@
 //! The conformance suite on cached stores, and what the cache promises besides.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use idempotent_runtime::{
     Fingerprint, MemoryStore, StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write,
+        Acquisition, Claim, Outcome, Store, Write,
         cached::Cached,
-        conformance::{Harness, claim, key, response},
+        conformance::{Harness, key, response},
         redis::RedisStore,
     },
 };
 
-use crate::redis::{OnRedis, installed};
+use crate::{
+    counting::Counting,
+    redis::{OnRedis, installed},
+    toolbox::{done, new_claim},
+};
 
 const ROOM: u64 = 1 << 20;
 
@@ -88,72 +86,13 @@ mod conformance_in_front_of_redis {
     idempotent_runtime::store_conformance!(super::InFrontOf<super::OnRedis>, if super::installed());
 }
 
-/// Counts what reaches the store behind.
-#[derive(Clone, Default)]
-struct Counted {
-    store: MemoryStore,
-    verbs: Arc<AtomicU64>,
+/// A store with nothing in it.
+fn empty() -> Counting {
+    Counting::new(MemoryStore::new())
 }
-
-impl Counted {
-    fn count(&self) {
-        self.verbs.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn taken(&self) -> u64 {
-        self.verbs.swap(0, Ordering::SeqCst)
-    }
-}
-
-impl Store for Counted {
-    fn name(&self) -> &'static str {
-        "counted"
-    }
-
-    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        self.count();
-        self.store.acquire(claim).await
-    }
-
-    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.count();
-        self.store.renew(held).await
-    }
-
-    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        self.count();
-        self.store.complete(held, outcome).await
-    }
-
-    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.count();
-        self.store.release(key, token).await
-    }
-
-    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.count();
-        self.store.abandon(key, token).await
-    }
-
-    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.count();
-        self.store.get(key).await
-    }
-
-    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        self.count();
-        self.store.purge_expired(limit).await
-    }
-
-    fn attach(&self, wake: Wake) {
-        self.store.attach(wake);
-    }
-}
-
-type Here = InFrontOf<crate::memory::Memory>;
 
 fn mine() -> Claim {
-    claim::<Here>(key(1))
+    new_claim(key(1))
 }
 
 /// A claim for something else with the same key.
@@ -161,10 +100,6 @@ fn another() -> Claim {
     let mut claim = mine();
     claim.fingerprint = Fingerprint::from_bytes([0xee; 32]);
     claim
-}
-
-fn done() -> Outcome {
-    Outcome::Response(response(201, &[], b"done"))
 }
 
 async fn complete(store: &impl Store, claim: &Claim, outcome: &Outcome) {
@@ -187,60 +122,60 @@ async fn settle() {
 #[tokio::test(start_paused = true)]
 async fn an_outcome_completed_here_replays_without_a_round_trip() {
     for outcome in [done(), Outcome::Tombstone] {
-        let behind = Counted::default();
+        let behind = empty();
         let store = Cached::new(behind.clone(), ROOM);
         complete(&store, &mine(), &outcome).await;
-        behind.taken();
+        behind.take();
         for _ in 0..100 {
             let again = store.acquire(&mine()).await.unwrap();
             assert_eq!(again, Acquisition::Completed(outcome.clone()));
         }
-        assert_eq!(behind.taken(), 0);
+        assert_eq!(behind.take(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outcome_completed_elsewhere_is_asked_for_once() {
-    let behind = Counted::default();
+    let behind = empty();
     complete(&behind, &mine(), &done()).await;
     let store = Cached::new(behind.clone(), ROOM);
-    behind.taken();
+    behind.take();
     for _ in 0..100 {
         let again = store.acquire(&mine()).await.unwrap();
         assert_eq!(again, Acquisition::Completed(done()));
         settle().await;
     }
     // The acquire that met it, and the question for how long it lives.
-    assert_eq!(behind.taken(), 2);
+    assert_eq!(behind.take(), 2);
 }
 
 /// Many outcomes at once, as after a start, are no storm of questions: what is not asked for now is asked for later.
 #[tokio::test(start_paused = true)]
 async fn at_most_64_expiries_are_asked_for_at_a_time() {
-    let behind = Counted::default();
+    let behind = empty();
     for n in 0..100 {
-        complete(&behind, &claim::<Here>(key(n)), &done()).await;
+        complete(&behind, &new_claim(key(n)), &done()).await;
     }
     let store = Cached::new(behind.clone(), ROOM);
     let ask_all = async || {
-        behind.taken();
+        behind.take();
         for n in 0..100 {
-            let again = store.acquire(&claim::<Here>(key(n))).await.unwrap();
+            let again = store.acquire(&new_claim(key(n))).await.unwrap();
             assert_eq!(again, Acquisition::Completed(done()));
         }
     };
     ask_all().await;
     settle().await;
-    assert_eq!(behind.taken(), 100 + 64);
+    assert_eq!(behind.take(), 100 + 64);
     ask_all().await;
     settle().await;
-    assert_eq!(behind.taken(), 36 + 36, "the places are given back");
+    assert_eq!(behind.take(), 36 + 36, "the places are given back");
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_beyond_its_expiry() {
     for elsewhere in [false, true] {
-        let behind = Counted::default();
+        let behind = empty();
         let store = Cached::new(behind.clone(), ROOM);
         // A hundred seconds of retention, of which it has used thirty before the cache hears of it.
         if elsewhere {
@@ -253,10 +188,10 @@ async fn nothing_is_kept_beyond_its_expiry() {
             tokio::time::advance(Duration::from_secs(30)).await;
         }
         tokio::time::advance(Duration::from_millis(69_800)).await;
-        behind.taken();
+        behind.take();
         let again = store.acquire(&mine()).await.unwrap();
         assert_eq!(again, Acquisition::Completed(done()));
-        assert_eq!(behind.taken(), 0, "kept until shortly before the end");
+        assert_eq!(behind.take(), 0, "kept until shortly before the end");
         tokio::time::advance(Duration::from_millis(250)).await;
         let next = store.acquire(&mine()).await.unwrap();
         assert!(matches!(next, Acquisition::Acquired { .. }), "{next:?}");
@@ -266,7 +201,7 @@ async fn nothing_is_kept_beyond_its_expiry() {
 /// A completion may be repeated long after the first one was applied; its outcome expires with the first.
 #[tokio::test(start_paused = true)]
 async fn a_repeated_completion_does_not_prolong_what_is_kept() {
-    let store = Cached::new(Counted::default(), ROOM);
+    let store = Cached::new(empty(), ROOM);
     let owner = mine();
     store.acquire(&owner).await.unwrap();
     // The reply to this one was lost, so the cache knows nothing of it.
@@ -282,21 +217,21 @@ async fn a_repeated_completion_does_not_prolong_what_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn another_request_is_a_mismatch_here_as_there() {
-    let store = Cached::new(Counted::default(), ROOM);
+    let store = Cached::new(empty(), ROOM);
     complete(&store, &mine(), &done()).await;
     let other = another();
     assert_eq!(store.acquire(&other).await.unwrap(), Acquisition::Mismatch);
-    assert_eq!(store.inner().taken(), 2);
+    assert_eq!(store.inner().take(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn answers_that_are_no_outcome_are_asked_for_each_time() {
-    let behind = Counted::default();
+    let behind = empty();
     let store = Cached::new(behind.clone(), ROOM);
     let owner = mine();
     store.acquire(&owner).await.unwrap();
     let other = another();
-    behind.taken();
+    behind.take();
     for _ in 0..3 {
         let answer = store.acquire(&mine()).await.unwrap();
         assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
@@ -307,7 +242,7 @@ async fn answers_that_are_no_outcome_are_asked_for_each_time() {
         assert_eq!(store.acquire(&mine()).await.unwrap(), Acquisition::Unknown);
     }
     settle().await;
-    assert_eq!(behind.taken(), 9);
+    assert_eq!(behind.take(), 9);
     // A release is an end without an outcome.
     assert_eq!(
         store.release(&key(1), &owner.token).await.unwrap(),
@@ -319,24 +254,24 @@ async fn answers_that_are_no_outcome_are_asked_for_each_time() {
 
 #[tokio::test(start_paused = true)]
 async fn memory_is_bounded_by_bytes() {
-    let behind = Counted::default();
+    let behind = empty();
     let store = Cached::new(behind.clone(), 64 << 10);
     let big = Outcome::Response(response(200, &[], &[0; 10 << 10]));
     for n in 0..100 {
-        complete(&store, &claim::<Here>(key(n)), &big).await;
+        complete(&store, &new_claim(key(n)), &big).await;
     }
     // A response larger than all there is.
     let huge = Outcome::Response(response(200, &[], &vec![0; 100 << 10]));
-    complete(&store, &claim::<Here>(key(200)), &huge).await;
-    behind.taken();
+    complete(&store, &new_claim(key(200)), &huge).await;
+    behind.take();
     for n in 0..100 {
-        let again = store.acquire(&claim::<Here>(key(n))).await.unwrap();
+        let again = store.acquire(&new_claim(key(n))).await.unwrap();
         assert_eq!(again, Acquisition::Completed(big.clone()));
     }
-    let again = store.acquire(&claim::<Here>(key(200))).await.unwrap();
+    let again = store.acquire(&new_claim(key(200))).await.unwrap();
     assert_eq!(again, Acquisition::Completed(huge));
     assert!(
-        behind.taken() >= 101 - 6,
+        behind.take() >= 101 - 6,
         "at most six responses of 10 KiB fit"
     );
 }

@@ -3,6 +3,7 @@
 mod broken;
 mod cached;
 mod chosen;
+mod counting;
 mod custom;
 #[path = "../../examples/custom_store.rs"]
 #[allow(dead_code, reason = "the example's own service is for its reader")]
@@ -17,26 +18,17 @@ mod mysql;
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod observe;
 mod postgres;
-mod processes;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod redis;
 #[path = "../support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
+mod service;
 mod sql_faults;
+mod sql_server;
 mod sql_sessions;
 mod sql_setup;
-mod sql_waiting;
 mod sqlite;
-
-/// An error with all that it was caused by.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut chain = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        chain = format!("{chain}: {error}");
-        cause = error.source();
-    }
-    chain
-}
+mod toolbox;
+mod waiting;

@@ -60,7 +60,10 @@ impl Gate {
 
     async fn passed(&self) {
         let mut opened = self.0.subscribe();
-        opened.wait_for(|open| *open).await.expect("its sender is here");
+        opened
+            .wait_for(|open| *open)
+            .await
+            .expect("its sender is here");
     }
 }
 
@@ -147,7 +150,7 @@ impl Service {
 
     /// Sends a duplicate of a request that another process executes, and has that execution end when polling has slowed
     /// down as far as it does. Gives the answer, and when it came.
-    pub(crate) async fn wait(&self, key: &str, end: impl Fn()) -> (Answer, Instant) {
+    pub(crate) async fn wait(&self, key: &str, end: impl FnOnce()) -> (Answer, Instant) {
         // The first claim, and the polls after pauses of 10, 20, 40, 80, 160 and 320 ms. The next pause is the longest,
         // 500 ms less some jitter.
         let slow = self.store.operations() + 7;

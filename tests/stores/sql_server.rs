@@ -19,12 +19,12 @@ use crate::servers::{mariadb::MariaDb, postgres::Postgres};
 macro_rules! on_each_server {
     ($($case:ident,)*) => {
         mod postgres {
-            use crate::sql_server::Kind;
+            use crate::sql_server::{Kind, on_each_server};
             on_each_server! { Kind::Postgres; $($case,)* }
         }
 
         mod mysql {
-            use crate::sql_server::Kind;
+            use crate::sql_server::{Kind, on_each_server};
             on_each_server! { Kind::MariaDb; $($case,)* }
         }
     };

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, LocalBoxFuture},
+};
 use idempotent_runtime::{
     StoreKey,
     store::{
@@ -41,10 +45,19 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Repeats an operation until the store answers, as the engine and its clients do, up to a limit.
-pub(crate) async fn answered<T, F>(mut operation: impl FnMut() -> F) -> T
+pub(crate) fn answered<'a, T: 'a, F>(
+    mut operation: impl FnMut() -> F + Send + 'a,
+) -> BoxFuture<'a, T>
 where
-    F: Future<Output = Result<T, StoreError>>,
+    F: Future<Output = Result<T, StoreError>> + Send + 'a,
 {
+    repeated(Box::new(move || operation().boxed())).boxed()
+}
+
+/// [`answered`], compiled once for each type of answer and not for each call.
+async fn repeated<'a, T>(
+    mut operation: Box<dyn FnMut() -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a>,
+) -> T {
     let begun = Instant::now();
     loop {
         let error = match tokio::time::timeout(Duration::from_secs(2), operation()).await {
@@ -58,9 +71,24 @@ where
 }
 
 /// Waits for what is bound to happen, up to a limit; `instead` says what is found in its place.
-pub(crate) async fn eventually(
-    mut happened: impl AsyncFnMut() -> bool,
-    instead: impl Fn() -> String,
+pub(crate) fn eventually<'a, F>(
+    mut happened: impl FnMut() -> F + 'a,
+    instead: impl Fn() -> String + 'a,
+) -> LocalBoxFuture<'a, ()>
+where
+    F: Future<Output = bool> + 'a,
+{
+    waiting(
+        Box::new(move || happened().boxed_local()),
+        Box::new(instead),
+    )
+    .boxed_local()
+}
+
+/// [`eventually`], compiled once and not for each call.
+async fn waiting<'a>(
+    mut happened: Box<dyn FnMut() -> LocalBoxFuture<'a, bool> + 'a>,
+    instead: Box<dyn Fn() -> String + 'a>,
 ) {
     let begun = Instant::now();
     while !happened().await {
@@ -75,7 +103,21 @@ pub(crate) async fn eventually(
 
 /// Measures until every duration of one measurement is within the bound, three times at most: a machine that runs other
 /// tests beside this one stalls now and then.
-pub(crate) async fn within(bound: Duration, measure: impl AsyncFn() -> Vec<Duration>) {
+pub(crate) fn within<'a, F>(
+    bound: Duration,
+    mut measure: impl FnMut() -> F + 'a,
+) -> LocalBoxFuture<'a, ()>
+where
+    F: Future<Output = Vec<Duration>> + 'a,
+{
+    measured(bound, Box::new(move || measure().boxed_local())).boxed_local()
+}
+
+/// [`within`], compiled once and not for each call.
+async fn measured<'a>(
+    bound: Duration,
+    mut measure: Box<dyn FnMut() -> LocalBoxFuture<'a, Vec<Duration>> + 'a>,
+) {
     let mut measured = Vec::new();
     for _ in 0..3 {
         let durations = measure().await;

@@ -9,10 +9,10 @@ use sqlx::{Executor as _, mysql::MySqlPoolOptions};
 
 use super::{OnMariaDb, new_table};
 use crate::{
-    chain,
     observe::Log,
     proxy::Proxy,
     servers::{free_port, mariadb::MariaDb},
+    toolbox::chain,
 };
 
 async fn refusal(url: &str) -> ConnectError {

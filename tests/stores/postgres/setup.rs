@@ -9,8 +9,8 @@ use sqlx::{Connection, Executor as _, PgConnection, postgres::PgPoolOptions};
 
 use super::{OnPostgres, new_table};
 use crate::{
-    chain,
     servers::{free_port, postgres::Postgres},
+    toolbox::chain,
 };
 
 async fn refusal(url: &str) -> ConnectError {

@@ -18,10 +18,15 @@ use idempotent_runtime::{
 };
 
 use super::{SHIFT, hex};
-use crate::servers::{
-    free_port,
-    redis::{FLUSHING, Redis},
-    until,
+use crate::{
+    servers::{
+        free_port,
+        redis::{FLUSHING, Redis},
+        until,
+    },
+    service::latencies,
+    toolbox::{answered, within},
+    waiting::NOTIFIED,
 };
 
 pub(super) struct OnCluster {
@@ -174,11 +179,10 @@ async fn a_node_that_was_killed_keeps_its_claims() {
     });
     for mine in &claims {
         let other = claim::<OnCluster>(mine.key);
-        let answer = super::faults::answered(|| store.acquire(&other)).await;
+        let answer = answered(|| store.acquire(&other)).await;
         assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
         let held = mine.held();
-        let completed =
-            super::faults::answered(|| store.complete(&held, &Outcome::Tombstone)).await;
+        let completed = answered(|| store.complete(&held, &Outcome::Tombstone)).await;
         assert_eq!(completed, Write::Applied);
     }
 }
@@ -187,10 +191,9 @@ async fn a_node_that_was_killed_keeps_its_claims() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completion_is_heard_on_every_node() {
     let Some(nodes) = nodes() else { return };
-    crate::sql_waiting::within(Duration::from_millis(50), async || {
-        let latencies = super::wakeup::across(&url(nodes), &url(nodes), 4).await;
-        println!("completion to replay in another engine, on a Cluster: {latencies:?}");
-        latencies
+    within(NOTIFIED, async || {
+        let [first, second] = super::wakeup::services([&url(nodes); 2]).await;
+        latencies(&first, &second, 4).await
     })
     .await;
 }

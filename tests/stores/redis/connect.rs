@@ -12,8 +12,11 @@ use idempotent_runtime::store::{
     redis::{ConnectError, RedisStore, RedisStoreBuilder, Weakness},
 };
 
-use super::{OnRedis, faults::answered, installed};
-use crate::servers::{free_port, redis::Redis};
+use super::{OnRedis, installed};
+use crate::{
+    servers::{free_port, redis::Redis},
+    toolbox::answered,
+};
 
 const DURABLE: [&str; 2] = ["--appendonly", "yes"];
 

@@ -19,11 +19,10 @@ use super::{
     OnRedis,
     cluster::{start, url},
     connect::{documented_besides, documented_rule},
-    faults::answered,
 };
 use crate::{
     servers::{free_port, redis::Redis, until},
-    sql_waiting::within,
+    toolbox::{answered, within},
 };
 
 /// Nodes that find out quickly that another is gone.

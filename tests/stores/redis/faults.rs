@@ -3,17 +3,17 @@
 use std::time::{Duration, Instant};
 
 use idempotent_runtime::store::{
-    Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
-    conformance::{claim, key, response},
+    Acquisition, Claim, Store, StoreErrorKind, Write,
+    conformance::{claim, key},
     redis::RedisStore,
 };
 
 use super::OnRedis;
-use crate::{proxy::Proxy, servers::redis::Redis, sql_waiting::within};
-
-fn done() -> Outcome {
-    Outcome::Response(response(201, &[], b"done"))
-}
+use crate::{
+    proxy::Proxy,
+    servers::redis::Redis,
+    toolbox::{answered, done, within},
+};
 
 async fn through(proxy: &Proxy) -> RedisStore {
     let store = RedisStore::builder(format!("redis://127.0.0.1:{}", proxy.port()));
@@ -22,21 +22,6 @@ async fn through(proxy: &Proxy) -> RedisStore {
         .connect()
         .await
         .expect("a store")
-}
-
-/// Repeats a verb until the store answers, as the engine and its clients do, with an end to their patience.
-pub(super) async fn answered<T, F>(mut verb: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    let patience = Instant::now() + Duration::from_secs(10);
-    loop {
-        match verb().await {
-            Ok(answer) => return answer,
-            Err(error) => assert!(Instant::now() < patience, "{error:?} for ten seconds"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// Killed and restarted between any two verbs, a durable server has lost nothing.

@@ -11,12 +11,12 @@ use tokio::task::block_in_place;
 
 use super::OnRedis;
 use crate::{
-    chain,
     proxy::Proxy,
     servers::{
         redis::{Redis, ask_inline},
         until,
     },
+    toolbox::chain,
 };
 
 const FIRST: Acquisition = Acquisition::Acquired { attempt: 1 };

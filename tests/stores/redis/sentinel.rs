@@ -14,11 +14,10 @@ use idempotent_runtime::store::{
 use super::{
     OnRedis,
     connect::{documented_besides, documented_rule},
-    faults::answered,
 };
 use crate::{
     servers::{Folder, Process, free_port, redis::Redis, server, until},
-    sql_waiting::within,
+    toolbox::{answered, within},
 };
 
 struct Sentinel {

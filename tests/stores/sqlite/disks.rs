@@ -1,32 +1,26 @@
 //! Disks that are full, and disks that become read-only while the file is open.
 
 use std::{
-    convert::Infallible,
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
 use idempotent_runtime::{
-    Idempotency, IdempotencyLayer, Policy,
+    Idempotency, Policy,
     store::{
         Acquisition, Outcome, RecordState, Store, StoreErrorKind, Write,
         conformance::{claim, key, response},
         sql::sqlite::SqliteStore,
     },
 };
-use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
-use tower::{Layer as _, ServiceExt as _, service_fn};
+use tokio::{runtime::Runtime, task::JoinHandle};
 
 use super::Sqlite;
-use crate::servers::{Folder, not_tested, until};
+use crate::{
+    servers::{Folder, not_tested, until},
+    service::{Answer, Executions, Gate, Service, paid},
+};
 
 /// A file system of its own, unmounted with this value.
 struct Disk {
@@ -201,97 +195,65 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
 }
 
 /// A process of a service whose records are on the disk.
-struct Service {
+struct OnDisk {
     runtime: Runtime,
-    layer: IdempotencyLayer,
-    executions: Arc<AtomicU32>,
-    /// Closed, executions do not come to their end.
-    open: watch::Sender<bool>,
+    service: Service,
 }
 
-/// Status, body and whether it is a replay.
-type Paid = (u16, String, bool);
+/// An execution that ends when its gate is open.
+struct Running {
+    gate: Gate,
+    answer: JoinHandle<Answer>,
+}
 
-impl Service {
+impl OnDisk {
     fn start(disk: &Disk) -> Self {
         let runtime = Runtime::new().unwrap();
-        let store = runtime.block_on(SqliteStore::connect(&disk.url())).unwrap();
-        let policy = Policy::new().lease(Duration::from_secs(1)).wait(false);
-        let engine = Idempotency::builder().store(store).policy(policy);
-        // A completion is insisted on for three times this time, and tried again later.
-        let engine = engine.store_timeout(Duration::from_secs(1));
-        let engine = runtime.block_on(async { engine.build().unwrap() });
-        Self {
-            runtime,
-            layer: IdempotencyLayer::new(engine),
-            executions: Arc::default(),
-            open: watch::Sender::new(true),
-        }
-    }
-
-    fn asking(&self, key: &str) -> JoinHandle<Paid> {
-        let (executions, open) = (Arc::clone(&self.executions), self.open.clone());
-        let handler = service_fn(move |_| {
-            let number = executions.fetch_add(1, Ordering::SeqCst) + 1;
-            let mut open = open.subscribe();
-            async move {
-                open.wait_for(|open| *open).await.expect("it opens");
-                let paid = Bytes::from(format!("paid {number}"));
-                Ok::<_, Infallible>(Response::new(Full::new(paid)))
-            }
+        let service = runtime.block_on(async {
+            let store = SqliteStore::connect(&disk.url()).await.unwrap();
+            let policy = Policy::new().lease(Duration::from_secs(1)).wait(false);
+            // A completion is insisted on for three times this time, and tried again later.
+            let engine = Idempotency::builder().store_timeout(Duration::from_secs(1));
+            Service::with(engine.policy(policy), store, &Executions::default())
         });
-        let request = Request::post("/pay").header("idempotency-key", key);
-        let request = request.body(Full::new(Bytes::new())).unwrap();
-        let answering = self.layer.layer(handler).oneshot(request);
-        self.runtime.spawn(async move {
-            let response = answering.await.unwrap_or_else(|never| match never {});
-            let replayed = response.headers().contains_key("idempotent-replay");
-            let status = response.status().as_u16();
-            let body = response.into_body().collect().await.unwrap().to_bytes();
-            (
-                status,
-                String::from_utf8_lossy(&body).into_owned(),
-                replayed,
-            )
-        })
+        Self { runtime, service }
     }
 
-    fn pay(&self, key: &str) -> Paid {
-        self.runtime.block_on(self.asking(key)).unwrap()
+    fn pay(&self, key: &str) -> Answer {
+        self.runtime.block_on(self.service.pay(key))
     }
 
-    /// Begins an execution that does not come to its end.
-    fn begin(&self, key: &str) -> JoinHandle<Paid> {
-        self.open.send_replace(false);
+    /// Begins an execution.
+    fn begin(&self, key: &str) -> Running {
         let before = self.executed();
-        let running = self.asking(key);
+        let (service, key, gate) = (self.service.clone(), key.to_owned(), Gate::closed());
+        let behind = gate.clone();
+        let answer = async move { service.pay_behind(&key, &behind).await };
+        let answer = self.runtime.spawn(answer);
         until("the execution", || (self.executed() > before).then_some(()));
-        running
+        Running { gate, answer }
     }
 
-    /// Lets what was begun come to its end.
-    fn end(&self, running: JoinHandle<Paid>) -> Paid {
-        self.open.send_replace(true);
-        self.runtime.block_on(running).unwrap()
+    /// Lets an execution end.
+    fn end(&self, running: Running) -> Answer {
+        running.gate.open();
+        self.runtime.block_on(running.answer).unwrap()
     }
 
     fn executed(&self) -> u32 {
-        self.executions.load(Ordering::SeqCst)
+        self.service.executions().count()
     }
 
     fn refuses(&self, key: &str, status: u16, code: &str) {
         let before = self.executed();
-        let (answered, body, _) = self.pay(key);
-        assert!(
-            answered == status && body.contains(code),
-            "{key}: {answered} {body}"
-        );
+        is_problem(&self.pay(key), status, code);
         assert_eq!(self.executed(), before, "{key} was executed");
     }
 }
 
-fn paid(number: u32, replayed: bool) -> Paid {
-    (200, format!("paid {number}"), replayed)
+fn is_problem(answer: &Answer, status: u16, code: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert!(answer.body.contains(code), "{answer:?}");
 }
 
 /// The kernel made the file system read-only, as it does after an error of the disk: nothing begins, nothing that was
@@ -299,28 +261,24 @@ fn paid(number: u32, replayed: bool) -> Paid {
 #[test]
 fn a_disk_that_fails_refuses_claims_and_loses_nothing_that_was_acknowledged() {
     let Some(disk) = Disk::ext4() else { return };
-    let service = Service::start(&disk);
+    let service = OnDisk::start(&disk);
     assert_eq!(service.pay("done"), paid(1, false));
     let running = service.begin("running");
     disk.fail();
     service.refuses("new", 503, "store_unavailable");
     assert_eq!(service.pay("done"), paid(1, true), "reading goes on");
-    let (status, body, _) = service.end(running);
-    assert!(
-        status == 409 && body.contains("outcome_unknown"),
-        "{status} {body}"
-    );
+    is_problem(&service.end(running), 409, "outcome_unknown");
     // The process ends without another word to the disk.
     service.runtime.shutdown_background();
-    drop(service.layer);
+    drop(service.service);
 
     disk.repair();
-    let service = Service::start(&disk);
+    let service = OnDisk::start(&disk);
     assert_eq!(service.pay("done"), paid(1, true));
     until("the lease to lapse", || {
-        let (status, body, _) = service.pay("running");
-        assert_eq!(status, 409, "{body}");
-        body.contains("outcome_unknown").then_some(())
+        let answer = service.pay("running");
+        assert_eq!(answer.status, 409, "{answer:?}");
+        answer.body.contains("outcome_unknown").then_some(())
     });
     assert_eq!(service.executed(), 0);
     assert_eq!(service.pay("new"), paid(1, false));
@@ -331,7 +289,7 @@ fn a_disk_that_fails_refuses_claims_and_loses_nothing_that_was_acknowledged() {
 #[test]
 fn a_file_that_may_not_be_written_to_for_a_while_is_written_to_afterwards() {
     let Some(disk) = Disk::ext4() else { return };
-    let service = Service::start(&disk);
+    let service = OnDisk::start(&disk);
     assert_eq!(service.pay("done"), paid(1, false));
 
     // In time for the client.
@@ -339,7 +297,7 @@ fn a_file_that_may_not_be_written_to_for_a_while_is_written_to_afterwards() {
     disk.writable(false);
     service.refuses("new", 503, "store_unavailable");
     assert_eq!(service.pay("done"), paid(1, true));
-    service.open.send_replace(true);
+    running.gate.open();
     std::thread::scope(|scope| {
         let ended = scope.spawn(|| service.end(running));
         service.refuses("new", 503, "store_unavailable");
@@ -351,17 +309,13 @@ fn a_file_that_may_not_be_written_to_for_a_while_is_written_to_afterwards() {
     // Too late for the client, and not too late.
     let running = service.begin("too-late");
     disk.writable(false);
-    let (status, body, _) = service.end(running);
-    assert!(
-        status == 409 && body.contains("outcome_unknown"),
-        "{status} {body}"
-    );
+    is_problem(&service.end(running), 409, "outcome_unknown");
     disk.writable(true);
     let began = Instant::now();
     until("the completion", || {
-        let (status, body, replayed) = service.pay("too-late");
-        assert!(status == 409 || replayed, "{status} {body}");
-        replayed.then_some(())
+        let answer = service.pay("too-late");
+        assert!(answer.status == 409 || answer.replayed, "{answer:?}");
+        answer.replayed.then_some(())
     });
     assert!(began.elapsed() < Duration::from_secs(20));
     assert_eq!(service.pay("too-late"), paid(3, true));

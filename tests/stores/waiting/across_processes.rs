@@ -1,26 +1,25 @@
-//! Waiting across processes that are two: one executes in a process of its own, the other waits in this one.
+//! Duplicates that wait in another process: one executes in a process of its own, the other waits in this one.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use idempotent_runtime::store::{self, AnyStore, sql::postgres::PostgresStore};
 use tokio::sync::mpsc;
 
+use super::{NOTIFIED, POLLED};
 use crate::{
     servers::{mariadb::MariaDb, postgres::Postgres, redis::Redis},
-    sql_waiting::{Process, Till, within},
+    service::{Executions, Gate, Service, new_key},
     sqlite::File,
+    toolbox::within,
 };
 
-const KEYS: usize = 4;
-/// Long enough for the polling to have slowed down.
-const TAKES: Duration = Duration::from_millis(1800);
+const KEYS: u32 = 4;
 
-/// The store of a URL, with push where there is such a thing.
+/// The store of a URL, which notifies where it can.
 async fn open(url: &str) -> AnyStore {
     if url.starts_with("postgres:") {
         let builder = PostgresStore::builder().migrate(true).notify(true);
@@ -29,6 +28,7 @@ async fn open(url: &str) -> AnyStore {
     store::migrate(url).await.expect("a store")
 }
 
+/// The time since the epoch, on the clock that all processes share.
 fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -41,23 +41,32 @@ async fn executes_in_a_process_of_its_own() {
     let (Ok(url), Ok(keys)) = (std::env::var("EXECUTE_IN"), std::env::var("EXECUTE_KEYS")) else {
         return;
     };
-    let process = Process::new(open(&url).await, &Till::default());
+    let next_line = async || {
+        let read = || std::io::stdin().read_line(&mut String::new());
+        let read = tokio::task::spawn_blocking(read).await;
+        read.expect("no panic").expect("the input")
+    };
+    let service = Service::new(open(&url).await, &Executions::default());
     for n in 0..KEYS {
-        println!("executes {n} 0");
-        let (answer, replayed) = process.pay(&format!("{keys}-{n}"), TAKES).await;
-        assert!(!replayed, "{answer}");
+        let (key, gate) = (format!("{keys}-{n}"), Gate::closed());
+        let ending = async {
+            service.executions().started(n + 1).await;
+            println!("executes {n} 0");
+            next_line().await;
+            gate.open();
+        };
+        let (answer, ()) = tokio::join!(service.pay_behind(&key, &gate), ending);
         println!("completed {n} {}", now().as_micros());
+        assert!(!answer.replayed, "{answer:?}");
     }
-    // What wakes others may still be on its way: it stays until they have been answered.
-    let end = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
-    end.await.expect("no panic").expect("the end of its input");
+    // Its notification may still be on its way: the process stays until the duplicate has its answer.
+    next_line().await;
 }
 
-/// How long after the answer of the process that executed the one that waits has its own.
+/// How long after the answer of the process that executes the duplicate in this one has its own, for each key.
 async fn across(url: &str) -> Vec<Duration> {
-    static ROUND: AtomicU32 = AtomicU32::new(0);
-    let keys = format!("round-{}", ROUND.fetch_add(1, Ordering::Relaxed));
-    let here = Process::new(open(url).await, &Till::default());
+    let keys = new_key();
+    let here = Service::new(open(url).await, &Executions::default());
     let test = module_path!().split_once("::").expect("a crate").1;
     let test = format!("{test}::executes_in_a_process_of_its_own");
     let mut there = Command::new(std::env::current_exe().expect("this test"))
@@ -69,53 +78,52 @@ async fn across(url: &str) -> Vec<Duration> {
         .spawn()
         .expect("a process");
     let output = BufReader::new(there.stdout.take().expect("its output"));
-    let (say, mut said) = mpsc::unbounded_channel();
-    let reading = std::thread::spawn(move || {
+    let mut input = there.stdin.take().expect("its input");
+    let (sender, mut lines) = mpsc::unbounded_channel();
+    let reader = std::thread::spawn(move || {
         for line in output.lines() {
-            // Nobody listens any more when a test has failed.
-            let _unheard = say.send(line.expect("a line"));
+            // The receiver is gone when the test has failed.
+            let _failed = sender.send(line.expect("a line"));
         }
     });
-    let mut hear = async |what: String| loop {
-        let line = said.recv().await.expect("the other process goes on");
-        // The harness writes its own words before the first of ours.
+    let mut printed = async |what: String| loop {
+        let line = lines.recv().await.expect("the other process is alive");
+        // The test harness prints its own lines, and no line end before the first of ours.
         if let Some((_, micros)) = line.split_once(&what) {
             return Duration::from_micros(micros.trim().parse().expect("a time"));
         }
     };
     let mut latencies = Vec::new();
     for n in 0..KEYS {
-        hear(format!("executes {n} ")).await;
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        let (answer, replayed) = here.pay(&format!("{keys}-{n}"), Duration::ZERO).await;
+        printed(format!("executes {n} ")).await;
+        let end = || input.write_all(b"end\n").expect("it reads");
+        let (answer, _) = here.wait(&format!("{keys}-{n}"), end).await;
         let answered = now();
-        assert!(replayed, "{answer} was executed here");
-        let completed = hear(format!("completed {n} ")).await;
+        assert!(answer.replayed, "{answer:?} was executed here");
+        let completed = printed(format!("completed {n} ")).await;
         latencies.push(answered.saturating_sub(completed));
     }
-    // Its input ends with that.
+    // With its input the process ends.
+    drop(input);
     let ended = tokio::task::spawn_blocking(move || there.wait()).await;
     assert!(ended.expect("no panic").expect("its end").success());
-    reading.join().expect("all was read");
-    println!("waited for another process {latencies:?}");
+    reader.join().expect("all was read");
+    println!("from the answer of another process to that of this one: {latencies:?}");
     latencies
 }
-
-const PUSHED: Duration = Duration::from_millis(50);
-const POLLED: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_wakes_another_process() {
     let Some(server) = Redis::start() else { return };
-    within(PUSHED, async || across(&server.url()).await).await;
+    within(NOTIFIED, async || across(&server.url()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_wakes_another_process_when_told_to() {
+async fn postgres_wakes_another_process_where_it_notifies() {
     let Some(server) = Postgres::start() else {
         return;
     };
-    within(PUSHED, async || across(&server.url()).await).await;
+    within(NOTIFIED, async || across(&server.url()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
