@@ -18,19 +18,49 @@
 //! let app: Router = Router::new().route("/payments", post(pay));
 //! ```
 //!
+//! # In production
+//!
+//! With no set-up the records are in the memory of the process. A service keeps them in a database, tells callers apart,
+//! deletes what has expired, and ends in order:
+//!
+//! ```no_run
+//! use axum::{Extension, Router, http::HeaderName, routing::post};
+//! use idempotent_runtime::{Idempotency, idempotent, scope, store, store::purger::Purger};
+//!
+//! #[idempotent(name = "pay", required)]
+//! async fn pay() -> &'static str {
+//!     "paid"
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let store = store::migrate(&std::env::var("DATABASE_URL")?).await?; // makes the table; `connect` expects it
+//!     let purger = Purger::builder().start(store.clone());
+//!     let caller = scope::header(HeaderName::from_static("x-account")); // which the gateway sets, not the client
+//!     let idempotency = Idempotency::builder().store(store).scope(caller).build()?;
+//!     let app = Router::new().route("/payments", post(pay)).layer(Extension(idempotency.clone()));
+//!     let listener = tokio::net::TcpListener::bind("0.0.0.0:8000").await?;
+//!     let stop = async { drop(tokio::signal::ctrl_c().await) };
+//!     axum::serve(listener, app).with_graceful_shutdown(stop).await?; // first the server, then the engine:
+//!     let report = idempotency.shutdown(std::time::Duration::from_secs(30)).await; // executions that lost their client
+//!     println!("{} drained, {} unknown, {} purged", report.drained, report.unknown, purger.stop().await);
+//!     Ok(())
+//! }
+//! ```
+//!
 //! # What is promised
 //!
 //! | guarantee | how a route asks for it | a crash in the middle of the handler |
 //! |---|---|---|
-//! | at most once | `#[idempotent]` | the outcome is unknown and retries are told so (`outcome_unknown`), until a late completion, a resolution or the expiry. Never a second execution |
-//! | at least once, single outcome | `on_crash = "retry"` | the next retry executes again as attempt n+1; one outcome is ever stored or shown |
-//! | what a function finds out | `on_crash = path` | the function says: completed, not executed, or still unknown |
+//! | at most once | `#[idempotent]` | the outcome is unknown and retries get `outcome_unknown`, until the execution completes late, an operator resolves the record, or it expires. The handler is not started again |
+//! | at least once, single outcome | `on_crash = "retry"` | the next retry executes again as attempt n+1; only one outcome is ever stored or shown |
+//! | what a function finds out | `on_crash = path` | the function answers: completed, not executed, or still unknown |
 //!
 //! # What is not
 //!
-//! - Effects outside of the handler's process cannot be undone by a library. `at most once` means that the handler
-//!   is not *started* twice; what it did before a crash is for the recovery function, or a person, to find out.
-//!   Pass [`Execution::downstream_key`] on, so that the next service can be asked.
+//! - A library cannot undo effects outside of the handler's process. `at most once` means that the handler is not
+//!   *started* twice; what it did before a crash is for the recovery function, or a person, to find out. Pass
+//!   [`Execution::downstream_key`] on, so that the next service can be asked.
 //! - Callers that differ by anything but the `Authorization` header (a cookie, an API key, a client certificate, the
 //!   host) are told apart only if the engine has a [scope](Builder::scope).
 //! - A record lives for its ttl. After that the key is free, and the same request executes again.
@@ -40,11 +70,13 @@
 //! # Where to go from here
 //!
 //! - [`#[idempotent]`](macro@idempotent): every option with an example.
-//! - [`Idempotency::builder`]: the engine's store, caller scope, default policy and profile.
+//! - [`Idempotency::builder`]: the engine's store, scope, default policy and profile.
 //! - [`IdempotencyLayer`]: the same for any tower service, without the attribute.
 //! - [`Execution`]: what a handler can ask; [`Retention`]: what it can decide.
-//! - [`guide`]: how clients should retry, what happens when, running it in production.
-//! - [`store`]: the contract, for those who write a store of their own.
+//! - [`store`]: the stores by URL, and the contract for authors of stores.
+//! - [`guide::clients`]: how clients should retry. [`guide::answers`]: what they get, and when.
+//! - [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::money`]: moving money
+//!   safely. [`guide::unknown`]: when something is unknown.
 //!
 //! # Features
 //!
@@ -54,15 +86,15 @@
 //! | `axum` | yes | extractors, route templates, original paths; what the attribute expands to |
 //! | `memory` | yes | [`MemoryStore`] |
 //! | `metrics` | | counters, histograms and gauges through the [`metrics`](https://docs.rs/metrics) facade |
-//! | `redis`, `redis-tls` | | `RedisStore`: Redis and Valkey, single, Sentinel or Cluster |
-//! | `postgres`, `mysql`, `sqlite`, `sql-tls` | | `PostgresStore`, `MySqlStore`, `SqliteStore` |
-//! | `cached` | | `Cached`: completed records in process memory, in front of any store |
+//! | `redis`, `redis-tls` | | [`RedisStore`]: Redis and Valkey, single, Sentinel or Cluster |
+//! | `postgres`, `mysql`, `sqlite`, `sql-tls` | | [`PostgresStore`], [`MySqlStore`], [`SqliteStore`] |
+//! | `cached` | | [`Cached`]: outcomes in process memory, in front of any store |
 //! | `typed-routing` | | annotated handlers in the typed routes of `axum-extra` |
 //! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
 //! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
 
-// Some links lead to what another feature brings. They are checked where all of it is there, as in CI.
+// Some links lead to items of other features. CI checks them with all features.
 #![cfg_attr(
     not(all(
         feature = "axum",
