@@ -360,7 +360,7 @@ metrics() {
         expect_like "$outcome" "*endpoint=\"POST /api/payments\",outcome=\"$outcome\"} [1-9]*" "$BODY"
     done
     expect_like conflict '*endpoint="POST /api/orders",outcome="conflict"} [1-9]*' "$BODY"
-    for outcome in missing_key tombstone; do
+    for outcome in missing_key response_not_stored; do
         expect_like "$outcome" "*endpoint=\"POST /api/reports\",outcome=\"$outcome\"} [1-9]*" "$BODY"
     done
     for name in execution wait store_operation; do
