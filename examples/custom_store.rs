@@ -1,12 +1,12 @@
 //! A store of your own: `cargo run --example custom_store`.
 //!
-//! The simplest thing that keeps the contract of `idempotent_runtime::store`: one map behind one lock. Every
-//! verb takes the lock, decides and writes before it lets go, so each is one atomic step. What a database
-//! does in one statement stands here in a few lines, in the order of the contract's state machine.
+//! The simplest store that keeps the contract of `idempotent_runtime::store`: one map behind one lock. Every operation
+//! decides and writes under the lock, so each is one atomic step. What a database does in one statement takes a few
+//! lines here, in the order of the contract's state machine.
 //!
-//! It passes the conformance suite (`tests/stores/custom.rs` runs it), which is how to know that a store of
-//! your own is correct. What it lacks is what `MemoryStore` adds: bounds, a purge that does not look at every
-//! record, and locks that different keys do not share.
+//! It passes the conformance suite (`tests/stores/custom.rs` runs it); run the suite for a store of your own too. It
+//! lacks what `MemoryStore` adds: bounds, a purge that does not read every record, and locks that different keys do not
+//! share.
 
 use std::{
     collections::HashMap,
@@ -60,14 +60,14 @@ impl Store for PlainStore {
             return Ok(Acquisition::Acquired { attempt: 1 });
         };
         if row.holds(&claim.token) {
-            // The same acquire again: its reply was lost.
+            // The same acquire again, because its reply was lost.
             row.extend(&claim.held(), now);
             return Ok(Acquisition::Acquired {
                 attempt: row.attempt,
             });
         }
         if row.expired(now) {
-            return Ok(row.take(claim, now));
+            return Ok(row.claim(claim, now));
         }
         if row.fingerprint != claim.fingerprint {
             return Ok(Acquisition::Mismatch);
@@ -81,7 +81,7 @@ impl Store for PlainStore {
             });
         }
         if claim.take_over {
-            return Ok(row.take(claim, now));
+            return Ok(row.claim(claim, now));
         }
         Ok(Acquisition::Unknown)
     }
@@ -98,7 +98,7 @@ impl Store for PlainStore {
             return Ok(Write::Missing);
         };
         if row.token == held.token && row.outcome.as_ref() == Some(outcome) {
-            // The same completion again: its reply was lost. The retention keeps counting from the first.
+            // The same completion again, because its reply was lost. The ttl counts from the first one.
             return Ok(Write::Applied);
         }
         if !row.holds(&held.token) {
@@ -163,7 +163,7 @@ impl Store for PlainStore {
 }
 
 impl PlainStore {
-    /// A write that only the owner of an execution in flight may make.
+    /// A write that is fenced unless this token's execution is in flight.
     fn write(&self, key: &StoreKey, token: &Token, write: impl FnOnce(&mut Row)) -> Write {
         match lock(&self.rows).get_mut(key) {
             None => Write::Missing,
@@ -175,7 +175,7 @@ impl PlainStore {
         }
     }
 
-    /// Tells the engines to look again. They would find out by themselves, a little later.
+    /// Wakes the engines' waiters, which would otherwise poll a little later.
     fn wake(&self, key: &StoreKey) {
         let engines = lock(&self.engines).clone();
         for engine in engines {
@@ -198,8 +198,8 @@ impl Row {
         }
     }
 
-    /// A new lease on a row that is there: the attempt rises, and nothing old is left.
-    fn take(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+    /// A new lease on an existing row: the attempt rises, everything else is replaced.
+    fn claim(&mut self, claim: &Claim, now: Instant) -> Acquisition {
         *self = Self::leased(claim, self.attempt + 1, now);
         Acquisition::Acquired {
             attempt: self.attempt,
@@ -211,7 +211,7 @@ impl Row {
         self.expires = self.expires.max(later(self.lease_until, held.ttl));
     }
 
-    /// The fence: this token's execution is in flight, its lease lapsed or not.
+    /// The fence: whether this token's execution is in flight, even if its lease has lapsed.
     fn holds(&self, token: &Token) -> bool {
         self.token == *token && self.outcome.is_none()
     }
@@ -238,13 +238,13 @@ impl Row {
     }
 }
 
-/// A point in time that no duration can make overflow; thirty years are as good as for ever.
+/// An instant that overflows with no duration: everything beyond thirty years counts as thirty years.
 fn later(now: Instant, by: Duration) -> Instant {
-    const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    now + by.min(FOR_EVER)
+    const THIRTY_YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    now + by.min(THIRTY_YEARS)
 }
 
-/// A panic elsewhere leaves the map whole: no step here stops half-way.
+/// Ignores poisoning: no operation panics between two writes, so the map is always consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,13 +1,13 @@
 //! `IdempotencyLayer`: the same guarantees without the attribute, around a whole router.
 //!
 //! ```text
-//! cargo run --example layer             sends itself some requests and prints the answers
+//! cargo run --example layer             sends itself requests and prints the answers
 //! ```
 //!
-//! 1. One policy for all routes inside. The handlers know nothing of it.
-//! 2. POST, PUT, PATCH and DELETE are covered; here the list is made shorter.
-//! 3. Keys are unique per tenant: two tenants may use the same key without meeting each other. Scope by a header
-//!    only where something in front of the service vouches for it, such as a gateway that sets it.
+//! 1. One policy applies to all routes inside. The handlers are plain axum handlers.
+//! 2. POST, PUT, PATCH and DELETE are covered by default; this example covers POST and PUT.
+//! 3. Keys are unique per tenant: two tenants may use the same key. Scope by a header only if something in front of the
+//!    service sets it, such as a gateway: a client must not be able to choose it.
 
 use std::{error::Error, time::Duration};
 
@@ -23,7 +23,7 @@ use idempotent_runtime::{
 };
 use tower::ServiceExt as _;
 
-/// What the routes inside the layer have in common.
+/// The policy of all routes inside the layer.
 const POLICY: Policy = Policy::new()
     .ttl(Duration::from_secs(7 * 24 * 60 * 60))
     .required(true)
@@ -36,7 +36,7 @@ fn app(idempotency: Idempotency) -> Router {
         .methods([Method::POST, Method::PUT]);
     Router::new()
         .route("/bookings/{room}", post(book).delete(cancel))
-        // On the routes: what the router's fallback answers is nobody's effect.
+        // On the routes only: the router's fallback has no effect to protect.
         .route_layer(layer)
 }
 
@@ -76,14 +76,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let reordered = r#"{"view": "beach", "nights": 2}"#;
     let sent = |method, headers, body| answer(&app, method, headers, body);
 
-    println!("a first request books; its retry is replayed, whatever the order of its members");
+    println!(
+        "a first request books; its retry is replayed, whatever the order of the JSON members"
+    );
     expect("200", &sent(Method::POST, &dollars, beach).await?)?;
     expect(
         "200 replay",
         &sent(Method::POST, &dollars, reordered).await?,
     )?;
 
-    println!("another currency is another booking, another tenant's key another key");
+    println!("another currency is a mismatch, another tenant's key another key");
     expect("409 mismatch", &sent(Method::POST, &euros, beach).await?)?;
     expect("200", &sent(Method::POST, &other, beach).await?)?;
 
@@ -93,17 +95,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         &sent(Method::POST, &dollars[..1], beach).await?,
     )?;
 
-    println!("a method that is not covered passes by");
+    println!("a method that is not covered executes each time");
     expect("200", &sent(Method::DELETE, &dollars, "").await?)?;
     expect("200", &sent(Method::DELETE, &dollars, "").await?)?;
 
-    // Where a server runs: after it has ended, so that executions whose client has gone can end too.
+    // In a service: call this after the server has ended, so that detached executions can end too.
     let report = idempotency.shutdown(Duration::from_secs(30)).await;
     println!("bye: {} executions drained", report.drained);
     Ok(())
 }
 
-/// Sends a request; its answer in short.
+/// Sends a request and returns its answer in short form.
 async fn answer(
     app: &Router,
     method: Method,
@@ -119,14 +121,14 @@ async fn answer(
     if response.headers().contains_key("idempotent-replay") {
         short += " replay";
     }
-    // Answers of the engine itself carry their code, for layers such as one that logs.
+    // The engine's own answers carry their code as an extension, for example for a logging layer.
     if let Some(code) = response.extensions().get::<ProblemCode>() {
         short = format!("{short} {code}");
     }
     Ok(short)
 }
 
-/// Prints an answer, unless it is not the one of the story.
+/// Prints an answer, and fails if it is not the expected one.
 fn expect(expected: &str, answer: &str) -> Result<(), String> {
     println!("    {answer}");
     if answer == expected {

@@ -5,20 +5,21 @@
 //! bash examples/try.sh                  tries it
 //! ```
 //!
-//! | request | what it is there for |
+//! | request | what it shows |
 //! |---|---|
 //! | `POST /api/payments` | the usual case: duplicates wait for the first one's answer |
-//! | `POST /api/orders` | duplicates are told to come back; an error of the handler is an outcome too |
+//! | `POST /api/orders` | duplicates get a conflict; an error of the handler is an outcome too |
 //! | `PUT`, `PATCH`, `DELETE /api/orders/{id}` | any method can be idempotent by key |
 //! | `POST /api/reports?bytes=N` | the key is required; responses of any size, `&stream=1` of unknown length |
 //! | `GET /api/effects` | how often each handler really ran |
-//! | `GET /health`, `GET /metrics` | alive; Prometheus text |
+//! | `GET /health`, `GET /metrics` | whether the demo is up; metrics as Prometheus text |
 //!
 //! The request header `x-delay-ms: N` makes a handler sleep before its effect, a minute at most, and
 //! `x-panic: 1` makes a payment panic after it; see [`knobs`]. The environment sets the rest, see [`settings`].
 //!
-//! Its rooms: `settings` is what may be chosen, `effects` stands for the business, `knobs` for the trouble,
-//! `routes` has the handlers, `metrics` is what they look like from outside. This file puts them together, and takes them apart again in good order.
+//! Modules: `settings` reads the environment, `store` opens the store, `effects` counts and records effects, `knobs`
+//! are the headers above, `routes` has the handlers, `metrics` the metrics. This file starts the service and shuts it
+//! down.
 
 use std::{
     error::Error,
@@ -39,7 +40,7 @@ use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
 
 use self::{effects::Effects, settings::Settings};
 
-// An example's file is the root of its crate, so the compiler would look for its rooms beside it.
+// An example's file is the root of its crate, so the compiler would look for its modules beside it.
 #[path = "payments/effects.rs"]
 mod effects;
 #[path = "payments/knobs.rs"]
@@ -53,7 +54,7 @@ mod settings;
 #[path = "payments/store.rs"]
 mod store;
 
-/// How long a shutdown waits for what runs: the longest delay a client may ask for, and a little more.
+/// How long a shutdown waits for executions: the longest delay that a client may ask for, and a little more.
 const DRAIN: Duration = knobs::LONGEST_DELAY.saturating_add(Duration::from_secs(10));
 
 #[tokio::main]
@@ -81,16 +82,16 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What the environment chose, as long as it makes sense.
+/// Reads the environment and opens the ledger.
 fn set_up() -> Result<(Settings, Effects), Box<dyn Error>> {
     let settings = Settings::from_env()?;
     let effects = Effects::new(settings.node.as_deref(), settings.ledger.as_deref())?;
     Ok((settings, effects))
 }
 
-/// Serves until a signal comes, then drains.
+/// Serves until a signal arrives, then drains.
 async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dyn Error>> {
-    // What routes do not choose for themselves, the environment does.
+    // The environment's policy is the default for every option that a route does not set.
     let mut engine = Idempotency::builder().policy(settings.policy.clone());
     // Purges until it is dropped.
     let mut _purger = None;
@@ -104,9 +105,9 @@ async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dy
     let listener = TcpListener::bind(("127.0.0.1", settings.port))
         .await
         .map_err(|error| format!("cannot listen on 127.0.0.1:{}: {error}", settings.port))?;
-    // Before anybody knows that we are here, so that no signal finds us unprepared.
+    // Before the address is printed: whoever reads it may send a signal.
     let mut signals = Signals::new()?;
-    invite(&format!("http://{}", listener.local_addr()?));
+    print_invitation(&format!("http://{}", listener.local_addr()?));
 
     let (close, closing) = oneshot::channel::<()>();
     let serving = axum::serve(listener, app).with_graceful_shutdown(async {
@@ -115,7 +116,7 @@ async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dy
     let server = tokio::spawn(serving.into_future());
     signals.next().await;
     drop(close);
-    say("draining what runs; a second signal ends at once");
+    say("draining executions; a second signal ends the demo at once");
     tokio::select! {
         report = drain(server, &idempotency) => report,
         () = signals.next() => Err("ended by a second signal".into()),
@@ -128,11 +129,10 @@ async fn drain(
     idempotency: &Idempotency,
 ) -> Result<Shutdown, Box<dyn Error>> {
     let deadline = Instant::now() + DRAIN;
-    // The server first: it takes no new connections and lets clients have their answers. One that does not
-    // read its answer must not keep the process alive, hence the deadline.
+    // The server first: it accepts no new connections and completes the responses under way. A client that does
+    // not read its response must not keep the process alive, hence the deadline.
     let ended = timeout_at(deadline, &mut server).await;
-    // Then the engine: an execution whose client has gone is part of no connection, and the server does not
-    // wait for it.
+    // Then the engine: a detached execution belongs to no connection, so the server does not wait for it.
     let left = deadline.saturating_duration_since(Instant::now());
     let report = idempotency.shutdown(left).await;
     match ended {
@@ -142,7 +142,7 @@ async fn drain(
     Ok(report)
 }
 
-/// The signals that ask the program to end: Ctrl-C and, where there is such a thing, SIGTERM.
+/// The signals that ask the program to end: Ctrl-C and, on Unix, SIGTERM.
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -152,7 +152,7 @@ struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// From here on signals are noticed.
+    /// Catches signals from here on.
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -171,12 +171,12 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    #[expect(clippy::unnecessary_wraps, reason = "the same face as on Unix")]
+    #[expect(clippy::unnecessary_wraps, reason = "the same interface as on Unix")]
     fn new() -> io::Result<Self> {
         Ok(Self {})
     }
 
-    #[expect(clippy::unused_self, reason = "the same face as on Unix")]
+    #[expect(clippy::unused_self, reason = "the same interface as on Unix")]
     async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
@@ -190,7 +190,7 @@ fn log() {
     let chosen = EnvFilter::try_from_default_env();
     let spans = match chosen {
         Ok(_) => FmtSpan::CLOSE,
-        // Unasked, a line per request would only slow down who measures.
+        // By default no line per request, which would distort measurements.
         Err(_) => FmtSpan::NONE,
     };
     let filter =
@@ -201,17 +201,17 @@ fn log() {
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
-    // Panics are part of what there is to try: one line each, and no backtrace, will do.
+    // The demo panics on request: one line each, without a backtrace, is enough.
     panic::set_hook(Box::new(|panicked| tracing::error!("{panicked}")));
 }
 
-/// Says where the demo is and what to do with it.
-fn invite(url: &str) {
+/// Prints the demo's address and what to try.
+fn print_invitation(url: &str) {
     let try_it = include_str!("payments/invitation.txt").replace("{url}", url);
     say(try_it.trim_end());
 }
 
-/// Prints a line. That nobody reads it is no reason to end.
+/// Prints a line. A closed standard output is not an error.
 fn say(line: &str) {
     let _unread = writeln!(io::stdout(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! The smallest useful program: a payment is made once, however often the request is sent.
+//! The smallest useful program: a payment is made once, however often its request is sent.
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -6,8 +6,8 @@
 //!     -H 'content-type: application/json' -d '{"amount": 100}'              (twice, or twice at once)
 //! ```
 //!
-//! With no set-up the records are kept in this process's memory, and a `tracing` subscriber, if there is one, is told so. `payments.rs` is the
-//! complete program: another engine, a graceful end, metrics.
+//! Without any set-up the records are kept in this process's memory, and the log says so. `payments.rs` is the complete
+//! program: a store, a graceful shutdown, metrics.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ struct Payment {
 #[idempotent(ttl = "24h", wait = true)]
 async fn create_payment(Json(payment): Json<Payment>) -> (StatusCode, Json<Payment>) {
     println!("paying {}", payment.amount);
-    tokio::time::sleep(Duration::from_secs(1)).await; // the bank takes its time
+    tokio::time::sleep(Duration::from_secs(1)).await; // the bank is slow
     (StatusCode::CREATED, Json(payment))
 }
 

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Tries the demo: what a user of it would want to see, one line of PASS or FAIL each.
+# Tests the demo as a user would, and prints PASS or FAIL for each scenario.
 #
-#   bash examples/try.sh                                builds and starts demos of its own, and ends them
-#   bash examples/try.sh --url http://127.0.0.1:8000    tries one that runs; skips what needs one of its own
+#   bash examples/try.sh                                builds and starts private demos, and ends them
+#   bash examples/try.sh --url http://127.0.0.1:8000    tests a running demo; skips what needs a private one
 #
-# Needs bash and curl, and cargo unless --url is given. The exit code is 0 if nothing failed, 1 if something
-# did, 2 if nothing could be tried.
+# Needs bash and curl, and cargo unless --url is given. The exit code is 0 if every scenario passed, 1 if one failed,
+# 2 if none could run.
 #
-# Nothing here hopes that some pause is long enough: what has to have happened is asked for, again and again
-# within a generous bound, of /metrics, /api/effects or the process itself.
+# No scenario relies on a pause being long enough: it polls /metrics, /api/effects or the process itself until the event
+# has happened, within a generous bound.
 
 set -u -o pipefail
 
-# How long a handler is delayed where something has to happen in the meantime, in milliseconds.
+# The delay of a handler, in milliseconds, where something must happen during the execution.
 readonly LONG=5000
-# What every key of this run begins with, so that a demo that has seen another run takes them for new.
+# The prefix of every key of this run, so that the keys are new to a demo that was tested before.
 readonly RUN="try-$$-$RANDOM$RANDOM"
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly HERE
@@ -36,14 +36,14 @@ main() {
 
     if [[ -n $url ]]; then
         URL=${url%/}
-        healthy || give_up "nobody answers at $URL/health"
+        healthy || give_up "no answer from $URL/health"
     else
         build
         start_demo main
     fi
     everything_against_one_demo
     if [[ -n $url ]]; then
-        echo "SKIP  expiry, crash policy, shutdown, settings: they need demos of their own"
+        echo "SKIP  expiry, crash policy, shutdown, settings: they need private demos"
     else
         everything_with_its_own_demo
     fi
@@ -54,9 +54,9 @@ main() {
 
 everything_against_one_demo() {
     scenario 'a first request executes' first_request
-    scenario 'its retry is replayed, byte for byte, and nothing happens' replay
+    scenario 'its retry is a byte-identical replay without an effect' replay
     scenario 'a key is the same with and without quotes' quotes
-    scenario 'the same key for something else is a mismatch' mismatch
+    scenario 'the same key with another request is a mismatch' mismatch
     scenario 'the same key of another caller is a mismatch' other_caller
     scenario 'the same key on another route is another key' other_route
     scenario 'without a key every request executes' no_key
@@ -70,19 +70,19 @@ everything_against_one_demo() {
     scenario 'a rejected body leaves the key unused' rejected_body
     scenario 'a rejected header leaves the key unused' rejected_header
     scenario 'a body over the limit is 413 and leaves the key unused' large_request
-    scenario 'a panic is an answer, and its retry is no second payment' panic
-    scenario 'a client that leaves does not stop its payment; the retry gets the answer' disconnect
+    scenario 'a panic is an outcome, and its retry makes no second payment' panic
+    scenario 'a client that disconnects does not stop its payment; the retry gets the response' disconnect
     scenario 'PUT, PATCH and DELETE are replayed' other_methods
     scenario 'a stream is replayed' streamed
-    scenario 'a response too large to keep is not executed again' large_response
-    scenario 'the metrics tell all this' metrics
+    scenario 'a response too large to store is not executed again' large_response
+    scenario 'the metrics count all this' metrics
 }
 
 everything_with_its_own_demo() {
     scenario 'after its ttl a key is free again (TTL=1s NODE=a)' expiry
     scenario 'after a panic the retry executes again (ON_CRASH=retry)' panic_and_retry
     scenario 'SIGTERM drains executions, with and without a client, then exits 0 (LEDGER)' drain
-    scenario 'a wrong setting ends the demo with exit code 2 (TTL=soon)' wrong_setting
+    scenario 'an invalid setting ends the demo with exit code 2 (TTL=soon)' wrong_setting
 }
 
 # --- the scenarios -----------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ bad_key() {
         expect "status for the key $key" 400 "$STATUS"
         expect "code for the key $key" invalid_key "$(field code)"
     done
-    # A header that is there but empty; curl wants it written with a semicolon.
+    # An empty header, which curl writes with a semicolon.
     send POST /api/payments '' '{"amount": 1}' --header 'idempotency-key;'
     expect 'status for the empty key' 400 "$STATUS"
     expect payments "$before" "$(count payments)"
@@ -300,12 +300,12 @@ disconnect() {
     before=$(count payments)
     running=$(gauge idempotency_in_flight)
     detached=$(gauge idempotency_detached_executions)
-    start gone POST /api/payments "$RUN-gone" '{"amount": 6}' --header "x-delay-ms: $LONG"
+    start left POST /api/payments "$RUN-left" '{"amount": 6}' --header "x-delay-ms: $LONG"
     eventually gauge_is idempotency_in_flight $((running + 1)) || fault 'the payment was never in flight'
-    leave gone
+    leave left
     eventually gauge_is idempotency_detached_executions $((detached + 1)) ||
-        fault 'the demo never noticed that the client left'
-    send POST /api/payments "$RUN-gone" '{"amount": 6}'
+        fault 'the demo never noticed the disconnect'
+    send POST /api/payments "$RUN-left" '{"amount": 6}'
     expect 'answer to the retry' '201 true' "$STATUS $(header idempotent-replay)"
     expect_like body '{"status":"success","id":"payment-*","amount":6}' "$BODY"
     expect payments $((before + 1)) "$(count payments)"
@@ -371,7 +371,7 @@ metrics() {
     done
 }
 
-# --- scenarios with a demo of their own --------------------------------------------------------------------
+# --- scenarios with a private demo --------------------------------------------------------------------
 
 expiry() {
     start_demo expiry TTL=1s NODE=a
@@ -401,26 +401,26 @@ panic_and_retry() {
 drain() {
     local ledger=$TMP/ledger
     start_demo drain "LEDGER=$ledger"
-    start gone POST /api/payments "$RUN-gone" '{"amount": 8}' --header "x-delay-ms: $LONG"
+    start left POST /api/payments "$RUN-left" '{"amount": 8}' --header "x-delay-ms: $LONG"
     eventually gauge_is idempotency_in_flight 1 || fault 'the first payment was never in flight'
-    leave gone
-    eventually gauge_is idempotency_detached_executions 1 || fault 'the client never left'
+    leave left
+    eventually gauge_is idempotency_detached_executions 1 || fault 'the demo never noticed the disconnect'
     start slow POST /api/payments "$RUN-slow" '{"amount": 9}' --header "x-delay-ms: $LONG"
     eventually gauge_is idempotency_in_flight 2 || fault 'the second payment was never in flight'
     expect 'the ledger before' '' "$(<"$ledger")"
     stop_demo
     finish slow
-    expect 'status of the one who stayed' 201 "$STATUS"
+    expect 'status of the other payment' 201 "$STATUS"
     expect_like 'the ledger after' '*payments 8 payment-*' "$(<"$ledger")"
     expect_like 'the ledger after' '*payments 9 payment-*' "$(<"$ledger")"
-    expect_like 'last words' '*bye: * 0 unknown, 0 unconfirmed' "$(<"$TMP/drain.out")"
+    expect_like 'last line' '*bye: * 0 unknown, 0 unconfirmed' "$(<"$TMP/drain.out")"
 }
 
 wrong_setting() {
     local code=0
     PORT=0 TTL=soon "$DEMO" >"$TMP/wrong.out" 2>"$TMP/wrong.err" || code=$?
     expect 'exit code' 2 "$code"
-    expect_like 'what it says' '*TTL="soon"*expected a duration*' "$(<"$TMP/wrong.err")"
+    expect_like 'the error' '*TTL="soon"*expected a duration*' "$(<"$TMP/wrong.err")"
 }
 
 main "$@"

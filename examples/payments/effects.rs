@@ -1,9 +1,9 @@
-//! The business: what must not happen twice.
+//! The effects that must not happen twice.
 //!
-//! 1. Each execution draws a number when the time of its effect has come, after its delay. Numbers count from
-//!    one for each kind and become ids: `payment-1`, or `payment-a-1` on the node `a`.
-//! 2. An effect is a line in the ledger: its kind, one word about it, its id. The line is one write in append
-//!    mode, so that processes can share a file and a killed one leaves no half line.
+//! 1. Each execution draws a number just before its effect, after its delay. Numbers count from one for each kind and
+//!    become ids: `payment-1`, or `payment-a-1` on the node `a`.
+//! 2. An effect is a line in the ledger: its kind, one word about it, its id. The line is one write in append mode, so
+//!    that processes can share a file and a killed process leaves no half line.
 //! 3. An order that is refused draws a number, since its handler ran, but has no effect.
 
 use std::{
@@ -18,7 +18,7 @@ use std::{
 
 use serde::Serialize;
 
-/// All executions of this process. Cloning shares them.
+/// The executions of this process. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Effects(Arc<Inner>);
 
@@ -27,12 +27,12 @@ struct Inner {
     payments: AtomicU64,
     orders: AtomicU64,
     reports: AtomicU64,
-    /// What stands between the kind and the number of an id.
+    /// The part of an id between its kind and its number.
     infix: String,
     ledger: Option<File>,
 }
 
-/// What was executed.
+/// A kind of execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Payment,
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     Report,
 }
 
-/// How often.
+/// How often each kind was executed.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Counts {
     payments: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Counts {
 }
 
 impl Effects {
-    /// Nothing happened yet. Ids carry the name of the `node`, effects go to the `ledger`.
+    /// No effects yet. Ids contain the name of the `node`, effects are appended to the `ledger`.
     ///
     /// # Errors
     ///
@@ -75,17 +75,17 @@ impl Effects {
             Kind::Order => ("order", &self.0.orders),
             Kind::Report => ("report", &self.0.reports),
         };
-        // Only the count matters, nothing is published through it.
+        // Relaxed, because only the count matters: nothing is published through it.
         let number = counter.fetch_add(1, Ordering::Relaxed) + 1;
         format!("{name}{}{number}", self.0.infix)
     }
 
-    /// The effect itself. `word` must be one word.
+    /// Has the effect. `word` must be one word.
     ///
     /// # Errors
     ///
     /// If the line cannot be written.
-    pub(crate) fn happen(&self, kind: Kind, word: &str, id: &str) -> io::Result<()> {
+    pub(crate) fn record(&self, kind: Kind, word: &str, id: &str) -> io::Result<()> {
         let Some(mut ledger) = self.0.ledger.as_ref() else {
             return Ok(());
         };
@@ -95,8 +95,8 @@ impl Effects {
             Kind::Report => "reports",
         };
         let line = format!("{name} {word} {id}\n");
-        // A few bytes into the page cache: not worth a thread of their own. No `write_all`, which would go on
-        // with a second write after a short one, and another process's line in between.
+        // Blocks only for a few bytes into the page cache. Not `write_all`, which would complete a short write with a
+        // second one, and another process's line could stand in between.
         if ledger.write(line.as_bytes())? == line.len() {
             Ok(())
         } else {
@@ -104,7 +104,7 @@ impl Effects {
         }
     }
 
-    /// How often each kind was executed.
+    /// The counts so far.
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             payments: self.0.payments.load(Ordering::Relaxed),
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_count_by_kind_and_carry_the_node() {
+    fn ids_count_by_kind_and_contain_the_node() {
         let here = Effects::new(None, None).unwrap();
         assert_eq!(here.draw(Kind::Payment), "payment-1");
         assert_eq!(here.draw(Kind::Payment), "payment-2");
@@ -138,9 +138,9 @@ mod tests {
     fn processes_share_a_ledger() {
         let path = std::env::temp_dir().join(format!("ledger-{}", std::process::id()));
         let [a, b] = ["a", "b"].map(|node| Effects::new(Some(node), Some(&path)).unwrap());
-        a.happen(Kind::Payment, "100", "payment-a-1").unwrap();
-        b.happen(Kind::Order, "2", "order-b-1").unwrap();
-        a.happen(Kind::Report, "7", "report-a-1").unwrap();
+        a.record(Kind::Payment, "100", "payment-a-1").unwrap();
+        b.record(Kind::Order, "2", "order-b-1").unwrap();
+        a.record(Kind::Report, "7", "report-a-1").unwrap();
         let ledger = std::fs::read_to_string(&path);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(

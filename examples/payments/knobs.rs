@@ -1,11 +1,11 @@
-//! The trouble a client may ask for, as extractors.
+//! Delays and panics that a client may ask for, as extractors.
 //!
 //! 1. `x-delay-ms: N` sleeps N milliseconds before the effect; 60,000 at most.
 //! 2. `x-panic: 1` panics after it.
 //!
-//! Anything else in them is rejected with 400. A rejection means that nothing was executed, so it leaves the
-//! key unused: correct the header and send the request again with the same key. Neither header is part of
-//! what the request asks for; a retry may leave them out.
+//! Any other value is rejected with 400. A rejection means that nothing was executed, so it releases the key: correct
+//! the header and send the request again with the same key. Neither header is part of the fingerprint; a retry may
+//! leave them out.
 
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ pub(crate) struct Delay(Duration);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panic(bool);
 
-/// A header with a value that makes no sense.
+/// The answer to an invalid header.
 type Rejection = (StatusCode, &'static str);
 
 impl Delay {
-    /// Sleeps for as long as the client asked.
-    pub(crate) async fn pass(self) {
+    /// Sleeps for the delay.
+    pub(crate) async fn sleep(self) {
         if !self.0.is_zero() {
             tokio::time::sleep(self.0).await;
         }
@@ -39,7 +39,7 @@ impl Delay {
 
 impl Panic {
     /// Panics if the client asked for it.
-    pub(crate) fn strike(self) {
+    pub(crate) fn panic_if_asked(self) {
         assert!(!self.0, "the client asked for it: x-panic");
     }
 }
@@ -75,7 +75,7 @@ impl<S: Sync> FromRequestParts<S> for Panic {
     }
 }
 
-/// The one line of a header, if there is one.
+/// The value of a header that may have one line at most.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Rejection> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn panics_are_asked_for_with_a_one() {
+    async fn a_one_asks_for_a_panic() {
         for (lines, panics) in [(&[][..], false), (&["0"], false), (&["1"], true)] {
             assert_eq!(extract::<Panic>("x-panic", lines).await.unwrap().0, panics);
         }

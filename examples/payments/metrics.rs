@@ -1,26 +1,26 @@
-//! `GET /metrics`: what the library counted, in Prometheus text form.
+//! `GET /metrics`: the library's metrics as Prometheus text.
 //!
-//! The library speaks to the `metrics` facade (its feature `metrics`). What stands behind the facade is the
-//! application's choice; here it is `metrics-exporter-prometheus`.
+//! The library uses the `metrics` facade (with its feature `metrics`). The application chooses the exporter behind the
+//! facade; here it is `metrics-exporter-prometheus`.
 
 use std::time::Duration;
 
 use axum::{Router, http::header::CONTENT_TYPE, routing::get};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// From a store in memory, which answers in microseconds, to a handler that takes a minute.
+/// The buckets: from a store in memory, which answers in microseconds, to a handler that takes a minute.
 const SECONDS: [f64; 13] = [
     0.000_01, 0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0,
 ];
 
-/// How often recorded samples are sorted into their buckets when nobody looks.
+/// How often recorded samples are sorted into their buckets when `/metrics` is not requested.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Collects from here on, and shows it. Needs a runtime.
+/// Installs the exporter and returns its route. Must be called in a runtime.
 ///
 /// # Errors
 ///
-/// If somebody in this process collects already.
+/// If this process has an exporter already.
 pub(crate) fn route() -> Result<Router, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
@@ -33,7 +33,7 @@ pub(crate) fn route() -> Result<Router, BuildError> {
     Ok(Router::new().route("/metrics", get(show)))
 }
 
-/// Without it, a service that nobody scrapes would keep every sample.
+/// Without this, a service that is never scraped would keep every sample.
 async fn keep_up(handle: PrometheusHandle) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {

@@ -1,8 +1,7 @@
 //! The handlers, each with its attribute.
 //!
-//! None says how long outcomes live, how long executions may stay silent or what a crash leads to: that comes
-//! from the engine's default policy, which the environment sets. A route says only what it needs to be
-//! different.
+//! None sets the ttl, the lease or `on_crash`: these come from the engine's default policy, which the environment sets.
+//! A route sets only the options in which it differs.
 
 use std::{io, iter};
 
@@ -23,13 +22,13 @@ use crate::{
     knobs::{Delay, Panic},
 };
 
-/// Longest report.
+/// The longest report, in bytes.
 const LONGEST_REPORT: u32 = 64 * 1024 * 1024;
 
-/// A streamed report comes in pages of about so many bytes.
+/// A streamed report is sent in pages of about this many bytes.
 const PAGE: usize = 16 * 1024;
 
-/// Everything but the metrics.
+/// All routes but the metrics.
 pub(crate) fn app(effects: Effects, idempotency: Idempotency) -> Router {
     Router::new()
         .route("/api/payments", post(create_payment))
@@ -42,7 +41,7 @@ pub(crate) fn app(effects: Effects, idempotency: Idempotency) -> Router {
         .route("/api/effects", get(counts))
         .route("/health", get(async || "ok\n"))
         .with_state(effects)
-        // The engine that the attributes use. Without this line they would share one of the process's own.
+        // The engine that the attributes use. Without this line they would use the process-wide one.
         .layer(Extension(idempotency))
 }
 
@@ -58,7 +57,7 @@ struct Payment {
     amount: u64,
 }
 
-/// Duplicates wait for the answer of the first.
+/// Duplicates wait for the first request's response.
 #[idempotent(wait = true)]
 async fn create_payment(
     State(effects): State<Effects>,
@@ -66,10 +65,10 @@ async fn create_payment(
     panic: Panic,
     Json(NewPayment { amount }): Json<NewPayment>,
 ) -> Result<(StatusCode, Json<Payment>), Failure> {
-    delay.pass().await;
+    delay.sleep().await;
     let id = effects.draw(Kind::Payment);
-    effects.happen(Kind::Payment, &amount.to_string(), &id)?;
-    panic.strike();
+    effects.record(Kind::Payment, &amount.to_string(), &id)?;
+    panic.panic_if_asked();
     let status = "success";
     Ok((StatusCode::CREATED, Json(Payment { status, id, amount })))
 }
@@ -88,20 +87,20 @@ struct Order {
     quantity: u64,
 }
 
-/// Duplicates are told that the first is under way. A refused order is an outcome like any other: its retry
-/// is refused with the same words, and a better order needs a new key.
+/// Duplicates get a conflict while the first request is in flight. A refused order is an outcome like any other: its
+/// retry replays the refusal, and a corrected order needs a new key.
 #[idempotent(wait = false)]
 async fn create_order(
     State(effects): State<Effects>,
     delay: Delay,
     Json(NewOrder { item, quantity }): Json<NewOrder>,
 ) -> Result<(StatusCode, Json<Order>), Failure> {
-    delay.pass().await;
+    delay.sleep().await;
     let id = effects.draw(Kind::Order);
     if quantity == 0 {
         return Err(Failure::Refused("quantity must be at least 1"));
     }
-    effects.happen(Kind::Order, &quantity.to_string(), &id)?;
+    effects.record(Kind::Order, &quantity.to_string(), &id)?;
     let status = "success";
     let order = Order {
         status,
@@ -112,7 +111,7 @@ async fn create_order(
     Ok((StatusCode::CREATED, Json(order)))
 }
 
-/// What a change of an order may contain.
+/// A change of an order.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct OrderChange {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,13 +120,13 @@ struct OrderChange {
     quantity: Option<u64>,
 }
 
-/// What a change of an order did. The demo keeps no orders: any id will do.
+/// The response to a change of an order. The demo stores no orders: any id is accepted.
 #[derive(Debug, Serialize)]
 struct Changed {
     status: &'static str,
-    /// The order.
+    /// The order's id.
     id: String,
-    /// The change, another one with each execution.
+    /// The change's id, a new one for each execution.
     change: String,
     #[serde(flatten)]
     order: OrderChange,
@@ -170,10 +169,10 @@ async fn changed(
     delay: Delay,
     order: OrderChange,
 ) -> Result<Json<Changed>, Failure> {
-    delay.pass().await;
+    delay.sleep().await;
     let change = effects.draw(Kind::Order);
-    // The ledger names the change, not the order: an id that a client chose may be more than one word.
-    effects.happen(Kind::Order, method, &change)?;
+    // The ledger has the change's id, not the order's: an id that a client chose may be more than one word.
+    effects.record(Kind::Order, method, &change)?;
     let status = "success";
     Ok(Json(Changed {
         status,
@@ -183,26 +182,26 @@ async fn changed(
     }))
 }
 
-/// What report is asked for: `?bytes=N`, and `stream=1` for one of unknown length.
+/// The report's parameters: `?bytes=N`, and `stream=1` for a response of unknown length.
 #[derive(Debug, Deserialize)]
 struct ReportQuery {
-    #[serde(default = "usual", deserialize_with = "bounded")]
+    #[serde(default = "default_length", deserialize_with = "bounded")]
     bytes: u32,
     #[serde(default)]
     stream: u8,
 }
 
-/// A report of more than the engine keeps (1 MiB, unless `max_response` says otherwise) leaves a tombstone:
-/// its retry gets `response_not_stored`, and no second execution.
+/// A report larger than `max_response` (1 MiB by default) leaves a tombstone: its retry gets `response_not_stored`, and
+/// does not execute.
 #[idempotent(required = true)]
 async fn create_report(
     State(effects): State<Effects>,
     delay: Delay,
     Query(query): Query<ReportQuery>,
 ) -> Result<Response, Failure> {
-    delay.pass().await;
+    delay.sleep().await;
     let id = effects.draw(Kind::Report);
-    effects.happen(Kind::Report, &query.bytes.to_string(), &id)?;
+    effects.record(Kind::Report, &query.bytes.to_string(), &id)?;
     let body = match query.stream {
         0 => Body::from(report(&id, query.bytes).collect::<Vec<_>>().concat()),
         _ => Body::from_stream(stream::iter(
@@ -212,10 +211,10 @@ async fn create_report(
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
 
-/// A report's text: its id, line by line, `bytes` in all.
+/// A report's text: `bytes` bytes of lines with its id.
 fn report(id: &str, bytes: u32) -> impl Iterator<Item = Bytes> + Send + use<> {
     let line = format!("{id}\n");
-    // Whole lines, so that each page goes on where the one before ended.
+    // A page has complete lines, so that the next one continues the text.
     let page = Bytes::from(line.repeat(PAGE.div_ceil(line.len())));
     let mut left = bytes as usize;
     iter::from_fn(move || {
@@ -225,11 +224,11 @@ fn report(id: &str, bytes: u32) -> impl Iterator<Item = Bytes> + Send + use<> {
     })
 }
 
-fn usual() -> u32 {
+fn default_length() -> u32 {
     1_000
 }
 
-/// Too long a report is a query that makes no sense: rejected before anything is executed.
+/// Refuses too long a report while the query is parsed, before anything is executed.
 fn bounded<'de, D: Deserializer<'de>>(query: D) -> Result<u32, D::Error> {
     match u32::deserialize(query)? {
         bytes if bytes <= LONGEST_REPORT => Ok(bytes),
@@ -243,12 +242,12 @@ async fn counts(State(effects): State<Effects>) -> Json<Counts> {
     Json(effects.counts())
 }
 
-/// An answer of the handler itself that is no success. It is stored all the same.
+/// An error of the handler. It is stored like any other response.
 #[derive(Debug)]
 enum Failure {
-    /// What was asked for cannot be done.
+    /// The order is not valid.
     Refused(&'static str),
-    /// The ledger failed.
+    /// The ledger could not be written.
     Ledger(io::Error),
 }
 

@@ -1,27 +1,26 @@
-//! What the environment may choose.
+//! The settings, which come from the environment.
 //!
 //! | variable | default | |
 //! |---|---|---|
 //! | `PORT` | 8000 | where to listen on 127.0.0.1; 0 takes a free one |
 //! | `TTL` | 24h | how long outcomes are replayed |
-//! | `LEASE` | 30s | how long an execution may stay silent |
+//! | `LEASE` | 30s | how long an execution keeps its key without a heartbeat |
 //! | `WAIT_TIMEOUT` | 30s | how long a duplicate waits |
 //! | `ON_CRASH` | refuse | `refuse` or `retry` |
-//! | `NODE` | | a name that goes into ids: `a` makes `payment-a-1` |
-//! | `LEDGER` | | a file that gets a line for each effect |
-//! | `IDEMPOTENT_STORE` | `memory:` | where records live, see [`store`](crate::store) |
-//! | `ACCEPT_WEAKER_DURABILITY` | 0 | 1 uses a Redis that may lose what it acknowledged, to see what happens |
+//! | `NODE` | | a name that becomes part of ids: `a` makes `payment-a-1` |
+//! | `LEDGER` | | a file to which each effect appends a line |
+//! | `IDEMPOTENT_STORE` | `memory:` | the store, see [`store`](crate::store) |
+//! | `ACCEPT_WEAKER_DURABILITY` | 0 | 1 accepts a Redis that may lose acknowledged writes |
 //! | `RUST_LOG` | | what to log |
 //!
 //! 1. Durations are written as in the attribute: `500ms`, `30s`, `1h30m`, `24h`; the largest unit first.
-//! 2. An empty value counts as none. A wrong one ends the program with exit code 2, rather than run with
-//!    something nobody asked for.
+//! 2. An empty value is the default. An invalid one ends the program with exit code 2.
 
 use std::{env, error::Error, ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 use idempotent_runtime::{OnCrash, Policy};
 
-/// What was chosen.
+/// The settings.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) port: u16,
@@ -32,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) weaker_durability: bool,
 }
 
-/// A variable with a value that makes no sense.
+/// A variable with an invalid value.
 #[derive(Debug)]
 pub(crate) struct SettingError {
     name: &'static str,
@@ -100,7 +99,7 @@ fn read<T>(
     }
 }
 
-/// Numbers with units, the largest first; what [`Policy`] takes, which panics at anything else.
+/// Parses numbers with units, the largest first, within the bounds of [`Policy`], which panics beyond them.
 fn duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 5] = [
         ("d", 86_400_000),
@@ -115,7 +114,7 @@ fn duration(text: &str) -> Option<Duration> {
     let mut millis = 0_u64;
     while !rest.is_empty() {
         let (number, unit, after) = part(rest)?;
-        // Going on where the last part stopped: each unit once, in descending order.
+        // The search goes on behind the last unit: each unit occurs once, in descending order.
         let (_, size) = units.find(|(name, _)| *name == unit)?;
         millis = millis.checked_add(number.parse::<u64>().ok()?.checked_mul(*size)?)?;
         rest = after;
@@ -125,7 +124,7 @@ fn duration(text: &str) -> Option<Duration> {
         .then(|| Duration::from_millis(millis))
 }
 
-/// The first number, its unit, and what follows.
+/// The first number, its unit, and the rest.
 fn part(text: &str) -> Option<(&str, &str, &str)> {
     let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let letters = rest
@@ -166,7 +165,7 @@ impl fmt::Display for SettingError {
             value,
             expected,
         } = self;
-        write!(f, "{name}={value:?} makes no sense: expected {expected}")
+        write!(f, "invalid {name}={value:?}: expected {expected}")
     }
 }
 
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_what_was_expected() {
+    fn an_invalid_value_is_reported_with_what_was_expected() {
         for (name, value, expected) in [
             ("TTL", "soon", "a duration"),
             ("LEASE", "0s", "a duration"),
@@ -227,7 +226,7 @@ mod tests {
             ("NODE", "a b", "letters"),
         ] {
             let error = settings(name, value).expect_err(name);
-            let start = format!("{name}={value:?} makes no sense: expected {expected}");
+            let start = format!("invalid {name}={value:?}: expected {expected}");
             assert!(error.starts_with(&start), "{error}");
         }
     }

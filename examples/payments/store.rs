@@ -1,12 +1,12 @@
-//! Where records live: as `IDEMPOTENT_STORE` says.
+//! The store that `IDEMPOTENT_STORE` names.
 //!
 //! | URL | |
 //! |---|---|
-//! | `memory:` | this process only; what is used when nothing is said |
-//! | `sqlite://records.db` | the processes of this machine |
-//! | `postgres://…`, `mysql://…`, `redis://…` | all processes that say the same |
+//! | `memory:` | records are shared by this process only; the default |
+//! | `sqlite://records.db` | … by the processes of this machine |
+//! | `postgres://…`, `mysql://…`, `redis://…` | … by all processes with this URL |
 //!
-//! Tables are made, where there are any, and what expired is purged from them while the demo runs.
+//! Tables are created where the store has any, and expired records are purged while the demo runs.
 
 use std::{error::Error, iter};
 
@@ -15,18 +15,20 @@ use idempotent_runtime::{
     store::{self, AnyStore, purger::Purger},
 };
 
-/// Opens the store, and begins to purge it. `weaker` accepts a Redis that may lose what it acknowledged.
+/// Opens the store and starts to purge it. `weaker` accepts a Redis that may lose acknowledged writes.
 ///
 /// # Errors
 ///
-/// If the URL is none of the above, or the store cannot be opened.
+/// If the URL is not one of the above, or the store cannot be opened.
 pub(crate) async fn open(url: &str, weaker: bool) -> Result<(AnyStore, Purger), String> {
     let store = if weaker {
         connect_weaker(url).await?
     } else {
-        store::migrate(url).await.map_err(|error| told(&error))?
+        store::migrate(url)
+            .await
+            .map_err(|error| with_causes(&error))?
     };
-    // Where records vanish by themselves it finds nothing to do.
+    // In a store whose records expire by themselves it finds nothing to do.
     let purger = Purger::builder().start(store.clone());
     Ok((store, purger))
 }
@@ -45,14 +47,16 @@ async fn connect_weaker(url: &str) -> Result<AnyStore, String> {
     }
     let store = RedisStore::builder(url).accept_weaker_durability();
     let connected = store.connect().await;
-    connected.map(AnyStore::new).map_err(|error| told(&error))
+    connected
+        .map(AnyStore::new)
+        .map_err(|error| with_causes(&error))
 }
 
 /// An error with its causes.
-fn told(error: &dyn Error) -> String {
+fn with_causes(error: &dyn Error) -> String {
     let causes = iter::successors(Some(error), |error| (*error).source());
     let mut causes: Vec<_> = causes.map(ToString::to_string).collect();
-    // Some drivers say the same on two levels.
+    // Some drivers repeat an error as its own cause.
     causes.dedup();
     format!("IDEMPOTENT_STORE: {}", causes.join(": "))
 }
@@ -62,7 +66,7 @@ mod tests {
     use super::open;
 
     #[tokio::test]
-    async fn what_is_no_store_is_told_without_its_password() {
+    async fn an_invalid_url_is_reported_without_its_password() {
         for url in [
             "",
             "redis",

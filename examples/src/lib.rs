@@ -1,10 +1,10 @@
-//! Programs that show the library at work. Each file beside this package's `Cargo.toml` is one of them:
+//! Example programs. Each `.rs` file beside this package's `Cargo.toml` is one:
 //!
 //! | run | what it shows |
 //! |---|---|
 //! | `cargo run --example quickstart` | the smallest useful program: one attribute, nothing else |
-//! | `cargo run --example payments` | the demo: everything to explore with `curl`, settings from the environment |
-//! | `bash examples/try.sh` | the demo, explored by a script that says PASS or FAIL |
+//! | `cargo run --example payments` | the demo: a service to explore with `curl`, with settings from the environment |
+//! | `bash examples/try.sh` | a script that tests the demo and prints PASS or FAIL |
 //! | `cargo run --example layer` | `IdempotencyLayer` around a router, one namespace of keys per tenant |
 //! | `cargo run --example recovery` | finding out what became of an execution that a crash cut off |
 //! | `cargo run --example custom_store` | a store of your own, under the published conformance suite |

@@ -1,32 +1,32 @@
-# The tools of try.sh: requests and their answers, demos, verdicts.
+# The functions of try.sh: requests and responses, demos, verdicts.
 #
-# What runs in the background, requests and demos, runs in a slot: its process id is in PID_<slot> until it has
-# been waited for. Those, and no others, are killed when the script ends early.
+# A background process, which is a request or a demo, has a slot: its process id is in PID_<slot> until it has been
+# waited for. These processes, and no others, are killed when the script ends early.
 
-# How often something is asked for, every tenth of a second, before it counts as not happening.
+# How often an event is polled for, every tenth of a second, before it counts as missing.
 readonly TRIES=600
 # How long a request may take, in seconds.
-readonly PATIENCE=90
+readonly REQUEST_TIMEOUT=90
 
-# Where the demo is, its executable, and the slot of the newest one.
+# The demo's URL, its executable, and the slot of the newest demo.
 URL=
 DEMO=
 SERVER=
-# The verdicts so far, and what went wrong in the scenario at hand.
+# The verdicts so far, and the faults of the current scenario.
 PASSED=0
 FAILED=0
 FAULTS=()
 
 # --- requests ----------------------------------------------------------------------------------------------
 
-# send METHOD PATH KEY BODY [curl's options]: sends a request and reads the answer into STATUS, HEAD and BODY.
-# An empty KEY or BODY is left out; a BODY of @file is what the file has.
+# send METHOD PATH KEY BODY [curl's options]: sends a request and reads the response into STATUS, HEAD and BODY.
+# An empty KEY or BODY is left out; a BODY of @file is the content of the file.
 send() {
     start now "$@"
     finish now
 }
 
-# start SLOT METHOD PATH KEY BODY [curl's options]: sends a request and goes on. `finish SLOT` reads the answer.
+# start SLOT METHOD PATH KEY BODY [curl's options]: sends a request in the background. `finish SLOT` reads the response.
 start() {
     local slot=$1 method=$2 path=$3 key=$4 body=$5
     shift 5
@@ -35,14 +35,14 @@ start() {
     [[ -z $body ]] || options+=(--header 'content-type: application/json' --data-binary "$body")
     : >"$TMP/$slot.head"
     : >"$TMP/$slot.body"
-    # -q comes first: nobody's ~/.curlrc. No proxy either, the demo is here.
-    curl -q --noproxy '*' --silent --max-time "$PATIENCE" --request "$method" \
+    # -q, which must come first, ignores ~/.curlrc. No proxy, because the demo is on this machine.
+    curl -q --noproxy '*' --silent --max-time "$REQUEST_TIMEOUT" --request "$method" \
         --dump-header "$TMP/$slot.head" --output "$TMP/$slot.body" --write-out '%{http_code}' \
         "${options[@]}" "$@" "$URL$path" >"$TMP/$slot.status" 2>/dev/null &
     printf -v "PID_$slot" %s $!
 }
 
-# finish SLOT: the answer to what `start SLOT` sent.
+# finish SLOT: waits for the response to the request of `start SLOT`, and reads it.
 finish() {
     local pid=PID_$1
     wait "${!pid}" || true
@@ -52,7 +52,7 @@ finish() {
     BODY=$(<"$TMP/$1.body")
 }
 
-# leave SLOT: goes away without waiting for the answer.
+# leave SLOT: disconnects without waiting for the response.
 leave() {
     local pid=PID_$1
     kill -KILL "${!pid}"
@@ -60,7 +60,7 @@ leave() {
     printf -v "PID_$1" %s ''
 }
 
-# header NAME: the value of a header of the last answer, NAME in lower case.
+# header NAME: the value of a header of the last response, NAME in lower case.
 header() {
     local line
     while IFS= read -r line; do
@@ -72,14 +72,14 @@ header() {
     done <<<"$HEAD"
 }
 
-# field NAME: a text in the last answer's JSON.
+# field NAME: the value of a string in the last response's JSON.
 field() {
     [[ $BODY =~ \"$1\":\"([^\"]*)\" ]] && printf '%s' "${BASH_REMATCH[1]}"
 }
 
 # get PATH: prints a page.
 get() {
-    curl -q --noproxy '*' --silent --fail --max-time "$PATIENCE" "$URL$1" 2>/dev/null
+    curl -q --noproxy '*' --silent --fail --max-time "$REQUEST_TIMEOUT" "$URL$1" 2>/dev/null
 }
 
 healthy() {
@@ -122,10 +122,10 @@ build() {
             DEMO=${BASH_REMATCH[1]}
         fi
     done <<<"$artifacts"
-    [[ -n $DEMO ]] || give_up 'cargo does not say where the demo is'
+    [[ -n $DEMO ]] || give_up 'cargo does not print the path of the demo'
 }
 
-# start_demo NAME [VARIABLE=value]: a demo on a free port, at URL from here on.
+# start_demo NAME [VARIABLE=value]: starts a demo on a free port and sets URL.
 start_demo() {
     local name=$1 setting
     shift
@@ -146,12 +146,12 @@ start_demo() {
     fi
 }
 
-# listening NAME: reads where the demo says that it is.
+# listening NAME: sets URL to the address that the demo prints.
 listening() {
     [[ $(<"$TMP/$1.out") =~ listening\ on\ (http://[0-9.:]+) ]] && URL=${BASH_REMATCH[1]}
 }
 
-# stop_demo: SIGTERM to the newest demo, which has to end by itself and well.
+# stop_demo: sends SIGTERM to the newest demo, which must end with exit code 0.
 stop_demo() {
     local code=0 pid=PID_$SERVER
     kill -TERM "${!pid}"
@@ -168,10 +168,10 @@ ended() {
     ! kill -0 "$1" 2>/dev/null
 }
 
-# Ends what this script started, and nothing else, whichever way it ends.
+# Kills the processes that this script started, and no others, in whatever way the script ends.
 clean_up() {
     local variable
-    # Those that were waited for are not among them: their numbers may belong to somebody else by now.
+    # Without those that were waited for: their ids may belong to other processes by now.
     for variable in ${!PID_@}; do
         [[ -z ${!variable} ]] || kill -KILL "${!variable}" 2>/dev/null
     done
@@ -181,7 +181,7 @@ clean_up() {
 
 # --- verdicts ----------------------------------------------------------------------------------------------
 
-# scenario TITLE FUNCTION: runs it and says how it went.
+# scenario TITLE FUNCTION: runs it and prints its verdict.
 scenario() {
     FAULTS=()
     "$2"
@@ -210,13 +210,13 @@ expect_like() {
     [[ $3 == $2 ]] || fault "$1: expected something like '$2', got '${3:0:300}'"
 }
 
-# expect_problem STATUS CODE: the last answer is this problem, and never a replay unless it was an outcome.
+# expect_problem STATUS CODE: the last response is this problem.
 expect_problem() {
     expect "status and code" "$1 $2" "$STATUS $(field code)"
     expect content-type application/problem+json "$(header content-type)"
 }
 
-# eventually COMMAND…: tries until it succeeds, within the bound.
+# eventually COMMAND…: repeats the command until it succeeds, within the bound.
 eventually() {
     local try
     for ((try = 0; try < TRIES; try++)); do
