@@ -1,28 +1,32 @@
-//! A crash in the middle of a charge, and how the retry finds out what became of it.
+//! A process crashes during a charge, and the retry finds out what became of it.
 //!
 //! ```text
-//! cargo run --example recovery          plays the story and prints it
+//! cargo run --example recovery          plays the scenarios and prints them
 //! ```
 //!
-//! Between "the provider charged the card" and "the outcome is stored" a process can die. What the retry of
-//! such a request gets is the route's choice:
+//! Between "the provider charged the card" and "the outcome is stored" a process can crash. `on_crash` decides what
+//! the retry of such a request gets:
 //!
 //! | `on_crash` | the retry gets |
 //! |---|---|
 //! | `"refuse"`, the default | `outcome_unknown`, and never a second execution |
-//! | `"retry"` | a second execution, where doing it twice does no harm |
-//! | `find_out`, a function | what the function finds out, as in this example |
+//! | `"retry"` | a second execution, for handlers that may safely run twice |
+//! | `ask_the_provider`, a function | what the function finds out, as in this example |
 //!
-//! What leads from the dead process to the living one is [`Execution::downstream_key`]. It is derived from the
-//! record, so both know it without having met. The first passes it to the provider as *its* idempotency key,
-//! the second asks the provider about it.
+//! [`Execution::downstream_key`] connects the crashed process with the next one: it is derived from the record, so
+//! every attempt has the same one. The handler sends it to the provider as the *provider's* idempotency key, and the
+//! recovery function asks the provider about it.
+//!
+//! When `NotExecuted` is safe is said at [`ask_the_provider`].
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     error::Error,
+    fmt,
     future::pending,
+    mem,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -41,8 +45,8 @@ use idempotent_runtime::{
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
 
-/// Charges a card, the amount being the body.
-#[idempotent(required = true, on_crash = find_out)]
+/// Charges a card. The body is the amount.
+#[idempotent(required = true, on_crash = ask_the_provider)]
 async fn charge(
     execution: Execution,
     Extension(provider): Extension<Provider>,
@@ -50,34 +54,51 @@ async fn charge(
     amount: String,
 ) -> axum::response::Response {
     println!("    (attempt {})", execution.attempt());
-    fate.strikes(When::BeforeTheCharge).await;
-    match provider.charge(&execution.downstream_key("provider"), &amount) {
+    fate.crash_if(Moment::BeforeTheCharge).await;
+    // The same key in every attempt: the provider charges once, however many attempts reach it.
+    let key = execution.downstream_key("provider");
+    if fate.crashes_at(Moment::ChargeOnItsWay) {
+        provider.delay(&key, &amount);
+    }
+    fate.crash_if(Moment::ChargeOnItsWay).await;
+    match provider.charge(&key, &amount) {
         Ok(()) => {
-            fate.strikes(When::AfterTheCharge).await;
+            fate.crash_if(Moment::AfterTheCharge).await;
             receipt(&amount).map(Body::from)
         }
-        // Nothing was charged, for certain. Stored, this answer would be final; released, the client may send
-        // the same request with the same key again. A time-out would be no such case.
+        // The provider was certainly not reached, so nothing was charged. Stored, this response would be final; released,
+        // the client may send the same request with the same key again. After a time-out that would not be certain.
         Err(Unreachable) => (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
     }
 }
 
-/// What became of an execution that vanished? Its own provider knows.
+/// Finds out what became of an execution whose process crashed, by asking the provider.
 ///
 /// It runs under the key's lease: of all retries in all processes, one at a time asks.
-async fn find_out(crash: Crash) -> Recovery {
+///
+/// - "Charged" is certain.
+/// - "Not charged" is only the state of this moment: the crashed process's charge may still be on its way, and arrive
+///   after this question. `NotExecuted` lets the retry charge as well, so it is safe only if both are true:
+///   1. The handler sends the downstream key with the charge. All attempts then send the same key.
+///   2. The provider deduplicates by that key. Whichever charge arrives second then charges nothing.
+///
+///   If either is not true, the answer to "not charged" is `StillUnknown`: retries get `outcome_unknown` until the
+///   provider shows the charge, an operator resolves the record, or it expires.
+/// - "No answer" is `StillUnknown`: the next retry asks again.
+async fn ask_the_provider(crash: Crash) -> Recovery {
     println!("    (what became of attempt {}?)", crash.attempt());
     let Some(provider) = crash.request().extensions().get::<Provider>() else {
         return Recovery::StillUnknown;
     };
     match provider.find(&crash.downstream_key("provider")) {
         Ok(Some(amount)) => Recovery::Completed(receipt(&amount)),
+        // Safe, because `charge` sends this key and `Provider::charge` deduplicates by it.
         Ok(None) => Recovery::NotExecuted,
         Err(Unreachable) => Recovery::StillUnknown,
     }
 }
 
-/// The one answer to a charge, whoever gives it.
+/// The response to a charge: the same from the handler and from the recovery function.
 fn receipt(amount: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("charged {amount}")));
     *response.status_mut() = StatusCode::CREATED;
@@ -86,50 +107,65 @@ fn receipt(amount: &str) -> Response<Bytes> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Stands for the database that all processes share, and for the provider that is there for all of them.
+    // The store stands for a database that all processes share, the provider for another company's service.
     let (store, provider) = (MemoryStore::new(), Provider::default());
 
-    println!("a process dies after the charge, before the answer");
-    crash(&store, &provider, "key-1", When::AfterTheCharge).await?;
+    println!("a process crashes after the charge, before the outcome is stored");
+    crash(&store, &provider, "key-1", Moment::AfterTheCharge).await?;
     let process = Process::new(&store, &provider, Fate::default())?;
     process.send("key-1", "201").await?;
     process.send("key-1", "201 replay").await?;
 
-    println!("a process dies before the charge");
-    crash(&store, &provider, "key-2", When::BeforeTheCharge).await?;
+    println!("a process crashes before the charge");
+    crash(&store, &provider, "key-2", Moment::BeforeTheCharge).await?;
     process.send("key-2", "201").await?;
 
-    println!("a process dies after the charge, and the provider cannot be asked at first");
-    crash(&store, &provider, "key-3", When::AfterTheCharge).await?;
-    provider.away(true);
-    process.send("key-3", "409 outcome_unknown").await?;
-    provider.away(false);
+    println!(
+        "a process crashes while its charge is on its way, which arrives after the retry's charge"
+    );
+    crash(&store, &provider, "key-3", Moment::ChargeOnItsWay).await?;
     process.send("key-3", "201").await?;
+    provider.deliver_delayed()?;
 
-    println!("nobody dies, but the provider is away: nothing is charged, the key is released");
-    provider.away(true);
-    process.send("key-4", "502").await?;
-    provider.away(false);
+    println!("a process crashes after the charge, and the provider cannot be reached at first");
+    crash(&store, &provider, "key-4", Moment::AfterTheCharge).await?;
+    provider.set_unreachable(true);
+    process.send("key-4", "409 outcome_unknown").await?;
+    provider.set_unreachable(false);
     process.send("key-4", "201").await?;
-    println!("four keys, {} charges", provider.charges());
-    Ok(())
+
+    println!(
+        "no process crashes, but the provider cannot be reached: nothing is charged, the key is released"
+    );
+    provider.set_unreachable(true);
+    process.send("key-5", "502").await?;
+    provider.set_unreachable(false);
+    process.send("key-5", "201").await?;
+
+    let charges = provider.charges();
+    println!("five keys, {charges} charges");
+    if charges == 5 {
+        Ok(())
+    } else {
+        Err("expected one charge for each key".into())
+    }
 }
 
-/// Sends a request to a process that dies over it.
+/// Sends a request to a process that crashes while it executes it.
 async fn crash(
     store: &MemoryStore,
     provider: &Provider,
     key: &str,
-    when: When,
+    moment: Moment,
 ) -> Result<(), Box<dyn Error>> {
-    let fate = Fate::new(when);
+    let fate = Fate::crash_at(moment);
     let process = Process::new(store, provider, fate.clone())?;
     let app = process.app.clone();
     let client = tokio::spawn(app.oneshot(request(key)?));
-    fate.struck.notified().await;
+    fate.crashed.notified().await;
     client.abort();
-    // A deploy that does not wait: what still runs is marked as unknown. After a power failure the lease would
-    // have to lapse first, and then all would go on as here.
+    // A deploy that does not wait: executions in flight are marked as unknown. After a power failure the lease has to
+    // lapse first; then everything goes on as here.
     let report = process.idempotency.shutdown(Duration::ZERO).await;
     println!("    (the process ends, {} unknown)", report.unknown);
     Ok(())
@@ -152,14 +188,14 @@ impl Process {
         Ok(Self { app, idempotency })
     }
 
-    /// Sends a request and prints its answer in short, unless it is not the one of the story.
+    /// Sends a request, prints its answer in short form, and fails if it is not the expected one.
     async fn send(&self, key: &str, expected: &str) -> Result<(), Box<dyn Error>> {
         let response = self.app.clone().oneshot(request(key)?).await?;
         let mut answer = response.status().as_str().to_owned();
         if response.headers().contains_key("idempotent-replay") {
             answer += " replay";
         }
-        // Answers of the engine itself carry their code, for layers such as one that logs.
+        // The engine's own answers carry their code as an extension, for example for a logging layer.
         if let Some(code) = response.extensions().get::<ProblemCode>() {
             answer = format!("{answer} {code}");
         }
@@ -178,91 +214,119 @@ fn request(key: &str) -> Result<Request<Body>, axum::http::Error> {
         .body(Body::from("100"))
 }
 
-/// The payment provider: another company, which remembers charges by the key they came with.
+/// The payment provider, which remembers each charge by its idempotency key.
 #[derive(Clone, Debug, Default)]
 struct Provider(Arc<Account>);
 
 #[derive(Debug, Default)]
 struct Account {
     charges: Mutex<HashMap<String, String>>,
-    away: AtomicBool,
+    /// Requests that have not arrived yet: keys and amounts.
+    on_their_way: Mutex<Vec<(String, String)>>,
+    unreachable: AtomicBool,
 }
 
-/// The provider does not answer the telephone.
+/// The provider cannot be reached.
 #[derive(Debug)]
 struct Unreachable;
 
+impl Error for Unreachable {}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the provider cannot be reached")
+    }
+}
+
 impl Provider {
-    /// Charges, once per key.
+    /// Charges once per key. A second request with a key gets the first one's charge.
     fn charge(&self, key: &str, amount: &str) -> Result<(), Unreachable> {
         self.reach()?;
-        println!("    (the provider charges {amount})");
-        let mut charges = self
-            .0
-            .charges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        charges
-            .entry(key.to_owned())
-            .or_insert_with(|| amount.to_owned());
+        match lock(&self.0.charges).entry(key.to_owned()) {
+            Entry::Occupied(_) => {
+                println!("    (the provider knows this key, and charges nothing)");
+            }
+            Entry::Vacant(charge) => {
+                charge.insert(amount.to_owned());
+                println!("    (the provider charges {amount})");
+            }
+        }
         Ok(())
     }
 
-    /// What was charged under this key.
+    /// The amount that was charged under this key.
     fn find(&self, key: &str) -> Result<Option<String>, Unreachable> {
         self.reach()?;
-        let charges = self
-            .0
-            .charges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(charges.get(key).cloned())
+        Ok(lock(&self.0.charges).get(key).cloned())
     }
 
-    /// How many.
+    /// A request to charge that the network delays.
+    fn delay(&self, key: &str, amount: &str) {
+        lock(&self.0.on_their_way).push((key.to_owned(), amount.to_owned()));
+    }
+
+    /// The delayed requests arrive.
+    fn deliver_delayed(&self) -> Result<(), Unreachable> {
+        let delayed = mem::take(&mut *lock(&self.0.on_their_way));
+        for (key, amount) in delayed {
+            self.charge(&key, &amount)?;
+        }
+        Ok(())
+    }
+
+    /// How many charges were made.
     fn charges(&self) -> usize {
-        let charges = self.0.charges.lock();
-        charges.unwrap_or_else(PoisonError::into_inner).len()
+        lock(&self.0.charges).len()
     }
 
     fn reach(&self) -> Result<(), Unreachable> {
-        if self.0.away.load(Ordering::Relaxed) {
+        if self.0.unreachable.load(Ordering::Relaxed) {
             Err(Unreachable)
         } else {
             Ok(())
         }
     }
 
-    fn away(&self, away: bool) {
-        self.0.away.store(away, Ordering::Relaxed);
+    fn set_unreachable(&self, unreachable: bool) {
+        self.0.unreachable.store(unreachable, Ordering::Relaxed);
     }
 }
 
-/// What this process has before it.
-#[derive(Clone, Debug, Default)]
-struct Fate {
-    dies: Option<When>,
-    struck: Arc<Notify>,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When, if ever, a process crashes.
+#[derive(Clone, Debug, Default)]
+struct Fate {
+    crashes: Option<Moment>,
+    crashed: Arc<Notify>,
+}
+
+/// A moment of the handler's execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
+enum Moment {
     BeforeTheCharge,
+    ChargeOnItsWay,
     AfterTheCharge,
 }
 
 impl Fate {
-    fn new(when: When) -> Self {
+    fn crash_at(moment: Moment) -> Self {
         Self {
-            dies: Some(when),
+            crashes: Some(moment),
             ..Self::default()
         }
     }
 
-    /// If the process dies now, nothing that follows happens.
-    async fn strikes(&self, now: When) {
-        if self.dies == Some(now) {
-            self.struck.notify_one();
+    fn crashes_at(&self, moment: Moment) -> bool {
+        self.crashes == Some(moment)
+    }
+
+    /// Simulates the crash, if it is to happen now: nothing that follows happens.
+    async fn crash_if(&self, moment: Moment) {
+        if self.crashes_at(moment) {
+            self.crashed.notify_one();
             pending::<()>().await;
         }
     }
