@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Requests per second over real TCP on 127.0.0.1: bare handler, first executions, replays, in turns.
+# Requests per second over real TCP on 127.0.0.1: the bare handler, first executions and replays, alternately.
 #
 #   bash bench/http.sh                      7 rounds of 2 seconds for each kind and body size
 #   ROUNDS=15 SECONDS_EACH=4 bash bench/http.sh
 #
-# One server process with one thread serves both routes; wrk has a core of its own where there are two. Each round
-# runs all three kinds, and each ratio is the median over the rounds of the ratio within a round, so that what slows
-# the machine for a while cancels. Beside it stands the CPU time of the server per request, from /proc: it
-# does not depend on whether wrk kept the server busy.
+# One server process with one thread serves all routes; wrk has a core of its own if there are two. Each round runs all
+# three kinds, and each ratio is the median over the rounds of the ratio within a round, so that other load on the
+# machine cancels out. The server's CPU time per request, from /proc, is printed too: it does not depend on whether wrk
+# kept the server busy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +22,7 @@ done
 cargo build --quiet --release -p idempotent-bench --example bench_server
 server="${CARGO_TARGET_DIR:-target}/release/examples/bench_server"
 
-# The server on the last core and wrk on the first, if there are two and they can be chosen.
+# The server on the last core and wrk on the first, if there are two and `taskset` can choose them.
 on_first=() on_last=()
 if command -v taskset >/dev/null && (($(nproc) > 1)); then
     on_first=(taskset -c 0) on_last=(taskset -c "$(($(nproc) - 1))")
@@ -71,7 +71,7 @@ for size in 32 1024; do
     rm -f "$work/bare" "$work/first" "$work/replay"
     for kind in "${kinds[@]}"; do run "$kind" "$size" "warm-$size-$kind" >/dev/null; done
     for ((round = 0; round < rounds; round++)); do
-        # Each round begins with another kind.
+        # Each round starts with another kind.
         for ((at = 0; at < 3; at++)); do
             kind=${kinds[(round + at) % 3]}
             run "$kind" "$size" "$size-$round-$kind" >>"$work/$kind"

@@ -1,5 +1,5 @@
--- One payment after the other. ROUTE is the path, SIZE the bytes of the JSON body, SERIES a name that no other run
--- has; with REPEAT every request carries the same key, else each a key of its own.
+-- Sends payments. ROUTE is the path, SIZE the size of the JSON body in bytes, SERIES a name that no other run uses.
+-- With REPEAT every request has the same key, otherwise each has a key of its own.
 local head, tail, number, fixed
 
 function setup(thread)
@@ -20,7 +20,7 @@ function init()
 end
 
 function request()
-  -- The same work for every kind of run, so that wrk itself costs the same.
+  -- The same work in every kind of run, so that wrk's own cost is the same.
   number = number + 1
   return head .. string.format("%012d", fixed and 0 or number) .. tail
 end

@@ -1,10 +1,9 @@
-//! How often a request asks the allocator for memory, by the path it takes.
+//! Allocations per request, by the path it takes.
 //!
-//! Counted over many requests by a global allocator that counts: `alloc` and `realloc` calls from the router's
-//! `oneshot` to the end of the answer, without making the request. Fractions are tables that grew. "Behind layer" is
-//! the bare handler behind the layer that hands annotated ones their engine; what a request without a key costs is
-//! counted from there.
-//! A benchmark of its own, because counting costs time.
+//! A counting global allocator counts the `alloc` and `realloc` calls of many requests, from the router's `oneshot` to
+//! the end of the response, without building the request. Fractions come from tables that grew. "Behind layer" is the
+//! bare handler behind the layer that gives annotated handlers their engine; a request without a key is compared with
+//! that. It is a benchmark of its own, because counting takes time.
 
 use std::alloc::System;
 
@@ -15,7 +14,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// More than axum's own, for a request without a key.
+/// The most allocations that a request without a key may add to axum's own.
 const MOST_WITHOUT_KEY: f64 = 4.0;
 
 fn main() {
@@ -76,12 +75,15 @@ fn main() {
             Some(app::key("first", n))
         });
         row("replay", app::PAYMENTS, &|_| Some(format!("replay-{size}")));
-        // Executed with another body.
+        // A key that was executed with another body.
         let known = format!("mismatch-{size}");
         let first = app::request(app::PAYMENTS, Some(&known), &app::body(size + 1));
         runtime.block_on(app::call(&router, first));
         row("mismatch", app::PAYMENTS, &|_| Some(known.clone()));
         println!();
-        assert!(without_key <= MOST_WITHOUT_KEY, "too many without a key");
+        assert!(
+            without_key <= MOST_WITHOUT_KEY,
+            "more than {MOST_WITHOUT_KEY} for a request without a key"
+        );
     }
 }

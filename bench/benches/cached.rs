@@ -1,6 +1,6 @@
-//! Replays by `Cached` in front of a store that is far away, in relation to those of the memory store.
+//! Replays from `Cached` in front of a remote store, compared with replays from the memory store.
 //!
-//! The replays of both are of the same responses, in turns. Meanwhile the far store must not be asked at all.
+//! Both replay the same responses, alternately. The replays must not reach the remote store at all.
 
 use std::{
     future::Future,
@@ -22,7 +22,7 @@ use idempotent_runtime::{
 };
 use tokio::runtime::Runtime;
 
-/// How many are kept, and each replayed once in a turn.
+/// How many records are stored; each is replayed once in a turn.
 const RECORDS: u32 = 500;
 const TURNS: usize = 101;
 const MOST: f64 = 1.5;
@@ -35,13 +35,13 @@ fn main() {
             .expect("the runtime starts"),
         body: app::body(32),
     };
-    let far = Far::default();
+    let remote = Remote::default();
     let cached = Idempotency::builder()
-        .store(Cached::new(far.clone(), 64 << 20))
+        .store(Cached::new(remote.clone(), 64 << 20))
         .build();
     let memory = bench.filled(app::router());
     let cached = bench.filled(app::router_on(cached.expect("the defaults are valid")));
-    let asked = far.asked();
+    let executions = remote.calls();
     let turns = if measuring() { TURNS } else { 1 };
     let pair = compare::in_turns(
         turns,
@@ -56,10 +56,10 @@ fn main() {
         pair.ratio
     );
     println!(
-        "round trips of first executions {asked}, of replays {}",
-        far.asked() - asked
+        "round trips of first executions {executions}, of replays {}",
+        remote.calls() - executions
     );
-    assert_eq!(far.asked(), asked, "a replay asked the store");
+    assert_eq!(remote.calls(), executions, "a replay reached the store");
     assert!(!measuring() || pair.ratio <= MOST, "more than {MOST}");
 }
 
@@ -69,17 +69,17 @@ struct Bench {
 }
 
 impl Bench {
-    /// The router, once its engine keeps all records.
+    /// The router, after its engine has stored all records.
     fn filled(&self, router: Router) -> Router {
-        self.ask(&router);
+        self.send_all(&router);
         router
     }
 
     fn replays(&self, router: &Router) -> Duration {
-        compare::timed(|| self.ask(router))
+        compare::timed(|| self.send_all(router))
     }
 
-    fn ask(&self, router: &Router) {
+    fn send_all(&self, router: &Router) {
         self.runtime.block_on(async {
             for n in 0..RECORDS as usize {
                 let request = app::request(app::PAYMENTS, Some(&app::key("key", n)), &self.body);
@@ -89,28 +89,28 @@ impl Bench {
     }
 }
 
-/// A store a millisecond away that counts how often it is asked.
+/// A store that is a millisecond away and counts the calls of its operations.
 #[derive(Clone, Default)]
-struct Far {
+struct Remote {
     store: MemoryStore,
-    asked: Arc<AtomicU64>,
+    calls: Arc<AtomicU64>,
 }
 
-impl Far {
-    fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+impl Remote {
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
-    async fn trip<T>(&self, verb: impl Future<Output = T>) -> T {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+    async fn trip<T>(&self, operation: impl Future<Output = T>) -> T {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        verb.await
+        operation.await
     }
 }
 
-impl Store for Far {
+impl Store for Remote {
     fn name(&self) -> &'static str {
-        "far"
+        "remote"
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {

@@ -1,10 +1,10 @@
-//! Instructions of one request on each path, counted by valgrind: the same number on every run, however busy the
+//! Instructions of one request on each path, counted by valgrind: the same number in every run, however busy the
 //! machine is.
 //!
-//! The runtime, the router and the request are made before counting begins, and each path was taken before, so
-//! that nothing is counted which happens once in a process.
+//! The runtime, the router and the request are built before counting begins, and each path was taken before, so that
+//! nothing is counted that happens once in a process.
 
-#![allow(missing_docs, reason = "the macros make undocumented public items")]
+#![allow(missing_docs, reason = "the macros generate undocumented public items")]
 
 use std::hint::black_box;
 
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 const KNOWN: &str = "8e03978e-40d5-43e8-bc93-6894a57f9324";
 
-/// A request that is about to be sent.
+/// A request that is ready to be sent.
 struct Ready {
     runtime: Runtime,
     router: Router,

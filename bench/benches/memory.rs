@@ -1,8 +1,7 @@
-//! Memory per completed record, beyond its body and headers.
+//! Memory per completed record, without its body and headers.
 //!
-//! Requests are executed through the router; what is live afterwards, by an allocator that counts, and was not
-//! before, is the records. Resident memory, as the operating system counts it, is printed beside it: it adds
-//! what the allocator rounds up.
+//! Requests are executed through the router. A counting allocator measures by how many live bytes they grow the heap.
+//! Resident memory, as the operating system counts it, is printed too: it includes what the allocator rounds up.
 
 use std::alloc::System;
 
@@ -20,7 +19,7 @@ fn main() {
     } else {
         &[10_000]
     };
-    println!("  records   live bytes per record   resident   (beyond body and headers)");
+    println!("  records   live bytes per record   resident   (without body and headers)");
     for &records in counts {
         let (live, resident) = per_record(records);
         println!("{records:>9} {live:>23} {resident:>10}");
@@ -43,7 +42,7 @@ fn per_record(records: usize) -> (usize, usize) {
         assert!(status.is_success());
         kept = answer.len() + "content-type".len() + "application/json".len();
     };
-    // What is made once, such as thread-locals, is made before.
+    // Initialises everything that exists once, such as thread-locals.
     execute(0);
     let before = (live(), resident());
     (1..=records).for_each(&mut execute);
@@ -59,7 +58,7 @@ fn live() -> usize {
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
-/// Resident memory of this process; zero where the operating system does not say.
+/// Resident memory of this process; zero if the operating system does not report it.
 fn resident() -> usize {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
         return 0;

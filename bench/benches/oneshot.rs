@@ -1,8 +1,7 @@
 //! Run time of each path through the router's `oneshot`, and its ratio to the handler without the attribute.
 //!
-//! Divan measures each path by itself; the table at the end compares each with the bare handler, batch by batch
-//! in turns. A batch is driven by one `block_on`, with all its requests made beforehand and all answers dropped
-//! within the time.
+//! Divan measures each path by itself. The table at the end compares each path with the bare handler, in alternating
+//! batches. One `block_on` runs a batch; its requests are built beforehand, and dropping the responses is included.
 
 use std::cell::Cell;
 
@@ -28,18 +27,18 @@ fn main() {
     }
 }
 
-/// The ways a request can take.
+/// The paths that a request can take.
 #[derive(Clone, Copy)]
 enum Path {
     Bare,
-    /// The bare handler behind the layer that hands annotated ones their engine.
+    /// The bare handler behind the layer that gives annotated handlers their engine.
     Layered,
-    /// Compared with the bare handler behind that layer: what is left is the attribute's own.
+    /// Compared with the bare handler behind that layer: the difference is the attribute's own.
     WithoutKey,
     FirstExecution,
     Replay,
     Mismatch,
-    /// An execution and its duplicate, which waits for it; compared with two bare requests, also at once.
+    /// An execution and a duplicate that waits for it, compared with two concurrent bare requests.
     ReplayAfterWait,
 }
 
@@ -103,7 +102,7 @@ impl Path {
         }
     }
 
-    /// What it is compared with.
+    /// The path that it is compared with.
     fn base(self) -> &'static str {
         match self {
             Self::WithoutKey => app::BARE_LAYERED,
@@ -119,7 +118,7 @@ impl Path {
     }
 }
 
-/// A key whose request was executed before anything is measured.
+/// A key whose request is executed before the measurement.
 const KNOWN: &str = "8e03978e-40d5-43e8-bc93-6894a57f9324";
 
 struct Bench {
@@ -157,7 +156,7 @@ impl Bench {
         self.runtime.block_on(app::call(&self.router, request)).0
     }
 
-    /// One batch, one request after the other.
+    /// One batch of sequential requests.
     fn in_sequence(
         &self,
         status: StatusCode,
@@ -173,7 +172,7 @@ impl Bench {
         })
     }
 
-    /// One batch of pairs: two equal requests at once.
+    /// One batch of pairs of equal, concurrent requests.
     fn at_once(&self, request: impl Fn(usize) -> Request) -> std::time::Duration {
         let twice = |n| (request(n), request(n));
         let pairs: Vec<_> = (0..BATCH as usize).map(twice).collect();
@@ -189,7 +188,7 @@ impl Bench {
         })
     }
 
-    /// What Divan measures: one request by one `block_on`.
+    /// Divan's measurement: one `block_on` for each request.
     fn measure(&self, bencher: Bencher, path: Path) {
         let number = Cell::new(0);
         bencher

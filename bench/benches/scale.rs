@@ -1,7 +1,7 @@
-//! What a request costs with a million records in the store, in relation to the same with a thousand.
+//! The run time of a request with a million records in the store, compared with a thousand.
 //!
-//! First executions and replays of keys all over the store, in turns on the two engines. The small one is made
-//! anew for each turn, because first executions make it grow.
+//! First executions and replays of keys spread over the store, alternately on two engines. The small one is rebuilt for
+//! each turn, because first executions make its store grow.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A router whose engine keeps this many records.
+    /// A router whose engine has stored this many records.
     fn filled(&self, records: usize) -> Router {
         let router = app::router();
         self.runtime.block_on(async {
@@ -74,7 +74,7 @@ impl Bench {
     fn batch(&self, router: &Router, records: usize, kind: Kind, turn: usize) -> Duration {
         let key = |n: usize| match kind {
             Kind::First => app::key(&format!("new-{turn}"), n),
-            // A prime, so that the keys of a batch lie far from each other and from those of the last one.
+            // A prime, so that the keys of a batch are far from each other and from those of the last one.
             Kind::Replay => app::key("old", (turn * BATCH as usize + n) * 7_919 % records),
         };
         let requests: Vec<_> = (0..BATCH as usize)

@@ -1,4 +1,4 @@
-//! Ten thousand duplicates of one request wait for its execution: how long after its end are all answered?
+//! The time from the end of an execution until all of its ten thousand waiters are answered.
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 const MOST: Duration = Duration::from_secs(1);
 
-/// Keeps the handler until all wait, and counts its executions.
+/// Holds the handler until all duplicates wait, and counts its executions.
 #[derive(Clone)]
 struct Gate(Arc<Inner>);
 
@@ -82,7 +82,7 @@ async fn main() {
     assert!(took < MOST, "longer than {MOST:?}");
 }
 
-/// Counts the future once it was found pending.
+/// Counts the future once it has been pending.
 async fn counted<F: Future>(future: F, pending: &AtomicUsize) -> F::Output {
     let mut future = pin!(future);
     let mut counted = false;

@@ -1,4 +1,4 @@
-//! The server that `http.sh` measures: the bare and the annotated routes on one thread, at a free port.
+//! The server that `http.sh` measures: the bare and the annotated routes, on one thread and a free port.
 
 use tokio::net::TcpListener;
 

@@ -1,4 +1,4 @@
-//! The routes: one handler, bare and annotated, and the requests that take each path through the engine.
+//! The routes, which are one handler with and without the attribute, and the requests for each path through the engine.
 
 use axum::{
     Extension, Json, Router,
@@ -13,14 +13,14 @@ use idempotent_runtime::{Idempotency, MemoryStore, idempotent};
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
 
-/// What is asked for: small enough for 32 bytes of JSON, padded to more.
+/// The request: at least 24 bytes of JSON, padded to any size.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Payment {
     amount: u64,
     note: String,
 }
 
-/// What is answered, about as large as what was asked.
+/// The response, about as large as the request.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Receipt {
     status: &'static str,
@@ -28,30 +28,30 @@ pub struct Receipt {
     note: String,
 }
 
-/// A minimal real handler: parses JSON, answers JSON.
+/// A minimal real handler: it parses JSON and responds with JSON.
 async fn bare(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
     receipt(payment)
 }
 
-/// The same under a key.
+/// The same handler with the attribute.
 #[idempotent(ttl = "24h", wait = true)]
 async fn create_payment(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
     receipt(payment)
 }
 
-/// The same with records that expire while the benchmark runs, as they do in a service that runs for days.
+/// The same with records that expire during the benchmark, as they do in a service that runs for days.
 #[idempotent(ttl = "5s", wait = true)]
 async fn create_short_lived(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
     receipt(payment)
 }
 
-/// A handler that lets others run before it answers.
+/// A handler that yields once before it responds.
 async fn bare_yielding(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
     tokio::task::yield_now().await;
     receipt(payment)
 }
 
-/// The same under a key, so that a duplicate finds it in flight.
+/// The same with the attribute, so that a duplicate finds it in flight.
 #[idempotent(ttl = "24h", wait = true)]
 async fn create_yielding(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
     tokio::task::yield_now().await;
@@ -80,10 +80,10 @@ pub const BARE_YIELDING: &str = "/bare-yielding";
 /// The handler with it that yields once.
 pub const YIELDING: &str = "/yielding";
 
-/// All routes on a new engine that refuses nothing for lack of room.
+/// All routes on a new engine without bounds on its store.
 ///
-/// The bare route does not pay for the layer that hands the others the engine: an application without the attribute
-/// would not have it. What that layer costs, which is axum's own, shows the bare route behind it.
+/// The bare route is not behind the layer that gives the others the engine, which an application without the attribute
+/// would not have. The cost of that layer, which is axum's own, shows in the bare route behind it.
 pub fn router() -> Router {
     router_on(engine())
 }
@@ -121,13 +121,13 @@ pub fn engine() -> Idempotency {
 ///
 /// # Panics
 ///
-/// If it is less than the empty payment takes.
+/// If it is less than the 24 bytes of an empty payment.
 #[must_use]
 pub fn body(size: usize) -> Bytes {
     let (begin, end) = (r#"{"amount":100,"note":""#, r#""}"#);
     let padding = size
         .checked_sub(begin.len() + end.len())
-        .expect("a payment takes 24 bytes");
+        .expect("a payment has 24 bytes or more");
     [begin, &"x".repeat(padding), end].concat().into()
 }
 
@@ -135,7 +135,7 @@ pub fn body(size: usize) -> Bytes {
 ///
 /// # Panics
 ///
-/// If the key is no header value.
+/// If the key is not a valid header value.
 #[must_use]
 pub fn request(path: &str, key: Option<&str>, body: &Bytes) -> Request {
     let mut request = Request::post(path).header(CONTENT_TYPE, "application/json");
@@ -146,13 +146,13 @@ pub fn request(path: &str, key: Option<&str>, body: &Bytes) -> Request {
     request.body(body).expect("the key is a header value")
 }
 
-/// A key as clients make them: the length of a UUID, never the same one twice.
+/// A key with the length of a UUID, unique for its series and number.
 #[must_use]
 pub fn key(series: &str, number: usize) -> String {
     format!("{series:0<16}{number:020}")
 }
 
-/// The answer, read to its end.
+/// Sends a request and reads the response to its end.
 ///
 /// # Panics
 ///
@@ -160,6 +160,6 @@ pub fn key(series: &str, number: usize) -> String {
 pub async fn call(router: &Router, request: Request) -> (StatusCode, Bytes) {
     let Ok(response): Result<Response, _> = router.clone().oneshot(request).await;
     let (head, body) = response.into_parts();
-    let body = body.collect().await.expect("the body is whole");
+    let body = body.collect().await.expect("the body can be read");
     (head.status, body.to_bytes())
 }

@@ -1,20 +1,20 @@
-//! Comparing two ways of doing something, on a machine that does other things too.
+//! Comparing the run time of two operations on a machine with other load.
 
 use std::time::{Duration, Instant};
 
-/// Two things that were done in turns.
+/// The times of two operations that were run alternately.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair {
-    /// The median time of one of the first.
+    /// The median time of one run of the first.
     pub base: Duration,
-    /// The median time of one of the second.
+    /// The median time of one run of the second.
     pub other: Duration,
-    /// The median over all turns of what the second took in relation to the first of the same turn. Not the ratio
-    /// of the medians: whatever slowed the machine during a turn slowed both halves of it, and cancels.
+    /// The median over all turns of the ratio of the second's time to the first's in the same turn. Not the ratio of
+    /// the medians: other load during a turn slows both halves of it, and cancels out.
     pub ratio: f64,
 }
 
-/// Does both in turns. Each closure does `count` of its kind and returns how long that took, without set-up.
+/// Runs both alternately. Each closure does `count` runs and returns how long they took, without set-up.
 ///
 /// # Panics
 ///
@@ -27,7 +27,7 @@ pub fn in_turns(
 ) -> Pair {
     let mut times = Vec::with_capacity(turns);
     for turn in 0..turns {
-        // Who goes first changes, so that being second is nobody's advantage.
+        // The order changes with each turn, so that neither has an advantage from being second.
         times.push(if turn % 2 == 0 {
             let first = base(turn);
             (first, other(turn))
@@ -47,7 +47,7 @@ pub fn in_turns(
     }
 }
 
-/// How long this takes.
+/// The time that this takes.
 pub fn timed<T>(run: impl FnOnce() -> T) -> Duration {
     let started = Instant::now();
     std::hint::black_box(run());
