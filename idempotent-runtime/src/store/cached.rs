@@ -222,8 +222,8 @@ impl Memory {
             .insert(claim.token, Lease { fingerprint, since });
     }
 
-    /// Keeps the outcome of a completion that was applied, if its acquire is known: the age of a completion that may be a
-    /// repetition is not.
+    /// Keeps the outcome of a completion that was applied, if its acquire is known: the age of a completion that may be
+    /// a repetition is not.
     fn completed(&self, held: &Held, outcome: &Outcome) {
         if let Some(Lease { fingerprint, since }) = self.leases.remove(&held.token) {
             self.keep(held.key, fingerprint, outcome.clone(), since, held.ttl);

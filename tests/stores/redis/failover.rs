@@ -112,7 +112,9 @@ async fn a_primary_that_is_down_is_named_unless_that_is_accepted() {
     let said = error.to_string();
     let port = nodes[1].port();
     match error {
-        ConnectError::SilentNode { node, .. } => assert_eq!(node, format!("127.0.0.1:{port}")),
+        ConnectError::UnreachablePrimaries { nodes, .. } => {
+            assert_eq!(nodes, format!("127.0.0.1:{port}"))
+        }
         other => panic!("{other:?} is another error"),
     }
     assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");

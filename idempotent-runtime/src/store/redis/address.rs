@@ -1,4 +1,4 @@
-//! Where the servers are: what a URL may say.
+//! The servers that a URL names.
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
@@ -15,7 +15,7 @@ pub(super) enum Address {
         sentinels: Vec<ConnectionInfo>,
         /// The name under which they know the primary.
         primary: String,
-        /// How to talk to the primary; its host is not used.
+        /// Credentials, TLS and database of the primary; its host is not used.
         server: ConnectionInfo,
     },
     /// Some nodes of a Cluster.
@@ -48,7 +48,7 @@ impl Address {
             ("redis" | "rediss" | "valkey" | "valkeys", "cluster") => {
                 let (credentials, hosts, path) = parts(rest);
                 if !path.is_empty() {
-                    return Err(wrong("a Cluster has only one database"));
+                    return Err(wrong("a Cluster has one database only: remove the path"));
                 }
                 hosts
                     .map(|host| node(&one(tls, credentials, host, ""), CLUSTER))
@@ -66,7 +66,7 @@ fn sentinel(tls: bool, rest: &str) -> Result<Address, ConnectError> {
     if primary.is_empty() {
         return Err(wrong(SENTINEL));
     }
-    // What a sentinel listens on unless told otherwise.
+    // The default port of a sentinel.
     let at_port = |host: &str| match host.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
         _ => format!("{host}:26379"),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_password() {
+    fn errors_do_not_contain_the_password() {
         for url in [
             "localhost:6379",
             "http://u:secret@localhost",

@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! [`RedisStoreBuilder`]: the settings, and opening a store.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,17 +8,17 @@ use tokio::runtime::Handle;
 use super::{
     ConnectError, RedisStore, Shared,
     address::Address,
-    check::{self, Facts},
+    check::{self, ServerFacts},
     cluster::Cluster,
     confirm::Confirm,
     link::Link,
     script::Scripts,
     server::Server,
-    source::{Patience, Source},
+    source::{Source, TimeOuts},
     wakeup::Wakes,
 };
 
-/// Opens a [`RedisStore`]; every setting has a default.
+/// Settings of a [`RedisStore`]; each has a default.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct RedisStoreBuilder {
@@ -26,7 +26,7 @@ pub struct RedisStoreBuilder {
     prefix: String,
     accept_weaker_durability: bool,
     replicas: Option<(u32, Duration)>,
-    patience: Patience,
+    time_outs: TimeOuts,
 }
 
 impl RedisStoreBuilder {
@@ -36,74 +36,73 @@ impl RedisStoreBuilder {
             prefix: "idempotent:".to_owned(),
             accept_weaker_durability: false,
             replicas: None,
-            patience: Patience {
+            time_outs: TimeOuts {
                 connect: Duration::from_secs(1),
-                respond: Duration::from_millis(900),
+                response: Duration::from_millis(900),
             },
         }
     }
 
-    /// What the names of all keys begin with: 1 to 64 of letters, digits and `:` `-` `_` `.` `/`.
-    /// `idempotent:` unless set.
+    /// The prefix of all keys: 1 to 64 ASCII letters, digits and `:` `-` `_` `.` `/`. `idempotent:` unless set.
     ///
-    /// Services that share a server and must not share records need prefixes of their own.
+    /// Services that share a server but not their records need different prefixes.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Uses the server although it may lose what it acknowledged, or does not permit to look, and a Cluster although
-    /// some of its primaries do not answer or are not known.
+    /// Accepts a server that may lose acknowledged writes or does not permit the probe, and a Cluster some of whose
+    /// primaries do not answer or are unknown.
     ///
-    /// **This weakens the promise**: after a crash of the server, or an eviction, a retry can execute a second
-    /// time. What was found is logged as a warning instead of being an error.
+    /// **This weakens the promise**: after a crash of the server, or an eviction, a retry can execute a second time.
+    /// What the probe found is logged as a warning instead of being an error.
     pub fn accept_weaker_durability(mut self) -> Self {
         self.accept_weaker_durability = true;
         self
     }
 
-    /// Counts a claim or an outcome only when this many replicas have it, so that a failover to one of them
-    /// loses nothing. Fewer within the time-out: the operation fails, and the request gets a 503.
+    /// Acknowledges a claim or an outcome only when this many replicas have it, so that a failover to one of them does
+    /// not lose it. If fewer confirm within the time-out, the operation fails and the request gets a 503.
     ///
-    /// **It does not make Redis consistent.** A write that was not confirmed in time may be in force all the same; it
-    /// is repeated with its token. Failover may choose a replica that was not among those that confirmed: ask for all
-    /// of them, or have the sentinels prefer those (`replica-priority`). A primary that is cut off from its sentinels
-    /// goes on answering until it finds out: set `min-replicas-to-write` to this number too. Renewals, releases and
-    /// abandoned leases are not confirmed. After a failover to a replica that lacks the last renewals a lease looks
-    /// lapsed while its request still executes: with `on_crash = "retry"` it executes a second time then. A lost
-    /// release leaves the answer `outcome_unknown` until the record expires.
+    /// **It does not make Redis consistent.** A write that was not confirmed in time may be applied nevertheless; it is
+    /// repeated with its token. A failover may choose a replica that did not confirm: require all of them, or make the
+    /// sentinels prefer those that do (`replica-priority`). A primary that is partitioned from its sentinels goes on
+    /// answering until it notices: set `min-replicas-to-write` to this number too. Renewals, releases and abandoned
+    /// leases are not confirmed. After a failover to a replica that lacks the last renewals, a lease looks lapsed while
+    /// its request still executes: with `on_crash = "retry"` it then executes a second time. A lost release leaves the
+    /// answer `outcome_unknown` until the record expires.
     ///
-    /// From Redis 7.2 on, with an append-only file, `WAITAOF` is used: the write must be on the disks of the
-    /// primary and of the replicas; with `0` replicas, on the primary's. Older servers have `WAIT`, which asks
-    /// for the memory of the replicas. Keep the time-out well under the engine's store time-out.
+    /// On Redis 7.2 and later with an append-only file, `WAITAOF` is used: the write must be on the disks of the
+    /// primary and of the replicas; with `0` replicas, on the primary's. Older servers have `WAIT`, which waits for the
+    /// memory of the replicas. Keep the time-out well under the engine's store time-out.
     pub fn wait_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
         self.replicas = Some((replicas, timeout));
         self
     }
 
-    /// How long a connection may take until it is there: 1 s unless set. An attempt is given up after twice as much; by
-    /// sentinels, which are asked first, after three times as much, and not before 2.5 s, because the client has its
-    /// own time-outs for them.
+    /// The time-out of making a connection: 1 s unless set. A whole attempt ends after twice the time; through
+    /// sentinels, which are asked first, after three times the time and at least 2.5 s, because the client has its own
+    /// time-outs for them.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.connect = timeout;
+        self.time_outs.connect = timeout;
         self
     }
 
-    /// How long a reply may take before its connection is given up: 900 ms unless set. Keep it under half of
-    /// the engine's store time-out, so that an acquire whose reply was lost can be repeated.
+    /// The time-out of a reply, after which its connection is closed: 900 ms unless set. Keep it under half of the
+    /// engine's store time-out, so that an acquire whose reply was lost can be repeated.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.respond = timeout;
+        self.time_outs.response = timeout;
         self
     }
 
-    /// Connects, and looks whether the server keeps what it acknowledges.
+    /// Connects, and checks that the server keeps acknowledged writes.
     ///
     /// # Errors
     ///
-    /// If a setting makes no sense, or the server does not answer, refuses us, or is weaker than the promise. A
-    /// Cluster none of whose nodes answers, one of whose primaries does not, or whose nodes do not know who has all
-    /// slots, is an error after five seconds, so that a failover can end. What was asked just before is waited for,
-    /// which takes some seconds more with nodes that say nothing.
+    /// If a setting is invalid, or the server does not answer, refuses the user, or may lose acknowledged writes. It is
+    /// an error after five seconds, so that a failover can end, if no node of a Cluster answers, one of its primaries
+    /// does not, or no node reports a complete slot map. Requests sent just before that are waited for, which takes
+    /// some seconds more if nodes are unreachable.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         if !is_prefix(&self.prefix) {
             return Err(ConnectError::Prefix {
@@ -132,35 +131,37 @@ impl RedisStoreBuilder {
         })))
     }
 
-    /// The way to the servers of this address. Nothing is sent yet.
+    /// The link to the servers of this address. Sends nothing yet.
     fn link(&self, address: Address, runtime: &Handle) -> RedisResult<Link> {
-        let patience = self.patience;
+        let time_outs = self.time_outs;
         let source = match address {
             Address::Cluster(nodes) => {
-                return Cluster::of(&nodes, patience, runtime.clone()).map(Link::Cluster);
+                return Cluster::of(&nodes, time_outs, runtime.clone()).map(Link::Cluster);
             }
-            Address::Single(node) => Source::node(node, patience)?,
+            Address::Single(node) => Source::node(node, time_outs)?,
             Address::Sentinel {
                 sentinels,
                 primary,
                 server,
-            } => Source::sentinels(sentinels, &primary, &server, patience)?,
+            } => Source::sentinels(sentinels, &primary, &server, time_outs)?,
         };
         Ok(Link::Server(Server::new(source, runtime.clone())))
     }
 
-    fn confirm(&self, link: &Link, facts: &Facts) -> Result<Option<Confirm>, ConnectError> {
+    fn confirm(&self, link: &Link, facts: &ServerFacts) -> Result<Option<Confirm>, ConnectError> {
         let Some((replicas, timeout)) = self.replicas else {
             return Ok(None);
         };
         let flushed = facts.append_only && facts.version >= Some((7, 2));
         let reason = match link {
             Link::Cluster(_) => {
-                "a Cluster's connections are shared, and WAIT answers for one connection"
+                "a Cluster's connections are shared, and WAIT confirms the writes of one connection only"
             }
-            Link::Server(_) if timeout.is_zero() => "a time-out of zero would wait for ever",
+            Link::Server(_) if timeout.is_zero() => {
+                "a time-out of zero would wait without a limit: set a longer one"
+            }
             Link::Server(_) if replicas == 0 && !flushed => {
-                "no replica needs Redis 7.2 and an append-only file"
+                "with 0 replicas it needs Redis 7.2 and an append-only file"
             }
             Link::Server(server) => {
                 let source = Arc::clone(server.source());
@@ -171,30 +172,30 @@ impl RedisStoreBuilder {
     }
 }
 
-/// No braces: what is between them would be the hash slot of all records. No spaces and no wildcards, which
-/// would have to be escaped in every ACL rule and tool.
+/// No braces: the text between them would put all records into one hash slot. No spaces and no wildcards, which would
+/// have to be escaped in every ACL rule and tool.
 fn is_prefix(prefix: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '/');
     (1..=64).contains(&prefix.len()) && prefix.chars().all(fits)
 }
 
-/// The client asks rustls for the process's choice, and there may be none.
+/// Installs a cryptography provider for rustls if the process has chosen none; the client expects one.
 #[cfg(feature = "redis-tls")]
 fn choose_cryptography() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Refused only when somebody else chose in this moment, which is as good.
+        // It fails only if another provider was installed at this moment, which is as good.
         let _chosen = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
 impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the URL: it may contain a password.
+        // Without the URL, which may contain a password.
         f.debug_struct("RedisStoreBuilder")
             .field("prefix", &self.prefix)
             .field("accept_weaker_durability", &self.accept_weaker_durability)
             .field("replicas", &self.replicas)
-            .field("patience", &self.patience)
+            .field("time_outs", &self.time_outs)
             .finish_non_exhaustive()
     }
 }
@@ -204,7 +205,7 @@ mod tests {
     use super::is_prefix;
 
     #[test]
-    fn prefixes_are_plain() {
+    fn prefixes_contain_plain_characters_only() {
         for good in ["idempotent:", "a", "eu-1/payments_v2.0:", &"p".repeat(64)] {
             assert!(is_prefix(good), "{good:?}");
         }

@@ -1,15 +1,15 @@
-//! The way to a Cluster.
+//! The link to a Cluster.
 //!
-//! 1. Each node has a connection of its own, which mends itself as the one to a single server does. A node that is
-//!    down or silent stops the operations for its own slots, and no others.
-//! 2. Who has which slot is asked of a few nodes at once, by one task for all operations; see [`look`].
-//! 3. What a node refuses because the slot is elsewhere, or nowhere at the moment, was not executed: the operation is sent
-//!    again, a bounded number of times. What was sent and never answered is another matter; see [`Cluster::run`].
+//! 1. Each node has a connection of its own, which is made again like that to a single server. A node that is down or
+//!    unreachable stops the operations for its own slots, and no others.
+//! 2. The slot map is read from a few nodes at once, by one task for all operations; see [`refresh`].
+//! 3. An operation that a node refuses because the slot has moved, or has no owner at the moment, was not executed: it
+//!    is sent again, a bounded number of times. For operations that were sent and not answered, see [`Cluster::run`].
 //!
-//! The crate's own client sends again what timed out, whatever it was, and keeps the connection that was silent: a
-//! release could be answered for its repetition, and a node whose machine vanished is asked for as long as the system
-//! keeps the connection. It asks for the slots, and connects to new nodes, under a lock that all operations need, so that
-//! one slow node stops the operations for all.
+//! The cluster client of the `redis` crate repeats every operation that timed out, and keeps the unresponsive
+//! connection: a release could get the answer to its repetition, and a node whose machine vanished is asked for as long
+//! as the system keeps the connection. It reads the slots, and connects to new nodes, under a lock that all operations
+//! need, so that one slow node stops all operations.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,42 +29,42 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::look::Looking;
+use self::refresh::Refresh;
 use super::{
     error::{READONLY, code},
     script::Call,
     server::Server,
-    slots::{Doubt, Place, SLOTS, Slots, slot},
-    source::{Patience, Source},
+    slots::{Doubt, NodeAddress, SLOTS, Slots, slot},
+    source::{Source, TimeOuts},
 };
 
-mod look;
 #[cfg(test)]
-mod nodes;
+mod faults;
+mod refresh;
 
 /// How often an operation is sent at most.
 const ATTEMPTS: u32 = 6;
-/// Before the first repetition to the same node; twice as much before each one after it.
+/// The pause before the first repetition to the same node; it doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(20);
-/// After this much time no operation is sent again. The last wait may have begun just before, and takes 320 ms of pause
-/// and [`look::LOOKED`], so that the last repetition begins 1.6 s after the operation, and its reply may take until 2.5 s.
-/// The engine may have gone by then: it waits 2 s unless told otherwise, and half of that for the first try of an
-/// acquire, which it then makes anew with the same token. An operation that nobody waits for is not sent again.
+/// After this time an operation is not sent again. The last wait may have begun just before, and takes 320 ms of pause
+/// and [`refresh::REFRESH_WAIT`], so that the last repetition begins 1.6 s after the operation, and its reply may take
+/// until 2.5 s. The engine may have given up by then: its time-out is 2 s by default, and half of that for the first
+/// try of an acquire, which it then repeats with the same token. An operation that nobody waits for is not sent again.
 const REPEATED: Duration = Duration::from_secs(1);
 
-/// The nodes, and who has which slot.
+/// The nodes and the slot map.
 pub(super) struct Cluster {
     /// What all nodes have in common: credentials and TLS.
     template: ConnectionInfo,
-    patience: Patience,
-    seeds: HashSet<Place>,
-    /// Those of the URL, the primaries, and their replicas, which are asked for the slots when no other is left.
-    nodes: Mutex<HashMap<Place, Arc<Node>>>,
+    time_outs: TimeOuts,
+    seeds: HashSet<NodeAddress>,
+    /// The nodes of the URL, the primaries, and their replicas, whose view is read when no other node answers.
+    nodes: Mutex<HashMap<NodeAddress, Arc<Node>>>,
     slots: RwLock<Arc<Slots<Arc<Node>>>>,
-    /// The names of the nodes that were told last.
+    /// The ids of the nodes in the last view.
     ids: Mutex<HashSet<String>>,
-    looking: watch::Sender<Looking>,
-    /// The age in milliseconds at which it is time for a look that nobody asked for.
+    refresh_state: watch::Sender<Refresh>,
+    /// The age of the store, in milliseconds, at which the next periodic refresh is due.
     due: AtomicU64,
     opened: Instant,
     runtime: Handle,
@@ -72,38 +72,38 @@ pub(super) struct Cluster {
 
 /// One node of a Cluster.
 pub(super) struct Node {
-    place: Place,
+    address: NodeAddress,
     pub(super) server: Arc<Server>,
-    /// What is held against it: 0 nothing, 1 [`Doubt::Silent`], 2 [`Doubt::Refused`], by the last operation that went there.
+    /// The doubt after the last operation on it: 0 none, 1 [`Doubt::Unreachable`], 2 [`Doubt::Refused`].
     doubted: AtomicU8,
 }
 
-/// Where a node sent an operation.
+/// The node to which another node redirected an operation.
 struct Redirection {
     node: Arc<Node>,
-    /// The slot is on its way there, and the node has to be told that the operation knows.
+    /// The slot is being moved there: the operation has to be preceded by `ASKING`.
     asking: bool,
 }
 
 impl Cluster {
-    /// Some of its nodes. They are asked for the others before the first operation.
+    /// A Cluster by some of its nodes, from which the topology is read before the first operation.
     pub(super) fn of(
         seeds: &[ConnectionInfo],
-        patience: Patience,
+        time_outs: TimeOuts,
         runtime: Handle,
     ) -> RedisResult<Arc<Self>> {
         let no_node = || RedisError::from((ErrorKind::InvalidClientConfig, "no node was given"));
         let template = seeds.first().cloned().ok_or_else(no_node)?;
-        let places = seeds.iter().filter_map(|seed| Place::of(seed.addr()));
+        let addresses = seeds.iter().filter_map(|seed| NodeAddress::of(seed.addr()));
         let cluster = Arc::new(Self {
             template,
-            patience,
-            seeds: places.collect(),
+            time_outs,
+            seeds: addresses.collect(),
             nodes: Mutex::default(),
             slots: RwLock::default(),
             ids: Mutex::default(),
-            looking: watch::Sender::new(Looking::first()),
-            due: AtomicU64::new(look::first_due()),
+            refresh_state: watch::Sender::new(Refresh::first()),
+            due: AtomicU64::new(refresh::first_due()),
             opened: Instant::now(),
             runtime,
         });
@@ -113,9 +113,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Runs a script where its record is. `repeat`: it may be sent once more when its reply was lost, because running
-    /// it twice is the same as running it once. If that fails too, the first error stands: what was asked may have
-    /// been done, whatever a node says of the repetition.
+    /// Runs a script on the node of its record. `repeat`: it may be sent once more when its reply was lost, because
+    /// running it twice equals running it once. If that fails too, the first error is returned: the first call may have
+    /// been executed, whatever a node answers to the repetition.
     pub(super) async fn run(self: &Arc<Self>, call: &Call<'_>, repeat: bool) -> RedisResult<Value> {
         let slot = slot(call.record());
         let (mut to, mut lost) = (None, None);
@@ -124,12 +124,12 @@ impl Cluster {
             let (node, reply) = self.attempt(call, slot, to.take()).await;
             let next = reply.as_ref().err().map(Next::after);
             if let Some(node) = &node {
-                node.judge(next.as_ref());
+                node.record_result(next.as_ref());
             }
             let (error, next) = match (reply, next) {
                 (Err(error), Some(next)) => (error, next),
                 (reply, _) => {
-                    self.look_now_and_then();
+                    self.refresh_if_due();
                     return reply;
                 }
             };
@@ -138,7 +138,7 @@ impl Cluster {
                 Next::Elsewhere { asking } if again => {
                     to = self.redirection(&error, node.as_deref(), asking);
                     if !asking {
-                        self.start_looking();
+                        self.start_refresh();
                     }
                     if to.is_none() {
                         self.wait(attempt).await;
@@ -147,10 +147,10 @@ impl Cluster {
                 Next::Later if again => self.wait(attempt).await,
                 Next::Lost if repeat && lost.is_none() && again => {
                     lost = Some(error);
-                    self.looked().await;
+                    self.wait_for_refresh().await;
                 }
-                Next::Elsewhere { .. } | Next::Later | Next::Lost | Next::Silent => {
-                    self.start_looking();
+                Next::Elsewhere { .. } | Next::Later | Next::Lost | Next::Unreachable => {
+                    self.start_refresh();
                     return Err(lost.unwrap_or(error));
                 }
                 Next::End => return Err(lost.unwrap_or(error)),
@@ -159,7 +159,7 @@ impl Cluster {
         }
     }
 
-    /// One try, and the node that it went to.
+    /// Sends the call once. Returns also the node it was sent to.
     async fn attempt(
         &self,
         call: &Call<'_>,
@@ -170,7 +170,7 @@ impl Cluster {
         let Some(node) = to.map(|to| to.node).or_else(|| self.owner(slot)) else {
             let nobody = (
                 ErrorKind::ClusterConnectionNotFound,
-                "no node has the record's slot",
+                "no node owns the record's slot",
             );
             return (None, Err(nobody.into()));
         };
@@ -178,56 +178,56 @@ impl Cluster {
         (Some(node), reply)
     }
 
-    /// Where the error of this node points.
+    /// The redirection in an error of this node.
     fn redirection(
         &self,
         error: &RedisError,
         from: Option<&Node>,
         asking: bool,
     ) -> Option<Redirection> {
-        let (place, _) = error.redirect_node()?;
-        let (host, port) = place.rsplit_once(':')?;
-        let place = Place::told(host, port.parse().ok()?, &from?.place)?;
-        let node = self.node(&place).ok()?;
+        let (address, _) = error.redirect_node()?;
+        let (host, port) = address.rsplit_once(':')?;
+        let address = NodeAddress::announced(host, port.parse().ok()?, &from?.address)?;
+        let node = self.node(&address).ok()?;
         Some(Redirection { node, asking })
     }
 
-    /// Until it is worth trying again.
+    /// Waits before the next attempt.
     async fn wait(self: &Arc<Self>, attempt: u32) {
         let pause = PAUSE * 2_u32.saturating_pow(attempt - 1);
         sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-        self.looked().await;
+        self.wait_for_refresh().await;
     }
 
-    /// Whether the Cluster serves the slots of this node: as a whole it may be down for the lack of another.
+    /// Checks that the Cluster serves the slots of this node: without another node it may be down as a whole.
     pub(super) async fn serves(&self, node: &Node, prefix: &str) -> RedisResult<()> {
         let slots = self.slots();
         let has = |slot| {
             slots
                 .owner(slot)
-                .is_some_and(|owner| owner.place == node.place)
+                .is_some_and(|owner| owner.address == node.address)
         };
-        // Asked first, or a million names would be gone through for nothing.
-        let any = slots.primaries().any(|owner| owner.place == node.place);
+        // Checked first, because without a slot of this node a million names would be tried in vain.
+        let any = slots.primaries().any(|owner| owner.address == node.address);
         let mut keys = (0..u32::from(SLOTS) * 64).map(|n| format!("{prefix}served-{n}"));
         let key = any.then(|| keys.find(|key| has(slot(key.as_bytes()))));
         let Some(key) = key.flatten() else {
-            return Err((ErrorKind::Io, "the node has no slots any more").into());
+            return Err((ErrorKind::Io, "the node owns no slots any more").into());
         };
-        // A write that changes nothing: there is no such key, and reads may be served where writes are not.
+        // A write that changes nothing, because the key does not exist. A read may be served where a write is not.
         let mut probe = redis::cmd("PEXPIRE");
         match node.server.send(probe.arg(key).arg(1)).await {
             Err(error) => match Next::after(&error) {
-                Next::Later | Next::Lost | Next::Silent => Err(error),
-                // It answers, if only to say that we may not, or where the slot went.
+                Next::Later | Next::Lost | Next::Unreachable => Err(error),
+                // It answers, if only with a missing permission or a redirection.
                 Next::Elsewhere { .. } | Next::End => Ok(()),
             },
             Ok(_) => Ok(()),
         }
     }
 
-    /// A primary to listen to: whatever is published on one node is heard on each.
-    pub(super) fn speaker(&self) -> RedisResult<Arc<Node>> {
+    /// A primary to subscribe on: each node receives the messages of all.
+    pub(super) fn node_to_listen_on(&self) -> RedisResult<Arc<Node>> {
         let slots = self.slots();
         let rng = &mut rand::rng();
         let sound = slots.primaries().filter(|node| node.doubted().is_none());
@@ -237,24 +237,25 @@ impl Cluster {
         node.cloned().ok_or_else(nobody)
     }
 
-    /// What was asked of this node, and is no operation, failed. One that does not permit it is sound.
+    /// Records that a command other than an operation failed on this node. A missing permission says nothing about the
+    /// node.
     pub(super) fn failed(self: &Arc<Self>, node: &Node, error: &RedisError) {
         let next = Next::after(error);
         if !matches!(next, Next::End) {
-            node.judge(Some(&next));
-            self.start_looking();
+            node.record_result(Some(&next));
+            self.start_refresh();
         }
     }
 
-    /// Waits until this node is known to be no primary any more. It may have left, and hear nothing.
-    pub(super) async fn without(&self, node: &Node) {
-        let mut looking = self.looking.subscribe();
+    /// Waits until this node is not a primary any more. It may have left the Cluster, and then receives no messages.
+    pub(super) async fn until_removed(&self, node: &Node) {
+        let mut refresh_state = self.refresh_state.subscribe();
         while self
             .slots()
             .primaries()
-            .any(|primary| primary.place == node.place)
+            .any(|primary| primary.address == node.address)
         {
-            if looking.changed().await.is_err() {
+            if refresh_state.changed().await.is_err() {
                 // The sender lives in `self`.
                 return;
             }
@@ -266,50 +267,53 @@ impl Cluster {
     }
 
     fn slots(&self) -> Arc<Slots<Arc<Node>>> {
-        // Nothing is done under the lock but to exchange the list.
+        // The map is only replaced under the lock, so a poisoned lock is as good.
         Arc::clone(&self.slots.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn nodes(&self) -> MutexGuard<'_, HashMap<Place, Arc<Node>>> {
-        // Nothing is done under the lock that could leave the map in disorder.
+    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeAddress, Arc<Node>>> {
+        // The map is consistent whenever the lock is free, so a poisoned lock is as good.
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node at this place. Its connection is made when it is needed.
-    fn node(&self, place: &Place) -> RedisResult<Arc<Node>> {
+    /// The node at this address. Its connection is made when it is needed.
+    fn node(&self, address: &NodeAddress) -> RedisResult<Arc<Node>> {
         let mut nodes = self.nodes();
-        if let Some(node) = nodes.get(place) {
+        if let Some(node) = nodes.get(address) {
             return Ok(Arc::clone(node));
         }
-        let info = self.template.clone().set_addr(place.like(&self.template));
-        let source = Source::node(info, self.patience)?;
+        let info = self
+            .template
+            .clone()
+            .set_addr(address.address_like(&self.template));
+        let source = Source::node(info, self.time_outs)?;
         let node = Arc::new(Node {
-            place: place.clone(),
+            address: address.clone(),
             server: Server::new(source, self.runtime.clone()),
             doubted: AtomicU8::new(0),
         });
-        nodes.insert(place.clone(), Arc::clone(&node));
+        nodes.insert(address.clone(), Arc::clone(&node));
         Ok(node)
     }
 }
 
 impl Node {
-    /// What to think of the node after this outcome of an operation.
-    fn judge(&self, failure: Option<&Next>) {
+    /// Records the result of an operation on this node.
+    fn record_result(&self, failure: Option<&Next>) {
         match failure {
             None => self.doubt(None),
             Some(Next::Elsewhere { asking: false } | Next::Later) => {
                 self.doubt(Some(Doubt::Refused));
             }
-            Some(Next::Lost | Next::Silent) => self.doubt(Some(Doubt::Silent)),
-            // It is where the slot was, or refuses what any node would.
+            Some(Next::Lost | Next::Unreachable) => self.doubt(Some(Doubt::Unreachable)),
+            // It still owns the slot, or any node would refuse this.
             Some(Next::Elsewhere { asking: true } | Next::End) => {}
         }
     }
 
-    /// What a look should hold against it. It orders nothing else.
+    /// Sets the doubt that the next refresh considers. No other memory depends on it.
     pub(super) fn doubt(&self, doubt: Option<Doubt>) {
-        // Nearly always it is so already, and reading takes the line from nobody.
+        // It rarely changes, and reading first does not invalidate the cache line of other cores.
         if self.doubted() != doubt {
             let number = doubt.map_or(0, |doubt| 1 + doubt as u8);
             self.doubted.store(number, Ordering::Relaxed);
@@ -319,24 +323,24 @@ impl Node {
     fn doubted(&self) -> Option<Doubt> {
         match self.doubted.load(Ordering::Relaxed) {
             0 => None,
-            1 => Some(Doubt::Silent),
+            1 => Some(Doubt::Unreachable),
             _ => Some(Doubt::Refused),
         }
     }
 }
 
-/// What is to be done after an error.
+/// What to do after an error.
 enum Next {
-    /// Nothing was executed: the slot is on another node.
+    /// The call was not executed: the slot is on another node.
     Elsewhere {
         asking: bool,
     },
-    /// Nothing was executed: the node cannot at the moment.
+    /// The call was not executed: the node cannot serve it at the moment.
     Later,
-    /// The connection broke, and nobody knows what was executed.
+    /// The connection broke: it is unknown whether the call was executed.
     Lost,
-    /// The node says nothing, and nobody knows what was executed.
-    Silent,
+    /// The node did not answer: it is unknown whether the call was executed.
+    Unreachable,
     End,
 }
 
@@ -348,10 +352,10 @@ impl Next {
             ErrorKind::Server(Ask) => Self::Elsewhere { asking: true },
             ErrorKind::Server(TryAgain | ClusterDown | MasterDown | BusyLoading)
             | ErrorKind::ClusterConnectionNotFound => Self::Later,
-            // The node is no primary any more; whoever is will be found.
+            // The node is not a primary any more; the refresh finds the new one.
             _ if code(error) == Some(READONLY) => Self::Later,
             _ if error.is_connection_dropped() => Self::Lost,
-            _ if error.is_io_error() || error.is_unrecoverable_error() => Self::Silent,
+            _ if error.is_io_error() || error.is_unrecoverable_error() => Self::Unreachable,
             _ => Self::End,
         }
     }
@@ -359,7 +363,7 @@ impl Next {
 
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.fmt(f)
+        self.address.fmt(f)
     }
 }
 
@@ -368,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_refused_is_told_from_what_was_lost() {
+    fn errors_before_and_after_execution_are_distinguished() {
         let after = |line: &str| {
             let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
             let error = value.and_then(Value::extract_error).expect_err("an error");
@@ -395,6 +399,9 @@ mod tests {
         }
         let io = |kind| Next::after(&RedisError::from(std::io::Error::from(kind)));
         assert!(matches!(io(std::io::ErrorKind::BrokenPipe), Next::Lost));
-        assert!(matches!(io(std::io::ErrorKind::TimedOut), Next::Silent));
+        assert!(matches!(
+            io(std::io::ErrorKind::TimedOut),
+            Next::Unreachable
+        ));
     }
 }

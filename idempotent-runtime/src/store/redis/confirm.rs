@@ -1,7 +1,7 @@
-//! Writes that count only once replicas have them.
+//! Writes that are acknowledged only when replicas have confirmed them.
 //!
-//! `WAIT` answers for the writes of its own connection and blocks it, so each confirmed write takes a
-//! connection for itself, with the script and the `WAIT` sent together: still one round trip.
+//! `WAIT` confirms the writes of its own connection and blocks it. So each confirmed write has a connection for itself,
+//! over which the script and the `WAIT` are sent together: still one round trip.
 
 use std::{
     error::Error,
@@ -22,21 +22,21 @@ use super::{
 };
 use crate::store::error::{StoreError, StoreErrorKind};
 
-/// Connections for confirmed writes at most; more of them wait for their turn.
-const MOST: usize = 64;
+/// The largest number of connections for confirmed writes; further writes wait for one.
+const MAX_CONNECTIONS: usize = 64;
 
 /// Runs scripts and has replicas confirm them.
 pub(super) struct Confirm {
     source: Arc<Source>,
     replicas: u32,
     timeout: Duration,
-    /// `WAITAOF`, where there is such a thing: it counts disks, not memories.
+    /// Whether to use `WAITAOF`, which waits for disks, instead of `WAIT`, which waits for memory.
     flushed: bool,
     idle: Mutex<Vec<MultiplexedConnection>>,
-    turns: Semaphore,
+    permits: Semaphore,
 }
 
-/// Fewer replicas than asked for confirmed the write in time. It may be in force all the same.
+/// Fewer replicas than required confirmed the write in time. It may be applied nevertheless.
 #[derive(Debug)]
 struct Unconfirmed {
     wanted: u32,
@@ -56,27 +56,27 @@ impl Confirm {
             timeout,
             flushed,
             idle: Mutex::default(),
-            turns: Semaphore::new(MOST),
+            permits: Semaphore::new(MAX_CONNECTIONS),
         }
     }
 
-    /// Runs a script. `matters` says of its answer whether it tells of a write, or of an outcome.
+    /// Runs a script. `is_write` tells by its answer whether replicas must confirm it.
     pub(super) async fn run(
         &self,
         call: &Call<'_>,
-        matters: fn(&Value) -> bool,
+        is_write: fn(&Value) -> bool,
     ) -> Result<Value, StoreError> {
-        // Never closed; were it, there would be no bound, but still a result.
-        let _turn = self.turns.acquire().await.ok();
+        // The semaphore is never closed.
+        let _permit = self.permits.acquire().await.ok();
         let idle = self.idle().pop();
         let mut connection = match idle {
             Some(connection) => connection,
             None => self.connect().await.map_err(error::store_error)?,
         };
         let replies = match self.call(&mut connection, call).await {
-            // It was idle for long enough to break, or for its server to be no primary any more, and so were the
-            // others. The operations that are confirmed may arrive twice; if the second fails, the first may have been
-            // applied all the same, and its error stands.
+            // While it was idle, the connection broke or its server stopped being the primary; the same is true of the
+            // other idle ones. Confirmed operations may arrive twice. If the second attempt fails, the first may have
+            // been applied, so its error is returned.
             Err(error) if error.is_connection_dropped() || code(&error) == Some(READONLY) => {
                 self.idle().clear();
                 connection = self.connect().await.map_err(error::store_error)?;
@@ -87,11 +87,11 @@ impl Confirm {
         match &replies {
             // The other connections lead to the same server.
             Err(error) if is_broken(error) => self.idle().clear(),
-            // Only now: an operation that was dropped half-way, or whose connection broke, has left a reply to come.
+            // Only now: after a dropped operation, or on a broken connection, a reply may still come.
             _ => self.idle().push(connection),
         }
         let (value, confirmed) = replies.map_err(error::store_error)?;
-        if confirmed < i64::from(self.replicas) && matters(&value) {
+        if confirmed < i64::from(self.replicas) && is_write(&value) {
             let unconfirmed = Unconfirmed {
                 wanted: self.replicas,
                 confirmed,
@@ -112,7 +112,7 @@ impl Confirm {
         }
     }
 
-    /// The script's value, and how many replicas have it.
+    /// Sends a script and a `WAIT`. Returns the script's value and how many replicas confirmed it.
     async fn send(
         &self,
         connection: &mut MultiplexedConnection,
@@ -138,21 +138,21 @@ impl Confirm {
             Value::Int(replicas) => replicas,
             Value::Array(counts) => match counts[..] {
                 [Value::Int(local), Value::Int(replicas)] if local >= 1 => replicas,
-                // Not even the primary's own disk.
+                // The primary itself has not flushed it.
                 _ => -1,
             },
-            _ => return Err((ErrorKind::UnexpectedReturnType, "WAIT answered no number").into()),
+            _ => return Err((ErrorKind::UnexpectedReturnType, "WAIT returned no number").into()),
         };
         Ok((value, confirmed))
     }
 
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let respond = self.source.patience().respond + self.timeout;
+        let respond = self.source.time_outs().response + self.timeout;
         self.source.connect(respond).await
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<MultiplexedConnection>> {
-        // Nothing is done under the lock that could leave the list in disorder.
+        // The list is consistent whenever the lock is free, so a poisoned lock is as good.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, at start and later.
+//! Errors: why a store could not be opened, and what an error of an operation means.
 
 use std::{error::Error, fmt};
 
@@ -13,18 +13,18 @@ use crate::store::error::{StoreError, StoreErrorKind};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL cannot be understood.
+    /// The URL cannot be used.
     Url {
-        /// What is wrong with it.
+        /// Why, and the expected form.
         reason: &'static str,
-        /// What the parser said, if it was asked.
+        /// The parser's error, if it has one.
         source: Option<RedisError>,
     },
     /// The URL asks for TLS, and the crate was built without the feature `redis-tls`.
     NoTls,
-    /// The key prefix is empty, too long or has characters that keys should not have.
+    /// The key prefix is empty, too long or contains characters that are not allowed.
     Prefix {
-        /// What was given.
+        /// The prefix.
         prefix: String,
     },
     /// The server did not answer.
@@ -32,77 +32,77 @@ pub enum ConnectError {
         /// Why.
         source: RedisError,
     },
-    /// Primaries of the Cluster did not answer for five seconds, or said that they are replicas, and no others took
-    /// their place, so nobody knows whether they keep what they acknowledge. With
+    /// For five seconds, primaries of the Cluster did not answer or reported that they are replicas, and no others took
+    /// over. So it is unknown whether they keep acknowledged writes. With
     /// [`accept_weaker_durability`](super::RedisStoreBuilder::accept_weaker_durability) the store is opened as long
     /// as the Cluster serves other slots.
-    SilentNode {
-        /// Host and port of each, as the Cluster tells them, with `, ` between them.
-        node: String,
-        /// Why the first of them could not be asked.
+    UnreachablePrimaries {
+        /// Host and port of each, as the Cluster announces them, separated by `, `.
+        nodes: String,
+        /// The error of the first.
         source: RedisError,
     },
-    /// For five seconds no node of the Cluster said who has these slots, or where that node is, so nobody knows
-    /// whether it keeps what it acknowledges. With
-    /// [`accept_weaker_durability`](super::RedisStoreBuilder::accept_weaker_durability) the store is opened as long
-    /// as the Cluster serves other slots.
+    /// For five seconds, no node of the Cluster reported which node owns these slots, or the address of that node. So
+    /// it is unknown whether it keeps acknowledged writes. With
+    /// [`accept_weaker_durability`](super::RedisStoreBuilder::accept_weaker_durability) the store is opened as long as
+    /// the Cluster serves other slots.
     Uncovered {
-        /// The slots, as in `0-5460, 9999`.
+        /// The slots, in the form `0-5460, 9999`.
         slots: String,
     },
     /// The server refuses the user name or the password.
     Authentication {
-        /// What it said.
+        /// The server's error.
         source: RedisError,
     },
-    /// The server does not permit a command that the store cannot do without.
+    /// The user may not run a command that the store needs.
     NotPermitted {
-        /// Which one.
+        /// The command.
         command: &'static str,
-        /// What it said.
+        /// The server's error.
         source: RedisError,
     },
-    /// The server is no place for claims that must not be lost.
+    /// The server may lose acknowledged writes.
     Weak {
-        /// Everything that was found.
+        /// All reasons that were found.
         weaknesses: Vec<Weakness>,
     },
-    /// The server does not permit to look whether it is such a place.
+    /// The user may not run a command that checks whether the server keeps acknowledged writes.
     Unverified {
-        /// The command that it refused.
+        /// The command.
         command: &'static str,
-        /// What it said.
+        /// The server's error.
         source: RedisError,
     },
-    /// The server is older than what the scripts need.
+    /// The server is too old for the scripts.
     TooOld {
         /// Its version.
         version: String,
     },
     /// The server is a replica: writes go to its primary.
     Replica,
-    /// The server is part of a Cluster, and the URL is one for a single server.
+    /// The server is part of a Cluster, and the URL is for a single server.
     PartOfCluster,
-    /// The server is part of no Cluster, and the URL is one for a Cluster.
+    /// The server is not part of a Cluster, and the URL is for a Cluster.
     NotCluster,
-    /// [`wait_replicas`](super::RedisStoreBuilder::wait_replicas) cannot be had.
+    /// [`wait_replicas`](super::RedisStoreBuilder::wait_replicas) is not possible here.
     Wait {
         /// Why.
         reason: &'static str,
     },
 }
 
-/// What makes a server lose claims or outcomes that it acknowledged.
+/// Why a server may lose acknowledged claims and outcomes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Weakness {
-    /// No append-only file: whatever was written since the last snapshot is lost with the process.
+    /// It has no append-only file: all writes since the last snapshot are lost with the process.
     NoAppendOnlyFile,
-    /// The append-only file is written, but its data is never flushed to the disk by the server.
+    /// It writes its append-only file, but never flushes it to the disk.
     NeverFlushed,
-    /// The append-only file is not flushed while the server rewrites it or saves a snapshot, which may take minutes.
+    /// It does not flush its append-only file while it rewrites it or saves a snapshot, which may take minutes.
     NotFlushedInRewrites,
-    /// At its memory limit the server drops records, in flight or not.
+    /// At its memory limit it evicts records, in flight or not.
     Evicts {
         /// Its `maxmemory-policy`.
         policy: String,
@@ -115,7 +115,7 @@ impl ConnectError {
         match source.kind() {
             ErrorKind::AuthenticationFailed => Self::Authentication { source },
             ErrorKind::InvalidClientConfig => Self::Url {
-                reason: "the client refuses it",
+                reason: "the client library does not accept it",
                 source: Some(source),
             },
             ErrorKind::Server(ServerErrorKind::NoPerm) => Self::NotPermitted { command, source },
@@ -129,13 +129,13 @@ impl ConnectError {
     }
 }
 
-/// Whether the server does not let us: by its ACL, or because the command was renamed or removed.
+/// Whether the command is not available to the user: by the ACL, or because it was renamed or removed.
 pub(super) fn denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || says(error, "unknown command")
 }
 
-/// The one of two errors that tells more: what somebody said, rather than that somebody else was silent.
-pub(super) fn telling(before: Option<RedisError>, next: RedisError) -> RedisError {
+/// The more specific of two errors: one that a server sent rather than one of the connection.
+pub(super) fn more_specific(before: Option<RedisError>, next: RedisError) -> RedisError {
     before.filter(|error| !error.is_io_error()).unwrap_or(next)
 }
 
@@ -143,10 +143,10 @@ fn says(error: &RedisError, words: &str) -> bool {
     error.detail().is_some_and(|detail| detail.contains(words))
 }
 
-/// The code of a server that is a replica.
+/// The error code of a replica.
 pub(super) const READONLY: &str = "READONLY";
 
-/// The error's code. Before version 7 the error of a script wraps the one of its command: then it is the command's.
+/// The error's code. Before version 7 the error of a script wraps that of its command: then it is the command's code.
 pub(super) fn code(error: &RedisError) -> Option<&str> {
     let wrapped = || {
         let detail = error.detail()?;
@@ -165,12 +165,12 @@ pub(super) fn code(error: &RedisError) -> Option<&str> {
     }
 }
 
-/// The error of an operation.
+/// The [`StoreError`] for an error of an operation.
 pub(super) fn store_error(error: RedisError) -> StoreError {
     let kind = match (error.kind(), code(&error)) {
         (_, Some("OOM")) => StoreErrorKind::Full,
         (_, Some("WRONGTYPE")) => StoreErrorKind::Corrupt,
-        // The last two are what a new connection meets while passwords rotate: it passes.
+        // The last two are what a new connection gets while passwords rotate: they pass.
         (
             _,
             Some(
@@ -188,7 +188,7 @@ pub(super) fn store_error(error: RedisError) -> StoreError {
             ),
             _,
         ) => StoreErrorKind::Refused,
-        // Everything about the way there, and servers that load, move, fail over or cannot write.
+        // Errors of the connection, and of servers that are loading, moving, failing over or unable to write.
         _ => StoreErrorKind::Unavailable,
     };
     StoreError::new(NAME, kind).with_source(error)
@@ -203,30 +203,31 @@ impl fmt::Display for ConnectError {
             ),
             Self::Prefix { prefix } => write!(
                 f,
-                "{prefix:?} cannot begin a key: use 1 to 64 of letters, digits and `:` `-` `_` `.` `/`"
+                "{prefix:?} is not a valid key prefix: use 1 to 64 ASCII letters, digits and `:` `-` `_` `.` `/`"
             ),
             Self::Unreachable { .. } => f.write_str(
-                "the Redis server did not answer: check the host and port of the URL, and that it answers there",
+                "the Redis server did not answer: check the host and port of the URL, and that the server is available \
+                 there",
             ),
-            Self::SilentNode { node, .. } => write!(
+            Self::UnreachablePrimaries { nodes, .. } => write!(
                 f,
-                "primaries of the Redis Cluster cannot be asked, so nobody knows whether they keep what they \
-                 acknowledge: bring them back or fail over, or choose `accept_weaker_durability()`: {node}"
+                "primaries of the Redis Cluster cannot be reached, so it is unknown whether they keep acknowledged \
+                 writes: restart them or fail over, or choose `accept_weaker_durability()`: {nodes}"
             ),
             Self::Uncovered { slots } => write!(
                 f,
-                "no node of the Redis Cluster says who has the slots {slots}, or where that node is: see its answer to \
-                 CLUSTER SLOTS (a host `?` means that `cluster-announce-hostname` is missing), or choose \
+                "no node of the Redis Cluster reports the owner of the slots {slots}, or its address: check the answer \
+                 to CLUSTER SLOTS (a host `?` means that `cluster-announce-hostname` is missing), or choose \
                  `accept_weaker_durability()`"
             ),
             Self::Authentication { .. } => {
                 f.write_str("the Redis server refuses the user name or the password")
             }
             Self::NotPermitted { command, .. } => {
-                write!(f, "the Redis server does not permit {command} to this user")
+                write!(f, "the Redis user may not run {command}: permit it by its ACL")
             }
             Self::Weak { weaknesses } => {
-                f.write_str("this Redis server can lose keys that it acknowledged: ")?;
+                f.write_str("this Redis server may lose acknowledged writes: ")?;
                 for weakness in weaknesses {
                     write!(f, "{weakness}; ")?;
                 }
@@ -234,8 +235,8 @@ impl fmt::Display for ConnectError {
             }
             Self::Unverified { command, .. } => write!(
                 f,
-                "the Redis server does not permit {command}, so nobody knows whether it keeps what it \
-                 acknowledges: permit it, or choose `accept_weaker_durability()`"
+                "the Redis user may not run {command}, so it is unknown whether the server keeps acknowledged writes: \
+                 permit it by its ACL, or choose `accept_weaker_durability()`"
             ),
             Self::TooOld { version } => {
                 write!(
@@ -250,9 +251,9 @@ impl fmt::Display for ConnectError {
                 f.write_str("the Redis server is part of a Cluster: use a redis+cluster:// URL")
             }
             Self::NotCluster => {
-                f.write_str("the Redis server is part of no Cluster: use a redis:// URL")
+                f.write_str("the Redis server is not part of a Cluster: use a redis:// URL")
             }
-            Self::Wait { reason } => write!(f, "`wait_replicas` cannot be had: {reason}"),
+            Self::Wait { reason } => write!(f, "`wait_replicas` is not possible: {reason}"),
         }
     }
 }
@@ -261,7 +262,7 @@ impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Unreachable { source }
-            | Self::SilentNode { source, .. }
+            | Self::UnreachablePrimaries { source, .. }
             | Self::Authentication { source }
             | Self::NotPermitted { source, .. }
             | Self::Unverified { source, .. }
@@ -274,7 +275,7 @@ impl Error for ConnectError {
     }
 }
 
-/// The error, or what it wraps and repeats word for word: nobody is to read the same twice.
+/// The error, or the one that it wraps and repeats word for word, so that a chain of errors prints no text twice.
 fn cause(error: &RedisError) -> &(dyn Error + 'static) {
     match error.source() {
         Some(inner) if error.to_string().contains(&inner.to_string()) => inner,
@@ -289,14 +290,14 @@ impl fmt::Display for Weakness {
                 f.write_str("it has no append-only file (set `appendonly yes`)")
             }
             Self::NeverFlushed => {
-                f.write_str("it never flushes (set `appendfsync everysec` or `always`)")
+                f.write_str("it never flushes its append-only file (set `appendfsync everysec` or `always`)")
             }
             Self::NotFlushedInRewrites => f.write_str(
-                "it does not flush while it rewrites its file (set `no-appendfsync-on-rewrite no`)",
+                "it does not flush its append-only file during rewrites (set `no-appendfsync-on-rewrite no`)",
             ),
             Self::Evicts { policy } => write!(
                 f,
-                "it evicts by {policy} at its memory limit (set `maxmemory-policy noeviction`)"
+                "it evicts records by {policy} at its memory limit (set `maxmemory-policy noeviction`)"
             ),
         }
     }
@@ -306,8 +307,8 @@ impl fmt::Display for Weakness {
 mod tests {
     use super::*;
 
-    /// What the client makes of this line.
-    fn said(line: &str) -> RedisError {
+    /// The client's error for this line of a server.
+    fn parsed(line: &str) -> RedisError {
         let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
         value
             .and_then(redis::Value::extract_error)
@@ -315,21 +316,21 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_command_is_seen_through_the_one_of_its_script() {
+    fn the_error_of_a_command_is_found_in_that_of_its_script() {
         let wrapped = |rest: &str| {
-            said(&format!(
+            parsed(&format!(
                 "ERR Error running script (call to f_d0a1b2): @user_script:17: {rest}"
             ))
         };
         let readonly = "READONLY You can't write against a read only replica.";
         for (error, expected) in [
-            (said(readonly), StoreErrorKind::Unavailable),
+            (parsed(readonly), StoreErrorKind::Unavailable),
             (
-                said("WRONGPASS invalid username-password pair or user is disabled."),
+                parsed("WRONGPASS invalid username-password pair or user is disabled."),
                 StoreErrorKind::Unavailable,
             ),
             (
-                said("NOPERM this user has no permissions to run the 'evalsha' command"),
+                parsed("NOPERM this user has no permissions to run the 'evalsha' command"),
                 StoreErrorKind::Refused,
             ),
             (
@@ -363,13 +364,13 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_known_by_its_code() {
+    fn a_replica_is_recognised_by_its_code() {
         let readonly = "READONLY You can't write against a read only replica.";
         let script = format!(
             "ERR Error running script (call to f_d0): @user_script:1: @user_script: 1: -{readonly}"
         );
-        assert_eq!(code(&said(readonly)), Some(READONLY));
-        assert_eq!(code(&said(&script)), Some(READONLY));
-        assert_eq!(code(&said("ERR unknown command")), Some("ERR"));
+        assert_eq!(code(&parsed(readonly)), Some(READONLY));
+        assert_eq!(code(&parsed(&script)), Some(READONLY));
+        assert_eq!(code(&parsed("ERR unknown command")), Some("ERR"));
     }
 }

@@ -1,4 +1,4 @@
-//! Servers that say what a test wants to hear: what a real one says only in the worst moments.
+//! Fake servers whose answers a test chooses, for states that a real server is rarely in.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,10 +13,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// What is said to a command, whose words have spaces between them. Nothing: the server is silent.
+/// The reply to a command, whose words are joined by spaces. `None`: no reply.
 type Answer = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// A server on a port of its own, gone with this value, and its connections with it.
+/// A server on a port of its own. Dropping it closes its connections.
 pub(super) struct Fake {
     port: u16,
     shared: Arc<Shared>,
@@ -31,7 +31,7 @@ struct Shared {
 }
 
 impl Fake {
-    /// A node that says of itself what a good one says, and to operations `1`.
+    /// A node that reports sound settings and answers operations with `1`.
     pub(super) async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -65,13 +65,13 @@ impl Fake {
         url.into_connection_info().expect("a URL")
     }
 
-    /// From now on this is said to commands that begin so, and to others what was said before. Nothing: silence.
+    /// Replies to commands with this beginning from now on; other replies stay. `None`: no reply.
     pub(super) fn says(&self, to: &'static str, reply: impl Into<Option<String>>) {
         let reply = reply.into();
         self.answers(to, move |_| reply.clone());
     }
 
-    /// As [`says`](Self::says), decided by the whole command.
+    /// As [`says`](Self::says), with a reply that depends on the whole command.
     pub(super) fn answers(
         &self,
         to: &'static str,
@@ -88,17 +88,17 @@ impl Fake {
         });
     }
 
-    /// How much later it answers from now on.
+    /// Delays its replies by this time from now on.
     pub(super) fn delay(&self, by: Duration) {
         *lock(&self.shared.delay) = by;
     }
 
-    /// From now on it answers commands that begin so, and then closes the connection.
+    /// Closes the connection after its reply to a command with this beginning, from now on.
     pub(super) fn closes_after(&self, beginning: &'static str) {
         *lock(&self.shared.closes_after) = Some(beginning);
     }
 
-    /// The commands so far that began so.
+    /// The commands with this beginning that it has received.
     pub(super) fn heard(&self, beginning: &str) -> Vec<String> {
         let heard = lock(&self.shared.heard);
         let those = heard.iter().filter(|said| said.starts_with(beginning));
@@ -136,7 +136,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The next command, in words; nothing at the end of the connection.
+/// The next command, its words joined by spaces; `None` at the end of the connection.
 async fn command(stream: &mut BufReader<TcpStream>) -> Option<String> {
     let words = length(stream).await?;
     let mut command = Vec::new();
@@ -173,14 +173,14 @@ pub(super) fn text(text: &str) -> String {
     format!("${}\r\n{text}\r\n", text.len())
 }
 
-/// What a server says of itself.
+/// The reply to `INFO`.
 pub(super) fn info(version: &str, append_only: &str, role: &str) -> String {
     text(&format!(
         "redis_version:{version}\r\naof_enabled:{append_only}\r\nmaxmemory:0\r\nrole:{role}\r\ncluster_enabled:1\r\n"
     ))
 }
 
-/// First and last slot, and host and port of their primary and of its replicas.
+/// The first and last slot of a range, and host and port of its primary and replicas.
 pub(super) type Row<'a> = (u16, u16, &'a [(&'a str, u16)]);
 
 /// The answer to `CLUSTER SLOTS`.
@@ -196,7 +196,7 @@ pub(super) fn slots(rows: &[Row<'_>]) -> String {
     format!("*{}\r\n{}", rows.len(), rows.concat())
 }
 
-/// Waits until it is so, with an end to the patience.
+/// Waits until the condition holds, for at most ten seconds.
 pub(super) async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !so() {

@@ -1,7 +1,7 @@
 -- Reads the record without changing it.
 -- KEYS[1] the record.
--- Answers {} when it is absent, else {state, fingerprint, attempt, lease left, time to live, trace id,
--- response}; what is not there is nil, a time to live of -1 never ends, and times are milliseconds.
+-- Returns {} if it is absent, else {state, fingerprint, attempt, rest of the lease, time to live, trace id, response}.
+-- An absent field is nil, a time to live of -1 means none, and times are milliseconds.
 local read = redis.call('HMGET', KEYS[1], 's', 'f', 'a', 'l', 'i', 'r')
 local left = redis.call('PTTL', KEYS[1])
 if left == -2 then return {} end

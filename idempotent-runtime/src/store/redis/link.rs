@@ -1,4 +1,4 @@
-//! The way to the servers: to a single one, or to the nodes of a Cluster.
+//! The link to the servers: to a single one, or to the nodes of a Cluster.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use redis::{RedisResult, Value};
 
 use super::{cluster::Cluster, script::Call, server::Server};
 
-/// The way to a server, or to the nodes of a Cluster.
+/// The link to a server, or to the nodes of a Cluster.
 #[derive(Clone)]
 pub(super) enum Link {
     Server(Arc<Server>),
@@ -14,16 +14,16 @@ pub(super) enum Link {
 }
 
 impl Link {
-    /// Runs a script. `repeat`: it may be sent once more over a new connection, because running it twice is
-    /// the same as running it once. If that fails too, the first error stands: what was asked may have been done,
-    /// whatever the server says of the repetition.
+    /// Runs a script. `repeat`: it may be sent once more over a new connection, because running it twice equals running
+    /// it once. If that fails too, the first error is returned: the first call may have been executed, whatever the
+    /// server answers to the repetition.
     pub(super) async fn run(&self, call: &Call<'_>, repeat: bool) -> RedisResult<Value> {
         let server = match self {
             Self::Server(server) => server,
             Self::Cluster(cluster) => return cluster.run(call, repeat).await,
         };
         match server.call(call, false).await {
-            // What a restarted server looks like from here: the connection is gone, the server is there.
+            // This is what a restart of the server looks like: the connection is gone, the server is available.
             Err(error) if repeat && error.is_connection_dropped() => {
                 server.call(call, false).await.map_err(|_| error)
             }
@@ -42,20 +42,20 @@ mod tests {
         super::{
             fake::Fake,
             script::Scripts,
-            source::{Patience, Source},
+            source::{Source, TimeOuts},
         },
         *,
     };
 
-    /// As when a store stands in a static, and the test that opened it ended with its runtime.
+    /// As for a store in a `static` that was opened in a test whose runtime has ended.
     #[tokio::test]
-    async fn a_store_whose_runtime_is_gone_says_so() {
+    async fn after_the_end_of_its_runtime_a_store_returns_errors() {
         let fake = Fake::new().await;
-        let patience = Patience {
+        let time_outs = TimeOuts {
             connect: Duration::from_secs(1),
-            respond: Duration::from_millis(900),
+            response: Duration::from_millis(900),
         };
-        let source = Source::node(fake.info(), patience).expect("a source");
+        let source = Source::node(fake.info(), time_outs).expect("a source");
         let runtime = Runtime::new().expect("a runtime");
         let server = Server::new(source, runtime.handle().clone());
         let link = Link::Server(Arc::clone(&server));
@@ -66,7 +66,9 @@ mod tests {
         let call = scripts.renew.call("idempotent:a", &[b"", b"", b""]);
         for _ in 0..3 {
             let reply = timeout(Duration::from_secs(10), link.run(&call, true)).await;
-            reply.expect("an end").expect_err("nobody connects");
+            reply
+                .expect("no time-out")
+                .expect_err("there is no connection");
         }
     }
 }

@@ -2,39 +2,39 @@
 //!
 //! # The rules
 //!
-//! 1. A record is one key, a hash, so it works in a Cluster, and each operation is one script on it: one round
-//!    trip, decided atomically where the record is. A first execution costs two, a replay one.
+//! 1. A record is one key, a hash, so it works in a Cluster. Each operation is one script on it: one round trip,
+//!    decided atomically by the server. A first execution costs two round trips, a replay one.
 //! 2. The clock is the server's (`TIME`). The key's own expiry is the record's; there is nothing to purge.
 //! 3. A key lives at least as long as its lease: acquire and renew set both in one step.
-//! 4. Completions, releases and abandoned leases are published, so that who waits in another process looks
-//!    at once. One connection per store listens.
-//! 5. An operation that meets a broken connection is sent once more over a new one, where sending it twice is
-//!    harmless; the server does the rest by token.
+//! 4. Completions, releases and abandoned leases are published, so that waiters in other processes read the record at
+//!    once. One connection per store listens.
+//! 5. An operation that meets a broken connection is sent once more over a new one, if sending it twice is harmless:
+//!    the token makes the server apply it once.
 //!
-//! # What survives what
+//! # What survives which failure
 //!
-//! | the server | keeps what it acknowledged |
+//! | the server | acknowledged writes are kept |
 //! |---|---|
-//! | killed, or its machine crashed, `appendfsync always` | yes |
-//! | killed, `appendfsync everysec` | yes, as long as its disk keeps up: while a flush takes long, up to two seconds of writes are acknowledged from the server's own memory |
-//! | its machine crashed, `appendfsync everysec` | all but the last second, or two while its disk is slow |
-//! | failed over to a replica | what had been replicated; more with [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
-//! | killed or crashed, snapshots only | no: refused at start |
-//! | at its memory limit, `noeviction` | yes: new keys are refused, running executions complete (from version 7 on) |
-//! | at its memory limit, any other policy | no: refused at start |
+//! | is killed, or its machine crashes, `appendfsync always` | yes |
+//! | is killed, `appendfsync everysec` | yes, as long as its disk keeps up: during a slow flush, up to two seconds of writes are acknowledged from the server's own memory |
+//! | its machine crashes, `appendfsync everysec` | all but the last second, or two while its disk is slow |
+//! | fails over to a replica | what was replicated; more with [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
+//! | is killed or crashes, snapshots only | no: refused at start |
+//! | reaches its memory limit, `noeviction` | yes: new keys are refused, executions in flight complete (version 7 and later) |
+//! | reaches its memory limit, any other policy | no: refused at start |
 //!
-//! [`connect`](RedisStoreBuilder::connect) asks the server, or each primary of a Cluster (`INFO`, `CONFIG GET` of
-//! `appendfsync` and `no-appendfsync-on-rewrite`), and refuses those that lose keys, unless told to
-//! [accept that](RedisStoreBuilder::accept_weaker_durability). A primary of a Cluster that does not answer, or
-//! slots whose primary no node names, are asked for again for five seconds, in which a failover is normally done and the
-//! new primary asked instead; then the error names them, or, if weaker durability is accepted, a warning does, and the
-//! store is opened as long as the Cluster serves other slots. All this is asked once: a server that is configured anew,
-//! or a replica that takes over later, is the operator's to watch.
+//! [`connect`](RedisStoreBuilder::connect) probes the server, or each primary of a Cluster (`INFO`, `CONFIG GET` of
+//! `appendfsync` and `no-appendfsync-on-rewrite`), and refuses servers that can lose acknowledged writes, unless [that
+//! is accepted](RedisStoreBuilder::accept_weaker_durability). If a primary of a Cluster does not answer, or no node
+//! reports the primary of some slots, the probe is repeated for five seconds, in which a failover normally ends and the
+//! new primary is probed. After that `connect` returns an error that names them. If weaker durability is accepted, it
+//! logs a warning instead and opens the store, as long as the Cluster serves other slots. The probe is made once: watch
+//! for changes of the configuration, and for replicas that take over later, yourself.
 //!
-//! `appendfsync everysec`, which is what a server with an append-only file has unless told otherwise, is accepted.
-//! With it up to one second of acknowledged claims and outcomes, two under a slow disk, is lost when the machine
-//! loses power, and the requests in it execute a second time when they are retried. Where that is too much, as it
-//! is where each of them moves money and nothing behind it knows the key, set `appendfsync always`.
+//! `appendfsync everysec`, the default of a server with an append-only file, is accepted. With it up to one second of
+//! acknowledged claims and outcomes (two with a slow disk) is lost when the machine loses power, and retries of those
+//! requests execute a second time. Where that is too much, as where each request moves money and nothing behind it
+//! deduplicates by the key, set `appendfsync always`.
 //!
 //! # URLs
 //!
@@ -45,31 +45,32 @@
 //! | `redis+cluster://[user:password@]host[:port],…` | a Cluster, by some of its nodes |
 //! | `redis+unix:///path` | a socket |
 //!
-//! `valkey` may be written for `redis`, and `rediss` for TLS (feature `redis-tls`). Certificates are checked
-//! against those of the system; the environment variable `SSL_CERT_FILE` names others, as of an authority of
-//! one's own. The certificate of a Cluster's node, or of a primary behind sentinels, has to be valid for the host that
-//! the nodes and sentinels tell, which is an IP address unless they were told to announce a name
+//! `valkey` may be written for `redis`, and `rediss` for TLS (feature `redis-tls`). Certificates are checked against
+//! the system's root certificates, or those in the file that the environment variable `SSL_CERT_FILE` names, as of a
+//! private authority. The certificate of a Cluster's node, or of a primary behind sentinels, has to be valid for the
+//! host that the nodes or sentinels announce, which is an IP address unless they are set to announce a name
 //! (`cluster-announce-hostname` with `cluster-preferred-endpoint-type hostname`; `sentinel announce-hostnames yes`).
 //!
-//! All sentinels are asked at once, and the server is believed that more than half of those in the URL name, if it says
-//! itself that it is the primary. As long as it is named by fewer, others are waited for 300 ms after each answer; then
-//! the one that most name is believed, and of several the one that the first sentinel in the URL names. So name all
-//! sentinels, at least three, in the same order in all processes: one alone may be cut off together with a former
-//! primary.
+//! All sentinels are asked at once. The store connects to the server that a quorum of the URL's sentinels (more than
+//! half) names as the primary, if that server itself confirms it. Without a quorum it waits up to 300 ms after each
+//! answer for the next one; then it connects to the server that most sentinels name, and among equals to the one that
+//! the first sentinel in the URL names. So list all sentinels, at least three, in the same order in all processes: a
+//! single one may be partitioned together with a former primary.
 //!
-//! The nodes of a Cluster need not be named all: the others are learnt from them, and again when one fails, and about
-//! once a minute while the store is in use. Nodes of which none was known are those of another Cluster, and are not
-//! believed: a service whose Cluster is replaced as a whole has to open its store anew.
+//! The URL need not list all nodes of a Cluster: the topology is read from those it lists. It is refreshed when a node
+//! fails, and about once a minute while the store is in use. A view of the topology that contains no known node is
+//! taken for that of another Cluster and ignored: a service whose whole Cluster is replaced has to open its store
+//! again.
 //!
 //! # Records
 //!
 //! `idempotent:` and the store key in hexadecimal, with the fields `s` state (`R` running, `D` completed, `T`
 //! tombstone), `f` fingerprint, `t` token, `a` attempt, `l` end of the lease in milliseconds, `i` trace id and
-//! `r` response, all bytes as they are. The channel is `idempotent:done`; messages are store keys.
+//! `r` response, in raw bytes. The channel is `idempotent:done`; messages are store keys.
 //!
 //! # Permissions
 //!
-//! With the prefix `idempotent:`, this user may do all that the store does, and nothing else:
+//! With the prefix `idempotent:`, this user may do what the store needs and nothing else:
 //!
 //! ```text
 //! ACL SETUSER app on >password ~idempotent:* resetchannels &idempotent:done
@@ -77,21 +78,20 @@
 //!     +subscribe +ping +info +config|get
 //! ```
 //!
-//! | besides | for |
+//! | in addition | for |
 //! |---|---|
 //! | `+select` | a database other than 0 |
 //! | `+wait`, from Redis 7.2 on `+waitaof` | [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
 //! | `+cluster\|slots +asking` | a Cluster |
 //! | `+role` | sentinels |
 //!
-//! Without `publish` or `subscribe` waiters poll; without `info` or `config|get` the store has to be told to
-//! [accept](RedisStoreBuilder::accept_weaker_durability) what it cannot see; without `script|load` each script is
-//! sent in full once.
+//! Without `publish` or `subscribe` waiters poll; without `info` or `config|get` the durability is unknown and has to
+//! be [accepted](RedisStoreBuilder::accept_weaker_durability); without `script|load` each script is sent in full once.
 //!
 //! # Caveats
 //!
-//! - A key that has expired is gone, and with it the number of its attempts: the next one starts at 1.
-//! - A server whose clock is set forward shortens leases and retention by as much.
+//! - The number of attempts expires with its record: the next attempt starts at 1.
+//! - Setting the server's clock forward shortens leases and ttls.
 //!
 //! # Example
 //!
@@ -161,7 +161,7 @@ struct Shared {
     prefix: String,
     channel: String,
     wakes: Arc<Wakes>,
-    /// Listens from the first engine on.
+    /// The task that listens, started by the first `attach`.
     listener: OnceLock<AbortHandle>,
     runtime: Handle,
 }
@@ -176,12 +176,12 @@ impl RedisStore {
         Self::builder(url).connect().await
     }
 
-    /// Starts from the default settings.
+    /// The default settings.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
         RedisStoreBuilder::new(url)
     }
 
-    /// Runs a script that may arrive twice.
+    /// Runs a script that may be executed twice.
     async fn run(&self, call: &Call<'_>) -> Result<Value, StoreError> {
         self.0
             .link
@@ -190,27 +190,28 @@ impl RedisStore {
             .map_err(error::store_error)
     }
 
-    /// Runs a script whose effect must be where the operator wants it before it counts.
+    /// Runs a script whose write replicas must confirm, if that is set. `is_write` tells by the answer whether there is
+    /// something to confirm.
     async fn confirmed(
         &self,
         call: &Call<'_>,
-        matters: fn(&Value) -> bool,
+        is_write: fn(&Value) -> bool,
     ) -> Result<Value, StoreError> {
         match &self.0.confirm {
-            Some(confirm) => confirm.run(call, matters).await,
+            Some(confirm) => confirm.run(call, is_write).await,
             None => self.run(call).await,
         }
     }
 
-    /// At its memory limit the server refuses an acquire before it knows whether it is a repetition, and whoever
-    /// holds a lease must not be refused: the reply to the first may have been lost. Renewals it takes (from
-    /// version 7 on).
+    /// Whether the claim holds the lease already. At its memory limit the server refuses an acquire before the script
+    /// can tell whether it is a repetition. The owner of a lease must not be refused: the reply to its first acquire
+    /// may have been lost. The server accepts renewals (version 7 and later).
     async fn held_already(&self, claim: &Claim) -> Result<Option<Acquisition>, StoreError> {
-        // Confirmed like the acquire whose place it takes.
+        // Confirmed like the acquire that it replaces.
         match self.renewed(&claim.held(), true).await {
             Ok(Write::Applied) => {}
             Ok(_) => return Ok(None),
-            // A server that takes no renewals now is as full as it said.
+            // The server accepts no renewals either: the error of the acquire stands.
             Err(error) if error.kind() == StoreErrorKind::Full => return Ok(None),
             Err(error) => return Err(error),
         }
@@ -220,7 +221,7 @@ impl RedisStore {
         }))
     }
 
-    /// Extends the lease. `confirm`: the caller has nothing else that tells of it.
+    /// Extends the lease. `confirm`: replicas must confirm it if that is set.
     async fn renewed(&self, held: &Held, confirm: bool) -> Result<Write, StoreError> {
         let record = self.record(&held.key);
         let arguments: [&[u8]; 3] = [
@@ -267,7 +268,7 @@ impl Store for RedisStore {
             flag(self.0.confirm.is_some()),
         ];
         let call = self.0.scripts.acquire.call(&record, &arguments);
-        match self.confirmed(&call, tells_of_a_write).await {
+        match self.confirmed(&call, acquired_or_completed).await {
             Ok(answer) => acquisition(answer),
             Err(error) if error.kind() == StoreErrorKind::Full => {
                 self.held_already(claim).await?.ok_or(error)
@@ -302,7 +303,7 @@ impl Store for RedisStore {
         let record = self.record(key);
         let arguments: [&[u8]; 3] = [token.as_bytes(), self.0.channel.as_bytes(), key.as_bytes()];
         let call = self.0.scripts.release.call(&record, &arguments);
-        // Not repeated here: the second answer to a release is another one than the first.
+        // Not repeated here: the second answer to a release differs from the first.
         write(
             &self
                 .0
@@ -325,10 +326,10 @@ impl Store for RedisStore {
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let record = self.record(key);
-        shown(self.run(&self.0.scripts.get.call(&record, &[])).await?)
+        stored_record(self.run(&self.0.scripts.get.call(&record, &[])).await?)
     }
 
-    /// Nothing to do: the server removes what expired, and nothing before.
+    /// Does nothing: the server itself removes expired keys.
     async fn purge_expired(&self, _limit: usize) -> Result<usize, StoreError> {
         Ok(0)
     }
@@ -352,14 +353,14 @@ impl Drop for Shared {
     }
 }
 
-/// Whether a script wrote.
+/// Whether a script that writes was applied.
 fn applied(answer: &Value) -> bool {
     *answer == Value::Int(1)
 }
 
-/// Whether the script for acquire took the lease, or shows an outcome that a failover must not undo. Who is told
-/// to come back may be told so by one server.
-fn tells_of_a_write(answer: &Value) -> bool {
+/// Whether the script for acquire leased the key or returned an outcome, which a failover must not undo. Its other
+/// answers make the client retry and need no confirmation.
+fn acquired_or_completed(answer: &Value) -> bool {
     let code = match answer {
         Value::Array(reply) => reply.first(),
         _ => None,
@@ -367,44 +368,52 @@ fn tells_of_a_write(answer: &Value) -> bool {
     !matches!(code, Some(Value::Int(1 | 2 | 5)))
 }
 
-/// What the script for acquire answered.
+/// The answer of the script for acquire.
 fn acquisition(value: Value) -> Result<Acquisition, StoreError> {
     let mut reply = Reply::new(value)?;
-    Ok(match reply.number::<i64>("no answer")? {
+    Ok(match reply.number::<i64>("the script returned no code")? {
         0 => Acquisition::Acquired {
-            attempt: reply.number("the attempt is no number")?,
+            attempt: reply.number("the attempt is not a valid number")?,
         },
         1 => Acquisition::Mismatch,
         2 => Acquisition::InFlight {
-            remaining: Duration::from_millis(reply.number("the lease is no time")?),
+            remaining: Duration::from_millis(reply.number("the lease is not a valid time")?),
         },
         3 => Acquisition::Completed(response(reply.bytes())?),
         4 => Acquisition::Completed(Outcome::Tombstone),
         5 => Acquisition::Unknown,
-        _ => return Err(unreadable("its fields make no record")),
+        _ => {
+            return Err(unreadable(
+                "the fields of the key are not those of a record",
+            ));
+        }
     })
 }
 
-/// What the script for get answered.
-fn shown(value: Value) -> Result<Option<Record>, StoreError> {
+/// The answer of the script for get.
+fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
     let mut reply = Reply::new(value)?;
     if reply.is_empty() {
         return Ok(None);
     }
     let state = reply.bytes();
     let fingerprint = reply.bytes().and_then(|bytes| bytes[..].try_into().ok());
-    let fingerprint = fingerprint.ok_or_else(|| unreadable("it has no fingerprint"))?;
-    let attempt = reply.number("it has no attempt")?;
+    let fingerprint = fingerprint.ok_or_else(|| unreadable("the record has no fingerprint"))?;
+    let attempt = reply.number("the record has no attempt")?;
     let lease = reply.number("").ok().map(Duration::from_millis);
-    // Somebody may have made the key permanent.
-    let left: i64 = reply.number("it has no expiry")?;
+    // Negative if the expiry of the key was removed by hand.
+    let left: i64 = reply.number("the record has no expiry")?;
     let expires_in = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
     let trace_id = reply.bytes().and_then(|bytes| bytes[..].try_into().ok());
     let state = match (state.as_deref(), lease) {
         (Some(b"R"), Some(remaining)) => RecordState::InFlight { remaining },
         (Some(b"D"), _) => RecordState::Completed(response(reply.bytes())?),
         (Some(b"T"), _) => RecordState::Completed(Outcome::Tombstone),
-        _ => return Err(unreadable("its state is none of ours")),
+        _ => {
+            return Err(unreadable(
+                "unrecognised state (written by a newer version?)",
+            ));
+        }
     };
     let fingerprint = Fingerprint::from_bytes(fingerprint);
     let trace_id = trace_id.and_then(TraceId::from_bytes);
@@ -418,18 +427,18 @@ fn shown(value: Value) -> Result<Option<Record>, StoreError> {
 }
 
 fn response(stored: Option<bytes::Bytes>) -> Result<Outcome, StoreError> {
-    let stored = stored.ok_or_else(|| unreadable("it has no response"))?;
+    let stored = stored.ok_or_else(|| unreadable("the record has no response"))?;
     StoredResponse::from_bytes(stored)
         .map(Outcome::Response)
         .map_err(unreadable)
 }
 
-/// Milliseconds in digits. Rounded up, so that nothing is shorter than asked for, and no time is zero, at which
-/// a key would be deleted; bounded by what the server can add to its clock.
+/// Milliseconds in digits. Rounded up, so that no time is shorter than requested, and none is zero, which would delete
+/// the key; bounded by what the server can add to its clock.
 fn millis(duration: Duration) -> Vec<u8> {
-    const MOST: u128 = 1 << 50;
+    const MAX: u128 = 1 << 50;
     let millis = duration.as_nanos().div_ceil(1_000_000);
-    millis.clamp(1, MOST).to_string().into_bytes()
+    millis.clamp(1, MAX).to_string().into_bytes()
 }
 
 impl fmt::Debug for RedisStore {
@@ -453,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_that_make_no_sense_are_corrupt_records() {
+    fn unexpected_replies_are_corrupt_records() {
         let text = |text: &[u8]| Value::BulkString(text.to_vec());
         for value in [
             Value::Nil,
@@ -496,7 +505,7 @@ mod tests {
                 Value::Int(5),
             ],
         ] {
-            let error = shown(Value::Array(value.clone())).expect_err("no record");
+            let error = stored_record(Value::Array(value.clone())).expect_err("no record");
             assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{value:?}");
         }
     }

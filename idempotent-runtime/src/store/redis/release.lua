@@ -1,6 +1,6 @@
 -- Removes the record: nothing was executed.
 -- KEYS[1] the record. ARGV: token, channel, message.
--- Answers 1 applied, 0 fenced, -1 missing.
+-- Returns 1 applied, 0 fenced, -1 missing.
 local read = redis.call('HMGET', KEYS[1], 's', 't')
 if not read[1] then return -1 end
 if read[1] ~= 'R' or read[2] ~= ARGV[1] then return 0 end

@@ -1,6 +1,6 @@
 -- Extends the lease, and the expiry to at least lease + ttl from now.
 -- KEYS[1] the record. ARGV: token, lease, lease + ttl. Durations are milliseconds.
--- Answers 1 applied, 0 fenced, -1 missing.
+-- Returns 1 applied, 0 fenced, -1 missing.
 local read = redis.call('HMGET', KEYS[1], 's', 't')
 if not read[1] then return -1 end
 if read[1] ~= 'R' or read[2] ~= ARGV[1] then return 0 end

@@ -1,4 +1,4 @@
-//! The operations as they run on the server: one script each, called by its hash.
+//! The operations on the server: one script each, called by its hash.
 
 use bytes::Bytes;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
@@ -27,7 +27,7 @@ pub(super) struct Script {
     hash: String,
 }
 
-/// One call of a script, to be sent by hash or, where the server does not know it, by its text.
+/// One call of a script, sent by hash or, if the server does not know the hash, by text.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     script: &'a Script,
@@ -35,10 +35,10 @@ pub(super) struct Call<'a> {
 }
 
 impl Scripts {
-    /// The scripts for a server that knows script flags (version 7 and later), or for an older one.
+    /// The scripts for a server that supports script flags (version 7 and later), or for an older one.
     ///
-    /// At its memory limit a server refuses new records, as it should. With a flag it still takes what belongs
-    /// to records that exist: their lease can be renewed and their outcome stored, as the contract says.
+    /// At its memory limit a server refuses new records, as it should. With the flag it still accepts writes to
+    /// existing records: their lease can be renewed and their outcome stored, as the contract requires.
     pub(super) fn new(flags: bool) -> Self {
         let flags = if flags {
             "#!lua flags=allow-oom
@@ -57,7 +57,7 @@ impl Scripts {
         }
     }
 
-    /// The commands that make the server know all of them.
+    /// The commands that load all scripts.
     pub(super) fn load(&self) -> impl Iterator<Item = Cmd> {
         let all = [
             &self.acquire,
@@ -99,18 +99,18 @@ impl Call<'_> {
         self.arguments.first().copied().unwrap_or_default()
     }
 
-    /// The call by hash: what is sent always, but to a server that was restarted.
+    /// The call by hash.
     pub(super) fn by_hash(&self) -> Cmd {
         self.command("EVALSHA", &self.script.hash)
     }
 
-    /// The call by text, after which the server knows the hash.
+    /// The call by text, for a server that was restarted; it knows the hash afterwards.
     pub(super) fn by_text(&self) -> Cmd {
         self.command("EVAL", &self.script.code)
     }
 
     fn command(&self, name: &str, script: &str) -> Cmd {
-        // The largest argument is a response; room for it at once saves copying it as the buffer grows.
+        // An argument may be a large response; reserving its size saves copying it as the buffer grows.
         let bytes = self
             .arguments
             .iter()
@@ -126,14 +126,14 @@ impl Call<'_> {
     }
 }
 
-/// The elements of a reply, in order. What does not fit is a record that cannot be read.
+/// The elements of a reply, in order. An unexpected element means that the record cannot be read.
 pub(super) struct Reply(std::vec::IntoIter<Value>);
 
 impl Reply {
     pub(super) fn new(value: Value) -> Result<Self, StoreError> {
         match value {
             Value::Array(values) => Ok(Self(values.into_iter())),
-            _ => Err(unreadable("the script answered no list")),
+            _ => Err(unreadable("the script did not return a list")),
         }
     }
 
@@ -141,7 +141,7 @@ impl Reply {
         self.0.len() == 0
     }
 
-    /// The next element, which must be a number that fits.
+    /// The next element, which must be a number in the range of `T`.
     pub(super) fn number<T: TryFrom<i64>>(&mut self, what: &'static str) -> Result<T, StoreError> {
         match self.0.next() {
             Some(Value::Int(number)) => T::try_from(number).map_err(|_| unreadable(what)),
@@ -149,7 +149,7 @@ impl Reply {
         }
     }
 
-    /// The next element, which may be there.
+    /// The next element, if it is a string.
     pub(super) fn bytes(&mut self) -> Option<Bytes> {
         match self.0.next() {
             Some(Value::BulkString(bytes)) => Some(Bytes::from(bytes)),
@@ -164,16 +164,16 @@ pub(super) fn write(value: &Value) -> Result<Write, StoreError> {
         Value::Int(1) => Ok(Write::Applied),
         Value::Int(0) => Ok(Write::Fenced),
         Value::Int(-1) => Ok(Write::Missing),
-        _ => Err(unreadable("the script answered no number")),
+        _ => Err(unreadable("the script did not return a number")),
     }
 }
 
-/// The server does not know the script: it was restarted, or another one took over.
+/// Whether the server does not know the script: it was restarted, or another one took over.
 pub(super) fn no_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-/// A record that cannot be read, and what is wrong with it.
+/// The error for a record that cannot be read.
 pub(super) fn unreadable(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::new(NAME, StoreErrorKind::Corrupt).with_source(why)
 }

@@ -1,13 +1,13 @@
-//! The way to the server that all operations share: multiplexed, and mended when it breaks.
+//! The connection to a server that all operations share: multiplexed, and made again when it breaks.
 //!
-//! 1. One connection carries everything that is under way. Whoever finds it broken gives it up, and whoever
-//!    comes next starts one attempt to connect, for all.
-//! 2. An attempt belongs to no operation: it goes on when the operation that started it is dropped. All operations that wait
-//!    for it share its failure, so that none waits for more than one attempt.
-//! 3. A reply that does not come in time breaks the connection too: a peer that vanished without a word is
-//!    noticed by nothing else.
+//! 1. One connection carries all operations. An operation that finds it broken invalidates it, and the next one starts
+//!    a single attempt to connect, for all.
+//! 2. An attempt belongs to no operation: it goes on when the operation that started it is dropped. All operations that
+//!    wait for it share its failure, so that none waits for more than one attempt.
+//! 3. A reply that does not come in time breaks the connection too: only that detects a peer that vanished without
+//!    closing the connection.
 //!
-//! The crate's own connection manager does neither follow sentinels nor replace a connection that is silent.
+//! The connection manager of the `redis` crate neither follows sentinels nor replaces an unresponsive connection.
 
 use std::sync::Arc;
 
@@ -28,14 +28,14 @@ pub(super) struct Server {
 }
 
 enum Live {
-    /// `number` tells this connection from those before.
+    /// `number` distinguishes this connection from earlier ones.
     Up {
         number: u64,
         connection: MultiplexedConnection,
     },
-    /// An attempt is under way. It will be the `number`th.
+    /// An attempt is running, for the connection of this number.
     Connecting { number: u64 },
-    /// There was no attempt yet, or the last one failed, or its connection broke.
+    /// There was no attempt yet, the last one failed, or its connection broke.
     Down {
         number: u64,
         error: Option<RedisError>,
@@ -43,7 +43,7 @@ enum Live {
 }
 
 impl Server {
-    /// Its attempts to connect run on this runtime, whoever starts them.
+    /// Its attempts to connect run on this runtime, whichever runtime the operations run on.
     pub(super) fn new(source: Arc<Source>, runtime: Handle) -> Arc<Self> {
         let down = Live::Down {
             number: 0,
@@ -60,8 +60,8 @@ impl Server {
         &self.source
     }
 
-    /// Calls a script, by its text where the server does not know it. `asking` tells the node of a Cluster that
-    /// the record's slot is on its way there.
+    /// Calls a script, by text if the server does not know its hash. `asking` is for a node of a Cluster to which the
+    /// record's slot is being moved.
     pub(super) async fn call(
         self: &Arc<Self>,
         call: &Call<'_>,
@@ -84,12 +84,12 @@ impl Server {
         } else {
             connection.send_packed_command(command).await
         };
-        // An error of the server comes as a value.
+        // An error that the server sent arrives as a value.
         let reply = reply.and_then(Value::extract_error);
         if let Err(error) = &reply
             && is_broken(error)
         {
-            self.give_up(number);
+            self.invalidate(number);
         }
         reply
     }
@@ -109,7 +109,7 @@ impl Server {
                 Live::Connecting { .. } | Live::Down { .. } => {}
             }
             self.ensure_attempt();
-            // Whatever comes next is the end of this attempt, or later.
+            // The next change is the end of this attempt or a later one.
             waited = true;
             if live.changed().await.is_err() {
                 // The sender lives in `self`.
@@ -118,7 +118,7 @@ impl Server {
         }
     }
 
-    /// Starts an attempt, unless there is one, or a connection.
+    /// Starts an attempt unless one is running or there is a connection.
     fn ensure_attempt(self: &Arc<Self>) {
         let mut mine = None;
         self.live.send_if_modified(|live| {
@@ -130,8 +130,8 @@ impl Server {
             true
         });
         let Some(number) = mine else { return };
-        // Made here and not in the task: a runtime that has shut down drops the task without a start, and those who
-        // wait are told of that too.
+        // Created here and not in the task: a runtime that has shut down drops the task before it starts, and dropping
+        // the attempt then wakes the operations that wait for it.
         let attempt = Attempt {
             server: Arc::clone(self),
             number,
@@ -140,14 +140,14 @@ impl Server {
             let connected = attempt
                 .server
                 .source
-                .connect(attempt.server.source.patience().respond);
+                .connect(attempt.server.source.time_outs().response);
             let connected = connected.await;
             attempt.end(connected);
         });
     }
 
-    /// The connection of this number is broken.
-    fn give_up(&self, number: u64) {
+    /// Marks the connection of this number as broken.
+    fn invalidate(&self, number: u64) {
         self.live.send_if_modified(|live| {
             let broken = matches!(live, Live::Up { number: up, .. } if *up == number);
             if broken {
@@ -161,7 +161,7 @@ impl Server {
     }
 }
 
-/// An attempt under way. However it ends, by a panic too, those who wait for it are told.
+/// A running attempt. However it ends, also by a panic, the operations that wait for it are woken.
 struct Attempt {
     server: Arc<Server>,
     number: u64,
@@ -192,7 +192,7 @@ impl Drop for Attempt {
     }
 }
 
-/// `ASKING` counts for the command that comes next on the connection, so both are sent as one.
+/// `ASKING` applies to the next command on the connection, so both are sent together.
 async fn after_asking(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
     let mut both = redis::pipe();
     both.add_command(redis::cmd("ASKING"))
@@ -203,13 +203,13 @@ async fn after_asking(connection: &mut MultiplexedConnection, command: &Cmd) -> 
         .map_err(|_| RedisError::from((ErrorKind::Parse, "expected two replies")))?;
     match reply.extract_error() {
         Ok(reply) => Ok(reply),
-        // Why the node did not serve the slot, if it was not asked right.
+        // If `ASKING` itself failed, its error is the cause.
         Err(error) => Err(asked.extract_error().err().unwrap_or(error)),
     }
 }
 
-/// Whether the connection is of no more use: it is cut, silent or incomprehensible, or leads to a server that
-/// is no primary any more.
+/// Whether the connection is useless: it is closed, unresponsive or out of sync, or its server is not the primary any
+/// more.
 pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error() || code(error) == Some(READONLY)
 }

@@ -1,4 +1,4 @@
-//! Where the slots of a Cluster are: what `CLUSTER SLOTS` says, and which slot a key has.
+//! The slots of a Cluster: the answer to `CLUSTER SLOTS`, and the slot of a key.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,17 +7,17 @@ use std::{
 
 use redis::{ConnectionAddr, ConnectionInfo, Value};
 
-/// Slots of a Cluster.
+/// The number of slots in a Cluster.
 pub(super) const SLOTS: u16 = 16384;
 
-/// Where a node is.
+/// The host and port of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct NodeAddress {
     host: String,
     port: u16,
 }
 
-impl Place {
+impl NodeAddress {
     pub(super) fn of(address: &ConnectionAddr) -> Option<Self> {
         match address {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -30,8 +30,8 @@ impl Place {
         }
     }
 
-    /// As this node tells it: an empty host is the node's own, and `?` nobody knows.
-    pub(super) fn told(host: &str, port: u16, by: &Self) -> Option<Self> {
+    /// An address as the node `by` announces it: an empty host means the node's own, and `?` an unknown one.
+    pub(super) fn announced(host: &str, port: u16, by: &Self) -> Option<Self> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let host = match host {
             "?" => return None,
@@ -44,8 +44,8 @@ impl Place {
         })
     }
 
-    /// The address, with TLS or without it as the given one.
-    pub(super) fn like(&self, other: &ConnectionInfo) -> ConnectionAddr {
+    /// The address with the TLS settings of `other`.
+    pub(super) fn address_like(&self, other: &ConnectionInfo) -> ConnectionAddr {
         let (host, port) = (self.host.clone(), self.port);
         match other.addr() {
             ConnectionAddr::TcpTls {
@@ -63,7 +63,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') {
@@ -74,7 +74,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Slots that follow each other, and the primary that has them.
+/// Consecutive slots, and the primary that owns them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Range<P> {
     pub(super) first: u16,
@@ -82,25 +82,25 @@ pub(super) struct Range<P> {
     pub(super) primary: P,
 }
 
-/// Who has which slot: ranges in their order, each slot in one of them at most.
+/// The slot map: ranges in order, each slot in one of them at most.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Slots<P>(Vec<Range<P>>);
 
-/// What a node says of the Cluster.
+/// A node's view of the Cluster.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Told {
-    pub(super) slots: Slots<Place>,
-    pub(super) replicas: HashSet<Place>,
-    /// The names that nodes keep for ever, also when their addresses change hands.
+pub(super) struct NodeView {
+    pub(super) slots: Slots<NodeAddress>,
+    pub(super) replicas: HashSet<NodeAddress>,
+    /// The ids of the nodes, which stay the same when addresses change.
     pub(super) ids: HashSet<String>,
 }
 
-/// What is held against a node whose last operation failed.
+/// Why the views that name a node are doubted: the result of the last operation on it.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(super) enum Doubt {
-    /// Nothing was heard of it: the way there may be to blame.
-    Silent,
-    /// It said itself that it does not serve.
+    /// It was unreachable; the cause may be the connection.
+    Unreachable,
+    /// It reported itself that it does not serve the slot.
     Refused,
 }
 
@@ -132,7 +132,7 @@ impl<P> Slots<P> {
         Some(&range.primary)
     }
 
-    /// The slots that nobody has, or whose primary could not be read.
+    /// The slots without a primary, or whose primary could not be read.
     pub(super) fn gaps(&self) -> Gaps {
         let (mut gaps, mut next) = (Vec::new(), 0);
         for range in &self.0 {
@@ -147,13 +147,13 @@ impl<P> Slots<P> {
         Gaps(gaps)
     }
 
-    /// How many slots of these primaries there are.
+    /// The number of slots whose primaries meet the condition.
     fn count(&self, of: impl Fn(&P) -> bool) -> u16 {
         let ranges = self.0.iter().filter(|range| of(&range.primary));
         ranges.map(|range| range.last - range.first + 1).sum()
     }
 
-    /// The same slots, with something else for each primary.
+    /// The same slots with each primary mapped.
     pub(super) fn map<Q, E>(self, to: impl Fn(P) -> Result<Q, E>) -> Result<Slots<Q>, E> {
         let ranges = self.0.into_iter().map(|range| {
             Ok(Range {
@@ -167,7 +167,7 @@ impl<P> Slots<P> {
 }
 
 impl<P: Clone> Slots<P> {
-    /// These slots, and in their gaps what was known before: a partial answer does not make the rest unknown.
+    /// These slots, with the gaps filled from the known map: a partial view does not make the rest unknown.
     pub(super) fn filled(mut self, known: &Self) -> Self {
         for (first, last) in self.gaps().0 {
             self.0.extend(known.iter().filter_map(|range| {
@@ -189,7 +189,7 @@ impl<P> Default for Slots<P> {
     }
 }
 
-/// Slots that nobody is known to have, as first and last of each run.
+/// The slots without a known owner, as the first and last of each run.
 #[derive(Debug, PartialEq)]
 pub(super) struct Gaps(Vec<(u16, u16)>);
 
@@ -215,20 +215,20 @@ impl fmt::Display for Gaps {
     }
 }
 
-impl Told {
-    /// The answer to `CLUSTER SLOTS`. What cannot be read is left out, and its slots are a gap.
-    pub(super) fn read(answer: Value, by: &Place) -> Self {
+impl NodeView {
+    /// Reads the answer to `CLUSTER SLOTS`. Rows that cannot be read are skipped, and their slots are a gap.
+    pub(super) fn read(answer: Value, by: &NodeAddress) -> Self {
         let (mut ranges, mut replicas, mut ids) = (Vec::new(), HashSet::new(), HashSet::new());
         for row in list(answer) {
             let row = list(row);
             let (first, last) = (number(row.first()), number(row.get(1)));
             let nodes = row.into_iter().skip(2).map(list);
-            let mut places = nodes.map(|node| {
+            let mut addresses = nodes.map(|node| {
                 ids.extend(node.get(2).and_then(text).map(str::to_owned));
-                place(&node, by)
+                address(&node, by)
             });
-            let primary = places.next().flatten();
-            replicas.extend(places.flatten());
+            let primary = addresses.next().flatten();
+            replicas.extend(addresses.flatten());
             if let (Some(first), Some(last), Some(primary)) = (first, last, primary) {
                 ranges.push(Range {
                     first,
@@ -244,41 +244,42 @@ impl Told {
         }
     }
 
-    /// The one to believe of several answers, none of which has a date:
+    /// The best of several views, none of which has a version:
     ///
-    /// 1. The fullest: a gap is what a node does not know.
-    /// 2. The one with the fewest slots on nodes that refused us: what we met ourselves is newer than what a node that
-    ///    is cut off from the others remembers, a former primary above all, which names itself.
-    /// 3. The one that most nodes give.
-    /// 4. The one with the fewest slots on nodes of which we heard nothing. That counts for less than what the others
-    ///    say: it may have been one connection.
-    pub(super) fn best(answers: Vec<Self>, doubted: &HashMap<Place, Doubt>) -> Option<Self> {
-        let worth = |told: &Self| {
-            let known = told.slots.count(|_| true);
-            let serving = |place: &Place| doubted.get(place) != Some(&Doubt::Refused);
-            let serving = told.slots.count(serving);
-            let heard = told.slots.count(|place| !doubted.contains_key(place));
-            (known, serving, told.among(&answers), heard)
+    /// 1. The one with the fewest gaps: a gap is what a node does not know.
+    /// 2. The one with the fewest slots on nodes that refused an operation: that is newer than the view of a
+    ///    partitioned node, above all of a former primary, which names itself.
+    /// 3. The one that most nodes have.
+    /// 4. The one with the fewest slots on unreachable nodes. That counts for less than the views of others, because
+    ///    the cause may be a single connection.
+    pub(super) fn best(answers: Vec<Self>, doubted: &HashMap<NodeAddress, Doubt>) -> Option<Self> {
+        let worth = |view: &Self| {
+            let known = view.slots.count(|_| true);
+            let serving = |address: &NodeAddress| doubted.get(address) != Some(&Doubt::Refused);
+            let serving = view.slots.count(serving);
+            let heard = view.slots.count(|address| !doubted.contains_key(address));
+            (known, serving, view.count_equal(&answers), heard)
         };
         let best = (0..answers.len()).max_by_key(|&at| worth(&answers[at]))?;
         answers.into_iter().nth(best)
     }
 
-    /// Whether this is the Cluster of these nodes: of another there is none of them. If nothing is known, it is.
+    /// Whether this is a view of the Cluster of these nodes: another Cluster has none of them. True if no node is
+    /// known.
     pub(super) fn is_of(&self, ids: &HashSet<String>) -> bool {
         ids.is_empty() || self.ids.is_empty() || !self.ids.is_disjoint(ids)
     }
 
-    /// How many of these answers say the same of the slots.
-    pub(super) fn among(&self, answers: &[Self]) -> usize {
+    /// How many of these views have the same slot map.
+    pub(super) fn count_equal(&self, answers: &[Self]) -> usize {
         let same = answers.iter().filter(|other| other.slots == self.slots);
         same.count()
     }
 
-    /// Whether nothing speaks against the answer.
-    pub(super) fn is_sound(&self, doubted: &HashMap<Place, Doubt>) -> bool {
+    /// Whether the view is complete and names no doubted primary.
+    pub(super) fn is_sound(&self, doubted: &HashMap<NodeAddress, Doubt>) -> bool {
         let mut primaries = self.slots.primaries();
-        self.slots.gaps().is_empty() && primaries.all(|place| !doubted.contains_key(place))
+        self.slots.gaps().is_empty() && primaries.all(|address| !doubted.contains_key(address))
     }
 }
 
@@ -296,14 +297,14 @@ fn number(value: Option<&Value>) -> Option<u16> {
     }
 }
 
-/// The place of a node in an answer.
-fn place(node: &[Value], by: &Place) -> Option<Place> {
+/// The address of a node in the answer.
+fn address(node: &[Value], by: &NodeAddress) -> Option<NodeAddress> {
     let port = number(node.get(1))?;
     let host = match node.first()? {
         Value::Nil => "",
         host => text(host)?,
     };
-    Place::told(host, port, by)
+    NodeAddress::announced(host, port, by)
 }
 
 fn text(value: &Value) -> Option<&str> {
@@ -314,7 +315,7 @@ fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// The slot of a key without braces: CRC-16/XMODEM, as the Cluster's specification says.
+/// The slot of a key without braces: CRC-16/XMODEM by the Cluster specification.
 pub(super) fn slot(key: &[u8]) -> u16 {
     let crc = key.iter().fold(0_u16, |crc, byte| {
         let shift = |crc: u16, _| (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 };
@@ -327,8 +328,8 @@ pub(super) fn slot(key: &[u8]) -> u16 {
 mod tests {
     use super::*;
 
-    fn place(host: &str, port: u16) -> Place {
-        Place {
+    fn address(host: &str, port: u16) -> NodeAddress {
+        NodeAddress {
             host: host.to_owned(),
             port,
         }
@@ -341,17 +342,17 @@ mod tests {
         assert_eq!(slot(b""), 0);
     }
 
-    fn slots(ranges: &[(u16, u16, &str)]) -> Slots<Place> {
+    fn slots(ranges: &[(u16, u16, &str)]) -> Slots<NodeAddress> {
         let range = |&(first, last, host): &(u16, u16, &str)| Range {
             first,
             last,
-            primary: place(host, 1),
+            primary: address(host, 1),
         };
         Slots::new(ranges.iter().map(range).collect())
     }
 
-    fn told(ranges: &[(u16, u16, &str)]) -> Told {
-        Told {
+    fn view(ranges: &[(u16, u16, &str)]) -> NodeView {
+        NodeView {
             slots: slots(ranges),
             replicas: HashSet::new(),
             ids: HashSet::new(),
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_and_what_cannot_be_is_a_gap() {
+    fn rows_that_cannot_be_read_are_gaps() {
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let node = |host, port| Value::Array(vec![host, Value::Int(port), text("a1")]);
         let range = |first, last, node| {
@@ -379,8 +380,8 @@ mod tests {
             range(51, 70, node(text("a"), 1)),
             Value::Nil,
         ]);
-        let by = place("asked", 1);
-        let read = Told::read(answer, &by);
+        let by = address("asked", 1);
+        let read = NodeView::read(answer, &by);
         let expected = [
             (0, 9, "a"),
             (10, 19, "asked"),
@@ -388,7 +389,7 @@ mod tests {
             (50, 59, "\u{fffd}"),
         ];
         assert_eq!(read.slots, slots(&expected));
-        assert_eq!(read.replicas, HashSet::from([place("other", 9)]));
+        assert_eq!(read.replicas, HashSet::from([address("other", 9)]));
         let ids = |ids: &[&str]| ids.iter().map(|&id| id.to_owned()).collect();
         assert_eq!(read.ids, ids(&["a1", "b2"]));
         for known in [&[][..], &["b2", "c3"]] {
@@ -403,14 +404,14 @@ mod tests {
             (60, None),
             (16_383, None),
         ] {
-            let owner = owner.map(|host| place(host, 1));
+            let owner = owner.map(|host| address(host, 1));
             assert_eq!(read.slots.owner(slot), owner.as_ref(), "{slot}");
         }
-        assert_eq!(Told::read(Value::Okay, &by), told(&[]));
+        assert_eq!(NodeView::read(Value::Okay, &by), view(&[]));
     }
 
     #[test]
-    fn a_gap_is_named() {
+    fn gaps_are_printed_as_ranges() {
         for (ranges, gaps) in [
             (&[(0, 16_383, "a")][..], ""),
             (&[], "0-16383"),
@@ -423,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_filled_with_what_was_known() {
+    fn gaps_are_filled_from_the_known_map() {
         let known = slots(&[(0, 99, "a"), (100, 199, "b"), (200, 16_383, "c")]);
         let partial = slots(&[(50, 79, "d"), (150, 249, "e")]);
         let expected = [
@@ -441,23 +442,22 @@ mod tests {
     }
 
     #[test]
-    fn the_fullest_answer_is_believed_then_the_one_without_nodes_that_refused_then_the_most_common()
-    {
-        use Doubt::{Refused, Silent};
-        let old = told(&[(0, 9999, "old"), (10_000, 16_383, "other")]);
-        let new = told(&[(0, 9999, "new"), (10_000, 16_383, "other")]);
-        let partial = told(&[(0, 9999, "new")]);
+    fn the_best_view_is_the_most_complete_then_the_one_without_refusals_then_the_most_common() {
+        use Doubt::{Refused, Unreachable};
+        let old = view(&[(0, 9999, "old"), (10_000, 16_383, "other")]);
+        let new = view(&[(0, 9999, "new"), (10_000, 16_383, "other")]);
+        let partial = view(&[(0, 9999, "new")]);
         let doubted = |nodes: &[(&str, Doubt)]| {
-            let nodes = nodes.iter().map(|&(host, doubt)| (place(host, 1), doubt));
+            let nodes = nodes.iter().map(|&(host, doubt)| (address(host, 1), doubt));
             nodes.collect::<HashMap<_, _>>()
         };
         for (answers, failed, expected) in [
             (vec![&partial, &old], &[("old", Refused)][..], Some(&old)),
             (vec![&old, &partial, &partial], &[], Some(&old)),
             (vec![&old, &old, &new], &[("old", Refused)], Some(&new)),
-            (vec![&old, &old, &new], &[("old", Silent)], Some(&old)),
-            (vec![&old, &new], &[("old", Silent)], Some(&new)),
-            (vec![&new, &old], &[("old", Silent)], Some(&new)),
+            (vec![&old, &old, &new], &[("old", Unreachable)], Some(&old)),
+            (vec![&old, &new], &[("old", Unreachable)], Some(&new)),
+            (vec![&new, &old], &[("old", Unreachable)], Some(&new)),
             (vec![&old, &old, &new], &[("other", Refused)], Some(&old)),
             (
                 vec![&new, &old, &new],
@@ -466,31 +466,31 @@ mod tests {
             ),
             (
                 vec![&old, &new, &new],
-                &[("old", Silent), ("new", Refused)],
+                &[("old", Unreachable), ("new", Refused)],
                 Some(&old),
             ),
             (vec![&old, &new, &new], &[], Some(&new)),
             (vec![], &[], None),
         ] {
             let answers = answers.into_iter().cloned().collect();
-            let best = Told::best(answers, &doubted(failed));
+            let best = NodeView::best(answers, &doubted(failed));
             assert_eq!(best.as_ref(), expected, "{failed:?}");
         }
-        assert!(new.is_sound(&doubted(&[("old", Silent)])));
-        assert!(!new.is_sound(&doubted(&[("new", Silent)])));
+        assert!(new.is_sound(&doubted(&[("old", Unreachable)])));
+        assert!(!new.is_sound(&doubted(&[("new", Unreachable)])));
         assert!(!partial.is_sound(&doubted(&[])));
     }
 
     #[test]
-    fn addresses_of_six_parts_are_read_with_brackets_and_without() {
-        let by = place("asked", 7);
-        for told in ["::1", "[::1]"] {
-            let place = Place::told(told, 7000, &by).expect("a place");
-            assert_eq!(place.to_string(), "[::1]:7000");
+    fn ipv6_addresses_are_read_with_and_without_brackets() {
+        let by = address("asked", 7);
+        for view in ["::1", "[::1]"] {
+            let address = NodeAddress::announced(view, 7000, &by).expect("a address");
+            assert_eq!(address.to_string(), "[::1]:7000");
             let info = redis::IntoConnectionInfo::into_connection_info("redis://localhost");
-            let address = place.like(&info.expect("an address"));
+            let address = address.address_like(&info.expect("an address"));
             assert_eq!(address, ConnectionAddr::Tcp("::1".to_owned(), 7000));
         }
-        assert_eq!(Place::told("::", 7, &by), Some(by));
+        assert_eq!(NodeAddress::announced("::", 7, &by), Some(by));
     }
 }

@@ -1,4 +1,4 @@
-//! Where connections come from: the one server, the primary that a sentinel names, or a node of a Cluster.
+//! Makes connections: to a single server, to the primary that sentinels name, or to a node of a Cluster.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -12,49 +12,50 @@ use redis::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::error::telling;
+use super::error::more_specific;
 
-/// How long after an answer of one sentinel those of the others are waited for. Less than what an operation waits, and more
-/// than what a sentinel takes that is sound.
-const OTHERS: Duration = Duration::from_millis(300);
-/// The least patience with sentinels: the client has its own time for each, of one to two seconds.
-const SENTINELS: Duration = Duration::from_millis(2500);
+/// How long to wait after one sentinel's answer for the next one. Shorter than the time-out of an operation, and longer
+/// than a healthy sentinel takes.
+const NEXT_ANSWER: Duration = Duration::from_millis(300);
+/// The shortest time-out with sentinels: the client has its own for each, of one to two seconds.
+const MIN_SENTINELS: Duration = Duration::from_millis(2500);
 
-/// How long things may take.
+/// The time-outs of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Until a connection is there.
+pub(super) struct TimeOuts {
+    /// Of making the connection.
     pub(super) connect: Duration,
-    /// Until a reply is there.
-    pub(super) respond: Duration,
+    /// Of a reply.
+    pub(super) response: Duration,
 }
 
-/// Makes connections, each to where the primary is now.
+/// Makes connections to the current primary, or to a node.
 pub(super) struct Source {
     kind: Kind,
-    patience: Patience,
+    time_outs: TimeOuts,
 }
 
 enum Kind {
-    /// A client for each: it asks its sentinels in turn, and one that says nothing costs it up to a second and a half
-    /// each time.
+    /// One client per sentinel: a client asks its sentinels in turn, and an unreachable one would cost it up to a
+    /// second and a half each time.
     Sentinels(Vec<Mutex<SentinelClient>>),
     Node(Box<Client>),
 }
 
 impl Source {
     /// One server, or one node of a Cluster.
-    pub(super) fn node(node: ConnectionInfo, patience: Patience) -> RedisResult<Arc<Self>> {
+    pub(super) fn node(node: ConnectionInfo, time_outs: TimeOuts) -> RedisResult<Arc<Self>> {
         let kind = Kind::Node(Box::new(Client::open(tuned(node))?));
-        Ok(Arc::new(Self { kind, patience }))
+        Ok(Arc::new(Self { kind, time_outs }))
     }
 
-    /// The primary that these sentinels know by this name. `server` says how to talk to it; its host is not used.
+    /// The primary that these sentinels know by this name. `server` has its credentials, TLS and database; its host is
+    /// not used.
     pub(super) fn sentinels(
         sentinels: Vec<ConnectionInfo>,
         primary: &str,
         server: &ConnectionInfo,
-        patience: Patience,
+        time_outs: TimeOuts,
     ) -> RedisResult<Arc<Self>> {
         let mut node = SentinelNodeConnectionInfo::default()
             .set_redis_connection_info(server.redis_settings().clone())
@@ -75,26 +76,26 @@ impl Source {
             Ok(Mutex::new(client))
         });
         let kind = Kind::Sentinels(clients.collect::<RedisResult<_>>()?);
-        Ok(Arc::new(Self { kind, patience }))
+        Ok(Arc::new(Self { kind, time_outs }))
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        self.patience
+    pub(super) fn time_outs(&self) -> TimeOuts {
+        self.time_outs
     }
 
-    /// A client for where the primary is now.
+    /// A client for the current primary or the node.
     pub(super) async fn client(&self) -> RedisResult<Client> {
         match &self.kind {
-            Kind::Sentinels(sentinels) => named(sentinels).await,
+            Kind::Sentinels(sentinels) => primary_by_quorum(sentinels).await,
             Kind::Node(client) => Ok(Client::clone(client)),
         }
     }
 
-    /// A connection of its own, with a reply expected within `respond`.
-    pub(super) async fn connect(&self, respond: Duration) -> RedisResult<MultiplexedConnection> {
+    /// Makes a new connection, with `response` as the time-out of a reply.
+    pub(super) async fn connect(&self, response: Duration) -> RedisResult<MultiplexedConnection> {
         let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.patience.connect))
-            .set_response_timeout(Some(respond))
+            .set_connection_timeout(Some(self.time_outs.connect))
+            .set_response_timeout(Some(response))
             // Room for bursts: a full queue makes callers wait for each other.
             .set_pipeline_buffer_size(1024);
         let connect = async {
@@ -106,26 +107,25 @@ impl Source {
         self.within(connect).await
     }
 
-    /// What a way to the primary makes, or an error when that takes too long: all of it, from asking a sentinel to
-    /// the first reply.
+    /// Bounds an attempt to connect as a whole, from asking the sentinels to the first reply.
     pub(super) async fn within<T>(
         &self,
         work: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
-        let patience = match self.kind {
-            Kind::Sentinels(_) => SENTINELS.max(self.patience.connect.saturating_mul(3)),
-            Kind::Node(_) => self.patience.connect.saturating_mul(2),
+        let time_outs = match self.kind {
+            Kind::Sentinels(_) => MIN_SENTINELS.max(self.time_outs.connect.saturating_mul(3)),
+            Kind::Node(_) => self.time_outs.connect.saturating_mul(2),
         };
-        within(patience, work).await
+        within(time_outs, work).await
     }
 }
 
-/// A client for the server that most sentinels name, and that says itself that it is the primary. More than half of
-/// them are enough; those who are silent are waited for no longer than [`OTHERS`] once somebody answered.
+/// A client for the server that most sentinels name, and that reports itself to be the primary. A quorum of more than
+/// half is enough; once a sentinel has answered, each further one is waited for no longer than [`NEXT_ANSWER`].
 ///
-/// One that is cut off from the others goes on naming the primary that is cut off with it, and processes that believe
-/// different ones would claim the same key on two servers.
-async fn named(sentinels: &[Mutex<SentinelClient>]) -> RedisResult<Client> {
+/// A sentinel that is partitioned from the others goes on naming the primary that is partitioned with it. Processes
+/// that used different primaries would claim the same key on two servers.
+async fn primary_by_quorum(sentinels: &[Mutex<SentinelClient>]) -> RedisResult<Client> {
     let ask = async |(at, sentinel): (usize, &Mutex<SentinelClient>)| {
         (at, sentinel.lock().await.async_get_client().await)
     };
@@ -135,7 +135,7 @@ async fn named(sentinels: &[Mutex<SentinelClient>]) -> RedisResult<Client> {
         let answer = if named.0.is_empty() {
             asked.next().await
         } else {
-            timeout(OTHERS, asked.next()).await.unwrap_or(None)
+            timeout(NEXT_ANSWER, asked.next()).await.unwrap_or(None)
         };
         match answer {
             Some((at, Ok(client))) => {
@@ -144,7 +144,7 @@ async fn named(sentinels: &[Mutex<SentinelClient>]) -> RedisResult<Client> {
                     return Ok(client);
                 }
             }
-            Some((_, Err(error))) => failed = Some(telling(failed, error)),
+            Some((_, Err(error))) => failed = Some(more_specific(failed, error)),
             None => break,
         }
     }
@@ -152,13 +152,13 @@ async fn named(sentinels: &[Mutex<SentinelClient>]) -> RedisResult<Client> {
     most.ok_or_else(|| failed.unwrap_or_else(no_sentinel))
 }
 
-/// Who was named, and by which sentinel of the URL.
+/// The servers that were named, each with the position of its sentinel in the URL.
 #[derive(Default)]
 struct Votes(Vec<(usize, Client)>);
 
 impl Votes {
-    /// The one that most name, if these are more than so many. Of several the one that the first in the URL names: all
-    /// processes decide alike.
+    /// The server that most sentinels name, if more than `few` do. Among equals the one that the first sentinel in the
+    /// URL names, so that all processes choose the same one.
     fn by_more_than(&self, few: usize) -> Option<Client> {
         let address = |client: &Client| client.get_connection_info().addr().clone();
         let count = |client: &Client| {
@@ -178,21 +178,21 @@ fn no_sentinel() -> RedisError {
     (ErrorKind::EmptySentinelList, "no sentinel was given").into()
 }
 
-/// The result, or an error of the kind that a silent server gives.
+/// The result, or the error of an unresponsive server.
 pub(super) async fn within<T>(
-    patience: Duration,
+    time_outs: Duration,
     work: impl Future<Output = RedisResult<T>>,
 ) -> RedisResult<T> {
     let late = |_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    timeout(patience, work).await.map_err(late)?
+    timeout(time_outs, work).await.map_err(late)?
 }
 
-/// A node with the settings that all connections have.
+/// A node with the TCP settings of all connections.
 fn tuned(node: ConnectionInfo) -> ConnectionInfo {
     node.set_tcp_settings(tcp())
 }
 
-/// Small packets leave at once, and a peer that vanished is noticed.
+/// Small packets are sent at once, and keepalive detects a peer that vanished.
 fn tcp() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15));
     TcpSettings::default()
@@ -208,16 +208,16 @@ mod tests {
     };
 
     fn source(sentinels: &[&Fake]) -> Arc<Source> {
-        let patience = Patience {
+        let time_outs = TimeOuts {
             connect: Duration::from_millis(200),
-            respond: Duration::from_millis(900),
+            response: Duration::from_millis(900),
         };
         let server = sentinels[0].info();
         let sentinels = sentinels.iter().map(|sentinel| sentinel.info()).collect();
-        Source::sentinels(sentinels, "main", &server, patience).expect("a source")
+        Source::sentinels(sentinels, "main", &server, time_outs).expect("a source")
     }
 
-    /// From now on this sentinel says that `main` is there.
+    /// Makes this sentinel name this primary from now on.
     fn names(sentinel: &Fake, primary: &Fake) {
         let port = primary.port().to_string();
         let words = ["name", "main", "ip", "127.0.0.1", "port", &port, "flags"];
@@ -227,7 +227,7 @@ mod tests {
         sentinel.says("SENTINEL MASTERS", format!("*1\r\n*8\r\n{words}"));
     }
 
-    async fn named(source: &Source) -> u16 {
+    async fn port(source: &Source) -> u16 {
         let client = source.within(source.client()).await.expect("a primary");
         match client.get_connection_info().addr() {
             ConnectionAddr::Tcp(_, port) => *port,
@@ -240,9 +240,9 @@ mod tests {
         fakes.try_into().ok().expect("as many as asked for")
     }
 
-    /// A sentinel that is cut off with the old primary answers first, and both think that nothing happened.
+    /// A sentinel that is partitioned together with the old primary answers first, and neither has noticed it.
     #[tokio::test]
-    async fn what_one_sentinel_says_is_not_believed_against_two() {
+    async fn two_sentinels_outvote_a_third() {
         let [old, new, stale, second, third] = fakes().await;
         names(&stale, &old);
         for sentinel in [&second, &third] {
@@ -250,44 +250,41 @@ mod tests {
             sentinel.delay(Duration::from_millis(1));
         }
         for sentinels in [[&stale, &second, &third], [&second, &stale, &third]] {
-            assert_eq!(named(&source(&sentinels)).await, new.port());
+            assert_eq!(port(&source(&sentinels)).await, new.port());
         }
-        // One of two, and the other says something else: all processes choose alike, whoever is quicker.
-        assert_eq!(named(&source(&[&second, &stale])).await, new.port());
-        assert_eq!(named(&source(&[&stale, &second])).await, old.port());
-        // Two of five are not enough, though they are the quickest.
+        // Two sentinels that name different servers: all processes choose the same one, whichever answers first.
+        assert_eq!(port(&source(&[&second, &stale])).await, new.port());
+        assert_eq!(port(&source(&[&stale, &second])).await, old.port());
+        // Two of five are not enough, even if they answer first.
         let [fourth, fifth] = fakes().await;
         names(&fourth, &old);
         names(&fifth, &new);
         fifth.delay(Duration::from_millis(1));
         let all = source(&[&stale, &fourth, &second, &third, &fifth]);
-        assert_eq!(named(&all).await, new.port());
+        assert_eq!(port(&all).await, new.port());
     }
 
-    /// The client waits longer than a second for a sentinel that says nothing.
+    /// The client waits longer than a second for an unreachable sentinel.
     #[tokio::test]
-    async fn silent_sentinels_are_not_waited_for_once_one_answered() {
-        let [primary, quick, silent, other] = fakes().await;
+    async fn unreachable_sentinels_are_not_waited_for_once_one_has_answered() {
+        let [primary, quick, unreachable, other] = fakes().await;
         names(&quick, &primary);
-        for sentinel in [&silent, &other] {
+        for sentinel in [&unreachable, &other] {
             sentinel.says("", None);
         }
-        let source = source(&[&silent, &other, &quick]);
-        let asked = async { named(&source).await };
-        let port = timeout(Duration::from_millis(800), asked).await;
-        assert_eq!(port.expect("soon"), primary.port());
-        assert_eq!(
-            named(&super::tests::source(&[&quick])).await,
-            primary.port()
-        );
+        let source = source(&[&unreachable, &other, &quick]);
+        let asked = async { port(&source).await };
+        let found = timeout(Duration::from_millis(800), asked).await;
+        assert_eq!(found.expect("no time-out"), primary.port());
+        assert_eq!(port(&super::tests::source(&[&quick])).await, primary.port());
     }
 
-    /// The time that the client gives a sentinel is its own, and no longer than what is waited in all.
+    /// The client has its own time-out for a sentinel, which is shorter than that of the whole attempt.
     #[tokio::test]
     async fn a_sentinel_may_take_longer_than_the_connections_to_the_server() {
         let [primary, slow] = fakes().await;
         names(&slow, &primary);
         slow.delay(Duration::from_millis(250));
-        assert_eq!(named(&source(&[&slow])).await, primary.port());
+        assert_eq!(port(&source(&[&slow])).await, primary.port());
     }
 }

@@ -1,9 +1,9 @@
-//! Waking those who wait in this process when a record changes in another.
+//! Waking waiters of this process when another process changes a record.
 //!
-//! The scripts publish the key of each record that they end. One connection listens, with back-off when it
-//! breaks; what was missed meanwhile is made good by waking everybody. In a Cluster it is one to any of the primaries,
-//! and to another one when that has no slots any more. Nothing depends on it but time: who waits looks by itself now
-//! and then.
+//! The scripts publish the key of each record whose lease they end. One connection listens. When it breaks, it is made
+//! again with back-off, and then all waiters are woken, because notifications were missed meanwhile. In a Cluster it
+//! leads to any primary, and to another one when that has no slots any more. Only latency depends on it: waiters also
+//! poll.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -16,11 +16,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
     link::Link,
-    source::{Patience, Source, within},
+    source::{Source, TimeOuts, within},
 };
 use crate::{scope::StoreKey, store::wake::Wake};
 
-/// How often a connection on which nothing happens is tried.
+/// How often the connection is pinged.
 const PING: Duration = Duration::from_secs(10);
 /// The first and the longest pause between two attempts to listen.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -36,7 +36,7 @@ impl Wakes {
     }
 
     fn each(&self, wake: impl Fn(&Wake)) {
-        // A copy: what they do is not ours, and must not be done under the lock.
+        // A copy, because the wakes run the engines' code, which must not run under the lock.
         let wakes = self
             .0
             .read()
@@ -50,42 +50,45 @@ impl Wakes {
 pub(super) async fn listen(link: Link, channel: String, wakes: Arc<Wakes>) {
     let mut pause = BACKOFF.0;
     loop {
-        match hear(&link, &channel, &wakes).await {
+        match listen_once(&link, &channel, &wakes).await {
             Ok(listened) if listened >= BACKOFF.1 => pause = BACKOFF.0,
-            // A proxy may let everybody listen, and close at once.
+            // A proxy may accept the subscription and close the connection at once.
             Ok(_) => pause = (pause * 2).min(BACKOFF.1),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::debug!(error, "not listening to Redis: waiters go by their polling");
+                tracing::debug!(
+                    error,
+                    "not listening to Redis: waiters poll until it is possible again"
+                );
                 pause = (pause * 2).min(BACKOFF.1);
             }
         }
-        // Jittered, so that the processes of a service do not come all at once when the server is back.
+        // Jitter, so that the processes of a service do not all connect at once when the server is back.
         sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
     }
 }
 
-/// Listens where there is something to hear, and tells how long it did. An error: it never came to listening.
-async fn hear(link: &Link, channel: &str, wakes: &Wakes) -> RedisResult<Duration> {
+/// Listens on one connection until it ends, and returns for how long. An error means that it could not subscribe.
+async fn listen_once(link: &Link, channel: &str, wakes: &Wakes) -> RedisResult<Duration> {
     let begun;
     match link {
         Link::Server(server) => {
             let subscription = subscribe(server.source(), channel).await?;
             begun = Instant::now();
-            follow(subscription, server.source().patience(), wakes, || {}).await;
+            forward(subscription, server.source().time_outs(), wakes, || {}).await;
         }
         Link::Cluster(cluster) => {
-            let node = cluster.speaker()?;
+            let node = cluster.node_to_listen_on()?;
             let source = node.server.source();
             let subscribed = subscribe(source, channel).await;
             let subscription = subscribed.inspect_err(|error| cluster.failed(&node, error))?;
             begun = Instant::now();
-            let look = || cluster.look_now_and_then();
-            let follow = follow(subscription, source.patience(), wakes, look);
-            // A node that left the Cluster answers still, and is told nothing.
+            let refresh = || cluster.refresh_if_due();
+            let forward = forward(subscription, source.time_outs(), wakes, refresh);
+            // A node that left the Cluster still answers pings, and receives no more messages.
             tokio::select! {
-                () = follow => {}
-                () = cluster.without(&node) => {}
+                () = forward => {}
+                () = cluster.until_removed(&node) => {}
             }
         }
     }
@@ -101,9 +104,9 @@ async fn subscribe(source: &Source, channel: &str) -> RedisResult<PubSub> {
     source.within(subscribed).await
 }
 
-/// Passes on what one connection says, until it breaks. `now_and_then` is called before each time it is tried.
-async fn follow(subscription: PubSub, patience: Patience, wakes: &Wakes, now_and_then: impl Fn()) {
-    // Whatever was published while nobody listened.
+/// Forwards the messages of one connection until it breaks. Calls `before_ping` before each ping.
+async fn forward(subscription: PubSub, time_outs: TimeOuts, wakes: &Wakes, before_ping: impl Fn()) {
+    // Earlier messages were missed.
     wakes.each(Wake::all);
     let (mut sink, mut messages) = subscription.split();
     let mut pings = interval(PING);
@@ -115,8 +118,8 @@ async fn follow(subscription: PubSub, patience: Patience, wakes: &Wakes, now_and
                 None => return,
             },
             _ = pings.tick() => {
-                now_and_then();
-                if within::<()>(patience.respond, sink.ping::<redis::Value>().map_ok(drop)).await.is_err() {
+                before_ping();
+                if within::<()>(time_outs.response, sink.ping::<redis::Value>().map_ok(drop)).await.is_err() {
                     return;
                 }
             }
@@ -130,7 +133,7 @@ fn announce(message: &Msg, wakes: &Wakes) {
             let key = StoreKey::from_bytes(key);
             wakes.each(|wake| wake.key(&key));
         }
-        // Somebody else's, or a later version's.
+        // A message of another program or of a later version.
         Err(_) => wakes.each(Wake::all),
     }
 }
@@ -154,41 +157,41 @@ mod tests {
         },
     };
 
-    /// That this node has all slots.
-    fn answer(node: &Fake) -> String {
+    /// The slot map in which this node owns all slots.
+    fn all_slots(node: &Fake) -> String {
         slots(&[(0, 16_383, &[("127.0.0.1", node.port())])])
     }
 
-    /// A store on a Cluster of this node that listens.
+    /// A store that listens, on a Cluster of this one node.
     async fn listening(node: &Fake) -> RedisStore {
-        node.says("CLUSTER SLOTS", answer(node));
+        node.says("CLUSTER SLOTS", all_slots(node));
         let url = format!("redis+cluster://127.0.0.1:{}", node.port());
         let store = RedisStore::connect(url).await.expect("a store");
         store.attach(Wake::new(|_| {}));
         store
     }
 
-    /// A user that may not listen is no sign that the primaries are not what they were.
+    /// A missing permission does not mean that the topology has changed.
     #[tokio::test]
-    async fn who_may_not_listen_does_not_look_for_other_nodes() {
-        for (refusal, looks) in [("NOPERM no permissions", false), ("LOADING it loads", true)] {
+    async fn a_user_without_permission_to_subscribe_causes_no_topology_refresh() {
+        for (refusal, refreshes) in [("NOPERM no permissions", false), ("LOADING it loads", true)] {
             let node = Fake::new().await;
             node.says("SUBSCRIBE", format!("-{refusal}\r\n"));
             let store = listening(&node).await;
-            let looked = node.heard("CLUSTER SLOTS").len();
+            let before = node.heard("CLUSTER SLOTS").len();
             until("attempts", || node.heard("SUBSCRIBE").len() == 3).await;
             assert_eq!(
-                node.heard("CLUSTER SLOTS").len() > looked,
-                looks,
+                node.heard("CLUSTER SLOTS").len() > before,
+                refreshes,
                 "{refusal}"
             );
             drop(store);
         }
     }
 
-    /// Each time all who wait are woken.
+    /// Each subscription wakes all waiters.
     #[tokio::test]
-    async fn a_server_that_ends_what_it_granted_is_asked_less_and_less_often() {
+    async fn a_server_that_ends_subscriptions_is_asked_with_back_off() {
         let node = Fake::new().await;
         node.closes_after("SUBSCRIBE");
         let store = listening(&node).await;
@@ -201,16 +204,16 @@ mod tests {
         drop(store);
     }
 
-    /// A node without slots may have left the Cluster, and hears no more of what is published.
+    /// A node without slots may have left the Cluster, and then receives no more messages.
     #[tokio::test]
-    async fn a_node_that_left_is_not_listened_to() {
+    async fn the_listener_moves_away_from_a_node_that_left_the_cluster() {
         let [old, new] = [Fake::new().await, Fake::new().await];
         let store = listening(&old).await;
         until("the listener", || old.heard("SUBSCRIBE").len() == 1).await;
         assert!(new.heard("SUBSCRIBE").is_empty());
 
-        old.says("CLUSTER SLOTS", answer(&new));
-        new.says("CLUSTER SLOTS", answer(&new));
+        old.says("CLUSTER SLOTS", all_slots(&new));
+        new.says("CLUSTER SLOTS", all_slots(&new));
         old.says("EVALSHA", format!("-MOVED 1 127.0.0.1:{}\r\n", new.port()));
         let minute = Duration::from_secs(60);
         let (key, fingerprint) = (

@@ -1,4 +1,4 @@
-//! What a Cluster of real nodes does only in its worst moments.
+//! Failures of a Cluster that are hard to provoke with real nodes.
 
 use super::*;
 use crate::store::redis::{
@@ -17,7 +17,7 @@ async fn fakes<const N: usize>() -> [Fake; N] {
     fakes.try_into().ok().expect("as many as asked for")
 }
 
-/// The answer that one node has all slots.
+/// The slot map in which one node owns all slots.
 fn all(node: &Fake, replicas: &[&Fake]) -> String {
     let nodes = [&[node], replicas].concat();
     let nodes: Vec<_> = nodes.iter().map(|node| (HERE, node.port())).collect();
@@ -25,12 +25,12 @@ fn all(node: &Fake, replicas: &[&Fake]) -> String {
 }
 
 fn cluster(seeds: &[&Fake]) -> Arc<Cluster> {
-    let patience = Patience {
+    let time_outs = TimeOuts {
         connect: Duration::from_secs(1),
-        respond: Duration::from_millis(900),
+        response: Duration::from_millis(900),
     };
     let seeds: Vec<_> = seeds.iter().map(|seed| seed.info()).collect();
-    Cluster::of(&seeds, patience, Handle::current()).expect("a Cluster")
+    Cluster::of(&seeds, time_outs, Handle::current()).expect("a Cluster")
 }
 
 async fn renew(cluster: &Arc<Cluster>) -> RedisResult<Value> {
@@ -41,14 +41,14 @@ async fn renew(cluster: &Arc<Cluster>) -> RedisResult<Value> {
 
 fn owner(cluster: &Cluster) -> u16 {
     let owner = cluster.owner(slot(b"idempotent:a")).expect("an owner");
-    let place = owner.to_string();
-    let (_, port) = place.rsplit_once(':').expect("a port");
+    let address = owner.to_string();
+    let (_, port) = address.rsplit_once(':').expect("a port");
     port.parse().expect("a port")
 }
 
-/// A former primary that is cut off from the others names itself, and so does its neighbour, sooner than the others.
+/// A partitioned former primary and its neighbour name it, and answer sooner than the other nodes.
 #[tokio::test]
-async fn what_those_say_that_are_cut_off_is_not_believed_for_long() {
+async fn the_view_of_partitioned_nodes_is_not_used_for_long() {
     let [old, near, new, other] = fakes().await;
     let before = all(&old, &[&near, &new, &other]);
     for node in [&old, &near, &new, &other] {
@@ -73,14 +73,14 @@ async fn what_those_say_that_are_cut_off_is_not_believed_for_long() {
         node.delay(Duration::from_millis(150));
     }
     for _ in 0..8 {
-        cluster.look().await.expect("an answer");
+        cluster.refresh().await.expect("an answer");
         assert_eq!(owner(&cluster), new.port());
     }
 }
 
-/// Two of three that are cut off outvote the third until an operation meets the former primary.
+/// Two partitioned nodes of three outvote the third until an operation meets the former primary.
 #[tokio::test]
-async fn what_an_operation_met_counts_for_more_than_what_most_nodes_say() {
+async fn a_refused_operation_outweighs_the_view_of_most_nodes() {
     let [old, near, new] = fakes().await;
     for node in [&old, &near] {
         node.says("CLUSTER SLOTS", all(&old, &[]));
@@ -94,9 +94,9 @@ async fn what_an_operation_met_counts_for_more_than_what_most_nodes_say() {
     assert_eq!(owner(&cluster), new.port());
 }
 
-/// A node that answers as if it knew nothing of another does not make the store forget it.
+/// The store goes on using a node that another node does not report any more.
 #[tokio::test]
-async fn a_partial_answer_does_not_replace_a_whole_one() {
+async fn a_partial_view_does_not_replace_a_complete_map() {
     let [first, second] = fakes().await;
     let here = |node: &Fake| (HERE, node.port());
     let halves = [
@@ -113,24 +113,27 @@ async fn a_partial_answer_does_not_replace_a_whole_one() {
         "CLUSTER SLOTS",
         slots(&[(0, 8191, &[here(&first)]), (8192, LAST, &[unknown])]),
     );
-    // The fuller one of two is believed, although it is slower.
+    // The more complete of two views is used, although it arrives later.
     let more = slots(&[(0, 8192, &[here(&second)]), (8193, LAST, &[unknown])]);
     second.says("CLUSTER SLOTS", more);
     second.delay(Duration::from_millis(20));
-    assert!(!cluster.look().await.expect("an answer"), "not a whole one");
+    assert!(
+        !cluster.refresh().await.expect("an answer"),
+        "not a whole one"
+    );
     assert!(cluster.gaps().is_empty(), "{}", cluster.gaps());
     let primaries: Vec<_> = cluster
         .slots()
         .iter()
-        .map(|range| range.primary.place.clone())
+        .map(|range| range.primary.address.clone())
         .collect();
-    let second = Place::of(second.info().addr()).expect("a place");
+    let second = NodeAddress::of(second.info().addr()).expect("an address");
     assert_eq!(primaries, [second.clone(), second]);
 }
 
-/// Nothing fails while the last of the nodes that are known goes but for those that it asked before.
+/// The replica in the last view is asked when all primaries and seeds are gone.
 #[tokio::test]
-async fn nodes_are_found_when_all_others_were_exchanged() {
+async fn the_topology_is_found_through_a_replica_when_all_other_nodes_are_gone() {
     let [mut seed, mut primary, replica] = fakes().await;
     for node in [&seed, &primary, &replica] {
         node.says("CLUSTER SLOTS", all(&primary, &[&replica]));
@@ -145,9 +148,9 @@ async fn nodes_are_found_when_all_others_were_exchanged() {
     assert_eq!(owner(&cluster), replica.port());
 }
 
-/// Without any error the nodes are asked again when it is time.
+/// Without any error.
 #[tokio::test]
-async fn a_cluster_in_use_is_looked_at_now_and_then() {
+async fn the_topology_of_a_cluster_in_use_is_refreshed_periodically() {
     let [seed, next] = fakes().await;
     seed.says("CLUSTER SLOTS", all(&seed, &[]));
     let cluster = cluster(&[&seed]);
@@ -168,21 +171,24 @@ async fn a_cluster_in_use_is_looked_at_now_and_then() {
     assert_eq!(seed.heard("CLUSTER SLOTS").len(), 2, "once");
 }
 
-/// A Cluster that stays broken is asked less and less often, and as before when it is well.
+/// Until one of them succeeds.
 #[tokio::test]
-async fn looks_that_bring_nothing_become_rare() {
+async fn failing_refreshes_back_off() {
     let [node] = fakes().await;
     node.says("CLUSTER SLOTS", all(&node, &[]));
     let cluster = cluster(&[&node]);
     cluster.primaries().await.expect("an answer");
-    let poor = || match *cluster.looking.borrow() {
-        Looking::Resting { poor, .. } => Some(poor),
-        Looking::Asking => None,
+    let failures = || match *cluster.refresh_state.borrow() {
+        Refresh::Idle { failures, .. } => Some(failures),
+        Refresh::Running => None,
     };
     node.says("EVALSHA", "-CLUSTERDOWN The cluster is down\r\n".to_owned());
     let down = renew(&cluster).await.expect_err("down");
     assert_eq!(down.code(), Some("CLUSTERDOWN"));
-    until("the look", || poor().is_some_and(|poor| poor > 1)).await;
+    until("the look", || {
+        failures().is_some_and(|failures| failures > 1)
+    })
+    .await;
     let asked = node.heard("CLUSTER SLOTS").len();
     assert!(
         (3..6).contains(&asked),
@@ -192,28 +198,28 @@ async fn looks_that_bring_nothing_become_rare() {
     node.says("EVALSHA", ":1\r\n".to_owned());
     renew(&cluster).await.expect("served");
     let well = || {
-        cluster.start_looking();
-        poor() == Some(0)
+        cluster.start_refresh();
+        failures() == Some(0)
     };
     until("a good look", well).await;
 }
 
-/// Looks end by themselves, and nothing else keeps the Cluster when its store is gone.
+/// A refresh ends by itself, and no other task keeps the Cluster alive when its store is gone.
 #[tokio::test]
 async fn nothing_outlives_the_store() {
     let [seed] = fakes().await;
     seed.says("CLUSTER SLOTS", all(&seed, &[]));
     let cluster = cluster(&[&seed]);
     cluster.primaries().await.expect("an answer");
-    cluster.looked().await;
+    cluster.wait_for_refresh().await;
     let gone = Arc::downgrade(&cluster);
     drop(cluster);
     until("the look to end", || gone.strong_count() == 0).await;
 }
 
-/// Operations end within the engine's store time-out, whatever the nodes do to them.
+/// Whatever the nodes answer.
 #[tokio::test]
-async fn repetitions_end() {
+async fn repetitions_end_within_the_engines_store_time_out() {
     let [node, silent] = fakes().await;
     node.says("CLUSTER SLOTS", all(&node, &[]));
     let cluster = cluster(&[&node, &silent]);
@@ -233,9 +239,9 @@ async fn repetitions_end() {
     assert!((3..=4).contains(&sent), "{sent}");
 }
 
-/// The node that a slot is on its way to is told so; the reply counts, whatever it says to being told.
+/// The reply to the operation counts; that to `ASKING` only explains an error.
 #[tokio::test]
-async fn a_good_reply_is_not_hidden_by_what_was_said_to_asking() {
+async fn an_error_of_asking_does_not_hide_a_good_reply() {
     let [from, to] = fakes().await;
     for node in [&from, &to] {
         node.says("CLUSTER SLOTS", all(&from, &[]));
@@ -250,7 +256,7 @@ async fn a_good_reply_is_not_hidden_by_what_was_said_to_asking() {
     assert!(error.to_string().contains("no need to ask"), "{error}");
 }
 
-/// A node that was found by an operation of a runtime that is gone is reached from others.
+/// An operation on one runtime discovers a node, which is used on another runtime after the first has ended.
 #[test]
 fn nodes_live_on_the_runtime_of_the_store() {
     let runtime = || {
@@ -284,9 +290,9 @@ fn nodes_live_on_the_runtime_of_the_store() {
     lasting.block_on(new.stop());
 }
 
-/// A connection that broke is no reason to believe one node against all others.
+/// A broken connection is not a reason to use the view of one node against that of all others.
 #[tokio::test]
-async fn what_most_say_of_a_node_counts_for_more_than_its_silence() {
+async fn the_view_of_most_nodes_outweighs_an_unreachable_primary() {
     let [good, near, stale] = fakes().await;
     for node in [&good, &near] {
         node.says("CLUSTER SLOTS", all(&good, &[&stale]));
@@ -297,15 +303,18 @@ async fn what_most_say_of_a_node_counts_for_more_than_its_silence() {
     cluster.primaries().await.expect("an answer");
     for _ in 0..3 {
         let known = cluster.owner(0).expect("an owner");
-        known.judge(Some(&Next::Lost));
-        assert!(!cluster.look().await.expect("an answer"), "not a sound one");
+        known.record_result(Some(&Next::Lost));
+        assert!(
+            !cluster.refresh().await.expect("an answer"),
+            "not a sound one"
+        );
         assert_eq!(owner(&cluster), good.port());
     }
 }
 
-/// What names the node that refused is believed only if nothing better comes while an operation would wait for it.
+/// A view that names the node that refused is used only if no better one arrives while operations wait.
 #[tokio::test]
-async fn a_better_answer_is_waited_for() {
+async fn a_refresh_waits_for_a_better_view() {
     let [old, near, new] = fakes().await;
     for node in [&old, &near, &new] {
         node.says("CLUSTER SLOTS", all(&old, &[&near, &new]));
@@ -313,16 +322,16 @@ async fn a_better_answer_is_waited_for() {
     let cluster = cluster(&[&old, &near, &new]);
     cluster.primaries().await.expect("an answer");
     let refused = cluster.owner(0).expect("an owner");
-    refused.judge(Some(&Next::Later));
+    refused.record_result(Some(&Next::Later));
     new.says("CLUSTER SLOTS", all(&new, &[]));
-    new.delay(look::LOOKED * 3 / 5);
-    assert!(cluster.look().await.expect("an answer"), "a sound one");
+    new.delay(refresh::REFRESH_WAIT * 3 / 5);
+    assert!(cluster.refresh().await.expect("an answer"), "a sound one");
     assert_eq!(owner(&cluster), new.port());
 }
 
-/// The address of a node has become that of a node of another Cluster, as among containers. It would take our claims.
+/// A node of another Cluster, which would accept the claims, got the address of a former node, as among containers.
 #[tokio::test]
-async fn another_cluster_is_not_believed() {
+async fn the_view_of_another_cluster_is_ignored() {
     let [gone, ours, theirs] = fakes().await;
     for node in [&gone, &ours, &theirs] {
         node.says("CLUSTER SLOTS", all(&gone, &[&ours, &theirs]));
@@ -337,7 +346,7 @@ async fn another_cluster_is_not_believed() {
         node.says("CLUSTER SLOTS", "-LOADING Redis is loading\r\n".to_owned());
     }
     let known = cluster.owner(0).expect("an owner");
-    known.judge(Some(&Next::Later));
-    let error = cluster.look().await.expect_err("nobody of ours answers");
+    known.record_result(Some(&Next::Later));
+    let error = cluster.refresh().await.expect_err("nobody of ours answers");
     assert_eq!(owner(&cluster), gone.port(), "{error}");
 }
