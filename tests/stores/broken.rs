@@ -7,7 +7,7 @@ use std::panic::catch_unwind;
 
 use idempotent_runtime::store::conformance::{Case, cases};
 
-pub(crate) use store::{Broken, with_flaw};
+pub(crate) use store::{BrokenHarness, with_flaw};
 
 mod row;
 mod store;
@@ -229,14 +229,14 @@ broken! {
 /// The store all others are made from is right.
 #[test]
 fn the_store_without_a_flaw_passes() {
-    for case in cases::<Broken>() {
+    for case in cases::<BrokenHarness>() {
         with_flaw(Flaw::Nothing, || case.run());
     }
 }
 
 /// Fails unless each of these cases fails. A race may need a few runs until it shows.
 fn must_fail(flaw: Flaw, expected: &[&str]) {
-    let cases = cases::<Broken>();
+    let cases = cases::<BrokenHarness>();
     for name in expected {
         let case = cases
             .iter()

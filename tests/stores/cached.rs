@@ -14,23 +14,23 @@ use idempotent_runtime::{
 
 use crate::{
     counting::Counting,
-    redis::{OnRedis, installed},
+    redis::{RedisHarness, installed},
     toolbox::{done, new_claim},
 };
 
 const ROOM: u64 = 1 << 20;
 
-struct InFrontOf<H: Harness> {
+struct CachedHarness<H: Harness> {
     store: Cached<H::Store>,
     behind: H,
 }
 
-impl Harness for InFrontOf<crate::memory::Memory> {
+impl Harness for CachedHarness<crate::memory::MemoryHarness> {
     type Store = Cached<MemoryStore>;
     const PAUSED: bool = true;
 
     async fn open() -> Self {
-        let behind = crate::memory::Memory::open().await;
+        let behind = crate::memory::MemoryHarness::open().await;
         let store = Cached::new(behind.second_handle().await, ROOM);
         Self { store, behind }
     }
@@ -48,11 +48,11 @@ impl Harness for InFrontOf<crate::memory::Memory> {
     }
 }
 
-impl Harness for InFrontOf<OnRedis> {
+impl Harness for CachedHarness<RedisHarness> {
     type Store = Cached<RedisStore>;
 
     async fn open() -> Self {
-        let behind = OnRedis::open().await;
+        let behind = RedisHarness::open().await;
         let store = Cached::new(behind.second_handle().await, ROOM);
         Self { store, behind }
     }
@@ -79,11 +79,11 @@ impl Harness for InFrontOf<OnRedis> {
 }
 
 mod conformance_in_front_of_memory {
-    idempotent_runtime::store_conformance!(super::InFrontOf<crate::memory::Memory>);
+    idempotent_runtime::store_conformance!(super::CachedHarness<crate::memory::MemoryHarness>);
 }
 
 mod conformance_in_front_of_redis {
-    idempotent_runtime::store_conformance!(super::InFrontOf<super::OnRedis>, if super::installed());
+    idempotent_runtime::store_conformance!(super::CachedHarness<super::RedisHarness>, if super::installed());
 }
 
 /// A store with nothing in it.

@@ -6,9 +6,9 @@ use idempotent_runtime::store::conformance::Harness;
 
 use crate::custom_store::PlainStore;
 
-pub(crate) struct Plain(PlainStore);
+pub(crate) struct PlainHarness(PlainStore);
 
-impl Harness for Plain {
+impl Harness for PlainHarness {
     type Store = PlainStore;
     const PAUSED: bool = true;
 
@@ -30,5 +30,5 @@ impl Harness for Plain {
 }
 
 mod conformance {
-    idempotent_runtime::store_conformance!(super::Plain);
+    idempotent_runtime::store_conformance!(super::PlainHarness);
 }

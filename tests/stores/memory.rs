@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use idempotent_runtime::store::{conformance::Harness, memory::MemoryStore};
 
-pub(crate) struct Memory(MemoryStore);
+pub(crate) struct MemoryHarness(MemoryStore);
 
-impl Harness for Memory {
+impl Harness for MemoryHarness {
     type Store = MemoryStore;
     const PAUSED: bool = true;
 
@@ -28,5 +28,5 @@ impl Harness for Memory {
 }
 
 mod conformance {
-    idempotent_runtime::store_conformance!(super::Memory);
+    idempotent_runtime::store_conformance!(super::MemoryHarness);
 }

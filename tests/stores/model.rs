@@ -1,227 +1,303 @@
-//! The contract as a model: what a store may answer, given all it has answered so far.
+//! Random histories, played to a store and judged by the model.
 //!
-//! Written from the contract's state machine and on its own data, so that store and model do not share their
-//! mistakes. Where the contract leaves a choice, whether an expired row is still there, the model accepts
-//! either and remembers what the store chose.
+//! Every store gets the same histories, in the same order, more or fewer of them: they are drawn from one seed, which
+//! `IDEMPOTENT_MODEL_SEED` replaces and which a failure names. A history names tokens by their part in it ("whoever holds the key",
+//! "somebody new") rather than by value, so that shrinking one keeps its meaning.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    cell::RefCell,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use idempotent_runtime::store::{Acquisition, Outcome, Record, RecordState, Token, Write};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use idempotent_runtime::{
+    Fingerprint, StoreKey,
+    store::{
+        AnyStore, Claim, Held, Outcome, Store, Token,
+        conformance::{Harness, key, response},
+    },
+};
+use tokio::runtime::Builder;
 
-/// Time is counted in quarters of a tick. Leases and retentions end between whole ticks and time passes in
-/// whole ones, so no answer hangs on the moment in which something ends.
-pub(crate) const QUARTERS: u32 = 4;
-/// Ten ticks and a quarter.
-pub(crate) const LEASE: u32 = 41;
-/// A hundred ticks and a quarter.
-pub(crate) const TTL: u32 = 401;
+use crate::{
+    broken::{BrokenHarness, Flaw, with_flaw},
+    custom::PlainHarness,
+    memory::MemoryHarness,
+};
 
-/// All records there may be, by the number of their key.
-#[derive(Debug, Default)]
-pub(crate) struct Model {
-    now: u32,
-    rows: BTreeMap<u8, Row>,
+use contract::{LEASE, Model, QUARTERS, TTL};
+use history::{Requester, Step, each, seed};
+
+mod contract;
+mod history;
+
+#[test]
+fn the_memory_store_follows_the_model() {
+    play::<MemoryHarness>(1_000).unwrap();
 }
 
-#[derive(Clone, Debug)]
-struct Row {
-    fingerprint: u8,
-    token: Token,
-    attempt: u32,
-    lease_until: u32,
-    expires: u32,
-    outcome: Option<Outcome>,
+#[test]
+fn the_custom_store_follows_the_model() {
+    play::<PlainHarness>(1_000).unwrap();
 }
 
-impl Model {
-    pub(crate) fn advance(&mut self, ticks: u32) {
-        self.now += ticks * QUARTERS;
+#[test]
+fn stores_that_do_not_follow_the_model_are_found_out() {
+    let play = |flaw| with_flaw(flaw, || play::<BrokenHarness>(200));
+    play(Flaw::Nothing).unwrap();
+    for flaw in [
+        Flaw::NoFence,
+        Flaw::ForgetsAttempt,
+        Flaw::PurgesLapsed,
+        Flaw::TtlFromAcquire,
+        Flaw::RenewKeepsExpiry,
+        Flaw::Overwrites,
+    ] {
+        play(flaw).expect_err(&format!("{flaw:?} is not found out"));
     }
+}
 
-    /// The token that a record was last leased to.
-    pub(crate) fn holder(&self, key: u8) -> Option<Token> {
-        self.rows.get(&key).map(|row| row.token)
-    }
+#[test]
+fn every_store_gets_the_same_histories() {
+    let few = drawn(5);
+    assert_eq!(few, drawn(20)[..5]);
+    let mut different = few.clone();
+    different.dedup();
+    assert_eq!(different.len(), 5, "and they differ from each other");
+}
 
-    pub(crate) fn acquired(
-        &mut self,
-        key: u8,
-        fingerprint: u8,
-        token: Token,
-        take_over: bool,
-        answer: &Acquisition,
-        tick: Duration,
-    ) {
-        let now = self.now;
-        let leased = Row {
-            fingerprint,
-            token,
-            attempt: 1,
-            lease_until: now + LEASE,
-            expires: now + LEASE + TTL,
-            outcome: None,
-        };
-        let Some(row) = self.rows.get_mut(&key) else {
-            assert_eq!(
-                *answer,
-                Acquisition::Acquired { attempt: 1 },
-                "the key is new"
-            );
-            self.rows.insert(key, leased);
-            return;
-        };
-        let repeated = row.token == token && row.outcome.is_none();
-        if row.expired(now) {
-            let Acquisition::Acquired { attempt } = *answer else {
-                panic!("the record has expired: {answer:?}");
-            };
-            // As the row says if it is still there, and from the beginning if not. A token that comes again
-            // is no new lease, though after its own completion expired it may count as one.
-            let (same, next) = (attempt == row.attempt, attempt == row.attempt + 1);
-            let allowed = attempt == 1 || (row.token == token && same) || (!repeated && next);
-            assert!(allowed, "attempt {attempt} after {}", row.attempt);
-            *row = Row { attempt, ..leased };
-        } else if repeated {
-            assert_eq!(
-                *answer,
-                Acquisition::Acquired {
-                    attempt: row.attempt
-                },
-                "its own lease"
-            );
-            row.extend(now);
-        } else if row.fingerprint != fingerprint {
-            assert_eq!(*answer, Acquisition::Mismatch);
-        } else if let Some(outcome) = &row.outcome {
-            assert_eq!(*answer, Acquisition::Completed(outcome.clone()));
-        } else if row.lease_until > now {
-            let Acquisition::InFlight { remaining } = *answer else {
-                panic!("the lease is live: {answer:?}")
-            };
-            about(remaining, row.lease_until - now, tick);
-        } else if take_over {
-            assert_eq!(
-                *answer,
-                Acquisition::Acquired {
-                    attempt: row.attempt + 1
-                },
-                "taken over"
-            );
-            *row = Row {
-                attempt: row.attempt + 1,
-                ..leased
-            };
-        } else {
-            assert_eq!(*answer, Acquisition::Unknown);
+/// The first histories, as text.
+fn drawn(histories: u32) -> Vec<String> {
+    let drawn = RefCell::new(Vec::new());
+    each(histories, &|history| {
+        drawn.borrow_mut().push(format!("{:?}", history.steps));
+    })
+    .expect("nothing is judged");
+    drawn.into_inner()
+}
+
+/// Plays this many histories to the store that the harness opens.
+pub(crate) fn play<H: Harness>(histories: u32) -> Result<(), String> {
+    StoreKind::of::<H>().play(histories)
+}
+
+/// How stores of one kind are played with. Their type ends here, so that a history is compiled once and not once per
+/// store.
+#[derive(Clone, Copy)]
+struct StoreKind {
+    paused: bool,
+    tick: Duration,
+    open: fn() -> BoxFuture<'static, StoreUnderTest>,
+}
+
+/// Two handles on a store, and the way to let time pass.
+struct StoreUnderTest {
+    handles: [AnyStore; 2],
+    advance: Box<dyn Fn(Duration) -> BoxFuture<'static, ()>>,
+}
+
+impl StoreKind {
+    fn of<H: Harness>() -> Self {
+        Self {
+            paused: H::PAUSED,
+            // Where the clock is the server's, which runs on while a loaded machine plays the history, one long enough
+            // that half of it does not pass meanwhile; it costs nothing, because stored times are moved.
+            tick: H::TICK * if H::PAUSED { 1 } else { 20 },
+            open: || Box::pin(StoreUnderTest::of::<H>()),
         }
     }
 
-    pub(crate) fn renewed(&mut self, key: u8, token: Token, answer: Write) {
-        let now = self.now;
-        self.written(key, token, answer, |row| row.extend(now));
-    }
-
-    pub(crate) fn abandoned(&mut self, key: u8, token: Token, answer: Write) {
-        let now = self.now;
-        self.written(key, token, answer, |row| {
-            row.lease_until = row.lease_until.min(now);
+    fn play(self, histories: u32) -> Result<(), String> {
+        let seed = seed();
+        println!("{histories} histories from IDEMPOTENT_MODEL_SEED={seed}");
+        let judged = each(histories, &|history| {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .start_paused(self.paused)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let mut playback = Playback::begin(self).await;
+                for step in history.steps {
+                    if let Some(reached) = &history.reached {
+                        reached.fetch_add(1, Ordering::SeqCst);
+                    }
+                    playback.apply(&step).await;
+                }
+                playback.end().await;
+            });
         });
+        judged.map_err(|error| format!("IDEMPOTENT_MODEL_SEED={seed}: {error}"))
     }
+}
 
-    pub(crate) fn released(&mut self, key: u8, token: Token, answer: Write) {
-        let mut released = false;
-        self.written(key, token, answer, |_| released = true);
-        if released {
-            self.rows.remove(&key);
-        }
-    }
-
-    pub(crate) fn completed(&mut self, key: u8, token: Token, outcome: &Outcome, answer: Write) {
-        let now = self.now;
-        let repeated = |row: &Row| row.token == token && row.outcome.as_ref() == Some(outcome);
-        if answer == Write::Applied && self.rows.get(&key).is_some_and(repeated) {
-            return;
-        }
-        self.written(key, token, answer, |row| {
-            row.outcome = Some(outcome.clone());
-            row.expires = now + TTL;
-        });
-    }
-
-    pub(crate) fn shown(&self, key: u8, answer: Option<&Record>, tick: Duration) {
-        let row = self.rows.get(&key).filter(|row| !row.expired(self.now));
-        let (Some(row), Some(record)) = (row, answer) else {
-            assert!(row.is_none() && answer.is_none(), "{answer:?} for {row:?}");
-            return;
+impl StoreUnderTest {
+    async fn of<H: Harness>() -> Self {
+        let harness = Arc::new(H::open().await);
+        let handle = async || AnyStore::new(harness.second_handle().await);
+        let handles = [handle().await, handle().await];
+        let advance = move |by| {
+            let harness = Arc::clone(&harness);
+            async move { harness.advance(by).await }.boxed()
         };
-        assert_eq!(record.attempt, row.attempt);
-        about(record.expires_in, row.expires - self.now, tick);
-        match (&record.state, &row.outcome) {
-            (RecordState::Completed(shown), Some(stored)) => assert_eq!(shown, stored),
-            (RecordState::InFlight { remaining }, None) => {
-                about(*remaining, row.lease_until.saturating_sub(self.now), tick);
+        Self {
+            handles,
+            advance: Box::new(advance),
+        }
+    }
+}
+
+/// A store in the middle of a history.
+struct Playback {
+    tick: Duration,
+    store: StoreUnderTest,
+    on_second: bool,
+    /// Requester made the requests so far, and what each asked for.
+    claimants: Vec<(Token, u8)>,
+    model: Model,
+}
+
+impl Playback {
+    async fn begin(kind: StoreKind) -> Self {
+        Self {
+            tick: kind.tick,
+            store: (kind.open)().await,
+            on_second: false,
+            claimants: Vec::new(),
+            model: Model::default(),
+        }
+    }
+
+    async fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Acquire {
+                key,
+                who,
+                other,
+                take_over,
+            } => {
+                self.acquire(key, who, u8::from(other), take_over).await;
             }
-            _ => panic!("{record:?} for {row:?}"),
+            Step::Get { key } => self.get(key).await,
+            Step::Purge { limit } => self.purge(limit).await,
+            Step::Advance { ticks } => {
+                (self.store.advance)(self.tick * ticks).await;
+                self.model.advance(ticks);
+            }
+            Step::Switch => self.on_second = !self.on_second,
+            Step::Renew { .. }
+            | Step::Complete { .. }
+            | Step::Release { .. }
+            | Step::Abandon { .. } => {
+                self.write(step).await;
+            }
         }
     }
 
-    pub(crate) fn purged(&mut self, limit: usize, answer: usize) {
-        let expired = self
-            .rows
-            .values()
-            .filter(|row| row.expired(self.now))
-            .count();
-        assert!(
-            answer <= limit && answer <= expired,
-            "purged {answer} of {expired}, at most {limit}"
-        );
-        if answer < limit {
-            self.rows.retain(|_, row| !row.expired(self.now));
+    /// What was promised at the end of the history still holds for every key.
+    async fn end(mut self) {
+        for key in 1..=3 {
+            self.get(key).await;
         }
     }
 
-    /// A write that only the owner of an execution in flight may make.
-    fn written(&mut self, key: u8, token: Token, answer: Write, write: impl FnOnce(&mut Row)) {
-        let Some(row) = self.rows.get_mut(&key) else {
-            assert_eq!(answer, Write::Missing, "there is no record");
-            return;
+    async fn acquire(&mut self, n: u8, who: Requester, fingerprint: u8, take_over: bool) {
+        let token = self.token(n, who);
+        // A repetition asks for the same as the first time: a token is made for one request.
+        let earlier = self.claimants.iter().find(|(earlier, _)| *earlier == token);
+        let fingerprint = earlier.map_or(fingerprint, |(_, fingerprint)| *fingerprint);
+        self.claimants.push((token, fingerprint));
+        let claim = self.claim(n, fingerprint, token).take_over(take_over);
+        let answer = self.store().acquire(&claim).await.unwrap();
+        self.model
+            .acquired(n, fingerprint, token, take_over, &answer, self.tick);
+    }
+
+    async fn write(&mut self, step: &Step) {
+        match *step {
+            Step::Renew { key: n, who } => {
+                let held = self.held(n, who);
+                let answer = self.store().renew(&held).await.unwrap();
+                self.model.renewed(n, held.token, answer);
+            }
+            Step::Complete {
+                key: n,
+                who,
+                outcome,
+            } => {
+                let (held, outcome) = (self.held(n, who), outcome_of(outcome));
+                let answer = self.store().complete(&held, &outcome).await.unwrap();
+                self.model.completed(n, held.token, &outcome, answer);
+            }
+            Step::Release { key: n, who } => {
+                let token = self.token(n, who);
+                let answer = self.store().release(&record(n), &token).await.unwrap();
+                self.model.released(n, token, answer);
+            }
+            Step::Abandon { key: n, who } => {
+                let token = self.token(n, who);
+                let answer = self.store().abandon(&record(n), &token).await.unwrap();
+                self.model.abandoned(n, token, answer);
+            }
+            _ => unreachable!("no write: {step:?}"),
+        }
+    }
+
+    async fn get(&mut self, n: u8) {
+        let answer = self.store().get(&record(n)).await.unwrap();
+        self.model.shown(n, answer.as_ref(), self.tick);
+    }
+
+    async fn purge(&mut self, limit: usize) {
+        let answer = self.store().purge_expired(limit).await.unwrap();
+        self.model.purged(limit, answer);
+    }
+
+    fn store(&self) -> &AnyStore {
+        &self.store.handles[usize::from(self.on_second)]
+    }
+
+    fn claim(&self, n: u8, fingerprint: u8, token: Token) -> Claim {
+        let quarters = |n: u32| self.tick * n / QUARTERS;
+        Claim::new(
+            record(n),
+            Fingerprint::from_bytes([fingerprint; 32]),
+            token,
+            quarters(LEASE),
+            quarters(TTL),
+        )
+    }
+
+    fn held(&self, n: u8, who: Requester) -> Held {
+        self.claim(n, 0, self.token(n, who)).held()
+    }
+
+    fn token(&self, n: u8, who: Requester) -> Token {
+        let earlier = |back: u8| {
+            self.claimants
+                .iter()
+                .rev()
+                .nth(back.into())
+                .map(|(token, _)| *token)
         };
-        if answer == Write::Missing {
-            assert!(
-                row.expired(self.now),
-                "a record vanished before its expiry: {row:?}"
-            );
-            self.rows.remove(&key);
-            return;
+        match who {
+            Requester::Holder => self.model.holder(n),
+            Requester::Earlier(back) => earlier(back),
+            Requester::New => None,
         }
-        let owner = row.token == token && row.outcome.is_none();
-        assert_eq!(
-            answer,
-            if owner { Write::Applied } else { Write::Fenced },
-            "{row:?}"
-        );
-        if owner {
-            write(row);
-        }
+        .unwrap_or_else(Token::random)
     }
 }
 
-impl Row {
-    fn extend(&mut self, now: u32) {
-        self.lease_until = now + LEASE;
-        self.expires = now + LEASE + TTL;
-    }
-
-    fn expired(&self, now: u32) -> bool {
-        self.expires <= now && (self.outcome.is_some() || self.lease_until <= now)
-    }
+/// Keys that differ, though not in the byte by which a store may spread them: records meet where they can.
+fn record(n: u8) -> StoreKey {
+    key(n * 64)
 }
 
-/// The time that is left, of which a store's clock may have used up half a tick meanwhile.
-fn about(answer: Duration, quarters: u32, tick: Duration) {
-    let exact = tick * quarters / QUARTERS;
-    assert!(
-        answer <= exact && answer + tick / 2 >= exact,
-        "{answer:?} left instead of {exact:?}"
-    );
+fn outcome_of(n: u8) -> Outcome {
+    match n {
+        0 => Outcome::Tombstone,
+        n => Outcome::Response(response(200, &[], &[n])),
+    }
 }

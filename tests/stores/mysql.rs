@@ -12,19 +12,21 @@ use idempotent_runtime::{
 };
 use sqlx::{Connection, MySqlConnection};
 
-use crate::{servers::mariadb::MariaDb, sql_setup::new_table};
+use crate::{servers::mariadb::MariaDb, sql::new_table};
 
-mod prepared;
+mod connect;
+mod durability;
+mod packets;
+mod prepared_statements;
 mod purge;
-mod setup;
 
 /// A table of its own.
-pub(crate) struct OnMariaDb {
+pub(crate) struct MariaDbHarness {
     store: MySqlStore,
     table: TableName,
 }
 
-impl OnMariaDb {
+impl MariaDbHarness {
     fn server() -> &'static MariaDb {
         MariaDb::shared().expect("looked for before the test began")
     }
@@ -58,7 +60,7 @@ impl OnMariaDb {
     }
 }
 
-impl Harness for OnMariaDb {
+impl Harness for MariaDbHarness {
     type Store = MySqlStore;
 
     async fn open() -> Self {
@@ -109,12 +111,12 @@ impl Harness for OnMariaDb {
 mod conformance {
     use crate::servers::mariadb::MariaDb;
 
-    idempotent_runtime::store_conformance!(super::OnMariaDb, if MariaDb::shared().is_some());
+    idempotent_runtime::store_conformance!(super::MariaDbHarness, if MariaDb::shared().is_some());
 }
 
 #[test]
 fn the_mysql_store_follows_the_model() {
     if MariaDb::shared().is_some() {
-        crate::machine::play::<OnMariaDb>(40).unwrap();
+        crate::model::play::<MariaDbHarness>(40).unwrap();
     }
 }

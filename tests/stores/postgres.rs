@@ -12,19 +12,19 @@ use idempotent_runtime::{
 };
 use sqlx::{Connection, PgConnection};
 
-use crate::{servers::postgres::Postgres, sql_setup::new_table};
+use crate::{servers::postgres::Postgres, sql::new_table};
 
-mod cursor;
+mod connect;
 mod purge;
-mod setup;
+mod purge_rescan;
 
 /// A table of its own.
-pub(crate) struct OnPostgres {
+pub(crate) struct PostgresHarness {
     store: PostgresStore,
     table: TableName,
 }
 
-impl OnPostgres {
+impl PostgresHarness {
     fn server() -> &'static Postgres {
         Postgres::shared().expect("looked for before the test began")
     }
@@ -48,7 +48,7 @@ impl OnPostgres {
     }
 }
 
-impl Harness for OnPostgres {
+impl Harness for PostgresHarness {
     type Store = PostgresStore;
 
     async fn open() -> Self {
@@ -97,12 +97,12 @@ impl Harness for OnPostgres {
 mod conformance {
     use crate::servers::postgres::Postgres;
 
-    idempotent_runtime::store_conformance!(super::OnPostgres, if Postgres::shared().is_some());
+    idempotent_runtime::store_conformance!(super::PostgresHarness, if Postgres::shared().is_some());
 }
 
 #[test]
 fn the_postgres_store_follows_the_model() {
     if Postgres::shared().is_some() {
-        crate::machine::play::<OnPostgres>(40).unwrap();
+        crate::model::play::<PostgresHarness>(40).unwrap();
     }
 }

@@ -8,19 +8,24 @@ use std::{
 
 use idempotent_runtime::{
     StoreKey,
-    store::{conformance::Harness, redis::RedisStore},
+    store::{
+        conformance::Harness,
+        redis::{ConnectError, RedisStore, RedisStoreBuilder},
+    },
 };
 
 use crate::servers::redis::Redis;
 
 mod cluster;
+mod cluster_failover;
 mod connect;
-mod failover;
 mod faults;
-mod full;
+mod memory_limit;
+mod permissions;
 mod records;
-mod refusals;
+mod replicas;
 mod sentinel;
+mod temporary_errors;
 mod wakeup;
 
 /// The server's clock is everybody's, so what is stored moves back instead: the end of each lease and of each
@@ -34,12 +39,12 @@ const SHIFT: &str = r"
     end
     return 'OK'";
 
-pub(crate) struct OnRedis {
+pub(crate) struct RedisHarness {
     store: RedisStore,
     prefix: String,
 }
 
-impl OnRedis {
+impl RedisHarness {
     fn server() -> &'static Redis {
         Redis::shared().expect("looked for before the test began")
     }
@@ -55,7 +60,7 @@ impl OnRedis {
     }
 }
 
-impl Harness for OnRedis {
+impl Harness for RedisHarness {
     type Store = RedisStore;
 
     async fn open() -> Self {
@@ -99,18 +104,26 @@ fn hex(key: &StoreKey) -> String {
     })
 }
 
+fn on(redis: &Redis) -> RedisStoreBuilder {
+    RedisStore::builder(redis.url())
+}
+
+async fn refused(builder: RedisStoreBuilder) -> ConnectError {
+    builder.connect().await.expect_err("no store")
+}
+
 /// Whether Redis can be tested here; if not, that was said.
 pub(crate) fn installed() -> bool {
     Redis::shared().is_some()
 }
 
 mod conformance {
-    idempotent_runtime::store_conformance!(super::OnRedis, if super::installed());
+    idempotent_runtime::store_conformance!(super::RedisHarness, if super::installed());
 }
 
 #[test]
 fn redis_follows_the_model() {
     if installed() {
-        crate::machine::play::<OnRedis>(100).unwrap();
+        crate::model::play::<RedisHarness>(100).unwrap();
     }
 }

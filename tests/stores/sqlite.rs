@@ -10,21 +10,21 @@ use sqlx::{Connection, SqliteConnection};
 
 use crate::servers::Folder;
 
+mod connect;
 #[cfg(target_os = "linux")]
-mod disks;
+mod disk_errors;
 mod faults;
-mod opening;
 
 /// A file of its own.
-pub(crate) struct Sqlite {
+pub(crate) struct SqliteHarness {
     store: SqliteStore,
-    file: File,
+    file: DatabaseFile,
 }
 
 /// A file in a folder of its own.
-pub(crate) struct File(Folder);
+pub(crate) struct DatabaseFile(Folder);
 
-impl File {
+impl DatabaseFile {
     pub(crate) fn new() -> Self {
         Self(Folder::new("sqlite"))
     }
@@ -51,11 +51,11 @@ impl File {
     }
 }
 
-impl Harness for Sqlite {
+impl Harness for SqliteHarness {
     type Store = SqliteStore;
 
     async fn open() -> Self {
-        let file = File::new();
+        let file = DatabaseFile::new();
         Self {
             store: file.open().await,
             file,
@@ -91,10 +91,10 @@ impl Harness for Sqlite {
 }
 
 mod conformance {
-    idempotent_runtime::store_conformance!(super::Sqlite);
+    idempotent_runtime::store_conformance!(super::SqliteHarness);
 }
 
 #[test]
 fn the_sqlite_store_follows_the_model() {
-    crate::machine::play::<Sqlite>(60).unwrap();
+    crate::model::play::<SqliteHarness>(60).unwrap();
 }

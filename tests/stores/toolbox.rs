@@ -14,7 +14,7 @@ use idempotent_runtime::{
     },
 };
 
-use crate::memory::Memory;
+use crate::memory::MemoryHarness;
 
 /// The answer to the acquire of a key that has no record.
 pub(crate) const FIRST: Acquisition = Acquisition::Acquired { attempt: 1 };
@@ -25,7 +25,7 @@ const TOO_LATE: Duration = Duration::from_secs(30);
 /// A claim with a token of its own, ten seconds of lease and a hundred of ttl.
 pub(crate) fn new_claim(key: StoreKey) -> Claim {
     // The suite's claim, which is the same for all stores: none here has ticks of its own.
-    claim::<Memory>(key)
+    claim::<MemoryHarness>(key)
 }
 
 /// A small response to store.

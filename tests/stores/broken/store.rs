@@ -27,29 +27,29 @@ thread_local! {
     static FLAW: Cell<Flaw> = const { Cell::new(Flaw::Nothing) };
 }
 
-/// Runs this with [`Broken`] stores that have this flaw.
+/// Runs this with [`BrokenHarness`] stores that have this flaw.
 pub(crate) fn with_flaw<T>(flaw: Flaw, run: impl FnOnce() -> T) -> T {
     FLAW.set(flaw);
     run()
 }
 
 /// The harness of a store with the flaw of the moment: see [`with_flaw`].
-pub(crate) struct Broken(Flawed);
+pub(crate) struct BrokenHarness(BrokenStore);
 
 /// A handle on a store with a flaw.
-pub(crate) struct Flawed {
+pub(crate) struct BrokenStore {
     flaw: Flaw,
     rows: Arc<Mutex<Vec<Row>>>,
     opened: Instant,
     second: bool,
 }
 
-impl Harness for Broken {
-    type Store = Flawed;
+impl Harness for BrokenHarness {
+    type Store = BrokenStore;
     const PAUSED: bool = true;
 
     async fn open() -> Self {
-        Self(Flawed {
+        Self(BrokenStore {
             flaw: FLAW.get(),
             rows: Arc::default(),
             opened: Instant::now(),
@@ -57,12 +57,12 @@ impl Harness for Broken {
         })
     }
 
-    fn store(&self) -> &Flawed {
+    fn store(&self) -> &BrokenStore {
         &self.0
     }
 
-    async fn second_handle(&self) -> Flawed {
-        Flawed {
+    async fn second_handle(&self) -> BrokenStore {
+        BrokenStore {
             flaw: self.0.flaw,
             rows: Arc::clone(&self.0.rows),
             opened: self.0.opened,
@@ -83,7 +83,7 @@ impl Harness for Broken {
     }
 }
 
-impl Store for Flawed {
+impl Store for BrokenStore {
     fn name(&self) -> &'static str {
         "broken"
     }
@@ -236,7 +236,7 @@ impl Store for Flawed {
     fn attach(&self, _: Wake) {}
 }
 
-impl Flawed {
+impl BrokenStore {
     fn read(&self, key: &StoreKey) -> Result<(), StoreError> {
         let mut rows = self.rows();
         if !find(self.flaw, &mut rows, key).is_some_and(|row| row.unreadable) {
@@ -292,7 +292,7 @@ impl Flawed {
 }
 
 /// What a well-meant clean-up looks like.
-struct ReleaseOnDrop<'a>(&'a Flawed, Option<&'a Claim>);
+struct ReleaseOnDrop<'a>(&'a BrokenStore, Option<&'a Claim>);
 
 impl Drop for ReleaseOnDrop<'_> {
     fn drop(&mut self) {

@@ -3,14 +3,14 @@
 use idempotent_runtime::store::{Store as _, StoreErrorKind, sql::mysql::MySqlStore};
 use sqlx::{Connection as _, Executor as _, MySqlConnection, MySqlPool, mysql::MySqlPoolOptions};
 
-use super::{OnMariaDb, new_table};
+use super::{MariaDbHarness, new_table};
 use crate::servers::mariadb::MariaDb;
 
 /// A table of so many records, of which the first expired first, and the one connection to it.
 async fn expired(server: &MariaDb, records: u32) -> (MySqlPool, MySqlStore, String) {
     let table = new_table();
     // Not among the server's own tables, on which there are no triggers.
-    OnMariaDb::set(server, "create database if not exists purged").await;
+    MariaDbHarness::set(server, "create database if not exists purged").await;
     let url = server.url().replace("/mysql?", "/purged?");
     let pool = MySqlPoolOptions::new().max_connections(1);
     let pool = pool.connect(&url).await.unwrap();

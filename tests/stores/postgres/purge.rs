@@ -3,7 +3,7 @@
 use idempotent_runtime::store::{Store as _, sql::postgres::PostgresStore};
 use sqlx::{Connection as _, Executor as _, PgPool, postgres::PgPoolOptions};
 
-use super::{OnPostgres, new_table};
+use super::{PostgresHarness, new_table};
 use crate::servers::{not_tested, postgres::Postgres};
 
 /// A table of so many records, of which the first expired first, and the one connection to it.
@@ -32,7 +32,7 @@ async fn a_purge_does_not_read_again_what_it_has_deleted() {
     };
     let version = sqlx::query_scalar("select current_setting('server_version_num')::int");
     let version: i32 = version
-        .fetch_one(&mut OnPostgres::behind().await)
+        .fetch_one(&mut PostgresHarness::behind().await)
         .await
         .unwrap();
     if version < 150_000 {
@@ -72,7 +72,7 @@ async fn what_a_purge_had_to_pass_over_has_its_turn_later() {
         return;
     };
     let (pool, store, table) = expired(server, 4).await;
-    let mut user = OnPostgres::behind().await;
+    let mut user = PostgresHarness::behind().await;
     let mut transaction = user.begin().await.unwrap();
     let first = format!("select 1 from {table} order by expires_at limit 1 for update");
     transaction.execute(&*first).await.unwrap();

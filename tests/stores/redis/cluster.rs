@@ -12,7 +12,7 @@ use idempotent_runtime::{
     StoreKey,
     store::{
         Acquisition, Outcome, Store, Write,
-        conformance::{Harness, claim, key, response},
+        conformance::{Harness, key, response},
         redis::{ConnectError, RedisStore, Weakness},
     },
 };
@@ -25,11 +25,11 @@ use crate::{
         until,
     },
     service::latencies,
-    toolbox::{answered, within},
+    toolbox::{answered, new_claim, within},
     waiting::NOTIFIED,
 };
 
-pub(super) struct OnCluster {
+pub(super) struct ClusterHarness {
     store: RedisStore,
     prefix: String,
 }
@@ -80,7 +80,7 @@ pub(super) fn url(nodes: &[Redis]) -> String {
     format!("redis+cluster://{}", hosts.join(","))
 }
 
-impl OnCluster {
+impl ClusterHarness {
     async fn connect(prefix: &str) -> RedisStore {
         let nodes = nodes().expect("looked for before the test began");
         let store = RedisStore::builder(url(nodes))
@@ -91,7 +91,7 @@ impl OnCluster {
     }
 }
 
-impl Harness for OnCluster {
+impl Harness for ClusterHarness {
     type Store = RedisStore;
 
     async fn open() -> Self {
@@ -132,16 +132,16 @@ impl Harness for OnCluster {
 }
 
 mod conformance {
-    idempotent_runtime::store_conformance!(super::OnCluster, if super::nodes().is_some());
+    idempotent_runtime::store_conformance!(super::ClusterHarness, if super::nodes().is_some());
 }
 
 #[tokio::test]
 async fn records_spread_over_the_nodes() {
     let Some(nodes) = nodes() else { return };
-    let harness = OnCluster::open().await;
+    let harness = ClusterHarness::open().await;
     let outcome = Outcome::Response(response(200, &[], b"done"));
     for n in 0..60 {
-        let mine = claim::<OnCluster>(key(n));
+        let mine = new_claim(key(n));
         let store = harness.store();
         assert_eq!(
             store.acquire(&mine).await.unwrap(),
@@ -151,7 +151,7 @@ async fn records_spread_over_the_nodes() {
             store.complete(&mine.held(), &outcome).await.unwrap(),
             Write::Applied
         );
-        let again = store.acquire(&claim::<OnCluster>(key(n))).await.unwrap();
+        let again = store.acquire(&new_claim(key(n))).await.unwrap();
         assert_eq!(again, Acquisition::Completed(outcome.clone()));
     }
     for node in nodes {
@@ -169,7 +169,7 @@ async fn a_node_that_was_killed_keeps_its_claims() {
         return;
     };
     let store = RedisStore::connect(url(&nodes)).await.unwrap();
-    let claims: Vec<_> = (0..30).map(|n| claim::<OnCluster>(key(n))).collect();
+    let claims: Vec<_> = (0..30).map(|n| new_claim(key(n))).collect();
     for mine in &claims {
         store.acquire(mine).await.unwrap();
     }
@@ -178,7 +178,7 @@ async fn a_node_that_was_killed_keeps_its_claims() {
         until("the Cluster", || nodes.iter().all(ready).then_some(()));
     });
     for mine in &claims {
-        let other = claim::<OnCluster>(mine.key);
+        let other = new_claim(mine.key);
         let answer = answered(|| store.acquire(&other)).await;
         assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
         let held = mine.held();

@@ -7,26 +7,16 @@ use std::{
 };
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, StoreErrorKind, Write,
-    conformance::{Harness as _, claim, key, response},
-    redis::{ConnectError, RedisStore, RedisStoreBuilder, Weakness},
+    Acquisition, Store,
+    conformance::{Harness as _, key},
+    redis::{ConnectError, RedisStore, Weakness},
 };
 
-use super::{OnRedis, installed};
+use super::{RedisHarness, installed, on, refused};
 use crate::{
     servers::{free_port, redis::Redis},
-    toolbox::answered,
+    toolbox::new_claim,
 };
-
-const DURABLE: [&str; 2] = ["--appendonly", "yes"];
-
-async fn refused(builder: RedisStoreBuilder) -> ConnectError {
-    builder.connect().await.expect_err("no store")
-}
-
-fn on(redis: &Redis) -> RedisStoreBuilder {
-    RedisStore::builder(redis.url())
-}
 
 #[track_caller]
 fn weaknesses(error: ConnectError) -> Vec<Weakness> {
@@ -85,10 +75,9 @@ async fn an_append_only_file_that_is_not_flushed_while_it_is_rewritten_is_refuse
 #[tokio::test]
 async fn a_server_that_evicts_is_refused() {
     for policy in ["allkeys-lru", "volatile-ttl", "volatile-random"] {
-        let [append, yes] = DURABLE;
         let settings = [
-            append,
-            yes,
+            "--appendonly",
+            "yes",
             "--maxmemory",
             "100mb",
             "--maxmemory-policy",
@@ -182,7 +171,7 @@ async fn settings_that_make_no_sense_are_refused_before_anything_is_asked() {
 #[tokio::test]
 async fn a_server_that_does_not_permit_to_look_is_refused_unless_accepted() {
     for (forbidden, command) in [("-info", "INFO"), ("-config", "CONFIG GET appendfsync")] {
-        let Some(redis) = Redis::with(&DURABLE) else {
+        let Some(redis) = Redis::start() else {
             return;
         };
         redis.ask(&[
@@ -194,123 +183,15 @@ async fn a_server_that_does_not_permit_to_look_is_refused_unless_accepted() {
             other => panic!("{other:?} is another error"),
         }
         let store = app().accept_weaker_durability().connect().await.unwrap();
-        let mine = claim::<OnRedis>(key(1));
+        let mine = new_claim(key(1));
         let acquired = store.acquire(&mine).await.unwrap();
         assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
     }
 }
 
-const DOCUMENTED: &str = include_str!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../idempotent-runtime/src/store/redis/mod.rs"
-));
-
-/// The command of the documentation that makes a user `app`, with the password `pw`.
-pub(super) fn documented_rule() -> Vec<&'static str> {
-    let (_, rule) = DOCUMENTED
-        .split_once("//! ACL SETUSER app on >password")
-        .expect("a rule");
-    let (rule, _) = rule.split_once("//! ```").expect("its end");
-    let words = rule.split_whitespace().filter(|word| *word != "//!");
-    let user = ["ACL", "SETUSER", "app", "on", ">pw"];
-    user.into_iter().chain(words).collect()
-}
-
-/// What the table of the documentation says is needed besides for this.
-pub(super) fn documented_besides(purpose: &str) -> Vec<String> {
-    let row = DOCUMENTED
-        .lines()
-        .find_map(|line| {
-            let cells = line.strip_prefix("//! | `+")?;
-            let (rights, what) = cells.split_once("` | ")?;
-            (what == format!("{purpose} |")).then_some(rights)
-        })
-        .expect("a row of the table");
-    let rights = format!("+{}", row.replace('\\', ""));
-    rights.split_whitespace().map(str::to_owned).collect()
-}
-
-/// The documented permissions are enough, and one without the right to publish still completes.
-#[tokio::test]
-async fn the_documented_permissions_are_enough() {
-    let Some(redis) = Redis::with(&DURABLE) else {
-        return;
-    };
-    let port = redis.port().to_string();
-    let replica = Redis::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]).unwrap();
-    crate::servers::until("the replica", || {
-        let info = replica.ask(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    });
-    let rule = documented_rule();
-    assert!(
-        rule.contains(&"+evalsha") && rule.contains(&"&idempotent:done"),
-        "{rule:?}"
-    );
-    assert_eq!(redis.ask(&rule), "+OK\r\n");
-    let url = format!("redis://app:pw@127.0.0.1:{port}");
-
-    // What the documentation says is needed besides is needed.
-    let error = refused(RedisStore::builder(format!("{url}/1"))).await;
-    assert!(
-        matches!(
-            error,
-            ConnectError::NotPermitted { .. } | ConnectError::Unreachable { .. }
-        ),
-        "{error:?}"
-    );
-    let confirmed = || {
-        let builder = RedisStore::builder(format!("{url}/1"));
-        builder.wait_replicas(1, Duration::from_secs(5))
-    };
-    redis.ask(&["ACL", "SETUSER", "app", "+select"]);
-    let store = confirmed().connect().await.unwrap();
-    let error = store.acquire(&claim::<OnRedis>(key(9))).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Refused);
-    redis.ask(&["ACL", "SETUSER", "app", "+wait"]);
-    // Unknown before 7.2, and then not asked for.
-    redis.ask(&["ACL", "SETUSER", "app", "+waitaof"]);
-    works(&confirmed().connect().await.unwrap()).await;
-    works(&RedisStore::connect(&*url).await.unwrap()).await;
-    let denied = redis.ask_all(&["ACL", "LOG"]);
-    for command in denied.split("object").skip(1) {
-        assert!(
-            command.contains("wait") || command.contains("select"),
-            "{denied}"
-        );
-    }
-}
-
-/// Every verb, and what listens.
-pub(super) async fn works(store: &RedisStore) {
-    let listening = idempotent_runtime::Idempotency::builder().store(store.clone());
-    let _listening = listening.build().unwrap();
-    let mine = claim::<OnRedis>(key(1));
-    store.acquire(&mine).await.unwrap();
-    assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
-    assert_eq!(
-        store
-            .complete(&mine.held(), &Outcome::Tombstone)
-            .await
-            .unwrap(),
-        Write::Applied
-    );
-    assert!(store.get(&key(1)).await.unwrap().is_some());
-    let other = claim::<OnRedis>(key(2));
-    store.acquire(&other).await.unwrap();
-    assert_eq!(
-        store.abandon(&key(2), &other.token).await.unwrap(),
-        Write::Applied
-    );
-    assert_eq!(
-        store.release(&key(2), &other.token).await.unwrap(),
-        Write::Applied
-    );
-}
-
 #[tokio::test]
 async fn a_replica_and_a_node_of_a_cluster_are_refused() {
-    let Some(primary) = Redis::with(&DURABLE) else {
+    let Some(primary) = Redis::start() else {
         return;
     };
     let port = primary.port().to_string();
@@ -318,7 +199,7 @@ async fn a_replica_and_a_node_of_a_cluster_are_refused() {
     assert!(matches!(refused(on(&replica)).await, ConnectError::Replica));
     let bus = free_port().to_string();
     let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus];
-    let node = Redis::with(&[&DURABLE[..], &cluster].concat()).unwrap();
+    let node = Redis::with(&[&["--appendonly", "yes"], &cluster[..]].concat()).unwrap();
     assert!(matches!(
         refused(on(&node)).await,
         ConnectError::PartOfCluster
@@ -327,7 +208,7 @@ async fn a_replica_and_a_node_of_a_cluster_are_refused() {
 
 #[tokio::test]
 async fn a_server_that_is_part_of_no_cluster_is_told_from_one_that_does_not_answer() {
-    let Some(redis) = Redis::with(&DURABLE) else {
+    let Some(redis) = Redis::start() else {
         return;
     };
     let started = Instant::now();
@@ -338,97 +219,14 @@ async fn a_server_that_is_part_of_no_cluster_is_told_from_one_that_does_not_answ
     assert!(took < Duration::from_secs(2), "told at once: {took:?}");
 }
 
-/// At its limit a server takes no new keys, and loses none that it has.
-#[tokio::test]
-async fn a_full_server_refuses_new_keys_and_completes_old_ones() {
-    let Some(redis) = Redis::with(&DURABLE) else {
-        return;
-    };
-    let store = on(&redis).connect().await.unwrap();
-    let [mine, lapsing, other] = [1, 2, 3].map(|n| claim::<OnRedis>(key(n)));
-    store.acquire(&mine).await.unwrap();
-    store.acquire(&lapsing).await.unwrap();
-    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
-
-    let error = store.acquire(&other).await.expect_err("no room");
-    assert_eq!(error.kind(), StoreErrorKind::Full, "{:?}", error.source());
-    assert_eq!(
-        store.acquire(&mine).await.unwrap(),
-        Acquisition::Acquired { attempt: 1 },
-        "its own, whose reply may have been lost"
-    );
-    assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
-    let outcome = Outcome::Response(response(200, &[], &vec![7; 1 << 20]));
-    assert_eq!(
-        store.complete(&mine.held(), &outcome).await.unwrap(),
-        Write::Applied
-    );
-    assert_eq!(
-        store.abandon(&key(2), &lapsing.token).await.unwrap(),
-        Write::Applied
-    );
-    let again = store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
-    assert_eq!(again, Acquisition::Completed(outcome));
-}
-
 #[tokio::test]
 async fn stores_with_different_prefixes_share_nothing() {
     if !installed() {
         return;
     }
-    let (a, b) = (OnRedis::open().await, OnRedis::open().await);
+    let (a, b) = (RedisHarness::open().await, RedisHarness::open().await);
     for store in [a.store(), b.store()] {
-        let acquired = store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
+        let acquired = store.acquire(&new_claim(key(1))).await.unwrap();
         assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
-    }
-}
-
-/// Replicas that confirm are what a failover loses nothing to; too few are an error, and no lost claim.
-#[tokio::test]
-async fn writes_are_confirmed_by_replicas() {
-    let Some(primary) = Redis::with(&DURABLE) else {
-        return;
-    };
-    let port = primary.port().to_string();
-    let confirmed = on(&primary).wait_replicas(1, Duration::from_millis(200));
-    let store = confirmed.connect().await.unwrap();
-    let mine = claim::<OnRedis>(key(1));
-
-    let error = store.acquire(&mine).await.expect_err("there is no replica");
-    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-    assert_eq!(
-        error.source().unwrap().to_string(),
-        "0 of 1 replicas confirmed the write in time"
-    );
-
-    let replica = Redis::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]).unwrap();
-    crate::servers::until("the replica", || {
-        let info = replica.ask(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    });
-    // The repetition is the same lease, confirmed this time.
-    let acquired = answered(|| store.acquire(&mine)).await;
-    assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
-    let outcome = Outcome::Response(response(200, &[], b"done"));
-    let held = mine.held();
-    let completed = answered(|| store.complete(&held, &outcome)).await;
-    assert_eq!(completed, Write::Applied);
-    assert_eq!(
-        replica.ask(&["EXISTS", &format!("idempotent:{}", "01".repeat(32))]),
-        ":1\r\n"
-    );
-    let next = claim::<OnRedis>(key(1));
-    let again = answered(|| store.acquire(&next)).await;
-    assert_eq!(again, Acquisition::Completed(outcome));
-}
-
-#[tokio::test]
-async fn confirmation_that_cannot_be_had_is_refused() {
-    if !installed() {
-        return;
-    }
-    for (replicas, timeout) in [(0, Duration::from_secs(1)), (1, Duration::ZERO)] {
-        let builder = RedisStore::builder(OnRedis::server().url()).wait_replicas(replicas, timeout);
-        assert!(matches!(refused(builder).await, ConnectError::Wait { .. }));
     }
 }

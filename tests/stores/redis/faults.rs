@@ -3,16 +3,13 @@
 use std::time::{Duration, Instant};
 
 use idempotent_runtime::store::{
-    Acquisition, Claim, Store, StoreErrorKind, Write,
-    conformance::{claim, key},
-    redis::RedisStore,
+    Acquisition, Claim, Store, StoreErrorKind, Write, conformance::key, redis::RedisStore,
 };
 
-use super::OnRedis;
 use crate::{
     proxy::Proxy,
     servers::redis::Redis,
-    toolbox::{answered, done, within},
+    toolbox::{answered, done, new_claim, within},
 };
 
 async fn through(proxy: &Proxy) -> RedisStore {
@@ -31,8 +28,8 @@ async fn claims_and_outcomes_survive_a_kill_at_any_point() {
         return;
     };
     let store = RedisStore::connect(redis.url()).await.unwrap();
-    let mine = claim::<OnRedis>(key(1));
-    let other = claim::<OnRedis>(key(1));
+    let mine = new_claim(key(1));
+    let other = new_claim(key(1));
     let acquired = Acquisition::Acquired { attempt: 1 };
     assert_eq!(store.acquire(&mine).await.unwrap(), acquired);
     redis.restart();
@@ -67,7 +64,7 @@ async fn a_kill_in_the_middle_of_verbs_loses_nothing_acknowledged() {
             for n in 0..100_u8 {
                 let mut bytes = [client; 32];
                 bytes[31] = n;
-                let mine = claim::<OnRedis>(idempotent_runtime::StoreKey::from_bytes(bytes));
+                let mine = new_claim(idempotent_runtime::StoreKey::from_bytes(bytes));
                 let acquired = answered(|| store.acquire(&mine)).await;
                 assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
                 let (held, outcome) = (mine.held(), done());
@@ -84,7 +81,7 @@ async fn a_kill_in_the_middle_of_verbs_loses_nothing_acknowledged() {
     }
     let mut stored = 0;
     for key in clients.join_all().await.into_iter().flatten() {
-        let next = claim::<OnRedis>(key);
+        let next = new_claim(key);
         let again = answered(|| store.acquire(&next)).await;
         assert_eq!(again, Acquisition::Completed(done()));
         stored += 1;
@@ -101,10 +98,10 @@ async fn a_kill_without_persistence_loses_claims_as_the_opt_out_says() {
     };
     let weak = RedisStore::builder(redis.url()).accept_weaker_durability();
     let store = weak.connect().await.unwrap();
-    let mine = claim::<OnRedis>(key(1));
+    let mine = new_claim(key(1));
     store.acquire(&mine).await.unwrap();
     redis.restart();
-    let next = claim::<OnRedis>(key(1));
+    let next = new_claim(key(1));
     let second = answered(|| store.acquire(&next)).await;
     assert_eq!(
         second,
@@ -124,7 +121,7 @@ async fn a_verb_whose_reply_was_lost_is_repeated_without_harm() {
     let Some(redis) = Redis::start() else { return };
     let proxy = Proxy::to(redis.port());
     let store = through(&proxy).await;
-    let mine = claim::<OnRedis>(key(1)).take_over(true);
+    let mine = new_claim(key(1)).take_over(true);
 
     proxy.lose_next_reply();
     let acquired = store.acquire(&mine).await.unwrap();
@@ -144,12 +141,12 @@ async fn a_verb_whose_reply_was_lost_is_repeated_without_harm() {
     proxy.lose_next_reply();
     assert!(store.get(&key(1)).await.unwrap().is_some());
     proxy.lose_next_reply();
-    let again = store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
+    let again = store.acquire(&new_claim(key(1))).await.unwrap();
     assert_eq!(again, Acquisition::Completed(done()));
     assert_eq!(proxy.lost(), 6);
 
     // A release is not repeated by the store: the answer to the second would be another one.
-    let other = claim::<OnRedis>(key(2));
+    let other = new_claim(key(2));
     store.acquire(&other).await.unwrap();
     proxy.lose_next_reply();
     let error = store
@@ -169,7 +166,7 @@ async fn a_silent_server_is_given_up_in_time_and_found_again() {
     let Some(redis) = Redis::start() else { return };
     let proxy = Proxy::to(redis.port());
     let store = through(&proxy).await;
-    let mine = claim::<OnRedis>(key(1));
+    let mine = new_claim(key(1));
     within(Duration::from_millis(700), async || {
         proxy.silence(true);
         let started = Instant::now();
@@ -190,7 +187,7 @@ async fn a_slow_server_is_waited_for() {
     let proxy = Proxy::to(redis.port());
     let store = through(&proxy).await;
     proxy.delay(Duration::from_millis(100));
-    let mine = claim::<OnRedis>(key(1));
+    let mine = new_claim(key(1));
     assert_eq!(
         store.acquire(&mine).await.unwrap(),
         Acquisition::Acquired { attempt: 1 }
@@ -214,7 +211,7 @@ async fn a_server_that_went_away_fails_verbs_at_once_and_is_found_again() {
         let mut verbs = tokio::task::JoinSet::new();
         for n in 0..64 {
             let store = store.clone();
-            verbs.spawn(async move { store.acquire(&claim::<OnRedis>(key(n))).await });
+            verbs.spawn(async move { store.acquire(&new_claim(key(n))).await });
         }
         for answer in verbs.join_all().await {
             assert_eq!(
@@ -226,7 +223,7 @@ async fn a_server_that_went_away_fails_verbs_at_once_and_is_found_again() {
     })
     .await;
     redis.restart();
-    let answer = store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
+    let answer = store.acquire(&new_claim(key(1))).await.unwrap();
     assert_eq!(answer, Acquisition::Acquired { attempt: 1 });
 }
 
@@ -239,11 +236,11 @@ async fn a_dropped_verb_leaves_the_connection_in_order() {
     proxy.delay(Duration::from_millis(20));
     let mut left = 0;
     for n in 0..20 {
-        let dropped = claim::<OnRedis>(key(n));
+        let dropped = new_claim(key(n));
         let verb = tokio::time::timeout(Duration::from_millis(5), store.acquire(&dropped)).await;
         // A machine that stalls sees the reply first.
         left += u32::from(verb.is_err());
-        let next: Claim = claim::<OnRedis>(key(100 + n));
+        let next: Claim = new_claim(key(100 + n));
         assert_eq!(
             store.acquire(&next).await.unwrap(),
             Acquisition::Acquired { attempt: 1 }
@@ -265,7 +262,7 @@ async fn connections_that_are_cut_and_refused_come_back() {
     for n in 0..5 {
         proxy.refuse(true);
         proxy.cut();
-        let mine = claim::<OnRedis>(key(n));
+        let mine = new_claim(key(n));
         let error = store.acquire(&mine).await.expect_err("cut off");
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         proxy.refuse(false);
@@ -277,55 +274,5 @@ async fn connections_that_are_cut_and_refused_come_back() {
             store.complete(&mine.held(), &done()).await.unwrap(),
             Write::Applied
         );
-    }
-}
-
-/// Connections to a primary that became a replica are of no use; each of them must not cost a verb.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn confirmed_verbs_follow_a_failover_at_once() {
-    let Some(first) = Redis::start() else { return };
-    let replica_of = |port: u16| {
-        [
-            "REPLICAOF".to_owned(),
-            "127.0.0.1".to_owned(),
-            port.to_string(),
-        ]
-    };
-    let command = |redis: &Redis, words: &[String]| {
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
-        assert_eq!(redis.ask(&words), "+OK\r\n");
-    };
-    let online = |redis: &Redis| {
-        tokio::task::block_in_place(|| {
-            crate::servers::until("the replica", || {
-                let info = redis.ask(&["INFO", "replication"]);
-                info.contains("master_link_status:up").then_some(())
-            });
-        });
-    };
-    let second = Redis::start().unwrap();
-    command(&second, &replica_of(first.port()));
-    online(&second);
-    let proxy = Proxy::to(first.port());
-    let builder = RedisStore::builder(format!("redis://127.0.0.1:{}", proxy.port()));
-    let builder = builder.wait_replicas(1, Duration::from_secs(5));
-    let store = builder.connect().await.unwrap();
-    // Many at once, so that there are many connections.
-    let mut verbs = tokio::task::JoinSet::new();
-    for n in 0..16 {
-        let store = store.clone();
-        verbs.spawn(async move { store.acquire(&claim::<OnRedis>(key(n))).await });
-    }
-    for answer in verbs.join_all().await {
-        answer.expect("confirmed");
-    }
-
-    assert_eq!(second.ask(&["REPLICAOF", "NO", "ONE"]), "+OK\r\n");
-    command(&first, &replica_of(second.port()));
-    proxy.move_to(second.port());
-    online(&first);
-    for n in 16..20 {
-        let answer = store.acquire(&claim::<OnRedis>(key(n))).await;
-        assert_eq!(answer.unwrap(), Acquisition::Acquired { attempt: 1 });
     }
 }

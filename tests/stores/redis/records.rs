@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use idempotent_runtime::store::{
     Acquisition, Outcome, Store, StoreErrorKind, TraceId, Write,
-    conformance::{Harness as _, claim, key, response},
+    conformance::{Harness as _, key, response},
 };
 
-use super::{OnRedis, installed};
-use crate::servers::redis::Redis;
+use super::{RedisHarness, installed};
+use crate::{servers::redis::Redis, toolbox::new_claim};
 
 fn done() -> Outcome {
     Outcome::Response(response(201, &[("location", "/1")], b"\0done\xff"))
@@ -27,13 +27,13 @@ async fn an_execution_costs_two_round_trips_and_a_replay_one() {
         asked.map(|command| redis.calls(command))
     };
     let before = sent();
-    let mine = claim::<OnRedis>(key(1));
+    let mine = new_claim(key(1));
     store.acquire(&mine).await.unwrap();
     store.complete(&mine.held(), &done()).await.unwrap();
     let mut expected = before;
     expected[0] += 2;
     assert_eq!(sent(), expected, "a first execution");
-    store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
+    store.acquire(&new_claim(key(1))).await.unwrap();
     expected[0] += 1;
     assert_eq!(sent(), expected, "a replay");
     println!("commands: {} for a first execution, {} for a replay", 2, 1);
@@ -44,9 +44,9 @@ async fn a_record_is_one_hash_of_plain_bytes_that_outlives_its_lease() {
     if !installed() {
         return;
     }
-    let harness = OnRedis::open().await;
+    let harness = RedisHarness::open().await;
     let (store, record) = (harness.store(), harness.record(&key(1)));
-    let server = OnRedis::server();
+    let server = RedisHarness::server();
     let field = |name: &str| server.ask_bytes(&[b"HGET", record.as_bytes(), name.as_bytes()]);
     let left = || {
         let reply = server.ask(&["PTTL", &record]);
@@ -54,7 +54,7 @@ async fn a_record_is_one_hash_of_plain_bytes_that_outlives_its_lease() {
     };
 
     let trace = TraceId::from_bytes([9; 16]);
-    let mine = claim::<OnRedis>(key(1)).trace_id(trace);
+    let mine = new_claim(key(1)).trace_id(trace);
     store.acquire(&mine).await.unwrap();
     assert_eq!(field("s"), b"R");
     assert_eq!(field("f"), mine.fingerprint.as_bytes());
@@ -85,9 +85,9 @@ async fn hostile_records_are_errors_and_stay_as_they_are() {
     if !installed() {
         return;
     }
-    let harness = OnRedis::open().await;
+    let harness = RedisHarness::open().await;
     let (store, record) = (harness.store(), harness.record(&key(1)));
-    let server = OnRedis::server();
+    let server = RedisHarness::server();
     let set = |fields: &[(&str, &[u8])]| {
         server.ask(&["DEL", &record]);
         let mut command: Vec<&[u8]> = vec![b"HSET", record.as_bytes()];
@@ -136,9 +136,7 @@ async fn hostile_records_are_errors_and_stay_as_they_are() {
         set(fields);
         let before = server.ask_bytes(&[b"DUMP", record.as_bytes()]);
         for take_over in [false, true] {
-            let error = store
-                .acquire(&claim::<OnRedis>(key(1)).take_over(take_over))
-                .await;
+            let error = store.acquire(&new_claim(key(1)).take_over(take_over)).await;
             let error = error.expect_err("no answer to an unreadable record");
             assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{fields:?}");
         }
@@ -149,7 +147,7 @@ async fn hostile_records_are_errors_and_stay_as_they_are() {
     for other in [&["SET"][..], &["RPUSH"], &["SADD"]] {
         server.ask(&["DEL", &record]);
         server.ask(&[other, &[&record, "other"]].concat());
-        let mine = claim::<OnRedis>(key(1));
+        let mine = new_claim(key(1));
         let errors = [
             store.acquire(&mine).await.map(drop),
             store.complete(&mine.held(), &done()).await.map(drop),
@@ -170,11 +168,11 @@ async fn a_record_that_vanished_is_missing_and_stays_so() {
     if !installed() {
         return;
     }
-    let harness = OnRedis::open().await;
+    let harness = RedisHarness::open().await;
     let (store, record) = (harness.store(), harness.record(&key(1)));
-    let mine = claim::<OnRedis>(key(1));
+    let mine = new_claim(key(1));
     store.acquire(&mine).await.unwrap();
-    OnRedis::server().ask(&["DEL", &record]);
+    RedisHarness::server().ask(&["DEL", &record]);
     assert_eq!(
         store.complete(&mine.held(), &done()).await.unwrap(),
         Write::Missing
@@ -190,7 +188,7 @@ async fn scripts_that_the_server_forgot_are_sent_again() {
     let store = idempotent_runtime::store::redis::RedisStore::connect(redis.url())
         .await
         .unwrap();
-    let mine = claim::<OnRedis>(key(1));
+    let mine = new_claim(key(1));
     for n in 0..2 {
         redis.ask(&["SCRIPT", "FLUSH"]);
         assert_eq!(
@@ -217,22 +215,18 @@ async fn responses_of_a_megabyte_come_back_as_they_went() {
     if !installed() {
         return;
     }
-    let harness = OnRedis::open().await;
+    let harness = RedisHarness::open().await;
     let body: Vec<u8> = (0..1_u32 << 20)
         .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
         .collect();
     let outcome = Outcome::Response(response(200, &[("content-type", "application/x")], &body));
-    let mine = claim::<OnRedis>(key(1));
+    let mine = new_claim(key(1));
     harness.store().acquire(&mine).await.unwrap();
     harness
         .store()
         .complete(&mine.held(), &outcome)
         .await
         .unwrap();
-    let again = harness
-        .store()
-        .acquire(&claim::<OnRedis>(key(1)))
-        .await
-        .unwrap();
+    let again = harness.store().acquire(&new_claim(key(1))).await.unwrap();
     assert_eq!(again, Acquisition::Completed(outcome));
 }

@@ -7,17 +7,14 @@ use std::{
 
 use idempotent_runtime::store::{
     Acquisition, Outcome, Store, Write,
-    conformance::{claim, key, response},
+    conformance::{key, response},
     redis::{ConnectError, RedisStore},
 };
 
-use super::{
-    OnRedis,
-    connect::{documented_besides, documented_rule},
-};
+use super::permissions::{documented_besides, documented_rule};
 use crate::{
     servers::{Folder, Process, free_port, redis::Redis, server, until},
-    toolbox::{answered, within},
+    toolbox::{answered, new_claim, within},
 };
 
 struct Sentinel {
@@ -78,7 +75,7 @@ async fn a_failover_is_followed() {
     let reader = RedisStore::connect(sentinel.url("main")).await.unwrap();
     let outcome = Outcome::Response(response(200, &[], b"done"));
     for n in 0..50 {
-        let mine = claim::<OnRedis>(key(n));
+        let mine = new_claim(key(n));
         let acquired = answered(|| store.acquire(&mine)).await;
         assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
         let held = mine.held();
@@ -94,7 +91,7 @@ async fn a_failover_is_followed() {
     let killed = Instant::now();
     primary.kill();
     for n in 0..50 {
-        let next = claim::<OnRedis>(key(n));
+        let next = new_claim(key(n));
         let again = answered(|| reader.acquire(&next)).await;
         assert_eq!(again, Acquisition::Completed(outcome.clone()), "key {n}");
     }
@@ -144,7 +141,7 @@ async fn the_documented_permissions_are_enough_by_sentinels() {
     assert_eq!(primary.ask(&rule), "+OK\r\n", "{rule:?}");
     let url = sentinel.url("main").replacen("127", "app:pw@127", 1);
     let store = RedisStore::connect(url).await.expect("permitted");
-    super::connect::works(&store).await;
+    super::permissions::works(&store).await;
     assert_eq!(
         primary.ask(&["ACL", "LOG"]),
         "*0\r\n",
@@ -176,6 +173,6 @@ async fn a_sentinel_that_says_nothing_is_passed_over() {
         vec![started.elapsed()]
     })
     .await;
-    let acquired = store.acquire(&claim::<OnRedis>(key(1))).await.unwrap();
+    let acquired = store.acquire(&new_claim(key(1))).await.unwrap();
     assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use idempotent_runtime::store::{
     Acquisition, Outcome, Store, StoreErrorKind, Write,
-    conformance::{claim, key, response},
+    conformance::{key, response},
     sql::sqlite::SqliteStore,
 };
 
-use super::{File, Sqlite};
+use super::DatabaseFile;
+use crate::toolbox::new_claim;
 
 fn answer(bytes: usize) -> Outcome {
     Outcome::Response(response(200, &[], &vec![7; bytes]))
@@ -16,7 +17,7 @@ fn answer(bytes: usize) -> Outcome {
 
 #[tokio::test]
 async fn a_full_file_refuses_new_records_and_keeps_the_old_ones() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     let store = SqliteStore::builder()
         .max_bytes(256 << 10)
         .connect(&file.url())
@@ -24,7 +25,7 @@ async fn a_full_file_refuses_new_records_and_keeps_the_old_ones() {
         .unwrap();
     let mut stored = Vec::new();
     let full = loop {
-        let owner = claim::<Sqlite>(key(u8::try_from(stored.len() + 1).unwrap()));
+        let owner = new_claim(key(u8::try_from(stored.len() + 1).unwrap()));
         let acquired = match store.acquire(&owner).await {
             Ok(acquisition) => {
                 assert_eq!(acquisition, Acquisition::Acquired { attempt: 1 });
@@ -41,7 +42,7 @@ async fn a_full_file_refuses_new_records_and_keeps_the_old_ones() {
     assert_eq!(full.kind(), StoreErrorKind::Full, "{full:?}");
     assert!(stored.len() > 5);
     for owner in &stored {
-        let again = store.acquire(&claim::<Sqlite>(owner.key)).await.unwrap();
+        let again = store.acquire(&new_claim(owner.key)).await.unwrap();
         assert_eq!(
             again,
             Acquisition::Completed(answer(16 << 10)),
@@ -52,15 +53,15 @@ async fn a_full_file_refuses_new_records_and_keeps_the_old_ones() {
 
 #[tokio::test]
 async fn a_step_that_fails_takes_nobody_with_it() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     let store = SqliteStore::builder()
         .max_bytes(256 << 10)
         .connect(&file.url())
         .await
         .unwrap();
-    let large = claim::<Sqlite>(key(200));
+    let large = new_claim(key(200));
     store.acquire(&large).await.unwrap();
-    let small: Vec<_> = (1..=40).map(|n| claim::<Sqlite>(key(n))).collect();
+    let small: Vec<_> = (1..=40).map(|n| new_claim(key(n))).collect();
     let (held, too_much) = (large.held(), answer(1 << 20));
     let claims = small.iter().map(|owner| store.acquire(owner));
     let (refused, claimed) = tokio::join!(
@@ -83,10 +84,10 @@ async fn a_step_that_fails_takes_nobody_with_it() {
 
 #[tokio::test]
 async fn a_caller_that_goes_away_harms_nobody() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     let store = file.open().await;
     for round in 0..200_u32 {
-        let claims: Vec<_> = (1..=8).map(|n| claim::<Sqlite>(key(n))).collect();
+        let claims: Vec<_> = (1..=8).map(|n| new_claim(key(n))).collect();
         let leaving = async {
             futures_util::future::join_all(claims.iter().map(|claim| store.acquire(claim))).await;
         };
@@ -108,14 +109,14 @@ async fn a_caller_that_goes_away_harms_nobody() {
 
 #[tokio::test]
 async fn another_process_that_writes_for_long_delays_and_breaks_nothing() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     let store = file.open().await;
     let mut other = file.connect().await;
     sqlx::query("begin immediate")
         .execute(&mut other)
         .await
         .unwrap();
-    let owner = claim::<Sqlite>(key(1));
+    let owner = new_claim(key(1));
     let waiting = tokio::time::timeout(Duration::from_millis(200), store.acquire(&owner)).await;
     waiting.expect_err("nobody else may write");
     sqlx::query("rollback").execute(&mut other).await.unwrap();
@@ -131,9 +132,9 @@ async fn another_process_that_writes_for_long_delays_and_breaks_nothing() {
 async fn a_file_that_is_not_there_any_more_is_no_place_for_records() {
     for gone in ["", "-wal", "-shm"] {
         for replaced in [false, true] {
-            let file = File::new();
+            let file = DatabaseFile::new();
             let store = file.open().await;
-            let done = claim::<Sqlite>(key(1));
+            let done = new_claim(key(1));
             store.acquire(&done).await.unwrap();
             store.complete(&done.held(), &answer(1)).await.unwrap();
             let path = format!("{}{gone}", file.path().display());
@@ -142,10 +143,10 @@ async fn a_file_that_is_not_there_any_more_is_no_place_for_records() {
             if replaced {
                 std::fs::write(&path, b"").unwrap();
             }
-            let next = claim::<Sqlite>(key(2));
+            let next = new_claim(key(2));
             let errors = [
                 store.acquire(&next).await.unwrap_err(),
-                store.acquire(&claim::<Sqlite>(key(1))).await.unwrap_err(),
+                store.acquire(&new_claim(key(1))).await.unwrap_err(),
                 store.complete(&done.held(), &answer(1)).await.unwrap_err(),
                 store.get(&key(1)).await.unwrap_err(),
             ];
@@ -160,7 +161,7 @@ async fn a_file_that_is_not_there_any_more_is_no_place_for_records() {
             }
             // Put back, it is what it was.
             std::fs::rename(&aside, &path).unwrap();
-            let again = store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+            let again = store.acquire(&new_claim(key(1))).await.unwrap();
             assert_eq!(again, Acquisition::Completed(answer(1)));
             assert_eq!(
                 store.acquire(&next).await.unwrap(),
@@ -174,18 +175,18 @@ async fn a_file_that_is_not_there_any_more_is_no_place_for_records() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_link_to_the_file_is_followed_as_long_as_it_leads_there() {
-    let (file, other) = (File::new(), File::new());
+    let (file, other) = (DatabaseFile::new(), DatabaseFile::new());
     let (one, two) = (file.open().await, other.open().await);
     let link = file.path().with_extension("link");
     std::os::unix::fs::symlink(file.path(), &link).unwrap();
     let store = SqliteStore::connect(&format!("sqlite://{}", link.display()))
         .await
         .unwrap();
-    store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    store.acquire(&new_claim(key(1))).await.unwrap();
     assert!(one.get(&key(1)).await.unwrap().is_some());
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(other.path(), &link).unwrap();
-    let error = store.acquire(&claim::<Sqlite>(key(2))).await.unwrap_err();
+    let error = store.acquire(&new_claim(key(2))).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert!(two.get(&key(2)).await.unwrap().is_none());
 }
@@ -203,8 +204,8 @@ fn holds_a_claim_until_it_is_killed() {
         .expect("a runtime");
     runtime.block_on(async {
         let store = SqliteStore::connect(&url).await.expect("the file opens");
-        let done = claim::<Sqlite>(key(2));
-        for owner in [claim::<Sqlite>(key(1)), done.clone()] {
+        let done = new_claim(key(2));
+        for owner in [new_claim(key(1)), done.clone()] {
             store.acquire(&owner).await.expect("a claim");
         }
         let completed = store.complete(&done.held(), &answer(100)).await;
@@ -222,7 +223,7 @@ async fn what_a_killed_process_was_told_is_there_for_the_next() {
         process::{Command, Stdio},
     };
 
-    let file = File::new();
+    let file = DatabaseFile::new();
     for round in 0..3 {
         let test = module_path!().split_once("::").expect("a crate").1;
         let mut process = Command::new(std::env::current_exe().expect("this test"))
@@ -242,9 +243,9 @@ async fn what_a_killed_process_was_told_is_there_for_the_next() {
         assert!(claimed, "the process claims");
 
         let store = file.open().await;
-        let next = store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+        let next = store.acquire(&new_claim(key(1))).await.unwrap();
         assert!(matches!(next, Acquisition::InFlight { .. }), "{next:?}");
-        let next = store.acquire(&claim::<Sqlite>(key(2))).await.unwrap();
+        let next = store.acquire(&new_claim(key(2))).await.unwrap();
         assert_eq!(next, Acquisition::Completed(answer(100)), "round {round}");
         drop(store);
         sqlx::query("delete from idempotency_records")

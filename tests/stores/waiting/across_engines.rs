@@ -10,9 +10,9 @@ use crate::{
     proxy::Proxy,
     servers::{mariadb::MariaDb, postgres::Postgres},
     service::{Executions, Service, latencies},
-    sql_server::Kind,
-    sql_setup::new_table,
-    sqlite::File,
+    sql::new_table,
+    sql::server::ServerKind,
+    sqlite::DatabaseFile,
     toolbox::{eventually, within},
 };
 
@@ -57,7 +57,7 @@ async fn a_postgres_listener_whose_connection_is_dead_listens_anew() {
     let until_listening = async |listeners: i64| {
         let listening = "select count(*) from pg_stat_activity where query like 'LISTEN%' and application_name = \
                          'idempotent'";
-        let count = async || Kind::Postgres.count(&server.url(), listening).await;
+        let count = async || ServerKind::Postgres.count(&server.url(), listening).await;
         let missing = || format!("fewer than {listeners} listen");
         eventually(async || count().await >= listeners, missing).await;
     };
@@ -80,7 +80,7 @@ async fn a_postgres_listener_whose_connection_is_dead_listens_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_engine_polls_sqlite() {
     within(POLLED, async || {
-        let file = File::new();
+        let file = DatabaseFile::new();
         let open = async || AnyStore::new(file.open().await);
         between(open().await, open().await).await
     })

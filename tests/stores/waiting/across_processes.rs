@@ -13,7 +13,7 @@ use super::{NOTIFIED, POLLED};
 use crate::{
     servers::{mariadb::MariaDb, postgres::Postgres, redis::Redis},
     service::{Executions, Gate, Service, new_key},
-    sqlite::File,
+    sqlite::DatabaseFile,
     toolbox::within,
 };
 
@@ -128,7 +128,7 @@ async fn postgres_wakes_another_process_where_it_notifies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_process_polls_sqlite() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     within(POLLED, async || across(&file.url()).await).await;
 }
 

@@ -12,8 +12,8 @@ use crate::{
     observe::waiters,
     servers::{mariadb::MariaDb, postgres::Postgres},
     service::{Executions, Gate, Service, paid},
-    sql_setup::new_table,
-    sqlite::File,
+    sql::new_table,
+    sqlite::DatabaseFile,
     toolbox::eventually,
 };
 
@@ -97,6 +97,6 @@ async fn fifty_wait_on_one_connection_to_mysql() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_wait_on_one_sqlite_file() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     fifty_wait(file.open().await).await;
 }

@@ -8,7 +8,7 @@ use sqlx::Connection as _;
 
 use crate::{
     servers::{mariadb::MariaDb, postgres::Postgres, redis::Redis},
-    sqlite::File,
+    sqlite::DatabaseFile,
 };
 
 /// It is the store of this name, and it works.
@@ -30,7 +30,7 @@ async fn serves(store: &AnyStore, name: &str) {
 #[tokio::test]
 async fn memory_and_a_file_need_nothing() {
     serves(&store::connect("memory:").await.unwrap(), "memory").await;
-    let file = File::new();
+    let file = DatabaseFile::new();
     serves(&store::connect(&file.url()).await.unwrap(), "sqlite").await;
 }
 

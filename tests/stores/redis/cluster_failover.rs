@@ -9,20 +9,19 @@ use idempotent_runtime::{
     StoreKey,
     store::{
         Acquisition, Outcome, Store, StoreErrorKind, Write,
-        conformance::{claim, key},
+        conformance::key,
         redis::{ConnectError, RedisStore, RedisStoreBuilder},
     },
 };
 use tokio::task::block_in_place;
 
 use super::{
-    OnRedis,
     cluster::{start, url},
-    connect::{documented_besides, documented_rule},
+    permissions::{documented_besides, documented_rule},
 };
 use crate::{
     servers::{free_port, redis::Redis, until},
-    toolbox::{answered, within},
+    toolbox::{answered, new_claim, within},
 };
 
 /// Nodes that find out quickly that another is gone.
@@ -94,7 +93,7 @@ fn slot(node: &Redis, key: &StoreKey) -> String {
 }
 
 async fn acquired(store: &RedisStore, key: StoreKey) {
-    let mine = claim::<OnRedis>(key);
+    let mine = new_claim(key);
     let answer = answered(|| store.acquire(&mine)).await;
     assert_eq!(answer, Acquisition::Acquired { attempt: 1 });
 }
@@ -129,7 +128,7 @@ async fn a_primary_that_is_down_is_named_unless_that_is_accepted() {
     for (node, keys) in keys.iter().enumerate() {
         for key in keys {
             if node == 1 {
-                let error = store.acquire(&claim::<OnRedis>(*key)).await;
+                let error = store.acquire(&new_claim(*key)).await;
                 let error = error.expect_err("its node is down");
                 assert_eq!(error.kind(), StoreErrorKind::Unavailable);
             } else {
@@ -241,7 +240,7 @@ async fn beside_a_node_that_hangs() -> Vec<Duration> {
     }
     acquired(&store, keys[1][2]).await;
     println!("its own keys were served again {:?} after", hung.elapsed());
-    let again = claim::<OnRedis>(keys[1][0]);
+    let again = new_claim(keys[1][0]);
     let answer = store.acquire(&again).await.unwrap();
     assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
     latencies
@@ -265,7 +264,7 @@ async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() 
         RedisStore::builder(hosts)
     };
     let store = app().connect().await.expect("permitted");
-    super::connect::works(&store).await;
+    super::permissions::works(&store).await;
 
     let moved = keys(&nodes, 9)[0][8];
     let (from, to, slot) = (id(&nodes[0]), id(&nodes[1]), slot(&nodes[0], &moved));
@@ -283,11 +282,11 @@ async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() 
         }
     };
     permit("-asking");
-    let error = store.acquire(&claim::<OnRedis>(moved)).await;
+    let error = store.acquire(&new_claim(moved)).await;
     let kind = error.expect_err("not permitted").kind();
     assert_eq!(kind, StoreErrorKind::Refused);
     permit("+asking");
-    let mine = claim::<OnRedis>(moved);
+    let mine = new_claim(moved);
     assert_eq!(
         store.acquire(&mine).await.unwrap(),
         Acquisition::Acquired { attempt: 1 },
@@ -300,7 +299,7 @@ async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() 
     for node in [1, 0, 2] {
         set(node, &["NODE", &to]);
     }
-    let again = store.acquire(&claim::<OnRedis>(moved)).await.unwrap();
+    let again = store.acquire(&new_claim(moved)).await.unwrap();
     assert_eq!(again, Acquisition::Completed(Outcome::Tombstone));
     for node in &nodes {
         assert_eq!(node.ask(&["ACL", "LOG"]), "*0\r\n", "something was denied");

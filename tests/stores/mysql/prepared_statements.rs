@@ -3,18 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, Write,
-    conformance::{claim, key},
-    sql::mysql::MySqlStore,
+    Acquisition, Outcome, Store, Write, conformance::key, sql::mysql::MySqlStore,
 };
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 
-use super::OnMariaDb;
-use crate::servers::mariadb::MariaDb;
+use crate::{servers::mariadb::MariaDb, toolbox::new_claim};
 
 /// Every verb once, on a record of its own.
 async fn use_once(store: &impl Store, n: u8, what: &str) {
-    let owner = claim::<OnMariaDb>(key(n));
+    let owner = new_claim(key(n));
     let acquired = store.acquire(&owner).await;
     assert_eq!(
         acquired.unwrap(),

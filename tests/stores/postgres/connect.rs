@@ -2,15 +2,15 @@
 
 use idempotent_runtime::store::{
     Acquisition, Outcome, Store, Write,
-    conformance::{claim, key, response},
+    conformance::{key, response},
     sql::{ConnectError, TableName, postgres::PostgresStore},
 };
 use sqlx::{Connection, Executor as _, PgConnection, postgres::PgPoolOptions};
 
-use super::{OnPostgres, new_table};
+use super::{PostgresHarness, new_table};
 use crate::{
     servers::{free_port, postgres::Postgres},
-    toolbox::chain,
+    toolbox::{chain, new_claim},
 };
 
 async fn refusal(url: &str) -> ConnectError {
@@ -63,7 +63,11 @@ async fn a_wrong_password_user_or_database_is_refused() {
         return;
     };
     let setup = "do $$ begin create role secretive login password 'right'; exception when duplicate_object then end $$";
-    OnPostgres::behind().await.execute(setup).await.unwrap();
+    PostgresHarness::behind()
+        .await
+        .execute(setup)
+        .await
+        .unwrap();
     let port = server.port();
     for url in [
         format!("postgres://secretive:wrong@127.0.0.1:{port}/postgres"),
@@ -84,7 +88,7 @@ async fn a_table_has_a_schema_and_any_name() {
     let Some(server) = Postgres::shared() else {
         return;
     };
-    OnPostgres::behind()
+    PostgresHarness::behind()
         .await
         .execute("create schema if not exists \"Billing\"")
         .await
@@ -96,7 +100,7 @@ async fn a_table_has_a_schema_and_any_name() {
         .connect(&server.url())
         .await
         .unwrap();
-    let owner = claim::<OnPostgres>(key(1));
+    let owner = new_claim(key(1));
     assert_eq!(
         store.acquire(&owner).await.unwrap(),
         Acquisition::Acquired { attempt: 1 }
@@ -104,7 +108,7 @@ async fn a_table_has_a_schema_and_any_name() {
     store.purge_expired(10).await.unwrap();
     let count = "select count(*) from \"Billing\".\"order\"";
     let records: i64 = sqlx::query_scalar(count)
-        .fetch_one(&mut OnPostgres::behind().await)
+        .fetch_one(&mut PostgresHarness::behind().await)
         .await
         .unwrap();
     assert_eq!(records, 1);
@@ -139,7 +143,7 @@ async fn the_applications_own_pool_is_used_and_looked_at() {
     ));
     store.migrate().await.unwrap();
     store.check().await.unwrap();
-    store.acquire(&claim::<OnPostgres>(key(1))).await.unwrap();
+    store.acquire(&new_claim(key(1))).await.unwrap();
 
     pool.execute("set synchronous_commit = off").await.unwrap();
     let error = store.check().await.unwrap_err();
@@ -156,7 +160,7 @@ async fn the_stores_own_sessions_commit_durably_whatever_the_server_says() {
         .connect(&server.url())
         .await
         .expect("its sessions are set");
-    store.acquire(&claim::<OnPostgres>(key(1))).await.unwrap();
+    store.acquire(&new_claim(key(1))).await.unwrap();
 }
 
 /// Counted by the server, which logs every statement it is asked to run.
@@ -190,7 +194,7 @@ async fn a_first_execution_costs_two_statements_and_a_replay_one() {
     let answer = Outcome::Response(response(201, &[], b"done"));
     // The second time, the statements are prepared.
     for n in 1..=2 {
-        let owner = claim::<OnPostgres>(key(n));
+        let owner = new_claim(key(n));
         mark().await;
         assert_eq!(
             store.acquire(&owner).await.unwrap(),
@@ -204,7 +208,7 @@ async fn a_first_execution_costs_two_statements_and_a_replay_one() {
         assert_eq!(count, 2, "{what}");
 
         mark().await;
-        let again = store.acquire(&claim::<OnPostgres>(key(n))).await.unwrap();
+        let again = store.acquire(&new_claim(key(n))).await.unwrap();
         assert_eq!(again, Acquisition::Completed(answer.clone()));
         let (count, what) = ran("replay");
         assert_eq!(count, 1, "{what}");

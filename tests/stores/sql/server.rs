@@ -19,13 +19,13 @@ use crate::servers::{mariadb::MariaDb, postgres::Postgres};
 macro_rules! on_each_server {
     ($($case:ident,)*) => {
         mod postgres {
-            use crate::sql_server::{Kind, on_each_server};
-            on_each_server! { Kind::Postgres; $($case,)* }
+            use crate::sql::server::{ServerKind, on_each_server};
+            on_each_server! { ServerKind::Postgres; $($case,)* }
         }
 
         mod mysql {
-            use crate::sql_server::{Kind, on_each_server};
-            on_each_server! { Kind::MariaDb; $($case,)* }
+            use crate::sql::server::{ServerKind, on_each_server};
+            on_each_server! { ServerKind::MariaDb; $($case,)* }
         }
     };
     ($kind:expr; $($case:ident,)*) => {
@@ -43,11 +43,11 @@ pub(crate) use on_each_server;
 macro_rules! with_store {
     ($kind:expr, $store:ident => $expression:expr) => {
         match $kind {
-            Kind::Postgres => {
+            ServerKind::Postgres => {
                 use PostgresStore as $store;
                 $expression
             }
-            Kind::MariaDb => {
+            ServerKind::MariaDb => {
                 use MySqlStore as $store;
                 $expression
             }
@@ -57,7 +57,7 @@ macro_rules! with_store {
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum ServerKind {
     Postgres,
     MariaDb,
 }
@@ -69,14 +69,14 @@ pub(crate) enum Server {
     MariaDb(MariaDb),
 }
 
-/// How a store is opened.
+/// OpenOptions a store is opened.
 #[derive(Clone, Copy)]
-pub(crate) struct How {
+pub(crate) struct OpenOptions {
     pub(crate) migrate: bool,
     pub(crate) time_out: Duration,
 }
 
-impl Kind {
+impl ServerKind {
     /// A server; nothing if it is not installed.
     pub(crate) fn start(self) -> Option<Server> {
         match self {
@@ -105,7 +105,7 @@ impl Kind {
         self,
         url: &str,
         table: &TableName,
-        how: How,
+        how: OpenOptions,
     ) -> Result<AnyStore, ConnectError> {
         with_store!(self, SqlStore => {
             let builder = SqlStore::builder().table(table.clone());
@@ -162,10 +162,10 @@ impl Kind {
 }
 
 impl Server {
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> ServerKind {
         match self {
-            Self::Postgres(_) => Kind::Postgres,
-            Self::MariaDb(_) => Kind::MariaDb,
+            Self::Postgres(_) => ServerKind::Postgres,
+            Self::MariaDb(_) => ServerKind::MariaDb,
         }
     }
 

@@ -4,14 +4,20 @@ use std::time::Duration;
 
 use idempotent_runtime::{
     Idempotency,
-    store::redis::{RedisStore, RedisStoreBuilder},
+    store::{
+        Acquisition, Outcome, Store, StoreErrorKind, Write,
+        conformance::{key, response},
+        redis::{RedisStore, RedisStoreBuilder},
+    },
 };
 use tokio::task::block_in_place;
 
+use super::on;
 use crate::{
     proxy::Proxy,
     servers::{redis::Redis, until},
     service::{Answer, Executions, Service, paid},
+    toolbox::new_claim,
 };
 
 /// A service whose store reaches its server by a proxy.
@@ -129,4 +135,37 @@ async fn a_refused_claim_that_was_to_be_confirmed_keeps_its_connection() {
     }
     let made = limited.proxy.accepted() - before;
     assert!(made <= 2, "{made} connections for five refusals");
+}
+
+/// At its limit a server takes no new keys, and loses none that it has.
+#[tokio::test]
+async fn a_full_server_refuses_new_keys_and_completes_old_ones() {
+    let Some(redis) = Redis::start() else {
+        return;
+    };
+    let store = on(&redis).connect().await.unwrap();
+    let [mine, lapsing, other] = [1, 2, 3].map(|n| new_claim(key(n)));
+    store.acquire(&mine).await.unwrap();
+    store.acquire(&lapsing).await.unwrap();
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+
+    let error = store.acquire(&other).await.expect_err("no room");
+    assert_eq!(error.kind(), StoreErrorKind::Full, "{error:?}");
+    assert_eq!(
+        store.acquire(&mine).await.unwrap(),
+        Acquisition::Acquired { attempt: 1 },
+        "its own, whose reply may have been lost"
+    );
+    assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
+    let outcome = Outcome::Response(response(200, &[], &vec![7; 1 << 20]));
+    assert_eq!(
+        store.complete(&mine.held(), &outcome).await.unwrap(),
+        Write::Applied
+    );
+    assert_eq!(
+        store.abandon(&key(2), &lapsing.token).await.unwrap(),
+        Write::Applied
+    );
+    let again = store.acquire(&new_claim(key(1))).await.unwrap();
+    assert_eq!(again, Acquisition::Completed(outcome));
 }

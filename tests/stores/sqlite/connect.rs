@@ -4,7 +4,7 @@ use std::error::Error;
 
 use idempotent_runtime::store::{
     Store,
-    conformance::{claim, key},
+    conformance::key,
     sql::{ConnectError, TableName, sqlite::SqliteStore},
 };
 use sqlx::{
@@ -12,7 +12,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteLockingMode},
 };
 
-use super::{File, Sqlite};
+use super::DatabaseFile;
+use crate::toolbox::new_claim;
 
 fn chain(error: &dyn Error) -> String {
     let mut chain = error.to_string();
@@ -73,7 +74,7 @@ async fn a_folder_that_is_missing_is_named() {
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     std::fs::write(file.path(), b"not a database, but a letter of some length").unwrap();
     let error = refusal(&file.url()).await;
     assert!(
@@ -85,7 +86,7 @@ async fn a_file_that_is_no_database_is_refused() {
 
 #[tokio::test]
 async fn a_file_that_must_not_be_written_to_is_refused() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     drop(file.open().await);
     let error = refusal(&format!("{}?mode=ro", file.url())).await;
     assert!(chain(&error).contains("readonly"), "{}", chain(&error));
@@ -93,7 +94,7 @@ async fn a_file_that_must_not_be_written_to_is_refused() {
 
 #[tokio::test]
 async fn a_missing_table_says_how_to_make_it() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     let builder = || SqliteStore::builder().migrate(false);
     let error = builder().connect(&file.url()).await.unwrap_err();
     assert!(
@@ -136,7 +137,7 @@ async fn a_missing_table_says_how_to_make_it() {
 /// Less than a page of the file would be no limit, for SQLite.
 #[tokio::test]
 async fn a_limit_that_is_too_small_for_a_table_is_one() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     for bytes in [0, 64] {
         let builder = SqliteStore::builder().max_bytes(bytes);
         let error = builder.connect(&file.url()).await.expect_err("no room");
@@ -146,7 +147,7 @@ async fn a_limit_that_is_too_small_for_a_table_is_one() {
 
 #[tokio::test]
 async fn a_table_of_a_later_version_is_refused() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     drop(file.open().await);
     sqlx::query("insert into idempotency_records_versions values (99)")
         .execute(&mut file.connect().await)
@@ -162,11 +163,11 @@ async fn a_table_of_a_later_version_is_refused() {
 
 #[tokio::test]
 async fn a_table_may_be_called_anything_but_needs_no_schema() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     let store = |name: &str| SqliteStore::builder().table(name.parse::<TableName>().unwrap());
     let one = store("select").connect(&file.url()).await.unwrap();
     let other = store("Other").connect(&file.url()).await.unwrap();
-    one.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    one.acquire(&new_claim(key(1))).await.unwrap();
     assert!(one.get(&key(1)).await.unwrap().is_some());
     assert!(
         other.get(&key(1)).await.unwrap().is_none(),
@@ -180,11 +181,11 @@ async fn a_table_may_be_called_anything_but_needs_no_schema() {
 
 #[tokio::test]
 async fn the_applications_own_pool_gives_the_file() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     drop(file.open().await);
     let pool = SqlitePool::connect(&file.url()).await.unwrap();
     let store = SqliteStore::builder().from_pool(&pool).await.unwrap();
-    store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    store.acquire(&new_claim(key(1))).await.unwrap();
     let records: i64 = sqlx::query_scalar("select count(*) from idempotency_records")
         .fetch_one(&pool)
         .await
@@ -194,7 +195,7 @@ async fn the_applications_own_pool_gives_the_file() {
 
 #[tokio::test]
 async fn a_pool_that_does_not_flush_is_refused() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     drop(file.open().await);
     let options: SqliteConnectOptions = file.url().parse().unwrap();
     // What the store sets itself wins; another spelling would win over it.
@@ -211,7 +212,7 @@ async fn a_pool_that_does_not_flush_is_refused() {
 
 #[tokio::test]
 async fn many_open_a_new_file_at_once() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     let url = file.url();
     let mut opening = tokio::task::JoinSet::new();
     for _ in 0..16 {
@@ -228,9 +229,9 @@ async fn many_open_a_new_file_at_once() {
 async fn the_file_and_its_companions_are_private() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let file = File::new();
+    let file = DatabaseFile::new();
     let store = file.open().await;
-    store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    store.acquire(&new_claim(key(1))).await.unwrap();
     for companion in ["", "-wal", "-shm"] {
         let path = format!("{}{companion}", file.path().display());
         let mode = std::fs::metadata(&path)
@@ -245,7 +246,7 @@ async fn the_file_and_its_companions_are_private() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_file_that_is_not_under_its_name_is_refused() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     drop(file.open().await);
     let options = SqliteConnectOptions::new();
     let pool = |name: String| SqlitePool::connect_lazy_with(options.clone().filename(name));
@@ -264,12 +265,12 @@ async fn a_file_that_is_not_under_its_name_is_refused() {
 
 #[tokio::test]
 async fn a_pool_may_make_the_file_and_have_it_for_itself() {
-    let file = File::new();
+    let file = DatabaseFile::new();
     let options = SqliteConnectOptions::new()
         .filename(file.path())
         .create_if_missing(true)
         .locking_mode(SqliteLockingMode::Exclusive);
     let pool = SqlitePool::connect_lazy_with(options);
     let store = SqliteStore::builder().from_pool(&pool).await.unwrap();
-    store.acquire(&claim::<Sqlite>(key(1))).await.unwrap();
+    store.acquire(&new_claim(key(1))).await.unwrap();
 }

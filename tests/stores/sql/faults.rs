@@ -19,7 +19,7 @@ use idempotent_runtime::{
 
 use crate::{
     proxy::Proxy,
-    sql_server::{Kind, on_each_server},
+    sql::server::{ServerKind, on_each_server},
     toolbox::{FIRST, answered, done, eventually, new_claim},
 };
 
@@ -37,7 +37,7 @@ on_each_server! {
 }
 
 /// Killed and restarted between any two verbs, the server has lost nothing, and the store finds it again.
-async fn claims_and_outcomes_survive_a_kill_at_any_point(kind: Kind) {
+async fn claims_and_outcomes_survive_a_kill_at_any_point(kind: ServerKind) {
     let Some(mut server) = kind.start() else {
         return;
     };
@@ -74,7 +74,9 @@ struct Ledger {
 }
 
 /// Clients execute while the server is killed at moments that nobody chose.
-async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again(kind: Kind) {
+async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again(
+    kind: ServerKind,
+) {
     let Some(mut server) = kind.start() else {
         return;
     };
@@ -182,7 +184,7 @@ async fn execute_until(
 }
 
 /// The server does what it was asked, and the answer is lost: the store asks again, with the same token.
-async fn a_lost_reply_is_made_up_for(kind: Kind) {
+async fn a_lost_reply_is_made_up_for(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 2).await;
@@ -205,7 +207,7 @@ async fn a_lost_reply_is_made_up_for(kind: Kind) {
 
 /// A server that takes requests and says nothing costs the caller its patience, and nothing afterwards: the
 /// connections that were waiting are not given to anybody else.
-async fn a_server_that_falls_silent_blocks_nobody_for_good(kind: Kind) {
+async fn a_server_that_falls_silent_blocks_nobody_for_good(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 1).await;
@@ -230,7 +232,7 @@ async fn a_server_that_falls_silent_blocks_nobody_for_good(kind: Kind) {
 
 /// Nobody stands behind these verbs with a clock of their own, and still they end: with an error that says that a
 /// repetition may help, and with nothing left behind.
-async fn a_silent_server_ends_every_verb_by_the_stores_own_clock(kind: Kind) {
+async fn a_silent_server_ends_every_verb_by_the_stores_own_clock(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 2).await;
@@ -265,7 +267,7 @@ async fn a_silent_server_ends_every_verb_by_the_stores_own_clock(kind: Kind) {
 }
 
 /// Letting somebody in takes longer than a caller's patience. What one began in vain serves the next.
-async fn a_server_that_is_slow_to_let_in_is_reached(kind: Kind) {
+async fn a_server_that_is_slow_to_let_in_is_reached(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     for (n, store) in (1..).zip(server.impatient_stores(proxy.port()).await) {
@@ -289,7 +291,7 @@ async fn a_server_that_is_slow_to_let_in_is_reached(kind: Kind) {
 }
 
 /// Many want a connection while they take long to make. Those that are made are no more than there may be, and serve all.
-async fn a_crowd_makes_no_more_connections_than_there_may_be(kind: Kind) {
+async fn a_crowd_makes_no_more_connections_than_there_may_be(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 3).await;
@@ -314,7 +316,7 @@ async fn a_crowd_makes_no_more_connections_than_there_may_be(kind: Kind) {
 }
 
 /// Not one that is idle, nor one that is being made.
-async fn no_connection_outlives_a_store_that_was_closed(kind: Kind) {
+async fn no_connection_outlives_a_store_that_was_closed(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let (store, close) = server.closable_store(proxy.port(), 3).await;
@@ -340,7 +342,7 @@ async fn no_connection_outlives_a_store_that_was_closed(kind: Kind) {
 }
 
 /// Whoever stands in between forgets idle connections without a word. The store closes them before, and says goodbye.
-async fn connections_that_were_idle_for_long_are_made_anew(kind: Kind) {
+async fn connections_that_were_idle_for_long_are_made_anew(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 4).await;
@@ -369,16 +371,16 @@ async fn all_but(most: u64, proxy: &Proxy) {
 /// On one thread, where time can be moved.
 #[tokio::test]
 async fn connections_to_postgres_that_were_idle_for_long_are_made_anew() {
-    connections_that_were_idle_for_long_are_made_anew(Kind::Postgres).await;
+    connections_that_were_idle_for_long_are_made_anew(ServerKind::Postgres).await;
 }
 
 #[tokio::test]
 async fn connections_to_mysql_that_were_idle_for_long_are_made_anew() {
-    connections_that_were_idle_for_long_are_made_anew(Kind::MariaDb).await;
+    connections_that_were_idle_for_long_are_made_anew(ServerKind::MariaDb).await;
 }
 
 /// A server that is not there is told at once, as an error that a repetition may do away with.
-async fn a_server_that_is_gone_is_unavailable(kind: Kind) {
+async fn a_server_that_is_gone_is_unavailable(kind: ServerKind) {
     let Some(mut server) = kind.start() else {
         return;
     };
@@ -401,7 +403,7 @@ async fn a_server_that_is_gone_is_unavailable(kind: Kind) {
 }
 
 /// Verbs that are dropped at any moment happened or did not, and leave nothing to the next one.
-async fn callers_that_go_away_poison_no_connection(kind: Kind) {
+async fn callers_that_go_away_poison_no_connection(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let store = server.store(server.port(), 2).await;
     for round in 0..120_u8 {

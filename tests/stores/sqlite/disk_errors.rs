@@ -10,16 +10,16 @@ use idempotent_runtime::{
     Idempotency, Policy,
     store::{
         Acquisition, Outcome, RecordState, Store, StoreErrorKind, Write,
-        conformance::{claim, key, response},
+        conformance::{key, response},
         sql::sqlite::SqliteStore,
     },
 };
 use tokio::{runtime::Runtime, task::JoinHandle};
 
-use super::Sqlite;
 use crate::{
     servers::{Folder, not_tested, until},
     service::{Answer, Executions, Gate, Service, paid},
+    toolbox::new_claim,
 };
 
 /// A file system of its own, unmounted with this value.
@@ -149,7 +149,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     std::fs::write(folder.join("filler"), vec![0; 600 << 10]).unwrap();
     let mut stored = Vec::new();
     let (full, unfinished) = loop {
-        let owner = claim::<Sqlite>(key(u8::try_from(stored.len() + 1).unwrap()));
+        let owner = new_claim(key(u8::try_from(stored.len() + 1).unwrap()));
         match store.acquire(&owner).await {
             Ok(acquisition) => assert_eq!(acquisition, Acquisition::Acquired { attempt: 1 }),
             Err(error) => break (error, None),
@@ -187,7 +187,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
             Write::Applied
         );
     }
-    let next = claim::<Sqlite>(key(250));
+    let next = new_claim(key(250));
     assert_eq!(
         store.acquire(&next).await.unwrap(),
         Acquisition::Acquired { attempt: 1 }

@@ -1,9 +1,6 @@
 //! Tables that are missing, of another version, or made by many at once. The same for each SQL store on a server.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use idempotent_runtime::store::{
     Store, StoreErrorKind,
@@ -11,27 +8,21 @@ use idempotent_runtime::store::{
     sql::{ConnectError, TableName},
 };
 
+use super::new_table;
 use crate::{
-    sql_server::{How, Kind, on_each_server},
+    sql::server::{OpenOptions, ServerKind, on_each_server},
     toolbox::{FIRST, chain, new_claim},
 };
 
-const AS_IT_IS: How = How {
+const AS_IT_IS: OpenOptions = OpenOptions {
     migrate: false,
     time_out: Duration::from_secs(2),
 };
 
-const MIGRATED: How = How {
+const MIGRATED: OpenOptions = OpenOptions {
     migrate: true,
     ..AS_IT_IS
 };
-
-/// A name that no other test has.
-pub(crate) fn new_table() -> TableName {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    name.parse().expect("a name")
-}
 
 on_each_server! {
     a_missing_table_says_how_to_make_it,
@@ -40,12 +31,12 @@ on_each_server! {
     a_statement_has_some_time_and_not_too_much,
 }
 
-async fn refused(kind: Kind, url: &str, table: &TableName, how: How) -> ConnectError {
+async fn refused(kind: ServerKind, url: &str, table: &TableName, how: OpenOptions) -> ConnectError {
     let opened = kind.open(url, table, how).await;
     opened.err().expect("must not connect")
 }
 
-async fn a_missing_table_says_how_to_make_it(kind: Kind) {
+async fn a_missing_table_says_how_to_make_it(kind: ServerKind) {
     let Some(url) = kind.shared() else { return };
     let url = &url;
     let table = new_table();
@@ -84,7 +75,7 @@ async fn a_missing_table_says_how_to_make_it(kind: Kind) {
     assert_eq!(remade.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
 }
 
-async fn a_table_of_a_later_version_is_refused(kind: Kind) {
+async fn a_table_of_a_later_version_is_refused(kind: ServerKind) {
     let Some(url) = kind.shared() else { return };
     let url = &url;
     let table = new_table();
@@ -97,7 +88,7 @@ async fn a_table_of_a_later_version_is_refused(kind: Kind) {
     );
 }
 
-async fn many_processes_migrate_at_once(kind: Kind) {
+async fn many_processes_migrate_at_once(kind: ServerKind) {
     let Some(url) = kind.shared() else { return };
     let url = &url;
     let table = new_table();
@@ -107,10 +98,10 @@ async fn many_processes_migrate_at_once(kind: Kind) {
     }
 }
 
-async fn a_statement_has_some_time_and_not_too_much(kind: Kind) {
+async fn a_statement_has_some_time_and_not_too_much(kind: ServerKind) {
     let Some(url) = kind.shared() else { return };
     let url = &url;
-    let within = |time_out| How {
+    let within = |time_out| OpenOptions {
         time_out,
         ..MIGRATED
     };

@@ -3,20 +3,18 @@
 use std::thread;
 
 use idempotent_runtime::store::{
-    Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
-    conformance::{claim, key},
+    Acquisition, Claim, Outcome, Store, StoreError, StoreErrorKind, Write, conformance::key,
     redis::RedisStore,
 };
 use tokio::task::block_in_place;
 
-use super::OnRedis;
 use crate::{
     proxy::Proxy,
     servers::{
         redis::{Redis, ask_inline},
         until,
     },
-    toolbox::chain,
+    toolbox::{chain, new_claim},
 };
 
 const FIRST: Acquisition = Acquisition::Acquired { attempt: 1 };
@@ -37,7 +35,7 @@ impl Records {
         let proxy = Proxy::to(redis.port());
         let url = format!("redis://127.0.0.1:{}", proxy.port());
         let store = RedisStore::connect(url).await.expect("a store");
-        let [mine, completed, new] = [1, 2, 3].map(|n| claim::<OnRedis>(key(n)));
+        let [mine, completed, new] = [1, 2, 3].map(|n| new_claim(key(n)));
         for claim in [&mine, &completed] {
             assert_eq!(store.acquire(claim).await.unwrap(), FIRST);
         }
@@ -76,13 +74,13 @@ impl Records {
         let store = &self.store;
         assert!(store.get(&self.new.key).await.unwrap().is_none());
         assert_eq!(store.acquire(&self.new).await.unwrap(), FIRST);
-        let other = claim::<OnRedis>(self.mine.key);
+        let other = new_claim(self.mine.key);
         let answer = store.acquire(&other).await.unwrap();
         assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
         let done = store.complete(&self.mine.held(), &Outcome::Tombstone).await;
         assert_eq!(done.unwrap(), Write::Applied);
         for known in [&self.mine, &self.completed] {
-            let replay = store.acquire(&claim::<OnRedis>(known.key)).await.unwrap();
+            let replay = store.acquire(&new_claim(known.key)).await.unwrap();
             assert_eq!(replay, Acquisition::Completed(Outcome::Tombstone));
         }
         assert_eq!(self.proxy.accepted(), connections, "connections");
@@ -131,7 +129,7 @@ async fn a_server_that_misses_its_replicas_refuses_writes_and_replays() {
     };
     demand("1");
     records.all_writes_are_refused("NOREPLICAS").await;
-    let replay = claim::<OnRedis>(records.completed.key);
+    let replay = new_claim(records.completed.key);
     let replay = records.store.acquire(&replay).await.unwrap();
     assert_eq!(replay, Acquisition::Completed(Outcome::Tombstone));
     assert!(

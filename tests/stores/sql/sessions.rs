@@ -10,7 +10,7 @@ use sqlx::{Executor as _, postgres::PgPoolOptions};
 use crate::{
     proxy::Proxy,
     servers::{mariadb::MariaDb, postgres::Postgres},
-    sql_server::Kind,
+    sql::server::ServerKind,
     toolbox::{FIRST, chain, eventually, new_claim},
 };
 
@@ -24,7 +24,7 @@ async fn use_all(store: &AnyStore) {
 }
 
 /// Waits until this query counts nothing.
-async fn until_none(kind: Kind, url: &str, query: &str) {
+async fn until_none(kind: ServerKind, url: &str, query: &str) {
     let none = async || kind.count(url, query).await == 0;
     eventually(none, || "some are left".to_owned()).await;
 }
@@ -54,7 +54,7 @@ type Refusal = [&'static str; 3];
 /// The user's sessions are ended, and no new one is begun for a while.
 async fn refuse_for_a_while(
     store: &AnyStore,
-    (kind, url): (Kind, &str),
+    (kind, url): (ServerKind, &str),
     refusals: [Refusal; 2],
     end_sessions: &str,
     sessions: &str,
@@ -80,11 +80,11 @@ async fn refuse_for_a_while(
     assert_eq!(completed.unwrap(), Write::Applied);
 }
 
-/// How many sessions a store has on a PostgreSQL.
+/// OpenOptions many sessions a store has on a PostgreSQL.
 const ON_POSTGRES: &str =
     "select count(*) from pg_stat_activity where application_name = 'idempotent'";
 
-/// How many sessions this user of a MariaDB has besides the one that asks.
+/// OpenOptions many sessions this user of a MariaDB has besides the one that asks.
 fn on_mariadb(user: &str) -> String {
     format!(
         "select count(*) from information_schema.processlist \
@@ -100,7 +100,7 @@ async fn postgres_ends_sessions_that_are_idle() {
     let builder = PostgresStore::builder().migrate(true).connections(3);
     let store = AnyStore::new(builder.connect(&server.url()).await.unwrap());
     use_all(&store).await;
-    until_none(Kind::Postgres, &server.url(), ON_POSTGRES).await;
+    until_none(ServerKind::Postgres, &server.url(), ON_POSTGRES).await;
     let acquired = store.acquire(&new_claim(key(1))).await;
     assert_eq!(acquired.unwrap(), FIRST);
     assert!(server.log().contains("idle-session timeout"));
@@ -111,7 +111,7 @@ async fn postgres_refuses_the_user_for_a_while() {
     let Some(server) = Postgres::start() else {
         return;
     };
-    let (kind, admin) = (Kind::Postgres, server.url());
+    let (kind, admin) = (ServerKind::Postgres, server.url());
     // The one whose password is looked at.
     kind.run(&admin, "create role secretive login password 'right'")
         .await;
@@ -174,7 +174,7 @@ async fn what_was_prepared_on_postgres_may_no_longer_fit_the_table() {
         "create domain bytes as bytea",
         "alter table idempotency_records alter column trace_id type bytes",
     ] {
-        Kind::Postgres.run(&server.url(), statement).await;
+        ServerKind::Postgres.run(&server.url(), statement).await;
     }
     use_all(&store).await;
 }
@@ -221,7 +221,7 @@ async fn mysql_ends_sessions_that_are_idle() {
     let builder = MySqlStore::builder().migrate(true).connections(3);
     let store = AnyStore::new(builder.connect(&server.url()).await.unwrap());
     use_all(&store).await;
-    until_none(Kind::MariaDb, &server.url(), &on_mariadb("root")).await;
+    until_none(ServerKind::MariaDb, &server.url(), &on_mariadb("root")).await;
     let acquired = store.acquire(&new_claim(key(1))).await;
     assert_eq!(acquired.unwrap(), FIRST);
 }
@@ -236,7 +236,7 @@ async fn mysql_refuses_the_user_for_a_while() {
         "create user app@'127.0.0.1' identified by 'pw'",
         "grant all on shop.* to app@'127.0.0.1'",
     ] {
-        Kind::MariaDb.run(&server.url(), statement).await;
+        ServerKind::MariaDb.run(&server.url(), statement).await;
     }
     let url = format!("mysql://app:pw@127.0.0.1:{}/shop", server.port());
     let builder = MySqlStore::builder().migrate(true).connections(3);
@@ -253,7 +253,7 @@ async fn mysql_refuses_the_user_for_a_while() {
             "grant all on shop.* to app@'127.0.0.1'",
         ],
     ];
-    let server = (Kind::MariaDb, &*server.url());
+    let server = (ServerKind::MariaDb, &*server.url());
     refuse_for_a_while(
         &store,
         server,
