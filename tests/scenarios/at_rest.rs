@@ -1,5 +1,5 @@
 //! Responses at rest: stores hold them compressed or encrypted, replays are byte-identical, and a record that
-//! cannot be decrypted is an error, never a second execution (DESIGN.md, section 10).
+//! cannot be decrypted is an error, never a second execution (DESIGN.md, section 4).
 
 use axum::response::IntoResponse;
 use http::StatusCode;
