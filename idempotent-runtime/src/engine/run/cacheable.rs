@@ -8,9 +8,8 @@ use crate::policy::Cache;
 ///
 /// It takes precedence over the route's [`Cache`] policy and over the statuses that release the key. With axum it is also
 /// a response part: `(Retention::Release, StatusCode::BAD_GATEWAY)`.
-///
-/// Exhaustive: a response is stored or it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Retention {
     /// This response is the outcome: retries replay it.
     Store,
