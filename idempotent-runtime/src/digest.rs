@@ -8,8 +8,8 @@
 //! 2. Every part is preceded by its length, every list by the number of its entries, every optional value
 //!    by a byte that says whether it is there.
 //!
-//! Stored records are found and compared by these digests. Whatever changes one of them orphans records,
-//! therefore the version at the end of its domain changes with it, and golden values in the tests notice.
+//! Stored records are found and compared by these digests. A change to one of them orphans records, so the version
+//! at the end of its domain must change too; golden values in the tests detect a change.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ impl Framed {
         Self::begin(Hash::Plain(Sha256::default()), domain)
     }
 
-    /// A digest in this domain that nobody can make or test without the secret in `keyed`.
+    /// A digest in this domain that cannot be computed or tested without the secret in `keyed`.
     pub(crate) fn hmac(keyed: Hmac<Sha256>, domain: &str) -> Self {
         Self::begin(Hash::Keyed(keyed), domain)
     }
@@ -68,7 +68,7 @@ impl Framed {
         self.raw(&[tag]);
     }
 
-    /// Bytes of a part whose length was written with [`count`](Self::count), or that end by themselves.
+    /// Bytes of a part whose length was written with [`count`](Self::count), or that delimit themselves.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Hash::Plain(hash) => hash.update(bytes),
@@ -86,7 +86,7 @@ impl Framed {
     }
 }
 
-/// Shows bytes as lower-case hexadecimal. Given the first few bytes of a digest, it is what logs show.
+/// Shows bytes as lower-case hexadecimal. Logs show the first few bytes of a digest this way.
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Hex<'_> {
@@ -95,7 +95,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// What `Debug` shows of a secret: its type, and enough of an unkeyed digest to tell two apart.
+/// What `Debug` shows of a secret: its type, and enough of an unkeyed digest to distinguish two.
 pub(crate) fn debug_secret(f: &mut fmt::Formatter<'_>, name: &str, secret: &[u8]) -> fmt::Result {
     let mut digest = Framed::sha256("idempotent/debug/v1");
     digest.part(secret);

@@ -10,11 +10,10 @@ use crate::{engine::Route, names::Name};
 ///
 /// 1. The endpoint is `name`, if the policy has one.
 /// 2. Else it is the method and the route template that the router matched, as `POST /orders/{id}`.
-/// 3. Where no router said which template it matched, as in a fallback, it is the method and `handler`, and
-///    without that the method and the path itself; metrics then say `unmatched` rather than a path that
-///    clients can choose.
+/// 3. If no router matched a template, as in a fallback, it is the method and `handler`, or without that the method
+///    and the path itself; metrics then say `unmatched` instead of a path that clients can choose.
 ///
-/// The path is the one the client sent: routers that nest strip prefixes from the request's own URI.
+/// The path is the one that the client sent: nested routers strip prefixes from the request's own URI.
 pub(crate) fn route(
     name: Option<&Name>,
     handler: Option<&'static str>,
@@ -48,7 +47,7 @@ pub(crate) fn route(
     }
 }
 
-/// The method, if it is one of the standard's: clients can make up others, and metrics must stay few.
+/// The method, if it is a standard one: clients can invent others, and the number of labels must stay bounded.
 fn known(method: &Method) -> Option<&str> {
     const KNOWN: [Method; 9] = [
         Method::POST,
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_template_the_handler_stands_in_for_it() {
+    fn without_a_template_the_handler_is_the_endpoint() {
         let endpoint = || "POST shop::pay".to_owned();
         assert_eq!(
             of(None, Some("shop::pay"), "POST"),
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_choose_is_in_no_label() {
+    fn labels_contain_nothing_that_clients_choose() {
         assert_eq!(
             of(None, None, "POST"),
             ("POST /orders/7".into(), "POST unmatched".into())

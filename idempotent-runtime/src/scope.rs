@@ -3,9 +3,9 @@
 //! A key is unique within its *scope*: the endpoint (method and route template, or the policy's name) plus
 //! the caller. The same key on another route or by another caller is another key.
 //!
-//! 1. Who the caller is only the application knows. A scope function takes the request's parts, after the
-//!    authentication layer saw them, and answers with a [`Scope`]: [`extension`] reads what that layer
-//!    inserted, [`header`] reads a header, any function of the parts will do.
+//! 1. Only the application knows its callers. A scope function takes the request's parts, after the
+//!    authentication layer saw them, and returns a [`Scope`]: [`extension`] reads what that layer inserted,
+//!    [`header`] reads a header, and any other function of the parts will do.
 //! 2. `None` means "no caller", which is a namespace of its own: it differs from every `Some`, even from an
 //!    empty one.
 //! 3. Endpoint, scope and key become one [`StoreKey`], the only identity that stores, logs and metrics see:
@@ -13,12 +13,11 @@
 //!
 //! # Caveats
 //!
-//! * A header is a statement of the client. Scope by a header only where something in front of the handler
-//!   checked it.
-//! * Without a secret, whoever reads the store can test guesses at a key: random keys (UUIDs) cannot be
-//!   guessed, `order-42` can. Set a secret where clients choose such keys.
-//! * Another secret makes other store keys. Changing it orphans the records that are there: requests that
-//!   are retried across the change execute again.
+//! * A client can send any header. Scope by a header only if something in front of the handler checks it.
+//! * Without a secret, anyone who can read the store can test guesses at a key: random keys (UUIDs) cannot be
+//!   guessed, `order-42` can. Set a secret if clients choose such keys.
+//! * Another secret gives other store keys. Changing it orphans the stored records: a retry after the change
+//!   executes again.
 
 use std::{fmt, sync::Arc};
 
@@ -39,18 +38,18 @@ pub struct Scope(Box<[u8]>);
 
 /// The identity of a record: a digest of version, endpoint, scope and key.
 ///
-/// `Debug` and `Display` show the first eight bytes in hexadecimal, enough to find a request in a log; the
-/// whole of it is what the store is asked for.
+/// `Debug` and `Display` show the first eight bytes in hexadecimal, enough to find a request in a log. Stores use all
+/// 32.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreKey([u8; 32]);
 
-/// Finds out who the caller is.
+/// Returns the caller's scope.
 pub(crate) type ScopeFn = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
 
-/// Makes the digests that may be keyed with a secret.
+/// Computes the digests that are keyed if a secret is set.
 #[derive(Clone)]
 pub(crate) struct Digester {
-    /// Prepared once: hashing the secret anew would cost each request two more blocks.
+    /// Prepared once: to hash the secret again would cost each request two more blocks.
     keyed: Option<Hmac<Sha256>>,
 }
 
@@ -130,7 +129,7 @@ impl Digester {
     ///
     /// It has the form of a UUID of version 8 (RFC 9562): 36 characters that every provider's key rules
     /// accept, with 122 bits of digest in them. It depends on the record and the label only, so every
-    /// attempt sends the same one, and it tells nothing about the client's key.
+    /// attempt sends the same one, and it reveals nothing about the client's key.
     pub(crate) fn downstream_key(&self, key: StoreKey, label: &str) -> String {
         let digest = self.digest("idempotent/downstream-key/v1", |parts| {
             parts.part(&key.0);
@@ -145,9 +144,9 @@ impl Digester {
         format!("{time}-{mid}-{version}-{variant}-{node}")
     }
 
-    /// What stands for the caller in the fingerprint where no scope is configured.
+    /// The caller's part of the fingerprint if no scope is configured.
     ///
-    /// A fingerprint is stored, and credentials can be guessed: this one is keyed where a secret is set.
+    /// A fingerprint is stored, and credentials can be guessed: this digest is keyed if a secret is set.
     pub(crate) fn caller(&self, authorization: &[u8]) -> [u8; 32] {
         self.digest("idempotent/caller/v1", |parts| parts.part(authorization))
     }
@@ -209,7 +208,7 @@ mod tests {
     }
 
     // A changed digest orphans every stored record. If one of these fails, the change needs a new version
-    // in its domain and a note on migration; it is not enough to correct the value.
+    // in its domain and a note on migration; correcting the value here is not enough.
     #[test]
     fn golden_digests() {
         let scope = Scope::new("tenant-1");
@@ -282,7 +281,7 @@ mod tests {
             matches!(bytes[19], b'8' | b'9' | b'a' | b'b'),
             "the variant"
         );
-        // The next service may run on this library, and ask for UUIDs.
+        // The next service may use this library and require UUIDs.
         let rules = crate::key::KeyRules {
             strict: false,
             uuid: true,
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_scopes_by_all_of_its_lines() {
+    fn a_header_scopes_by_all_of_its_lines_in_order() {
         let scope = header(HeaderName::from_static("x-tenant"));
         let of = |values: &[&str]| {
             let request = values
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_scopes_by_what_the_function_makes_of_it() {
+    fn an_extension_scopes_by_the_result_of_the_function() {
         #[derive(Clone)]
         struct Account(u64);
         let scope = extension(|account: &Account| Scope::new(account.0.to_be_bytes()));

@@ -7,7 +7,7 @@ pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
 #[cfg(not(any(idempotent_loom, idempotent_shuttle)))]
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Locks, also after a panic elsewhere: every critical section here leaves its data whole at each step.
+/// Locks, even after a panic in another holder: every critical section keeps its data consistent at each step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()

@@ -1,7 +1,7 @@
 //! What a request asks for, as one digest: the same key with another fingerprint is a mismatch.
 //!
-//! [`FingerprintRule`] says what counts. Everything that does goes into one SHA-256 in a fixed order, framed
-//! so that no value can pass for another ([`Framed`]); the body is fed from where it lies, without a copy.
+//! [`FingerprintRule`] says what counts. All of that goes into one SHA-256 in a fixed order, framed so that no
+//! value can be taken for another ([`Framed`]). The body is hashed in place, without a copy.
 
 use std::fmt;
 
@@ -45,15 +45,15 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// How the body was compared; the tags keep the kinds apart.
+/// How the body is compared. The tags keep a digest of one kind from being equal to one of another.
 const BODY_IGNORED: u8 = 0;
 const BODY_RAW: u8 = 1;
 const BODY_JSON: u8 = 2;
 
 /// The fingerprint of a request.
 ///
-/// `caller` is the digest of `Authorization` ([`Digester::caller`](crate::scope::Digester::caller)) where
-/// no scope is configured and the header is there.
+/// `caller` is the digest of `Authorization` ([`Digester::caller`](crate::scope::Digester::caller)) if no scope
+/// is configured and the request has the header.
 pub(crate) fn fingerprint(
     rule: &FingerprintRule,
     method: &Method,

@@ -11,10 +11,10 @@ use crate::names::{HeaderNames, is_header_name, set};
 /// 3. The query, split at `&` and its pairs sorted as bytes, so that the order in which a client's library
 ///    writes a map does not matter. Nothing is decoded or dropped: `%41` and `A` differ, so do `a` and `a=`,
 ///    and `/x` and `/x?`.
-/// 4. The media type of `Content-Type` in lower case, without parameters: neither the spelling of a charset
-///    nor a multipart boundary, which is new with each attempt, counts.
+/// 4. The media type of `Content-Type` in lower case, without parameters. The spelling of a charset does not
+///    count, nor does a multipart boundary, which is new with each attempt.
 /// 5. The chosen [`headers`](Self::headers): for each the number of its lines and every value, in order.
-/// 6. Where no scope is configured, a digest of `Authorization`, so that another caller's key is a mismatch
+/// 6. If no scope is configured, a digest of `Authorization`, so that another caller's key is a mismatch
 ///    and never a replay.
 /// 7. The body: its bytes, or its meaning with [`json`](Self::json).
 ///
@@ -23,7 +23,7 @@ use crate::names::{HeaderNames, is_header_name, set};
 /// * A retry must send the same body. A client that writes the time into the body of each attempt gets a
 ///   mismatch, and so does a multipart body unless its boundary is fixed.
 /// * Because the pairs of the query are sorted as a whole, `a=1&a=2` and `a=2&a=1` are the same request.
-/// * Requests that are retried across a change of the rule are mismatches.
+/// * A retry of a request from before a change of the rule is a mismatch.
 ///
 /// # Example
 ///
@@ -35,7 +35,7 @@ use crate::names::{HeaderNames, is_header_name, set};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
-// Four independent switches, each named by the method that sets it.
+// Four independent switches, each with the name of the method that sets it.
 #[allow(clippy::struct_excessive_bools)]
 pub struct FingerprintRule {
     pub(super) headers: HeaderNames,
@@ -62,14 +62,14 @@ impl FingerprintRule {
     ///
     /// # Panics
     ///
-    /// If one of them is not the name of a header; a `static` rule with such a name does not compile.
+    /// If one of them is not a valid header name. In a `static` rule that is a compile error.
     pub const fn headers(mut self, names: &'static [&'static str]) -> Self {
         let mut at = 0;
         while at < names.len() {
-            // A name that matches no header would leave out what the application thought it compares.
+            // No header has an invalid name, so the fingerprint would leave out what the application means to compare.
             assert!(
                 is_header_name(names[at]),
-                "a fingerprint names a header whose name is not valid"
+                "one of the headers to compare has an invalid name: use letters, digits and `-`"
             );
             at += 1;
         }
@@ -88,7 +88,7 @@ impl FingerprintRule {
     ///
     /// White space, the order of an object's members, the escapes in strings and the spelling of numbers do
     /// not count: `{"a":1,"b":2}` and `{ "b": 2.0, "\u0061": 1e0 }` are the same. Numbers are compared as
-    /// exact decimals and never rounded. A body that is not JSON, or is nested deeper than 128 levels, is
+    /// exact decimals and never rounded. A body that is not valid JSON, or is nested deeper than 128 levels, is
     /// compared by its bytes.
     pub const fn json(mut self) -> Self {
         self.json = true;

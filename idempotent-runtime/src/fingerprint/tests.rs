@@ -5,7 +5,7 @@ use super::*;
 
 /// A request that each test changes in one place.
 #[derive(Clone)]
-struct Asked {
+struct TestRequest {
     rule: FingerprintRule,
     method: Method,
     path: &'static str,
@@ -15,7 +15,7 @@ struct Asked {
     body: &'static str,
 }
 
-impl Asked {
+impl TestRequest {
     fn new() -> Self {
         Self {
             rule: FingerprintRule::new(),
@@ -29,9 +29,9 @@ impl Asked {
     }
 
     fn with(change: impl FnOnce(&mut Self)) -> Fingerprint {
-        let mut asked = Self::new();
-        change(&mut asked);
-        asked.fingerprint()
+        let mut request = Self::new();
+        change(&mut request);
+        request.fingerprint()
     }
 
     fn fingerprint(&self) -> Fingerprint {
@@ -57,19 +57,19 @@ impl Asked {
 }
 
 // A changed digest turns the retries of stored requests into mismatches. If this fails, the change needs
-// a new version in its domain and a note on migration; it is not enough to correct the value.
+// a new version in its domain and a note on migration; correcting the value here is not enough.
 #[test]
-fn golden_digests() {
+fn digests_are_those_of_version_1() {
     let hex = |fingerprint: Fingerprint| Hex(fingerprint.as_bytes()).to_string();
     assert_eq!(
-        hex(Asked::with(|_| ())),
+        hex(TestRequest::with(|_| ())),
         "f4d5ee7c58d7f546f0e4d2131ce8794e997dbd4099921e2d1a6557acffeba80b"
     );
-    let everything = Asked::with(|asked| {
-        asked.rule = FingerprintRule::new().headers(&["X-B", "x-a"]).json();
-        asked.headers.extend([("x-a", "1"), ("x-a", "2")]);
-        asked.caller = Some(&[7; 32]);
-        asked.body = r#"{"b":[1.50,-2e3,0,true,null,"é"],"a":{}}"#;
+    let everything = TestRequest::with(|request| {
+        request.rule = FingerprintRule::new().headers(&["X-B", "x-a"]).json();
+        request.headers.extend([("x-a", "1"), ("x-a", "2")]);
+        request.caller = Some(&[7; 32]);
+        request.body = r#"{"b":[1.50,-2e3,0,true,null,"é"],"a":{}}"#;
     });
     assert_eq!(
         hex(everything),
@@ -79,22 +79,22 @@ fn golden_digests() {
 
 #[test]
 fn method_path_query_caller_and_body_count() {
-    let plain = Asked::with(|_| ());
-    assert_eq!(Asked::with(|_| ()), plain);
+    let plain = TestRequest::with(|_| ());
+    assert_eq!(TestRequest::with(|_| ()), plain);
     let changed = [
-        Asked::with(|asked| asked.method = Method::PUT),
-        Asked::with(|asked| asked.path = "/v2/api/payments"),
-        Asked::with(|asked| asked.query = None),
-        Asked::with(|asked| asked.query = Some("")),
-        Asked::with(|asked| asked.query = Some("b=2&a=1&a=1")),
-        Asked::with(|asked| asked.query = Some("b=2&a=%31")),
-        Asked::with(|asked| asked.caller = Some(b"")),
-        Asked::with(|asked| asked.caller = Some(b"alice")),
-        Asked::with(|asked| asked.body = r#"{"amount":101}"#),
-        Asked::with(|asked| asked.body = r#"{"amount": 100}"#),
-        Asked::with(|asked| asked.body = ""),
-        Asked::with(|asked| asked.headers.clear()),
-        Asked::with(|asked| asked.headers = vec![("content-type", "text/plain")]),
+        TestRequest::with(|request| request.method = Method::PUT),
+        TestRequest::with(|request| request.path = "/v2/api/payments"),
+        TestRequest::with(|request| request.query = None),
+        TestRequest::with(|request| request.query = Some("")),
+        TestRequest::with(|request| request.query = Some("b=2&a=1&a=1")),
+        TestRequest::with(|request| request.query = Some("b=2&a=%31")),
+        TestRequest::with(|request| request.caller = Some(b"")),
+        TestRequest::with(|request| request.caller = Some(b"alice")),
+        TestRequest::with(|request| request.body = r#"{"amount":101}"#),
+        TestRequest::with(|request| request.body = r#"{"amount": 100}"#),
+        TestRequest::with(|request| request.body = ""),
+        TestRequest::with(|request| request.headers.clear()),
+        TestRequest::with(|request| request.headers = vec![("content-type", "text/plain")]),
     ];
     for (at, one) in changed.iter().enumerate() {
         assert_ne!(*one, plain, "change {at}");
@@ -107,29 +107,33 @@ fn method_path_query_caller_and_body_count() {
 
 #[test]
 fn the_order_of_the_query_does_not_count() {
-    let plain = Asked::with(|_| ());
-    assert_eq!(Asked::with(|asked| asked.query = Some("a=1&b=2")), plain);
+    let plain = TestRequest::with(|_| ());
+    assert_eq!(
+        TestRequest::with(|request| request.query = Some("a=1&b=2")),
+        plain
+    );
 }
 
 #[test]
-fn of_the_content_type_only_the_media_type_counts() {
-    let plain = Asked::with(|_| ());
+fn only_the_media_type_of_the_content_type_counts() {
+    let plain = TestRequest::with(|_| ());
     for same in [
         "application/json; charset=utf-8",
         "Application/JSON;charset=\"UTF-8\"",
         "application/json ;x",
     ] {
-        let fingerprint = Asked::with(|asked| asked.headers = vec![("content-type", same)]);
+        let fingerprint =
+            TestRequest::with(|request| request.headers = vec![("content-type", same)]);
         assert_eq!(fingerprint, plain, "{same}");
     }
 }
 
 #[test]
-fn other_headers_count_only_where_they_are_chosen() {
+fn headers_count_only_if_they_are_chosen() {
     let currency = |rule: &FingerprintRule, lines: &'static [&'static str]| {
-        Asked::with(|asked| {
-            asked.rule = rule.clone();
-            asked
+        TestRequest::with(|request| {
+            request.rule = rule.clone();
+            request
                 .headers
                 .extend(lines.iter().map(|line| ("x-currency", *line)));
         })
@@ -158,55 +162,55 @@ fn other_headers_count_only_where_they_are_chosen() {
 }
 
 #[test]
-#[should_panic(expected = "name is not valid")]
-fn a_rule_with_another_name_is_refused() {
+#[should_panic(expected = "has an invalid name")]
+fn a_rule_with_an_invalid_header_name_is_refused() {
     let _ = FingerprintRule::new().headers(&["x-ok", "x currency"]);
 }
 
 #[test]
-fn what_is_ignored_does_not_count() {
-    let ignoring = |rule: FingerprintRule, change: fn(&mut Asked)| {
-        let unchanged = Asked::with(|asked| asked.rule = rule.clone());
-        let changed = Asked::with(|asked| {
-            asked.rule = rule;
-            change(asked);
+fn ignored_parts_do_not_count() {
+    let ignoring = |rule: FingerprintRule, change: fn(&mut TestRequest)| {
+        let unchanged = TestRequest::with(|request| request.rule = rule.clone());
+        let changed = TestRequest::with(|request| {
+            request.rule = rule;
+            change(request);
         });
         assert_eq!(changed, unchanged);
     };
-    ignoring(FingerprintRule::new().ignore_query(), |asked| {
-        asked.query = None;
+    ignoring(FingerprintRule::new().ignore_query(), |request| {
+        request.query = None;
     });
-    ignoring(FingerprintRule::new().ignore_body(), |asked| {
-        asked.body = "other";
+    ignoring(FingerprintRule::new().ignore_body(), |request| {
+        request.body = "other";
     });
-    ignoring(FingerprintRule::new().ignore_content_type(), |asked| {
-        asked.headers.clear();
+    ignoring(FingerprintRule::new().ignore_content_type(), |request| {
+        request.headers.clear();
     });
 }
 
 #[test]
-fn json_is_compared_by_meaning_and_anything_else_by_its_bytes() {
+fn json_is_compared_by_meaning_and_other_bodies_by_their_bytes() {
     let json = |body: &'static str| {
-        Asked::with(|asked| {
-            asked.rule = FingerprintRule::new().json();
-            asked.body = body;
+        TestRequest::with(|request| {
+            request.rule = FingerprintRule::new().json();
+            request.body = body;
         })
     };
     assert_eq!(json(r#"{"amount":100}"#), json("{ \"amount\" : 1e2 }\n"));
     assert_ne!(
         json(r#"{"amount":100}"#),
-        Asked::with(|_| ()),
-        "bytes and meaning are apart"
+        TestRequest::with(|_| ()),
+        "a digest of the bytes is not one of the meaning"
     );
     assert_eq!(
         json("not json"),
-        Asked::with(|asked| asked.body = "not json")
+        TestRequest::with(|request| request.body = "not json")
     );
     assert_ne!(json("not json"), json("not  json"));
 }
 
 #[test]
-fn debug_is_short() {
+fn debug_shows_eight_bytes() {
     let fingerprint = Fingerprint::from_bytes([0xab; 32]);
     assert_eq!(format!("{fingerprint:?}"), "Fingerprint(abababababababab…)");
 }

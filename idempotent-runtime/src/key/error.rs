@@ -36,7 +36,7 @@ impl fmt::Display for KeyError {
                 "there is no idempotency key: send one that is unique to this operation, and the \
                  same one with every retry"
             }
-            Self::Multiple => "there is more than one line of it: send exactly one",
+            Self::Multiple => "the request has more than one line of this header: send exactly one",
             Self::Empty => "the key is empty: send 1 to 255 characters, such as a random UUID",
             Self::TooLong { len, max } => {
                 return write!(f, "the key is {len} bytes long: send at most {max}");
@@ -46,7 +46,7 @@ impl fmt::Display for KeyError {
                  key with a space, quote, backslash, comma or semicolon in double quotes"
             }
             Self::Syntax => {
-                "the key begins with a double quote and is not a structured-field string (RFC \
+                "the key begins with a double quote but is not a structured-field string (RFC \
                  9651): end it with a double quote, and put a backslash before each double quote \
                  and backslash in it"
             }

@@ -1,7 +1,7 @@
 //! The idempotency key: what the client sent, parsed.
 //!
-//! [`IdempotencyKey`] says what is a key and how it is treated, [`KeyError`] what a client did wrong. A key
-//! that exists has passed every rule and is not looked at again.
+//! [`IdempotencyKey`] says what a key is and how it is treated, [`KeyError`] what a client did wrong. A key
+//! that exists has passed every rule and is not checked again.
 
 use std::{borrow::Cow, fmt};
 
@@ -21,7 +21,7 @@ pub use error::KeyError;
 /// 1. It comes in exactly one header line. Two lines, even equal ones, are an error: they come from a client
 ///    or a proxy that merged two requests, and nobody can say which key was meant.
 /// 2. A value that begins with `"` is a String of RFC 9651 (structured fields); parameters after it are
-///    checked and ignored. It never falls back to the raw text, so `"abc` is an error, not a key.
+///    checked and ignored. There is no fallback to the raw text, so `"abc` is an error, not a key.
 /// 3. Any other value is a *bare* key, the way most clients send it today: visible ASCII except `"`, `\`,
 ///    `,`, `;` and the space. [`KeyRules::strict`] refuses bare keys.
 /// 4. `"k"` and `k` are the same key. After decoding it has 1 to [`MAX_LEN`](Self::MAX_LEN) bytes and is not
@@ -30,15 +30,15 @@ pub use error::KeyError;
 ///
 /// # A key is a secret
 ///
-/// Whoever knows a key, and may call the route, can have its stored response replayed. A key may also be
+/// Anyone who knows a key, and may call the route, can have its stored response replayed. A key may also be
 /// personal data, because clients do send e-mail addresses. Therefore it has no `Display` and is never
 /// stored, logged or echoed: `Debug` shows a short digest, stores see the [`StoreKey`](crate::StoreKey), and
-/// [`expose`](Self::expose) is a word one can search for. It has no `==` either, since two keys mean the same
-/// only within one scope, and that comparison belongs to the store key.
+/// [`expose`](Self::expose) is easy to search for. It has no `==` either, because two keys mean the same only
+/// within one scope: store keys are compared instead.
 #[derive(Clone)]
 pub struct IdempotencyKey(Box<str>);
 
-/// What a route demands of keys beyond the general rules.
+/// What a route requires of keys beyond the general rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyRules {
@@ -117,7 +117,8 @@ impl fmt::Debug for IdempotencyKey {
     }
 }
 
-/// The rules for one line, on bytes: what `http` refuses in a header must not be trusted to stay refused.
+/// Applies the rules to the bytes of one line. They do not rely on what `http` refuses in a header value, since a
+/// later version of it may accept more.
 fn parse_line(line: &[u8], rules: KeyRules) -> Result<IdempotencyKey, KeyError> {
     let value = line.trim_ascii();
     let key = match value.first() {

@@ -65,7 +65,7 @@ fn outcome(result: &Result<IdempotencyKey, KeyError>, form: &str) -> String {
 }
 
 #[test]
-fn every_vector_holds() {
+fn every_vector_gives_its_outcome() {
     let vectors = include_str!("../../../tests/vectors/idempotency_key.json");
     let vectors: Vec<Value> = serde_json::from_str(vectors).unwrap();
     assert!(
@@ -98,7 +98,7 @@ fn every_vector_holds() {
         for (rules, expected) in [(STRICT, strict), (LENIENT, lenient)] {
             let result = match &values {
                 Some(values) => IdempotencyKey::parse(values, rules),
-                // `http` refuses these; the rules below it do not count on that.
+                // `http` refuses these; the rules do not rely on that.
                 None => parse_line(&lines[0], rules),
             };
             assert_eq!(outcome(&result, expected), expected, "{id} with {rules:?}");
@@ -128,7 +128,7 @@ fn the_length_counts_after_decoding() {
 }
 
 #[test]
-fn uuid_rule() {
+fn the_uuid_rule_accepts_hyphenated_uuids_only() {
     for good in [
         "8e03978e-40d5-43e8-bc93-6894a57f9324",
         "8E03978E-40D5-43E8-BC93-6894A57F9324",
@@ -150,7 +150,7 @@ fn uuid_rule() {
 }
 
 #[test]
-fn a_key_made_in_code_obeys_the_same_rules() {
+fn a_key_from_text_obeys_the_same_rules() {
     assert_eq!(IdempotencyKey::new("a b\"c").unwrap().expose(), "a b\"c");
     assert_eq!(IdempotencyKey::new("").unwrap_err(), KeyError::Empty);
     assert_eq!(IdempotencyKey::new(" ").unwrap_err(), KeyError::Empty);
@@ -170,7 +170,7 @@ fn a_key_made_in_code_obeys_the_same_rules() {
 }
 
 #[test]
-fn debug_tells_keys_apart_without_showing_them() {
+fn debug_distinguishes_keys_without_showing_them() {
     let [a, b] = ["sk-secret-1", "sk-secret-2"].map(|key| IdempotencyKey::new(key).unwrap());
     let (a, b) = (format!("{a:?}"), format!("{b:?}"));
     assert_ne!(a, b);
@@ -180,7 +180,7 @@ fn debug_tells_keys_apart_without_showing_them() {
 
 proptest! {
     #[test]
-    fn no_bytes_panic_and_every_key_is_valid(
+    fn arbitrary_bytes_never_panic_and_every_parsed_key_is_valid(
         line in proptest::collection::vec(any::<u8>(), 0..300), strict: bool, uuid: bool,
     ) {
         if let Ok(key) = parse_line(&line, KeyRules { strict, uuid, ..KeyRules::default() }) {
@@ -189,7 +189,7 @@ proptest! {
     }
 
     #[test]
-    fn every_printable_key_survives_quoting(text in "[ -~]{1,255}") {
+    fn every_printable_key_can_be_sent_in_quotes(text in "[ -~]{1,255}") {
         let quoted = text.replace('\\', r"\\").replace('"', "\\\"");
         let parsed = parse_line(format!("\"{quoted}\"").as_bytes(), STRICT);
         if text.trim().is_empty() {

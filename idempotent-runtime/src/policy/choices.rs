@@ -1,39 +1,39 @@
-//! What a route chooses among: which outcomes are stored, and what follows a crash.
+//! The choices a policy offers as enums: which responses are stored, and what follows a crash.
 
 use std::{fmt, future::Future, pin::Pin};
 
 use crate::execution::{Crash, Recovery};
 
-/// Which answers of the handler become the stored outcome.
+/// Which responses of the handler become the stored outcome.
 ///
-/// Whatever is chosen, 401, 407, 408, 421, 425, 429 and 503 release the key: they ask for the same request
-/// again. A handler can decide for one response with [`Retention`](crate::Retention).
+/// With every choice, 401, 407, 408, 421, 425, 429 and 503 release the key: they ask for the same request again. A
+/// handler can decide for one response with [`Retention`](crate::Retention).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cache {
-    /// Every answer, errors included.
+    /// Every response, errors included.
     #[default]
     All,
-    /// Every answer but 5xx. A handler that answers 5xx after its effect is executed again by the retry.
+    /// Every response but 5xx. After a 5xx the retry executes the handler again, even if its effect had happened.
     NoServerErrors,
-    /// Only 2xx and 3xx. A handler that answers an error after its effect is executed again by the retry.
+    /// Only 2xx and 3xx. After an error the retry executes the handler again, even if its effect had happened.
     Success,
 }
 
-/// What a retry finds when the execution before it vanished: its lease lapsed and no outcome is stored.
+/// What a retry does after a crash: the lease of the execution before it lapsed, and no outcome is stored.
 #[derive(Clone, Copy, Default)]
 #[non_exhaustive]
 pub enum OnCrash {
-    /// At most once: the outcome is unknown, retries are told so, nothing is executed again.
+    /// At most once: retries get `outcome_unknown`, nothing is executed again.
     #[default]
     Refuse,
     /// At least once, single outcome: the retry executes again as attempt n+1, and fences the one before.
     Retry,
-    /// The given function finds out what happened.
+    /// The given function finds out what happened, and the retry acts on that.
     Recover(RecoverFn),
 }
 
-/// Finds out what became of an execution that vanished. See [`Crash`].
+/// Finds out what became of an execution that crashed. See [`Crash`].
 pub type RecoverFn = fn(Crash) -> Pin<Box<dyn Future<Output = Recovery> + Send>>;
 
 impl fmt::Debug for OnCrash {

@@ -1,4 +1,4 @@
-//! What a route asks for, and what it gets where it did not ask.
+//! What a route chooses, and what it gets if it chooses nothing.
 //!
 //! ```text
 //! options    what one route, or the engine for all, chooses: the setters and their checks

@@ -1,4 +1,4 @@
-//! What a route chooses.
+//! [`Policy`]: what a route, or the engine for all routes, chooses.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +11,12 @@ use crate::{
     scope::Scope,
 };
 
-/// Longest duration a policy takes: a hundred years, far inside what every store's clock can add.
+/// The longest duration that a policy accepts: a hundred years, which every store's clock can add without overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The settings of one route.
 ///
-/// It names only what was chosen. The engine fills each gap first from its own default policy
+/// It holds only what was chosen. The engine fills each gap first from its own default policy
 /// ([`Builder::policy`](crate::Builder::policy)), then from these defaults:
 ///
 /// | option | default |
@@ -156,16 +156,16 @@ impl Policy {
         ttl;
         /// How long a duplicate waits for the outcome before it gets `conflict`.
         wait_timeout;
-        /// How long an execution may stay silent. The heartbeat renews it every third of this.
+        /// How long an execution owns its key without a renewal. The heartbeat renews the lease after each third of it.
         lease;
-        /// How long the heartbeat keeps renewing; after that the lease lapses, the handler runs on.
+        /// How long the heartbeat renews the lease of one execution. Then the lease lapses, and the handler runs on.
         max_lifetime;
     }
 
     setters! {
         /// Whether concurrent duplicates wait for the outcome (`true`) or get `conflict` at once.
         wait: bool;
-        /// What a retry finds when the execution before it vanished.
+        /// What a retry does after the execution before it crashed.
         on_crash: OnCrash;
         /// Whether a request without a key is refused with `missing_key`.
         required: bool;
@@ -173,14 +173,14 @@ impl Policy {
         strict: bool;
         /// Whether a key must be a UUID (any version but nil).
         uuid: bool;
-        /// Who the caller is, for this route.
+        /// Returns the caller's namespace for keys, on this route.
         scope: fn(&Parts) -> Option<Scope>;
-        /// Which answers become the stored outcome.
+        /// Which responses become the stored outcome.
         cache: Cache;
-        /// Largest request body in bytes; a larger one is refused with 413 and claims nothing. Extractors have limits
-        /// of their own: above 2 MB, axum's `DefaultBodyLimit` has to be raised too.
+        /// Largest request body in bytes; a larger one is refused with 413, and the key stays free. Extractors have
+        /// limits of their own: above 2 MB, axum's `DefaultBodyLimit` has to be raised too.
         max_body: usize;
-        /// Largest response body in bytes that is kept; a larger one leaves a tombstone.
+        /// Largest response body in bytes that is stored; a larger one leaves a tombstone.
         max_response: usize;
     }
 
@@ -216,7 +216,7 @@ impl Policy {
         self
     }
 
-    /// What identifies the request besides its key.
+    /// What is compared between a request and its retry, besides the key.
     pub const fn fingerprint(mut self, fingerprint: FingerprintRule) -> Self {
         set(&mut self.fingerprint, Some(fingerprint));
         self
@@ -249,8 +249,8 @@ impl Policy {
         )
     }
 
-    /// The header that carries the key on a route with this policy. Whatever looks for a key asks here: a request
-    /// whose key is looked up under another name runs unprotected, without anybody noticing.
+    /// The header that carries the key on a route with this policy. Every look-up of a key must use it: a request whose
+    /// key is looked up under another name runs unprotected, and nothing shows that.
     pub(crate) fn key_header<'a>(&'a self, engine: &'a Self) -> &'a KeyHeader {
         static DEFAULT: KeyHeader = KeyHeader::Static(HEADER);
         let chosen = self.header.as_ref().or(engine.header.as_ref());

@@ -42,7 +42,7 @@ impl Settings {
             wait: chosen!(wait).unwrap_or(true),
             wait_timeout: chosen!(wait_timeout).unwrap_or(Duration::from_secs(30)),
             lease,
-            // A route that chooses a longer lease than the engine's lifetime means it: one lease is the least.
+            // A route may choose a lease that is longer than the engine's lifetime: the lifetime is at least one lease.
             max_lifetime: chosen!(max_lifetime)
                 .unwrap_or(Duration::from_secs(15 * 60))
                 .max(lease),

@@ -1,4 +1,4 @@
-//! The name of each answer, and what a client does about it.
+//! The codes of the engine's own answers, and their documentation for clients.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::table::{Row, TABLE};
 
-/// Which of its own answers the engine gave. It is in the extensions of each such response.
+/// Which of its own answers the engine gave. Each such response has it in its extensions.
 ///
 /// The body is problem details in JSON (RFC 9457). Its member `code` is [`as_str`](Self::as_str); programs compare
 /// that one. `type` is the code behind a base: `/problems/idempotency/` by default, which is a path of the service
@@ -17,10 +17,10 @@ use super::table::{Row, TABLE};
 ///
 /// | action | what to do |
 /// |---|---|
-/// | `retry_same_key` | send the same request with the same key again, after `Retry-After` if it is there |
+/// | `retry_same_key` | send the same request with the same key again, after the time in `Retry-After`, if any |
 /// | `new_key` | the key stands for another request: choose a new key for this one |
 /// | `fix_request` | change the request itself |
-/// | `none` | nothing: the operation was executed, and this answer is final |
+/// | `none` | nothing: the operation was, or may have been, executed, and this answer is final |
 ///
 /// ## `missing_key`
 ///
@@ -48,8 +48,8 @@ use super::table::{Row, TABLE};
 ///
 /// ## `outcome_unknown`
 ///
-/// Status 409. An execution began and nobody knows how it ended. The same request with the same key is safe
-/// to repeat: it is executed again only if it turns out not to have been, and is answered once the outcome is
+/// Status 409. An execution began, and how it ended is not known. The same request with the same key is safe to
+/// repeat: it executes again only if it turns out that nothing was executed, and gets the outcome once that is
 /// known. A new key would be a new operation.
 ///
 /// ## `response_not_stored`
@@ -60,12 +60,12 @@ use super::table::{Row, TABLE};
 /// ## `store_unavailable`
 ///
 /// Status 503 with `Retry-After`. This request was not executed, because keys could not be checked. An earlier one
-/// with the same key may have been: the retry with the same key tells.
+/// with the same key may have been executed: a retry with the same key gets its outcome.
 ///
 /// ## `overloaded`
 ///
 /// Status 503 with `Retry-After`. This request was not executed, because a limit of the server is reached. An
-/// earlier one with the same key may have been, or still be running: the retry with the same key tells.
+/// earlier one with the same key may have been executed, or be in flight: a retry with the same key gets its outcome.
 ///
 /// ## `record_unreadable`
 ///
@@ -74,8 +74,8 @@ use super::table::{Row, TABLE};
 ///
 /// ## `handler_panicked`
 ///
-/// Status 500. The operation failed in a way that its code did not foresee. This answer is stored and
-/// replayed, unless the route executes again after a crash.
+/// Status 500. The handler panicked. This answer is stored and replayed, unless the route executes again after a
+/// crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProblemCode {
@@ -89,15 +89,15 @@ pub enum ProblemCode {
     RequestTooLarge,
     /// The key belongs to another request.
     Mismatch,
-    /// The key's execution is in flight.
+    /// An execution with this key is in flight.
     Conflict,
-    /// The key's execution ended without a known outcome.
+    /// An execution with this key began, and its outcome is not known.
     OutcomeUnknown,
-    /// The key's execution completed, its response was not kept.
+    /// An execution with this key completed, but its response was not kept.
     ResponseNotStored,
-    /// The store cannot be asked.
+    /// The store cannot be reached.
     StoreUnavailable,
-    /// The server is at one of its limits.
+    /// A limit of the server is reached.
     Overloaded,
     /// The stored response cannot be read.
     RecordUnreadable,
@@ -128,7 +128,7 @@ impl ProblemCode {
         self.row().code
     }
 
-    /// The status it is answered with, unless the profile has another one.
+    /// The status of the answer, unless the profile has another one.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         self.row().status

@@ -1,7 +1,13 @@
 //! The answers that the engine gives itself, as problem details (RFC 9457).
 //!
-//! One table decides what each of them says ([`ProblemCode`]); nothing else in the crate picks a status
-//! for an error. All but `handler_panicked` are about this request only and are never stored.
+//! ```text
+//! code     the codes, their documentation and order
+//! table    from each code to its status, title, action, Retry-After and detail
+//! mod      the response that is made of them
+//! ```
+//!
+//! Nothing else in the crate chooses a status for an error: a new answer is a code and a row of the table. All but
+//! `handler_panicked` concern one request only and are never stored.
 
 use std::borrow::Cow;
 
@@ -26,10 +32,10 @@ use table::Action;
 /// RFC 9457, section 3.1.1, allows relative references and asks that they include the full path.
 const DEFAULT_TYPE_BASE: &str = "/problems/idempotency/";
 
-/// What an application chooses about all problems.
+/// The settings that all problems of an engine have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct ProblemStyle {
-    /// What stands before the code in `type`.
+    /// What `type` begins with; the code follows.
     pub(crate) type_base: Cow<'static, str>,
     /// The status of `mismatch`: 409, or 422 in the IETF profile.
     pub(crate) mismatch_status: StatusCode,
@@ -65,7 +71,7 @@ impl Problem {
         }
     }
 
-    /// No key, or no valid one, in the request header of this name.
+    /// The key in the request header of this name is missing or not valid.
     pub(crate) fn key(error: KeyError, header: &str) -> Self {
         let code = match error {
             KeyError::Missing => ProblemCode::MissingKey,
@@ -82,8 +88,8 @@ impl Problem {
         ))
     }
 
-    /// A panic on a route that executes again after a crash (`on_crash = "retry"`): this answer is not
-    /// stored, and a retry is what the route is made for.
+    /// A panic on a route that executes again after a crash (`on_crash = "retry"`): this answer is not stored, and
+    /// a retry executes again.
     pub(crate) fn panicked_and_retried() -> Self {
         Self {
             action: Action::RetrySameKey,
@@ -94,26 +100,26 @@ impl Problem {
         }
     }
 
-    /// Says more precisely what happened. Never with text from the request.
+    /// Says more precisely what happened. The detail must not contain text from the request.
     #[must_use]
     pub(crate) fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = detail.into();
         self
     }
 
-    /// Seconds until a retry makes sense, at least 1. Ignored where the table has no `Retry-After`.
+    /// Seconds until a retry makes sense, at least 1. Ignored if the table has no `Retry-After` for the code.
     #[must_use]
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = self.retry_after.map(|_| seconds.max(1));
         self
     }
 
-    /// Which problem it is.
+    /// The code of the problem.
     pub(crate) fn code(&self) -> ProblemCode {
         self.code
     }
 
-    /// The response. What is to be stored, as the answer to a panic is, is stored from its parts and body.
+    /// The response. That to a panic is stored like a handler's own: from its parts and body.
     pub(crate) fn response(&self, style: &ProblemStyle) -> Response<Bytes> {
         let row = self.code.row();
         let status = match self.code {

@@ -13,13 +13,13 @@ pub(super) enum Action {
     None,
 }
 
-/// One line of the table.
+/// One row of the table.
 pub(super) struct Row {
     pub(super) code: &'static str,
     pub(super) status: StatusCode,
     pub(super) title: &'static str,
     pub(super) action: Action,
-    /// Seconds for `Retry-After` where nothing better is known; `None` where the header does not belong.
+    /// Seconds for `Retry-After` if nothing better is known; `None` for an answer without this header.
     pub(super) retry_after: Option<u64>,
     pub(super) detail: &'static str,
 }

@@ -75,7 +75,7 @@ fn every_problem_is_answered_as_the_contract_says() {
 }
 
 #[test]
-fn the_members_are_those_of_the_contract_in_its_order() {
+fn the_members_of_the_body_are_those_of_the_contract_in_order() {
     let style = ProblemStyle {
         type_base: "https://example.com/".into(),
         ..ProblemStyle::default()
@@ -95,7 +95,7 @@ fn the_members_are_those_of_the_contract_in_its_order() {
 }
 
 #[test]
-fn retry_after_is_at_least_a_second_and_only_where_it_belongs() {
+fn retry_after_is_at_least_a_second_and_only_where_the_table_has_it() {
     let style = ProblemStyle::default();
     let zero = Problem::new(ProblemCode::Conflict)
         .retry_after(0)
@@ -151,7 +151,7 @@ fn a_panic_is_final_unless_the_route_retries() {
 }
 
 #[test]
-fn the_limit_is_named() {
+fn the_detail_names_the_limit() {
     let problem = Problem::request_too_large(1_048_576);
     assert!(
         problem.detail.contains("1048576 bytes"),

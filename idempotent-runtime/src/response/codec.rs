@@ -15,7 +15,7 @@ const HEADER: usize = 2 + 4;
 /// The length of the body.
 const BODY: usize = 8;
 
-/// Writes a response. `kept` starts over with each call: once to measure, once to write.
+/// Writes a response. `kept` is called twice: once to measure, once to write.
 pub(super) fn encode<'a, I>(
     status: StatusCode,
     kept: impl Fn() -> I,
@@ -42,7 +42,7 @@ where
     bytes.extend_from_slice(&status.as_u16().to_be_bytes());
     bytes.extend_from_slice(&count.to_be_bytes());
     for (name, value) in kept() {
-        // A limit above what the lengths can say cannot be meant.
+        // A limit may be set higher than what the length fields can hold.
         let too_large = |_| NotStorable::HeadersTooLarge;
         let name_len = u16::try_from(name.as_str().len()).map_err(too_large)?;
         let value_len = u32::try_from(value.len()).map_err(too_large)?;
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         let status = u16::from_be_bytes(reader.array()?);
         reader.status = StatusCode::from_u16(status).map_err(|_| Flaw::Status)?;
         reader.headers_left = u16::from_be_bytes(reader.array()?);
-        // Each takes at least its two lengths and one byte of name. Checked before anybody reserves room.
+        // Each takes at least its two lengths and one byte of name. Checked before any room is reserved.
         if usize::from(reader.headers_left) * (HEADER + 1) > bytes.len() - reader.at {
             return Err(Flaw::Truncated);
         }

@@ -31,7 +31,7 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// RFC 9110, section 7.6.1, and what older software sends in its stead.
+/// RFC 9110, section 7.6.1, and what older software sends instead.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -45,7 +45,7 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Sessions and authentication: a replay must not hand them to whoever sends the key.
+/// Sessions and authentication: a replay must not hand them to anyone who sends the key.
 fn is_of_the_client(name: &str) -> bool {
     matches!(
         name,

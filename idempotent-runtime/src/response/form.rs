@@ -1,4 +1,4 @@
-//! What every part of the stored form has in common: first bytes, positions, and what can be wrong.
+//! What the codec, the seal and the keyring share: first bytes, positions, and what can be wrong.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(super) const ENCRYPTED_HEAD: usize = 1 + 4 + 24 + 2;
 /// The authentication tag.
 pub(super) const TAG: usize = 16;
 
-/// What a record's sealed response belongs to.
+/// The record that a sealed response belongs to.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(feature = "encryption"),
@@ -32,7 +32,7 @@ pub(crate) struct Binding {
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// What is wrong with the bytes.
+/// What is wrong with the bytes of a stored response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "which of them can happen depends on the features")]
 pub(super) enum Flaw {
@@ -50,7 +50,7 @@ pub(super) enum Flaw {
     Header,
 }
 
-/// Whether these are the bytes of a sealed response, as far as can be told without opening it.
+/// Checks the length of a sealed response, which is all that shows before it is opened. `None` if it is not sealed.
 pub(super) fn check(bytes: &Bytes) -> Option<Result<(), Flaw>> {
     let least = match *bytes.first()? {
         COMPRESSED => COMPRESSED_HEAD + 1,
@@ -64,7 +64,7 @@ pub(super) fn check(bytes: &Bytes) -> Option<Result<(), Flaw>> {
     })
 }
 
-/// The status, which is in the open in every form.
+/// The status, which every form shows, also an encrypted one.
 pub(super) fn status(bytes: &Bytes) -> Option<u16> {
     let at = match *bytes.first()? {
         ENCRYPTED => ENCRYPTED_HEAD - 2..ENCRYPTED_HEAD,
@@ -80,25 +80,41 @@ pub(super) fn status(bytes: &Bytes) -> Option<u16> {
 
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Version(version) => write!(f, "its version {version} is not known"),
-            Self::Sealed => f.write_str("it is compressed or encrypted and was not opened"),
-            Self::Encrypted => f.write_str("it is encrypted, and the engine was given no keyring"),
-            Self::Plain => f.write_str(
-                "it is not encrypted, and the keyring accepts only what is (see `Keyring::accept_plain`)",
-            ),
-            Self::UnknownKey(id) => write!(f, "it is encrypted with key {id}, which the keyring lacks"),
-            Self::NotAuthentic => f.write_str(
-                "it was changed, belongs to another record, or was encrypted with another key of this id",
-            ),
-            Self::Compressed => f.write_str("its compression is damaged"),
-            Self::NoCompression => {
-                f.write_str("it is compressed, and the crate was built without the `compression` feature")
+        f.write_str(match self {
+            Self::Version(version) => {
+                return write!(
+                    f,
+                    "unrecognised version {version} (written by a newer version?)"
+                );
             }
-            Self::Truncated => f.write_str("it ends early"),
-            Self::Trailing => f.write_str("it goes on after its end"),
-            Self::Status => f.write_str("its status is none"),
-            Self::Header => f.write_str("one of its headers is none"),
-        }
+            Self::UnknownKey(id) => {
+                return write!(
+                    f,
+                    "it is encrypted with key {id}, which is not in the keyring: add it with \
+                     `Keyring::and_old`"
+                );
+            }
+            Self::Sealed => "it is compressed or encrypted and was not opened",
+            Self::Encrypted => {
+                "it is encrypted, and the engine has no keyring: set one with `Builder::encrypt`"
+            }
+            Self::Plain => {
+                "it is not encrypted, and the keyring does not accept that: see \
+                 `Keyring::accept_plain`"
+            }
+            Self::NotAuthentic => {
+                "it was changed, belongs to another record, or was encrypted with another key of \
+                 this id"
+            }
+            Self::Compressed => "its compression is damaged",
+            Self::NoCompression => {
+                "it is compressed, and support for that is not compiled in: enable the feature \
+                 `compression`"
+            }
+            Self::Truncated => "it ends early",
+            Self::Trailing => "there are bytes after its end",
+            Self::Status => "its status is not valid",
+            Self::Header => "one of its headers is not valid",
+        })
     }
 }

@@ -10,7 +10,7 @@ use chacha20poly1305::{
 
 use super::form::{Binding, ENCRYPTED, ENCRYPTED_HEAD, Flaw};
 
-/// Names what the associated data are for, so that they can never be those of something else.
+/// Begins the associated data, so that no other use of the key can have the same.
 const DOMAIN: &[u8] = b"idempotent stored response v1";
 
 /// The keys for encryption at rest: one that encrypts, and older ones that still decrypt.
@@ -26,7 +26,7 @@ const DOMAIN: &[u8] = b"idempotent stored response v1";
 ///
 /// Encryption is switched on in the same way: first everywhere with a keyring that
 /// [accepts plain responses](Self::accept_plain), and without it when the longest ttl has passed. Processes that
-/// have no keyring yet cannot replay what is encrypted, and answer 500 until they have one.
+/// have no keyring yet cannot replay encrypted responses, and answer 500 until they have one.
 ///
 /// ```
 /// use idempotent_runtime::Keyring;
@@ -36,7 +36,7 @@ const DOMAIN: &[u8] = b"idempotent stored response v1";
 /// ```
 #[derive(Clone)]
 pub struct Keyring {
-    /// The one that encrypts is the first.
+    /// The first one encrypts.
     keys: Vec<(u32, XChaCha20Poly1305)>,
     accept_plain: bool,
 }
@@ -58,8 +58,8 @@ impl Keyring {
         self
     }
 
-    /// Also replays responses that were stored without encryption. For the time after encryption was switched
-    /// on, until those have expired: whoever can write to the store can plant such a response.
+    /// Also replays responses that were stored without encryption. Use it only after encryption was switched on and
+    /// until those have expired: anyone who can write to the store can plant such a response.
     #[must_use]
     pub fn accept_plain(mut self) -> Self {
         self.accept_plain = true;
@@ -103,7 +103,7 @@ impl Keyring {
         let status: [u8; 2] = status.try_into().map_err(|_| Flaw::Truncated)?;
         let id = u32::from_be_bytes(*id);
         let aad = associated(binding, id, status);
-        // Several keys may have one id: then the right one is found by trying.
+        // Several keys may have the same id: each is tried.
         let mut named = self.keys.iter().filter(|(key, _)| *key == id).peekable();
         if named.peek().is_none() {
             return Err(Flaw::UnknownKey(id));

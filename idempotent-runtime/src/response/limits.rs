@@ -1,29 +1,29 @@
-//! How much of a response is stored.
+//! How large a response may be to be stored.
 
 use std::{error::Error, fmt};
 
-/// How much of a response is stored; more of it cannot be stored at all.
+/// How large a response may be to be stored. One that exceeds a limit is not stored at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-// Each is the maximum of something, and the options that set them say so too.
+// Each is a maximum, as the options that set them are.
 #[allow(clippy::struct_field_names)]
 pub(crate) struct ResponseLimits {
     /// Bytes of body: 1 MiB unless configured.
     pub(crate) max_body: usize,
-    /// Header lines, counted without those that are left out: 64 unless configured.
+    /// Header lines, without those that are never stored: 64 unless configured.
     pub(crate) max_headers: usize,
     /// Bytes of names and values of these lines: 16 KiB unless configured.
     pub(crate) max_header_bytes: usize,
 }
 
-/// Why a response cannot be stored. The record becomes a tombstone: executed, never again.
+/// Why a response cannot be stored. The record becomes a tombstone: its request never executes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotStorable {
     /// The body is larger than the route's `max_response`.
     BodyTooLarge,
-    /// There are more header lines than are stored.
+    /// There are more header lines than the engine's `max_response_headers`.
     TooManyHeaders,
-    /// The header lines are larger than what is stored of them.
+    /// The header lines are larger than the engine's `max_response_header_bytes`.
     HeadersTooLarge,
 }
 
@@ -41,8 +41,10 @@ impl fmt::Display for NotStorable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::BodyTooLarge => "the response body is larger than `max_response`",
-            Self::TooManyHeaders => "the response has more headers than are stored",
-            Self::HeadersTooLarge => "the response headers are larger than what is stored of them",
+            Self::TooManyHeaders => "the response has more headers than `max_response_headers`",
+            Self::HeadersTooLarge => {
+                "the response headers are larger than `max_response_header_bytes`"
+            }
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A response as it is stored: which part of it, and in which form.
+//! A response as it is stored: which parts of it, and in which form.
 //!
 //! [`StoredResponse`] says what is kept. The form is
 //!
@@ -11,11 +11,20 @@
 //! ```
 //!
 //! It is one allocation of exactly this size, shared by all clones: reading it back copies neither values
-//! nor body. [`StoredResponse::from_bytes`] accepts nothing that breaks the form; whatever a store returns,
-//! it neither panics nor allocates more than the bytes justify.
+//! nor body. [`StoredResponse::from_bytes`] accepts nothing that breaks the form. On hostile bytes it neither
+//! panics nor allocates more than their length justifies.
 //!
-//! Records live as long as their time to live, and several versions of a service read them while it is
-//! deployed. A new form gets a new version byte, and the old one stays readable.
+//! During a deployment several versions of a service read the same records. Therefore a new form gets a new version
+//! byte, and the old one stays readable.
+//!
+//! ```text
+//! stored    the public type
+//! filter    which headers are kept
+//! limits    how much is kept
+//! codec     the form above, written and read
+//! seal      the form around it: compression and encryption; keyring has the keys
+//! form      what these share: first bytes, positions, and what can be wrong
+//! ```
 
 mod codec;
 mod filter;

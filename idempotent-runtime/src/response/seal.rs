@@ -9,11 +9,11 @@
 //! ```
 //!
 //! 1. Compression comes before encryption, and only where it makes the response smaller.
-//! 2. What is encrypted is bound to the record's store key, its fingerprint, the key id and the status: a row
+//! 2. An encrypted response is bound to the record's store key, its fingerprint, the key id and the status: a row
 //!    that is moved to another key, or whose status is changed, does not open.
-//! 3. An engine with a keyring opens nothing that is not encrypted, unless it was told to for a migration: who
-//!    can write to the store could otherwise plant an answer.
-//! 4. What does not open is an error, never an absent record: nothing is executed again.
+//! 3. An engine with a keyring opens nothing that is not encrypted, unless the keyring accepts that for a migration:
+//!    anyone who can write to the store could otherwise plant an answer.
+//! 4. A response that does not open is an error, never an absent record: nothing is executed again.
 //! 5. An outcome is sealed once. A completion that is repeated repeats the same bytes.
 
 #[cfg(feature = "compression")]
@@ -28,8 +28,8 @@ use super::{
 
 /// The most that LZ4 can make of one byte.
 const LZ4_RATIO: usize = 255;
-/// Larger forms are not compressed, and none is made on opening: a few bytes that were planted in the store must not
-/// cost the memory of many.
+/// Larger responses are not compressed, and opening never makes a larger one: a few bytes that were planted in the
+/// store must not cost a lot of memory.
 const LARGEST: usize = 64 << 20;
 
 /// How one engine keeps responses at rest.
@@ -80,14 +80,14 @@ impl Sealer {
         sealed[0] = COMPRESSED;
         sealed[STATUS].copy_from_slice(&form[STATUS]);
         sealed[STATUS.end..COMPRESSED_HEAD].copy_from_slice(&length.to_be_bytes());
-        // An allocation of exactly this size: the room for the worst case is not kept.
+        // Copied into an allocation of exactly this size, so that the room for the worst case is freed.
         StoredResponse(Bytes::copy_from_slice(&sealed[..size]))
     }
 
     #[cfg(not(feature = "compression"))]
     #[expect(
         clippy::unused_self,
-        reason = "there is nothing to choose without the feature"
+        reason = "without the feature there is no setting"
     )]
     fn compress(&self, response: StoredResponse) -> StoredResponse {
         response
@@ -104,7 +104,7 @@ impl Sealer {
     #[cfg(not(feature = "encryption"))]
     #[expect(
         clippy::unused_self,
-        reason = "there is nothing to choose without the feature"
+        reason = "without the feature there is no setting"
     )]
     fn encrypt(&self, response: StoredResponse, _: &Binding) -> StoredResponse {
         response
@@ -124,7 +124,7 @@ impl Sealer {
     #[cfg(not(feature = "encryption"))]
     #[expect(
         clippy::unused_self,
-        reason = "there is nothing to choose without the feature"
+        reason = "without the feature there is no setting"
     )]
     fn decrypt(&self, stored: &StoredResponse, _: &Binding) -> Result<StoredResponse, Flaw> {
         if stored.0.first() == Some(&ENCRYPTED) {
@@ -147,7 +147,7 @@ fn decompress(stored: StoredResponse) -> Result<StoredResponse, Flaw> {
         .iter()
         .fold(0, |length, byte| length << 8 | usize::from(*byte));
     let block = &stored.0[COMPRESSED_HEAD..];
-    // Before anything is allocated: the length may be of hostile origin.
+    // Before anything is allocated: the length may be hostile.
     if length > LARGEST || length / LZ4_RATIO > block.len() {
         return Err(Flaw::Compressed);
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_only_decrypts_yet_opens_what_others_encrypt_with_it() {
+    fn an_old_key_opens_what_another_process_encrypts_with_it() {
         let first = sealer(Some(Keyring::new(1, KEY).and_old(2, [8; 32])));
         let second = sealer(Some(Keyring::new(2, [8; 32]).and_old(1, KEY)));
         let paid = response(201, b"paid");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn no_compressed_response_becomes_larger_than_one_that_was_stored() {
+    fn a_response_over_the_largest_size_is_neither_opened_nor_compressed() {
         let bomb = |length: usize| {
             let form = [[1].as_slice(), &vec![0; length - 1]].concat();
             let block = lz4_flex::block::compress(&form);
@@ -254,9 +254,9 @@ mod tests {
             let stored = StoredResponse::from_bytes(Bytes::from(stored)).unwrap();
             decompress(stored).map(drop)
         };
-        // A good block, and too large.
+        // A valid block, but too large.
         assert_eq!(bomb(LARGEST + 1), Err(Flaw::Compressed));
-        // Up to the limit it is what is in it that is looked at.
+        // Up to the limit only the content is checked.
         assert_ne!(bomb(1000), Err(Flaw::Compressed));
         let huge = response(200, &[]);
         let huge = StoredResponse([&huge.0[..], &vec![0; LARGEST]].concat().into());
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encrypted_opens_for_its_record_only() {
+    fn an_encrypted_response_opens_only_for_its_record() {
         let plain = response(201, b"card 4242");
         let sealed = encrypting().seal(plain.clone(), &binding(1, 2));
 
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_byte_is_noticed() {
+    fn every_changed_byte_is_detected() {
         let sealed = encrypting().seal(response(201, b"paid"), &binding(1, 1));
         for at in 0..sealed.as_bytes().len() {
             let mut changed = sealed.as_bytes().to_vec();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_cannot_be_is_refused_before_it_is_allocated() {
+    fn an_impossible_length_is_refused_before_anything_is_allocated() {
         let mut hostile = vec![COMPRESSED, 0, 200];
         hostile.extend_from_slice(&u32::MAX.to_be_bytes());
         hostile.push(0);
@@ -357,7 +357,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), version in 0_u8..5) {
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), version in 0_u8..5) {
             let mut bytes = bytes;
             bytes.insert(0, version);
             if let Ok(stored) = StoredResponse::from_bytes(Bytes::from(bytes)) {
@@ -368,7 +368,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_sealed_opens(status in 200_u16..600, body in proptest::collection::vec(0_u8..4, 0..2000)) {
+        fn every_sealed_response_opens(status in 200_u16..600, body in proptest::collection::vec(0_u8..4, 0..2000)) {
             let plain = response(status, &body);
             for sealer in [sealer(None), encrypting()] {
                 let sealed = sealer.seal(plain.clone(), &binding(3, 4));

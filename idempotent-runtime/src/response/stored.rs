@@ -1,4 +1,4 @@
-//! A response in the form in which it is stored.
+//! [`StoredResponse`]: the bytes of one response, and what is kept of it.
 
 use std::{error::Error, fmt};
 
@@ -14,8 +14,8 @@ use super::{
 
 /// A response in the form in which it is stored. Clones share the bytes.
 ///
-/// Status, headers and body are kept, so that a replay is the same answer byte by byte. Some headers belong to
-/// one exchange or to one client and are left out:
+/// Status, headers and body are kept, so that a replay is the same answer byte by byte. Headers that belong to
+/// one exchange or to one client are left out:
 ///
 /// 1. hop-by-hop headers, and those that `Connection` names;
 /// 2. `Set-Cookie` and the headers of authentication: a replay must not hand out a session;
@@ -29,16 +29,17 @@ use super::{
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct StoredResponse(pub(super) Bytes);
 
-/// Bytes that are no stored response: damaged, or written by a version that this one does not know.
+/// The bytes of a record cannot be read as a response: they are damaged, belong to another record, or were written by
+/// a newer version or with other settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CorruptResponse(Flaw);
 
 impl StoredResponse {
-    /// Stores what the limits permit of a response.
+    /// Encodes the parts of a response that are stored.
     ///
     /// # Errors
     ///
-    /// If the response is over one of the limits, which are checked before anything is copied.
+    /// If the response exceeds one of the limits. They are checked before anything is copied.
     pub(crate) fn encode(
         head: &Parts,
         body: &[u8],
@@ -56,10 +57,10 @@ impl StoredResponse {
     ///
     /// # Errors
     ///
-    /// If the bytes are not those of a stored response, to the last one.
+    /// If the bytes are not exactly those of one stored response.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, CorruptResponse> {
         match form::check(&bytes) {
-            // What is inside shows when it is opened.
+            // The content is checked when it is opened.
             Some(checked) => checked.map(|()| Self(bytes)).map_err(Into::into),
             None => Ok(Self::from_form(bytes)?),
         }
@@ -83,13 +84,12 @@ impl StoredResponse {
     ///
     /// # Errors
     ///
-    /// If it is compressed or encrypted: the engine opens such responses. Otherwise never, since a value of this
-    /// type was checked when it was made.
+    /// If it is compressed or encrypted: only the engine opens such responses. Any other value of this type was
+    /// checked when it was made.
     pub fn decode(&self) -> Result<(StatusCode, HeaderMap, Bytes), CorruptResponse> {
         let mut reader = codec::Reader::new(&self.0)?;
-        // No more than what is stored by default: the count may be of hostile origin, and a map refuses to
-        // reserve room for more than 24,576.
-        // Two more than these are added to every replay: the one that says so, and the length.
+        // Reserves at most the default limit of headers: the count may be hostile, and a map refuses to reserve room
+        // for more than 24,576. Two headers are added to every replay: the one that marks it, and the length.
         let mut headers = HeaderMap::with_capacity(reader.headers_left().min(64) + 2);
         while let Some((name, value)) = reader.header()? {
             headers.try_append(name, value).map_err(|_| Flaw::Header)?;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_headers_keep_order_and_number() {
+    fn repeated_headers_keep_their_order_and_number() {
         let stored = stored(
             200,
             &[("link", "b"), ("etag", "x"), ("link", "a"), ("link", "b")],
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn one_allocation_of_the_exact_size_is_shared() {
+    fn decoded_parts_share_one_allocation_of_the_exact_size() {
         let stored = stored(200, &[("etag", "\"abc\""), ("x-long", "v")], &[7; 5000]);
         let (_, headers, body) = stored.decode().unwrap();
         let whole = stored.as_bytes().as_ptr_range();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_count_what_is_stored() {
+    fn limits_count_only_stored_headers() {
         let limits = ResponseLimits {
             max_body: 3,
             max_headers: 2,
@@ -246,27 +246,30 @@ mod tests {
         let refusal = |what: &str| format!("the stored response cannot be read: {what}");
         assert_eq!(
             refused(vec![4, 0, 200, 0, 0]),
-            refusal("its version 4 is not known")
+            refusal("unrecognised version 4 (written by a newer version?)")
         );
-        assert_eq!(refused(vec![1, 0, 99, 0, 0]), refusal("its status is none"));
+        assert_eq!(
+            refused(vec![1, 0, 99, 0, 0]),
+            refusal("its status is not valid")
+        );
         assert_eq!(
             refused(vec![1, 0, 200, 0xff, 0xff]),
             refusal("it ends early")
         );
         assert_eq!(
             refused(b"\x01\0\xc8\0\x01\0\x01\0\0\0\0 ".to_vec()),
-            refusal("one of its headers is none")
+            refusal("one of its headers is not valid")
         );
         assert_eq!(
             refused(b"\x01\0\xc8\0\x01\0\x01\0\0\0\x01a\n\0\0\0\0\0\0\0\0".to_vec()),
-            refusal("one of its headers is none"),
+            refusal("one of its headers is not valid"),
         );
         let endless_body = b"\x01\0\xc8\0\0\xff\xff\xff\xff\xff\xff\xff\xffbody";
         assert_eq!(refused(endless_body.to_vec()), refusal("it ends early"));
     }
 
     #[test]
-    fn more_headers_than_a_map_reserves_are_no_panic() {
+    fn more_headers_than_a_map_can_reserve_are_an_error() {
         let mut bytes = vec![1, 0, 200, 0xff, 0xff];
         for n in 0..u16::MAX {
             bytes.extend_from_slice(&[0, 4, 0, 0, 0, 0]);
@@ -292,7 +295,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_response_survives((status, lines, body) in a_response()) {
+        fn a_stored_response_decodes_to_the_original((status, lines, body) in a_response()) {
             let head = head(status, &lines);
             let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default()).unwrap();
             let read = StoredResponse::from_bytes(stored.as_bytes().clone()).unwrap();
@@ -303,7 +306,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let plain = bytes.first() == Some(&1);
             if let Ok(stored) = StoredResponse::from_bytes(Bytes::from(bytes)) {
                 prop_assert_eq!(stored.decode().is_ok(), plain);
@@ -311,7 +314,7 @@ mod tests {
         }
 
         #[test]
-        fn no_damage_panics(
+        fn damaged_bytes_never_panic(
             (status, lines, body) in a_response(),
             damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
         ) {

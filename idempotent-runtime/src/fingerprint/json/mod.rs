@@ -1,6 +1,6 @@
 //! The meaning of a JSON text, as a digest.
 //!
-//! Two texts have the same digest exactly if they are the same value:
+//! Two texts have the same digest exactly if they mean the same value:
 //!
 //! 1. Arrays are equal if their elements are, in order.
 //! 2. Objects are equal if their members are; members are sorted by name in the order of RFC 8785 (UTF-16
@@ -10,16 +10,16 @@
 //!    `0`; `9007199254740992` and `9007199254740993` are not. RFC 8785 rounds to a binary double and would
 //!    make two amounts of money equal.
 //!
-//! Not every text has a meaning here: [`digest`] answers `None` for what `serde_json` does not accept
-//! (that includes invalid UTF-8 and escapes of lone surrogates), for more than [`MAX_DEPTH`](tape::MAX_DEPTH) levels, for a
-//! power of ten with more than 38 digits, and for 4 GiB or more. Its caller falls back to the bytes, under
-//! another tag.
+//! Not every text has a meaning here: [`digest`] returns `None` for a text that `serde_json` does not accept
+//! (that includes invalid UTF-8 and escapes of lone surrogates), for one with more than
+//! [`MAX_DEPTH`](tape::MAX_DEPTH) levels or an exponent of more than 38 digits, and for one of 4 GiB or more. Its
+//! caller then falls back to the bytes, under another tag.
 //!
 //! # Cost
 //!
-//! Linear in the text, but for the sorting of member names. `serde_json` first checks the syntax; one scan
-//! then records the values on a tape, twelve bytes for each; one walk along the tape feeds the hash. Numbers
-//! are never expanded: `1e999999999` costs eleven bytes.
+//! Linear in the length of the text, except for sorting the member names. `serde_json` first checks the syntax;
+//! one scan then records the values on a tape, twelve bytes for each; one walk along the tape feeds the hash.
+//! Numbers are never expanded: `1e999999999` costs eleven bytes.
 
 use serde::de::IgnoredAny;
 
@@ -32,7 +32,7 @@ mod tests;
 
 use tape::Tape;
 
-/// The digest of what this text means, or `None` if that is not defined.
+/// The digest of the value that this text means, or `None` if it has no meaning.
 pub(super) fn digest(text: &[u8]) -> Option<[u8; 32]> {
     let text = std::str::from_utf8(text).ok()?;
     serde_json::from_str::<IgnoredAny>(text).ok()?;

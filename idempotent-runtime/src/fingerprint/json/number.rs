@@ -2,11 +2,11 @@
 
 use crate::digest::Framed;
 
-/// A number as sign, significant digits and the power of ten of the last of them.
+/// A number as its sign, its significant digits and the exponent of the last of them.
 pub(super) struct Number<'a> {
     negative: bool,
-    /// The digits, in two pieces because a decimal point may stand between them. No leading zeros, no
-    /// trailing ones; none at all for zero.
+    /// The digits, in two pieces because there may be a decimal point between them. Without leading and trailing
+    /// zeros; zero has no digits.
     digits: [&'a str; 2],
     exponent: i128,
 }
@@ -20,8 +20,8 @@ impl<'a> Number<'a> {
         if !digits_only(whole) || !digits_only(fraction) {
             return None;
         }
-        // Zeros that say nothing go, first in front, then at the end; each zero at the end of the digits
-        // raises the power of ten of the last one by one, each digit behind the point lowers it.
+        // Drops the zeros that are not significant, first the leading, then the trailing ones. Each trailing zero
+        // that is dropped raises the exponent of the last digit by one, each digit after the point lowers it by one.
         let whole = whole.trim_start_matches('0');
         let kept = fraction.trim_end_matches('0');
         let mut shift = -i64::try_from(kept.len()).ok()?;
@@ -55,7 +55,7 @@ impl<'a> Number<'a> {
     }
 }
 
-/// The power of ten as it is written. Thirty-eight digits are sure to fit; more are not worth a big number.
+/// The exponent as it is written. Thirty-eight digits always fit in an `i128`; more are not worth a big integer.
 fn parse_exponent(text: &str) -> Option<i128> {
     let (negative, digits) = strip_minus(text.strip_prefix('+').unwrap_or(text));
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {

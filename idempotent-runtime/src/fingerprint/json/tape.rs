@@ -20,15 +20,15 @@ struct Value {
     start: u32,
     /// Where its text ends; of arrays and objects, only the bracket.
     end: u32,
-    /// The index on the tape of what follows after it and everything inside it.
+    /// The index on the tape of the value that follows it and everything inside it.
     next: u32,
 }
 
 impl<'a> Tape<'a> {
     /// Records the values of a text whose syntax has been checked.
     ///
-    /// The syntax is relied upon for the result, never for safety: a text that was not checked gives `None`
-    /// or the tape of some other value.
+    /// Only the result depends on that check, safety does not: an unchecked text gives `None` or the tape of some
+    /// other value.
     pub(super) fn scan(text: &'a str) -> Option<Self> {
         u32::try_from(text.len()).ok()?;
         let bytes = text.as_bytes();
@@ -67,7 +67,8 @@ impl<'a> Tape<'a> {
         (open.is_empty() && !values.is_empty()).then_some(Self { text, values })
     }
 
-    /// Feeds the value at `index`. What it writes ends by itself: no value's bytes begin another's.
+    /// Feeds the value at `index` to the hash. The bytes delimit themselves: those of one value are never the
+    /// beginning of another's.
     pub(super) fn feed(&self, index: usize, hash: &mut Framed) -> Option<()> {
         let text = self.text_of(index)?;
         match text.as_bytes().first()? {

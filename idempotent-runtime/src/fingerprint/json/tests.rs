@@ -115,7 +115,7 @@ fn texts_are_equal_exactly_if_their_values_are() {
 }
 
 #[test]
-fn what_is_no_json_has_no_meaning() {
+fn invalid_json_has_no_digest() {
     for text in [
         "",
         " ",
@@ -158,7 +158,7 @@ fn what_is_no_json_has_no_meaning() {
 }
 
 #[test]
-fn a_power_of_ten_is_limited() {
+fn an_exponent_has_at_most_38_digits() {
     let digits = "9".repeat(38);
     assert!(digest(format!("1e{digits}").as_bytes()).is_some());
     assert!(digest(format!("1e0000{digits}").as_bytes()).is_some());
@@ -170,7 +170,7 @@ fn a_power_of_ten_is_limited() {
 }
 
 #[test]
-fn depth_is_limited() {
+fn nesting_is_limited() {
     let nested = |open: &str, inner: &str, close: &str, depth| {
         digest(
             [open.repeat(depth), inner.to_owned(), close.repeat(depth)]
@@ -186,9 +186,9 @@ fn depth_is_limited() {
     assert_eq!(nested("[", "", "", 1_000_000), None);
 }
 
-/// The cost of a byte must not grow with the text: hostile shapes of 1 MiB are done in no time.
+/// The cost of a byte must not grow with the text: of these shapes of 1 MiB a quadratic digest would never return.
 #[test]
-fn hostile_texts_are_linear() {
+fn hostile_texts_cost_linear_time() {
     let filled = |piece: &str| {
         let count = (1 << 20) / piece.len();
         format!("[{}1]", piece.repeat(count))
@@ -209,7 +209,7 @@ fn hostile_texts_are_linear() {
 }
 
 #[test]
-fn names_sort_by_utf16() {
+fn names_are_sorted_by_utf16_code_units() {
     // RFC 8785, section 3.2.3: U+FB33 sorts after the surrogates of U+1F600.
     assert_eq!(utf16_order("\u{1f600}", "\u{fb33}"), Ordering::Less);
     assert_eq!(utf16_order("\u{20ac}", "\u{1f600}"), Ordering::Less);
@@ -310,18 +310,18 @@ fn spell(value: &Model, style: &mut u64) -> String {
 
 proptest! {
     #[test]
-    fn spelling_does_not_count(value in model(), mut first: u64, mut second: u64) {
+    fn spellings_of_one_value_are_equal(value in model(), mut first: u64, mut second: u64) {
         prop_assert_eq!(of(&spell(&value, &mut first)), of(&spell(&value, &mut second)));
     }
 
     #[test]
-    fn meaning_counts(a in model(), b in model(), mut style: u64) {
+    fn texts_are_equal_exactly_if_the_models_are(a in model(), b in model(), mut style: u64) {
         let same = of(&spell(&a, &mut style)) == of(&spell(&b, &mut style));
         prop_assert_eq!(same, a == b);
     }
 
     #[test]
-    fn no_text_panics(text in "[\\[\\]{}\",:0-9eE.+\\\\utfn -]{0,40}") {
+    fn arbitrary_text_never_panics(text in "[\\[\\]{}\",:0-9eE.+\\\\utfn -]{0,40}") {
         // What `serde_json` accepts has a meaning, as its numbers and names stay within the limits.
         let valid = serde_json::from_str::<serde_json::Value>(&text).is_ok();
         let meaning = digest(text.as_bytes());
@@ -329,8 +329,8 @@ proptest! {
     }
 
     #[test]
-    fn no_tape_panics(text in "[\\[\\]{}\",:0-9eE.+\\\\utfn é-]{0,40}") {
-        // Safe even for texts whose syntax nobody checked.
+    fn a_tape_of_unchecked_text_never_panics(text in "[\\[\\]{}\",:0-9eE.+\\\\utfn é-]{0,40}") {
+        // Safe even for texts whose syntax was not checked.
         if let Some(tape) = Tape::scan(&text) {
             let _ = tape.feed(0, &mut Framed::sha256("test"));
         }
