@@ -1,7 +1,7 @@
 //! A private Redis.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -143,26 +143,39 @@ impl Redis {
     }
 }
 
-/// Sends one inline command and returns everything that is replied.
+/// Sends one inline command and returns the complete raw reply.
 pub(crate) fn ask_inline(port: u16, command: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("Redis");
     stream
-        .set_read_timeout(Some(Duration::from_millis(300)))
+        .set_read_timeout(Some(Duration::from_secs(30)))
         .expect("a time-out");
     stream
         .write_all(format!("{command}\r\n").as_bytes())
         .expect("Redis listens");
-    // Until nothing more arrives: a sentinel has no QUIT.
-    let (mut reply, mut buffer) = (Vec::new(), [0; 4096]);
-    until("a reply", || {
-        loop {
-            match stream.read(&mut buffer) {
-                Ok(length @ 1..) => reply.extend_from_slice(&buffer[..length]),
-                _ => break (!reply.is_empty()).then_some(()),
-            }
-        }
-    });
+    let mut reply = Vec::new();
+    read_reply(&mut BufReader::new(stream), &mut reply).expect("a complete reply");
     String::from_utf8_lossy(&reply).into_owned()
+}
+
+/// Reads one reply with all its elements and appends its bytes.
+fn read_reply(reader: &mut impl BufRead, reply: &mut Vec<u8>) -> io::Result<()> {
+    let start = reply.len();
+    reader.read_until(b'\n', reply)?;
+    let [kind, number @ ..] = reply[start..].trim_ascii_end() else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let number = std::str::from_utf8(number).ok();
+    // Negative for null, which has neither bytes nor elements.
+    let number = number.and_then(|number| number.parse::<usize>().ok());
+    match (kind, number) {
+        (b'$', Some(length)) => {
+            let bytes = reply.len();
+            reply.resize(bytes + length + 2, 0);
+            reader.read_exact(&mut reply[bytes..])
+        }
+        (b'*', Some(elements)) => (0..elements).try_for_each(|_| read_reply(reader, reply)),
+        _ => Ok(()),
+    }
 }
 
 /// Sends one command and returns its reply: a line, or a length and its bytes.
