@@ -185,7 +185,7 @@ fn ten_thousand_waiters_on_one_key_are_woken_together() {
         // The benchmark `waiters` measures how fast. A busy machine does not take this long, but waiters that were
         // woken one after the other would.
         assert!(
-            end.elapsed() < Duration::from_secs(10),
+            end.elapsed() < Duration::from_secs(60),
             "{:?}",
             end.elapsed()
         );

@@ -468,6 +468,7 @@ fn only_one_of_many_retries_takes_over_a_crashed_execution() {
         }
         handler.open_gate();
         let taken = Arc::new(AtomicUsize::new(0));
+        // Long enough on every machine: the memory store's clock is the one that this sleeps by.
         tokio::time::sleep(lease).await;
 
         // When retries of all of them arrive at once in both processes.

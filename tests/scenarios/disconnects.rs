@@ -69,9 +69,8 @@ async fn send_and_disconnect(
         when.await;
         if let Disconnect::ResetStream = disconnect {
             stream.reset();
-            // The connection lives on until the reset is on its way.
-            run_ready_tasks().await;
-            random_pause(2000).await;
+            // Without this the end of the connection might overtake the reset.
+            conn.flush().await;
         }
         conn.close();
         return;

@@ -1,4 +1,4 @@
-//! Request bodies: limits, wrong lengths, clients that disconnect before the end (DESIGN.md, section 3, step 4).
+//! Request bodies: limits, wrong lengths, clients that disconnect before the end (DESIGN.md, section 3, step 3).
 
 use idempotent_runtime::{Idempotency, Policy};
 

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 use h2::{
-    Reason, SendStream,
+    Ping, PingPong, Reason, SendStream,
     client::{ResponseFuture, SendRequest, handshake},
 };
 use http::Request;
@@ -15,6 +15,7 @@ use super::{TestRequest, TestResponse};
 /// A connection.
 pub(crate) struct H2Conn {
     send: SendRequest<Bytes>,
+    pings: PingPong,
     driver: JoinHandle<()>,
 }
 
@@ -27,11 +28,16 @@ pub(crate) struct H2Stream {
 impl H2Conn {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
-        let (send, connection) = handshake(stream).await.unwrap();
+        let (send, mut connection) = handshake(stream).await.unwrap();
+        let pings = connection.ping_pong().expect("taken once");
         let driver = tokio::spawn(async move {
             let _ended = connection.await;
         });
-        Self { send, driver }
+        Self {
+            send,
+            pings,
+            driver,
+        }
     }
 
     /// Sends a complete request.
@@ -53,6 +59,15 @@ impl H2Conn {
         self.send = self.send.clone().ready().await.unwrap();
         let (response, request) = self.send.send_request(head, false).unwrap();
         H2Stream { response, request }
+    }
+
+    /// Waits until the server has read everything that was sent before.
+    pub(crate) async fn flush(&mut self) {
+        // A ping may overtake frames that are still queued here. They are written by the time of its reply, so the
+        // second ping follows them.
+        for _ in 0..2 {
+            self.pings.ping(Ping::opaque()).await.unwrap();
+        }
     }
 
     /// Closes the TCP connection without GOAWAY.
