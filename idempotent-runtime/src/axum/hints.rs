@@ -33,7 +33,7 @@ use crate::{
 ///
 /// The mistakes: calling such a handler directly, as `handler().await`, and `#[debug_handler]` above the attribute,
 /// which generates that call. The user sees that the function takes one argument, and that an argument "of type
-/// `FromRouter<UseInnerToCallDirectlyOrPutDebugHandlerBelow>` is missing" (`calls`, `companions`).
+/// `FromRouter<UseInnerToCallDirectlyOrPutDebugHandlerBelow>` is missing" (`calls`, `attributes`).
 #[derive(Debug)]
 pub struct UseInnerToCallDirectlyOrPutDebugHandlerBelow;
 
