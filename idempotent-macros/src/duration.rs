@@ -25,7 +25,9 @@ const MOST_DAYS: u64 = 36_500;
 /// What is wrong with `text` and what to write instead.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     if text.is_empty() {
-        return Err("an empty duration: write a number and a unit, as in `30s` or `1h30m`".into());
+        return Err(
+            "the duration is empty: write a number and a unit, as in `30s` or `1h30m`".into(),
+        );
     }
     let mut rest = text;
     let mut total = 0_u64;
@@ -35,7 +37,9 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         let index = unit_index(text, unit, number)?;
         match last {
             Some(last) if last == index => {
-                return Err(format!("`{text}` says `{unit}` twice: add them up"));
+                return Err(format!(
+                    "`{text}` has the unit `{unit}` twice: add the numbers up"
+                ));
             }
             Some(last) if last > index => {
                 return Err(format!(
@@ -51,14 +55,14 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
             .and_then(|more| total.checked_add(more))
             .filter(|total| *total <= MOST_DAYS * UNITS[0].1)
             .ok_or_else(|| {
-                format!("`{text}` is too long: at most a hundred years (`{MOST_DAYS}d`)")
+                format!(
+                    "`{text}` is too long: the longest duration is a hundred years (`{MOST_DAYS}d`)"
+                )
             })?;
         rest = after;
     }
     if total == 0 {
-        return Err(format!(
-            "`{text}` lasts no time: write a duration longer than zero"
-        ));
+        return Err(format!("`{text}` is zero: write a longer duration"));
     }
     Ok(total)
 }
@@ -78,13 +82,13 @@ fn part<'a>(text: &str, rest: &'a str) -> Result<(&'a str, &'a str, &'a str), St
             "`{text}` has a fraction: use a smaller unit, as in `90m` for an hour and a half"
         )),
         ("", _) => Err(format!(
-            "`{text}` is no duration: write numbers and units without spaces, as in `30s` or `1h30m`"
+            "`{text}` is not a valid duration: write numbers and units without spaces, as in `30s` or `1h30m`"
         )),
         (_, "") if rest.is_empty() => Err(format!(
             "`{text}` ends without a unit: write `{text}s` or `{text}h`, for example"
         )),
         (_, "") => Err(format!(
-            "`{text}` is no duration: write numbers and units without spaces, as in `30s` or `1h30m`"
+            "`{text}` is not a valid duration: write numbers and units without spaces, as in `30s` or `1h30m`"
         )),
         _ => Ok((number, unit, after)),
     }
@@ -145,12 +149,12 @@ mod tests {
     fn says_what_is_wrong_and_what_to_write() {
         for (text, says) in [
             ("", "empty"),
-            ("0s", "longer than zero"),
-            ("0h0m", "longer than zero"),
+            ("0s", "is zero"),
+            ("0h0m", "is zero"),
             ("24", "`24s` or `24h`"),
             ("1h30", "without a unit"),
-            ("h", "no duration"),
-            ("-1s", "no duration"),
+            ("h", "not a valid duration"),
+            ("-1s", "not a valid duration"),
             ("1h 30m", "without spaces"),
             (" 1h", "without spaces"),
             ("1.5h", "fraction"),
@@ -166,7 +170,7 @@ mod tests {
             ("36500d1ms", "too long"),
             ("99999999999999999999d", "too long"),
             ("18446744073709551615d", "too long"),
-            ("５s", "no duration"),
+            ("５s", "not a valid duration"),
         ] {
             let message = parse(text).expect_err(text);
             assert!(message.contains(says), "{text}: {message}");

@@ -21,7 +21,7 @@ const UNITS: [(&str, u64); 4] = [
 pub(crate) fn parse(text: &str) -> Result<u32, String> {
     if text.contains(char::is_whitespace) {
         return Err(format!(
-            "`{text}` is no size: write the number and the unit without spaces, as in `1MiB`"
+            "`{text}` is not a valid size: write the number and the unit without spaces, as in `1MiB`"
         ));
     }
     let digits = text
@@ -30,7 +30,7 @@ pub(crate) fn parse(text: &str) -> Result<u32, String> {
     let (number, unit) = text.split_at(digits);
     if number.is_empty() {
         return Err(format!(
-            "`{text}` is no size: write a number and a unit, as in `64KiB` or `1MiB`"
+            "`{text}` is not a valid size: write a number and a unit, as in `64KiB` or `1MiB`"
         ));
     }
     if unit.is_empty() {
@@ -60,9 +60,7 @@ pub(crate) fn parse(text: &str) -> Result<u32, String> {
         .ok()
         .and_then(|number| number.checked_mul(*bytes));
     match total.map(u32::try_from) {
-        Some(Ok(0)) => Err(format!(
-            "`{text}` is nothing: write a size larger than zero"
-        )),
+        Some(Ok(0)) => Err(format!("`{text}` is zero: write a larger size")),
         Some(Ok(total)) => Ok(total),
         _ => Err(format!("`{text}` is too large: write less than 4 GiB")),
     }
@@ -93,11 +91,11 @@ mod tests {
     #[test]
     fn says_what_is_wrong_and_what_to_write() {
         for (text, says) in [
-            ("", "no size"),
-            ("MiB", "no size"),
-            ("-1B", "no size"),
+            ("", "not a valid size"),
+            ("MiB", "not a valid size"),
+            ("-1B", "not a valid size"),
             ("1024", "`1024B` or `1024KiB`"),
-            ("0KiB", "larger than zero"),
+            ("0KiB", "is zero"),
             ("1.5MiB", "fraction"),
             ("1MB", "did you mean `1MiB`?"),
             ("1mib", "did you mean `1MiB`?"),

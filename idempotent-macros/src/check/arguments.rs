@@ -34,7 +34,7 @@ pub(super) fn arguments(sig: &Signature, errors: &mut Errors) {
     for (index, input) in sig.inputs.iter().enumerate() {
         match input {
             FnArg::Receiver(this) => {
-                let message = "a handler takes no `self`: take the value as `State(…)`, or annotate a function that calls the method";
+                let message = "a handler cannot take `self`: take the value as `State(…)`, or annotate a function that calls the method";
                 errors.push(Error::new_spanned(this, message));
             }
             FnArg::Typed(argument) if index == MOST_ARGUMENTS => {
@@ -47,14 +47,14 @@ pub(super) fn arguments(sig: &Signature, errors: &mut Errors) {
     if let Some(variadic) = &sig.variadic {
         errors.push(Error::new_spanned(
             variadic,
-            "a handler takes a fixed number of arguments",
+            "a handler cannot be variadic: axum calls it with a fixed number of arguments",
         ));
     }
     let mut cfgs = sig.inputs.iter().filter(|input| is_conditional(input));
     if let Some(input) = cfgs.nth(MOST_CFGS) {
         errors.push(Error::new_spanned(
             input,
-            "`#[idempotent]` takes at most 4 arguments with `#[cfg]`, though axum takes more: put some into one extractor",
+            "`#[idempotent]` supports at most 4 arguments with `#[cfg]`, although axum takes more: put some of them into one extractor",
         ));
     }
 }
@@ -62,12 +62,12 @@ pub(super) fn arguments(sig: &Signature, errors: &mut Errors) {
 fn argument_type(ty: &Type, errors: &mut Errors) {
     if let Type::Reference(_) = plain(ty) {
         let message = format!(
-            "`{}` borrows from nobody: a handler owns what its extractors give it, as in `String` or `State<Arc<T>>`",
+            "a handler cannot take the reference `{}`: extractors return owned values, so take one, as in `String` or `State<Arc<T>>`",
             written(ty)
         );
         errors.push(Error::new_spanned(ty, message));
     } else if let Some(opaque) = opaque(ty.to_token_stream()) {
-        let message = "an argument of a handler has a nameable type: write the extractor, or a type parameter `fn handler<T: Trait>(…)`";
+        let message = "a handler cannot take `impl Trait`: write the type of the extractor, or a type parameter, as in `fn handler<T: Trait>(…)`";
         errors.push(Error::new_spanned(opaque, message));
     }
 }
@@ -90,7 +90,7 @@ pub(super) fn body_extractors(handler: &Handler, errors: &mut Errors) {
         let name = written(ty);
         let message = if last {
             format!(
-                "{count} arguments use up the request's body, and `{name}` is not the last: keep one, or take `Bytes` and read from it what each needs"
+                "{count} arguments use up the request's body, and `{name}` is not the last: keep one, or take `Bytes` and parse what each needs from it"
             )
         } else {
             format!("`{name}` uses up the request's body, so it must be the last argument")

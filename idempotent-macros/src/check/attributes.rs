@@ -19,7 +19,7 @@ pub(crate) fn misplaced(attr: &Attribute) -> Option<&'static str> {
         Some("`#[idempotent]` is given twice: keep one")
     } else if is_utoipa(attr) {
         Some(
-            "`#[utoipa::path]` belongs above `#[idempotent]`: it reads the handler's own arguments and puts an item beside it",
+            "`#[utoipa::path]` belongs above `#[idempotent]`: it reads the handler's own arguments and adds an item beside it",
         )
     } else {
         None

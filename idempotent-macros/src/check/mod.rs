@@ -29,7 +29,7 @@ pub(crate) fn options(options: &Options, errors: &mut Errors) {
     if let (Some(lease), Some(lifetime)) = (&options.lease, &options.max_lifetime)
         && lease.value > lifetime.value
     {
-        let message = "`lease` is longer than `max_lifetime`: a lease is renewed many times in a lifetime, so make it shorter";
+        let message = "`lease` is longer than `max_lifetime`: make it shorter, since a lease is renewed many times within a lifetime";
         errors.push(Error::new(lease.at, message));
     }
     if let Some(fingerprint) = &options.fingerprint {
@@ -77,7 +77,7 @@ fn inner(handler: &Handler, options: &Options, errors: &mut Errors) {
     }
     if let Some(this) = handler.names_self.as_ref().filter(|_| !handler.is_method()) {
         let message = format!(
-            "a handler that names `Self` needs `#[idempotent(inner = Self::{}_inner)]`: the plain function then stands beside it",
+            "a handler that names `Self` needs `#[idempotent(inner = Self::{}_inner)]`: the plain function is then an associated function, which can name `Self`",
             handler.sig.ident
         );
         errors.push(Error::new_spanned(this, message));

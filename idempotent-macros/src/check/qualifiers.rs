@@ -38,7 +38,7 @@ pub(super) fn qualifiers(handler: &Handler, errors: &mut Errors) {
     if let (None, ReturnType::Type(_, ty)) = (sig.asyncness, &sig.output)
         && let Some(object) = boxed_without_send(ty)
     {
-        let message = "a boxed handler's future must be `Send`: write `Pin<Box<dyn Future<Output = …> + Send>>`";
+        let message = "the boxed future of a handler must be `Send`: write `Pin<Box<dyn Future<Output = …> + Send>>`";
         errors.push(Error::new_spanned(object, message));
     }
     if handler.is_async_trait() {
@@ -59,7 +59,7 @@ fn no_future(sig: &Signature) -> String {
         && !RESPONSES.iter().any(|response| alias == response)
     {
         let hint = format!(
-            "; if `{alias}` is an alias of a future, rename it to `{alias}Future`, or write its type out"
+            "; if `{alias}` is an alias of a future, rename it to `{alias}Future`, or write out its type"
         );
         message.push_str(&hint);
     }

@@ -71,7 +71,7 @@ impl Handler {
             }),
             None => Err(Error::new(
                 at,
-                "`#[idempotent]` goes on a function with a body; a trait's declaration has none: annotate a function that has one",
+                "`#[idempotent]` goes on a function with a body, and this one has none: annotate a function that calls it",
             )),
         }
     }

@@ -37,7 +37,7 @@ table! {
         "strict" => strict: bool = Setting::flag,
         "uuid" => uuid: bool = Setting::flag,
         "name" => name: String = name,
-        "scope" => scope: Path = |setting| setting.parsed("a function's path, as in `scope = tenant_of`"),
+        "scope" => scope: Path = |setting| setting.parsed("the path of a function, as in `scope = tenant_of`"),
         "fingerprint" => fingerprint: Fingerprint = fingerprint::fingerprint,
         "cache" => cache: Cache = cache,
         "max_body" => max_body: u32 = size,
@@ -46,7 +46,7 @@ table! {
         "state" => state: Type = |setting| setting.parsed("the type of the router's state, as in `state = App`"),
         "inner" => inner: Inner = inner,
         "crate" => krate: Path = |setting| {
-            setting.parsed("where the runtime is, as in `crate = my_facade::idempotent_runtime`")
+            setting.parsed("the path of the runtime, as in `crate = my_facade::idempotent_runtime`")
         },
     }
 }

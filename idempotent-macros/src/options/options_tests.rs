@@ -164,7 +164,7 @@ fn every_mistake_is_reported_and_the_rest_is_in_force() {
         [
             "unknown option `tll`: did you mean `ttl`?",
             "`wait` takes `true` or `false`, or nothing for `true`",
-            "`0s` lasts no time: write a duration longer than zero",
+            "`0s` is zero: write a longer duration",
         ]
     );
     assert!(options.ttl.is_some() && options.required.is_some() && options.wait.is_none());
@@ -184,10 +184,10 @@ fn what_is_wrong_is_said_with_what_is_right() {
         ),
         (
             quote!(ttl: "1h"),
-            "a colon after `ttl`: write `ttl = …`, with `=`",
+            "unexpected `:` after `ttl`: write `ttl = …`",
         ),
         (quote!("1h"), "expected an option's name"),
-        (quote!(wait,, required), "one comma too many"),
+        (quote!(wait,, required), "unexpected `,`: remove it"),
         (
             quote!(fingerprint(json) required),
             "expected `,` after `fingerprint(…)`",
@@ -197,7 +197,7 @@ fn what_is_wrong_is_said_with_what_is_right() {
         (quote!(wait(true)), "`wait` takes `true` or `false`"),
         (
             quote!(transaction),
-            "`transaction` is not available: no store commits",
+            "`transaction` is not available: no store writes",
         ),
         (
             quote!(bananas),
@@ -218,25 +218,34 @@ fn what_is_wrong_is_said_with_what_is_right() {
             quote!(cache = "no_server_errors"),
             "did you mean \"no-server-errors\"?",
         ),
-        (quote!(header = ""), "an empty header name"),
+        (quote!(header = ""), "the header name is empty"),
         (quote!(header = "x key"), "cannot contain ' '"),
         (quote!(header = "naïve"), "cannot contain 'ï'"),
-        (quote!(name = " "), "an empty name"),
-        (quote!(scope = "tenant"), "`scope` takes a function's path"),
+        (quote!(name = " "), "the name is empty"),
+        (
+            quote!(scope = "tenant"),
+            "`scope` takes the path of a function",
+        ),
         (
             quote!(scope = |parts| None),
-            "`scope` takes a function's path",
+            "`scope` takes the path of a function",
         ),
         (
             quote!(engine = "State"),
-            "`engine` takes where the router's state has the engine",
+            "`engine` takes an extractor that finds the engine",
         ),
-        (quote!(engine = Extension<Idempotency>), "leave it out"),
+        (
+            quote!(engine = Extension<Idempotency>),
+            "leave out the option",
+        ),
         (
             quote!(engine = Result<A, B>),
-            "`engine` takes where the router's state has the engine",
+            "`engine` takes an extractor that finds the engine",
         ),
-        (quote!(crate = "rt"), "`crate` takes where the runtime is"),
+        (
+            quote!(crate = "rt"),
+            "`crate` takes the path of the runtime",
+        ),
         (
             quote!(fingerprint),
             "`fingerprint` takes rules in parentheses",

@@ -42,7 +42,7 @@ impl Setting {
         let name = match tokens.next() {
             Some(TokenTree::Ident(name)) => name,
             Some(TokenTree::Punct(comma)) if comma.as_char() == ',' => {
-                return Err(Error::new(comma.span(), "one comma too many"));
+                return Err(Error::new(comma.span(), "unexpected `,`: remove it"));
             }
             other => {
                 let at = other.map_or_else(Span::mixed_site, |token| token.span());
@@ -78,7 +78,7 @@ impl Setting {
             Some(TokenTree::Punct(colon)) if colon.as_char() == ':' => {
                 return Err(Error::new(
                     colon.span(),
-                    format!("a colon after `{name}`: write `{name} = …`, with `=`"),
+                    format!("unexpected `:` after `{name}`: write `{name} = …`"),
                 ));
             }
             Some(other) => {

@@ -83,9 +83,9 @@ pub(super) fn read_all<O: Default>(
 fn unknown<O>(table: &[Entry<O>], setting: &Setting, kind: &str) -> Error {
     let name = setting.name.to_string();
     if name == "transaction" {
-        let message = "`transaction` is not available: no store commits your rows and the record together. Write \
-                       `Execution::downstream_key` into your transaction, under a unique index, and let \
-                       `on_crash = path` look whether that row is there";
+        let message = "`transaction` is not available: no store writes your rows and the record in one transaction. Write \
+                       `Execution::downstream_key` into your own transaction, under a unique index, and let the \
+                       function of `on_crash` check whether that row exists";
         return Error::new(setting.name.span(), message);
     }
     let names = || table.iter().map(|entry| entry.name);

@@ -65,16 +65,16 @@ pub(super) fn on_crash(setting: &Setting) -> syn::Result<OnCrash> {
 }
 
 pub(super) fn header(setting: &Setting) -> syn::Result<String> {
-    let text = setting.text("a header's name, as in `header = \"Idempotency-Key\"`")?;
+    let text = setting.text("the name of a header, as in `header = \"Idempotency-Key\"`")?;
     header_name(&text)
 }
 
 pub(super) fn name(setting: &Setting) -> syn::Result<String> {
-    let text = setting.text("the endpoint's name, as in `name = \"create-payment\"`")?;
+    let text = setting.text("the name of the endpoint, as in `name = \"create-payment\"`")?;
     match text.value() {
         name if name.trim().is_empty() => Err(Error::new(
             text.span(),
-            "an empty name: name the endpoint, or leave `name` out",
+            "the name is empty: name the endpoint, or leave out `name`",
         )),
         name => Ok(name),
     }
@@ -86,7 +86,7 @@ pub(super) fn cache(setting: &Setting) -> syn::Result<Cache> {
 
 /// `State<…>`, or whatever it is called here: what it is and what is inside is the type system's to check.
 pub(super) fn engine(setting: &Setting) -> syn::Result<Type> {
-    let takes = "where the router's state has the engine, as in `engine = State<Idempotency>`";
+    let takes = "an extractor that finds the engine in the router's state, as in `engine = State<Idempotency>`";
     let ty: Type = setting.parsed(takes)?;
     let named = if let Type::Path(path) = plain(&ty) {
         path.path.segments.last()
@@ -95,7 +95,7 @@ pub(super) fn engine(setting: &Setting) -> syn::Result<Type> {
     };
     match named {
         Some(last) if last.ident == "Extension" => Err(setting.wrong(&format!(
-            "{takes}; an `Extension<Idempotency>` is found without the option: leave it out"
+            "{takes}; for an engine in an `Extension<Idempotency>`, leave out the option"
         ))),
         Some(last) if type_arguments(&last.arguments).count() == 1 => Ok(ty),
         _ => Err(setting.wrong(takes)),
@@ -129,7 +129,7 @@ pub(super) fn header_name(text: &LitStr) -> syn::Result<String> {
     let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let wrong = match name.chars().find(|c| !token(*c)) {
         Some(c) => format!("a header name cannot contain {c:?}"),
-        None if name.is_empty() => "an empty header name".to_owned(),
+        None if name.is_empty() => "the header name is empty".to_owned(),
         None => return Ok(name),
     };
     let advice = "write letters, digits and hyphens, as in `Idempotency-Key`";

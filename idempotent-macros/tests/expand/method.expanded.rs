@@ -2,5 +2,5 @@ async fn handler(&self) -> String {
     self.name.clone()
 }
 ::core::compile_error! {
-    "a handler takes no `self`: take the value as `State(…)`, or annotate a function that calls the method"
+    "a handler cannot take `self`: take the value as `State(…)`, or annotate a function that calls the method"
 }

@@ -7,5 +7,5 @@ fn handler(
     ::core::unreachable!()
 }
 ::core::compile_error! {
-    "`&str` borrows from nobody: a handler owns what its extractors give it, as in `String` or `State<Arc<T>>`"
+    "a handler cannot take the reference `&str`: extractors return owned values, so take one, as in `String` or `State<Arc<T>>`"
 }

@@ -68,8 +68,8 @@ pub struct OnlyInARouterWithState<S, T> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an extractor for the state `{S}` that leaves the request's body alone",
     label = "expected a type that implements `FromRequestParts<{S}>`",
-    note = "an argument of a handler is an extractor, such as `State<…>`, `Path<…>`, `Query<…>` or `HeaderMap`",
-    note = "one that uses up the body, such as `Json<…>`, can only be the last argument",
+    note = "every argument of a handler is an extractor, such as `State<…>`, `Path<…>`, `Query<…>` or `HeaderMap`",
+    note = "an extractor that uses up the body, such as `Json<…>`, must be the last argument",
     note = "`State<T>` needs the router's state to be `T`, or `T: FromRef<{S}>`"
 )]
 pub trait Part<S, V> {}
@@ -82,8 +82,8 @@ pub trait Part<S, V> {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an extractor for the state `{S}`",
     label = "expected a type that implements `FromRequest<{S}>` or `FromRequestParts<{S}>`",
-    note = "an argument of a handler is an extractor, such as `State<…>`, `Path<…>`, `Json<…>` or `Bytes`",
-    note = "`Json<T>` needs `T: serde::Deserialize`, `State<T>` needs the router's state to be `T`, or `T: FromRef<{S}>`"
+    note = "every argument of a handler is an extractor, such as `State<…>`, `Path<…>`, `Json<…>` or `Bytes`",
+    note = "`Json<T>` needs `T: serde::Deserialize`; `State<T>` needs the router's state to be `T`, or `T: FromRef<{S}>`"
 )]
 pub trait Last<S, V> {}
 
@@ -93,8 +93,8 @@ pub trait Last<S, V> {}
 /// not become an `Idempotency`. The user sees the message below at the option's value (`engine`). Without `state`
 /// the route is reported instead.
 #[diagnostic::on_unimplemented(
-    message = "there is no engine in the state `{S}` by way of `{Self}`",
-    label = "expected `State<T>` with a `T` that the state `{S}` has and that is an `Idempotency`",
+    message = "`{Self}` does not find an engine in the state `{S}`",
+    label = "expected `State<T>`, with a `T` that the state `{S}` contains and that becomes an `Idempotency`",
     note = "implement `FromRef<{S}>` for `Idempotency` and write `engine = State<Idempotency>`",
     note = "for a router with several engines, write `State<T>` with a type of your own: it implements \
             `FromRef<{S}>`, and `Idempotency` implements `From<T>`"
@@ -110,9 +110,8 @@ pub trait EngineIn<S> {
 /// path (`paths`).
 #[diagnostic::on_unimplemented(
     message = "`scope` takes a function `fn(&Parts) -> Option<Scope>`",
-    label = "this function takes or returns something else",
-    note = "as in `fn tenant(parts: &axum::http::request::Parts) -> Option<idempotent_runtime::Scope>`, which is \
-            not `async`"
+    label = "this function takes or returns something else, or is `async`",
+    note = "as in `fn tenant(parts: &axum::http::request::Parts) -> Option<idempotent_runtime::Scope>`"
 )]
 pub trait ScopeFunction<V> {
     /// Calls it.
@@ -143,9 +142,9 @@ pub trait RecoveryFunction<V> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a response, so an idempotent handler cannot return it",
     label = "expected a type that implements `IntoResponse`",
-    note = "a value is sent as `Json<T>`, in a tuple too: `(StatusCode, Json<T>)`",
-    note = "in a `Result<T, E>` both `T` and `E` must be responses",
-    note = "implement `axum::response::IntoResponse` for a type of your own, an error type too"
+    note = "to send a value as JSON, return `Json<T>`, alone or in a tuple: `(StatusCode, Json<T>)`",
+    note = "in a `Result<T, E>`, both `T` and `E` must be responses",
+    note = "for a type of your own, such as an error type, implement `axum::response::IntoResponse`"
 )]
 pub trait IntoHandlerResponse {
     /// As a response.
