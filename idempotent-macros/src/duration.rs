@@ -1,12 +1,12 @@
-//! `"24h"`: how long something lasts, in the units people write.
+//! Durations such as `"24h"`.
 //!
 //! 1. One or more parts, each a whole number and a unit: `ms`, `s`, `m`, `h` or `d`.
 //! 2. Largest unit first, no unit twice: `1h30m`.
-//! 3. Longer than nothing, and at most a hundred years, which every store's clock can add.
+//! 3. Longer than zero, and at most a hundred years, which the clock of every store can add.
 
 use crate::suggest;
 
-/// In descending order, with the milliseconds each one lasts.
+/// The units in descending order, with their milliseconds.
 const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
     ("h", 3_600_000),
@@ -22,7 +22,7 @@ const MOST_DAYS: u64 = 36_500;
 ///
 /// # Errors
 ///
-/// What is wrong with `text` and what to write instead.
+/// A message that says what is wrong with `text` and what to write instead.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     if text.is_empty() {
         return Err(
@@ -94,7 +94,7 @@ fn part<'a>(text: &str, rest: &'a str) -> Result<(&'a str, &'a str, &'a str), St
     }
 }
 
-/// Where in [`UNITS`] the unit stands.
+/// The index of the unit in [`UNITS`].
 fn unit_index(text: &str, unit: &str, number: &str) -> Result<usize, String> {
     if let Some(index) = UNITS.iter().position(|(name, _)| *name == unit) {
         return Ok(index);

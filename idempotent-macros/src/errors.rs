@@ -11,7 +11,7 @@ use syn::Error;
 #[derive(Debug, Default)]
 pub(crate) struct Errors {
     collected: Option<Error>,
-    /// Whether the mistakes went on to whoever reports them.
+    /// Whether the mistakes have been passed on to be reported.
     read: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Goldens: what each shape of handler expands to, `tests/expand/<shape>.expanded.rs` for `<shape>.rs`.
 //!
-//! `EXPAND=overwrite cargo test -p idempotent-macros` writes them anew.
+//! `EXPAND=overwrite cargo test -p idempotent-macros` rewrites them.
 
 use std::{
     fs,
@@ -51,7 +51,7 @@ fn expand(path: &Path) -> (syn::File, syn::File) {
 }
 
 #[test]
-fn every_shape_expands_as_it_did() {
+fn every_shape_expands_to_its_golden() {
     for path in shapes() {
         let golden = path.with_extension("expanded.rs");
         let expanded = prettyplease::unparse(&expand(&path).1);
@@ -93,8 +93,8 @@ fn annotated(tokens: TokenStream) -> Vec<(TokenStream, Vec<TokenTree>)> {
     found
 }
 
-/// So that an editor goes on helping inside of it: whatever is wrong with the handler or the options, every token
-/// of the body is in the expansion, once and in its order.
+/// Whatever is wrong with the handler or the options, every token of the body is in the expansion, once and in its
+/// order, so that an editor goes on helping inside it.
 #[test]
 fn the_body_stays_in_its_place_on_every_mistake() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/ui")];
@@ -117,7 +117,7 @@ fn the_body_stays_in_its_place_on_every_mistake() {
                 };
                 let expanded = annotate(arguments, item.iter().cloned().collect()).to_string();
                 let times = expanded.matches(&body.to_string()).count();
-                // One of nothing is all over the place.
+                // An empty body occurs elsewhere, too.
                 let empty = body.stream().is_empty();
                 assert!(
                     times == 1 || (empty && times > 1),

@@ -1,11 +1,11 @@
-//! `"1MiB"`: how much memory something takes.
+//! Sizes such as `"1MiB"`.
 //!
 //! 1. A whole number and a unit: `B`, `KiB`, `MiB` or `GiB`.
-//! 2. More than nothing, and less than 4 GiB, so that it fits `usize` on every target.
+//! 2. Larger than zero, and less than 4 GiB, so that it fits `usize` on every target.
 
 use crate::suggest;
 
-/// With the bytes each one holds.
+/// The units with their bytes.
 const UNITS: [(&str, u64); 4] = [
     ("B", 1),
     ("KiB", 1 << 10),
@@ -17,7 +17,7 @@ const UNITS: [(&str, u64); 4] = [
 ///
 /// # Errors
 ///
-/// What is wrong with `text` and what to write instead.
+/// A message that says what is wrong with `text` and what to write instead.
 pub(crate) fn parse(text: &str) -> Result<u32, String> {
     if text.contains(char::is_whitespace) {
         return Err(format!(

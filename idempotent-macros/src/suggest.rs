@@ -1,4 +1,4 @@
-//! The words of an error: lists, and the name that was probably meant.
+//! Parts of error messages: lists of names, and the name that was probably meant.
 
 /// "one of `a`, `b`", or "`a`" where there is only one.
 pub(crate) fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -9,7 +9,7 @@ pub(crate) fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// The name nearest to `word`, where one is near enough to be a slip of the keyboard.
+/// The name nearest to `word`, if one is near enough for a typing error.
 pub(crate) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace(['-', '_'], "");
     let word = plain(word);
@@ -20,7 +20,7 @@ pub(crate) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> O
         .map(|(_, name)| name)
 }
 
-/// How many letters must be inserted, deleted, replaced or swapped with their neighbour.
+/// How many letters must be inserted, deleted, replaced or swapped with their neighbour to get from one to the other.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_was_meant() {
+    fn finds_the_nearest_name() {
         let names = ["ttl", "wait", "wait_timeout", "lease", "required"];
         for (word, name) in [
             ("tll", Some("ttl")),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn lists() {
+    fn lists_names() {
         assert_eq!(one_of(["a"].into_iter()), "`a`");
         assert_eq!(one_of(["a", "b"].into_iter()), "one of `a`, `b`");
     }

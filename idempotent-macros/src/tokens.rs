@@ -1,8 +1,8 @@
-//! Tokens that are searched or split before they are parsed, or instead of it.
+//! Searching and splitting tokens that are not parsed.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 
-/// Whether a word stands anywhere in the tokens.
+/// The first occurrence of a word in the tokens.
 pub(crate) fn mentions(tokens: TokenStream, word: &str) -> Option<Ident> {
     tokens.into_iter().find_map(|token| match token {
         TokenTree::Ident(ident) => (ident == word).then_some(ident),
@@ -11,8 +11,9 @@ pub(crate) fn mentions(tokens: TokenStream, word: &str) -> Option<Ident> {
     })
 }
 
-/// What stands between the commas, none of it empty: where nothing is, the comma stands for it, so that the
-/// mistake has a place. A trailing comma adds nothing.
+/// The runs of tokens between commas. A comma inside angle brackets belongs to a type, as in `engine = Of<A, B>`. No run
+/// is empty: between two commas that follow each other stands the second one, so that the mistake has a place. A
+/// trailing comma adds nothing.
 pub(crate) fn split(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
     let mut runs = Vec::new();
     let mut run = Vec::new();

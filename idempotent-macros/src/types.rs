@@ -1,4 +1,4 @@
-//! What a type says of itself, as far as tokens tell.
+//! Questions to a type that its tokens can answer.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -23,7 +23,7 @@ pub(crate) fn written(ty: &Type) -> String {
         .replace("& ", "&")
 }
 
-/// `T` of `impl Future<Output = T>`, `Pin<Box<dyn Future<Output = T>>>`, `BoxFuture<'_, T>` and their like.
+/// `T` of `impl Future<Output = T>`, `Pin<Box<dyn Future<Output = T>>>`, `BoxFuture<'_, T>` and the like.
 pub(crate) fn future_output(ty: &Type) -> Option<&Type> {
     match plain(ty) {
         whole @ Type::ImplTrait(opaque) => bound_output(opaque.bounds.iter(), whole),
@@ -43,7 +43,7 @@ pub(crate) fn future_output(ty: &Type) -> Option<&Type> {
     }
 }
 
-/// The `dyn Future` of a boxed future that does not say `Send`.
+/// The `dyn Future` of a boxed future without the bound `Send`.
 pub(crate) fn boxed_without_send(ty: &Type) -> Option<&TypeTraitObject> {
     match plain(ty) {
         Type::TraitObject(object) => {
@@ -77,7 +77,7 @@ fn bound_output<'a>(
         GenericArgument::AssocType(output) if output.ident == "Output" => Some(&output.ty),
         _ => None,
     });
-    // `Output: IntoResponse` names no type.
+    // `Future<Output: IntoResponse>` does not name the type.
     Some(output.unwrap_or(whole))
 }
 
@@ -148,7 +148,7 @@ mod tests {
     use super::{boxed_without_send, opaque};
 
     #[test]
-    fn points_at_the_opaque_type_alone() {
+    fn finds_the_opaque_type_alone() {
         for (ty, found) in [
             (quote!(impl A), Some(quote!(impl A))),
             (
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boxed_future_says_that_it_is_sendable() {
+    fn finds_a_boxed_future_without_send() {
         let lacks_send: [Type; 3] = [
             parse_quote!(Pin<Box<dyn Future<Output = A>>>),
             parse_quote!(std::pin::Pin<Box<(dyn Future<Output = A> + 'static)>>),

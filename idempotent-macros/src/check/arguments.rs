@@ -1,4 +1,4 @@
-//! The arguments, as far as their types tell.
+//! The arguments of a handler, as far as the tokens of their types tell.
 
 use quote::ToTokens;
 use syn::{Error, FnArg, Signature, Type};
@@ -9,14 +9,14 @@ use crate::{
     types::{opaque, plain, written},
 };
 
-/// As many as axum takes.
+/// The number of arguments that axum supports.
 const MOST_ARGUMENTS: usize = 16;
 
-/// As many `#[cfg]` arguments as one handler may have: each doubles the expansion.
+/// The number of `#[cfg]` arguments that one handler may have. Each doubles the expansion.
 const MOST_CFGS: usize = 4;
 
-/// Extractors that use up the body. Only by these names or under these crates: a type of the user's own that
-/// happens to be called so can be written with a path, as in `self::Form`.
+/// Extractors that use up the body, recognised by these names, alone or in a path that begins with one of these crates.
+/// A user's own type of such a name can be written with another path, as in `self::Form`.
 const BODY_EXTRACTORS: [&str; 8] = [
     "Json",
     "Form",
@@ -29,7 +29,7 @@ const BODY_EXTRACTORS: [&str; 8] = [
 ];
 const CRATES: [&str; 6] = ["axum", "axum_extra", "axum_core", "bytes", "std", "http"];
 
-/// Arguments that no extractor can be, and too many of them.
+/// Types that cannot be extractors, and the number of arguments.
 pub(super) fn arguments(sig: &Signature, errors: &mut Errors) {
     for (index, input) in sig.inputs.iter().enumerate() {
         match input {
@@ -74,7 +74,7 @@ fn argument_type(ty: &Type, errors: &mut Errors) {
 
 /// Only one argument uses up the body, and it is the last.
 pub(super) fn body_extractors(handler: &Handler, errors: &mut Errors) {
-    // Of arguments with `#[cfg]` nobody here knows which there are.
+    // Which arguments with `#[cfg]` there are is not known here.
     if handler.sig.inputs.iter().any(is_conditional) {
         return;
     }
@@ -99,7 +99,7 @@ pub(super) fn body_extractors(handler: &Handler, errors: &mut Errors) {
     }
 }
 
-/// Whether a type is one of the known extractors that use up the body.
+/// Whether a type is one of the [`BODY_EXTRACTORS`].
 fn takes_body(ty: &Type) -> bool {
     let Type::Path(path) = plain(ty) else {
         return false;

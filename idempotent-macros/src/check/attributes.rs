@@ -1,10 +1,10 @@
-//! Attributes that stand below ours.
+//! Attributes that cannot stand below ours.
 
 use syn::{Attribute, Error, Meta};
 
 use crate::errors::Errors;
 
-/// Attributes that stand below ours.
+/// Reports each attribute that cannot stand below ours.
 pub(super) fn attributes(attrs: &[Attribute], errors: &mut Errors) {
     for attr in attrs {
         if let Some(message) = misplaced(attr) {
@@ -13,7 +13,7 @@ pub(super) fn attributes(attrs: &[Attribute], errors: &mut Errors) {
     }
 }
 
-/// Why an attribute cannot stand below ours.
+/// Why an attribute cannot stand below ours, if so.
 pub(crate) fn misplaced(attr: &Attribute) -> Option<&'static str> {
     if is_named(attr, "idempotent") {
         Some("`#[idempotent]` is given twice: keep one")
@@ -26,7 +26,7 @@ pub(crate) fn misplaced(attr: &Attribute) -> Option<&'static str> {
     }
 }
 
-/// Whether an attribute's path ends in this name, whatever it was imported through.
+/// Whether an attribute's path ends in this name.
 fn is_named(attr: &Attribute, name: &str) -> bool {
     attr.path()
         .segments
@@ -34,8 +34,8 @@ fn is_named(attr: &Attribute, name: &str) -> bool {
         .is_some_and(|last| last.ident == name)
 }
 
-/// `utoipa::path`, or the same imported as `path`: then only if it says an HTTP method first, as utoipa's does, since
-/// others have attributes of that name, too.
+/// Whether it is `utoipa::path`, or the same imported as `path`. The latter must begin with an HTTP method, as
+/// utoipa's does, because other crates have attributes of that name, too.
 fn is_utoipa(attr: &Attribute) -> bool {
     const METHODS: [&str; 8] = [
         "get", "post", "put", "delete", "head", "options", "patch", "trace",
@@ -62,7 +62,7 @@ mod tests {
     use super::misplaced;
 
     #[test]
-    fn knows_utoipas_path_from_others() {
+    fn tells_utoipas_path_from_other_attributes() {
         let utoipas: [Attribute; 5] = [
             parse_quote!(#[utoipa::path(post, path = "/")]),
             parse_quote!(#[::utoipa::path(responses())]),

@@ -1,5 +1,5 @@
-//! Rules that need more than one option, or the handler. What only the type system knows, such as whether an
-//! argument is an extractor, is the compiler's to say.
+//! Rules about several options, and about the handler. What needs types, such as whether an argument is an extractor,
+//! is checked by the compiler (`idempotent-runtime/src/axum/hints.rs`).
 
 mod arguments;
 mod attributes;
@@ -16,7 +16,7 @@ use arguments::{arguments, body_extractors};
 pub(crate) use attributes::misplaced;
 use qualifiers::qualifiers;
 
-/// Options against options.
+/// Checks options against each other.
 pub(crate) fn options(options: &Options, errors: &mut Errors) {
     if let (Some(wait), Some(timeout)) = (&options.wait, &options.wait_timeout)
         && !wait.value
@@ -48,7 +48,7 @@ pub(crate) fn options(options: &Options, errors: &mut Errors) {
     }
 }
 
-/// The handler, and options against the handler. Says whether its shape can be expanded.
+/// Checks the handler, and the options against it. Returns whether its signature can be expanded.
 pub(crate) fn handler(handler: &Handler, options: &Options, errors: &mut Errors) -> bool {
     attributes::attributes(&handler.attrs, errors);
     let mut shape = Errors::default();
@@ -61,7 +61,7 @@ pub(crate) fn handler(handler: &Handler, options: &Options, errors: &mut Errors)
     sound
 }
 
-/// `inner` against the handler, and `Self` without `inner = Self::…`.
+/// Checks `inner` against the handler, and `Self` without `inner = Self::…`.
 fn inner(handler: &Handler, options: &Options, errors: &mut Errors) {
     if let Some(given) = &options.inner {
         let (Inner::Beside(name) | Inner::Associated(name)) = &given.value;

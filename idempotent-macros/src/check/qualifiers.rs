@@ -1,4 +1,4 @@
-//! What stands before the name of a handler, and whether it returns a future.
+//! The qualifiers before `fn`, and whether a handler returns a future.
 
 use syn::{Error, ReturnType, Safety, Signature, Type};
 
@@ -8,10 +8,10 @@ use crate::{
     types::{boxed_without_send, plain},
 };
 
-/// Types that are certainly no alias of a future.
+/// Types that are certainly not an alias of a future.
 const RESPONSES: [&str; 5] = ["String", "Response", "StatusCode", "Redirect", "Bytes"];
 
-/// `async`, and no other qualifier.
+/// Reports every qualifier but `async`, and a function that does not return a `Send` future.
 pub(super) fn qualifiers(handler: &Handler, errors: &mut Errors) {
     let sig = &handler.sig;
     if let Some(word) = sig.constness {
@@ -47,7 +47,7 @@ pub(super) fn qualifiers(handler: &Handler, errors: &mut Errors) {
     }
 }
 
-/// What to say of a function that is not `async` and returns nothing that looks like a future.
+/// The message for a function that is not `async` and whose return type does not look like a future.
 fn no_future(sig: &Signature) -> String {
     let name = &sig.ident;
     let mut message =

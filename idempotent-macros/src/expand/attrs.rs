@@ -1,12 +1,12 @@
-//! Which of the function's attributes go where.
+//! Which attributes of the function go on the handler, and which on the user's function.
 
 use syn::{Attribute, Meta, parse_quote};
 
 use super::expansion::{Expansion, Place};
 use crate::{handler::Handler, tokens::mentions};
 
-/// Lint levels and what documents the function: they go on the outer one. Everything else was written for the
-/// function that runs. `cfg` and `cfg_attr` are gone: the compiler looks at them first.
+/// Lint levels and documentation go on the handler. Everything else was written for the function that runs. `cfg` and
+/// `cfg_attr` are gone: the compiler applies them before it calls the attribute.
 const OUTER: [&str; 7] = [
     "doc",
     "deprecated",
@@ -17,18 +17,18 @@ const OUTER: [&str; 7] = [
     "forbid",
 ];
 
-/// What documents the handler and sets lint levels for it.
+/// The attributes for a handler whose signature has a mistake.
 pub(super) fn outer_attrs(handler: &Handler) -> Vec<&Attribute> {
     handler.attrs.iter().filter(|attr| is_outer(attr)).collect()
 }
 
-/// The same, for the handler. Where the user's function stands beside it, what is expected is found there only,
-/// except that the one which may never be used is the handler.
+/// The attributes for the handler. Where the user's function stands beside it, an `expect` is fulfilled by one of the
+/// two only, and becomes `allow` on the other: `dead_code` concerns the handler, every other lint the user's function.
 pub(super) fn handler_attrs(expansion: &Expansion<'_>) -> Vec<Attribute> {
     attrs_of_two(expansion, false)
 }
 
-/// The same, for the user's function beside the handler.
+/// The attributes for the user's function beside the handler.
 pub(super) fn beside_attrs(expansion: &Expansion<'_>) -> Vec<Attribute> {
     attrs_of_two(expansion, true)
 }
@@ -51,7 +51,7 @@ fn attrs_of_two(expansion: &Expansion<'_>, beside: bool) -> Vec<Attribute> {
     attrs.into_iter().map(shared).collect()
 }
 
-/// Whether it goes on the outer function.
+/// Whether it goes on the handler.
 pub(super) fn is_outer(attr: &Attribute) -> bool {
     attr.path()
         .get_ident()

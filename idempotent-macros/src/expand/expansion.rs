@@ -1,4 +1,4 @@
-//! What there is to expand.
+//! The input of an expansion, and where the user's function goes.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -20,15 +20,15 @@ pub(super) struct Expansion<'a> {
 }
 
 impl<'a> Expansion<'a> {
-    /// The router's state, if the attribute named it and something comes out of it.
+    /// The router's state, if the attribute named it and something is extracted from it.
     pub(super) fn state(&self) -> Option<&'a Type> {
         let state = self.options.state.as_ref().map(|given| &given.value)?;
         let uses_it = self.options.engine.is_some() || self.handler.arguments().next().is_some();
         uses_it.then_some(state)
     }
 
-    /// The name of the parameter for the request. It is hygienic, so no variable of the user's can meet it; the
-    /// function inside could, since items are not.
+    /// The name of the parameter for the request. Parameters are hygienic, so no variable of the user's can collide
+    /// with it. Functions are not, so the user's function inside could, and gets another one.
     pub(super) fn request_name(&self) -> Ident {
         let taken = self.handler.sig.ident == "__call";
         Ident::new(
@@ -49,7 +49,7 @@ impl Place {
     pub(super) fn of(handler: &Handler, options: &Options) -> Self {
         match options.inner.as_ref().map(|inner| &inner.value) {
             Some(Inner::Associated(name)) => Self::Associated(name.clone()),
-            // Already reported; inside the handler, `Self` would be reported again.
+            // This mistake is reported already. Inside the handler the compiler would report `Self` again.
             _ if handler.names_self.is_some() => {
                 Self::Associated(format_ident!("{}_inner", handler.sig.ident.unraw()))
             }

@@ -1,10 +1,11 @@
 //! What is emitted on errors.
 //!
-//! 1. An item that cannot be read stays as it is. That is reported, unless the compiler has said so before it called
-//!    the attribute: of a signature that no edition of Rust can read there is nothing to add. Whatever else cannot be
-//!    read here is reported, or a handler in some syntax that is new to this crate would silently run without
-//!    protection.
-//! 2. After a mistake in the signature there is still a function of that name which fits every route.
+//! 1. An item that cannot be parsed is emitted as it is, with an error. Only where no edition of Rust can parse the
+//!    signature there is no error: the compiler has reported it before it called the attribute. Everything else must be
+//!    an error, or a handler in a syntax that is new to this crate would silently run without protection.
+//! 2. After a mistake in the signature, a function of that name is emitted that fits every route, so that the routes
+//!    report nothing. The user's function stands inside or beside it, and its body is checked as usual.
+//! 3. A method stays as it is.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::quote;
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{check, errors::Errors, handler::Handler, tokens::split};
 
-/// An item that is not a function, or not one that can be read.
+/// For an item that is not a function, or one that cannot be parsed.
 pub(crate) fn unreadable(item: TokenStream, error: Error, errors: &mut Errors) -> TokenStream {
     if !is_reported(item.clone()) {
         errors.push(error);
@@ -23,8 +24,8 @@ pub(crate) fn unreadable(item: TokenStream, error: Error, errors: &mut Errors) -
     item
 }
 
-/// After a mistake in the signature of a method: the method as it stands. It can neither stand inside a function nor
-/// take other arguments, and no route names it.
+/// For a method with a mistake in its signature: the method as it is. It can neither stand inside a function nor take
+/// other arguments, and no route names it.
 pub(super) fn method(handler: &Handler) -> TokenStream {
     let Handler {
         attrs,
@@ -37,7 +38,7 @@ pub(super) fn method(handler: &Handler) -> TokenStream {
     quote!(#(#attrs)* #vis #sig #body)
 }
 
-/// After a mistake in the signature: a function that fits every route, around the user's.
+/// For a handler with a mistake in its signature: a function that fits every route.
 pub(super) fn refused(expansion: &Expansion<'_>) -> TokenStream {
     let Expansion {
         handler,
@@ -58,7 +59,8 @@ pub(super) fn refused(expansion: &Expansion<'_>) -> TokenStream {
     }
 }
 
-/// Whether the function has no parentheses, an argument without a type, or an arrow without one.
+/// Whether the compiler has reported the signature: the function has no parentheses, an argument without a type, or an
+/// arrow without one.
 fn is_reported(item: TokenStream) -> bool {
     let mut tokens = item
         .into_iter()
@@ -66,7 +68,7 @@ fn is_reported(item: TokenStream) -> bool {
     if tokens.next().is_none() {
         return false;
     }
-    // Not the parentheses of a bound, as in `fn handler<F: Fn(u32) -> u32>(f: F)`.
+    // These are not the parentheses of a bound, as in `fn handler<F: Fn(u32) -> u32>(f: F)`.
     let (mut nested, mut arrow) = (0_usize, false);
     let Some(arguments) = tokens.find_map(|token| {
         match &token {
@@ -101,7 +103,7 @@ fn group(token: TokenTree) -> Option<Group> {
     }
 }
 
-/// Neither `self` nor `pattern: type`.
+/// Whether an argument is neither `self` nor `pattern: type`.
 fn lacks_type(argument: &[TokenTree]) -> bool {
     let is = |token: Option<&TokenTree>, wanted: char| matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == wanted);
     let is_self = |token: &TokenTree| matches!(token, TokenTree::Ident(word) if word == "self");
@@ -124,7 +126,7 @@ mod tests {
     use super::is_reported;
 
     #[test]
-    fn nothing_is_added_to_what_the_compiler_says() {
+    fn adds_nothing_to_an_error_of_the_compiler() {
         for item in [
             "async fn handler {}",
             "async fn handler(a: ) {}",
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_new_syntax_is_reported() {
+    fn reports_what_may_be_new_syntax() {
         for item in [
             "async fn handler() {}",
             "async fn handler(self, a: b::C<D, E>, (f, g): (H, I)) -> J {}",

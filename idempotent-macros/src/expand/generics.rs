@@ -1,4 +1,4 @@
-//! The generics of the handler that axum sees: the user's, of which nothing borrows.
+//! The generics of the handler that axum sees: the user's, with `'static` in the place of lifetimes.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
@@ -6,8 +6,8 @@ use syn::{GenericParam, Generics, TypeParamBound, WherePredicate, parse_quote};
 
 use crate::tokens::mentions;
 
-/// The user's generics without lifetimes, for which `'static` stands, and for each type parameter what it takes to outlive the connection. That goes where
-/// its other bounds are, since clippy objects to two places.
+/// The user's generics without lifetimes, and with `Send + 'static` on each type parameter, because an execution may
+/// outlive the connection. The bounds go where the parameter's other bounds are: clippy objects to two places.
 pub(super) fn outliving(generics: &Generics) -> Generics {
     let mut generics = generics.clone();
     generics.params = generics
@@ -40,7 +40,7 @@ pub(super) fn outliving(generics: &Generics) -> Generics {
     generics
 }
 
-/// The same type with `'static` for the handler's own lifetimes: what outlives a connection borrows from nobody.
+/// The same type with `'static` for the handler's own lifetimes: what may outlive the connection cannot borrow.
 pub(super) fn owned(tokens: TokenStream, generics: &Generics) -> TokenStream {
     let own = |name: &Ident| {
         *name == "_"
@@ -71,7 +71,7 @@ pub(super) fn owned(tokens: TokenStream, generics: &Generics) -> TokenStream {
         .collect()
 }
 
-/// `::<T, N>`: what can be named; a lifetime cannot where it is late bound, and need not be.
+/// `::<T, N>`, without lifetimes: a late bound one cannot be named, and none needs to be.
 pub(super) fn turbofish<'a>(
     params: impl Iterator<Item = &'a GenericParam>,
     here: Span,

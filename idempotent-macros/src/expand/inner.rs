@@ -1,4 +1,4 @@
-//! The user's function.
+//! The user's function, inside or beside the handler.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote};
@@ -23,7 +23,7 @@ pub(super) fn beside(expansion: &Expansion<'_>) -> Option<TokenStream> {
         return None;
     };
     let attrs = beside_attrs(expansion);
-    // What lints have to say is said of the handler.
+    // `missing_docs` is reported at the handler, not a second time here.
     let documented = handler.attrs.iter().any(|attr| attr.path().is_ident("doc"));
     let doc =
         (!documented).then(|| quote!(#[doc = "The plain function of an `#[idempotent]` handler."]));
@@ -42,7 +42,7 @@ pub(super) fn inner(handler: &Handler, vis: &Visibility, name: &Ident) -> TokenS
     let attrs = attrs
         .iter()
         .filter(|attr| !is_outer(attr) && check::misplaced(attr).is_none());
-    // Not `const`: rustc would refuse `const async` a second time.
+    // `const` is left out: it is reported already, and rustc would report `const async` too.
     let Signature {
         asyncness,
         safety,

@@ -1,4 +1,4 @@
-//! From what was read to what is compiled: the only rooms with `quote!`, this one and those inside it.
+//! Generates the code. No other folder uses `quote!`.
 //!
 //! ```text
 //! pub fn create_payment(_: Placeholder<State<App>>, call: FromRouter<(State<App>, Json<NewPayment>)>) -> HandlerFuture {
@@ -9,17 +9,20 @@
 //!
 //! 1. The handler stays a plain `fn` with its generics and its number of arguments, so that turbofish, routing
 //!    and other attributes treat it as before. Each argument becomes a placeholder, the last one the whole
-//!    request; the arguments are extracted when the engine says "execute". Without arguments there is one
-//!    all the same, for the request.
-//! 2. The user's function stands inside, whole and once. What it calls by its own name is itself.
-//! 3. The policy is a constant expression, not an item: the user's body sees no name that it did not write.
-//! 4. Generated tokens resolve at [`Span::mixed_site`]. Where a type error should point at the user's code they
-//!    are *located* there, which keeps their resolution (a handler may come out of a `macro_rules!`).
-//! 5. The `fn` token, the name and the braces are the user's, or rustc takes the function for generated code
-//!    and drops its `dead_code` lint. No `allow` is put on it.
-//! 6. Under `cfg(doc)` there is the signature as it was written, if the function is visible or documented.
-//! 7. After a mistake there is still a function of that name which fits every route, and the body in its place:
-//!    the mistake is reported alone, and an editor goes on helping inside.
+//!    request; the arguments are extracted when the engine decides to execute. A handler without arguments gets one,
+//!    for the request. (`outer`, `generics`)
+//! 2. The user's function stands inside, once and unchanged, or beside the handler where `inner` names it. If it calls
+//!    itself by its name, it calls itself, not the handler. (`inner`, `attrs`)
+//! 3. The handler is one call of the runtime. The policy in it is a constant expression, not an item: the user's body
+//!    sees no name that it did not write. (`run`, `policy`, `private`)
+//! 4. Generated tokens resolve at [`mixed_site`](proc_macro2::Span::mixed_site). Where a type error should point at the
+//!    user's code they are *located* there, which keeps their resolution: a handler may come out of a `macro_rules!`.
+//!    (`spans`)
+//! 5. The `fn` token, the name and the braces are the user's: otherwise rustc takes the function for generated code
+//!    and drops its `dead_code` lint. For the same reason no `allow` is put on it.
+//! 6. Under `cfg(doc)` the handler has the signature that the user wrote, if it is visible or documented.
+//! 7. After a mistake there is still a function of that name that fits every route, with the body in its place: the
+//!    compiler reports the mistake alone, and an editor goes on helping inside the body. (`fallback`)
 
 mod attrs;
 mod expansion;
@@ -45,7 +48,7 @@ use outer::{outer, parameters};
 use private::Private;
 use run::run;
 
-/// A handler, or what stands for one whose signature is not `sound`.
+/// The handler and the user's function, or the fallback if the signature is not `sound`.
 pub(crate) fn handler(handler: Handler, options: &Options, sound: bool) -> TokenStream {
     if !sound && handler.is_method() {
         return fallback::method(&handler);
@@ -83,7 +86,7 @@ fn annotated(expansion: &Expansion<'_>) -> TokenStream {
     );
     let beside = beside(expansion);
     let Handler { vis, sig, .. } = handler;
-    // A second signature costs a tenth of what there is to check; a private function is in no documentation.
+    // A second signature adds a tenth to what the compiler checks, and a private function is not documented.
     let shown = !matches!(vis, Visibility::Inherited)
         || handler.attrs.iter().any(|attr| attr.path().is_ident("doc"));
     let attrs = quote!(#(#outer_attrs)* #(#cfgs)*);

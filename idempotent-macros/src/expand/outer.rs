@@ -1,4 +1,4 @@
-//! The handler that axum sees.
+//! The handler that axum sees: its signature around whatever runs.
 
 use proc_macro2::{Group, Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -40,8 +40,8 @@ pub(super) fn outer(
     let outer = outliving(generics);
     let clause = owned(outer.where_clause.to_token_stream(), generics);
     let generics = owned(outer.to_token_stream(), generics);
-    let running = private.running();
-    quote!(#vis #fn_token #ident #generics #parens -> #running #clause #block)
+    let future = private.future();
+    quote!(#vis #fn_token #ident #generics #parens -> #future #clause #block)
 }
 
 /// `_: Placeholder<A>, call: FromRouter<(A, B)>`
@@ -94,7 +94,8 @@ fn request(
     parameter(last, name, &inside, private)
 }
 
-/// `: name<inside>`. Where that does not fit, as in the method of a trait, it is said of the argument it stands for.
+/// `: name<inside>`, located at the argument that it stands for: a type that does not fit, as in the method of a
+/// trait, is reported there.
 fn parameter(
     argument: &TokenStream,
     name: &str,

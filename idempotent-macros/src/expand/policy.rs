@@ -1,4 +1,4 @@
-//! The route's policy: one constant expression, a setter for each option that was given.
+//! The route's policy: one constant expression with a setter for each option that was given.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -65,7 +65,7 @@ fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
     }
 }
 
-/// In a closure, so that a function of another type is one error, at its path.
+/// A closure around the call, so that a function of another type is one error, at its path.
 fn scope(path: &Path, private: &TokenStream) -> TokenStream {
     let (start, _) = ends(path);
     let private = located(private.clone(), start);

@@ -1,8 +1,7 @@
 //! How generated code names the runtime's hidden module.
 //!
-//! By its path, where the runtime is `::idempotent_runtime`. Where the attribute was told another path
-//! (`crate = path`), by macros of that module: a wrong path is then one error, at the path, instead of one for
-//! each type and function that is named and one more at every route.
+//! By its path, if the runtime is `::idempotent_runtime`. With `crate = path`, by macros of that module: a wrong path is
+//! then one error, at the path, instead of one for each type and function that is named and one more at every route.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -11,7 +10,7 @@ use syn::Path;
 use super::spans::{at, ends};
 use crate::options::{Given, Options};
 
-/// The module.
+/// The hidden module, at the path of `crate = path` if that was given.
 pub(super) struct Private<'a>(Option<&'a Path>);
 
 impl<'a> Private<'a> {
@@ -30,9 +29,9 @@ impl<'a> Private<'a> {
         )
     }
 
-    /// What a handler returns. A type that is made by a macro must be `()` or what it is meant to be, and be a
-    /// response in both cases.
-    pub(super) fn running(&self) -> TokenStream {
+    /// The type that a handler returns. The compiler takes the type of an unresolved macro for `()`, so with `crate` the
+    /// type is written such that the handler fits its route in both cases.
+    pub(super) fn future(&self) -> TokenStream {
         if self.0.is_none() {
             return self.ty(&quote!(HandlerFuture));
         }
@@ -40,7 +39,7 @@ impl<'a> Private<'a> {
         quote!(impl ::core::future::Future<Output = #response> + ::core::marker::Send)
     }
 
-    /// What a handler returns that is never called.
+    /// The body of a handler that is never called.
     pub(super) fn never(&self) -> TokenStream {
         if self.0.is_none() {
             return quote!(::core::unreachable!());
@@ -48,7 +47,7 @@ impl<'a> Private<'a> {
         quote!(::core::future::pending())
     }
 
-    /// An expression that names the module, made by `expression` out of that name.
+    /// The expression that `expression` makes from a name for the module.
     pub(super) fn within(
         &self,
         expression: impl FnOnce(&TokenStream) -> TokenStream,
@@ -63,7 +62,7 @@ impl<'a> Private<'a> {
     }
 }
 
-/// `path::__private::name!(…)`, wherever it stands located at the end of the path.
+/// `path::__private::name!(…)`, located at the end of the path.
 fn invoke(path: &Path, name: &str, arguments: &TokenStream) -> TokenStream {
     let last = path.segments.last().map(|last| &last.ident);
     let end = last.map_or_else(|| ends(path).1, |last| at(last.span()));

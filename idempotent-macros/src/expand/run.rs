@@ -1,4 +1,4 @@
-//! The one call inside the handler that axum sees.
+//! The call of the runtime in the handler.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -44,7 +44,8 @@ pub(super) fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStre
     }
 }
 
-/// The request and how to extract the arguments from it. What the state must have is checked at its own place.
+/// The request and how to extract the arguments from it. With `state`, each argument and the engine are checked at
+/// their own places.
 fn call(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
     let Expansion {
         handler, options, ..
@@ -74,8 +75,7 @@ fn call(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
     quote!(#call #engine.extracting((#(#arguments,)*)))
 }
 
-/// The function that makes the response, located at the return type: a type that is no response is one error
-/// there.
+/// The function that makes the response, located at the return type: a type that is not a response is one error there.
 fn converter(handler: &Handler, private: &TokenStream) -> TokenStream {
     let (start, end) = match handler.output() {
         Some(Output::Never(ty)) => {

@@ -3,12 +3,12 @@
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
 
-/// Resolves where the macro does, points where the user's code is.
+/// A span that resolves names where the macro is defined and points to the user's code.
 pub(super) fn at(span: Span) -> Span {
     Span::mixed_site().located_at(span)
 }
 
-/// Where the first and the last token are.
+/// The places of the first and the last token.
 pub(super) fn ends(tokens: impl ToTokens) -> (Span, Span) {
     let mut spans = tokens
         .into_token_stream()
@@ -18,7 +18,7 @@ pub(super) fn ends(tokens: impl ToTokens) -> (Span, Span) {
     (at(start), at(spans.last().unwrap_or(start)))
 }
 
-/// The same tokens, pointing elsewhere.
+/// The same tokens, pointing to another place.
 pub(super) fn located(tokens: TokenStream, span: Span) -> TokenStream {
     tokens
         .into_iter()

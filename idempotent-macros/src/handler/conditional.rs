@@ -1,10 +1,11 @@
-//! Arguments with `#[cfg]`.
+//! Arguments with `#[cfg]`: a handler has one variant for each combination of them.
 
 use syn::{Attribute, FnArg, Meta, Signature, Token, parse_quote, punctuated::Punctuated};
 
-/// The signature as it is with and without each of its `#[cfg]` arguments, and the attributes that choose.
+/// The signature with and without each of its `#[cfg]` arguments, and the attributes that choose between them.
 ///
-/// The type of the outer function's last argument lists the others, and types take no attributes.
+/// The arguments cannot keep their attributes: the type of the handler's last argument lists the others, and types take
+/// no attributes.
 pub(super) fn variants(sig: Signature) -> Vec<(Vec<Attribute>, Signature)> {
     let Some(index) = sig.inputs.iter().position(is_conditional) else {
         return vec![(Vec::new(), sig)];
@@ -37,7 +38,7 @@ pub(super) fn variants(sig: Signature) -> Vec<(Vec<Attribute>, Signature)> {
         .collect()
 }
 
-/// `cfg(not(…))` of one, `cfg(not(all(…)))` of several.
+/// `cfg(not(…))` for one predicate, `cfg(not(all(…)))` for several.
 fn not_all(cfgs: &[Attribute]) -> Attribute {
     let predicates: Vec<_> = cfgs
         .iter()
@@ -56,8 +57,8 @@ pub(crate) fn is_conditional(input: &FnArg) -> bool {
         .iter()
         .any(|attr| attr.path().is_ident("cfg"))
 }
-/// Makes `#[cfg(…)]` of every `cfg` that an argument has by way of `#[cfg_attr(…)]`. (Those of the function itself
-/// are gone: the compiler looks at them first.)
+/// Rewrites every `#[cfg_attr(…, cfg(…))]` of an argument as `#[cfg(…)]`. The compiler has already applied those of the
+/// function itself.
 pub(super) fn plain_cfgs(sig: &mut Signature) {
     for input in &mut sig.inputs {
         let attrs = attributes_mut(input);
@@ -68,7 +69,7 @@ pub(super) fn plain_cfgs(sig: &mut Signature) {
     }
 }
 
-/// `cfg(any(not(a), b))` and `cfg_attr(a, rest)` of `cfg_attr(a, cfg(b), rest)`; any other attribute as it is.
+/// `cfg(any(not(a), b))` and `cfg_attr(a, rest)` for `cfg_attr(a, cfg(b), rest)`. Any other attribute stays as it is.
 fn plain_cfg(attr: Attribute) -> Vec<Attribute> {
     let parts = Punctuated::<Meta, Token![,]>::parse_terminated;
     let (true, Ok(list)) = (
@@ -86,7 +87,7 @@ fn plain_cfg(attr: Attribute) -> Vec<Attribute> {
         .collect()
 }
 
-/// An attribute where the condition holds.
+/// An attribute that applies if the condition holds.
 fn under(condition: &Meta, attr: &Attribute) -> Attribute {
     match &attr.meta {
         Meta::List(cfg) if attr.path().is_ident("cfg") => {
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cfg_behind_a_cfg_attr_is_a_cfg() {
+    fn a_cfg_in_a_cfg_attr_becomes_a_cfg() {
         for (written, read) in [
             (quote!(#[cfg(a)] x: X), quote!(#[cfg(a)] x: X)),
             (

@@ -1,5 +1,5 @@
-//! The annotated function, read only as far as its signature: the body stays the tokens it was, so that
-//! whatever is wrong or unfinished in it is between the user and the compiler.
+//! The annotated function. Only its signature is parsed: the body stays tokens, so that the compiler alone reports what
+//! is wrong or unfinished in it.
 
 mod conditional;
 mod other_items;
@@ -26,17 +26,17 @@ pub(crate) struct Handler {
     pub(crate) vis: Visibility,
     pub(crate) sig: Signature,
     pub(crate) body: Group,
-    /// Where it names the `Self` of an impl block, which no function inside a function can.
+    /// The first `Self` in it that means the type of an impl block: a function inside a function cannot name that.
     pub(crate) names_self: Option<Ident>,
 }
 
 /// What the handler's future resolves to.
 pub(crate) enum Output<'a> {
-    /// `()`, unwritten.
+    /// `()`, because no type is written.
     Nothing,
     /// `!`
     Never(&'a Type),
-    /// A type that becomes the response. Where it cannot be told apart, the whole future.
+    /// The type that becomes the response, or the whole future if its output is not visible.
     Type(&'a Type),
 }
 
@@ -45,7 +45,7 @@ impl Handler {
     ///
     /// # Errors
     ///
-    /// At the keyword of any other item.
+    /// The error points to the keyword of an item that is not a function.
     pub(crate) fn parse(item: TokenStream) -> syn::Result<Self> {
         Self::read.parse2(item)
     }
@@ -84,7 +84,7 @@ impl Handler {
         })
     }
 
-    /// What the future resolves to, or nothing where the function returns no future.
+    /// What the future resolves to, or nothing if the function does not return a future.
     pub(crate) fn output(&self) -> Option<Output<'_>> {
         let ty = match &self.sig.output {
             ReturnType::Default => return self.sig.asyncness.map(|_| Output::Nothing),
@@ -98,12 +98,12 @@ impl Handler {
         })
     }
 
-    /// Whether its signature is fixed by `self`, or by a trait that `#[async_trait]` has been at.
+    /// Whether `self` or an `#[async_trait]` fixes its signature.
     pub(crate) fn is_method(&self) -> bool {
         self.sig.receiver().is_some() || self.is_async_trait()
     }
 
-    /// `#[async_trait]` leaves a lifetime of its own behind.
+    /// Whether `#[async_trait]` has expanded it: that adds a lifetime of this name.
     pub(crate) fn is_async_trait(&self) -> bool {
         self.sig
             .generics
@@ -126,8 +126,8 @@ impl Handler {
     }
 }
 
-/// A body that defines types or implements traits may name their `Self`: what is wrong there is the compiler's
-/// to say.
+/// The first `Self` in the signature, or in a body that defines no types. In a body that does, `Self` may be theirs:
+/// whether it is wrong, only the compiler can say.
 fn names_self(sig: &Signature, body: &Group) -> Option<Ident> {
     let mut signature = sig.generics.to_token_stream();
     sig.inputs.to_tokens(&mut signature);

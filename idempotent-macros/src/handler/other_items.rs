@@ -1,9 +1,9 @@
-//! Items that are no functions.
+//! Items that are not functions.
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{Error, parse::ParseStream};
 
-/// What to say about an item of another kind, at its keyword.
+/// The error for an item of another kind, at its keyword.
 pub(super) fn not_a_function(input: ParseStream<'_>) -> Option<Error> {
     let words: TokenStream = input.parse().ok()?;
     let mut words = words

@@ -10,7 +10,7 @@ use super::{
 use crate::errors::Errors;
 
 table! {
-    /// `fingerprint(…)`.
+    /// The rules that were given.
     pub(super) FINGERPRINT: Fingerprint {
         "headers" => headers: Vec<String> = headers,
         "json" => json: bool = Setting::flag,

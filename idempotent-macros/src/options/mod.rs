@@ -1,9 +1,12 @@
-//! What stands between the parentheses of `#[idempotent(…)]`: one table says which options there are, what
-//! each takes and where it goes.
+//! The options in the parentheses of `#[idempotent(…)]`: one table lists their names, their types and how each is
+//! read.
 //!
 //! 1. Options are separated by commas. Each is `name`, `name = value` or `name(…)`.
-//! 2. Each is read on its own: a mistake in one leaves the others in force and is reported at its token.
-//! 3. No option is given twice. An unknown one is answered with the nearest name, or with all of them.
+//! 2. Each is read on its own. A mistake is reported at its token and leaves the other options in force.
+//! 3. No option is given twice. The error for an unknown one suggests the nearest name, or lists all names.
+//!
+//! A new option needs a line in the table, a setter in `expand/policy.rs`, a section in `reference.md` and a golden in
+//! `tests/expand`; tests fail without the last two.
 //!
 //! Rules about two options, or about an option and the handler, are in [`check`](crate::check).
 
@@ -24,7 +27,7 @@ pub(crate) use values::{Cache, Inner, OnCrash};
 use values::{cache, duration, engine, header, inner, name, on_crash, size};
 
 table! {
-    /// The options that were given and understood.
+    /// The options that were given, without those that have a mistake.
     OPTIONS: Options {
         "ttl" => ttl: u64 = |setting| duration(setting, "24h"),
         "wait" => wait: bool = Setting::flag,

@@ -96,13 +96,13 @@ fn every_option_is_read() {
 }
 
 #[test]
-fn nothing_is_fine_and_so_is_a_trailing_comma() {
+fn no_options_and_a_trailing_comma_are_accepted() {
     assert_eq!(parse(quote!()).1, Vec::<String>::new());
     assert_eq!(parse(quote!(wait,)).1, Vec::<String>::new());
 }
 
 #[test]
-fn a_path_finds_out_after_a_crash() {
+fn on_crash_takes_a_path() {
     let (options, messages) = parse(quote!(on_crash = payments::find_out));
     assert!(
         messages.is_empty()
@@ -117,7 +117,7 @@ fn a_path_finds_out_after_a_crash() {
 }
 
 #[test]
-fn the_plain_function_stands_beside_or_is_associated() {
+fn inner_takes_a_name_or_a_name_after_self() {
     assert!(matches!(
         parse(quote!(inner = Self::plain)).0.inner,
         Some(Given {
@@ -139,7 +139,7 @@ fn the_plain_function_stands_beside_or_is_associated() {
 
 #[test]
 fn values_may_come_out_of_a_macro() {
-    // What `$value:expr` leaves behind.
+    // A fragment such as `$value:expr` puts its tokens into an invisible group.
     let group = |tokens| Group::new(proc_macro2::Delimiter::None, tokens);
     let (text, flag) = (group(quote!("1h")), group(quote!(false)));
     let (options, messages) = parse(quote!(ttl = #text, wait = #flag));
@@ -171,7 +171,7 @@ fn every_mistake_is_reported_and_the_rest_is_in_force() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_is_right() {
+fn every_message_says_what_to_write() {
     for (tokens, says) in [
         (quote!(ttl), "`ttl` takes a duration, as in `ttl = \"24h\"`"),
         (quote!(ttl = 24), "`ttl` takes a duration"),

@@ -1,4 +1,4 @@
-//! One `name`, `name = value` or `name(…)`, before anybody knows what it means.
+//! The syntax of one option: `name`, `name = value` or `name(…)`, whatever its name means.
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -6,7 +6,7 @@ use syn::{Error, Lit, LitBool, LitStr, parse::Parse};
 
 use crate::{errors::Errors, suggest, tokens::split};
 
-/// Words an option knows, and what each means.
+/// The words that an option takes, and what each means.
 pub(crate) type Choices<T> = &'static [(&'static str, T)];
 
 /// One setting as it was written.
@@ -24,7 +24,7 @@ enum Value {
     List(Group),
 }
 
-/// Splits at the commas. A comma inside angle brackets belongs to a type, as in `engine = Of<A, B>`.
+/// Reads each setting. A mistake in one leaves the others.
 pub(crate) fn settings(tokens: TokenStream, errors: &mut Errors) -> Vec<Setting> {
     let mut settings = Vec::new();
     for tokens in split(tokens) {
@@ -144,7 +144,7 @@ impl Setting {
         matches!(&self.value, Value::Equals(value) if matches!(syn::parse2(value.clone()), Ok(Lit::Str(_))))
     }
 
-    /// `name = "…"`, one of the given words. After these, an error names what else the option takes: `or`.
+    /// `name = "…"`, one of the given words. An error lists them, and then `or`: what else the option takes.
     pub(crate) fn choice<T: Copy>(&self, choices: Choices<T>, or: &str) -> syn::Result<T> {
         let words = || choices.iter().map(|(word, _)| *word);
         let expected = suggest::one_of(words()).replace('`', "\"") + or;

@@ -1,4 +1,4 @@
-//! What a table of options is: a name, a type and a reader for each.
+//! How a table of options is written and applied.
 
 use proc_macro2::{Span, TokenStream};
 use syn::Error;
@@ -6,7 +6,7 @@ use syn::Error;
 use super::setting::{Setting, settings};
 use crate::{errors::Errors, suggest};
 
-/// A value and where it was given.
+/// A value and its place.
 pub(crate) struct Given<T> {
     pub(crate) value: T,
     /// The option's name.
@@ -15,13 +15,13 @@ pub(crate) struct Given<T> {
     pub(crate) at: Span,
 }
 
-/// One option: its name, and how it is read and kept.
+/// One option: its name, and how it is read into its field.
 pub(super) struct Entry<O> {
     pub(super) name: &'static str,
     pub(super) read: fn(&mut O, &Setting) -> syn::Result<()>,
 }
 
-/// Makes a struct with a field for each option, and the table that reads them. The table keeps duplicates away.
+/// Defines a struct with a field for each option, and the table that reads them.
 macro_rules! table {
     (
         $(#[$doc:meta])*
@@ -51,7 +51,7 @@ macro_rules! table {
 }
 pub(super) use table;
 
-/// Reads each setting by its entry in the table.
+/// Reads each setting by its entry in the table, the first one of each name.
 pub(super) fn read_all<O: Default>(
     table: &[Entry<O>],
     tokens: TokenStream,
@@ -79,7 +79,7 @@ pub(super) fn read_all<O: Default>(
     options
 }
 
-/// What to say about a name that the table does not have.
+/// The error for a name that is not in the table.
 fn unknown<O>(table: &[Entry<O>], setting: &Setting, kind: &str) -> Error {
     let name = setting.name.to_string();
     if name == "transaction" {

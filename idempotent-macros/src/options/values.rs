@@ -1,4 +1,4 @@
-//! What options take, and how it is read.
+//! The types of the options' values, and a reader for each.
 
 use proc_macro2::Ident;
 use syn::{Error, LitStr, Path, Type};
@@ -38,7 +38,7 @@ const CACHE: Choices<Cache> = &[
     ("success", Cache::Success),
 ];
 
-/// The words `on_crash` knows; it also takes a path.
+/// The words that `on_crash` takes. It also takes a path.
 const ON_CRASH: Choices<fn() -> OnCrash> =
     &[("refuse", || OnCrash::Refuse), ("retry", || OnCrash::Retry)];
 
@@ -84,7 +84,7 @@ pub(super) fn cache(setting: &Setting) -> syn::Result<Cache> {
     setting.choice(CACHE, "")
 }
 
-/// `State<…>`, or whatever it is called here: what it is and what is inside is the type system's to check.
+/// `State<…>`, under any name: only the compiler can check which type that is and what is inside.
 pub(super) fn engine(setting: &Setting) -> syn::Result<Type> {
     let takes = "an extractor that finds the engine in the router's state, as in `engine = State<Idempotency>`";
     let ty: Type = setting.parsed(takes)?;
