@@ -2,7 +2,7 @@
 //!
 //! The generated code calls [`part`](super::checks::part) or [`last`](super::checks::last) for each, at the place of
 //! the argument's type, which checks it and finds the `V` by which it is extracted. Extraction then asks only what
-//! that `V` can do: where none was found, the compiler has reported the argument already and has nothing to add.
+//! that `V` can do: where there is none, the compiler has reported the argument already and has nothing to add.
 
 use std::{fmt, future::Future, marker::PhantomData};
 
@@ -103,7 +103,7 @@ macro_rules! arguments {
     };
 }
 
-/// All of them, all but the first, … down to none.
+/// For all of them, for all but the first, … down to none.
 macro_rules! each_suffix {
     () => { arguments!(); };
     ($part:ident $via:ident $($rest:ident)*) => {
@@ -112,7 +112,7 @@ macro_rules! each_suffix {
     };
 }
 
-// As many as axum takes, with the last one.
+// As many as axum supports, with the last one.
 each_suffix!(
     A1 V1 A2 V2 A3 V3 A4 V4 A5 V5 A6 V6 A7 V7 A8 V8 A9 V9 A10 V10 A11 V11 A12 V12 A13 V13 A14 V14
     A15 V15

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::engine::Idempotency;
 
-/// The place of an argument that is extracted later. Keeps the number of arguments what it was.
+/// Stands for an argument that is extracted later, so that the number of arguments stays what it was.
 pub struct Placeholder<T>(PhantomData<fn() -> T>);
 
 /// A request, and how to extract the handler's arguments `T` from it. The engine comes from `E`.
@@ -30,11 +30,11 @@ pub struct FromRouter<T, E = FromExtensions> {
     source: PhantomData<fn() -> E>,
 }
 
-/// The engine is an extension, or else the one of this process.
+/// The engine is an extension of the request or, if there is none, the one of this process.
 #[derive(Debug)]
 pub struct FromExtensions;
 
-/// Distinguishes the one way in which a [`FromRouter`] is extracted for each way `M` in which its arguments are.
+/// The marker of [`FromRequest`] for a [`FromRouter`] whose arguments are extracted with the marker `M`.
 #[derive(Debug)]
 pub struct Via<M>(PhantomData<fn() -> M>);
 
@@ -145,7 +145,7 @@ where
     }
 }
 
-/// Extracts what needs no extraction.
+/// A future that is ready, because nothing is extracted.
 fn arrived<T>(value: T) -> Ready<Result<T, Infallible>> {
     ready(Ok(value))
 }

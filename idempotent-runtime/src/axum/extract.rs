@@ -1,4 +1,4 @@
-//! The engine's types where axum handlers take and return things.
+//! The engine's types as extractors and as parts of responses.
 
 use std::convert::Infallible;
 
@@ -15,10 +15,10 @@ use crate::{
     problem::{Problem, ProblemCode, ProblemStyle},
 };
 
-/// Why there is no [`Execution`]: the request came without a key, so nothing protects it.
+/// The rejection of [`Execution`] as an extractor: the request has no key, so it runs unprotected.
 ///
-/// The client gets the problem `missing_key`. A route without `#[idempotent]` or
-/// [`IdempotencyLayer`](crate::IdempotencyLayer) rejects every request like this.
+/// The client gets the problem `missing_key`. On a route without `#[idempotent]` or
+/// [`IdempotencyLayer`](crate::IdempotencyLayer) every request is rejected like this.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ExecutionRejection;
@@ -51,7 +51,7 @@ impl IntoResponse for ExecutionRejection {
 
 impl std::fmt::Display for ExecutionRejection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the request carries no idempotency key, so no execution stands behind it")
+        f.write_str("the request has no idempotency key, so there is no execution to extract")
     }
 }
 

@@ -10,20 +10,20 @@ use ::axum::{
 use super::arguments::Arguments;
 use crate::engine::BoxFuture;
 
-/// Calls the handler with its arguments. A plain function: what a handler adds to the compiled code is that and
-/// its own future.
+/// Calls the handler with its arguments. It is a plain function, so that a handler adds only it and its own future to
+/// the compiled code.
 pub(super) type Then<T> = fn(T) -> BoxFuture<Response>;
 
-/// Extracts a handler's arguments; of the router's state, only the step itself knows the type.
+/// A step whose type of state is erased: it extracts a handler's arguments `T`.
 pub(super) trait Extraction<T>: Start {
-    /// Sets what is called with them.
+    /// Sets the function that is called with them.
     fn then(&mut self, then: Then<T>);
 }
 
-/// A step whose arguments nobody needs to know any more.
+/// The same step with its arguments erased, too.
 pub(super) trait Start: Send {
-    /// Extracts the arguments and calls what was set, whose future is not polled here: so there is one state
-    /// less to compile for each handler.
+    /// Extracts the arguments and calls the function that was set. Its future is not polled here, so that there is one
+    /// state less to compile for each handler.
     fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted>;
 }
 
@@ -108,7 +108,7 @@ where
     }
 }
 
-/// What was set before the start.
+/// The function that was set before the start.
 fn chosen<T>(then: Option<Then<T>>) -> Then<T> {
-    then.expect("what follows extraction is set before extraction starts")
+    then.expect("`run_handler` sets the function before extraction starts")
 }

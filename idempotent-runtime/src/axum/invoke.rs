@@ -4,8 +4,8 @@ use super::hints::UseInnerToCallDirectlyOrPutDebugHandlerBelow;
 
 /// Calls a function with its arguments `T`, a tuple.
 ///
-/// The generated code hands the function over by name instead of calling it in a closure: that is less to
-/// compile, and tells lints that it is used as a value, which is why it may be `async` without awaiting.
+/// Generated code passes the function by name instead of calling it in a closure: there is less to compile, and lints
+/// see that the function is used as a value, so that it may be `async` without an `await`.
 pub trait Invoke<T> {
     /// What it returns.
     type Future;
@@ -44,7 +44,7 @@ macro_rules! invoke {
     };
 }
 
-/// All of them, all but the first, … down to the last.
+/// For all of them, for all but the first, … down to the last one.
 macro_rules! each_suffix {
     () => {};
     ($first:ident $($rest:ident)*) => {
@@ -53,5 +53,5 @@ macro_rules! each_suffix {
     };
 }
 
-// As many as axum takes.
+// As many as axum supports.
 each_suffix!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15 A16);

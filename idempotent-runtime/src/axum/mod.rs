@@ -1,18 +1,31 @@
 //! The axum adapter: what `#[idempotent]` expands to, and the engine's types as extractors and response parts.
 //!
-//! An annotated handler is a plain function whose last argument, a [`FromRouter`](call::FromRouter), is an extractor that extracts
-//! nothing: it takes the whole request and remembers how to extract the user's arguments for the router's
-//! state, which from there on nobody names. One call of [`run_handler`](run::run_handler) then
+//! An annotated handler is a plain function whose last argument, a [`FromRouter`](call::FromRouter), takes the whole
+//! request and remembers how to extract the user's arguments with the router's state. From there on the type of the
+//! state is erased. One call of [`run_handler`](run::run_handler) then
 //!
 //! 1. runs the handler at once, as if the attribute were absent, if the engine does not cover the request, or
-//!    if an [`Execution`](crate::Execution) around it already does (a layer outside of the attribute);
-//! 2. else hands the engine the request, its route and the erased step "extract, then call the handler".
+//!    if it already runs in an [`Execution`](crate::Execution), of a layer around the attribute;
+//! 2. otherwise hands the engine the request, its route and the erased step "extract, then call the handler".
 //!
 //! The state is cloned for each call, as axum itself does for each request: an execution may outlive the
 //! connection, and the router.
 //!
-//! Generic code is kept to the two futures that cannot do without the handler's types. All else, the engine
-//! first, is compiled once.
+//! Only the two futures that need the handler's types are generic code. Everything else, the engine above all, is
+//! compiled once.
+//!
+//! ```text
+//! private      what generated code names
+//! call         the arguments of an annotated handler, as axum sees them
+//! extraction   the erased step: extract the arguments, then call the handler
+//! arguments    arguments that are extracted one by one, with the option `state`
+//! invoke       a function called with a tuple of arguments
+//! run          the handler under its policy, up to its response
+//! checks       what generated code calls so that a type is checked at the user's token
+//! hints        what the compiler then shows
+//! extract      the engine's types as extractors and response parts
+//! typed        typed paths of axum-extra
+//! ```
 
 mod arguments;
 mod call;

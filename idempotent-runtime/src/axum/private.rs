@@ -1,5 +1,5 @@
-//! What generated code names. Not for people: it changes without notice, and the runtime pins the version of
-//! the macro crate that goes with it.
+//! What generated code names. It is not public API: it changes without notice, and the runtime pins the version of the
+//! macro crate that fits.
 
 pub use std::time::Duration;
 
@@ -21,18 +21,18 @@ pub use crate::{
     policy::{Cache, OnCrash, Policy},
 };
 
-/// A type of this module, for a runtime that the attribute was given the path of (`crate = path`).
+/// A type of this module, where the attribute names the runtime (`crate = path`).
 ///
-/// A path that leads nowhere is one error if macros follow it: each is reported at the same place and in the
-/// same words, which the compiler shows once, and a type it did not find counts as `()`, which is an extractor
-/// and a response, so that nothing more is wrong at the routes.
+/// With macros, a wrong path is one error: the compiler reports the same words at the same place only once, and takes
+/// the type of a macro that it did not find for `()`, which is an extractor and a response, so that the routes report
+/// nothing.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __ty {
     ($($ty:tt)*) => { $crate::__private::$($ty)* };
 }
 
-/// An expression that names this module `$private`.
+/// An expression in which `$private` names this module.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __within {

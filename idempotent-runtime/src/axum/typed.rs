@@ -1,7 +1,7 @@
 //! Typed paths of `axum-extra` (feature `typed-routing`).
 //!
-//! `typed_post(handler)` reads the route off the type of the handler's first argument, which in an annotated
-//! handler is a placeholder: it has the route of the argument it stands for.
+//! `typed_post(handler)` takes the route from the type of the handler's first argument. In an annotated handler that is
+//! a placeholder, which has the route of the argument that it stands for.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl<S, P: TypedPath> TypedPath for OnlyInARouterWithState<S, (P,)> {
     const PATH: &'static str = P::PATH;
 }
 
-// Demanded by the trait, for links; nobody has a placeholder in hand to make one.
+// The trait requires it, to write links. No code has a placeholder to write one with.
 impl<P: TypedPath> fmt::Display for Placeholder<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(P::PATH)
