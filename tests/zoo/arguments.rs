@@ -1,4 +1,4 @@
-//! What a handler can take.
+//! The arguments of a handler.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -51,13 +51,13 @@ struct Payment {
 }
 
 #[tokio::test]
-async fn none() {
+async fn no_arguments() {
     #[idempotent]
     async fn handler() -> &'static str {
         "none"
     }
-    let answer = exercise(Router::new().route("/", post(handler)), empty("/")).await;
-    assert_eq!(answer.body, "none");
+    let response = exercise(Router::new().route("/", post(handler)), empty("/")).await;
+    assert_eq!(response.body, "none");
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn state_and_json() {
 }
 
 #[tokio::test]
-async fn substates() {
+async fn parts_of_the_state() {
     #[idempotent]
     async fn handler(State(Name(name)): State<Name>, State(limit): State<Arc<u32>>) -> String {
         format!("{name} {limit}")
@@ -98,8 +98,8 @@ async fn path_query_headers_and_bytes() {
     request
         .headers_mut()
         .insert("x-zoo", "z".parse().expect("valid"));
-    let answer = exercise(Router::new().route("/{id}/{item}", post(handler)), request).await;
-    assert_eq!(answer.body, r#"7 book x "z" b"hello""#);
+    let response = exercise(Router::new().route("/{id}/{item}", post(handler)), request).await;
+    assert_eq!(response.body, r#"7 book x "z" b"hello""#);
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn parts_of_the_request() {
 }
 
 #[tokio::test]
-async fn options_and_results() {
+async fn extractors_in_options_and_results() {
     #[idempotent]
     async fn handler(
         id: Option<Path<u32>>,
@@ -143,7 +143,7 @@ async fn options_and_results() {
         exercise(router(), json("/1", r#"{"amount":3}"#)).await.body,
         "true true 3"
     );
-    // A rejection that the handler takes is the handler's to answer: it is stored.
+    // The handler takes the rejection, so its response is stored as any other.
     assert_eq!(
         exercise(router(), json("/", "nonsense")).await.body,
         "false true 400 Bad Request"
@@ -177,7 +177,7 @@ async fn a_rejection_by_an_extractor_leaves_the_key_unused() {
 }
 
 #[tokio::test]
-async fn execution() {
+async fn execution_with_a_required_key() {
     #[idempotent(required)]
     async fn handler(execution: Execution) -> String {
         format!("{} {}", execution.attempt(), execution.key().expose())
@@ -194,7 +194,7 @@ async fn execution() {
 }
 
 #[tokio::test]
-async fn execution_without_a_key_is_a_missing_key() {
+async fn execution_without_a_key_is_refused() {
     #[idempotent]
     async fn handler(_execution: Execution) {}
     let address = serve(Router::new().route("/", post(handler))).await;
@@ -299,7 +299,7 @@ async fn multipart() {
 }
 
 #[tokio::test]
-async fn whole_requests_strings_and_extensions() {
+async fn requests_strings_and_extensions() {
     #[derive(Clone)]
     struct Tenant(&'static str);
     #[idempotent]
@@ -331,7 +331,7 @@ async fn whole_requests_strings_and_extensions() {
 }
 
 #[tokio::test]
-async fn extractors_of_the_users_own_for_one_state_only() {
+async fn own_extractors_for_one_type_of_state() {
     struct User(String);
     impl FromRequestParts<App> for User {
         type Rejection = StatusCode;
@@ -378,7 +378,7 @@ async fn extractors_of_the_users_own_for_one_state_only() {
 }
 
 #[tokio::test]
-async fn sixteen() {
+async fn sixteen_arguments() {
     #[allow(
         clippy::too_many_arguments,
         clippy::many_single_char_names,
@@ -417,7 +417,7 @@ async fn sixteen() {
 }
 
 #[tokio::test]
-async fn conditional() {
+async fn conditional_arguments() {
     #[idempotent]
     async fn with(
         #[cfg(test)] method: Method,

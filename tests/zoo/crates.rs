@@ -1,6 +1,6 @@
 //! Handlers of other crates, with other editions, lints and names for the runtime.
 //!
-//! That they compile says most; they deny all warnings.
+//! They deny all warnings, so the main check is that they compile.
 
 use crate::support::{empty, exercise, json};
 
@@ -20,7 +20,7 @@ async fn edition_2021() {
 }
 
 #[tokio::test]
-async fn no_prelude_and_the_runtime_renamed() {
+async fn a_crate_without_prelude_that_renames_the_runtime() {
     use idempotent_tests_austere::router;
     assert_eq!(exercise(router(), empty("/none")).await.body, "");
     assert_eq!(
@@ -30,7 +30,7 @@ async fn no_prelude_and_the_runtime_renamed() {
 }
 
 #[tokio::test]
-async fn the_runtime_reexported() {
-    let answer = exercise(idempotent_tests_reexported::router(), json("/", "3")).await;
-    assert_eq!(answer.body, "3 true");
+async fn a_crate_that_takes_the_runtime_from_another_one() {
+    let response = exercise(idempotent_tests_reexported::router(), json("/", "3")).await;
+    assert_eq!(response.body, "3 true");
 }

@@ -1,13 +1,13 @@
 //! Every kind of handler that axum accepts, annotated, compiled, and called over HTTP.
 //!
-//! The modules are about one part of a handler each. What each test says with [`support::exercise`] is that
-//! the attribute changes nothing without a key, and replays with one.
+//! Each module is about one part of a handler. With [`support::exercise`], each test checks that the attribute changes
+//! nothing without a key, and replays with one.
 
 mod arguments;
-mod companions;
 mod crates;
 mod names;
 mod options;
+mod other_attributes;
 mod places;
 mod returns;
 mod routing;

@@ -1,4 +1,4 @@
-//! Names of handlers, arguments and lifetimes, and traits and macros that handlers come out of.
+//! Names of handlers, arguments and lifetimes, and handlers in traits and macros.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use idempotent_runtime::idempotent;
 
 use crate::support::{empty, exercise, json};
 
-/// Called like something in the generated code; the argument, too.
+/// A handler and its argument with a name that the generated code uses.
 macro_rules! named {
     ($($name:ident)*) => {
         mod named {
@@ -38,10 +38,10 @@ named! {
 }
 
 #[tokio::test]
-async fn like_the_generated_code() {
+async fn names_of_the_generated_code() {
     for (name, handler) in named() {
-        let answer = exercise(Router::new().route("/", handler), json("/", "3")).await;
-        assert_eq!(answer.body, format!("{name} 3"));
+        let response = exercise(Router::new().route("/", handler), json("/", "3")).await;
+        assert_eq!(response.body, format!("{name} 3"));
     }
 }
 
@@ -54,13 +54,13 @@ async fn r#loop(Json(r#type): Json<u32>) -> String {
 }
 
 #[tokio::test]
-async fn raw_with_a_raw_inner() {
+async fn a_raw_name_with_a_raw_inner() {
     let router = Router::new().route("/", post(r#loop));
     assert_eq!(exercise(router, json("/", "3")).await.body, "321");
     assert_eq!(r#fn(Json(2)).await, "21");
 }
 
-/// An extractor with a lifetime, which `'static` stands for in what a handler takes.
+/// An extractor with a lifetime, which is `'static` in the arguments of a handler.
 struct Agent<'a>(Cow<'a, str>);
 
 impl<S: Sync> FromRequestParts<S> for Agent<'static> {
@@ -122,7 +122,7 @@ pub(crate) fn helper() -> &'static str {
 }
 
 mod macros {
-    /// Everything comes out of the macro, by way of `$crate`.
+    /// All tokens come out of the macro, with paths that begin with `$crate`.
     macro_rules! whole {
         ($name:ident) => {
             #[$crate::names::macros::idempotent(
@@ -188,7 +188,7 @@ async fn defaults_of_a_trait() {
     assert_eq!(exercise(router(), empty("/create/3")).await.body, "books 3");
 }
 
-/// One of two bodies, one of two statements, one of two functions.
+/// `#[cfg]` on statements, on the end of a body and on whole functions.
 #[tokio::test]
 async fn conditional_code_in_the_body() {
     #[idempotent]

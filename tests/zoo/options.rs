@@ -1,4 +1,4 @@
-//! Each option, seen from outside: that it reaches the engine. What the engine makes of it is tested there.
+//! Each option reaches the engine. What the engine does with it is tested in the scenarios.
 
 use axum::{
     Extension, Json, Router,
@@ -8,9 +8,9 @@ use axum::{
 };
 use idempotent_runtime::{Crash, Idempotency, IdempotencyKey, Recovery, Scope, idempotent};
 
-use crate::support::{Answer, json, send, serve};
+use crate::support::{TestResponse, json, send, serve};
 
-/// A request with a key, and what else makes a difference.
+/// A JSON request with these headers.
 fn keyed(path: &str, body: &str, headers: &[(&'static str, &str)]) -> Request<String> {
     let mut request = json(path, body);
     for (name, value) in headers {
@@ -22,13 +22,16 @@ fn keyed(path: &str, body: &str, headers: &[(&'static str, &str)]) -> Request<St
 }
 
 /// Sends requests in turn to one server.
-async fn send_all<const N: usize>(router: Router, requests: [Request<String>; N]) -> [Answer; N] {
+async fn send_all<const N: usize>(
+    router: Router,
+    requests: [Request<String>; N],
+) -> [TestResponse; N] {
     let address = serve(router).await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for request in requests {
-        answers.push(send(address, request).await);
+        responses.push(send(address, request).await);
     }
-    answers.try_into().expect("as many")
+    responses.try_into().expect("as many")
 }
 
 const KEY: (&str, &str) = ("idempotency-key", "k");
@@ -37,12 +40,12 @@ const KEY: (&str, &str) = ("idempotency-key", "k");
 async fn required() {
     #[idempotent(required)]
     async fn handler() {}
-    let [answer] = send_all(
+    let [response] = send_all(
         Router::new().route("/", post(handler)),
         [keyed("/", "", &[])],
     )
     .await;
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(response.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
@@ -57,11 +60,11 @@ async fn header_strict_and_uuid() {
         keyed("/", "", &[("x-request-key", "\"k\"")]),
         keyed("/", "", &[KEY]),
     ];
-    let [first, replay, bare, no_uuid, other] =
+    let [first, replay, bare, not_a_uuid, other] =
         send_all(Router::new().route("/", post(handler)), requests).await;
     assert!(!first.is_replay() && replay.is_replay());
     assert_eq!(
-        (bare.status, no_uuid.status),
+        (bare.status, not_a_uuid.status),
         (StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST)
     );
     assert_eq!((other.status, other.is_replay()), (StatusCode::OK, false));
@@ -75,7 +78,7 @@ async fn name() {
         .route("/a", post(handler))
         .route("/b", post(handler));
     let requests = [keyed("/a", "", &[KEY]), keyed("/b", "", &[KEY])];
-    // One record, and the path tells the requests apart.
+    // Both have the same record, and their paths make different fingerprints.
     let [_, other] = send_all(router, requests).await;
     assert_eq!(other.status, StatusCode::CONFLICT);
     assert!(other.body.contains("mismatch"), "{}", other.body);
@@ -120,11 +123,11 @@ async fn cache() {
         StatusCode::BAD_REQUEST
     }
     let requests = [keyed("/", "", &[KEY]), keyed("/", "", &[KEY])];
-    let answers = send_all(Router::new().route("/", post(handler)), requests).await;
+    let responses = send_all(Router::new().route("/", post(handler)), requests).await;
     assert!(
-        answers
+        responses
             .iter()
-            .all(|answer| answer.status == StatusCode::BAD_REQUEST && !answer.is_replay())
+            .all(|response| response.status == StatusCode::BAD_REQUEST && !response.is_replay())
     );
 }
 
@@ -179,7 +182,7 @@ async fn on_crash() {
         send_all(router, requests)
             .await
             .iter()
-            .all(|answer| answer.status == StatusCode::OK)
+            .all(|response| response.status == StatusCode::OK)
     );
 }
 
@@ -202,7 +205,7 @@ async fn durations_and_waiting() {
     assert!(waited.is_replay() && refused.is_replay());
 }
 
-/// Two routes with an engine each do not know of each other's keys.
+/// Keys are known only to the engine of their own route.
 #[tokio::test]
 async fn engine() {
     #[derive(Clone)]
@@ -254,18 +257,20 @@ async fn engine() {
         "/second",
         "/extension",
     ];
-    let answers = send_all(router, paths.map(|path| keyed(path, "1", &[KEY]))).await;
+    let responses = send_all(router, paths.map(|path| keyed(path, "1", &[KEY]))).await;
     assert!(
-        answers.iter().all(|answer| answer.status == StatusCode::OK),
-        "{answers:?}"
+        responses
+            .iter()
+            .all(|response| response.status == StatusCode::OK),
+        "{responses:?}"
     );
     assert_eq!(
-        answers.map(|answer| answer.is_replay()),
+        responses.map(|response| response.is_replay()),
         [false, false, false, true, true, true]
     );
 }
 
-/// Without arguments, and by a name of the user's own for `State`.
+/// `engine` without arguments, and with `State` imported under another name.
 #[tokio::test]
 async fn engine_under_another_name_and_without_arguments() {
     use axum::extract::State as St;
@@ -281,7 +286,7 @@ async fn engine_under_another_name_and_without_arguments() {
         let [first, second] =
             send_all(router, ["/", "/"].map(|path| keyed(path, "", &[KEY]))).await;
         assert!(!first.is_replay() && second.is_replay());
-        // The state's, not the router's extension.
+        // The record is in the store of the engine in the state, not of the one in the extension.
         let key = IdempotencyKey::new("k").expect("valid");
         let key = engine.store_key("shared", None, &key);
         assert!(engine.inspect(&key).await.expect("reachable").is_some());

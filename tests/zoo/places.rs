@@ -1,11 +1,11 @@
-//! Where a handler is defined and what its neighbours are called.
+//! The place of a handler, and the names of its neighbours.
 
 use axum::{Json, Router, routing::post};
 use idempotent_runtime::idempotent;
 
 use crate::support::{empty, exercise, json};
 
-/// A module and a function of one name.
+/// A module and a function with one name.
 pub(crate) mod create {
     use idempotent_runtime::idempotent;
 
@@ -28,7 +28,7 @@ pub(crate) async fn create() -> &'static str {
 }
 
 #[tokio::test]
-async fn modules() {
+async fn handlers_in_modules_of_the_same_name() {
     let router = || {
         let router = Router::new()
             .route("/outside", post(create))
@@ -40,9 +40,9 @@ async fn modules() {
     assert_eq!(exercise(router(), empty("/far")).await.body, "far inside");
 }
 
-/// Handlers of one name in two blocks, one of them inside another handler's body.
+/// Handlers with one name in two blocks, one of them inside another handler's body.
 #[tokio::test]
-async fn blocks() {
+async fn handlers_in_blocks_of_functions() {
     fn first() -> Router {
         #[idempotent]
         async fn handler() -> &'static str {
@@ -64,9 +64,9 @@ async fn blocks() {
     assert_eq!(exercise(second, json("/", "2")).await.body, "2");
 }
 
-/// A trait's associated function, as long as the trait's own default is what runs.
+/// A handler in a block, generic over a trait of that block.
 #[tokio::test]
-async fn default_of_a_trait() {
+async fn a_handler_generic_over_a_local_trait() {
     trait Named {
         const NAME: &'static str;
     }

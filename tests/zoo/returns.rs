@@ -1,4 +1,4 @@
-//! What a handler can give back.
+//! The return types of a handler.
 
 use std::{future::Future, pin::Pin};
 
@@ -39,8 +39,8 @@ macro_rules! returns {
             async fn handler() -> $out {
                 $value
             }
-            let answer = exercise(Router::new().route("/", post(handler)), empty("/")).await;
-            assert_eq!((answer.status, answer.body.as_str()), (StatusCode::$status, $body));
+            let response = exercise(Router::new().route("/", post(handler)), empty("/")).await;
+            assert_eq!((response.status, response.body.as_str()), (StatusCode::$status, $body));
         }
     )*};
 }
@@ -71,14 +71,17 @@ returns! {
 }
 
 #[tokio::test]
-async fn nothing_written() {
+async fn no_return_type() {
     #[idempotent]
     async fn handler() {}
-    let answer = exercise(Router::new().route("/", post(handler)), empty("/")).await;
-    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, ""));
+    let response = exercise(Router::new().route("/", post(handler)), empty("/")).await;
+    assert_eq!(
+        (response.status, response.body.as_str()),
+        (StatusCode::OK, "")
+    );
 }
 
-/// It never returns: the one way it ends is a panic, whose answer is stored.
+/// Such a handler can only end by a panic, and the response to that is stored.
 #[tokio::test]
 async fn never() {
     #[idempotent]
@@ -91,17 +94,21 @@ async fn never() {
         .headers_mut()
         .insert("idempotency-key", "k".parse().expect("valid"));
     for replay in [false, true] {
-        let answer = send(address, request.clone()).await;
+        let response = send(address, request.clone()).await;
         assert_eq!(
-            (answer.status, answer.is_replay()),
+            (response.status, response.is_replay()),
             (StatusCode::INTERNAL_SERVER_ERROR, replay)
         );
-        assert!(answer.body.contains("handler_panicked"), "{}", answer.body);
+        assert!(
+            response.body.contains("handler_panicked"),
+            "{}",
+            response.body
+        );
     }
 }
 
 #[tokio::test]
-async fn a_future_by_name() {
+async fn functions_that_return_futures() {
     #[allow(clippy::manual_async_fn, reason = "people do write them")]
     #[idempotent]
     fn opaque() -> impl Future<Output = &'static str> + Send {
@@ -153,7 +160,7 @@ async fn a_future_by_name() {
 }
 
 #[tokio::test]
-async fn the_handler_decides_about_one_response() {
+async fn a_handler_releases_the_key_of_one_response() {
     #[idempotent]
     async fn handler() -> impl IntoResponse {
         (StatusCode::BAD_GATEWAY, Retention::Release, "later")
@@ -164,9 +171,9 @@ async fn the_handler_decides_about_one_response() {
         .headers_mut()
         .insert("idempotency-key", "k".parse().expect("valid"));
     for _ in 0..2 {
-        let answer = send(address, request.clone()).await;
+        let response = send(address, request.clone()).await;
         assert_eq!(
-            (answer.status, answer.is_replay()),
+            (response.status, response.is_replay()),
             (StatusCode::BAD_GATEWAY, false)
         );
     }

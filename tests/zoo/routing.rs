@@ -1,4 +1,4 @@
-//! Every way by which axum reaches a handler.
+//! Every way in which axum calls a handler.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -64,7 +64,7 @@ async fn every_method() {
     }
 }
 
-/// The same key on two methods of one path, and under two nests, is two keys.
+/// One key on two methods of a path, or under two nests, means two records.
 #[tokio::test]
 async fn nesting_and_merging() {
     let inner = || Router::new().route("/x", post(handler).put(handler));
@@ -82,9 +82,9 @@ async fn nesting_and_merging() {
             request
                 .headers_mut()
                 .insert("idempotency-key", "k".parse().expect("valid"));
-            let answer = send(address, request).await;
+            let response = send(address, request).await;
             assert_eq!(
-                (answer.status, answer.is_replay()),
+                (response.status, response.is_replay()),
                 (StatusCode::OK, replay),
                 "{path}"
             );
@@ -111,7 +111,7 @@ async fn fallbacks() {
 }
 
 #[tokio::test]
-async fn state() {
+async fn state_of_routers_method_routers_and_handlers() {
     let router = || Router::new().route("/", post(stated)).with_state("router");
     assert_eq!(exercise(router(), empty("/")).await.body, "router");
     // The state given to the handler, to a method router, and to a router within another.
@@ -163,14 +163,14 @@ async fn layers() {
         ("/route", true),
         ("/all", false),
     ] {
-        let answer = exercise(router(), empty(path)).await;
-        assert_eq!(answer.headers.contains_key("x-stamp"), stamped, "{path}");
+        let response = exercise(router(), empty(path)).await;
+        assert_eq!(response.headers.contains_key("x-stamp"), stamped, "{path}");
     }
 }
 
-/// The layer around, the attribute inside: one execution, one record.
+/// With the layer around it, the attribute adds neither an execution nor a record.
 #[tokio::test]
-async fn the_layer_and_the_attribute_at_once() {
+async fn the_layer_around_the_attribute() {
     let engine = Idempotency::builder().build().expect("valid");
     let router = Router::new()
         .route("/", post(handler))
@@ -184,7 +184,7 @@ async fn the_layer_and_the_attribute_at_once() {
 }
 
 #[tokio::test]
-async fn collected() {
+async fn routes_in_a_vector() {
     fn routes() -> Vec<(&'static str, MethodRouter<&'static str>)> {
         vec![
             ("/a", post(handler)),
@@ -213,7 +213,7 @@ async fn collected() {
     );
 }
 
-/// As the whole server, with no router around it.
+/// The handler is the whole server.
 #[tokio::test]
 async fn without_a_router() {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
@@ -231,7 +231,7 @@ async fn without_a_router() {
     }
 }
 
-/// Called as a tower service, with whatever is around it there.
+/// The router and the handler as tower services, with layers around them.
 #[tokio::test]
 async fn as_a_service() {
     let mut service = Router::new()
@@ -254,7 +254,7 @@ async fn as_a_service() {
     assert_eq!(exercise(router, empty("/")).await.body, "POST");
 }
 
-/// `axum-extra` reads the route off the first argument.
+/// `axum-extra` takes the route from the type of the first argument.
 #[tokio::test]
 async fn typed_paths() {
     #[derive(TypedPath, Deserialize)]

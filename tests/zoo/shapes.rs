@@ -1,4 +1,4 @@
-//! The function itself: generics, names, where it is defined, what it calls.
+//! The function itself: generics, names, its place, and what it calls.
 
 use std::{fmt::Display, marker::PhantomData, sync::Arc};
 
@@ -89,7 +89,7 @@ impl Api {
 }
 
 #[tokio::test]
-async fn associated() {
+async fn associated_functions() {
     let router = || {
         Router::new()
             .route("/create", post(Api::create))
@@ -125,7 +125,7 @@ impl<T: Ledger> Store<T> {
 }
 
 #[tokio::test]
-async fn associated_with_a_generic_type() {
+async fn associated_functions_of_a_generic_type() {
     let router = || {
         let router = Router::new().route("/enter", post(Store::<Memory>::enter));
         router
@@ -183,7 +183,7 @@ handlers! {
     made_twice(Json(amount), Json<u32>) -> impl IntoResponse { (StatusCode::CREATED, format!("twice {amount}")) }
 }
 
-/// Everything of this one comes out of the macro, `call` and `a0` included.
+/// All tokens of this handler come out of the macro, `call` and `a0` included.
 macro_rules! handler {
     ($name:ident, $ttl:literal, $text:expr) => {
         #[idempotent(ttl = $ttl)]
@@ -197,7 +197,7 @@ macro_rules! handler {
 handler!(made_whole, "1h", "whole");
 
 #[tokio::test]
-async fn made_by_macros() {
+async fn handlers_made_by_macros() {
     let router = || {
         let router = Router::new()
             .route("/once", post(made_once))
@@ -266,19 +266,20 @@ async fn the_plain_function_is_unit_tested() {
     assert_eq!(pay_inner(Json(0)).await, Err(StatusCode::BAD_REQUEST));
 }
 
-/// Nothing the expansion names is in the body's way, and nothing of the user's in the expansion's.
+/// The user's names do not change what the expansion means, and the other way round.
 #[tokio::test]
-async fn names_do_not_meet() {
+async fn names_do_not_collide() {
     #![allow(
         dead_code,
         non_camel_case_types,
         clippy::items_after_statements,
-        reason = "they are there to be in the way"
+        reason = "they only have to be there"
     )]
     const POLICY: &str = "mine";
     struct Policy;
-    struct Call;
-    struct Running;
+    struct FromRouter;
+    struct HandlerFuture;
+    struct Placeholder;
     struct Send;
     mod std {}
     mod core {}
@@ -287,7 +288,8 @@ async fn names_do_not_meet() {
     fn run_handler() -> &'static str {
         "also mine"
     }
-    fn answer() {}
+    fn respond() {}
+    fn into_response() {}
     #[::idempotent_runtime::idempotent(ttl = "1h", fingerprint(json), on_crash = "retry")]
     async fn handler<Option: ::core::default::Default + ::core::fmt::Display>(
         Json(call): Json<u32>,

@@ -1,4 +1,4 @@
-//! Responses that are not one piece: events, streams, files, upgrades.
+//! Responses in several pieces: events, streams, files, upgrades.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -18,13 +18,13 @@ use tokio_util::io::ReaderStream;
 use crate::support::{empty, exercise, serve};
 
 #[tokio::test]
-async fn events() {
+async fn server_sent_events() {
     #[idempotent]
     async fn handler() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
         Sse::new(stream::iter([1, 2]).map(|n| Ok(Event::default().data(n.to_string()))))
     }
-    let answer = exercise(Router::new().route("/", post(handler)), empty("/")).await;
-    assert_eq!(answer.body, "data: 1\n\ndata: 2\n\n");
+    let response = exercise(Router::new().route("/", post(handler)), empty("/")).await;
+    assert_eq!(response.body, "data: 1\n\ndata: 2\n\n");
 }
 
 #[tokio::test]
@@ -37,8 +37,8 @@ async fn a_stream_of_unknown_length() {
         });
         Body::from_stream(parts)
     }
-    let answer = exercise(Router::new().route("/", post(handler)), empty("/")).await;
-    assert_eq!(answer.body, "abc");
+    let response = exercise(Router::new().route("/", post(handler)), empty("/")).await;
+    assert_eq!(response.body, "abc");
 }
 
 #[tokio::test]
@@ -55,11 +55,11 @@ async fn a_file() {
         )]);
         Ok((headers, Body::from_stream(ReaderStream::new(file))))
     }
-    let answer = exercise(Router::new().route("/", post(handler)), empty("/")).await;
-    assert_eq!(answer.body, include_str!("streams.rs"));
+    let response = exercise(Router::new().route("/", post(handler)), empty("/")).await;
+    assert_eq!(response.body, include_str!("streams.rs"));
 }
 
-/// A switch of protocols passes through and is never stored, whether a key comes with it or not.
+/// A switch of protocols passes through and is never stored, with a key and without one.
 #[tokio::test]
 async fn a_web_socket() {
     #[idempotent]
@@ -114,11 +114,11 @@ async fn a_web_socket() {
 }
 
 #[tokio::test]
-async fn a_response_with_trailers_or_none() {
+async fn a_body_of_another_type() {
     #[idempotent]
     async fn handler() -> impl IntoResponse {
         Response::new(Body::new(http_body_util::Full::new(Bytes::from("full"))))
     }
-    let answer = exercise(Router::new().route("/", post(handler)), empty("/")).await;
-    assert_eq!(answer.body, "full");
+    let response = exercise(Router::new().route("/", post(handler)), empty("/")).await;
+    assert_eq!(response.body, "full");
 }

@@ -1,4 +1,4 @@
-//! A server for one router, a client for one request, and the exercise that every handler goes through.
+//! A server for one router, a client for one request, and the check that every handler goes through.
 
 use std::net::SocketAddr;
 
@@ -9,15 +9,15 @@ use hyper_util::rt::TokioIo;
 use idempotent_runtime::Idempotency;
 use tokio::net::{TcpListener, TcpStream};
 
-/// What came back.
+/// A response that was read to its end.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn is_replay(&self) -> bool {
         self.headers.contains_key("idempotent-replay")
     }
@@ -38,7 +38,7 @@ pub(crate) async fn serve(router: Router) -> SocketAddr {
 }
 
 /// Sends one request over a connection of its own.
-pub(crate) async fn send(address: SocketAddr, request: Request<String>) -> Answer {
+pub(crate) async fn send(address: SocketAddr, request: Request<String>) -> TestResponse {
     let stream = TcpStream::connect(address)
         .await
         .expect("the server listens");
@@ -49,11 +49,11 @@ pub(crate) async fn send(address: SocketAddr, request: Request<String>) -> Answe
     let response = sender
         .send_request(request.map(Body::from))
         .await
-        .expect("an answer");
+        .expect("a response");
     let (head, body) = response.into_parts();
     let body = body.collect().await.expect("a whole body").to_bytes();
     let body = String::from_utf8(body.to_vec()).expect("text");
-    Answer {
+    TestResponse {
         status: head.status,
         headers: head.headers,
         body,
@@ -65,7 +65,7 @@ pub(crate) fn json(path: &str, body: &str) -> Request<String> {
     post(path, "application/json", body)
 }
 
-/// A `POST` with nothing in it.
+/// A `POST` without a body.
 pub(crate) fn empty(path: &str) -> Request<String> {
     Request::post(path).body(String::new()).expect("valid")
 }
@@ -77,10 +77,9 @@ pub(crate) fn post(path: &str, content_type: &str, body: &str) -> Request<String
         .expect("valid")
 }
 
-/// Sends the request as every handler must be able to take it: twice without a key, which runs the handler
-/// each time; then twice with one, of which the second is a replay of the first. Gives back the first of
-/// those.
-pub(crate) async fn exercise(router: Router, request: Request<String>) -> Answer {
+/// Sends a request twice without a key, which runs the handler each time, and then twice with one: the second response
+/// must replay the first, which is returned.
+pub(crate) async fn exercise(router: Router, request: Request<String>) -> TestResponse {
     let address = serve(router).await;
     for _ in 0..2 {
         let plain = send(address, request.clone()).await;

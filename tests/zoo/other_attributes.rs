@@ -1,4 +1,4 @@
-//! Other attributes on the same handler, above and below, in every order that can make sense.
+//! Other attributes on the same handler, above and below ours.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use crate::support::{empty, exercise, json};
 
 type Name = &'static str;
 
-mod debug {
+mod debug_handler_attribute {
     use super::*;
 
     #[debug_handler]
@@ -29,7 +29,7 @@ mod debug {
 
     #[debug_handler(state = Name)]
     #[idempotent(ttl = "1h", state = Name)]
-    async fn told(Json(n): Json<u32>) -> String {
+    async fn with_state(Json(n): Json<u32>) -> String {
         format!("debug {n}")
     }
 
@@ -39,7 +39,7 @@ mod debug {
         format!("debug {n}")
     }
 
-    /// Without arguments it stands below: above, it would check a call without any.
+    /// Without arguments it stands below: above, it would check a call without arguments.
     #[idempotent]
     #[debug_handler]
     async fn without_arguments() -> Name {
@@ -47,26 +47,26 @@ mod debug {
     }
 
     #[tokio::test]
-    async fn handlers() {
+    async fn debug_handler_above_and_below() {
         let router = || {
             let router = Router::new()
                 .route("/above", post(above))
                 .route("/below", post(below));
             let router = router
-                .route("/told", post(told))
+                .route("/with_state", post(with_state))
                 .route("/beside", post(beside));
             router
                 .route("/none", post(without_arguments))
                 .with_state("debug")
         };
-        for path in ["/above", "/below", "/told", "/beside"] {
+        for path in ["/above", "/below", "/with_state", "/beside"] {
             assert_eq!(exercise(router(), json(path, "3")).await.body, "debug 3");
         }
         assert_eq!(exercise(router(), empty("/none")).await.body, "debug");
     }
 }
 
-mod spans {
+mod instrument_attribute {
     use super::*;
 
     #[instrument(skip_all, fields(n))]
@@ -114,10 +114,10 @@ mod spans {
         }
     }
 
-    /// The handler's span opens exactly when the handler runs: twice without a key, once with one. It has the
-    /// plain function's name, where that was given one.
+    /// The handler's span opens exactly when the handler runs: twice without a key, once with one. Its name is that of
+    /// the plain function, if `inner` gives it one.
     #[tokio::test]
-    async fn handlers() {
+    async fn spans_open_when_the_handler_runs() {
         let names = Names::default();
         let _guard =
             tracing::subscriber::set_default(tracing_subscriber::registry().with(names.clone()));
@@ -151,7 +151,7 @@ mod spans {
     }
 }
 
-mod documentation {
+mod utoipa_path {
     use super::*;
 
     /// Pays.
@@ -175,7 +175,7 @@ mod documentation {
     struct Docs;
 
     #[tokio::test]
-    async fn handlers() {
+    async fn documentation_is_generated() {
         let router = || {
             Router::new()
                 .route("/pay", post(pay))
@@ -219,7 +219,7 @@ mod comments_and_lints {
     }
 
     #[tokio::test]
-    async fn handlers() {
+    async fn comments_lints_and_cfg() {
         let router = || {
             Router::new()
                 .route("/a", post(commented))
@@ -230,8 +230,8 @@ mod comments_and_lints {
     }
 }
 
-/// Traits whose methods return boxed futures, as dependencies of a handler and as extractors.
-mod async_trait_around {
+/// A trait whose methods return boxed futures, as a dependency of a handler.
+mod async_trait_attribute {
     use async_trait::async_trait;
 
     use super::*;
@@ -256,7 +256,7 @@ mod async_trait_around {
     }
 
     #[tokio::test]
-    async fn handlers() {
+    async fn a_dependency_with_boxed_futures() {
         let ledger: Arc<dyn Ledger> = Arc::new(Memory(4));
         let router = Router::new().route("/", post(handler)).with_state(ledger);
         assert_eq!(exercise(router, json("/", "3")).await.body, "7");
