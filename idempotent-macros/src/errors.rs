@@ -1,7 +1,7 @@
 //! Every mistake is collected, so that one compilation reports them all.
 //!
-//! A collection that nobody reads would lose its mistakes, and a handler with a lost mistake silently gets a policy
-//! that its author did not write. Dropping one unread is a bug of this crate, so it panics in debug builds.
+//! A collection that is dropped unread loses its mistakes, and a handler with a lost mistake silently gets a policy that
+//! its author did not write. That would be a bug of this crate, so it panics in debug builds.
 
 use proc_macro2::TokenStream;
 use syn::Error;

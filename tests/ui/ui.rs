@@ -1,30 +1,30 @@
-//! Every mistake, and what is said about it.
+//! The errors for every mistake, compared with goldens.
 //!
-//! One mistake a file, `<rule>/<case>.rs`, found by glob. The handler is used in `main`, where a cascade
-//! would show. Under `ours` the words are ours. Under `rustc` they are the compiler's, around ours: they are
-//! compared with the release they were written for only.
+//! Each file `<rule>/<case>.rs` has one mistake and its errors beside it, and is found by glob. `main` uses the handler,
+//! so that follow-up errors would show. Under `ours` the messages are written by the attribute. Under `rustc` they are
+//! written by the compiler, with our notes: these are compared only with the release that they were recorded with.
 //!
-//! `TRYBUILD=overwrite cargo test -p idempotent-tests-ui` writes them anew.
+//! `TRYBUILD=overwrite cargo test -p idempotent-tests-ui` rewrites the goldens.
 
 use std::io::{self, Write as _};
 
 #[test]
-fn our_words() {
+fn our_messages() {
     trybuild::TestCases::new().compile_fail("ours/**/*.rs");
 }
 
 #[test]
-fn the_compilers_words() {
+fn messages_of_the_compiler() {
     let compiler = compiler();
     if compiler.starts_with("rustc 1.95.") {
         trybuild::TestCases::new().compile_fail("rustc/**/*.rs");
     } else {
-        // Not `eprintln!`, which the test harness keeps to itself when the test passes.
-        let word = format!(
-            "*** NOT TESTED, {} is not rustc 1.95: the_compilers_words\n",
+        // The test harness hides the output of `eprintln!` if the test passes.
+        let warning = format!(
+            "*** NOT TESTED, {} is not rustc 1.95: messages_of_the_compiler\n",
             compiler.trim()
         );
-        let _unread = io::stderr().write_all(word.as_bytes());
+        let _unread = io::stderr().write_all(warning.as_bytes());
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The attribute sees tokens. Whether an argument is an extractor or a return value a response, only the compiler
 //! knows. Generated code makes it check that at the user's own token (see `checks`), and what it then reports comes
-//! from here. Each item says which mistake leads to it and what the user sees; the whole messages are in the folder of
+//! from here. Each item says which mistake leads to it and what the user sees; the full messages are in the folder of
 //! `tests/ui/rustc` that the item names.
 //!
 //! 1. A trait changes the message, never what is accepted: it holds exactly where its blanket implementation does.
