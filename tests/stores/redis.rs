@@ -1,5 +1,4 @@
-//! The conformance suite on Redis, and what only that store promises. Each test has a prefix or a server of
-//! its own.
+//! The conformance suite on Redis, and what only that store promises. Each test has a key prefix or a server of its own.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -28,8 +27,8 @@ mod sentinel;
 mod temporary_errors;
 mod wakeup;
 
-/// The server's clock is everybody's, so what is stored moves back instead: the end of each lease and of each
-/// key with a prefix, by the same amount.
+/// Moves the end of each lease and the expiry of each key with a prefix back by the same amount. The clock itself belongs
+/// to a server that other tests share.
 const SHIFT: &str = r"
     for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
         local lease = redis.call('HGET', key, 'l')
@@ -39,6 +38,13 @@ const SHIFT: &str = r"
     end
     return 'OK'";
 
+/// Moves the times of all records with this prefix back on this server or node.
+fn shift(redis: &Redis, prefix: &str, by: Duration) {
+    let reply = redis.ask(&["EVAL", SHIFT, "0", prefix, &by.as_millis().to_string()]);
+    assert_eq!(reply, "OK");
+}
+
+/// A store on the server that all tests share, with a prefix of its own.
 pub(crate) struct RedisHarness {
     store: RedisStore,
     prefix: String,
@@ -46,16 +52,16 @@ pub(crate) struct RedisHarness {
 
 impl RedisHarness {
     fn server() -> &'static Redis {
-        Redis::shared().expect("looked for before the test began")
+        Redis::shared().expect("checked before the test began")
     }
 
     async fn connect(prefix: &str) -> RedisStore {
-        let store = RedisStore::builder(Self::server().url()).prefix(prefix);
-        store.connect().await.expect("a store")
+        let builder = on(Self::server()).prefix(prefix);
+        builder.connect().await.expect("a store")
     }
 
     /// The name of a record's key.
-    pub(crate) fn record(&self, key: &StoreKey) -> String {
+    fn record(&self, key: &StoreKey) -> String {
         format!("{}{}", self.prefix, hex(key))
     }
 }
@@ -64,8 +70,7 @@ impl Harness for RedisHarness {
     type Store = RedisStore;
 
     async fn open() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("t{}:", NEXT.fetch_add(1, Ordering::Relaxed));
+        let prefix = new_prefix();
         let store = Self::connect(&prefix).await;
         Self { store, prefix }
     }
@@ -79,14 +84,7 @@ impl Harness for RedisHarness {
     }
 
     async fn advance(&self, by: Duration) {
-        let reply = Self::server().ask(&[
-            "EVAL",
-            SHIFT,
-            "0",
-            &self.prefix,
-            &by.as_millis().to_string(),
-        ]);
-        assert_eq!(reply, "OK");
+        shift(Self::server(), &self.prefix, by);
     }
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
@@ -94,6 +92,12 @@ impl Harness for RedisHarness {
         Self::server().ask_bytes(&[b"HSET", record.as_bytes(), b"r", stored]);
         true
     }
+}
+
+/// A prefix that no other test uses.
+fn new_prefix() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}:", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn hex(key: &StoreKey) -> String {
@@ -104,15 +108,21 @@ fn hex(key: &StoreKey) -> String {
     })
 }
 
+/// The builder of a store on this server.
 fn on(redis: &Redis) -> RedisStoreBuilder {
-    RedisStore::builder(redis.url())
+    at(redis.port())
+}
+
+/// The builder of a store that reaches its server by this port.
+fn at(port: u16) -> RedisStoreBuilder {
+    RedisStore::builder(format!("redis://127.0.0.1:{port}"))
 }
 
 async fn refused(builder: RedisStoreBuilder) -> ConnectError {
     builder.connect().await.expect_err("no store")
 }
 
-/// Whether Redis can be tested here; if not, that was said.
+/// Whether Redis is installed; if not, that was printed.
 pub(crate) fn installed() -> bool {
     Redis::shared().is_some()
 }
@@ -122,7 +132,7 @@ mod conformance {
 }
 
 #[test]
-fn redis_follows_the_model() {
+fn the_redis_store_follows_the_model() {
     if installed() {
         crate::model::play::<RedisHarness>(100).unwrap();
     }

@@ -6,7 +6,7 @@ use idempotent_runtime::{
     StoreKey,
     store::{conformance::Harness, sql::sqlite::SqliteStore},
 };
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
 use crate::servers::Folder;
 
@@ -15,13 +15,13 @@ mod connect;
 mod disk_errors;
 mod faults;
 
-/// A file of its own.
+/// A store on a database file of its own.
 pub(crate) struct SqliteHarness {
     store: SqliteStore,
     file: DatabaseFile,
 }
 
-/// A file in a folder of its own.
+/// A database file in a folder of its own.
 pub(crate) struct DatabaseFile(Folder);
 
 impl DatabaseFile {
@@ -43,11 +43,16 @@ impl DatabaseFile {
             .expect("the file opens")
     }
 
-    /// A connection behind the store's back.
+    /// A connection beside the store's.
     pub(crate) async fn connect(&self) -> SqliteConnection {
-        SqliteConnection::connect(&self.url())
-            .await
-            .expect("a connection")
+        let connection = SqliteConnection::connect(&self.url()).await;
+        connection.expect("a connection")
+    }
+
+    /// Runs a statement beside the store.
+    async fn run(&self, statement: &str) {
+        let run = self.connect().await.execute(statement).await.map(drop);
+        run.expect("the statement runs");
     }
 }
 

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::{
     FutureExt as _,
-    future::{BoxFuture, LocalBoxFuture},
+    future::{BoxFuture, LocalBoxFuture, join_all},
 };
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Acquisition, Claim, Outcome, StoreError,
+        Acquisition, Claim, Outcome, Store, StoreError, Write,
         conformance::{claim, response},
     },
 };
@@ -31,6 +31,39 @@ pub(crate) fn new_claim(key: StoreKey) -> Claim {
 /// A small response to store.
 pub(crate) fn done() -> Outcome {
     Outcome::Response(response(201, &[], b"done"))
+}
+
+/// A response to store with a body of this many bytes.
+pub(crate) fn large(bytes: usize) -> Outcome {
+    Outcome::Response(response(200, &[], &vec![7; bytes]))
+}
+
+/// Acquires a new key and completes it.
+pub(crate) async fn execute(store: &impl Store, claim: &Claim, outcome: &Outcome) {
+    assert_eq!(store.acquire(claim).await.unwrap(), FIRST);
+    let completed = store.complete(&claim.held(), outcome).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
+}
+
+/// A request with this key gets this outcome.
+pub(crate) async fn replays(store: &impl Store, key: StoreKey, outcome: &Outcome) {
+    let answer = store.acquire(&new_claim(key)).await;
+    assert_eq!(answer.unwrap(), Acquisition::Completed(outcome.clone()));
+}
+
+/// Acquires these keys at once, one claim each.
+pub(crate) async fn acquire_all(
+    store: &impl Store,
+    keys: impl IntoIterator<Item = StoreKey>,
+) -> Vec<Result<Acquisition, StoreError>> {
+    let claims: Vec<_> = keys.into_iter().map(new_claim).collect();
+    let acquiring = claims.iter().map(|claim| store.acquire(claim).boxed());
+    join_all(acquiring.collect::<Vec<_>>()).await
+}
+
+#[track_caller]
+pub(crate) fn assert_in_flight(answer: &Acquisition) {
+    assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
 }
 
 /// An error and all its causes.

@@ -1,23 +1,18 @@
-//! The conformance suite on a Cluster of three, and what only a Cluster can get wrong.
+//! The conformance suite on a Cluster of three primaries, and what only a Cluster can get wrong.
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Acquisition, Outcome, Store, Write,
-        conformance::{Harness, key, response},
+        Outcome, Store, Write,
+        conformance::{Harness, key},
         redis::{ConnectError, RedisStore, Weakness},
     },
 };
+use tokio::task::block_in_place;
 
-use super::{SHIFT, hex};
+use super::{hex, new_prefix, refused, shift, wakeup::services};
 use crate::{
     servers::{
         free_port,
@@ -25,69 +20,68 @@ use crate::{
         until,
     },
     service::latencies,
-    toolbox::{answered, new_claim, within},
+    toolbox::{answered, assert_in_flight, done, execute, new_claim, replays, within},
     waiting::NOTIFIED,
 };
 
+/// A store on the Cluster that all tests share, with a prefix of its own.
 pub(super) struct ClusterHarness {
     store: RedisStore,
     prefix: String,
 }
 
-/// Three primaries that all tests share.
+/// The nodes of the Cluster that all tests share.
 fn nodes() -> Option<&'static [Redis]> {
     static NODES: OnceLock<Option<Vec<Redis>>> = OnceLock::new();
     crate::servers::server("redis-server")?;
     NODES
-        .get_or_init(|| start(Redis::with, &["--appendonly", "yes"]))
+        .get_or_init(|| start(&["--appendonly", "yes"]))
         .as_deref()
 }
 
-/// A Cluster of three primaries with these settings, when it is ready.
-pub(super) fn start(
-    node: impl Fn(&[&str]) -> Option<Redis>,
-    durability: &[&str],
-) -> Option<Vec<Redis>> {
+/// Starts a Cluster of three primaries with these settings, and waits until it is ready.
+pub(super) fn start(settings: &[&str]) -> Option<Vec<Redis>> {
     let mut nodes = Vec::new();
     for slots in [("0", "5000"), ("5001", "11000"), ("11001", "16383")] {
         let bus = free_port().to_string();
         let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus];
-        let node = node(&[durability, &cluster].concat())?;
+        let node = Redis::with(&[settings, &cluster].concat())?;
         node.ask(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]);
         nodes.push((node, bus));
     }
     for (node, bus) in &nodes[1..] {
         let port = node.port().to_string();
-        nodes[0]
-            .0
-            .ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
+        let first = &nodes[0].0;
+        first.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
     }
     let nodes: Vec<_> = nodes.into_iter().map(|(node, _)| node).collect();
-    until("the Cluster", || nodes.iter().all(ready).then_some(()));
+    wait_until_ready(&nodes);
     Some(nodes)
 }
 
-pub(super) fn ready(node: &Redis) -> bool {
-    let info = node.ask(&["CLUSTER", "INFO"]);
-    info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+fn wait_until_ready(nodes: &[Redis]) {
+    let ready = |node: &Redis| {
+        let info = node.ask(&["CLUSTER", "INFO"]);
+        info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+    };
+    until("the Cluster", || nodes.iter().all(ready).then_some(()));
 }
 
 pub(super) fn url(nodes: &[Redis]) -> String {
-    let hosts: Vec<_> = nodes
+    let hosts = nodes
         .iter()
-        .map(|node| format!("127.0.0.1:{}", node.port()))
-        .collect();
-    format!("redis+cluster://{}", hosts.join(","))
+        .map(|node| format!("127.0.0.1:{}", node.port()));
+    format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
 }
 
 impl ClusterHarness {
+    fn nodes() -> &'static [Redis] {
+        nodes().expect("checked before the test began")
+    }
+
     async fn connect(prefix: &str) -> RedisStore {
-        let nodes = nodes().expect("looked for before the test began");
-        let store = RedisStore::builder(url(nodes))
-            .prefix(prefix)
-            .connect()
-            .await;
-        store.expect("a store")
+        let builder = RedisStore::builder(url(Self::nodes())).prefix(prefix);
+        builder.connect().await.expect("a store")
     }
 }
 
@@ -95,8 +89,7 @@ impl Harness for ClusterHarness {
     type Store = RedisStore;
 
     async fn open() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("t{}:", NEXT.fetch_add(1, Ordering::Relaxed));
+        let prefix = new_prefix();
         let store = Self::connect(&prefix).await;
         Self { store, prefix }
     }
@@ -110,21 +103,15 @@ impl Harness for ClusterHarness {
     }
 
     async fn advance(&self, by: Duration) {
-        for node in nodes().into_iter().flatten() {
-            node.ask(&[
-                "EVAL",
-                SHIFT,
-                "0",
-                &self.prefix,
-                &by.as_millis().to_string(),
-            ]);
+        for node in Self::nodes() {
+            shift(node, &self.prefix, by);
         }
     }
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
         let record = format!("{}{}", self.prefix, hex(key));
-        // Those that do not have it say where it is, and change nothing.
-        for node in nodes().into_iter().flatten() {
+        // The nodes that do not have the record answer with a redirection and change nothing.
+        for node in Self::nodes() {
             node.ask_bytes(&[b"HSET", record.as_bytes(), b"r", stored]);
         }
         true
@@ -139,33 +126,21 @@ mod conformance {
 async fn records_spread_over_the_nodes() {
     let Some(nodes) = nodes() else { return };
     let harness = ClusterHarness::open().await;
-    let outcome = Outcome::Response(response(200, &[], b"done"));
     for n in 0..60 {
-        let mine = new_claim(key(n));
-        let store = harness.store();
-        assert_eq!(
-            store.acquire(&mine).await.unwrap(),
-            Acquisition::Acquired { attempt: 1 }
-        );
-        assert_eq!(
-            store.complete(&mine.held(), &outcome).await.unwrap(),
-            Write::Applied
-        );
-        let again = store.acquire(&new_claim(key(n))).await.unwrap();
-        assert_eq!(again, Acquisition::Completed(outcome.clone()));
+        execute(harness.store(), &new_claim(key(n)), &done()).await;
+        replays(harness.store(), key(n), &done()).await;
     }
     for node in nodes {
         let count = "return #redis.call('KEYS', ARGV[1] .. '*')";
-        let here = node.ask(&["EVAL", count, "0", &harness.prefix]);
-        let here: u32 = here[1..].trim().parse().expect("a number");
-        assert!(here > 5, "{here} of 60 records on one of three nodes");
+        let count = node.ask(&["EVAL", count, "0", &harness.prefix]);
+        let count: u32 = count[1..].trim().parse().expect("a number");
+        assert!(count > 5, "{count} of 60 records on one of three nodes");
     }
 }
 
-/// A node that was killed and restarted has its claims, and the store finds it again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_killed_keeps_its_claims() {
-    let Some(mut nodes) = start(Redis::with, &FLUSHING) else {
+    let Some(mut nodes) = start(&FLUSHING) else {
         return;
     };
     let store = RedisStore::connect(url(&nodes)).await.unwrap();
@@ -173,70 +148,64 @@ async fn a_node_that_was_killed_keeps_its_claims() {
     for mine in &claims {
         store.acquire(mine).await.unwrap();
     }
-    tokio::task::block_in_place(|| {
+    block_in_place(|| {
         nodes[1].restart();
-        until("the Cluster", || nodes.iter().all(ready).then_some(()));
+        wait_until_ready(&nodes);
     });
     for mine in &claims {
         let other = new_claim(mine.key);
-        let answer = answered(|| store.acquire(&other)).await;
-        assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
+        assert_in_flight(&answered(|| store.acquire(&other)).await);
         let held = mine.held();
         let completed = answered(|| store.complete(&held, &Outcome::Tombstone)).await;
         assert_eq!(completed, Write::Applied);
     }
 }
 
-/// A completion on one node wakes who listens on another.
+/// An engine subscribes to one node, and the completion is published on another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_completion_is_heard_on_every_node() {
+async fn a_completion_wakes_engines_on_every_node() {
     let Some(nodes) = nodes() else { return };
     within(NOTIFIED, async || {
-        let [first, second] = super::wakeup::services([&url(nodes); 2]).await;
+        let [first, second] = services([&url(nodes), &url(nodes)]).await;
         latencies(&first, &second, 4).await
     })
     .await;
 }
 
-/// A node that would lose what it acknowledged is found, whichever it is.
 #[tokio::test]
-async fn every_node_is_asked_whether_it_is_durable() {
-    let Some(nodes) = start(Redis::with, &["--appendonly", "yes"]) else {
+async fn a_weak_node_is_found_whichever_it_is() {
+    let Some(nodes) = start(&["--appendonly", "yes"]) else {
         return;
     };
     let set = |node: usize, setting: &str, value: &str| {
-        assert_eq!(
-            nodes[node].ask(&["CONFIG", "SET", setting, value]),
-            "+OK\r\n"
-        );
+        let reply = nodes[node].ask(&["CONFIG", "SET", setting, value]);
+        assert_eq!(reply, "+OK\r\n");
+    };
+    let weaknesses = async || match refused(RedisStore::builder(url(&nodes))).await {
+        ConnectError::Weak { weaknesses } => weaknesses,
+        other => panic!("{other:?} instead of weaknesses"),
     };
     for node in 0..3 {
         set(node, "appendfsync", "no");
-        // Many times, because a check of any one node finds it now and then.
+        // Several times, because a check of one node alone would find the weak one now and then.
         for _ in 0..5 {
-            assert_eq!(found(&nodes).await, [Weakness::NeverFlushed], "node {node}");
+            assert_eq!(weaknesses().await, [Weakness::NeverFlushed], "node {node}");
         }
         set(node, "appendfsync", "everysec");
     }
-    RedisStore::connect(url(&nodes)).await.expect("all is well");
+    let durable = RedisStore::connect(url(&nodes)).await;
+    durable.expect("all nodes are durable");
     set(0, "appendonly", "no");
     set(1, "no-appendfsync-on-rewrite", "yes");
     set(2, "appendonly", "no");
     let both = [Weakness::NoAppendOnlyFile, Weakness::NotFlushedInRewrites];
-    assert_eq!(found(&nodes).await, both);
-}
-
-async fn found(nodes: &[Redis]) -> Vec<Weakness> {
-    match RedisStore::connect(url(nodes)).await {
-        Err(ConnectError::Weak { weaknesses }) => weaknesses,
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(weaknesses().await, both);
 }
 
 #[tokio::test]
 async fn confirmation_by_replicas_is_refused_on_a_cluster() {
     let Some(nodes) = nodes() else { return };
     let builder = RedisStore::builder(url(nodes)).wait_replicas(1, Duration::from_secs(1));
-    let error = builder.connect().await.expect_err("refused");
+    let error = refused(builder).await;
     assert!(error.to_string().contains("Cluster"), "{error}");
 }

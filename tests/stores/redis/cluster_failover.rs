@@ -8,7 +8,7 @@ use std::{
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Acquisition, Outcome, Store, StoreErrorKind, Write,
+        Outcome, Store, StoreErrorKind, Write,
         conformance::key,
         redis::{ConnectError, RedisStore, RedisStoreBuilder},
     },
@@ -17,16 +17,17 @@ use tokio::task::block_in_place;
 
 use super::{
     cluster::{start, url},
-    permissions::{documented_besides, documented_rule},
+    hex,
+    permissions::{documented_additions, documented_rule, every_operation_works},
 };
 use crate::{
     servers::{free_port, redis::Redis, until},
-    toolbox::{answered, new_claim, within},
+    toolbox::{FIRST, answered, assert_in_flight, new_claim, replays, within},
 };
 
-/// Nodes that find out quickly that another is gone.
+/// Nodes that detect a failure quickly.
 const QUICK: [&str; 4] = ["--appendonly", "yes", "--cluster-node-timeout", "700"];
-/// With these the nodes that are left go on alone.
+/// With this the remaining nodes serve their slots while others have no node.
 const PARTIAL: [&str; 2] = ["--cluster-require-full-coverage", "no"];
 
 fn on(nodes: &[Redis]) -> RedisStoreBuilder {
@@ -44,11 +45,8 @@ fn replica(nodes: &[Redis]) -> Redis {
     until("the replica", || {
         (replica.ask(&["CLUSTER", "REPLICATE", &primary]) == "+OK\r\n").then_some(())
     });
-    until("its data", || {
-        let info = replica.ask(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    });
-    until("all to know it", || {
+    replica.wait_for_sync();
+    until("all nodes to know the replica", || {
         let know = |node: &Redis| node.ask(&["CLUSTER", "NODES"]).contains("slave");
         nodes.iter().all(know).then_some(())
     });
@@ -59,64 +57,59 @@ fn id(node: &Redis) -> String {
     node.ask(&["CLUSTER", "MYID"]).trim().to_owned()
 }
 
-/// Makes a node's process hang, until it is killed with the test.
+/// Stops a node's process with SIGSTOP; it is killed with the test.
 fn stop(node: &Redis) {
     let info = node.ask(&["INFO", "server"]);
     let mut lines = info.lines();
     let process = lines.find_map(|line| line.strip_prefix("process_id:"));
-    let process = process.expect("its number").trim();
+    let process = process.expect("a process id").trim();
     let sent = Command::new("kill").args(["-STOP", process]).status();
     assert!(sent.expect("kill").success());
 }
 
-/// So many keys for each of the nodes.
+/// So many keys of each node.
 fn keys(nodes: &[Redis], each: usize) -> Vec<Vec<StoreKey>> {
     let mut found = vec![Vec::new(); nodes.len()];
-    for n in 0..=255 {
-        let name = format!("idempotent:{}", super::hex(&key(n)));
-        let slot = nodes[0].ask(&["CLUSTER", "KEYSLOT", &name]);
-        let slot: u16 = slot[1..].trim().parse().expect("a slot");
+    for key in (0..=255).map(key) {
+        let slot = slot(&nodes[0], &key);
         let node = usize::from(slot > 5000) + usize::from(slot > 11000);
         if found[node].len() < each {
-            found[node].push(key(n));
+            found[node].push(key);
         }
     }
     assert!(found.iter().all(|keys| keys.len() == each), "{found:?}");
     found
 }
 
-fn slot(node: &Redis, key: &StoreKey) -> String {
-    let name = format!("idempotent:{}", super::hex(key));
-    node.ask(&["CLUSTER", "KEYSLOT", &name])[1..]
-        .trim()
-        .to_owned()
+fn slot(node: &Redis, key: &StoreKey) -> u16 {
+    let name = format!("idempotent:{}", hex(key));
+    let slot = node.ask(&["CLUSTER", "KEYSLOT", &name]);
+    slot[1..].trim().parse().expect("a slot")
 }
 
+/// The key is acquired in the end.
 async fn acquired(store: &RedisStore, key: StoreKey) {
     let mine = new_claim(key);
-    let answer = answered(|| store.acquire(&mine)).await;
-    assert_eq!(answer, Acquisition::Acquired { attempt: 1 });
+    assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
 }
 
-/// It might be weak, so without a word of the operator the store is not opened; with it, what is there is used.
+/// A primary that is down could be weak: the store is opened only if the operator accepts that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_is_down_is_named_unless_that_is_accepted() {
-    let Some(mut nodes) = start(Redis::with, &[&QUICK[..], &PARTIAL].concat()) else {
+    let Some(mut nodes) = start(&[&QUICK[..], &PARTIAL].concat()) else {
         return;
     };
     let keys = keys(&nodes, 2);
     block_in_place(|| nodes[1].kill());
     let started = Instant::now();
-    let error = on(&nodes).connect().await.expect_err("who knows");
-    let said = error.to_string();
-    let port = nodes[1].port();
+    let error = on(&nodes).connect().await.expect_err("a node is down");
+    let text = error.to_string();
+    let down = format!("127.0.0.1:{}", nodes[1].port());
     match error {
-        ConnectError::UnreachablePrimaries { nodes, .. } => {
-            assert_eq!(nodes, format!("127.0.0.1:{port}"))
-        }
-        other => panic!("{other:?} is another error"),
+        ConnectError::UnreachablePrimaries { nodes, .. } => assert_eq!(nodes, down),
+        other => panic!("{other:?} instead of the primary"),
     }
-    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+    assert!(text.contains(&down), "{text}");
     let took = started.elapsed();
     assert!(
         (Duration::from_secs(5)..Duration::from_secs(9)).contains(&took),
@@ -136,14 +129,14 @@ async fn a_primary_that_is_down_is_named_unless_that_is_accepted() {
             }
         }
     }
-    // And when it is back, its keys are.
+    // Its keys are served again once it is back.
     block_in_place(|| nodes[1].restart());
     acquired(&store, keys[1][0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_that_is_down_for_the_lack_of_a_node_is_never_opened() {
-    let Some(mut nodes) = start(Redis::with, &QUICK) else {
+async fn a_cluster_that_is_down_because_a_node_is_missing_is_never_opened() {
+    let Some(mut nodes) = start(&QUICK) else {
         return;
     };
     block_in_place(|| {
@@ -160,14 +153,14 @@ async fn a_cluster_that_is_down_for_the_lack_of_a_node_is_never_opened() {
         Err(ConnectError::Unreachable { source }) => {
             assert_eq!(source.code(), Some("CLUSTERDOWN"), "{source}");
         }
-        other => panic!("{other:?}"),
+        other => panic!("{other:?} instead of CLUSTERDOWN"),
     }
 }
 
-/// Who starts during a failover waits for it, and the replica is asked in place of its primary.
+/// A store that is opened during a failover waits for its end, and checks the replica in place of its primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_is_waited_for_when_a_store_is_opened() {
-    let Some(mut nodes) = start(Redis::with, &QUICK) else {
+    let Some(mut nodes) = start(&QUICK) else {
         return;
     };
     let replica = block_in_place(|| replica(&nodes));
@@ -177,22 +170,23 @@ async fn a_failover_is_waited_for_when_a_store_is_opened() {
     for key in keys.into_iter().flatten() {
         acquired(&store, key).await;
     }
-    assert!(
-        replica
-            .ask(&["INFO", "replication"])
-            .contains("role:master")
-    );
+    assert!(is_primary(&replica));
 }
 
-/// A node that hangs keeps its connections, and says nothing on them.
+fn is_primary(node: &Redis) -> bool {
+    let info = node.ask(&["INFO", "replication"]);
+    info.contains("role:master")
+}
+
+/// A node that hangs keeps its connections open and answers nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_hangs_stops_no_verbs_for_others_and_is_replaced() {
+async fn a_node_that_hangs_delays_no_operation_on_others_and_is_replaced() {
     within(Duration::from_millis(250), beside_a_node_that_hangs).await;
 }
 
-/// How long verbs for the other nodes took.
+/// How long operations on the other nodes took.
 async fn beside_a_node_that_hangs() -> Vec<Duration> {
-    let Some(nodes) = start(Redis::with, &QUICK) else {
+    let Some(nodes) = start(&QUICK) else {
         return Vec::new();
     };
     let replica = block_in_place(|| replica(&nodes));
@@ -201,20 +195,20 @@ async fn beside_a_node_that_hangs() -> Vec<Duration> {
     for keys in &keys {
         acquired(&store, keys[0]).await;
     }
-    let sound = Instant::now();
+    let before = Instant::now();
     block_in_place(|| stop(&nodes[1]));
-    let hung = Instant::now();
-    // Clients that insist on keys of the node that hangs.
+    let stopped = Instant::now();
+    // Clients that repeat operations on keys of the node that hangs.
     let insisting: Vec<_> = (0..8)
         .map(|_| {
             let (store, key) = (store.clone(), keys[1][1]);
             tokio::spawn(async move { answered(|| store.get(&key)).await })
         })
         .collect();
-    // Before the others notice, which takes them 700 ms, nothing but the store itself could be in the way.
+    // The other nodes detect the failure after 700 ms. Until then only the store itself could delay an operation.
     let mut latencies = Vec::new();
     for node in [0, 2].into_iter().cycle() {
-        if hung.elapsed() > Duration::from_millis(500) {
+        if stopped.elapsed() > Duration::from_millis(500) {
             break;
         }
         let started = Instant::now();
@@ -223,39 +217,35 @@ async fn beside_a_node_that_hangs() -> Vec<Duration> {
                 assert!(record.is_some());
                 latencies.push(started.elapsed());
             }
-            // One that the test machine delayed until the Cluster was down.
-            Err(error) => assert!(sound.elapsed() > Duration::from_millis(700), "{error}"),
+            // The test machine delayed this one until the Cluster was down.
+            Err(error) => assert!(before.elapsed() > Duration::from_millis(700), "{error}"),
         }
     }
     assert!(!latencies.is_empty());
-    while !block_in_place(|| replica.ask(&["INFO", "replication"])).contains("role:master") {
-        // The Cluster may be down as a whole until the replica has taken over.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(hung.elapsed() < Duration::from_secs(20), "no failover");
-    }
+    // The whole Cluster may be down until the replica has taken over.
+    block_in_place(|| until("the failover", || is_primary(&replica).then_some(())));
     let slowest = latencies.iter().max();
-    println!("slowest verb beside a node that hangs: {slowest:?}");
+    println!("slowest operation beside a node that hangs: {slowest:?}");
     for get in insisting {
         assert!(get.await.expect("no panic").is_none());
     }
     acquired(&store, keys[1][2]).await;
-    println!("its own keys were served again {:?} after", hung.elapsed());
-    let again = new_claim(keys[1][0]);
-    let answer = store.acquire(&again).await.unwrap();
-    assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
+    println!("its keys were served again after {:?}", stopped.elapsed());
+    let again = store.acquire(&new_claim(keys[1][0])).await;
+    assert_in_flight(&again.unwrap());
     latencies
 }
 
-/// While a slot is on its way, new records of it are made where it goes, with the permissions of the documentation.
+/// While a slot moves, its new records are made on the node it moves to, with the documented permissions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() {
-    let Some(nodes) = start(Redis::with, &QUICK) else {
+    let Some(nodes) = start(&QUICK) else {
         return;
     };
-    let besides = documented_besides("a Cluster");
-    assert_eq!(besides, ["+cluster|slots", "+asking"]);
+    let additions = documented_additions("a Cluster");
+    assert_eq!(additions, ["+cluster|slots", "+asking"]);
     let mut rule = documented_rule();
-    rule.extend(besides.iter().map(String::as_str));
+    rule.extend(additions.iter().map(String::as_str));
     for node in &nodes {
         assert_eq!(node.ask(&rule), "+OK\r\n", "{rule:?}");
     }
@@ -264,17 +254,18 @@ async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() 
         RedisStore::builder(hosts)
     };
     let store = app().connect().await.expect("permitted");
-    super::permissions::works(&store).await;
+    every_operation_works(&store).await;
 
-    let moved = keys(&nodes, 9)[0][8];
-    let (from, to, slot) = (id(&nodes[0]), id(&nodes[1]), slot(&nodes[0], &moved));
-    let set = |node: usize, what: &[&str]| {
-        let command = [&["CLUSTER", "SETSLOT", &slot], what].concat();
+    let moving = keys(&nodes, 9)[0][8];
+    let slot = slot(&nodes[0], &moving).to_string();
+    let (from, to) = (id(&nodes[0]), id(&nodes[1]));
+    let set = |node: usize, state: &[&str]| {
+        let command = [&["CLUSTER", "SETSLOT", &slot], state].concat();
         assert_eq!(nodes[node].ask(&command), "+OK\r\n", "{command:?}");
     };
     set(1, &["IMPORTING", &from]);
     set(0, &["MIGRATING", &to]);
-    // What the documentation says is needed besides is needed.
+    // The additions are needed.
     let permit = |right: &str| {
         for node in &nodes {
             assert_eq!(node.ask(&["ACL", "SETUSER", "app", right]), "+OK\r\n");
@@ -282,25 +273,21 @@ async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() 
         }
     };
     permit("-asking");
-    let error = store.acquire(&new_claim(moved)).await;
+    let error = store.acquire(&new_claim(moving)).await;
     let kind = error.expect_err("not permitted").kind();
     assert_eq!(kind, StoreErrorKind::Refused);
     permit("+asking");
-    let mine = new_claim(moved);
-    assert_eq!(
-        store.acquire(&mine).await.unwrap(),
-        Acquisition::Acquired { attempt: 1 },
-    );
+    let mine = new_claim(moving);
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
-    // A script that the node does not know is sent in full, and has to say again that it knows.
+    // The node does not know the script: it is sent in full, after another ASKING.
     nodes[1].ask(&["SCRIPT", "FLUSH"]);
     let completed = store.complete(&mine.held(), &Outcome::Tombstone).await;
     assert_eq!(completed.unwrap(), Write::Applied);
     for node in [1, 0, 2] {
         set(node, &["NODE", &to]);
     }
-    let again = store.acquire(&new_claim(moved)).await.unwrap();
-    assert_eq!(again, Acquisition::Completed(Outcome::Tombstone));
+    replays(&store, moving, &Outcome::Tombstone).await;
     for node in &nodes {
         assert_eq!(node.ask(&["ACL", "LOG"]), "*0\r\n", "something was denied");
     }
@@ -308,6 +295,6 @@ async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() 
     permit("-cluster");
     match app().connect().await {
         Err(ConnectError::NotPermitted { command, .. }) => assert_eq!(command, "CLUSTER SLOTS"),
-        other => panic!("{other:?}"),
+        other => panic!("{other:?} instead of the command"),
     }
 }

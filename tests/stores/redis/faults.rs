@@ -1,42 +1,47 @@
-//! Servers that are killed, cut off or silent in the middle of a verb.
+//! Servers that are killed, cut off or silent during an operation.
 
-use std::time::{Duration, Instant};
-
-use idempotent_runtime::store::{
-    Acquisition, Claim, Store, StoreErrorKind, Write, conformance::key, redis::RedisStore,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
+use idempotent_runtime::{
+    StoreKey,
+    store::{Acquisition, Store, StoreErrorKind, Write, conformance::key, redis::RedisStore},
+};
+
+use super::{at, on};
 use crate::{
     proxy::Proxy,
     servers::redis::Redis,
-    toolbox::{answered, done, new_claim, within},
+    toolbox::{
+        FIRST, acquire_all, answered, assert_in_flight, done, eventually, new_claim, replays,
+        within,
+    },
 };
 
+/// A store that reaches its server by a proxy.
 async fn through(proxy: &Proxy) -> RedisStore {
-    let store = RedisStore::builder(format!("redis://127.0.0.1:{}", proxy.port()));
-    store
-        .response_timeout(Duration::from_millis(300))
-        .connect()
-        .await
-        .expect("a store")
+    let builder = at(proxy.port()).response_timeout(Duration::from_millis(300));
+    builder.connect().await.expect("a store")
 }
 
-/// Killed and restarted between any two verbs, a durable server has lost nothing.
+/// The server is killed between any two operations; a durable one loses nothing.
 #[tokio::test]
 async fn claims_and_outcomes_survive_a_kill_at_any_point() {
     let Some(mut redis) = Redis::flushing() else {
         return;
     };
     let store = RedisStore::connect(redis.url()).await.unwrap();
-    let mine = new_claim(key(1));
-    let other = new_claim(key(1));
-    let acquired = Acquisition::Acquired { attempt: 1 };
-    assert_eq!(store.acquire(&mine).await.unwrap(), acquired);
+    let [mine, other] = [(); 2].map(|()| new_claim(key(1)));
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     redis.restart();
-    // Somebody else meets the lease; its owner has it still.
-    let answer = answered(|| store.acquire(&other)).await;
-    assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
-    assert_eq!(store.acquire(&mine).await.unwrap(), acquired);
+    // Another request finds the lease, and its owner still has it.
+    assert_in_flight(&answered(|| store.acquire(&other)).await);
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
     redis.restart();
     let (held, outcome) = (mine.held(), done());
@@ -45,122 +50,108 @@ async fn claims_and_outcomes_survive_a_kill_at_any_point() {
     redis.restart();
     let answer = answered(|| store.acquire(&other)).await;
     assert_eq!(answer, Acquisition::Completed(done()));
-    let again = store.complete(&mine.held(), &done()).await.unwrap();
-    assert_eq!(again, Write::Applied, "a repetition");
+    let again = store.complete(&mine.held(), &done()).await;
+    assert_eq!(again.unwrap(), Write::Applied, "a repetition");
 }
 
-/// Killed under load: whatever was acknowledged is there, and nothing was acknowledged twice.
+/// The server is killed under load: every acknowledged outcome is there, and no acquire was acknowledged twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_in_the_middle_of_verbs_loses_nothing_acknowledged() {
+async fn kills_during_operations_lose_nothing_acknowledged() {
+    const EACH: usize = 100;
+
     let Some(mut redis) = Redis::flushing() else {
         return;
     };
     let store = RedisStore::connect(redis.url()).await.unwrap();
+    let acknowledged = Arc::new(AtomicUsize::new(0));
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..8_u8 {
-        let store = store.clone();
+        let (store, acknowledged) = (store.clone(), Arc::clone(&acknowledged));
         clients.spawn(async move {
-            let mut claims = Vec::new();
-            for n in 0..100_u8 {
+            let mut keys = Vec::new();
+            for n in (0..).take(EACH) {
                 let mut bytes = [client; 32];
                 bytes[31] = n;
-                let mine = new_claim(idempotent_runtime::StoreKey::from_bytes(bytes));
-                let acquired = answered(|| store.acquire(&mine)).await;
-                assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
+                let mine = new_claim(StoreKey::from_bytes(bytes));
+                assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
                 let (held, outcome) = (mine.held(), done());
                 let completed = answered(|| store.complete(&held, &outcome)).await;
                 assert_eq!(completed, Write::Applied);
-                claims.push(mine.key);
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+                keys.push(mine.key);
             }
-            claims
+            keys
         });
     }
-    for _ in 0..5 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    for kill in 1..=5 {
+        let (so_far, enough) = (|| acknowledged.load(Ordering::SeqCst), kill * EACH);
+        let found = || format!("{} of {enough} outcomes", so_far());
+        eventually(async || so_far() >= enough, found).await;
         tokio::task::block_in_place(|| redis.restart());
     }
-    let mut stored = 0;
-    for key in clients.join_all().await.into_iter().flatten() {
-        let next = new_claim(key);
+    let keys: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
+    for key in &keys {
+        let next = new_claim(*key);
         let again = answered(|| store.acquire(&next)).await;
         assert_eq!(again, Acquisition::Completed(done()));
-        stored += 1;
     }
-    println!("{stored} outcomes acknowledged around 5 kills, {stored} there afterwards");
-    assert_eq!(stored, 800);
+    assert_eq!(keys.len(), 8 * EACH);
 }
 
-/// The opt-out is what it says: without persistence a kill forgets claims, and the key executes again.
+/// Without persistence, a kill loses claims, and the key executes again: the operator has accepted that.
 #[tokio::test]
-async fn a_kill_without_persistence_loses_claims_as_the_opt_out_says() {
+async fn a_kill_without_persistence_loses_claims_as_accepted() {
     let Some(mut redis) = Redis::with(&[]) else {
         return;
     };
-    let weak = RedisStore::builder(redis.url()).accept_weaker_durability();
+    let weak = on(&redis).accept_weaker_durability();
     let store = weak.connect().await.unwrap();
-    let mine = new_claim(key(1));
+    let [mine, next] = [(); 2].map(|()| new_claim(key(1)));
     store.acquire(&mine).await.unwrap();
     redis.restart();
-    let next = new_claim(key(1));
     let second = answered(|| store.acquire(&next)).await;
-    assert_eq!(
-        second,
-        Acquisition::Acquired { attempt: 1 },
-        "a second execution"
-    );
-    // What the first one finds: its lease is another's.
-    assert_eq!(
-        store.complete(&mine.held(), &done()).await.unwrap(),
-        Write::Fenced
-    );
+    assert_eq!(second, FIRST, "a second execution");
+    // The first one finds the lease of another.
+    let late = store.complete(&mine.held(), &done()).await;
+    assert_eq!(late.unwrap(), Write::Fenced);
 }
 
-/// The server did it, and nobody was told: the repetition finds it done, once.
+/// The server carried the operation out, and the reply was lost: the store repeats it.
 #[tokio::test]
-async fn a_verb_whose_reply_was_lost_is_repeated_without_harm() {
+async fn an_operation_whose_reply_was_lost_is_repeated_without_harm() {
     let Some(redis) = Redis::start() else { return };
     let proxy = Proxy::to(redis.port());
     let store = through(&proxy).await;
     let mine = new_claim(key(1)).take_over(true);
 
     proxy.lose_next_reply();
-    let acquired = store.acquire(&mine).await.unwrap();
-    assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     proxy.lose_next_reply();
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
     proxy.lose_next_reply();
-    assert_eq!(
-        store.abandon(&key(1), &mine.token).await.unwrap(),
-        Write::Applied
-    );
+    let abandoned = store.abandon(&key(1), &mine.token).await;
+    assert_eq!(abandoned.unwrap(), Write::Applied);
     proxy.lose_next_reply();
-    assert_eq!(
-        store.complete(&mine.held(), &done()).await.unwrap(),
-        Write::Applied
-    );
+    let completed = store.complete(&mine.held(), &done()).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
     proxy.lose_next_reply();
     assert!(store.get(&key(1)).await.unwrap().is_some());
     proxy.lose_next_reply();
-    let again = store.acquire(&new_claim(key(1))).await.unwrap();
-    assert_eq!(again, Acquisition::Completed(done()));
+    replays(&store, key(1), &done()).await;
     assert_eq!(proxy.lost(), 6);
 
-    // A release is not repeated by the store: the answer to the second would be another one.
+    // The store does not repeat a release: the answer to the repetition would differ.
     let other = new_claim(key(2));
     store.acquire(&other).await.unwrap();
     proxy.lose_next_reply();
-    let error = store
-        .release(&key(2), &other.token)
-        .await
-        .expect_err("no reply");
+    let error = store.release(&key(2), &other.token).await;
+    let error = error.expect_err("no reply");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-    assert_eq!(
-        store.release(&key(2), &other.token).await.unwrap(),
-        Write::Missing
-    );
+    let again = store.release(&key(2), &other.token).await;
+    assert_eq!(again.unwrap(), Write::Missing);
 }
 
-/// No reply, no hang: an error within the response time-out, and all is well when the replies are back.
+/// Without a reply an operation fails within the response time-out, and the store recovers with the server.
 #[tokio::test]
 async fn a_silent_server_is_given_up_in_time_and_found_again() {
     let Some(redis) = Redis::start() else { return };
@@ -174,8 +165,7 @@ async fn a_silent_server_is_given_up_in_time_and_found_again() {
         let took = started.elapsed();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         proxy.silence(false);
-        let acquired = answered(|| store.acquire(&mine)).await;
-        assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
+        assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
         vec![took]
     })
     .await;
@@ -187,20 +177,12 @@ async fn a_slow_server_is_waited_for() {
     let proxy = Proxy::to(redis.port());
     let store = through(&proxy).await;
     proxy.delay(Duration::from_millis(100));
-    let mine = new_claim(key(1));
-    assert_eq!(
-        store.acquire(&mine).await.unwrap(),
-        Acquisition::Acquired { attempt: 1 }
-    );
-    assert_eq!(
-        store.complete(&mine.held(), &done()).await.unwrap(),
-        Write::Applied
-    );
+    crate::toolbox::execute(&store, &new_claim(key(1)), &done()).await;
 }
 
-/// Verbs fail at once while the server is away, all of them, and succeed when it is back.
+/// All operations fail at once while the server is down, and succeed once it is back.
 #[tokio::test]
-async fn a_server_that_went_away_fails_verbs_at_once_and_is_found_again() {
+async fn a_server_that_is_down_fails_operations_at_once_and_is_found_again() {
     let Some(mut redis) = Redis::start() else {
         return;
     };
@@ -208,54 +190,40 @@ async fn a_server_that_went_away_fails_verbs_at_once_and_is_found_again() {
     redis.kill();
     within(Duration::from_secs(1), async || {
         let started = Instant::now();
-        let mut verbs = tokio::task::JoinSet::new();
-        for n in 0..64 {
-            let store = store.clone();
-            verbs.spawn(async move { store.acquire(&new_claim(key(n))).await });
-        }
-        for answer in verbs.join_all().await {
-            assert_eq!(
-                answer.expect_err("no server").kind(),
-                StoreErrorKind::Unavailable
-            );
+        for answer in acquire_all(&store, (0..64).map(key)).await {
+            let error = answer.expect_err("no server");
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         }
         vec![started.elapsed()]
     })
     .await;
     redis.restart();
-    let answer = store.acquire(&new_claim(key(1))).await.unwrap();
-    assert_eq!(answer, Acquisition::Acquired { attempt: 1 });
+    assert_eq!(store.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
 }
 
-/// A dropped verb happened or did not; what comes after it on the same connection is not confused by it.
+/// A dropped operation was carried out or was not; the next ones on its connection get their own replies.
 #[tokio::test]
-async fn a_dropped_verb_leaves_the_connection_in_order() {
+async fn a_dropped_operation_leaves_the_connection_in_order() {
     let Some(redis) = Redis::start() else { return };
     let proxy = Proxy::to(redis.port());
     let store = through(&proxy).await;
     proxy.delay(Duration::from_millis(20));
-    let mut left = 0;
+    let mut dropped = 0;
     for n in 0..20 {
-        let dropped = new_claim(key(n));
-        let verb = tokio::time::timeout(Duration::from_millis(5), store.acquire(&dropped)).await;
-        // A machine that stalls sees the reply first.
-        left += u32::from(verb.is_err());
-        let next: Claim = new_claim(key(100 + n));
-        assert_eq!(
-            store.acquire(&next).await.unwrap(),
-            Acquisition::Acquired { attempt: 1 }
-        );
-        assert_eq!(
-            store.acquire(&dropped).await.unwrap(),
-            Acquisition::Acquired { attempt: 1 }
-        );
+        let mine = new_claim(key(n));
+        let acquired = tokio::time::timeout(Duration::from_millis(5), store.acquire(&mine)).await;
+        // On a machine that stalls the reply may come first.
+        dropped += u32::from(acquired.is_err());
+        let next = store.acquire(&new_claim(key(100 + n))).await;
+        assert_eq!(next.unwrap(), FIRST);
+        assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     }
-    assert!(left > 0, "none was dropped before its reply");
+    assert!(dropped > 0, "none was dropped before its reply");
 }
 
-/// New connections are refused for a while: the verbs of that time fail, the next ones do not.
+/// New connections are refused for a while: operations fail meanwhile, and succeed afterwards.
 #[tokio::test]
-async fn connections_that_are_cut_and_refused_come_back() {
+async fn connections_that_are_cut_and_refused_are_made_anew() {
     let Some(redis) = Redis::start() else { return };
     let proxy = Proxy::to(redis.port());
     let store = through(&proxy).await;
@@ -266,13 +234,10 @@ async fn connections_that_are_cut_and_refused_come_back() {
         let error = store.acquire(&mine).await.expect_err("cut off");
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         proxy.refuse(false);
-        let acquired = store.acquire(&mine).await.unwrap();
-        assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
-        // And without refusal nobody notices.
+        assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
+        // A cut alone fails no operation.
         proxy.cut();
-        assert_eq!(
-            store.complete(&mine.held(), &done()).await.unwrap(),
-            Write::Applied
-        );
+        let completed = store.complete(&mine.held(), &done()).await;
+        assert_eq!(completed.unwrap(), Write::Applied);
     }
 }

@@ -1,23 +1,19 @@
-//! A server at its memory limit, met by an engine: claims whose reply was lost go on, and replays are answered.
+//! A server at its memory limit: claims whose reply was lost go on, and replays are answered.
 
 use std::time::Duration;
 
 use idempotent_runtime::{
     Idempotency,
-    store::{
-        Acquisition, Outcome, Store, StoreErrorKind, Write,
-        conformance::{key, response},
-        redis::{RedisStore, RedisStoreBuilder},
-    },
+    store::{Store, StoreErrorKind, Write, conformance::key, redis::RedisStoreBuilder},
 };
 use tokio::task::block_in_place;
 
-use super::on;
+use super::{at, on};
 use crate::{
     proxy::Proxy,
     servers::{redis::Redis, until},
     service::{Answer, Executions, Service, paid},
-    toolbox::new_claim,
+    toolbox::{FIRST, large, new_claim, replays},
 };
 
 /// A service whose store reaches its server by a proxy.
@@ -33,13 +29,12 @@ impl Limited {
     ) -> Option<Self> {
         let redis = Redis::start()?;
         let proxy = Proxy::to(redis.port());
-        let url = format!("redis://127.0.0.1:{}", proxy.port());
-        let store = settings(&redis, RedisStore::builder(url)).connect().await;
-        // The pause before an acquire is repeated is a fiftieth of it.
+        let store = settings(&redis, at(proxy.port())).connect().await;
+        // The pause before the engine repeats an acquire is a fiftieth of this.
         let engine = Idempotency::builder().store_timeout(Duration::from_secs(60));
         let pings = redis.calls("ping");
         let service = Service::with(engine, store.expect("a store"), &Executions::default());
-        // Its listener begins with one, and the lost reply must not be the reply to that.
+        // The listener begins with a PING, whose reply must not be the lost one.
         block_in_place(|| {
             until("the listener", || {
                 (redis.calls("ping") > pings).then_some(())
@@ -57,7 +52,7 @@ impl Limited {
         assert_eq!(reply, "+OK\r\n");
     }
 
-    /// The server takes the first acquire, and its reply is lost. When it can be asked again, it is full.
+    /// The server carries the first acquire out, and its reply is lost. When the store reaches the server again, it is full.
     async fn pay_while_it_fills(&self, key: &str) -> Answer {
         let filled = async {
             block_in_place(|| {
@@ -78,7 +73,7 @@ impl Limited {
         assert_eq!(service.pay("during").await, paid(2, true));
         assert_eq!(service.pay("before").await, paid(1, true));
 
-        // A key that the server has no room for is not harmed by that.
+        // The server has no room for this key until its limit is raised; then the key executes.
         for _ in 0..2 {
             let refused = service.pay("after").await;
             assert_eq!(refused.status, 503, "{refused:?}");
@@ -100,31 +95,20 @@ async fn a_claim_whose_reply_was_lost_before_the_server_was_full_is_executed_onc
 async fn a_confirmed_claim_whose_reply_was_lost_before_the_server_was_full_is_executed_once() {
     let mut replica = None;
     let limited = Limited::start(|primary, store| {
-        let port = primary.port().to_string();
-        let settings = ["--appendonly", "yes", "--replicaof", "127.0.0.1", &port];
-        let second = Redis::with(&settings).expect("a replica");
-        block_in_place(|| online(&second));
-        replica = Some(second);
+        replica = block_in_place(|| primary.replica());
         store.wait_replicas(1, Duration::from_secs(5))
     });
     let Some(limited) = limited.await else { return };
     limited.executes_once_and_replays().await;
 
-    // Each outcome is where a failover would look for it.
-    let records = replica.expect("it was started").ask(&["DBSIZE"]);
+    // A failover would find each outcome on the replica.
+    let records = replica.expect("a replica").ask(&["DBSIZE"]);
     assert_eq!(records, ":3\r\n");
 }
 
-fn online(replica: &Redis) {
-    until("the replica", || {
-        let info = replica.ask(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    });
-}
-
-/// At its memory limit a server refuses each new claim. That must not cost a connection each time.
+/// The server refuses each new claim, which must not cost a connection each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_claim_that_was_to_be_confirmed_keeps_its_connection() {
+async fn a_refused_claim_with_confirmation_keeps_its_connection() {
     let limited = Limited::start(|_, store| store.wait_replicas(1, Duration::from_millis(1)));
     let Some(limited) = limited.await else { return };
     limited.limit("1");
@@ -137,35 +121,25 @@ async fn a_refused_claim_that_was_to_be_confirmed_keeps_its_connection() {
     assert!(made <= 2, "{made} connections for five refusals");
 }
 
-/// At its limit a server takes no new keys, and loses none that it has.
 #[tokio::test]
-async fn a_full_server_refuses_new_keys_and_completes_old_ones() {
+async fn a_full_server_refuses_new_keys_and_completes_claimed_ones() {
     let Some(redis) = Redis::start() else {
         return;
     };
     let store = on(&redis).connect().await.unwrap();
-    let [mine, lapsing, other] = [1, 2, 3].map(|n| new_claim(key(n)));
+    let [mine, abandoned, other] = [1, 2, 3].map(|n| new_claim(key(n)));
     store.acquire(&mine).await.unwrap();
-    store.acquire(&lapsing).await.unwrap();
+    store.acquire(&abandoned).await.unwrap();
     redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
 
     let error = store.acquire(&other).await.expect_err("no room");
     assert_eq!(error.kind(), StoreErrorKind::Full, "{error:?}");
-    assert_eq!(
-        store.acquire(&mine).await.unwrap(),
-        Acquisition::Acquired { attempt: 1 },
-        "its own, whose reply may have been lost"
-    );
+    let repeated = store.acquire(&mine).await.unwrap();
+    assert_eq!(repeated, FIRST, "the first reply may have been lost");
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
-    let outcome = Outcome::Response(response(200, &[], &vec![7; 1 << 20]));
-    assert_eq!(
-        store.complete(&mine.held(), &outcome).await.unwrap(),
-        Write::Applied
-    );
-    assert_eq!(
-        store.abandon(&key(2), &lapsing.token).await.unwrap(),
-        Write::Applied
-    );
-    let again = store.acquire(&new_claim(key(1))).await.unwrap();
-    assert_eq!(again, Acquisition::Completed(outcome));
+    let completed = store.complete(&mine.held(), &large(1 << 20)).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
+    let write = store.abandon(&key(2), &abandoned.token).await;
+    assert_eq!(write.unwrap(), Write::Applied);
+    replays(&store, key(1), &large(1 << 20)).await;
 }

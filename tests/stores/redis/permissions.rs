@@ -1,11 +1,14 @@
-//! The permissions of the documentation are enough, and needed.
+//! The documented permissions are enough, and all of them are needed.
 
 use std::time::Duration;
 
-use idempotent_runtime::store::{
-    Outcome, Store, StoreErrorKind, Write,
-    conformance::key,
-    redis::{ConnectError, RedisStore},
+use idempotent_runtime::{
+    Idempotency,
+    store::{
+        Outcome, Store, StoreErrorKind, Write,
+        conformance::key,
+        redis::{ConnectError, RedisStore},
+    },
 };
 
 use super::refused;
@@ -16,7 +19,7 @@ const DOCUMENTED: &str = include_str!(concat!(
     "/../idempotent-runtime/src/store/redis/mod.rs"
 ));
 
-/// The command of the documentation that makes a user `app`, with the password `pw`.
+/// The documented command that makes a user `app`, with the password `pw`.
 pub(super) fn documented_rule() -> Vec<&'static str> {
     let (_, rule) = DOCUMENTED
         .split_once("//! ACL SETUSER app on >password")
@@ -27,8 +30,8 @@ pub(super) fn documented_rule() -> Vec<&'static str> {
     user.into_iter().chain(words).collect()
 }
 
-/// What the table of the documentation says is needed besides for this.
-pub(super) fn documented_besides(purpose: &str) -> Vec<String> {
+/// The permissions that the documentation's table adds for this purpose.
+pub(super) fn documented_additions(purpose: &str) -> Vec<String> {
     let row = DOCUMENTED
         .lines()
         .find_map(|line| {
@@ -41,27 +44,21 @@ pub(super) fn documented_besides(purpose: &str) -> Vec<String> {
     rights.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The documented permissions are enough, and one without the right to publish still completes.
 #[tokio::test]
 async fn the_documented_permissions_are_enough() {
     let Some(redis) = Redis::start() else {
         return;
     };
-    let port = redis.port().to_string();
-    let replica = Redis::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]).unwrap();
-    crate::servers::until("the replica", || {
-        let info = replica.ask(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    });
+    let _replica = redis.replica().unwrap();
     let rule = documented_rule();
     assert!(
         rule.contains(&"+evalsha") && rule.contains(&"&idempotent:done"),
         "{rule:?}"
     );
     assert_eq!(redis.ask(&rule), "+OK\r\n");
-    let url = format!("redis://app:pw@127.0.0.1:{port}");
+    let url = format!("redis://app:pw@127.0.0.1:{}", redis.port());
 
-    // What the documentation says is needed besides is needed.
+    // The additions are needed.
     let error = refused(RedisStore::builder(format!("{url}/1"))).await;
     assert!(
         matches!(
@@ -79,11 +76,11 @@ async fn the_documented_permissions_are_enough() {
     let error = store.acquire(&new_claim(key(9))).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Refused);
     redis.ask(&["ACL", "SETUSER", "app", "+wait"]);
-    // Unknown before 7.2, and then not asked for.
+    // A server before 7.2 does not know it, and the store does not send it there.
     redis.ask(&["ACL", "SETUSER", "app", "+waitaof"]);
-    works(&confirmed().connect().await.unwrap()).await;
-    works(&RedisStore::connect(&*url).await.unwrap()).await;
-    let denied = redis.ask_all(&["ACL", "LOG"]);
+    every_operation_works(&confirmed().connect().await.unwrap()).await;
+    every_operation_works(&RedisStore::connect(&*url).await.unwrap()).await;
+    let denied = redis.ask(&["ACL", "LOG"]);
     for command in denied.split("object").skip(1) {
         assert!(
             command.contains("wait") || command.contains("select"),
@@ -92,29 +89,18 @@ async fn the_documented_permissions_are_enough() {
     }
 }
 
-/// Every verb, and what listens.
-pub(super) async fn works(store: &RedisStore) {
-    let listening = idempotent_runtime::Idempotency::builder().store(store.clone());
-    let _listening = listening.build().unwrap();
-    let mine = new_claim(key(1));
+/// Every operation is permitted, and so is the listener.
+pub(super) async fn every_operation_works(store: &RedisStore) {
+    let _listening = Idempotency::builder().store(store.clone()).build().unwrap();
+    let [mine, other] = [1, 2].map(|n| new_claim(key(n)));
     store.acquire(&mine).await.unwrap();
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
-    assert_eq!(
-        store
-            .complete(&mine.held(), &Outcome::Tombstone)
-            .await
-            .unwrap(),
-        Write::Applied
-    );
+    let completed = store.complete(&mine.held(), &Outcome::Tombstone).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
     assert!(store.get(&key(1)).await.unwrap().is_some());
-    let other = new_claim(key(2));
     store.acquire(&other).await.unwrap();
-    assert_eq!(
-        store.abandon(&key(2), &other.token).await.unwrap(),
-        Write::Applied
-    );
-    assert_eq!(
-        store.release(&key(2), &other.token).await.unwrap(),
-        Write::Applied
-    );
+    let abandoned = store.abandon(&key(2), &other.token).await;
+    assert_eq!(abandoned.unwrap(), Write::Applied);
+    let released = store.release(&key(2), &other.token).await;
+    assert_eq!(released.unwrap(), Write::Applied);
 }

@@ -1,42 +1,41 @@
-//! What lies on the server, what it costs to get there, and what is not believed when it comes back.
+//! What is stored on the server, what it costs to read and write it, and what is rejected as unreadable.
 
 use std::time::Duration;
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, StoreErrorKind, TraceId, Write,
+    Outcome, Store, StoreErrorKind, TraceId, Write,
     conformance::{Harness as _, key, response},
+    redis::RedisStore,
 };
 
 use super::{RedisHarness, installed};
-use crate::{servers::redis::Redis, toolbox::new_claim};
+use crate::{
+    servers::redis::Redis,
+    toolbox::{FIRST, execute, new_claim, replays},
+};
 
-fn done() -> Outcome {
+/// An outcome whose bytes are not all text.
+fn binary() -> Outcome {
     Outcome::Response(response(201, &[("location", "/1")], b"\0done\xff"))
 }
 
-/// A first execution costs two commands, a replay one; and no other is sent.
 #[tokio::test]
-async fn an_execution_costs_two_round_trips_and_a_replay_one() {
+async fn a_first_execution_costs_two_commands_and_a_replay_one() {
     let Some(redis) = Redis::start() else { return };
-    let store = idempotent_runtime::store::redis::RedisStore::connect(redis.url())
-        .await
-        .unwrap();
-    // INFO itself counts, as do the two commands with which each of our connections asks.
+    let store = RedisStore::connect(redis.url()).await.unwrap();
+    // Without INFO, with which the commands are counted, and the two commands with which each connection of this test
+    // begins.
     let sent = || {
-        let asked = ["evalsha", "eval", "script", "get", "ping", "wait", "multi"];
-        asked.map(|command| redis.calls(command))
+        let commands = ["evalsha", "eval", "script", "get", "ping", "wait", "multi"];
+        commands.map(|command| redis.calls(command))
     };
-    let before = sent();
-    let mine = new_claim(key(1));
-    store.acquire(&mine).await.unwrap();
-    store.complete(&mine.held(), &done()).await.unwrap();
-    let mut expected = before;
+    let mut expected = sent();
+    execute(&store, &new_claim(key(1)), &binary()).await;
     expected[0] += 2;
     assert_eq!(sent(), expected, "a first execution");
-    store.acquire(&new_claim(key(1))).await.unwrap();
+    replays(&store, key(1), &binary()).await;
     expected[0] += 1;
     assert_eq!(sent(), expected, "a replay");
-    println!("commands: {} for a first execution, {} for a replay", 2, 1);
 }
 
 #[tokio::test]
@@ -61,7 +60,7 @@ async fn a_record_is_one_hash_of_plain_bytes_that_outlives_its_lease() {
     assert_eq!(field("t"), mine.token.as_bytes());
     assert_eq!(field("a"), b"1");
     assert_eq!(field("i"), [9; 16]);
-    // Ten seconds of lease and a hundred of ttl.
+    // A lease of ten seconds and a ttl of a hundred.
     assert!((100_000..=110_000).contains(&left()), "{}", left());
     let mut shorter = mine.held();
     shorter.lease = Duration::from_secs(1);
@@ -69,19 +68,19 @@ async fn a_record_is_one_hash_of_plain_bytes_that_outlives_its_lease() {
     assert!(left() > 101_000, "a renewal never shortens the expiry");
     assert_eq!(store.get(&key(1)).await.unwrap().unwrap().trace_id, trace);
 
-    store.complete(&mine.held(), &done()).await.unwrap();
-    let Outcome::Response(stored) = done() else {
+    store.complete(&mine.held(), &binary()).await.unwrap();
+    let Outcome::Response(stored) = binary() else {
         unreachable!()
     };
     assert_eq!(field("s"), b"D");
     assert_eq!(field("r"), stored.as_bytes()[..]);
-    assert_eq!(field("l"), b"$-1\r\n", "no lease");
+    assert_eq!(field("l"), b"$-1\r\n", "the lease is removed");
     assert!((99_000..=100_000).contains(&left()), "{}", left());
 }
 
-/// Whatever else lies under the key: an error, and never a lease, an outcome or a change.
+/// Anything else under the key is an error: never a lease or an outcome, and it is not changed.
 #[tokio::test]
-async fn hostile_records_are_errors_and_stay_as_they_are() {
+async fn unreadable_records_are_errors_and_stay_as_they_are() {
     if !installed() {
         return;
     }
@@ -103,7 +102,7 @@ async fn hostile_records_are_errors_and_stay_as_they_are() {
         ("a", b"1"),
         ("l", b"1"),
     ];
-    let mut hostile: Vec<Vec<(&str, &[u8])>> = vec![vec![("other", b"field")]];
+    let mut unreadable: Vec<Vec<(&str, &[u8])>> = vec![vec![("other", b"field")]];
     let wrong: [(usize, &[&[u8]]); 5] = [
         (0, &[b"", b"X", b"D", b"RR"]),
         (1, &[b"", b"short", &[0xf1; 33]]),
@@ -126,18 +125,18 @@ async fn hostile_records_are_errors_and_stay_as_they_are() {
         for value in values {
             let mut fields = good.to_vec();
             fields[place].1 = value;
-            hostile.push(fields);
+            unreadable.push(fields);
         }
         let mut fields = good.to_vec();
         fields.remove(place);
-        hostile.push(fields);
+        unreadable.push(fields);
     }
-    for fields in &hostile {
+    for fields in &unreadable {
         set(fields);
         let before = server.ask_bytes(&[b"DUMP", record.as_bytes()]);
         for take_over in [false, true] {
             let error = store.acquire(&new_claim(key(1)).take_over(take_over)).await;
-            let error = error.expect_err("no answer to an unreadable record");
+            let error = error.expect_err("the record is unreadable");
             assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{fields:?}");
         }
         let after = server.ask_bytes(&[b"DUMP", record.as_bytes()]);
@@ -148,23 +147,20 @@ async fn hostile_records_are_errors_and_stay_as_they_are() {
         server.ask(&["DEL", &record]);
         server.ask(&[other, &[&record, "other"]].concat());
         let mine = new_claim(key(1));
-        let errors = [
+        for error in [
             store.acquire(&mine).await.map(drop),
-            store.complete(&mine.held(), &done()).await.map(drop),
+            store.complete(&mine.held(), &binary()).await.map(drop),
             store.get(&key(1)).await.map(drop),
-        ];
-        for error in errors {
-            assert_eq!(
-                error.expect_err("not a record").kind(),
-                StoreErrorKind::Corrupt
-            );
+        ] {
+            let error = error.expect_err("not a record");
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{other:?}");
         }
     }
 }
 
-/// An eviction, a failover, a hand that deletes: the lease is lost, and nothing is made up.
+/// After an eviction, a failover or a deletion by hand the lease is lost, and no record is made.
 #[tokio::test]
-async fn a_record_that_vanished_is_missing_and_stays_so() {
+async fn a_record_that_vanished_is_missing_and_is_not_made_again() {
     if !installed() {
         return;
     }
@@ -173,45 +169,33 @@ async fn a_record_that_vanished_is_missing_and_stays_so() {
     let mine = new_claim(key(1));
     store.acquire(&mine).await.unwrap();
     RedisHarness::server().ask(&["DEL", &record]);
-    assert_eq!(
-        store.complete(&mine.held(), &done()).await.unwrap(),
-        Write::Missing
-    );
+    let completed = store.complete(&mine.held(), &binary()).await;
+    assert_eq!(completed.unwrap(), Write::Missing);
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Missing);
     assert!(store.get(&key(1)).await.unwrap().is_none());
 }
 
-/// A server that was restarted, or took over, has not seen the scripts.
+/// A server that was restarted, or took over, does not know the scripts.
 #[tokio::test]
-async fn scripts_that_the_server_forgot_are_sent_again() {
+async fn scripts_that_the_server_does_not_know_are_sent_again() {
     let Some(redis) = Redis::start() else { return };
-    let store = idempotent_runtime::store::redis::RedisStore::connect(redis.url())
-        .await
-        .unwrap();
+    let store = RedisStore::connect(redis.url()).await.unwrap();
     let mine = new_claim(key(1));
-    for n in 0..2 {
-        redis.ask(&["SCRIPT", "FLUSH"]);
-        assert_eq!(
-            store.acquire(&mine).await.unwrap(),
-            Acquisition::Acquired { attempt: 1 }
-        );
-        redis.ask(&["SCRIPT", "FLUSH"]);
-        assert_eq!(
-            store.renew(&mine.held()).await.unwrap(),
-            Write::Applied,
-            "{n}"
-        );
+    let forget = || redis.ask(&["SCRIPT", "FLUSH"]);
+    for round in 0..2 {
+        forget();
+        assert_eq!(store.acquire(&mine).await.unwrap(), FIRST, "{round}");
+        forget();
+        let renewed = store.renew(&mine.held()).await.unwrap();
+        assert_eq!(renewed, Write::Applied, "{round}");
     }
-    redis.ask(&["SCRIPT", "FLUSH"]);
-    assert_eq!(
-        store.complete(&mine.held(), &done()).await.unwrap(),
-        Write::Applied
-    );
+    forget();
+    let completed = store.complete(&mine.held(), &binary()).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
 }
 
-/// No scripts that were left behind, and no number of times: what the contract calls a repetition.
 #[tokio::test]
-async fn responses_of_a_megabyte_come_back_as_they_went() {
+async fn a_response_of_a_megabyte_is_replayed_byte_for_byte() {
     if !installed() {
         return;
     }
@@ -220,13 +204,6 @@ async fn responses_of_a_megabyte_come_back_as_they_went() {
         .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
         .collect();
     let outcome = Outcome::Response(response(200, &[("content-type", "application/x")], &body));
-    let mine = new_claim(key(1));
-    harness.store().acquire(&mine).await.unwrap();
-    harness
-        .store()
-        .complete(&mine.held(), &outcome)
-        .await
-        .unwrap();
-    let again = harness.store().acquire(&new_claim(key(1))).await.unwrap();
-    assert_eq!(again, Acquisition::Completed(outcome));
+    execute(harness.store(), &new_claim(key(1)), &outcome).await;
+    replays(harness.store(), key(1), &outcome).await;
 }

@@ -1,30 +1,28 @@
-//! Writes that replicas confirm.
+//! Writes that are confirmed by replicas.
 
 use std::{error::Error as _, time::Duration};
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, StoreErrorKind, Write,
-    conformance::{key, response},
-    redis::{ConnectError, RedisStore},
+    Acquisition, Store, StoreErrorKind, Write, conformance::key, redis::ConnectError,
 };
+use tokio::task::block_in_place;
 
-use super::{RedisHarness, installed, on, refused};
+use super::{RedisHarness, at, hex, installed, on, refused};
 use crate::{
     proxy::Proxy,
     servers::redis::Redis,
-    toolbox::{answered, new_claim},
+    toolbox::{FIRST, acquire_all, answered, done, new_claim},
 };
 
-/// Replicas that confirm are what a failover loses nothing to; too few are an error, and no lost claim.
+/// A failover loses no confirmed write. With too few replicas a write is an error, and its claim is not lost.
 #[tokio::test]
 async fn writes_are_confirmed_by_replicas() {
     let Some(primary) = Redis::start() else {
         return;
     };
-    let port = primary.port().to_string();
     let confirmed = on(&primary).wait_replicas(1, Duration::from_millis(200));
     let store = confirmed.connect().await.unwrap();
-    let mine = new_claim(key(1));
+    let [mine, next] = [(); 2].map(|()| new_claim(key(1)));
 
     let error = store.acquire(&mine).await.expect_err("there is no replica");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
@@ -33,85 +31,48 @@ async fn writes_are_confirmed_by_replicas() {
         "0 of 1 replicas confirmed the write in time"
     );
 
-    let replica = Redis::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]).unwrap();
-    crate::servers::until("the replica", || {
-        let info = replica.ask(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    });
-    // The repetition is the same lease, confirmed this time.
-    let acquired = answered(|| store.acquire(&mine)).await;
-    assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
-    let outcome = Outcome::Response(response(200, &[], b"done"));
-    let held = mine.held();
+    let replica = primary.replica().unwrap();
+    // The repetition renews the same lease, and is confirmed.
+    assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
+    let (held, outcome) = (mine.held(), done());
     let completed = answered(|| store.complete(&held, &outcome)).await;
     assert_eq!(completed, Write::Applied);
-    assert_eq!(
-        replica.ask(&["EXISTS", &format!("idempotent:{}", "01".repeat(32))]),
-        ":1\r\n"
-    );
-    let next = new_claim(key(1));
+    let record = format!("idempotent:{}", hex(&key(1)));
+    assert_eq!(replica.ask(&["EXISTS", &record]), ":1\r\n");
     let again = answered(|| store.acquire(&next)).await;
-    assert_eq!(again, Acquisition::Completed(outcome));
+    assert_eq!(again, Acquisition::Completed(done()));
 }
 
 #[tokio::test]
-async fn confirmation_that_cannot_be_had_is_refused() {
+async fn confirmation_without_replicas_or_time_is_refused() {
     if !installed() {
         return;
     }
     for (replicas, timeout) in [(0, Duration::from_secs(1)), (1, Duration::ZERO)] {
-        let builder =
-            RedisStore::builder(RedisHarness::server().url()).wait_replicas(replicas, timeout);
+        let builder = on(RedisHarness::server()).wait_replicas(replicas, timeout);
         assert!(matches!(refused(builder).await, ConnectError::Wait { .. }));
     }
 }
 
-/// Connections to a primary that became a replica are of no use; each of them must not cost a verb.
+/// Connections to a primary that became a replica are useless. The store must not fail one operation for each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn confirmed_verbs_follow_a_failover_at_once() {
+async fn confirmed_operations_follow_a_failover_at_once() {
     let Some(first) = Redis::start() else { return };
-    let replica_of = |port: u16| {
-        [
-            "REPLICAOF".to_owned(),
-            "127.0.0.1".to_owned(),
-            port.to_string(),
-        ]
-    };
-    let command = |redis: &Redis, words: &[String]| {
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
-        assert_eq!(redis.ask(&words), "+OK\r\n");
-    };
-    let online = |redis: &Redis| {
-        tokio::task::block_in_place(|| {
-            crate::servers::until("the replica", || {
-                let info = redis.ask(&["INFO", "replication"]);
-                info.contains("master_link_status:up").then_some(())
-            });
-        });
-    };
-    let second = Redis::start().unwrap();
-    command(&second, &replica_of(first.port()));
-    online(&second);
+    let second = block_in_place(|| first.replica()).unwrap();
     let proxy = Proxy::to(first.port());
-    let builder = RedisStore::builder(format!("redis://127.0.0.1:{}", proxy.port()));
-    let builder = builder.wait_replicas(1, Duration::from_secs(5));
+    let builder = at(proxy.port()).wait_replicas(1, Duration::from_secs(5));
     let store = builder.connect().await.unwrap();
-    // Many at once, so that there are many connections.
-    let mut verbs = tokio::task::JoinSet::new();
-    for n in 0..16 {
-        let store = store.clone();
-        verbs.spawn(async move { store.acquire(&new_claim(key(n))).await });
-    }
-    for answer in verbs.join_all().await {
+    // At once, so that there are many connections.
+    for answer in acquire_all(&store, (0..16).map(key)).await {
         answer.expect("confirmed");
     }
 
     assert_eq!(second.ask(&["REPLICAOF", "NO", "ONE"]), "+OK\r\n");
-    command(&first, &replica_of(second.port()));
+    let port = second.port().to_string();
+    assert_eq!(first.ask(&["REPLICAOF", "127.0.0.1", &port]), "+OK\r\n");
     proxy.move_to(second.port());
-    online(&first);
+    block_in_place(|| first.wait_for_sync());
     for n in 16..20 {
-        let answer = store.acquire(&new_claim(key(n))).await;
-        assert_eq!(answer.unwrap(), Acquisition::Acquired { attempt: 1 });
+        assert_eq!(store.acquire(&new_claim(key(n))).await.unwrap(), FIRST);
     }
 }

@@ -1,20 +1,26 @@
-//! A primary that dies, a sentinel that names the next one, and a store that goes there.
+//! A primary that dies, a sentinel that names the next one, and a store that follows.
 
 use std::{
     fs,
+    net::{TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, Write,
-    conformance::{key, response},
+    Acquisition, Store, Write,
+    conformance::key,
     redis::{ConnectError, RedisStore},
 };
+use tokio::task::block_in_place;
 
-use super::permissions::{documented_besides, documented_rule};
+use super::permissions::{documented_additions, documented_rule, every_operation_works};
 use crate::{
-    servers::{Folder, Process, free_port, redis::Redis, server, until},
-    toolbox::{answered, new_claim, within},
+    servers::{
+        Folder, Process, free_port,
+        redis::{Redis, ask},
+        server, until,
+    },
+    toolbox::{FIRST, answered, done, new_claim, within},
 };
 
 struct Sentinel {
@@ -24,7 +30,7 @@ struct Sentinel {
 }
 
 impl Sentinel {
-    /// Watches this primary under the name `main`.
+    /// A sentinel that watches this primary under the name `main`.
     fn of(primary: &Redis) -> Option<Self> {
         let program = server("redis-server")?;
         let (folder, port) = (Folder::new("sentinel"), free_port());
@@ -38,7 +44,7 @@ impl Sentinel {
         let arguments = [settings.as_os_str(), "--sentinel".as_ref()];
         let process = Process::start(&program, arguments, folder.path());
         until("the sentinel", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+            TcpStream::connect(("127.0.0.1", port)).ok()
         });
         Some(Self {
             port,
@@ -47,6 +53,7 @@ impl Sentinel {
         })
     }
 
+    /// The URL of a primary of this name.
     fn url(&self, primary: &str) -> String {
         format!("redis+sentinel://127.0.0.1:{}/{primary}", self.port)
     }
@@ -57,43 +64,32 @@ async fn a_failover_is_followed() {
     let Some(mut primary) = Redis::start() else {
         return;
     };
-    let port = primary.port().to_string();
-    let replica = Redis::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port]).unwrap();
+    let replica = block_in_place(|| primary.replica()).unwrap();
     let sentinel = Sentinel::of(&primary).unwrap();
-    let sees_replica = || {
-        let info = primary.ask(&["INFO", "replication"]);
-        info.contains("state=online").then_some(())
-    };
-    tokio::task::block_in_place(|| until("the replica", sees_replica));
     // Confirmed, so that the failover loses nothing.
     let builder = RedisStore::builder(sentinel.url("main"));
-    let store = builder
-        .wait_replicas(1, Duration::from_millis(500))
-        .connect()
-        .await
-        .unwrap();
+    let builder = builder.wait_replicas(1, Duration::from_millis(500));
+    let store = builder.connect().await.unwrap();
     let reader = RedisStore::connect(sentinel.url("main")).await.unwrap();
-    let outcome = Outcome::Response(response(200, &[], b"done"));
     for n in 0..50 {
         let mine = new_claim(key(n));
-        let acquired = answered(|| store.acquire(&mine)).await;
-        assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
-        let held = mine.held();
+        assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
+        let (held, outcome) = (mine.held(), done());
         let completed = answered(|| store.complete(&held, &outcome)).await;
         assert_eq!(completed, Write::Applied);
     }
     let knows_replica = || {
-        let known = sentinel_knows(&sentinel);
+        let known = ask(sentinel.port, &["SENTINEL", "replicas", "main"]);
         known.contains(&replica.port().to_string()).then_some(())
     };
-    tokio::task::block_in_place(|| until("the sentinel to find the replica", knows_replica));
+    block_in_place(|| until("the sentinel to find the replica", knows_replica));
 
     let killed = Instant::now();
     primary.kill();
     for n in 0..50 {
         let next = new_claim(key(n));
         let again = answered(|| reader.acquire(&next)).await;
-        assert_eq!(again, Acquisition::Completed(outcome.clone()), "key {n}");
+        assert_eq!(again, Acquisition::Completed(done()), "key {n}");
     }
     println!(
         "50 confirmed outcomes replayed {:?} after the primary was killed",
@@ -101,18 +97,14 @@ async fn a_failover_is_followed() {
     );
 }
 
-fn sentinel_knows(sentinel: &Sentinel) -> String {
-    crate::servers::redis::ask_inline(sentinel.port, "SENTINEL replicas main")
-}
-
 #[tokio::test]
-async fn a_name_that_the_sentinel_does_not_know_is_told() {
+async fn a_name_that_the_sentinel_does_not_know_is_reported() {
     let Some(primary) = Redis::start() else {
         return;
     };
     let sentinel = Sentinel::of(&primary).unwrap();
-    // What one says is not hidden by another that says nothing.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // The answer of one sentinel is reported even if another one is silent.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().unwrap();
     let url = sentinel
         .url("other")
@@ -123,56 +115,52 @@ async fn a_name_that_the_sentinel_does_not_know_is_told() {
             ConnectError::Unreachable { source } => {
                 assert!(source.to_string().contains("not found"), "{source}");
             }
-            other => panic!("{other:?}"),
+            other => panic!("{other:?} instead of the name"),
         }
     }
 }
 
-/// What asks the primary for its role does so with the rights of the service.
+/// The store asks the primary for its role with the service's permissions.
 #[tokio::test]
-async fn the_documented_permissions_are_enough_by_sentinels() {
+async fn the_documented_permissions_are_enough_with_sentinels() {
     let Some(primary) = Redis::start() else {
         return;
     };
     let sentinel = Sentinel::of(&primary).unwrap();
     let mut rule = documented_rule();
-    let besides = documented_besides("sentinels");
-    rule.extend(besides.iter().map(String::as_str));
+    let additions = documented_additions("sentinels");
+    rule.extend(additions.iter().map(String::as_str));
     assert_eq!(primary.ask(&rule), "+OK\r\n", "{rule:?}");
     let url = sentinel.url("main").replacen("127", "app:pw@127", 1);
     let store = RedisStore::connect(url).await.expect("permitted");
-    super::permissions::works(&store).await;
-    assert_eq!(
-        primary.ask(&["ACL", "LOG"]),
-        "*0\r\n",
-        "something was denied"
-    );
+    every_operation_works(&store).await;
+    let denied = primary.ask(&["ACL", "LOG"]);
+    assert_eq!(denied, "*0\r\n", "something was denied");
 }
 
-/// The machine of a sentinel is often that of a primary, and vanishes with it.
+/// A sentinel often runs on the machine of a primary, and fails with it.
 #[tokio::test]
-async fn a_sentinel_that_says_nothing_is_passed_over() {
+async fn a_silent_sentinel_is_skipped() {
     let Some(primary) = Redis::start() else {
         return;
     };
     let sentinel = Sentinel::of(&primary).unwrap();
-    // Connections are accepted by the system; nobody reads from them.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // The kernel accepts connections; nobody reads from them.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!(
         "redis+sentinel://{},127.0.0.1:{}/main",
         silent.local_addr().unwrap(),
         sentinel.port
     );
     let builder = RedisStore::builder(&url).connect_timeout(Duration::from_millis(200));
-    let store = builder.connect().await.expect("the other one knows");
-    // The client itself waits for a silent one for half a second at least.
+    let store = builder.connect().await.expect("the other sentinel answers");
+    // The client alone would wait half a second or more for the silent one.
     within(Duration::from_millis(450), async || {
         let started = Instant::now();
         let store = RedisStore::connect(&url).await;
-        store.expect("the other one is asked at once");
+        store.expect("the other sentinel is asked at once");
         vec![started.elapsed()]
     })
     .await;
-    let acquired = store.acquire(&new_claim(key(1))).await.unwrap();
-    assert_eq!(acquired, Acquisition::Acquired { attempt: 1 });
+    assert_eq!(store.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
 }

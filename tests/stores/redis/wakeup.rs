@@ -24,7 +24,7 @@ pub(super) async fn services(urls: [&str; 2]) -> [Service; 2] {
 /// Waits until so many engines are subscribed.
 fn listening(redis: &Redis, engines: u8) {
     let expected = format!(":{engines}\r\n");
-    let subscribed = || redis.ask_all(&["PUBSUB", "NUMSUB", "idempotent:done"]);
+    let subscribed = || redis.ask(&["PUBSUB", "NUMSUB", "idempotent:done"]);
     block_in_place(|| {
         until("the listeners", || {
             subscribed().contains(&expected).then_some(())

@@ -1,6 +1,4 @@
-//! What a wrong URL, file or table says, and what opening a right one does.
-
-use std::error::Error;
+//! Which URLs, files, tables and pools are refused, and with which error; and which are opened.
 
 use idempotent_runtime::store::{
     Store,
@@ -13,17 +11,7 @@ use sqlx::{
 };
 
 use super::DatabaseFile;
-use crate::toolbox::new_claim;
-
-fn chain(error: &dyn Error) -> String {
-    let mut chain = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        chain = format!("{chain}: {error}");
-        cause = error.source();
-    }
-    chain
-}
+use crate::toolbox::{chain, new_claim};
 
 async fn refusal(url: &str) -> ConnectError {
     SqliteStore::connect(url).await.expect_err("must not open")
@@ -61,31 +49,28 @@ async fn a_database_in_memory_is_refused() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_missing_is_named() {
+async fn a_missing_folder_is_named() {
     let error = refusal("sqlite:///nowhere/at/all/records.db").await;
     assert!(
         matches!(error, ConnectError::Unreachable { .. }),
         "{error:?}"
     );
-    let said = chain(&error);
-    assert!(said.contains("/nowhere/at/all/records.db: "), "{said}");
-    assert!(said.contains("folder has to exist"), "{said}");
+    let text = chain(&error);
+    assert!(text.contains("/nowhere/at/all/records.db: "), "{text}");
+    assert!(text.contains("folder has to exist"), "{text}");
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused() {
+async fn a_file_that_is_not_a_database_is_refused() {
     let file = DatabaseFile::new();
     std::fs::write(file.path(), b"not a database, but a letter of some length").unwrap();
     let error = refusal(&file.url()).await;
-    assert!(
-        chain(&error).contains("file is not a database"),
-        "{}",
-        chain(&error)
-    );
+    let text = chain(&error);
+    assert!(text.contains("file is not a database"), "{text}");
 }
 
 #[tokio::test]
-async fn a_file_that_must_not_be_written_to_is_refused() {
+async fn a_file_opened_read_only_is_refused() {
     let file = DatabaseFile::new();
     drop(file.open().await);
     let error = refusal(&format!("{}?mode=ro", file.url())).await;
@@ -93,7 +78,7 @@ async fn a_file_that_must_not_be_written_to_is_refused() {
 }
 
 #[tokio::test]
-async fn a_missing_table_says_how_to_make_it() {
+async fn the_error_of_a_missing_table_says_how_to_make_it() {
     let file = DatabaseFile::new();
     let builder = || SqliteStore::builder().migrate(false);
     let error = builder().connect(&file.url()).await.unwrap_err();
@@ -107,36 +92,30 @@ async fn a_missing_table_says_how_to_make_it() {
     builder()
         .connect(&file.url())
         .await
-        .expect("now it is there");
+        .expect("the table exists now");
 
-    // The table of its versions alone is not enough.
-    sqlx::query("drop table idempotency_records")
-        .execute(&mut file.connect().await)
-        .await
-        .unwrap();
+    // The versions table alone is not enough.
+    file.run("drop table idempotency_records").await;
     let error = builder().connect(&file.url()).await.unwrap_err();
     assert!(
         matches!(error, ConnectError::MissingTable { .. }),
         "{error:?}"
     );
-    // Outcomes were lost with it: whoever begins anew says so.
+    // Outcomes were lost with the table: an empty one is not made unless the operator removes the versions too.
     let error = refusal(&file.url()).await;
     assert!(
         matches!(error, ConnectError::VanishedTable { found: 1.., .. }),
         "{error:?}"
     );
     assert!(error.to_string().contains("Restore it"), "{error}");
-    sqlx::query("drop table idempotency_records_versions")
-        .execute(&mut file.connect().await)
-        .await
-        .unwrap();
+    file.run("drop table idempotency_records_versions").await;
     let remade = file.open().await;
     remade.purge_expired(1).await.unwrap();
 }
 
-/// Less than a page of the file would be no limit, for SQLite.
+/// SQLite ignores a limit of less than one page.
 #[tokio::test]
-async fn a_limit_that_is_too_small_for_a_table_is_one() {
+async fn a_limit_too_small_for_the_table_is_enforced() {
     let file = DatabaseFile::new();
     for bytes in [0, 64] {
         let builder = SqliteStore::builder().max_bytes(bytes);
@@ -149,10 +128,8 @@ async fn a_limit_that_is_too_small_for_a_table_is_one() {
 async fn a_table_of_a_later_version_is_refused() {
     let file = DatabaseFile::new();
     drop(file.open().await);
-    sqlx::query("insert into idempotency_records_versions values (99)")
-        .execute(&mut file.connect().await)
-        .await
-        .unwrap();
+    file.run("insert into idempotency_records_versions values (99)")
+        .await;
     let error = refusal(&file.url()).await;
     assert!(
         matches!(error, ConnectError::OtherVersion { found: 99, .. }),
@@ -162,17 +139,15 @@ async fn a_table_of_a_later_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_table_may_be_called_anything_but_needs_no_schema() {
+async fn a_table_may_have_any_name_and_no_schema() {
     let file = DatabaseFile::new();
     let store = |name: &str| SqliteStore::builder().table(name.parse::<TableName>().unwrap());
     let one = store("select").connect(&file.url()).await.unwrap();
     let other = store("Other").connect(&file.url()).await.unwrap();
     one.acquire(&new_claim(key(1))).await.unwrap();
     assert!(one.get(&key(1)).await.unwrap().is_some());
-    assert!(
-        other.get(&key(1)).await.unwrap().is_none(),
-        "tables are apart"
-    );
+    let shown = other.get(&key(1)).await.unwrap();
+    assert!(shown.is_none(), "another table");
     store("main.records")
         .connect(&file.url())
         .await
@@ -180,7 +155,7 @@ async fn a_table_may_be_called_anything_but_needs_no_schema() {
 }
 
 #[tokio::test]
-async fn the_applications_own_pool_gives_the_file() {
+async fn a_store_from_the_applications_pool_uses_its_file() {
     let file = DatabaseFile::new();
     drop(file.open().await);
     let pool = SqlitePool::connect(&file.url()).await.unwrap();
@@ -194,11 +169,11 @@ async fn the_applications_own_pool_gives_the_file() {
 }
 
 #[tokio::test]
-async fn a_pool_that_does_not_flush_is_refused() {
+async fn a_pool_whose_connections_do_not_flush_is_refused() {
     let file = DatabaseFile::new();
     drop(file.open().await);
     let options: SqliteConnectOptions = file.url().parse().unwrap();
-    // What the store sets itself wins; another spelling would win over it.
+    // The store's own setting overrides one of the same spelling; another spelling would override the store's.
     let pool = SqlitePool::connect_lazy_with(options.clone().pragma("synchronous", "off"));
     SqliteStore::builder().from_pool(&pool).await.unwrap();
     let pool = SqlitePool::connect_lazy_with(options.pragma("Synchronous", "off"));
@@ -211,41 +186,37 @@ async fn a_pool_that_does_not_flush_is_refused() {
 }
 
 #[tokio::test]
-async fn many_open_a_new_file_at_once() {
+async fn a_new_file_may_be_opened_many_times_at_once() {
     let file = DatabaseFile::new();
     let url = file.url();
-    let mut opening = tokio::task::JoinSet::new();
-    for _ in 0..16 {
-        let url = url.clone();
-        opening.spawn(async move { SqliteStore::connect(&url).await });
-    }
-    for opened in opening.join_all().await {
+    let opening = (0..16).map(|_| SqliteStore::connect(&url));
+    for opened in futures_util::future::join_all(opening).await {
         opened.expect("the file opens");
     }
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_file_and_its_companions_are_private() {
+async fn the_file_and_its_log_are_private() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let file = DatabaseFile::new();
     let store = file.open().await;
     store.acquire(&new_claim(key(1))).await.unwrap();
-    for companion in ["", "-wal", "-shm"] {
-        let path = format!("{}{companion}", file.path().display());
+    for suffix in ["", "-wal", "-shm"] {
+        let path = format!("{}{suffix}", file.path().display());
         let mode = std::fs::metadata(&path)
-            .expect("it is there")
+            .expect("the file exists")
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{path}");
     }
 }
 
-/// What is not to be seen under its name could be exchanged unseen.
+/// The store could not detect that such a file was replaced.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_that_is_not_under_its_name_is_refused() {
+async fn a_file_that_is_not_found_by_its_name_is_refused() {
     let file = DatabaseFile::new();
     drop(file.open().await);
     let options = SqliteConnectOptions::new();
@@ -253,7 +224,7 @@ async fn a_file_that_is_not_under_its_name_is_refused() {
     let builder = SqliteStore::builder;
     let path = file.path().display().to_string();
     builder().from_pool(&pool(path.clone())).await.unwrap();
-    // What SQLite takes for a URL of the same file.
+    // SQLite reads this as a URL of the same file.
     let error = builder().from_pool(&pool(format!("file:{path}"))).await;
     let error = error.unwrap_err();
     assert!(
@@ -264,7 +235,7 @@ async fn a_file_that_is_not_under_its_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_pool_may_make_the_file_and_have_it_for_itself() {
+async fn a_pool_may_create_the_file_and_lock_it() {
     let file = DatabaseFile::new();
     let options = SqliteConnectOptions::new()
         .filename(file.path())

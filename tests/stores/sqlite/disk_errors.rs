@@ -9,9 +9,7 @@ use std::{
 use idempotent_runtime::{
     Idempotency, Policy,
     store::{
-        Acquisition, Outcome, RecordState, Store, StoreErrorKind, Write,
-        conformance::{key, response},
-        sql::sqlite::SqliteStore,
+        RecordState, Store, StoreErrorKind, Write, conformance::key, sql::sqlite::SqliteStore,
     },
 };
 use tokio::{runtime::Runtime, task::JoinHandle};
@@ -19,17 +17,17 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 use crate::{
     servers::{Folder, not_tested, until},
     service::{Answer, Executions, Gate, Service, paid},
-    toolbox::new_claim,
+    toolbox::{FIRST, large, new_claim},
 };
 
 /// A file system of its own, unmounted with this value.
 struct Disk {
     folder: Folder,
-    /// What it is mounted as.
+    /// Where it is mounted.
     on: PathBuf,
 }
 
-/// Whether the program did what it was told.
+/// Whether the program succeeded.
 fn run(program: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments);
@@ -37,7 +35,7 @@ fn run(program: &str, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> bool {
 }
 
 impl Disk {
-    /// One megabyte of memory.
+    /// A megabyte in memory.
     fn small() -> Option<Self> {
         let disk = Self::folder();
         let options = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"];
@@ -46,7 +44,7 @@ impl Disk {
         disk.if_there(mounted)
     }
 
-    /// An ext4 of eight megabytes in a file, which becomes read-only when something is wrong with it.
+    /// An ext4 of eight megabytes in a file. The kernel makes it read-only after an error.
     fn ext4() -> Option<Self> {
         let disk = Self::folder();
         let image = disk.image();
@@ -63,7 +61,7 @@ impl Disk {
         Self { folder, on }
     }
 
-    /// Nothing, and word of it, where it could not be made.
+    /// Nothing if it could not be mounted; that is printed.
     fn if_there(self, mounted: bool) -> Option<Self> {
         if mounted {
             return Some(self);
@@ -91,9 +89,9 @@ impl Disk {
         format!("sqlite://{}/records.db", self.on.display())
     }
 
-    /// The kernel finds something wrong with it.
+    /// Makes the kernel find an error in it.
     fn fail(&self) {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("what is mounted");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("the mounts");
         let mut mounts = mounts.lines().map(|line| line.split(' '));
         let device = mounts.find_map(|mut line| {
             let (device, on) = (line.next()?, line.next()?);
@@ -102,22 +100,22 @@ impl Disk {
         let device = device.expect("it is mounted");
         assert!(device.starts_with("loop"), "{device} is not ours");
         let switch = format!("/sys/fs/ext4/{device}/trigger_fs_error");
-        std::fs::write(switch, "as the test demands").expect("an error");
+        std::fs::write(switch, "a test").expect("an error");
         let refused = std::fs::write(self.on.join("probe"), b"").expect_err("it is read-only");
         assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     }
 
-    /// Checks and mounts it again, as after a restart of the machine.
+    /// Checks it and mounts it again, as after a restart of the machine.
     fn repair(&self) {
         until("the file to be closed", || {
             run("umount", &[&self.on]).then_some(())
         });
-        // Its exit status says whether there was something to repair.
+        // Its exit status is an error if it repaired something.
         let _status = run("e2fsck", &[&"-f", &"-y", &self.image()]);
         assert!(self.mount_image());
     }
 
-    /// Whether the file and its log may be written to, however they were opened.
+    /// Whether the file and its log may be written, even by those who have opened them.
     fn writable(&self, yes: bool) {
         let may = if yes { "-i" } else { "+i" };
         let [file, log] = ["records.db", "records.db-wal"].map(|file| self.on.join(file));
@@ -131,36 +129,31 @@ impl Drop for Disk {
     }
 }
 
-fn answer(bytes: usize) -> Outcome {
-    Outcome::Response(response(200, &[], &vec![7; bytes]))
-}
-
-/// When the disk is full, nothing that was acknowledged is lost, nobody hangs, and there is room again when
-/// there is room again.
+/// When the disk is full, nothing that was acknowledged is lost and no operation hangs; with room again, operations
+/// succeed again.
 #[tokio::test]
 async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let Some(disk) = Disk::small() else {
         return;
     };
-    let folder = disk.path();
-    let store = SqliteStore::connect(&format!("sqlite://{}/records.db", folder.display()))
-        .await
-        .unwrap();
-    std::fs::write(folder.join("filler"), vec![0; 600 << 10]).unwrap();
+    let store = SqliteStore::connect(&disk.url()).await.unwrap();
+    let filler = disk.path().join("filler");
+    std::fs::write(&filler, vec![0; 600 << 10]).unwrap();
+    let outcome = large(8 << 10);
     let mut stored = Vec::new();
     let (full, unfinished) = loop {
-        let owner = new_claim(key(u8::try_from(stored.len() + 1).unwrap()));
-        match store.acquire(&owner).await {
-            Ok(acquisition) => assert_eq!(acquisition, Acquisition::Acquired { attempt: 1 }),
+        let mine = new_claim(key(u8::try_from(stored.len() + 1).unwrap()));
+        match store.acquire(&mine).await {
+            Ok(acquisition) => assert_eq!(acquisition, FIRST),
             Err(error) => break (error, None),
         }
-        match store.complete(&owner.held(), &answer(8 << 10)).await {
+        match store.complete(&mine.held(), &outcome).await {
             Ok(write) => assert_eq!(write, Write::Applied),
-            Err(error) => break (error, Some(owner)),
+            Err(error) => break (error, Some(mine)),
         }
-        stored.push(owner);
+        stored.push(mine.key);
     };
-    // SQLite says "disk full" or, where it meets the limit in its log, "I/O error".
+    // SQLite reports "disk full" or, where its log meets the limit, "I/O error".
     assert!(
         matches!(
             full.kind(),
@@ -169,29 +162,17 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
         "{full:?}"
     );
     assert!(!stored.is_empty());
-    for owner in &stored {
-        let record = store
-            .get(&owner.key)
-            .await
-            .unwrap()
-            .expect("what was acknowledged is there");
-        assert_eq!(record.state, RecordState::Completed(answer(8 << 10)));
+    for key in &stored {
+        let record = store.get(key).await.unwrap();
+        let record = record.expect("what was acknowledged is there");
+        assert_eq!(record.state, RecordState::Completed(outcome.clone()));
     }
-    std::fs::remove_file(folder.join("filler")).unwrap();
-    if let Some(owner) = unfinished {
-        assert_eq!(
-            store
-                .complete(&owner.held(), &answer(8 << 10))
-                .await
-                .unwrap(),
-            Write::Applied
-        );
+    std::fs::remove_file(&filler).unwrap();
+    if let Some(mine) = unfinished {
+        let completed = store.complete(&mine.held(), &outcome).await;
+        assert_eq!(completed.unwrap(), Write::Applied);
     }
-    let next = new_claim(key(250));
-    assert_eq!(
-        store.acquire(&next).await.unwrap(),
-        Acquisition::Acquired { attempt: 1 }
-    );
+    assert_eq!(store.acquire(&new_claim(key(250))).await.unwrap(), FIRST);
 }
 
 /// A process of a service whose records are on the disk.
@@ -212,7 +193,7 @@ impl OnDisk {
         let service = runtime.block_on(async {
             let store = SqliteStore::connect(&disk.url()).await.unwrap();
             let policy = Policy::new().lease(Duration::from_secs(1)).wait(false);
-            // A completion is insisted on for three times this time, and tried again later.
+            // An execution repeats its completion for three times this time; after that the engine does so.
             let engine = Idempotency::builder().store_timeout(Duration::from_secs(1));
             Service::with(engine.policy(policy), store, &Executions::default())
         });
@@ -256,8 +237,8 @@ fn is_problem(answer: &Answer, status: u16, code: &str) {
     assert!(answer.body.contains(code), "{answer:?}");
 }
 
-/// The kernel made the file system read-only, as it does after an error of the disk: nothing begins, nothing that was
-/// acknowledged is lost, and what ran meanwhile is unknown until somebody finds out.
+/// The kernel made the file system read-only after an error of the disk: no execution starts, nothing that was acknowledged
+/// is lost, and the outcome of what was running is unknown.
 #[test]
 fn a_disk_that_fails_refuses_claims_and_loses_nothing_that_was_acknowledged() {
     let Some(disk) = Disk::ext4() else { return };
@@ -268,7 +249,7 @@ fn a_disk_that_fails_refuses_claims_and_loses_nothing_that_was_acknowledged() {
     service.refuses("new", 503, "store_unavailable");
     assert_eq!(service.pay("done"), paid(1, true), "reading goes on");
     is_problem(&service.end(running), 409, "outcome_unknown");
-    // The process ends without another word to the disk.
+    // The process ends without another write.
     service.runtime.shutdown_background();
     drop(service.service);
 
@@ -284,15 +265,15 @@ fn a_disk_that_fails_refuses_claims_and_loses_nothing_that_was_acknowledged() {
     assert_eq!(service.pay("new"), paid(1, false));
 }
 
-/// For as long as the file may not be written to, nothing begins. A completion is tried until it may be, by the
-/// execution as long as its client has patience, and after that by itself.
+/// No execution starts while the file may not be written. A completion is repeated until it may: by the execution while
+/// its client waits, and in the background after that.
 #[test]
-fn a_file_that_may_not_be_written_to_for_a_while_is_written_to_afterwards() {
+fn completions_are_written_once_the_file_may_be_written_again() {
     let Some(disk) = Disk::ext4() else { return };
     let service = OnDisk::start(&disk);
     assert_eq!(service.pay("done"), paid(1, false));
 
-    // In time for the client.
+    // While the client waits.
     let running = service.begin("in-time");
     disk.writable(false);
     service.refuses("new", 503, "store_unavailable");
@@ -306,7 +287,7 @@ fn a_file_that_may_not_be_written_to_for_a_while_is_written_to_afterwards() {
     });
     assert_eq!(service.pay("in-time"), paid(2, true));
 
-    // Too late for the client, and not too late.
+    // After the client has its answer.
     let running = service.begin("too-late");
     disk.writable(false);
     is_problem(&service.end(running), 409, "outcome_unknown");

@@ -1,143 +1,121 @@
-//! Files that are full, callers that go away, other processes that write.
+//! Files that are full, moved or locked, operations that are dropped, and processes that are killed.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
+use futures_util::future::join_all;
 use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, StoreErrorKind, Write,
-    conformance::{key, response},
-    sql::sqlite::SqliteStore,
+    Outcome, Store, StoreErrorKind, Write, conformance::key, sql::sqlite::SqliteStore,
 };
 
 use super::DatabaseFile;
-use crate::toolbox::new_claim;
+use crate::toolbox::{
+    FIRST, acquire_all, assert_in_flight, chain, done, execute, large, new_claim, replays,
+};
 
-fn answer(bytes: usize) -> Outcome {
-    Outcome::Response(response(200, &[], &vec![7; bytes]))
+/// A store that may use a quarter of a megabyte.
+async fn small_store(file: &DatabaseFile) -> SqliteStore {
+    let builder = SqliteStore::builder().max_bytes(256 << 10);
+    builder.connect(&file.url()).await.expect("a store")
 }
 
 #[tokio::test]
 async fn a_full_file_refuses_new_records_and_keeps_the_old_ones() {
     let file = DatabaseFile::new();
-    let store = SqliteStore::builder()
-        .max_bytes(256 << 10)
-        .connect(&file.url())
-        .await
-        .unwrap();
+    let store = small_store(&file).await;
     let mut stored = Vec::new();
     let full = loop {
-        let owner = new_claim(key(u8::try_from(stored.len() + 1).unwrap()));
-        let acquired = match store.acquire(&owner).await {
+        let mine = new_claim(key(u8::try_from(stored.len() + 1).unwrap()));
+        let written = match store.acquire(&mine).await {
             Ok(acquisition) => {
-                assert_eq!(acquisition, Acquisition::Acquired { attempt: 1 });
-                store.complete(&owner.held(), &answer(16 << 10)).await
+                assert_eq!(acquisition, FIRST);
+                store.complete(&mine.held(), &large(16 << 10)).await
             }
             Err(error) => Err(error),
         };
-        match acquired {
+        match written {
             Ok(write) => assert_eq!(write, Write::Applied),
             Err(error) => break error,
         }
-        stored.push(owner);
+        stored.push(mine.key);
     };
     assert_eq!(full.kind(), StoreErrorKind::Full, "{full:?}");
     assert!(stored.len() > 5);
-    for owner in &stored {
-        let again = store.acquire(&new_claim(owner.key)).await.unwrap();
-        assert_eq!(
-            again,
-            Acquisition::Completed(answer(16 << 10)),
-            "what was acknowledged is there"
-        );
+    for key in stored {
+        replays(&store, key, &large(16 << 10)).await;
     }
 }
 
+/// The store writes many operations in one transaction.
 #[tokio::test]
-async fn a_step_that_fails_takes_nobody_with_it() {
+async fn an_operation_that_fails_fails_no_other() {
     let file = DatabaseFile::new();
-    let store = SqliteStore::builder()
-        .max_bytes(256 << 10)
-        .connect(&file.url())
-        .await
-        .unwrap();
-    let large = new_claim(key(200));
-    store.acquire(&large).await.unwrap();
-    let small: Vec<_> = (1..=40).map(|n| new_claim(key(n))).collect();
-    let (held, too_much) = (large.held(), answer(1 << 20));
-    let claims = small.iter().map(|owner| store.acquire(owner));
-    let (refused, claimed) = tokio::join!(
-        store.complete(&held, &too_much),
-        futures_util::future::join_all(claims)
+    let store = small_store(&file).await;
+    let mine = new_claim(key(200));
+    store.acquire(&mine).await.unwrap();
+    let (held, too_large) = (mine.held(), large(1 << 20));
+    let (refused, acquired) = tokio::join!(
+        store.complete(&held, &too_large),
+        acquire_all(&store, (1..=40).map(key))
     );
     assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Full);
-    for acquired in claimed {
-        assert_eq!(acquired.unwrap(), Acquisition::Acquired { attempt: 1 });
+    for acquisition in acquired {
+        assert_eq!(acquisition.unwrap(), FIRST);
     }
-    // The execution that could not store so much may say that it is executed all the same.
-    assert_eq!(
-        store
-            .complete(&large.held(), &Outcome::Tombstone)
-            .await
-            .unwrap(),
-        Write::Applied
-    );
+    // A tombstone fits where the response did not.
+    let completed = store.complete(&held, &Outcome::Tombstone).await;
+    assert_eq!(completed.unwrap(), Write::Applied);
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_harms_nobody() {
+async fn a_dropped_operation_harms_no_other() {
     let file = DatabaseFile::new();
     let store = file.open().await;
     for round in 0..200_u32 {
         let claims: Vec<_> = (1..=8).map(|n| new_claim(key(n))).collect();
-        let leaving = async {
-            futures_util::future::join_all(claims.iter().map(|claim| store.acquire(claim))).await;
-        };
-        let _left =
-            tokio::time::timeout(Duration::from_micros(u64::from(round) * 5), leaving).await;
-        for owner in &claims {
-            // Either it happened, and this is the repetition, or it did not, and this is the first.
-            assert_eq!(
-                store.acquire(owner).await.unwrap(),
-                Acquisition::Acquired { attempt: 1 }
-            );
-            assert_eq!(
-                store.release(&owner.key, &owner.token).await.unwrap(),
-                Write::Applied
-            );
+        let acquiring = join_all(claims.iter().map(|claim| store.acquire(claim)));
+        let soon = Duration::from_micros(u64::from(round) * 5);
+        let _dropped = tokio::time::timeout(soon, acquiring).await;
+        for mine in &claims {
+            // The first acquire was carried out, and this repeats it, or it was not, and this is the first.
+            assert_eq!(store.acquire(mine).await.unwrap(), FIRST);
+            let released = store.release(&mine.key, &mine.token).await;
+            assert_eq!(released.unwrap(), Write::Applied);
         }
     }
 }
 
 #[tokio::test]
-async fn another_process_that_writes_for_long_delays_and_breaks_nothing() {
+async fn a_long_transaction_of_another_process_delays_operations_and_fails_none() {
     let file = DatabaseFile::new();
     let store = file.open().await;
     let mut other = file.connect().await;
-    sqlx::query("begin immediate")
-        .execute(&mut other)
-        .await
-        .unwrap();
-    let owner = new_claim(key(1));
-    let waiting = tokio::time::timeout(Duration::from_millis(200), store.acquire(&owner)).await;
-    waiting.expect_err("nobody else may write");
-    sqlx::query("rollback").execute(&mut other).await.unwrap();
-    assert_eq!(
-        store.acquire(&owner).await.unwrap(),
-        Acquisition::Acquired { attempt: 1 }
-    );
+    let mut transaction = async |statement: &'static str| {
+        let run = sqlx::query(statement).execute(&mut other).await;
+        run.expect("the statement runs");
+    };
+    transaction("begin immediate").await;
+    let mine = new_claim(key(1));
+    let waiting = tokio::time::timeout(Duration::from_millis(200), store.acquire(&mine)).await;
+    waiting.expect_err("the transaction excludes other writers");
+    transaction("rollback").await;
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
 }
 
-/// The next process would find another file, or none, and execute again what this one was told is done.
+/// The next process would find another file, or none, and would execute again what is completed here.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_that_is_not_there_any_more_is_no_place_for_records() {
-    for gone in ["", "-wal", "-shm"] {
+async fn a_file_that_was_moved_deleted_or_replaced_serves_no_operation() {
+    for suffix in ["", "-wal", "-shm"] {
         for replaced in [false, true] {
             let file = DatabaseFile::new();
             let store = file.open().await;
-            let done = new_claim(key(1));
-            store.acquire(&done).await.unwrap();
-            store.complete(&done.held(), &answer(1)).await.unwrap();
-            let path = format!("{}{gone}", file.path().display());
+            let completed = new_claim(key(1));
+            execute(&store, &completed, &done()).await;
+            let path = format!("{}{suffix}", file.path().display());
             let aside = format!("{path}.aside");
             std::fs::rename(&path, &aside).unwrap();
             if replaced {
@@ -145,36 +123,33 @@ async fn a_file_that_is_not_there_any_more_is_no_place_for_records() {
             }
             let next = new_claim(key(2));
             let errors = [
-                store.acquire(&next).await.unwrap_err(),
-                store.acquire(&new_claim(key(1))).await.unwrap_err(),
-                store.complete(&done.held(), &answer(1)).await.unwrap_err(),
-                store.get(&key(1)).await.unwrap_err(),
+                store.acquire(&next).await.map(drop),
+                store.acquire(&new_claim(key(1))).await.map(drop),
+                store.complete(&completed.held(), &done()).await.map(drop),
+                store.get(&key(1)).await.map(drop),
             ];
             for error in errors {
+                let error = error.expect_err("the file is gone");
                 assert_eq!(
                     error.kind(),
                     StoreErrorKind::Unavailable,
                     "{path}: {error:?}"
                 );
-                let why = std::error::Error::source(&error).unwrap().to_string();
-                assert!(why.contains("moved, deleted or replaced"), "{why}");
+                let text = chain(&error);
+                assert!(text.contains("moved, deleted or replaced"), "{text}");
             }
-            // Put back, it is what it was.
+            // Moved back, it is used again.
             std::fs::rename(&aside, &path).unwrap();
-            let again = store.acquire(&new_claim(key(1))).await.unwrap();
-            assert_eq!(again, Acquisition::Completed(answer(1)));
-            assert_eq!(
-                store.acquire(&next).await.unwrap(),
-                Acquisition::Acquired { attempt: 1 }
-            );
+            replays(&store, key(1), &done()).await;
+            assert_eq!(store.acquire(&next).await.unwrap(), FIRST);
         }
     }
 }
 
-/// Other processes open what the link leads to.
+/// Other processes open the file that the link points to.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_link_to_the_file_is_followed_as_long_as_it_leads_there() {
+async fn a_link_to_the_file_is_followed_until_it_points_elsewhere() {
     let (file, other) = (DatabaseFile::new(), DatabaseFile::new());
     let (one, two) = (file.open().await, other.open().await);
     let link = file.path().with_extension("link");
@@ -191,7 +166,7 @@ async fn a_link_to_the_file_is_followed_as_long_as_it_leads_there() {
     assert!(two.get(&key(2)).await.unwrap().is_none());
 }
 
-/// A process of its own, so that it can be killed; see the test that starts it. By itself it does nothing.
+/// The process that is killed; see the test that starts it. By itself it does nothing.
 #[test]
 fn holds_a_claim_until_it_is_killed() {
     let Some(url) = std::env::var_os("HOLD_A_CLAIM_IN") else {
@@ -204,53 +179,36 @@ fn holds_a_claim_until_it_is_killed() {
         .expect("a runtime");
     runtime.block_on(async {
         let store = SqliteStore::connect(&url).await.expect("the file opens");
-        let done = new_claim(key(2));
-        for owner in [new_claim(key(1)), done.clone()] {
-            store.acquire(&owner).await.expect("a claim");
-        }
-        let completed = store.complete(&done.held(), &answer(100)).await;
-        assert_eq!(completed.expect("an outcome"), Write::Applied);
+        assert_eq!(store.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
+        execute(&store, &new_claim(key(2)), &done()).await;
         println!("claimed");
         std::future::pending::<()>().await;
     });
 }
 
-/// SIGKILL between the acquire and the completion: what was acknowledged is there for the next process.
+/// SIGKILL between the acquire and the completion: the next process finds what was acknowledged.
 #[tokio::test]
-async fn what_a_killed_process_was_told_is_there_for_the_next() {
-    use std::{
-        io::{BufRead as _, BufReader},
-        process::{Command, Stdio},
-    };
-
+async fn what_was_acknowledged_to_a_killed_process_is_there_for_the_next() {
     let file = DatabaseFile::new();
-    for round in 0..3 {
+    for _ in 0..3 {
         let test = module_path!().split_once("::").expect("a crate").1;
+        let test = format!("{test}::holds_a_claim_until_it_is_killed");
         let mut process = Command::new(std::env::current_exe().expect("this test"))
-            .args([
-                &format!("{test}::holds_a_claim_until_it_is_killed"),
-                "--exact",
-                "--nocapture",
-            ])
+            .args([&test, "--exact", "--nocapture"])
             .env("HOLD_A_CLAIM_IN", file.url())
             .stdout(Stdio::piped())
             .spawn()
             .expect("a process");
-        let mut said = BufReader::new(process.stdout.take().expect("its output")).lines();
-        let claimed = said.any(|line| line.expect("a line").ends_with("claimed"));
+        let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let claimed = lines.any(|line| line.expect("a line").ends_with("claimed"));
         process.kill().expect("SIGKILL");
         process.wait().expect("its end");
         assert!(claimed, "the process claims");
 
         let store = file.open().await;
-        let next = store.acquire(&new_claim(key(1))).await.unwrap();
-        assert!(matches!(next, Acquisition::InFlight { .. }), "{next:?}");
-        let next = store.acquire(&new_claim(key(2))).await.unwrap();
-        assert_eq!(next, Acquisition::Completed(answer(100)), "round {round}");
+        assert_in_flight(&store.acquire(&new_claim(key(1))).await.unwrap());
+        replays(&store, key(2), &done()).await;
         drop(store);
-        sqlx::query("delete from idempotency_records")
-            .execute(&mut file.connect().await)
-            .await
-            .unwrap();
+        file.run("delete from idempotency_records").await;
     }
 }

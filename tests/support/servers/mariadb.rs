@@ -35,8 +35,7 @@ impl MariaDb {
 
     /// A server with these settings in addition, each `--name=value`.
     pub(crate) fn with(settings: &[&str]) -> Option<Self> {
-        let mut mariadb = Self::new()?;
-        mariadb.settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut mariadb = Self::new(settings)?;
         mariadb.restart();
         Some(mariadb)
     }
@@ -48,7 +47,7 @@ impl MariaDb {
         program("mariadbd").and(SHARED.get_or_init(Self::start).as_ref())
     }
 
-    fn new() -> Option<Self> {
+    fn new(settings: &[&str]) -> Option<Self> {
         let program = program("mariadbd")?;
         let folder = Folder::new("mariadb");
         let install = server("mariadb-install-db")?;
@@ -82,7 +81,7 @@ impl MariaDb {
         );
         Some(Self {
             program,
-            settings: Vec::new(),
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             port: free_port(),
             process: None,
             folder,

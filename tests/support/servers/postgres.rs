@@ -31,8 +31,7 @@ impl Postgres {
 
     /// A server with these settings in addition, each `name=value`.
     pub(crate) fn with(settings: &[&str]) -> Option<Self> {
-        let mut postgres = Self::new()?;
-        postgres.settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut postgres = Self::new(settings)?;
         postgres.restart();
         Some(postgres)
     }
@@ -44,7 +43,7 @@ impl Postgres {
         program("postgres").and(SHARED.get_or_init(Self::start).as_ref())
     }
 
-    fn new() -> Option<Self> {
+    fn new(settings: &[&str]) -> Option<Self> {
         let initdb = program("initdb")?;
         let folder = Folder::new("postgres");
         give_away(folder.path());
@@ -71,7 +70,7 @@ impl Postgres {
             .expect("pg_hba.conf is written");
         Some(Self {
             program: program("postgres")?,
-            settings: Vec::new(),
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             port: free_port(),
             process: None,
             folder,

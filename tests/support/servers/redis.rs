@@ -1,8 +1,9 @@
 //! A private Redis.
 
 use std::{
-    io::{self, BufRead, BufReader, Read as _, Write as _},
+    io::{self, BufRead, BufReader, Write as _},
     net::TcpStream,
+    ops::Range,
     path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
@@ -100,31 +101,37 @@ impl Redis {
         let arguments = common.into_iter().chain(settings);
         self.process = Some(Process::start(&self.program, arguments, self.folder.path()));
         until("Redis", || {
-            let answer = self.try_ask(&["PING"])?;
+            let answer = try_ask(self.port, &[b"PING"])?;
             // A server that asks for a password is ready; one that still loads its data is not.
-            (answer.starts_with("+PONG") || answer.starts_with("-NOAUTH")).then_some(())
+            (answer.starts_with(b"+PONG") || answer.starts_with(b"-NOAUTH")).then_some(())
         });
     }
 
-    /// Sends a command over a connection of its own and returns the raw reply.
-    pub(crate) fn ask(&self, command: &[&str]) -> String {
-        self.try_ask(command).expect("a reply of Redis")
+    /// A replica of this server, in sync with it.
+    pub(crate) fn replica(&self) -> Option<Self> {
+        let port = self.port.to_string();
+        let replica = Self::with(&["--appendonly", "yes", "--replicaof", "127.0.0.1", &port])?;
+        replica.wait_for_sync();
+        Some(replica)
     }
 
-    fn try_ask(&self, command: &[&str]) -> Option<String> {
-        let parts: Vec<_> = command.iter().map(|part| part.as_bytes()).collect();
-        let reply = ask(self.port, &parts)?;
-        Some(String::from_utf8_lossy(&reply).into_owned())
+    /// Waits until this replica is in sync with its primary.
+    pub(crate) fn wait_for_sync(&self) {
+        until("the replica", || {
+            let info = self.ask(&["INFO", "replication"]);
+            info.contains("master_link_status:up").then_some(())
+        });
+    }
+
+    /// Sends a command over a connection of its own and returns the reply: the content of a string, and any other reply
+    /// as it was sent.
+    pub(crate) fn ask(&self, command: &[&str]) -> String {
+        ask(self.port, command)
     }
 
     /// As [`ask`](Self::ask), with bytes of any kind.
     pub(crate) fn ask_bytes(&self, command: &[&[u8]]) -> Vec<u8> {
-        ask(self.port, command).expect("a reply of Redis")
-    }
-
-    /// As [`ask`](Self::ask), for a reply of many lines.
-    pub(crate) fn ask_all(&self, command: &[&str]) -> String {
-        ask_inline(self.port, &command.join(" "))
+        try_ask(self.port, command).expect("a reply of Redis")
     }
 
     /// How often the server ran this command. A script counts as one `evalsha`, besides the commands that it runs.
@@ -143,46 +150,17 @@ impl Redis {
     }
 }
 
-/// Sends one inline command and returns the complete raw reply.
-pub(crate) fn ask_inline(port: u16, command: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("Redis");
-    stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .expect("a time-out");
-    stream
-        .write_all(format!("{command}\r\n").as_bytes())
-        .expect("Redis listens");
-    let mut reply = Vec::new();
-    read_reply(&mut BufReader::new(stream), &mut reply).expect("a complete reply");
+/// As [`Redis::ask`], for the server or the sentinel on this port.
+pub(crate) fn ask(port: u16, command: &[&str]) -> String {
+    let parts: Vec<_> = command.iter().map(|part| part.as_bytes()).collect();
+    let reply = try_ask(port, &parts).expect("a reply of Redis");
     String::from_utf8_lossy(&reply).into_owned()
 }
 
-/// Reads one reply with all its elements and appends its bytes.
-fn read_reply(reader: &mut impl BufRead, reply: &mut Vec<u8>) -> io::Result<()> {
-    let start = reply.len();
-    reader.read_until(b'\n', reply)?;
-    let [kind, number @ ..] = reply[start..].trim_ascii_end() else {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    };
-    let number = std::str::from_utf8(number).ok();
-    // Negative for null, which has neither bytes nor elements.
-    let number = number.and_then(|number| number.parse::<usize>().ok());
-    match (kind, number) {
-        (b'$', Some(length)) => {
-            let bytes = reply.len();
-            reply.resize(bytes + length + 2, 0);
-            reader.read_exact(&mut reply[bytes..])
-        }
-        (b'*', Some(elements)) => (0..elements).try_for_each(|_| read_reply(reader, reply)),
-        _ => Ok(()),
-    }
-}
-
-/// Sends one command and returns its reply: a line, or a length and its bytes.
-fn ask(port: u16, command: &[&[u8]]) -> Option<Vec<u8>> {
+fn try_ask(port: u16, command: &[&[u8]]) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
+        .set_read_timeout(Some(Duration::from_secs(30)))
         .ok()?;
     let mut request = format!("*{}\r\n", command.len()).into_bytes();
     for part in command {
@@ -191,17 +169,34 @@ fn ask(port: u16, command: &[&[u8]]) -> Option<Vec<u8>> {
         request.extend_from_slice(b"\r\n");
     }
     stream.write_all(&request).ok()?;
-    let mut reader = BufReader::new(stream);
-    let mut line = Vec::new();
-    reader.read_until(b'\n', &mut line).ok()?;
-    let text = String::from_utf8_lossy(&line);
-    let length = text
-        .strip_prefix('$')
-        .and_then(|length| length.trim().parse().ok());
-    if let Some(length) = length {
-        let mut bytes = vec![0; length];
-        reader.read_exact(&mut bytes).ok()?;
-        return Some(bytes);
+    let mut reply = Vec::new();
+    let string = read_reply(&mut BufReader::new(stream), &mut reply).ok()?;
+    Some(string.map_or_else(|| reply.clone(), |string| reply[string].to_vec()))
+}
+
+/// Appends one reply as it is sent; if it is a string, returns where its content is.
+fn read_reply(reader: &mut impl BufRead, reply: &mut Vec<u8>) -> io::Result<Option<Range<usize>>> {
+    let begin = reply.len();
+    if reader.read_until(b'\n', reply)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    (!line.is_empty()).then_some(line)
+    let line = String::from_utf8_lossy(&reply[begin..]).into_owned();
+    let (kind, count) = line.split_at(1);
+    // Minus one stands for a string or an array that is missing.
+    let count = count.trim_end().parse::<usize>();
+    match (kind, count) {
+        ("$", Ok(length)) => {
+            let content = reply.len();
+            reply.resize(content + length + "\r\n".len(), 0);
+            reader.read_exact(&mut reply[content..])?;
+            Ok(Some(content..content + length))
+        }
+        ("*", Ok(elements)) => {
+            for _ in 0..elements {
+                read_reply(reader, reply)?;
+            }
+            Ok(None)
+        }
+        _ => Ok(None),
+    }
 }
