@@ -87,8 +87,8 @@
 //!    no conformance case and delays every waiter in another process to its next poll.
 //! 5. **It passes `purge_expired` on once, with the same limit**, and returns the answer: a purger takes less
 //!    than the limit for "nothing else has expired" and pauses.
-//! 6. **It keeps errors as they are.** The engine acts on [`StoreError::kind`]: it repeats what is
-//!    `Unavailable` and stores a tombstone in the place of what is `TooLarge`.
+//! 6. **It keeps errors as they are.** The engine acts on [`StoreError::kind`]: it repeats an operation that is
+//!    `Unavailable`, and stores a tombstone instead of an outcome that is `TooLarge`.
 //! 7. **It returns the inner store's name** unless operators should see another one in logs and metrics.
 //!
 //! Dropping the wrapper's future drops the inner one; the rule about dropped operations holds for both. The

@@ -57,7 +57,7 @@ pub async fn a_renewal_pushes_the_expiry(subject: Arc<Subject>) {
     );
 }
 
-/// A late renewal is applied as long as nobody took over.
+/// A late renewal is applied as long as unknown took over.
 pub async fn a_late_renewal_by_the_current_token_is_applied(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = lapsed(&subject, key(1)).await;
@@ -254,18 +254,18 @@ pub async fn a_take_over_fences_every_write_of_the_old_token(subject: Arc<Subjec
 /// A write without a record is answered with missing, and creates none.
 pub async fn a_write_to_a_missing_record_makes_none(subject: Arc<Subject>) {
     let store = subject.store();
-    let nobody = subject.claim(key(1));
-    assert_eq!(renew(store, &nobody).await, Write::Missing);
+    let unknown = subject.claim(key(1));
+    assert_eq!(renew(store, &unknown).await, Write::Missing);
     assert_eq!(
-        complete(store, &nobody, &outcome_with("lost")).await,
+        complete(store, &unknown, &outcome_with("lost")).await,
         Write::Missing
     );
     assert_eq!(
-        complete(store, &nobody, &Outcome::Tombstone).await,
+        complete(store, &unknown, &Outcome::Tombstone).await,
         Write::Missing
     );
-    assert_eq!(release(store, &nobody).await, Write::Missing);
-    assert_eq!(abandon(store, &nobody).await, Write::Missing);
+    assert_eq!(release(store, &unknown).await, Write::Missing);
+    assert_eq!(abandon(store, &unknown).await, Write::Missing);
     assert!(get(store, key(1)).await.is_none());
     assert_eq!(
         acquire(store, &subject.claim(key(1))).await,

@@ -138,7 +138,7 @@ pub async fn a_late_completion_and_a_take_over_exclude_each_other(subject: Arc<S
         let (_, number, stored) = snapshot(arena.store(), key).await.expect("the record");
         match write {
             Write::Applied => {
-                assert_eq!((taken, number, stored), (0, 1, Some(outcome_with("old"))))
+                assert_eq!((taken, number, stored), (0, 1, Some(outcome_with("old"))));
             }
             Write::Fenced => assert_eq!((taken, number, stored), (1, 2, None)),
             Write::Missing => panic!("the record existed all the time"),

@@ -144,7 +144,7 @@ impl Table {
     }
 
     /// Deletes the row if it still has the entry that was seen and meets the condition. A row that does not meet
-    /// it, because it was renewed after it was indexed, is indexed anew.
+    /// it, because it was renewed after it was indexed, is indexed again.
     fn remove_if(
         &self,
         key: StoreKey,

@@ -215,8 +215,8 @@ impl ClusterProbe {
                 Err(error) => why = Some(error),
             }
         }
-        let none = || RedisError::from((ErrorKind::Io, "no primary is known"));
-        let source = why.unwrap_or_else(none);
+        let no_primary = || RedisError::from((ErrorKind::Io, "no primary is known"));
+        let source = why.unwrap_or_else(no_primary);
         Err(ConnectError::Unreachable { source })
     }
 }

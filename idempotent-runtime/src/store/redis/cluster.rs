@@ -168,11 +168,11 @@ impl Cluster {
     ) -> (Option<Arc<Node>>, RedisResult<Value>) {
         let asking = to.as_ref().is_some_and(|to| to.asking);
         let Some(node) = to.map(|to| to.node).or_else(|| self.owner(slot)) else {
-            let nobody = (
+            let no_owner = (
                 ErrorKind::ClusterConnectionNotFound,
                 "no node owns the record's slot",
             );
-            return (None, Err(nobody.into()));
+            return (None, Err(no_owner.into()));
         };
         let reply = node.server.call(call, asking).await;
         (Some(node), reply)
@@ -232,9 +232,9 @@ impl Cluster {
         let rng = &mut rand::rng();
         let sound = slots.primaries().filter(|node| node.doubted().is_none());
         let node = sound.choose(rng).or_else(|| slots.primaries().choose(rng));
-        let nobody =
+        let no_primary =
             || RedisError::from((ErrorKind::ClusterConnectionNotFound, "no primary is known"));
-        node.cloned().ok_or_else(nobody)
+        node.cloned().ok_or_else(no_primary)
     }
 
     /// Records that a command other than an operation failed on this node. A missing permission says nothing about the

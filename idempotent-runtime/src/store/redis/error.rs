@@ -226,13 +226,7 @@ impl fmt::Display for ConnectError {
             Self::NotPermitted { command, .. } => {
                 write!(f, "the Redis user may not run {command}: permit it by its ACL")
             }
-            Self::Weak { weaknesses } => {
-                f.write_str("this Redis server may lose acknowledged writes: ")?;
-                for weakness in weaknesses {
-                    write!(f, "{weakness}; ")?;
-                }
-                f.write_str("or choose `accept_weaker_durability()`")
-            }
+            Self::Weak { weaknesses } => write_weaknesses(weaknesses, f),
             Self::Unverified { command, .. } => write!(
                 f,
                 "the Redis user may not run {command}, so it is unknown whether the server keeps acknowledged writes: \
@@ -273,6 +267,14 @@ impl Error for ConnectError {
             _ => None,
         }
     }
+}
+
+fn write_weaknesses(weaknesses: &[Weakness], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("this Redis server may lose acknowledged writes: ")?;
+    for weakness in weaknesses {
+        write!(f, "{weakness}; ")?;
+    }
+    f.write_str("or choose `accept_weaker_durability()`")
 }
 
 /// The error, or the one that it wraps and repeats word for word, so that a chain of errors prints no text twice.

@@ -318,12 +318,12 @@ mod tests {
     async fn an_unresponsive_server_occupies_no_place_of_the_applications_pool_for_long() {
         use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 
-        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let unresponsive = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let options = PgConnectOptions::new_without_pgpass()
             .host("127.0.0.1")
-            .port(silent.local_addr().expect("a bound port").port())
+            .port(unresponsive.local_addr().expect("a bound port").port())
             .ssl_mode(PgSslMode::Disable)
-            .username("somebody");
+            .username("user");
         let pool = PgPoolOptions::new().connect_lazy_with(options);
         let second = Duration::from_secs(1);
         timeout(second, acquire_from_application(&pool))

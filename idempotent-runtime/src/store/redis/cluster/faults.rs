@@ -165,7 +165,7 @@ async fn the_topology_of_a_cluster_in_use_is_refreshed_periodically() {
     sleep(Duration::from_millis(5)).await;
     cluster.due.store(0, Ordering::Relaxed);
     renew(&cluster).await.expect("served");
-    until("a look", || owner(&cluster) == next.port()).await;
+    until("the refresh", || owner(&cluster) == next.port()).await;
     renew(&cluster).await.expect("served");
     assert_eq!(next.heard("EVALSHA").len(), 1);
     assert_eq!(seed.heard("CLUSTER SLOTS").len(), 2, "once");
@@ -185,7 +185,7 @@ async fn failing_refreshes_back_off() {
     node.says("EVALSHA", "-CLUSTERDOWN The cluster is down\r\n".to_owned());
     let down = renew(&cluster).await.expect_err("down");
     assert_eq!(down.code(), Some("CLUSTERDOWN"));
-    until("the look", || {
+    until("the refreshes", || {
         failures().is_some_and(|failures| failures > 1)
     })
     .await;
@@ -201,7 +201,7 @@ async fn failing_refreshes_back_off() {
         cluster.start_refresh();
         failures() == Some(0)
     };
-    until("a good look", well).await;
+    until("a successful refresh", well).await;
 }
 
 /// A refresh ends by itself, and no other task keeps the Cluster alive when its store is gone.
@@ -214,22 +214,22 @@ async fn nothing_outlives_the_store() {
     cluster.wait_for_refresh().await;
     let gone = Arc::downgrade(&cluster);
     drop(cluster);
-    until("the look to end", || gone.strong_count() == 0).await;
+    until("the refresh to end", || gone.strong_count() == 0).await;
 }
 
 /// Whatever the nodes answer.
 #[tokio::test]
 async fn repetitions_end_within_the_engines_store_time_out() {
-    let [node, silent] = fakes().await;
+    let [node, unresponsive] = fakes().await;
     node.says("CLUSTER SLOTS", all(&node, &[]));
-    let cluster = cluster(&[&node, &silent]);
+    let cluster = cluster(&[&node, &unresponsive]);
     cluster.primaries().await.expect("an answer");
     node.says(
         "EVALSHA",
         "-TRYAGAIN Multiple keys request during rehashing of slot\r\n".to_owned(),
     );
     node.says("CLUSTER SLOTS", "-LOADING Redis is loading\r\n".to_owned());
-    silent.says("CLUSTER SLOTS", None);
+    unresponsive.says("CLUSTER SLOTS", None);
     node.delay(Duration::from_millis(250));
     let begun = Instant::now();
     let error = renew(&cluster).await.expect_err("refused");
@@ -347,6 +347,9 @@ async fn the_view_of_another_cluster_is_ignored() {
     }
     let known = cluster.owner(0).expect("an owner");
     known.record_result(Some(&Next::Later));
-    let error = cluster.refresh().await.expect_err("nobody of ours answers");
+    let error = cluster
+        .refresh()
+        .await
+        .expect_err("no node of this Cluster answers");
     assert_eq!(owner(&cluster), gone.port(), "{error}");
 }

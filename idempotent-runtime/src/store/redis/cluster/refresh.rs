@@ -261,7 +261,7 @@ impl RefreshTask {
         match self.cluster.refresh().await {
             Ok(true) => self.failures = 0,
             Ok(false) => {
-                tracing::debug!("no node of the Redis Cluster reported a complete slot map")
+                tracing::debug!("no node of the Redis Cluster reported a complete slot map");
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;

@@ -3,8 +3,8 @@
 //! 1. **Capacity.** A connection takes one of `max` permits, from the attempt to make it until it is closed.
 //! 2. **Making.** Each connection is made in a task with its own time-out. If its caller gives up, the connection is
 //!    kept for the next one: otherwise a server slower to connect than its callers' time-outs would never be reached.
-//! 3. **Order.** A ready connection goes to the caller that has waited longest, whoever caused it to be made or
-//!    released it. An error goes to the caller that asked for the connection.
+//! 3. **Order.** A ready connection goes to the caller that has waited longest, also if it was made for another one. An
+//!    error goes to the caller that asked for the connection.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

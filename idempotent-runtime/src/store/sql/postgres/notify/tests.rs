@@ -136,7 +136,7 @@ fn attach(notifier: &Notifier) -> mpsc::UnboundedReceiver<()> {
     let (woken, wakes) = mpsc::unbounded_channel();
     notifier.attach(Wake::new(move |key| {
         if key.is_none() {
-            woken.send(()).expect("the test looks");
+            woken.send(()).expect("the test holds the receiver");
         }
     }));
     wakes
