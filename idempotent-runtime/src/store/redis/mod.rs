@@ -64,7 +64,7 @@
 //!
 //! # Records
 //!
-//! `idempotent:` and the store key in hexadecimal, with the fields `s` state (`R` running, `D` completed, `T`
+//! `idempotent:` and the store key in hexadecimal, with the fields `s` state (`R` in flight, `D` completed, `T`
 //! tombstone), `f` fingerprint, `t` token, `a` attempt, `l` end of the lease in milliseconds, `i` trace id and
 //! `r` response, in raw bytes. The channel is `idempotent:done`; messages are store keys.
 //!
