@@ -8,29 +8,16 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, response::IntoResponse};
-use idempotent_runtime::{Crash, Idempotency, MemoryStore, OnCrash, Policy, Recovery};
-use tokio::sync::Semaphore;
+use axum::response::IntoResponse;
+use idempotent_runtime::{Idempotency, OnCrash, Policy};
 
 use crate::support::{
     Adapter, Conn, CountingHandler, Fault, FaultyStore, Operation, Server, TestRequest, advance,
-    crash, detached, frames, in_real_time, random_pause, run_ready_tasks, send, send_in_task,
-    stream, wait_until, waiters, with_each_adapter, with_paused_clock,
+    detached, frames, in_real_time, random_pause, run_ready_tasks, send, send_in_task, stream,
+    two_engines, wait_until, waiters, with_each_adapter, with_paused_clock,
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
-
-/// Two engines on one store, as in two processes.
-fn two(policy: Policy) -> (Idempotency, Idempotency) {
-    let store = MemoryStore::new();
-    let engine = || {
-        let engine = Idempotency::builder()
-            .store(store.clone())
-            .policy(policy.clone());
-        engine.build().unwrap()
-    };
-    (engine(), engine())
-}
 
 #[test]
 fn an_idle_engine_shuts_down_at_once_and_stays_closed() {
@@ -66,7 +53,7 @@ fn a_shutdown_waits_for_executions_and_their_waiters() {
     with_each_adapter(async |adapter| {
         // Given an execution with a client, a detached one, and a waiter.
         let handler = CountingHandler::new();
-        let (engine, other) = two(Policy::new());
+        let (engine, other) = two_engines(&Policy::new());
         let app = adapter.app(&engine, &handler);
         handler.close_gate();
         let first = send_in_task(&app, &TestRequest::payment("k1"));
@@ -111,7 +98,7 @@ fn a_shutdown_waits_for_executions_and_their_waiters() {
 fn executions_in_flight_at_the_deadline_are_marked_unknown() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
-        let (engine, other) = two(Policy::new());
+        let (engine, other) = two_engines(&Policy::new());
         let (app, other) = (
             adapter.app(&engine, &handler),
             adapter.app(&other, &handler),
@@ -159,7 +146,7 @@ fn executions_in_flight_at_the_deadline_are_marked_unknown() {
 fn a_waiter_that_still_waits_at_the_deadline_gets_overloaded() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
-        let (here, there) = two(Policy::new());
+        let (here, there) = two_engines(&Policy::new());
         let (one, other) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
         handler.close_gate();
         let first = send_in_task(&one, &TestRequest::payment("k"));
@@ -184,7 +171,7 @@ fn a_waiter_that_still_waits_at_the_deadline_gets_overloaded() {
 fn with_retry_another_process_takes_over_an_execution_marked_unknown() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
-        let (engine, other) = two(Policy::new().on_crash(OnCrash::Retry));
+        let (engine, other) = two_engines(&Policy::new().on_crash(OnCrash::Retry));
         let (app, other) = (
             adapter.app(&engine, &handler),
             adapter.app(&other, &handler),
@@ -209,7 +196,7 @@ fn a_heartbeat_does_not_undo_the_mark() {
     with_each_adapter(async |adapter| {
         // Given an execution that goes on after the shutdown's deadline.
         let handler = CountingHandler::new();
-        let (engine, other) = two(Policy::new());
+        let (engine, other) = two_engines(&Policy::new());
         let (app, other) = (
             adapter.app(&engine, &handler),
             adapter.app(&other, &handler),
@@ -342,171 +329,6 @@ fn a_shutdown_does_not_wait_for_a_request_body_that_is_still_arriving() {
     });
 }
 
-/// A recovery function that answers "not executed" as soon as it gets a permit.
-async fn recover(crash: Crash) -> Recovery {
-    let permits: &Arc<Semaphore> = crash.request().extensions().get().unwrap();
-    permits.acquire().await.unwrap().forget();
-    Recovery::NotExecuted
-}
-
-#[test]
-fn a_claim_that_is_acknowledged_after_the_deadline_starts_nothing() {
-    with_each_adapter(async |adapter| {
-        let recover = OnCrash::Recover(|crash| Box::pin(recover(crash)));
-        for (on_crash, crashed) in [
-            (OnCrash::Refuse, false),
-            (OnCrash::Retry, false),
-            (OnCrash::Retry, true),
-            (recover, true),
-        ] {
-            for fault in [Fault::HoldRequest, Fault::HoldReply] {
-                // Given a claim, of a new key or of a crashed execution's, whose acquire is on its way.
-                let (handler, records) = (CountingHandler::new(), MemoryStore::new());
-                let store = FaultyStore::over(records.clone());
-                let policy = Policy::new().wait(false).on_crash(on_crash);
-                let engine = Idempotency::builder().policy(policy.clone());
-                let engine = engine.store(store.clone()).build().unwrap();
-                let other = Idempotency::builder().policy(policy).store(records);
-                let recovery = Arc::new(Semaphore::new(9));
-                let app = adapter
-                    .app(&engine, &handler)
-                    .layer(Extension(recovery.clone()));
-                let other = adapter.app(&other.build().unwrap(), &handler);
-                let other = other.layer(Extension(recovery.clone()));
-                if crashed {
-                    handler.close_gate();
-                    crash(&other, &TestRequest::payment("k"), &handler).await;
-                    handler.open_gate();
-                    advance(Duration::from_secs(31)).await;
-                }
-                if matches!(on_crash, OnCrash::Recover(_)) {
-                    // The first acquire shows the crash, the second takes over.
-                    store.fail_next(Operation::Acquire, Fault::None);
-                }
-                let permits = Arc::new(Semaphore::new(0));
-                store.fail_next(Operation::Acquire, fault(permits.clone()));
-                let request = send_in_task(&app, &TestRequest::payment("k"));
-                run_ready_tasks().await;
-
-                // When the deadline passes before the store has acknowledged it.
-                let report = engine.shutdown(Duration::from_millis(1)).await;
-                permits.add_permits(1);
-
-                // Then nothing was executed or counted.
-                let answer = request.await.unwrap();
-                answer.assert_problem(503, "overloaded");
-                assert!(answer.headers.contains_key("retry-after"));
-                assert_eq!((report.drained, report.unconfirmed), (0, 0));
-                let before = usize::from(crashed);
-                assert_eq!(handler.starts(), before);
-                assert_eq!(
-                    recovery.available_permits(),
-                    9,
-                    "no recovery function was called"
-                );
-
-                // And the next process executes at once.
-                send(&other, &TestRequest::payment("k"))
-                    .await
-                    .assert_charge(before + 1);
-            }
-        }
-    });
-}
-
-#[test]
-fn a_waiter_whose_acquire_is_acknowledged_after_the_deadline_starts_nothing() {
-    with_each_adapter(async |adapter| {
-        // Given a waiter whose acquire got a released key, while the store's reply is on its way.
-        let (handler, records) = (CountingHandler::with_first_status(429), MemoryStore::new());
-        let store = FaultyStore::over(records.clone());
-        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-        let other = Idempotency::builder().store(records).build().unwrap();
-        let (app, other) = (
-            adapter.app(&engine, &handler),
-            adapter.app(&other, &handler),
-        );
-        handler.close_gate();
-        let first = send_in_task(&app, &TestRequest::payment("k"));
-        handler.started(1).await;
-        let waiter = send_in_task(&app, &TestRequest::payment("k"));
-        run_ready_tasks().await;
-        let acquires = store.calls(Operation::Acquire);
-        let permits = Arc::new(Semaphore::new(0));
-        store.fail_next(Operation::Acquire, Fault::HoldReply(permits.clone()));
-        handler.open_gate();
-        assert_eq!(first.await.unwrap().status, 429);
-        run_ready_tasks().await;
-        assert_eq!(
-            store.calls(Operation::Acquire),
-            acquires + 1,
-            "the waiter polls"
-        );
-
-        // When the deadline passes before the reply arrives.
-        let report = engine.shutdown(Duration::from_millis(1)).await;
-        assert_eq!((report.drained, report.unknown), (0, 0));
-        permits.add_permits(1);
-
-        // Then it executes nothing, and the next process does.
-        waiter.await.unwrap().assert_problem(503, "overloaded");
-        assert_eq!(handler.starts(), 1);
-        send(&other, &TestRequest::payment("k"))
-            .await
-            .assert_charge(2);
-    });
-}
-
-#[test]
-fn a_recovery_function_that_still_runs_at_the_deadline_starts_nothing() {
-    with_each_adapter(async |adapter| {
-        for other_is_faster in [true, false] {
-            // Given a retry whose recovery function has not answered yet.
-            let handler = CountingHandler::new();
-            let (here, other) = two(Policy::new()
-                .wait(false)
-                .on_crash(OnCrash::Recover(|crash| Box::pin(recover(crash)))));
-            let recovery = Arc::new(Semaphore::new(0));
-            let app = adapter
-                .app(&here, &handler)
-                .layer(Extension(recovery.clone()));
-            let enough = Arc::new(Semaphore::new(9));
-            let other = adapter.app(&other, &handler).layer(Extension(enough));
-            handler.close_gate();
-            crash(&other, &TestRequest::payment("k"), &handler).await;
-            handler.open_gate();
-            advance(Duration::from_secs(31)).await;
-            let retry = send_in_task(&app, &TestRequest::payment("k"));
-            run_ready_tasks().await;
-
-            // When the deadline passes before it answers "not executed".
-            let report = here.shutdown(Duration::from_millis(1)).await;
-            assert_eq!((report.drained, report.unknown), (0, 1));
-            if other_is_faster {
-                send(&other, &TestRequest::payment("k"))
-                    .await
-                    .assert_charge(2);
-            }
-            recovery.add_permits(1);
-            let answer = retry.await.unwrap();
-
-            // Then only the next process executes.
-            if other_is_faster {
-                answer.assert_replay_of_charge(2);
-                send(&other, &TestRequest::payment("k"))
-                    .await
-                    .assert_replay_of_charge(2);
-            } else {
-                answer.assert_problem(503, "overloaded");
-                send(&other, &TestRequest::payment("k"))
-                    .await
-                    .assert_charge(2);
-            }
-            assert_eq!(handler.starts(), 2);
-        }
-    });
-}
-
 #[test]
 fn under_load_every_execution_is_either_drained_or_never_started() {
     in_real_time(async {
@@ -517,7 +339,7 @@ fn under_load_every_execution_is_either_drained_or_never_started() {
                 (http::StatusCode::CREATED, format!("charge {n}")).into_response()
             })
         });
-        let (engine, other) = two(Policy::new());
+        let (engine, other) = two_engines(&Policy::new());
         let server = Arc::new(Server::start(Adapter::Attribute.app(&engine, &handler)).await);
         let stop = Arc::new(AtomicBool::new(false));
         let refused = Arc::new(AtomicUsize::new(0));

@@ -6,7 +6,7 @@ use axum::{
     response::Response,
     routing::{any, post},
 };
-use idempotent_runtime::{Idempotency, IdempotencyLayer, idempotent};
+use idempotent_runtime::{Idempotency, IdempotencyLayer, MemoryStore, Policy, idempotent};
 
 use super::CountingHandler;
 
@@ -33,6 +33,18 @@ impl Adapter {
             }
         }
     }
+}
+
+/// Two engines on one store, as in two processes.
+pub(crate) fn two_engines(policy: &Policy) -> (Idempotency, Idempotency) {
+    let store = MemoryStore::new();
+    let engine = || {
+        let engine = Idempotency::builder()
+            .store(store.clone())
+            .policy(policy.clone());
+        engine.build().unwrap()
+    };
+    (engine(), engine())
 }
 
 /// An app with the annotated handler and no engine of its own: the attribute uses the process-wide one.

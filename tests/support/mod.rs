@@ -12,7 +12,7 @@ mod http2;
 mod observe;
 mod time;
 
-pub(crate) use app::{Adapter, PAY, app_without_engine, unprotected_app};
+pub(crate) use app::{Adapter, PAY, app_without_engine, two_engines, unprotected_app};
 pub(crate) use backends::{Backend, FileBackend, MemoryBackend, PlantedRecord, outcome};
 pub(crate) use bodies::{Frames, endless, frames, stream};
 pub(crate) use faulty_store::{Fault, FaultyStore, Operation};
