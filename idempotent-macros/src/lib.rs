@@ -43,6 +43,11 @@ fn annotate(
     tokens
 }
 
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 #[path = "expansion_tests.rs"]
 mod tests;
