@@ -27,7 +27,7 @@ fn a_crashed_execution_leaves_an_unknown_outcome_until_the_key_expires() {
         // Given an execution whose process crashed, and duplicates that wait in another process.
         let handler = CountingHandler::new();
         let (here, there) = two_engines(
-            Policy::new()
+            &Policy::new()
                 .ttl(Duration::from_secs(3600))
                 .wait_timeout(LEASE * 3),
         );
@@ -68,7 +68,7 @@ fn with_retry_one_waiter_executes_again_and_the_others_replay() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
         let (here, there) = two_engines(
-            Policy::new()
+            &Policy::new()
                 .on_crash(OnCrash::Retry)
                 .wait_timeout(LEASE * 3),
         );

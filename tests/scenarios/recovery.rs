@@ -135,7 +135,7 @@ fn only_one_recovery_function_runs_at_a_time() {
         // Given a recovery function that takes longer than a lease.
         let handler = CountingHandler::new();
         let (here, there) = two_engines(
-            Policy::new()
+            &Policy::new()
                 .on_crash(OnCrash::Recover(|crash| Box::pin(slow(crash))))
                 .wait_timeout(LEASE * 4),
         );

@@ -134,7 +134,7 @@ fn a_recovery_function_that_still_runs_at_the_deadline_starts_nothing() {
             // Given a retry whose recovery function has not answered yet.
             let handler = CountingHandler::new();
             let (here, other) = two_engines(
-                Policy::new()
+                &Policy::new()
                     .wait(false)
                     .on_crash(OnCrash::Recover(|crash| Box::pin(recover(crash)))),
             );
