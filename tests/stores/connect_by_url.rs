@@ -1,34 +1,22 @@
-//! Stores chosen by URL: the right one comes, or an error that says what to do.
+//! Stores chosen by URL: the right one is opened, or the error says what to do.
 
-use idempotent_runtime::{
-    Fingerprint, StoreKey,
-    store::{self, Acquisition, AnyStore, Claim, ConnectError, Store, Token, sql},
-};
-use sqlx::Connection as _;
+use idempotent_runtime::store::{self, AnyStore, ConnectError, Store, conformance::key, sql};
 
 use crate::{
-    servers::{mariadb::MariaDb, postgres::Postgres, redis::Redis},
+    servers::redis::Redis,
+    sql::server::{ServerKind, on_each_server},
     sqlite::DatabaseFile,
+    toolbox::{FIRST, new_claim},
 };
 
 /// It is the store of this name, and it works.
 async fn serves(store: &AnyStore, name: &str) {
     assert_eq!(store.name(), name);
-    let claim = Claim::new(
-        StoreKey::from_bytes([0xc4; 32]),
-        Fingerprint::from_bytes([0; 32]),
-        Token::random(),
-        std::time::Duration::from_secs(1),
-        std::time::Duration::from_secs(1),
-    );
-    assert_eq!(
-        store.acquire(&claim).await.unwrap(),
-        Acquisition::Acquired { attempt: 1 }
-    );
+    assert_eq!(store.acquire(&new_claim(key(0xc4))).await.unwrap(), FIRST);
 }
 
 #[tokio::test]
-async fn memory_and_a_file_need_nothing() {
+async fn memory_and_a_file_need_no_migration() {
     serves(&store::connect("memory:").await.unwrap(), "memory").await;
     let file = DatabaseFile::new();
     serves(&store::connect(&file.url()).await.unwrap(), "sqlite").await;
@@ -40,17 +28,22 @@ async fn redis_is_chosen_by_its_url() {
     serves(&store::connect(&redis.url()).await.unwrap(), "redis").await;
 }
 
-#[tokio::test]
-async fn postgres_is_chosen_by_its_url_and_needs_its_table() {
-    let Some(server) = Postgres::shared() else {
-        return;
+on_each_server! {
+    a_sql_store_is_chosen_by_its_url_and_needs_a_migration,
+}
+
+async fn a_sql_store_is_chosen_by_its_url_and_needs_a_migration(kind: ServerKind) {
+    let Some(shared) = kind.shared() else { return };
+    let (name, url) = match kind {
+        ServerKind::Postgres => ("postgres", shared.replace("/postgres?", "/chosen?")),
+        ServerKind::MariaDb => {
+            let url = shared.replace("/mysql?", "/chosen?");
+            ("mysql", url.replace("mysql:", "mariadb:"))
+        }
     };
-    let mut behind = sqlx::PgConnection::connect(&server.url()).await.unwrap();
-    let new = "drop database if exists chosen; create database chosen";
-    for statement in new.split(';') {
-        sqlx::query(statement).execute(&mut behind).await.unwrap();
+    for statement in ["drop database if exists chosen", "create database chosen"] {
+        kind.run(&shared, statement).await;
     }
-    let url = server.url().replace("/postgres?", "/chosen?");
     let error = store::connect(&url).await.unwrap_err();
     assert!(
         matches!(
@@ -61,33 +54,7 @@ async fn postgres_is_chosen_by_its_url_and_needs_its_table() {
     );
     assert!(error.to_string().contains("migrate"), "{error}");
     store::migrate(&url).await.unwrap();
-    serves(&store::connect(&url).await.unwrap(), "postgres").await;
-}
-
-#[tokio::test]
-async fn mysql_is_chosen_by_its_url_and_needs_its_table() {
-    let Some(server) = MariaDb::shared() else {
-        return;
-    };
-    let mut behind = sqlx::MySqlConnection::connect(&server.url()).await.unwrap();
-    sqlx::query("create or replace database chosen")
-        .execute(&mut behind)
-        .await
-        .unwrap();
-    let url = server
-        .url()
-        .replace("/mysql?", "/chosen?")
-        .replace("mysql:", "mariadb:");
-    let error = store::connect(&url).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ConnectError::Sql(sql::ConnectError::MissingTable { .. })
-        ),
-        "{error:?}"
-    );
-    store::migrate(&url).await.unwrap();
-    serves(&store::connect(&url).await.unwrap(), "mysql").await;
+    serves(&store::connect(&url).await.unwrap(), name).await;
 }
 
 #[tokio::test]

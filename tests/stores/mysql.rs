@@ -12,7 +12,10 @@ use idempotent_runtime::{
 };
 use sqlx::{Connection, MySqlConnection};
 
-use crate::{servers::mariadb::MariaDb, sql::new_table};
+use crate::{
+    servers::mariadb::MariaDb,
+    sql::{new_table, server::ServerKind},
+};
 
 mod connect;
 mod durability;
@@ -20,7 +23,7 @@ mod packets;
 mod prepared_statements;
 mod purge;
 
-/// A table of its own.
+/// A store on the server that all tests share, with a table of its own.
 pub(crate) struct MariaDbHarness {
     store: MySqlStore,
     table: TableName,
@@ -28,7 +31,7 @@ pub(crate) struct MariaDbHarness {
 
 impl MariaDbHarness {
     fn server() -> &'static MariaDb {
-        MariaDb::shared().expect("looked for before the test began")
+        MariaDb::shared().expect("checked before the test began")
     }
 
     async fn connect(table: &TableName) -> MySqlStore {
@@ -42,22 +45,32 @@ impl MariaDbHarness {
             .expect("a store")
     }
 
-    /// Runs something on a server.
-    pub(crate) async fn set(server: &MariaDb, statement: &str) {
-        let mut behind = MySqlConnection::connect(&server.url())
-            .await
-            .expect("a connection");
-        sqlx::Executor::execute(&mut behind, statement)
-            .await
-            .expect("what was asked");
+    /// A connection beside the store's.
+    async fn connection() -> MySqlConnection {
+        let connection = MySqlConnection::connect(&Self::server().url()).await;
+        connection.expect("a connection")
     }
+}
 
-    /// A connection behind the store's back.
-    async fn behind() -> MySqlConnection {
-        MySqlConnection::connect(&Self::server().url())
-            .await
-            .expect("a connection")
+/// Makes a database and a user with all rights on it, and no others.
+pub(crate) async fn make_user(server: &MariaDb) {
+    for statement in [
+        "create database orders",
+        "create user app@'127.0.0.1' identified by 'pw'",
+        "grant all on orders.* to app@'127.0.0.1'",
+    ] {
+        run(server, statement).await;
     }
+}
+
+/// That user's URL of that database, by this port.
+pub(crate) fn user_url(port: u16) -> String {
+    format!("mysql://app:pw@127.0.0.1:{port}/orders")
+}
+
+/// Runs a statement on a server, beside the store.
+async fn run(server: &MariaDb, statement: &str) {
+    ServerKind::MariaDb.run(&server.url(), statement).await;
 }
 
 impl Harness for MariaDbHarness {
@@ -89,7 +102,7 @@ impl Harness for MariaDbHarness {
         sqlx::query(&shift)
             .bind(by)
             .bind(by)
-            .execute(&mut Self::behind().await)
+            .execute(&mut Self::connection().await)
             .await
             .expect("times move");
     }
@@ -101,7 +114,7 @@ impl Harness for MariaDbHarness {
         ))
         .bind(stored)
         .bind(&key.as_bytes()[..])
-        .execute(&mut Self::behind().await)
+        .execute(&mut Self::connection().await)
         .await
         .expect("bytes change");
         true

@@ -18,7 +18,7 @@ mod connect;
 mod purge;
 mod purge_rescan;
 
-/// A table of its own.
+/// A store on the server that all tests share, with a table of its own.
 pub(crate) struct PostgresHarness {
     store: PostgresStore,
     table: TableName,
@@ -26,7 +26,7 @@ pub(crate) struct PostgresHarness {
 
 impl PostgresHarness {
     fn server() -> &'static Postgres {
-        Postgres::shared().expect("looked for before the test began")
+        Postgres::shared().expect("checked before the test began")
     }
 
     async fn connect(table: &TableName) -> PostgresStore {
@@ -40,11 +40,10 @@ impl PostgresHarness {
             .expect("a store")
     }
 
-    /// A connection behind the store's back.
-    async fn behind() -> PgConnection {
-        PgConnection::connect(&Self::server().url())
-            .await
-            .expect("a connection")
+    /// A connection beside the store's.
+    async fn connection() -> PgConnection {
+        let connection = PgConnection::connect(&Self::server().url()).await;
+        connection.expect("a connection")
     }
 }
 
@@ -75,7 +74,7 @@ impl Harness for PostgresHarness {
         );
         sqlx::query(&shift)
             .bind(i64::try_from(by.as_micros()).expect("a duration of the suite"))
-            .execute(&mut Self::behind().await)
+            .execute(&mut Self::connection().await)
             .await
             .expect("times move");
     }
@@ -87,7 +86,7 @@ impl Harness for PostgresHarness {
         ))
         .bind(&key.as_bytes()[..])
         .bind(stored)
-        .execute(&mut Self::behind().await)
+        .execute(&mut Self::connection().await)
         .await
         .expect("bytes change");
         true

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use idempotent_runtime::store::sql::TableName;
 
+mod connect;
 mod faults;
 pub(crate) mod server;
 mod sessions;

@@ -1,51 +1,48 @@
-//! Statements that a session prepared, and then something happens to their table.
+//! Prepared statements whose table changes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use idempotent_runtime::store::{
-    Acquisition, Outcome, Store, Write, conformance::key, sql::mysql::MySqlStore,
-};
+use idempotent_runtime::store::{Outcome, Store, Write, conformance::key, sql::mysql::MySqlStore};
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 
-use crate::{servers::mariadb::MariaDb, toolbox::new_claim};
+use crate::{
+    servers::mariadb::MariaDb,
+    toolbox::{FIRST, new_claim},
+};
 
-/// Every verb once, on a record of its own.
-async fn use_once(store: &impl Store, n: u8, what: &str) {
-    let owner = new_claim(key(n));
-    let acquired = store.acquire(&owner).await;
-    assert_eq!(
-        acquired.unwrap(),
-        Acquisition::Acquired { attempt: 1 },
-        "{what}"
-    );
-    assert_eq!(store.renew(&owner.held()).await.unwrap(), Write::Applied);
-    assert!(store.get(&owner.key).await.unwrap().is_some());
-    let completed = store.complete(&owner.held(), &Outcome::Tombstone).await;
+/// Every operation once, on a record of its own.
+async fn use_once(store: &MySqlStore, n: u8, change: &str) {
+    let mine = new_claim(key(n));
+    let acquired = store.acquire(&mine).await;
+    assert_eq!(acquired.unwrap(), FIRST, "{change}");
+    assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
+    assert!(store.get(&mine.key).await.unwrap().is_some());
+    let completed = store.complete(&mine.held(), &Outcome::Tombstone).await;
     assert_eq!(completed.unwrap(), Write::Applied);
-    let fenced = store.abandon(&owner.key, &owner.token).await;
+    let fenced = store.abandon(&mine.key, &mine.token).await;
     assert_eq!(fenced.unwrap(), Write::Fenced);
-    let fenced = store.release(&owner.key, &owner.token).await;
+    let fenced = store.release(&mine.key, &mine.token).await;
     assert_eq!(fenced.unwrap(), Write::Fenced);
     assert_eq!(store.purge_expired(10).await.unwrap(), 0);
 }
 
-/// How often the server prepared a statement anew.
-async fn prepared_anew(behind: &mut MySqlConnection) -> u64 {
+/// How often the server prepared a statement again by itself.
+async fn prepared_again(other: &mut MySqlConnection) -> u64 {
     let status = "show global status like 'Com_stmt_reprepare'";
-    let (_, times): (String, String) = sqlx::query_as(status).fetch_one(behind).await.unwrap();
+    let (_, times): (String, String) = sqlx::query_as(status).fetch_one(other).await.unwrap();
     times.parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_prepared_fits_the_table_whatever_becomes_of_it() {
+async fn prepared_statements_survive_changes_of_their_table() {
     let Some(server) = MariaDb::start() else {
         return;
     };
     let builder = MySqlStore::builder().migrate(true).connections(1);
     let store = builder.connect(&server.url()).await.unwrap();
-    let mut behind = MySqlConnection::connect(&server.url()).await.unwrap();
-    use_once(&store, 0, "nothing happened").await;
-    let happenings = [
+    let mut other = MySqlConnection::connect(&server.url()).await.unwrap();
+    use_once(&store, 0, "no change").await;
+    let changes = [
         "flush tables",
         "alter table idempotency_records add column remark int",
         "alter table idempotency_records drop column remark",
@@ -53,22 +50,22 @@ async fn what_was_prepared_fits_the_table_whatever_becomes_of_it() {
         "optimize table idempotency_records",
         "analyze table idempotency_records",
     ];
-    for (n, what) in (1..).zip(happenings) {
-        behind.execute(what).await.unwrap();
-        use_once(&store, n, what).await;
+    for (n, change) in (1..).zip(changes) {
+        other.execute(change).await.unwrap();
+        use_once(&store, n, change).await;
     }
-    let between = prepared_anew(&mut behind).await;
-    assert!(between > 0, "the server never prepared one anew");
+    let between = prepared_again(&mut other).await;
+    assert!(between > 0, "the server never prepared one again");
 
-    // In the middle of the verbs, as often as can be: what was prepared in vain three times the server gives up.
+    // During the operations, as often as possible: the server fails a statement that it prepared again three times in vain.
     let over = AtomicBool::new(false);
-    let happening = async {
+    let changing = async {
         for n in 0.. {
             if over.load(Ordering::Relaxed) {
                 break;
             }
             let remark = format!("alter table idempotency_records comment = '{n}'");
-            behind.execute(&*remark).await.unwrap();
+            other.execute(&*remark).await.unwrap();
         }
     };
     let using = async {
@@ -77,7 +74,7 @@ async fn what_was_prepared_fits_the_table_whatever_becomes_of_it() {
         }
         over.store(true, Ordering::Relaxed);
     };
-    tokio::join!(happening, using);
-    let meanwhile = prepared_anew(&mut behind).await - between;
-    assert!(meanwhile > 10, "{meanwhile} times");
+    tokio::join!(changing, using);
+    let meanwhile = prepared_again(&mut other).await - between;
+    assert!(meanwhile > 10, "prepared again {meanwhile} times");
 }

@@ -1,16 +1,16 @@
-//! How a purge finds its way through a table of which much has expired.
+//! How a purge continues in a table with many expired records.
 
 use idempotent_runtime::store::{Store as _, StoreErrorKind, sql::mysql::MySqlStore};
 use sqlx::{Connection as _, Executor as _, MySqlConnection, MySqlPool, mysql::MySqlPoolOptions};
 
-use super::{MariaDbHarness, new_table};
+use super::{new_table, run};
 use crate::servers::mariadb::MariaDb;
 
-/// A table of so many records, of which the first expired first, and the one connection to it.
+/// A table with so many expired records, in the order of their expiry, and the one connection to it.
 async fn expired(server: &MariaDb, records: u32) -> (MySqlPool, MySqlStore, String) {
     let table = new_table();
-    // Not among the server's own tables, on which there are no triggers.
-    MariaDbHarness::set(server, "create database if not exists purged").await;
+    // Not in the server's own database, whose tables may have no triggers.
+    run(server, "create database if not exists purged").await;
     let url = server.url().replace("/mysql?", "/purged?");
     let pool = MySqlPoolOptions::new().max_connections(1);
     let pool = pool.connect(&url).await.unwrap();
@@ -27,7 +27,7 @@ async fn expired(server: &MariaDb, records: u32) -> (MySqlPool, MySqlStore, Stri
     (pool, store, table.to_string())
 }
 
-/// Writes one more record that expired two hours ago.
+/// Inserts a record that expired two hours ago.
 async fn expired_earlier(pool: &MySqlPool, table: &str) {
     let written = format!(
         "insert into {table} values (unhex(sha2(uuid(), 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, \
@@ -36,10 +36,10 @@ async fn expired_earlier(pool: &MySqlPool, table: &str) {
     pool.execute(&*written).await.unwrap();
 }
 
-/// `InnoDB` keeps what was deleted in the index for a while, where each batch would pass it again. No number of the server
-/// tells how much a batch passes; what it does not see shows where it began.
+/// `InnoDB` keeps deleted records in the index for a while, and each batch would read them again. The server does not show
+/// how much a batch reads; a record that a batch does not find shows where it began.
 #[tokio::test]
-async fn a_purge_goes_on_where_it_ended_and_begins_anew_at_the_end() {
+async fn a_purge_continues_where_it_ended_and_starts_again_at_the_end() {
     let Some(server) = MariaDb::shared() else {
         return;
     };
@@ -51,13 +51,17 @@ async fn a_purge_goes_on_where_it_ended_and_begins_anew_at_the_end() {
         "select count(*) from {table} where expires_at < utc_timestamp(6) - interval 90 minute"
     );
     let early: i64 = sqlx::query_scalar(&early).fetch_one(&pool).await.unwrap();
-    assert_eq!(early, 1, "it lies behind");
-    assert_eq!(store.purge_expired(4).await.unwrap(), 3, "two and that one");
+    assert_eq!(early, 1, "it is before the cursor");
+    assert_eq!(
+        store.purge_expired(4).await.unwrap(),
+        3,
+        "two and the early one"
+    );
     assert_eq!(store.purge_expired(4).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn what_a_purge_had_to_pass_over_has_its_turn_later() {
+async fn records_that_a_purge_skipped_are_purged_later() {
     let Some(server) = MariaDb::shared() else {
         return;
     };
@@ -67,16 +71,20 @@ async fn what_a_purge_had_to_pass_over_has_its_turn_later() {
     let first = format!("select 1 from purged.{table} order by expires_at limit 1 for update");
     transaction.execute(&*first).await.unwrap();
 
-    assert_eq!(store.purge_expired(2).await.unwrap(), 2, "not the first");
+    assert_eq!(
+        store.purge_expired(2).await.unwrap(),
+        2,
+        "all but the locked one"
+    );
     transaction.commit().await.unwrap();
-    let rest = "the last and the first";
+    let rest = "the last one and the locked one";
     assert_eq!(store.purge_expired(2).await.unwrap(), 2, "{rest}");
     assert_eq!(store.purge_expired(2).await.unwrap(), 0);
 }
 
-/// As in a process that starts while somebody keeps an old snapshot of the database, so that it cannot clean up.
+/// As in a process that starts while an old snapshot keeps the server from removing deleted records.
 #[tokio::test]
-async fn a_first_batch_that_takes_too_long_does_not_stop_those_after_it() {
+async fn a_first_batch_that_times_out_does_not_stop_the_next_ones() {
     let Some(server) = MariaDb::shared() else {
         return;
     };
@@ -89,14 +97,18 @@ async fn a_first_batch_that_takes_too_long_does_not_stop_those_after_it() {
              signal sqlstate '70100' set mysql_errno = {number}, message_text = 'interrupted'; end if"
         );
         pool.execute(&*slow).await.unwrap();
-        let error = store.purge_expired(2).await.expect_err("too long");
+        let error = store.purge_expired(2).await.expect_err("it times out");
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{number}");
-        assert_eq!(store.purge_expired(2).await.unwrap(), 0, "in the present");
+        assert_eq!(
+            store.purge_expired(2).await.unwrap(),
+            0,
+            "from the present on"
+        );
         let now = format!(
             "insert into {table} values (unhex(sha2('now', 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, \
              utc_timestamp(6), utc_timestamp(6), null, null)"
         );
         pool.execute(&*now).await.unwrap();
-        assert_eq!(store.purge_expired(2).await.unwrap(), 1, "it goes on");
+        assert_eq!(store.purge_expired(2).await.unwrap(), 1, "expired since");
     }
 }

@@ -1,4 +1,4 @@
-//! How a purge finds its way through a table of which much has expired.
+//! How a purge continues in a table with many expired records.
 
 use idempotent_runtime::store::{Store as _, sql::postgres::PostgresStore};
 use sqlx::{Connection as _, Executor as _, PgPool, postgres::PgPoolOptions};
@@ -6,7 +6,7 @@ use sqlx::{Connection as _, Executor as _, PgPool, postgres::PgPoolOptions};
 use super::{PostgresHarness, new_table};
 use crate::servers::{not_tested, postgres::Postgres};
 
-/// A table of so many records, of which the first expired first, and the one connection to it.
+/// A table with so many expired records, in the order of their expiry, and the one connection to it.
 pub(super) async fn expired(server: &Postgres, records: u32) -> (PgPool, PostgresStore, String) {
     let table = new_table();
     let pool = PgPoolOptions::new().max_connections(1);
@@ -24,20 +24,20 @@ pub(super) async fn expired(server: &Postgres, records: u32) -> (PgPool, Postgre
     (pool, store, table.to_string())
 }
 
-/// A vacuum removes from the index what was deleted, long after; until then it must not be read again and again.
+/// Deleted records stay in the index until a vacuum, and must not be read again with each batch.
 #[tokio::test]
-async fn a_purge_does_not_read_again_what_it_has_deleted() {
+async fn a_purge_does_not_read_deleted_records_again() {
     let Some(server) = Postgres::shared() else {
         return;
     };
     let version = sqlx::query_scalar("select current_setting('server_version_num')::int");
     let version: i32 = version
-        .fetch_one(&mut PostgresHarness::behind().await)
+        .fetch_one(&mut PostgresHarness::connection().await)
         .await
         .unwrap();
     if version < 150_000 {
         return not_tested(&format!(
-            "PostgreSQL 15 is the first that tells its statistics at once, and this is {version}"
+            "PostgreSQL before 15 does not show its statistics at once, and this is {version}"
         ));
     }
     let (pool, store, table) = expired(server, 20_000).await;
@@ -55,34 +55,38 @@ async fn a_purge_does_not_read_again_what_it_has_deleted() {
         let blocks = "select (idx_blks_hit + idx_blks_read)::bigint from pg_statio_user_indexes \
                       where relname = $1 and indexrelname not like '%pkey'";
         let blocks = sqlx::query_scalar(blocks).bind(&table);
-        let until_now: i64 = blocks.fetch_one(&pool).await.unwrap();
-        tenths.push(until_now - read);
-        read = until_now;
+        let total: i64 = blocks.fetch_one(&pool).await.unwrap();
+        tenths.push(total - read);
+        read = total;
     }
-    // The first also counts what filling the table read. A purge that passed again what it had deleted would read
-    // more and more: the last five times as much as the second.
+    // The first tenth includes the reads of filling the table. A purge that reads deleted records again would read more
+    // and more: in the last tenth five times as much as in the second.
     assert!(tenths[1] > 0, "{tenths:?}");
     assert!(tenths[9] <= tenths[1] * 2, "{tenths:?}");
     assert_eq!(store.purge_expired(10).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn what_a_purge_had_to_pass_over_has_its_turn_later() {
+async fn records_that_a_purge_skipped_are_purged_later() {
     let Some(server) = Postgres::shared() else {
         return;
     };
     let (pool, store, table) = expired(server, 4).await;
-    let mut user = PostgresHarness::behind().await;
+    let mut user = PostgresHarness::connection().await;
     let mut transaction = user.begin().await.unwrap();
     let first = format!("select 1 from {table} order by expires_at limit 1 for update");
     transaction.execute(&*first).await.unwrap();
 
-    assert_eq!(store.purge_expired(2).await.unwrap(), 2, "not the first");
+    assert_eq!(
+        store.purge_expired(2).await.unwrap(),
+        2,
+        "all but the locked one"
+    );
     transaction.commit().await.unwrap();
     assert_eq!(
         store.purge_expired(2).await.unwrap(),
         2,
-        "the last and the first"
+        "the last one and the locked one"
     );
     let left = format!("select count(*) from {table}");
     let left: i64 = sqlx::query_scalar(&left).fetch_one(&pool).await.unwrap();
@@ -90,9 +94,9 @@ async fn what_a_purge_had_to_pass_over_has_its_turn_later() {
     assert_eq!(store.purge_expired(2).await.unwrap(), 0);
 }
 
-/// Written later and expired earlier than what was deleted last, as after a clock that was wrong.
+/// Such a record is inserted later and expired earlier than the last deleted one, as after a clock that was wrong.
 #[tokio::test]
-async fn what_comes_to_lie_behind_a_purge_is_found() {
+async fn records_before_the_cursor_are_found() {
     let Some(server) = Postgres::shared() else {
         return;
     };

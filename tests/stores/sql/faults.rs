@@ -1,4 +1,4 @@
-//! Servers of SQL stores that are killed, cut off, silent or gone, and callers that go away. The same for each.
+//! Servers that are killed, cut off, silent or down, and operations that are dropped.
 
 use std::{
     collections::BTreeMap,
@@ -20,23 +20,23 @@ use idempotent_runtime::{
 use crate::{
     proxy::Proxy,
     sql::server::{ServerKind, on_each_server},
-    toolbox::{FIRST, answered, done, eventually, new_claim},
+    toolbox::{FIRST, answered, assert_in_flight, done, eventually, new_claim},
 };
 
 on_each_server! {
     claims_and_outcomes_survive_a_kill_at_any_point,
-    nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again,
-    a_lost_reply_is_made_up_for,
-    a_server_that_falls_silent_blocks_nobody_for_good,
-    a_silent_server_ends_every_verb_by_the_stores_own_clock,
-    a_server_that_is_slow_to_let_in_is_reached,
-    a_crowd_makes_no_more_connections_than_there_may_be,
-    no_connection_outlives_a_store_that_was_closed,
-    a_server_that_is_gone_is_unavailable,
-    callers_that_go_away_poison_no_connection,
+    nothing_is_executed_twice_or_lost_while_the_server_is_killed_repeatedly,
+    an_operation_whose_reply_was_lost_is_repeated,
+    a_silence_of_the_server_blocks_no_later_operation,
+    operations_on_a_silent_server_time_out_by_themselves,
+    a_server_slower_to_connect_than_a_time_out_is_reached,
+    many_callers_make_no_more_connections_than_configured,
+    a_closed_store_has_no_connections,
+    a_server_that_is_down_is_unavailable,
+    dropped_operations_spoil_no_connection,
 }
 
-/// Killed and restarted between any two verbs, the server has lost nothing, and the store finds it again.
+/// The server is killed between any two operations: it loses nothing, and the store finds it again.
 async fn claims_and_outcomes_survive_a_kill_at_any_point(kind: ServerKind) {
     let Some(mut server) = kind.start() else {
         return;
@@ -46,9 +46,8 @@ async fn claims_and_outcomes_survive_a_kill_at_any_point(kind: ServerKind) {
     let (held, other, outcome) = (mine.held(), new_claim(key(1)), done());
     assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     server.restart();
-    // Somebody else meets the lease; its owner has it still.
-    let answer = answered(|| store.acquire(&other)).await;
-    assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
+    // Another request finds the lease, and its owner still has it.
+    assert_in_flight(&answered(|| store.acquire(&other)).await);
     assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
     server.restart();
     assert_eq!(
@@ -66,17 +65,15 @@ async fn claims_and_outcomes_survive_a_kill_at_any_point(kind: ServerKind) {
     );
 }
 
-/// What happened to each key, as the clients saw it.
+/// What the clients saw of each key.
 #[derive(Default)]
 struct Ledger {
     executed: BTreeMap<[u8; 32], u32>,
     acknowledged: BTreeMap<[u8; 32], Outcome>,
 }
 
-/// Clients execute while the server is killed at moments that nobody chose.
-async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_again(
-    kind: ServerKind,
-) {
+/// Clients execute while the server is killed at arbitrary moments.
+async fn nothing_is_executed_twice_or_lost_while_the_server_is_killed_repeatedly(kind: ServerKind) {
     let Some(mut server) = kind.start() else {
         return;
     };
@@ -123,7 +120,7 @@ async fn nothing_runs_twice_or_is_lost_while_the_server_is_killed_again_and_agai
     }
 }
 
-/// Waits until the ledger has this many.
+/// Waits until this many outcomes were acknowledged.
 async fn acknowledged(ledger: &Mutex<Ledger>, enough: usize) {
     let so_far = || {
         ledger
@@ -151,7 +148,7 @@ async fn execute_until(
         }
         let mut key = [client; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
-        // Two clients with one key, as a retry would have it.
+        // Two clients with one key, like a request and its retry.
         let claims = [0; 2].map(|_| new_claim(StoreKey::from_bytes(key)));
         let [one, other] = &claims;
         let acquired = tokio::join!(
@@ -183,14 +180,14 @@ async fn execute_until(
     }
 }
 
-/// The server does what it was asked, and the answer is lost: the store asks again, with the same token.
-async fn a_lost_reply_is_made_up_for(kind: ServerKind) {
+/// The server carries the operation out, and the reply is lost: the store repeats it with the same token.
+async fn an_operation_whose_reply_was_lost_is_repeated(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 2).await;
     for n in 1..=20 {
         let mine = new_claim(key(n));
-        // Warm, so that what is lost is the reply to the verb and not to its preparation.
+        // Connects first, so that the lost reply is that of the operation and not that of a preparation.
         store.get(&key(n)).await.unwrap();
         proxy.lose_next_reply();
         assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
@@ -205,9 +202,9 @@ async fn a_lost_reply_is_made_up_for(kind: ServerKind) {
     assert_eq!(proxy.lost(), 60);
 }
 
-/// A server that takes requests and says nothing costs the caller its patience, and nothing afterwards: the
-/// connections that were waiting are not given to anybody else.
-async fn a_server_that_falls_silent_blocks_nobody_for_good(kind: ServerKind) {
+/// The server accepts requests and does not reply: operations time out, and the connections that waited for a reply are not
+/// used again.
+async fn a_silence_of_the_server_blocks_no_later_operation(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 1).await;
@@ -217,11 +214,11 @@ async fn a_server_that_falls_silent_blocks_nobody_for_good(kind: ServerKind) {
         .iter()
         .map(|owner| tokio::time::timeout(Duration::from_millis(200), store.acquire(owner)));
     for waited in futures_util::future::join_all(claims).await {
-        waited.expect_err("nothing was said");
+        waited.expect_err("there is no reply");
     }
     proxy.silence(false);
     for owner in &owners {
-        // A connection that was begun at the end of the silence, in the only place there is, has five seconds.
+        // The only connection may have been begun at the end of the silence; it has five seconds to be made.
         assert_eq!(answered(|| store.acquire(owner)).await, FIRST);
         assert_eq!(
             store.complete(&owner.held(), &done()).await.unwrap(),
@@ -230,18 +227,18 @@ async fn a_server_that_falls_silent_blocks_nobody_for_good(kind: ServerKind) {
     }
 }
 
-/// Nobody stands behind these verbs with a clock of their own, and still they end: with an error that says that a
-/// repetition may help, and with nothing left behind.
-async fn a_silent_server_ends_every_verb_by_the_stores_own_clock(kind: ServerKind) {
+/// Without a time-out of the caller every operation still ends, with an error that permits a repetition, and leaves nothing
+/// behind.
+async fn operations_on_a_silent_server_time_out_by_themselves(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 2).await;
     let (mine, late) = (new_claim(key(1)), new_claim(key(2)));
     assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     proxy.silence(true);
-    let asked = Instant::now();
+    let started = Instant::now();
     let (held, done) = (mine.held(), done());
-    // More than there are connections, so that some wait for one.
+    // More operations than connections, so that some wait for a connection.
     let answers = tokio::join!(
         async { store.acquire(&late).await.map(drop) },
         async { store.renew(&held).await.map(drop) },
@@ -251,23 +248,23 @@ async fn a_silent_server_ends_every_verb_by_the_stores_own_clock(kind: ServerKin
         async { store.get(&held.key).await.map(drop) },
         async { store.purge_expired(10).await.map(drop) },
     );
-    let took = asked.elapsed();
+    let took = started.elapsed();
     for answer in <[_; 7]>::from(answers) {
-        let error = answer.expect_err("nothing was said");
+        let error = answer.expect_err("there is no reply");
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     }
     assert!(
         took < Duration::from_secs(10),
-        "twice two seconds: {took:?}"
+        "{took:?} instead of twice two seconds"
     );
     proxy.silence(false);
-    // As above.
+    // The store may have to connect first.
     let completed = answered(|| store.complete(&held, &done)).await;
     assert_eq!(completed, Write::Applied);
 }
 
-/// Letting somebody in takes longer than a caller's patience. What one began in vain serves the next.
-async fn a_server_that_is_slow_to_let_in_is_reached(kind: ServerKind) {
+/// Connecting takes longer than the time-out of one operation. The connection that it began serves the next one.
+async fn a_server_slower_to_connect_than_a_time_out_is_reached(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     for (n, store) in (1..).zip(server.impatient_stores(proxy.port()).await) {
@@ -277,46 +274,49 @@ async fn a_server_that_is_slow_to_let_in_is_reached(kind: ServerKind) {
         let before = proxy.accepted();
         proxy.cut();
         proxy.delay_greetings(Duration::from_millis(1500));
-        let asked = Instant::now();
-        let error = store.acquire(&mine).await.expect_err("it takes longer");
+        let started = Instant::now();
+        let error = store
+            .acquire(&mine)
+            .await
+            .expect_err("connecting takes longer");
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-        assert!(asked.elapsed() >= Duration::from_secs(1), "{error:?}");
+        assert!(started.elapsed() >= Duration::from_secs(1), "{error:?}");
         assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
         let made = proxy.accepted() - before;
-        // While the application's pool still closes the one that was cut, the first caller waits for that room, makes the
-        // next one itself and leaves it half-way.
+        // The application's pool may still be closing the connection that was cut. The first caller then waits for that
+        // place, makes the next connection itself, and drops it when it times out.
         assert!(made <= n, "{made} connections");
         proxy.delay_greetings(Duration::ZERO);
     }
 }
 
-/// Many want a connection while they take long to make. Those that are made are no more than there may be, and serve all.
-async fn a_crowd_makes_no_more_connections_than_there_may_be(kind: ServerKind) {
+/// Many callers wait for connections that are slow to be made: as many as configured are made, and serve all of them.
+async fn many_callers_make_no_more_connections_than_configured(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 3).await;
     let before = proxy.accepted();
-    // Longer than it takes all of them to come, and a fifth of the time there is for it.
+    // Longer than all callers take to start, and a fifth of the time that a connection may take.
     proxy.delay_greetings(Duration::from_secs(1));
-    let crowd = (0..40).map(|n| {
+    let callers = (0..40).map(|n| {
         let store = &store;
-        let alone = new_claim(StoreKey::from_bytes([n; 32]));
+        let mine = new_claim(StoreKey::from_bytes([n; 32]));
         async move {
-            // Every other one has gone before a connection is made.
+            // Every other one is dropped before a connection is made.
             if n % 2 == 0 {
-                let patience = Duration::from_millis(u64::from(n));
-                let _gone = tokio::time::timeout(patience, store.acquire(&alone)).await;
+                let soon = Duration::from_millis(u64::from(n));
+                let _dropped = tokio::time::timeout(soon, store.acquire(&mine)).await;
             }
-            assert_eq!(answered(|| store.acquire(&alone)).await, FIRST);
+            assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
         }
     });
-    futures_util::future::join_all(crowd).await;
+    futures_util::future::join_all(callers).await;
     let made = proxy.accepted() - before;
     assert!(made <= 3, "{made} connections were made");
 }
 
-/// Not one that is idle, nor one that is being made.
-async fn no_connection_outlives_a_store_that_was_closed(kind: ServerKind) {
+/// Neither idle ones nor ones that are being made.
+async fn a_closed_store_has_no_connections(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let (store, close) = server.closable_store(proxy.port(), 3).await;
@@ -329,38 +329,38 @@ async fn no_connection_outlives_a_store_that_was_closed(kind: ServerKind) {
     let before = proxy.accepted();
     let begun = eventually(
         async || proxy.accepted() > before,
-        || "none is being made".to_owned(),
+        || "no connection is being made".to_owned(),
     );
     tokio::select! {
         () = making => panic!("all on one connection"),
         () = begun => {}
     }
     close.await;
-    all_but(0, &proxy).await;
-    let error = store.get(&key(1)).await.expect_err("it is closed");
+    at_most_open(0, &proxy).await;
+    let error = store.get(&key(1)).await.expect_err("the store is closed");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
 }
 
-/// Whoever stands in between forgets idle connections without a word. The store closes them before, and says goodbye.
-async fn connections_that_were_idle_for_long_are_made_anew(kind: ServerKind) {
+/// A firewall may drop idle connections without closing them. The store closes them first, in an orderly way.
+async fn connections_that_were_idle_for_long_are_replaced(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 4).await;
     store.get(&key(1)).await.unwrap();
     let before = proxy.accepted();
     store.get(&key(1)).await.unwrap();
-    assert_eq!(proxy.accepted(), before, "a young one is used again");
-    // Nothing is on its way, so that only the store's own clock moves.
+    assert_eq!(proxy.accepted(), before, "a recent one is used again");
+    // No request is on its way, so that only the store's own clock moves.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(61)).await;
     tokio::time::resume();
     store.get(&key(1)).await.unwrap();
-    assert_eq!(proxy.accepted(), before + 1, "an old one is not");
-    all_but(1, &proxy).await;
+    assert_eq!(proxy.accepted(), before + 1, "an idle one is replaced");
+    at_most_open(1, &proxy).await;
 }
 
-/// Waits until so many connections, at most, are left.
-async fn all_but(most: u64, proxy: &Proxy) {
+/// Waits until at most so many connections are open.
+async fn at_most_open(most: u64, proxy: &Proxy) {
     eventually(
         async || proxy.open() <= most,
         || format!("{} are open", proxy.open()),
@@ -368,26 +368,26 @@ async fn all_but(most: u64, proxy: &Proxy) {
     .await;
 }
 
-/// On one thread, where time can be moved.
+/// On one thread, where the clock can be moved.
 #[tokio::test]
-async fn connections_to_postgres_that_were_idle_for_long_are_made_anew() {
-    connections_that_were_idle_for_long_are_made_anew(ServerKind::Postgres).await;
+async fn connections_to_postgres_that_were_idle_for_long_are_replaced() {
+    connections_that_were_idle_for_long_are_replaced(ServerKind::Postgres).await;
 }
 
 #[tokio::test]
-async fn connections_to_mysql_that_were_idle_for_long_are_made_anew() {
-    connections_that_were_idle_for_long_are_made_anew(ServerKind::MariaDb).await;
+async fn connections_to_mysql_that_were_idle_for_long_are_replaced() {
+    connections_that_were_idle_for_long_are_replaced(ServerKind::MariaDb).await;
 }
 
-/// A server that is not there is told at once, as an error that a repetition may do away with.
-async fn a_server_that_is_gone_is_unavailable(kind: ServerKind) {
+/// The error comes at once, and permits a repetition.
+async fn a_server_that_is_down_is_unavailable(kind: ServerKind) {
     let Some(mut server) = kind.start() else {
         return;
     };
     let store = server.store(server.port(), 2).await;
     let mine = new_claim(key(1));
     server.kill();
-    // What a killed PostgreSQL leaves of processes may answer until it notices.
+    // Child processes of a killed PostgreSQL may answer until they notice.
     let refused = async {
         loop {
             if let Err(refused) = store.acquire(&mine).await {
@@ -402,12 +402,12 @@ async fn a_server_that_is_gone_is_unavailable(kind: ServerKind) {
     assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
 }
 
-/// Verbs that are dropped at any moment happened or did not, and leave nothing to the next one.
-async fn callers_that_go_away_poison_no_connection(kind: ServerKind) {
+/// A dropped operation was carried out or was not; the next one on its connection gets its own reply.
+async fn dropped_operations_spoil_no_connection(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let store = server.store(server.port(), 2).await;
     for round in 0..120_u8 {
-        // Keys of this round only: what was dropped on its way may still arrive, whenever it wants.
+        // New keys in each round: a dropped request may still arrive at any time.
         let key = |n| {
             StoreKey::from_bytes(
                 [[round; 16], [n; 16]]
@@ -417,10 +417,10 @@ async fn callers_that_go_away_poison_no_connection(kind: ServerKind) {
             )
         };
         let claims: Vec<_> = (1..=6).map(|n| new_claim(key(n))).collect();
-        let leaving =
+        let acquiring =
             futures_util::future::join_all(claims.iter().map(|claim| store.acquire(claim)));
-        let _left =
-            tokio::time::timeout(Duration::from_micros(u64::from(round) * 25), leaving).await;
+        let soon = Duration::from_micros(u64::from(round) * 25);
+        let _dropped = tokio::time::timeout(soon, acquiring).await;
         for owner in &claims {
             assert_eq!(answered(|| store.acquire(owner)).await, FIRST);
             assert_eq!(

@@ -1,5 +1,5 @@
-//! The servers on which SQL stores are tested alike. The type of the store ends here, so that each case is compiled
-//! once and not once per store.
+//! The servers that the same cases run on. The type of the store is erased here, so that each case is compiled once and
+//! not once per store.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use sqlx::{
 
 use crate::servers::{mariadb::MariaDb, postgres::Postgres};
 
-/// One test of each case on each kind of server.
+/// Makes one test of each case for each kind of server.
 macro_rules! on_each_server {
     ($($case:ident,)*) => {
         mod postgres {
@@ -39,7 +39,7 @@ macro_rules! on_each_server {
 }
 pub(crate) use on_each_server;
 
-/// The expression for the store of this kind, which it knows by the name it gives.
+/// Evaluates the expression with the store type of this kind under the given name.
 macro_rules! with_store {
     ($kind:expr, $store:ident => $expression:expr) => {
         match $kind {
@@ -69,15 +69,29 @@ pub(crate) enum Server {
     MariaDb(MariaDb),
 }
 
-/// OpenOptions a store is opened.
+/// How a store is opened.
 #[derive(Clone, Copy)]
 pub(crate) struct OpenOptions {
     pub(crate) migrate: bool,
     pub(crate) time_out: Duration,
 }
 
+impl OpenOptions {
+    /// The table must exist.
+    pub(crate) const NO_MIGRATION: Self = Self {
+        migrate: false,
+        time_out: Duration::from_secs(2),
+    };
+
+    /// The table is made.
+    pub(crate) const MIGRATE: Self = Self {
+        migrate: true,
+        ..Self::NO_MIGRATION
+    };
+}
+
 impl ServerKind {
-    /// A server; nothing if it is not installed.
+    /// A server of its own; nothing if it is not installed.
     pub(crate) fn start(self) -> Option<Server> {
         match self {
             Self::Postgres => Postgres::start().map(Server::Postgres),
@@ -100,7 +114,12 @@ impl ServerKind {
         }
     }
 
-    /// Opens a store whose records are in this table of the server that is reached by this URL.
+    /// Opens a store with its default settings.
+    pub(crate) async fn connect(self, url: &str) -> Result<AnyStore, ConnectError> {
+        with_store!(self, SqlStore => SqlStore::connect(url).await.map(AnyStore::new))
+    }
+
+    /// Opens a store with this table.
     pub(crate) async fn open(
         self,
         url: &str,
@@ -114,7 +133,7 @@ impl ServerKind {
         })
     }
 
-    /// Runs a statement behind the store's back.
+    /// Runs a statement beside the store.
     pub(crate) async fn run(self, url: &str, statement: &str) {
         let run = match self {
             Self::Postgres => {
@@ -129,7 +148,7 @@ impl ServerKind {
         run.expect("the statement runs");
     }
 
-    /// The number that a query behind the store's back yields.
+    /// Runs a query beside the store and returns its number.
     pub(crate) async fn count(self, url: &str, query: &str) -> i64 {
         let count = match self {
             Self::Postgres => {
@@ -144,16 +163,16 @@ impl ServerKind {
         count.expect("a number")
     }
 
-    /// What the server says of a table that does not exist.
-    pub(crate) fn missing(self, table: &TableName) -> String {
+    /// The text of the server's error for a table that does not exist.
+    pub(crate) fn missing_table(self, table: &TableName) -> String {
         match self {
             Self::Postgres => format!("relation \"{table}\" does not exist"),
             Self::MariaDb => format!(".{table}' doesn't exist"),
         }
     }
 
-    /// The statement that makes the table one of a later version.
-    pub(crate) fn later(self, table: &TableName) -> String {
+    /// The statement that records a later version of the table.
+    pub(crate) fn later_version(self, table: &TableName) -> String {
         match self {
             Self::Postgres => format!("insert into {table}_versions (version) values (99)"),
             Self::MariaDb => format!("insert into {table}_versions values (99, utc_timestamp())"),
@@ -192,12 +211,12 @@ impl Server {
         }
     }
 
-    /// A store that reaches the server by this port, with at most so many connections.
+    /// A store that reaches the server by this port and has at most so many connections.
     pub(crate) async fn store(&self, port: u16, connections: usize) -> AnyStore {
         self.closable_store(port, connections).await.0
     }
 
-    /// As [`store`](Self::store), with the future that closes it.
+    /// As [`store`](Self::store), with a future that closes it.
     pub(crate) async fn closable_store(
         &self,
         port: u16,
@@ -212,8 +231,8 @@ impl Server {
         })
     }
 
-    /// Stores that give up on a statement after a second, each with one connection that reaches the server by this port:
-    /// the store's own, and the application's.
+    /// Stores whose operations time out after a second, each with one connection that reaches the server by this port:
+    /// one with a pool of its own, and one with the application's.
     pub(crate) async fn impatient_stores(&self, port: u16) -> [AnyStore; 2] {
         let url = self.kind().url_of(port);
         let time_out = Duration::from_millis(500);

@@ -1,13 +1,14 @@
-//! Sessions that a server ends, changes or refuses, and what it says then. None of it loses a record.
+//! Sessions that a server ends, changes or refuses, and the errors that it sends then. None of it loses a record.
 
 use idempotent_runtime::store::{
-    AnyStore, Claim, Outcome, Store, StoreError, StoreErrorKind, Write,
+    AnyStore, Outcome, Store, StoreError, StoreErrorKind, Write,
     conformance::key,
     sql::{mysql::MySqlStore, postgres::PostgresStore},
 };
 use sqlx::{Executor as _, postgres::PgPoolOptions};
 
 use crate::{
+    mysql::{make_user, user_url},
     proxy::Proxy,
     servers::{mariadb::MariaDb, postgres::Postgres},
     sql::server::ServerKind,
@@ -29,29 +30,33 @@ async fn until_none(kind: ServerKind, url: &str, query: &str) {
     eventually(none, || "some are left".to_owned()).await;
 }
 
-/// The server's last words on a connection, and what becomes of the verb that they answer: an error, or nothing but another
-/// connection.
-async fn say_last(
+/// An error that is the last reply on a connection, by its code, and the kind of the store's error: none if the store
+/// repeats the operation on another connection.
+type LastError = (String, Vec<u8>, Option<StoreErrorKind>);
+
+/// Replaces a reply by each of these errors.
+async fn end_sessions_with(
     proxy: &Proxy,
     store: &AnyStore,
-    owner: &Claim,
-    said: impl IntoIterator<Item = (String, Vec<u8>, Option<StoreErrorKind>)>,
+    errors: impl IntoIterator<Item = LastError>,
 ) {
-    assert_eq!(store.acquire(owner).await.unwrap(), FIRST);
-    for (code, words, expected) in said {
-        // Prepared, so that the reply that is exchanged is the statement's own.
-        store.renew(&owner.held()).await.unwrap();
-        proxy.last_words(words);
-        let renewed = store.renew(&owner.held()).await;
+    let mine = new_claim(key(1));
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
+    for (code, reply, expected) in errors {
+        // Prepares the statement, so that the replaced reply is the statement's own.
+        store.renew(&mine.held()).await.unwrap();
+        proxy.last_words(reply);
+        let renewed = store.renew(&mine.held()).await;
         let kind = renewed.as_ref().err().map(StoreError::kind);
         assert_eq!(kind, expected, "{code}: {renewed:?}");
     }
 }
 
-/// What makes a server refuse the store's user, what it says then, and what makes it admit the user again.
+/// The statement with which a server refuses the store's user, the error that it sends then, and the statement with which it
+/// admits the user again.
 type Refusal = [&'static str; 3];
 
-/// The user's sessions are ended, and no new one is begun for a while.
+/// Ends the user's sessions, and refuses new ones for a while.
 async fn refuse_for_a_while(
     store: &AnyStore,
     (kind, url): (ServerKind, &str),
@@ -61,16 +66,17 @@ async fn refuse_for_a_while(
 ) {
     let owner = new_claim(key(1));
     assert_eq!(store.acquire(&owner).await.unwrap(), FIRST);
-    for [refuse, says, admit] in refusals {
+    for [refuse, expected, admit] in refusals {
         use_all(store).await;
         kind.run(url, refuse).await;
         kind.run(url, end_sessions).await;
         until_none(kind, url, sessions).await;
-        // The second time there is no connection any more that has ended.
+        // The first time the store still has connections, which have ended; the second time it has none.
         for _ in 0..2 {
             let error = store.renew(&owner.held()).await.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-            assert!(chain(&error).contains(says), "{}", chain(&error));
+            let text = chain(&error);
+            assert!(text.contains(expected), "{text}");
         }
         kind.run(url, admit).await;
         let renewed = store.renew(&owner.held()).await;
@@ -80,12 +86,12 @@ async fn refuse_for_a_while(
     assert_eq!(completed.unwrap(), Write::Applied);
 }
 
-/// OpenOptions many sessions a store has on a PostgreSQL.
-const ON_POSTGRES: &str =
+/// How many sessions a store has on a PostgreSQL.
+const POSTGRES_SESSIONS: &str =
     "select count(*) from pg_stat_activity where application_name = 'idempotent'";
 
-/// OpenOptions many sessions this user of a MariaDB has besides the one that asks.
-fn on_mariadb(user: &str) -> String {
+/// How many sessions this user of a MariaDB has besides the one that runs this query.
+fn mariadb_sessions(user: &str) -> String {
     format!(
         "select count(*) from information_schema.processlist \
          where id <> connection_id() and user = '{user}'"
@@ -93,14 +99,14 @@ fn on_mariadb(user: &str) -> String {
 }
 
 #[tokio::test]
-async fn postgres_ends_sessions_that_are_idle() {
+async fn postgres_ends_idle_sessions() {
     let Some(server) = Postgres::with(&["idle_session_timeout=200ms"]) else {
         return;
     };
     let builder = PostgresStore::builder().migrate(true).connections(3);
     let store = AnyStore::new(builder.connect(&server.url()).await.unwrap());
     use_all(&store).await;
-    until_none(ServerKind::Postgres, &server.url(), ON_POSTGRES).await;
+    until_none(ServerKind::Postgres, &server.url(), POSTGRES_SESSIONS).await;
     let acquired = store.acquire(&new_claim(key(1))).await;
     assert_eq!(acquired.unwrap(), FIRST);
     assert!(server.log().contains("idle-session timeout"));
@@ -112,7 +118,7 @@ async fn postgres_refuses_the_user_for_a_while() {
         return;
     };
     let (kind, admin) = (ServerKind::Postgres, server.url());
-    // The one whose password is looked at.
+    // The server demands a password of this user.
     kind.run(&admin, "create role secretive login password 'right'")
         .await;
     let made = PostgresStore::builder().migrate(true);
@@ -141,12 +147,12 @@ async fn postgres_refuses_the_user_for_a_while() {
         ],
     ];
     let end = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'secretive'";
-    refuse_for_a_while(&store, (kind, &admin), refusals, end, ON_POSTGRES).await;
+    refuse_for_a_while(&store, (kind, &admin), refusals, end, POSTGRES_SESSIONS).await;
 }
 
-/// As an application's hook may do with each connection that comes back to its pool.
+/// An application's hook may discard them whenever a connection returns to its pool.
 #[tokio::test]
-async fn what_was_prepared_on_postgres_may_be_gone() {
+async fn prepared_statements_of_postgres_may_be_discarded() {
     let Some(server) = Postgres::start() else {
         return;
     };
@@ -163,7 +169,7 @@ async fn what_was_prepared_on_postgres_may_be_gone() {
 }
 
 #[tokio::test]
-async fn what_was_prepared_on_postgres_may_no_longer_fit_the_table() {
+async fn prepared_statements_of_postgres_may_not_match_a_changed_table() {
     let Some(server) = Postgres::start() else {
         return;
     };
@@ -179,7 +185,7 @@ async fn what_was_prepared_on_postgres_may_no_longer_fit_the_table() {
     use_all(&store).await;
 }
 
-/// An error of PostgreSQL that ends its session.
+/// An error of PostgreSQL, or of a proxy before it, that ends its session.
 fn fatal(code: &str) -> Vec<u8> {
     let fields = format!("SFATAL\0VFATAL\0C{code}\0Msomething\0\0");
     let length = u32::try_from(4 + fields.len()).unwrap();
@@ -187,7 +193,7 @@ fn fatal(code: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_postgres_and_what_stands_before_it_say_last() {
+async fn errors_that_end_sessions_of_postgres_lose_no_record() {
     let Some(server) = Postgres::start() else {
         return;
     };
@@ -195,8 +201,7 @@ async fn what_postgres_and_what_stands_before_it_say_last() {
     let builder = PostgresStore::builder().migrate(true).connections(1);
     let store = builder.connect(&Postgres::url_of(proxy.port())).await;
     let store = AnyStore::new(store.unwrap());
-    let owner = new_claim(key(1));
-    let said = [
+    let errors = [
         ("57P01", None),
         ("57P05", None),
         ("25006", None),
@@ -209,19 +214,24 @@ async fn what_postgres_and_what_stands_before_it_say_last() {
         ("XX001", Some(StoreErrorKind::Corrupt)),
         ("0A000", Some(StoreErrorKind::Refused)),
     ];
-    let said = said.map(|(code, kind)| (code.to_owned(), fatal(code), kind));
-    say_last(&proxy, &store, &owner, said).await;
+    let errors = errors.map(|(code, kind)| (code.to_owned(), fatal(code), kind));
+    end_sessions_with(&proxy, &store, errors).await;
 }
 
 #[tokio::test]
-async fn mysql_ends_sessions_that_are_idle() {
+async fn mysql_ends_idle_sessions() {
     let Some(server) = MariaDb::with(&["--wait-timeout=1"]) else {
         return;
     };
     let builder = MySqlStore::builder().migrate(true).connections(3);
     let store = AnyStore::new(builder.connect(&server.url()).await.unwrap());
     use_all(&store).await;
-    until_none(ServerKind::MariaDb, &server.url(), &on_mariadb("root")).await;
+    until_none(
+        ServerKind::MariaDb,
+        &server.url(),
+        &mariadb_sessions("root"),
+    )
+    .await;
     let acquired = store.acquire(&new_claim(key(1))).await;
     assert_eq!(acquired.unwrap(), FIRST);
 }
@@ -231,16 +241,9 @@ async fn mysql_refuses_the_user_for_a_while() {
     let Some(server) = MariaDb::start() else {
         return;
     };
-    for statement in [
-        "create database shop",
-        "create user app@'127.0.0.1' identified by 'pw'",
-        "grant all on shop.* to app@'127.0.0.1'",
-    ] {
-        ServerKind::MariaDb.run(&server.url(), statement).await;
-    }
-    let url = format!("mysql://app:pw@127.0.0.1:{}/shop", server.port());
+    make_user(&server).await;
     let builder = MySqlStore::builder().migrate(true).connections(3);
-    let store = AnyStore::new(builder.connect(&url).await.unwrap());
+    let store = AnyStore::new(builder.connect(&user_url(server.port())).await.unwrap());
     let refusals = [
         [
             "alter user app@'127.0.0.1' identified by 'new'",
@@ -248,9 +251,9 @@ async fn mysql_refuses_the_user_for_a_while() {
             "alter user app@'127.0.0.1' identified by 'pw'",
         ],
         [
-            "revoke all on shop.* from app@'127.0.0.1'",
+            "revoke all on orders.* from app@'127.0.0.1'",
             "1044",
-            "grant all on shop.* to app@'127.0.0.1'",
+            "grant all on orders.* to app@'127.0.0.1'",
         ],
     ];
     let server = (ServerKind::MariaDb, &*server.url());
@@ -259,12 +262,12 @@ async fn mysql_refuses_the_user_for_a_while() {
         server,
         refusals,
         "kill user app",
-        &on_mariadb("app"),
+        &mariadb_sessions("app"),
     )
     .await;
 }
 
-/// An error of MySQL, and the end of its session.
+/// An error of MySQL, or of a proxy before it, that ends its session.
 fn error(number: u16) -> Vec<u8> {
     let body = [&[0xff][..], &number.to_le_bytes(), b"#HY000something"].concat();
     let length = u8::try_from(body.len()).unwrap();
@@ -272,7 +275,7 @@ fn error(number: u16) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_mysql_and_what_stands_before_it_say_last() {
+async fn errors_that_end_sessions_of_mysql_lose_no_record() {
     let Some(server) = MariaDb::start() else {
         return;
     };
@@ -280,8 +283,7 @@ async fn what_mysql_and_what_stands_before_it_say_last() {
     let builder = MySqlStore::builder().migrate(true).connections(1);
     let store = builder.connect(&MariaDb::url_of(proxy.port())).await;
     let store = AnyStore::new(store.unwrap());
-    let owner = new_claim(key(1));
-    let said = [
+    let errors = [
         (4031, None),
         (1053, None),
         (1290, None),
@@ -297,6 +299,6 @@ async fn what_mysql_and_what_stands_before_it_say_last() {
         (1114, Some(StoreErrorKind::Full)),
         (1665, Some(StoreErrorKind::Refused)),
     ];
-    let said = said.map(|(number, kind)| (number.to_string(), error(number), kind));
-    say_last(&proxy, &store, &owner, said).await;
+    let errors = errors.map(|(number, kind)| (number.to_string(), error(number), kind));
+    end_sessions_with(&proxy, &store, errors).await;
 }
