@@ -13,7 +13,19 @@ case "${1:-}" in
     *) echo "usage: bash tests/run.sh [--quick]" >&2; exit 2 ;;
 esac
 
+target="${CARGO_TARGET_DIR:-target}"
+
 step() { printf '\n== %s\n' "$*"; "$@"; }
+
+# selection COMMAND…: a step that runs the tests of some names. After a rename it would run none, and succeed.
+selection() {
+    local log="$target/selection.log"
+    step "$@" 2>&1 | tee "$log"
+    if ! grep -q '^test result: ok\. [1-9]' "$log"; then
+        echo "error: this ran no test: have the tests that it selects by name been renamed?" >&2
+        return 1
+    fi
+}
 
 # command:package pairs that must be there before anything is built. The tests start servers of their own, on
 # free ports and in temporary folders; those that a package starts are left alone.
@@ -63,14 +75,13 @@ if ! $quick; then
     step cargo hack check --quiet -p idempotent-runtime --feature-powerset --depth 2 \
         --include-features axum,macros,typed-routing,memory,cached,compression,encryption,metrics,conformance
     # What is said of a store, or of TLS, that was not compiled in.
-    step cargo test --quiet -p idempotent-runtime --no-default-features --features redis --lib -- \
+    selection cargo test --quiet -p idempotent-runtime --no-default-features --features redis --lib -- \
         a_store_that_was_not_compiled_in_names_its_feature tls_needs_its_feature
     # The model checkers exchange the locks, so each builds into a folder of its own.
-    target="${CARGO_TARGET_DIR:-target}"
     RUSTFLAGS="--cfg idempotent_loom" CARGO_TARGET_DIR="$target/loom" \
-        step cargo test -p idempotent-runtime --lib --release -- interleavings
+        selection cargo test -p idempotent-runtime --lib --release -- interleavings
     RUSTFLAGS="--cfg idempotent_shuttle" CARGO_TARGET_DIR="$target/shuttle" \
-        step cargo test -p idempotent-runtime --features postgres --lib --release -- interleavings
+        selection cargo test -p idempotent-runtime --features postgres --lib --release -- interleavings
 fi
 
 step bash examples/try.sh
