@@ -105,7 +105,7 @@ async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dy
     let listener = TcpListener::bind(("127.0.0.1", settings.port))
         .await
         .map_err(|error| format!("cannot listen on 127.0.0.1:{}: {error}", settings.port))?;
-    // Before the address is printed: whoever reads it may send a signal.
+    // Before the address is printed, because a signal may follow at once.
     let mut signals = Signals::new()?;
     print_invitation(&format!("http://{}", listener.local_addr()?));
 

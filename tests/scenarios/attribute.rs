@@ -266,7 +266,7 @@ fn cache_says_which_responses_are_stored() {
     endpoint!(no_server_errors, cache = "no-server-errors");
     endpoint!(success, cache = "success");
     with_paused_clock(async {
-        for (status, kept) in [
+        for (status, stored) in [
             (201, [true; 3]),
             (404, [true, true, false]),
             (500, [true, false, false]),
@@ -280,9 +280,9 @@ fn cache_says_which_responses_are_stored() {
                 app!(handler, no_server_errors),
                 app!(handler, success),
             ];
-            for (app, kept) in apps.iter().zip(kept) {
+            for (app, stored) in apps.iter().zip(stored) {
                 assert!(!send(app, &payment()).await.replayed());
-                assert_eq!(send(app, &payment()).await.replayed(), kept, "{status}");
+                assert_eq!(send(app, &payment()).await.replayed(), stored, "{status}");
             }
         }
     });

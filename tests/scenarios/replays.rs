@@ -13,7 +13,7 @@ use crate::support::{
 
 /// A response with every kind of header that a replay keeps or leaves out.
 fn response_with_many_headers(n: usize) -> axum::response::Response {
-    let kept = [
+    let stored = [
         ("content-type", "application/x-thing"),
         ("link", "</a>; rel=a"),
         ("link", "</b>; rel=b"),
@@ -47,7 +47,7 @@ fn response_with_many_headers(n: usize) -> axum::response::Response {
     let n = [("x-execution", n.to_string())];
     (
         status,
-        AppendHeaders(kept),
+        AppendHeaders(stored),
         AppendHeaders(left_out),
         AppendHeaders(n),
         body,
@@ -55,7 +55,7 @@ fn response_with_many_headers(n: usize) -> axum::response::Response {
         .into_response()
 }
 
-const KEPT: [&str; 9] = [
+const STORED: [&str; 9] = [
     "content-type",
     "link",
     "x-order",
@@ -101,7 +101,7 @@ fn a_replay_is_the_same_response_without_the_headers_of_one_exchange() {
             assert!(!first.replayed());
             for again in [again, by_h2] {
                 assert_eq!((again.status, &again.body), (first.status, &first.body));
-                for name in KEPT {
+                for name in STORED {
                     assert_eq!(again.lines(name), first.lines(name), "{name}");
                 }
                 for name in LEFT_OUT {
@@ -127,7 +127,7 @@ fn a_stored_response_of_the_handler_cannot_claim_to_be_a_replay() {
             (|| stream(["x"]), true),
             (|| vec![b'x'; 2 << 20].into(), false),
         ];
-        for (body, kept) in bodies {
+        for (body, stored) in bodies {
             for value in ["true", "maybe"] {
                 let handler = CountingHandler::responding(move |_| {
                     let headers = AppendHeaders([("idempotent-replay", value); 2]);
@@ -141,7 +141,7 @@ fn a_stored_response_of_the_handler_cannot_claim_to_be_a_replay() {
                 assert_eq!(first.lines("idempotent-replay"), [""; 0]);
                 assert_eq!(first.lines("x-from"), ["elsewhere"]);
                 let again = send(&app, &TestRequest::payment("k")).await;
-                if kept {
+                if stored {
                     assert_eq!(again.lines("idempotent-replay"), ["true"], "one line");
                 } else {
                     again.assert_problem(409, "response_not_stored");
@@ -294,9 +294,11 @@ fn within_a_scope_new_credentials_are_the_same_caller() {
             .assert_replay_of_charge(1);
 
         // And where the scope finds no caller, the credentials count again, apart from any tenant.
-        let nobody = |token: &str| TestRequest::payment("k").header("authorization", token);
-        send(&app, &nobody("Bearer old")).await.assert_charge(2);
-        send(&app, &nobody("Bearer new"))
+        let without_scope = |token: &str| TestRequest::payment("k").header("authorization", token);
+        send(&app, &without_scope("Bearer old"))
+            .await
+            .assert_charge(2);
+        send(&app, &without_scope("Bearer new"))
             .await
             .assert_problem(409, "mismatch");
         send(&app, &with("Bearer new").header("x-tenant", ""))

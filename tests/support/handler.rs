@@ -41,7 +41,7 @@ struct Inner {
 #[derive(Default)]
 struct Gate {
     closed: bool,
-    released: HashSet<usize>,
+    let_through: HashSet<usize>,
 }
 
 impl CountingHandler {
@@ -90,7 +90,7 @@ impl CountingHandler {
             n = *starts;
         });
         let mut gate = self.0.gate.subscribe();
-        gate.wait_for(|gate| !gate.closed || gate.released.contains(&n))
+        gate.wait_for(|gate| !gate.closed || gate.let_through.contains(&n))
             .await
             .unwrap();
         self.0.effects.fetch_add(1, Ordering::SeqCst);
@@ -105,7 +105,7 @@ impl CountingHandler {
     /// Lets the n-th execution through the closed gate.
     pub(crate) fn let_through(&self, n: usize) {
         self.0.gate.send_modify(|gate| {
-            gate.released.insert(n);
+            gate.let_through.insert(n);
         });
     }
 

@@ -31,7 +31,7 @@ struct State {
     /// The next reply is dropped and its connection closed.
     lose: AtomicBool,
     /// Replaces the next reply; then the connection is closed.
-    last_words: Mutex<Option<Vec<u8>>>,
+    replacement: Mutex<Option<Vec<u8>>>,
     delay_ms: AtomicU64,
     greeting_ms: AtomicU64,
     lost: AtomicU64,
@@ -95,8 +95,8 @@ impl Proxy {
     }
 
     /// The server's next reply is this one instead, and then its connection is closed.
-    pub(crate) fn last_words(&self, words: Vec<u8>) {
-        *self.state.words() = Some(words);
+    pub(crate) fn replace_next_reply(&self, reply: Vec<u8>) {
+        *self.state.replacement() = Some(reply);
     }
 
     /// How many connections were accepted so far.
@@ -125,8 +125,8 @@ impl State {
         self.connections.lock().expect("nothing panics under it")
     }
 
-    fn words(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
-        self.last_words.lock().expect("nothing panics under it")
+    fn replacement(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
+        self.replacement.lock().expect("nothing panics under it")
     }
 
     fn pass(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
@@ -159,8 +159,8 @@ impl State {
         if self.lose.swap(false, Ordering::SeqCst) {
             self.lost.fetch_add(1, Ordering::SeqCst);
             Next::Close
-        } else if let Some(words) = self.words().take() {
-            Next::Last(words)
+        } else if let Some(reply) = self.replacement().take() {
+            Next::Last(reply)
         } else if self.silent.load(Ordering::SeqCst) {
             Next::Swallow
         } else {
@@ -191,9 +191,9 @@ fn copy(mut from: TcpStream, mut to: TcpStream, next: impl Fn() -> Next) {
         match next() {
             Next::Pass if to.write_all(&buffer[..length]).is_ok() => {}
             Next::Swallow => {}
-            Next::Last(words) => {
+            Next::Last(reply) => {
                 // The client may have closed its end.
-                let _gone = to.write_all(&words);
+                let _gone = to.write_all(&reply);
                 break;
             }
             _ => break,

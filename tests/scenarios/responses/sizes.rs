@@ -58,7 +58,7 @@ fn a_response_up_to_the_limit_is_stored_and_one_byte_more_is_not() {
             body
         };
         for make in [sized, streamed] {
-            for (size, kept) in [
+            for (size, stored) in [
                 (0, true),
                 (999, true),
                 (1000, true),
@@ -71,7 +71,7 @@ fn a_response_up_to_the_limit_is_stored_and_one_byte_more_is_not() {
                 let first = send(&app, &payment()).await;
                 assert_eq!((first.status.as_u16(), first.body.len()), (200, size));
                 let again = send(&app, &payment()).await;
-                if kept {
+                if stored {
                     assert_eq!((again.status, again.body), (first.status, first.body));
                 } else {
                     again.assert_problem(409, "response_not_stored");
@@ -85,7 +85,7 @@ fn a_response_up_to_the_limit_is_stored_and_one_byte_more_is_not() {
 #[test]
 fn a_response_with_too_many_or_too_large_headers_leaves_a_tombstone() {
     with_each_adapter(async |adapter| {
-        for (count, size, kept) in [(60, 10, true), (70, 10, false), (3, 6000, false)] {
+        for (count, size, stored) in [(60, 10, true), (70, 10, false), (3, 6000, false)] {
             let handler = CountingHandler::responding(move |_| {
                 let mut response = StatusCode::CREATED.into_response();
                 for _ in 0..count {
@@ -101,7 +101,7 @@ fn a_response_with_too_many_or_too_large_headers_leaves_a_tombstone() {
                 (201, count)
             );
             let again = send(&app, &payment()).await;
-            if kept {
+            if stored {
                 assert_eq!(again.lines("x-many"), first.lines("x-many"));
             } else {
                 again.assert_problem(409, "response_not_stored");

@@ -45,7 +45,7 @@ async fn end_sessions_with(
     for (code, reply, expected) in errors {
         // Prepares the statement, so that the replaced reply is the statement's own.
         store.renew(&mine.held()).await.unwrap();
-        proxy.last_words(reply);
+        proxy.replace_next_reply(reply);
         let renewed = store.renew(&mine.held()).await;
         let kind = renewed.as_ref().err().map(StoreError::kind);
         assert_eq!(kind, expected, "{code}: {renewed:?}");

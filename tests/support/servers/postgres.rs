@@ -14,7 +14,7 @@ pub(crate) struct Postgres {
     program: PathBuf,
     settings: Vec<String>,
     port: u16,
-    // Before the folder, so that it is gone when that is removed.
+    // Before the folder: fields are dropped in order, and the process must have ended before its folder is removed.
     process: Option<Process>,
     folder: Folder,
 }
