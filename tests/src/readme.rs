@@ -9,14 +9,14 @@ use std::{
 const README: &str = include_str!("../README.md");
 const DESIGN: &str = include_str!("../../DESIGN.md");
 
-/// The cells of the rows of all tables below "From rule to test".
+/// The cells of the rows of all tables from "From rule to test" on.
 fn rows() -> Vec<Vec<&'static str>> {
     let (_, map) = README
         .split_once("## From rule to test")
         .expect("the map's heading");
     let lines = map.lines().filter(|line| line.starts_with("| "));
     let cells = lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect());
-    cells.filter(|row: &Vec<_>| row[0] != "rule").collect()
+    cells.collect()
 }
 
 /// The tests that a cell names: code with a path in it.
@@ -29,7 +29,7 @@ fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Whether there is a function of this path in the modules of this folder.
+/// Whether there is a function, or a line of a macro that makes one, of this path in the modules of this folder.
 fn exists(folder: &Path, path: &str) -> bool {
     let mut names: Vec<_> = path.split("::").collect();
     let function = names.pop().expect("a name");
@@ -44,30 +44,35 @@ fn exists(folder: &Path, path: &str) -> bool {
         }
         folder.push(name);
     }
-    source.contains(&format!("fn {function}("))
+    let forms = [format!("fn {function}("), format!("\n    {function}: ")];
+    forms.iter().any(|form| source.contains(form))
+}
+
+/// The folder of the tests that a cell in this column names, and their path in it.
+fn resolve(column: usize, test: &str) -> (PathBuf, &str) {
+    if let Some(rule) = test.strip_prefix("model::") {
+        return (folder("model/tests"), rule);
+    }
+    match column {
+        1 => (folder("scenarios"), test),
+        2 => (folder("../idempotent-runtime/src/store/conformance"), test),
+        _ => match test.split_once("::").expect("a path") {
+            ("runtime", test) => (folder("../idempotent-runtime/src"), test),
+            (root, test) => (folder(root), test),
+        },
+    }
 }
 
 #[test]
 fn every_test_named_in_the_readme_exists() {
     let mut missing = Vec::new();
     for row in rows() {
-        let [_, scenarios, cases, others] = row[..] else {
-            panic!("{row:?} does not have four cells");
-        };
-        let scenarios = named(scenarios).map(|test| (folder("scenarios"), test));
-        let conformance = folder("../idempotent-runtime/src/store/conformance");
-        let cases = named(cases).map(|test| (conformance.clone(), test));
-        let others = named(others).map(|test| {
-            let (root, test) = test.split_once("::").expect("a path");
-            let root = match root {
-                "runtime" => "../idempotent-runtime/src",
-                root => root,
-            };
-            (folder(root), test)
-        });
-        for (folder, test) in scenarios.chain(cases).chain(others) {
-            if !exists(&folder, test) {
-                missing.push(format!("{test} in {}", folder.display()));
+        for (column, cell) in row.iter().enumerate() {
+            for name in named(cell) {
+                let (folder, test) = resolve(column, name);
+                if !exists(&folder, test) {
+                    missing.push(format!("{test} in {}", folder.display()));
+                }
             }
         }
     }
