@@ -1,4 +1,4 @@
-//! The conformance suite on cached stores, and what the cache promises besides.
+//! The conformance suite on cached stores, and what the cache promises in addition.
 
 use std::time::Duration;
 
@@ -7,32 +7,34 @@ use idempotent_runtime::{
     store::{
         Acquisition, Claim, Outcome, Store, Write,
         cached::Cached,
-        conformance::{Harness, key, response},
-        redis::RedisStore,
+        conformance::{Harness, key},
     },
 };
 
 use crate::{
     counting::Counting,
+    memory::MemoryHarness,
     redis::{RedisHarness, installed},
-    toolbox::{done, new_claim},
+    toolbox::{done, execute, large, new_claim},
 };
 
-const ROOM: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
+/// A cache in front of another harness's store.
 struct CachedHarness<H: Harness> {
     store: Cached<H::Store>,
-    behind: H,
+    inner: H,
 }
 
-impl Harness for CachedHarness<crate::memory::MemoryHarness> {
-    type Store = Cached<MemoryStore>;
-    const PAUSED: bool = true;
+impl<H: Harness> Harness for CachedHarness<H> {
+    type Store = Cached<H::Store>;
+    const TICK: Duration = H::TICK;
+    const PAUSED: bool = H::PAUSED;
 
     async fn open() -> Self {
-        let behind = crate::memory::MemoryHarness::open().await;
-        let store = Cached::new(behind.second_handle().await, ROOM);
-        Self { store, behind }
+        let inner = H::open().await;
+        let store = Cached::new(inner.second_handle().await, MAX_BYTES);
+        Self { store, inner }
     }
 
     fn store(&self) -> &Self::Store {
@@ -40,53 +42,33 @@ impl Harness for CachedHarness<crate::memory::MemoryHarness> {
     }
 
     async fn second_handle(&self) -> Self::Store {
-        Cached::new(self.behind.second_handle().await, ROOM)
+        Cached::new(self.inner.second_handle().await, MAX_BYTES)
     }
 
+    /// A server's harness moves the stored times back. The clock of this process, which the cache uses, does not move then,
+    /// so the cache is emptied. Its own expiry is tested in front of the memory store, where the clock is moved.
     async fn advance(&self, by: Duration) {
-        self.behind.advance(by).await;
-    }
-}
-
-impl Harness for CachedHarness<RedisHarness> {
-    type Store = Cached<RedisStore>;
-
-    async fn open() -> Self {
-        let behind = RedisHarness::open().await;
-        let store = Cached::new(behind.second_handle().await, ROOM);
-        Self { store, behind }
-    }
-
-    fn store(&self) -> &Self::Store {
-        &self.store
-    }
-
-    async fn second_handle(&self) -> Self::Store {
-        Cached::new(self.behind.second_handle().await, ROOM)
-    }
-
-    /// What is stored moves back on the server, but this process's clock does not move on: the cache, which
-    /// would go by it, is emptied. Its own expiry is tested in front of the memory store, where time is moved.
-    async fn advance(&self, by: Duration) {
-        self.behind.advance(by).await;
-        self.store.clear();
+        self.inner.advance(by).await;
+        if !H::PAUSED {
+            self.store.clear();
+        }
     }
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
         self.store.clear();
-        self.behind.corrupt(key, stored).await
+        self.inner.corrupt(key, stored).await
     }
 }
 
 mod conformance_in_front_of_memory {
-    idempotent_runtime::store_conformance!(super::CachedHarness<crate::memory::MemoryHarness>);
+    idempotent_runtime::store_conformance!(super::CachedHarness<super::MemoryHarness>);
 }
 
 mod conformance_in_front_of_redis {
     idempotent_runtime::store_conformance!(super::CachedHarness<super::RedisHarness>, if super::installed());
 }
 
-/// A store with nothing in it.
+/// An empty store that counts its operations.
 fn empty() -> Counting {
     Counting::new(MemoryStore::new())
 }
@@ -95,24 +77,14 @@ fn mine() -> Claim {
     new_claim(key(1))
 }
 
-/// A claim for something else with the same key.
-fn another() -> Claim {
+/// A claim of the same key with another fingerprint.
+fn mismatching() -> Claim {
     let mut claim = mine();
     claim.fingerprint = Fingerprint::from_bytes([0xee; 32]);
     claim
 }
 
-async fn complete(store: &impl Store, claim: &Claim, outcome: &Outcome) {
-    let acquired = store.acquire(claim).await.unwrap();
-    assert!(
-        matches!(acquired, Acquisition::Acquired { .. }),
-        "{acquired:?}"
-    );
-    let write = store.complete(&claim.held(), outcome).await.unwrap();
-    assert_eq!(write, Write::Applied);
-}
-
-/// Lets what was spawned run to its end.
+/// Lets all spawned tasks run, which here never wait for anything.
 async fn settle() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
@@ -122,89 +94,89 @@ async fn settle() {
 #[tokio::test(start_paused = true)]
 async fn an_outcome_completed_here_replays_without_a_round_trip() {
     for outcome in [done(), Outcome::Tombstone] {
-        let behind = empty();
-        let store = Cached::new(behind.clone(), ROOM);
-        complete(&store, &mine(), &outcome).await;
-        behind.take();
+        let inner = empty();
+        let store = Cached::new(inner.clone(), MAX_BYTES);
+        execute(&store, &mine(), &outcome).await;
+        inner.take();
         for _ in 0..100 {
             let again = store.acquire(&mine()).await.unwrap();
             assert_eq!(again, Acquisition::Completed(outcome.clone()));
         }
-        assert_eq!(behind.take(), 0);
+        assert_eq!(inner.take(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_completed_elsewhere_is_asked_for_once() {
-    let behind = empty();
-    complete(&behind, &mine(), &done()).await;
-    let store = Cached::new(behind.clone(), ROOM);
-    behind.take();
+async fn the_expiry_of_an_outcome_completed_elsewhere_is_looked_up_once() {
+    let inner = empty();
+    execute(&inner, &mine(), &done()).await;
+    let store = Cached::new(inner.clone(), MAX_BYTES);
+    inner.take();
     for _ in 0..100 {
         let again = store.acquire(&mine()).await.unwrap();
         assert_eq!(again, Acquisition::Completed(done()));
         settle().await;
     }
-    // The acquire that met it, and the question for how long it lives.
-    assert_eq!(behind.take(), 2);
+    // The acquire that found it, and the look-up of its expiry.
+    assert_eq!(inner.take(), 2);
 }
 
-/// Many outcomes at once, as after a start, are no storm of questions: what is not asked for now is asked for later.
+/// Many replays at once, as after a start, cause no storm of look-ups: the others are looked up later.
 #[tokio::test(start_paused = true)]
-async fn at_most_64_expiries_are_asked_for_at_a_time() {
-    let behind = empty();
+async fn at_most_64_expiries_are_looked_up_at_a_time() {
+    let inner = empty();
     for n in 0..100 {
-        complete(&behind, &new_claim(key(n)), &done()).await;
+        execute(&inner, &new_claim(key(n)), &done()).await;
     }
-    let store = Cached::new(behind.clone(), ROOM);
-    let ask_all = async || {
-        behind.take();
+    let store = Cached::new(inner.clone(), MAX_BYTES);
+    let replay_all = async || {
+        inner.take();
         for n in 0..100 {
             let again = store.acquire(&new_claim(key(n))).await.unwrap();
             assert_eq!(again, Acquisition::Completed(done()));
         }
     };
-    ask_all().await;
+    replay_all().await;
     settle().await;
-    assert_eq!(behind.take(), 100 + 64);
-    ask_all().await;
+    assert_eq!(inner.take(), 100 + 64);
+    replay_all().await;
     settle().await;
-    assert_eq!(behind.take(), 36 + 36, "the places are given back");
+    assert_eq!(inner.take(), 36 + 36, "the permits are given back");
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_kept_beyond_its_expiry() {
+async fn no_outcome_is_kept_beyond_its_expiry() {
     for elsewhere in [false, true] {
-        let behind = empty();
-        let store = Cached::new(behind.clone(), ROOM);
-        // A hundred seconds of retention, of which it has used thirty before the cache hears of it.
+        let inner = empty();
+        let store = Cached::new(inner.clone(), MAX_BYTES);
+        // Thirty seconds of its ttl of a hundred pass before the cache has it.
         if elsewhere {
-            complete(&behind, &mine(), &done()).await;
+            execute(&inner, &mine(), &done()).await;
             tokio::time::advance(Duration::from_secs(30)).await;
             store.acquire(&mine()).await.unwrap();
             settle().await;
         } else {
-            complete(&store, &mine(), &done()).await;
+            execute(&store, &mine(), &done()).await;
             tokio::time::advance(Duration::from_secs(30)).await;
         }
         tokio::time::advance(Duration::from_millis(69_800)).await;
-        behind.take();
+        inner.take();
         let again = store.acquire(&mine()).await.unwrap();
         assert_eq!(again, Acquisition::Completed(done()));
-        assert_eq!(behind.take(), 0, "kept until shortly before the end");
+        assert_eq!(inner.take(), 0, "kept until shortly before its expiry");
         tokio::time::advance(Duration::from_millis(250)).await;
         let next = store.acquire(&mine()).await.unwrap();
         assert!(matches!(next, Acquisition::Acquired { .. }), "{next:?}");
     }
 }
 
-/// A completion may be repeated long after the first one was applied; its outcome expires with the first.
+/// A completion may be repeated long after it was applied; the outcome expires by the first time.
 #[tokio::test(start_paused = true)]
-async fn a_repeated_completion_does_not_prolong_what_is_kept() {
-    let store = Cached::new(empty(), ROOM);
+async fn a_repeated_completion_does_not_prolong_a_cached_outcome() {
+    let store = Cached::new(empty(), MAX_BYTES);
     let owner = mine();
     store.acquire(&owner).await.unwrap();
-    // The reply to this one was lost, so the cache knows nothing of it.
+    // Past the cache, as if the reply to this completion had been lost.
     let applied = store.inner().complete(&owner.held(), &done()).await;
     assert_eq!(applied.unwrap(), Write::Applied);
     tokio::time::advance(Duration::from_secs(50)).await;
@@ -216,22 +188,22 @@ async fn a_repeated_completion_does_not_prolong_what_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_request_is_a_mismatch_here_as_there() {
-    let store = Cached::new(empty(), ROOM);
-    complete(&store, &mine(), &done()).await;
-    let other = another();
+async fn a_cached_outcome_is_a_mismatch_for_another_fingerprint() {
+    let store = Cached::new(empty(), MAX_BYTES);
+    execute(&store, &mine(), &done()).await;
+    let other = mismatching();
     assert_eq!(store.acquire(&other).await.unwrap(), Acquisition::Mismatch);
     assert_eq!(store.inner().take(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_are_no_outcome_are_asked_for_each_time() {
-    let behind = empty();
-    let store = Cached::new(behind.clone(), ROOM);
+async fn answers_without_an_outcome_are_not_cached() {
+    let inner = empty();
+    let store = Cached::new(inner.clone(), MAX_BYTES);
     let owner = mine();
     store.acquire(&owner).await.unwrap();
-    let other = another();
-    behind.take();
+    let other = mismatching();
+    inner.take();
     for _ in 0..3 {
         let answer = store.acquire(&mine()).await.unwrap();
         assert!(matches!(answer, Acquisition::InFlight { .. }), "{answer:?}");
@@ -242,8 +214,8 @@ async fn answers_that_are_no_outcome_are_asked_for_each_time() {
         assert_eq!(store.acquire(&mine()).await.unwrap(), Acquisition::Unknown);
     }
     settle().await;
-    assert_eq!(behind.take(), 9);
-    // A release is an end without an outcome.
+    assert_eq!(inner.take(), 9);
+    // A release leaves no outcome either.
     assert_eq!(
         store.release(&key(1), &owner.token).await.unwrap(),
         Write::Applied
@@ -253,17 +225,17 @@ async fn answers_that_are_no_outcome_are_asked_for_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_is_bounded_by_bytes() {
-    let behind = empty();
-    let store = Cached::new(behind.clone(), 64 << 10);
-    let big = Outcome::Response(response(200, &[], &[0; 10 << 10]));
+async fn the_size_of_cached_outcomes_is_bounded() {
+    let inner = empty();
+    let store = Cached::new(inner.clone(), 64 << 10);
+    let big = large(10 << 10);
     for n in 0..100 {
-        complete(&store, &new_claim(key(n)), &big).await;
+        execute(&store, &new_claim(key(n)), &big).await;
     }
-    // A response larger than all there is.
-    let huge = Outcome::Response(response(200, &[], &vec![0; 100 << 10]));
-    complete(&store, &new_claim(key(200)), &huge).await;
-    behind.take();
+    // Larger than the whole cache.
+    let huge = large(100 << 10);
+    execute(&store, &new_claim(key(200)), &huge).await;
+    inner.take();
     for n in 0..100 {
         let again = store.acquire(&new_claim(key(n))).await.unwrap();
         assert_eq!(again, Acquisition::Completed(big.clone()));
@@ -271,7 +243,7 @@ async fn memory_is_bounded_by_bytes() {
     let again = store.acquire(&new_claim(key(200))).await.unwrap();
     assert_eq!(again, Acquisition::Completed(huge));
     assert!(
-        behind.take() >= 101 - 6,
+        inner.take() >= 101 - 6,
         "at most six responses of 10 KiB fit"
     );
 }

@@ -1,4 +1,4 @@
-//! The conformance suite on the memory store, and what only that store promises.
+//! The conformance suite on the memory store.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! Random histories, played to a store and judged by the model.
+//! Random histories, played to a store and compared with a model of the contract.
 //!
-//! Every store gets the same histories, in the same order, more or fewer of them: they are drawn from one seed, which
-//! `IDEMPOTENT_MODEL_SEED` replaces and which a failure names. A history names tokens by their part in it ("whoever holds the key",
-//! "somebody new") rather than by value, so that shrinking one keeps its meaning.
+//! Every store gets the same histories in the same order, some stores more of them than others. They are drawn from one
+//! seed, which `IDEMPOTENT_MODEL_SEED` replaces and which a failure names. A history names a token by its role ("the holder
+//! of the key", "a new one") and not by its value, so that it keeps its meaning when it is shrunk.
 
 use std::{
     cell::RefCell,
@@ -20,14 +20,15 @@ use idempotent_runtime::{
 };
 use tokio::runtime::Builder;
 
+use self::{
+    contract::{LEASE, Model, QUARTERS, TTL},
+    history::{Role, Step, each, seed},
+};
 use crate::{
     broken::{BrokenHarness, Flaw, with_flaw},
     custom::PlainHarness,
     memory::MemoryHarness,
 };
-
-use contract::{LEASE, Model, QUARTERS, TTL};
-use history::{Requester, Step, each, seed};
 
 mod contract;
 mod history;
@@ -43,7 +44,7 @@ fn the_custom_store_follows_the_model() {
 }
 
 #[test]
-fn stores_that_do_not_follow_the_model_are_found_out() {
+fn stores_with_a_flaw_do_not_follow_the_model() {
     let play = |flaw| with_flaw(flaw, || play::<BrokenHarness>(200));
     play(Flaw::Nothing).unwrap();
     for flaw in [
@@ -54,7 +55,7 @@ fn stores_that_do_not_follow_the_model_are_found_out() {
         Flaw::RenewKeepsExpiry,
         Flaw::Overwrites,
     ] {
-        play(flaw).expect_err(&format!("{flaw:?} is not found out"));
+        play(flaw).expect_err(&format!("{flaw:?} is not detected"));
     }
 }
 
@@ -64,7 +65,7 @@ fn every_store_gets_the_same_histories() {
     assert_eq!(few, drawn(20)[..5]);
     let mut different = few.clone();
     different.dedup();
-    assert_eq!(different.len(), 5, "and they differ from each other");
+    assert_eq!(different.len(), 5, "they differ from each other");
 }
 
 /// The first histories, as text.
@@ -73,7 +74,7 @@ fn drawn(histories: u32) -> Vec<String> {
     each(histories, &|history| {
         drawn.borrow_mut().push(format!("{:?}", history.steps));
     })
-    .expect("nothing is judged");
+    .expect("nothing is compared");
     drawn.into_inner()
 }
 
@@ -82,7 +83,7 @@ pub(crate) fn play<H: Harness>(histories: u32) -> Result<(), String> {
     StoreKind::of::<H>().play(histories)
 }
 
-/// How stores of one kind are played with. Their type ends here, so that a history is compiled once and not once per
+/// How the stores of one harness are opened. Their type is erased here, so that a history is compiled once and not once per
 /// store.
 #[derive(Clone, Copy)]
 struct StoreKind {
@@ -91,7 +92,7 @@ struct StoreKind {
     open: fn() -> BoxFuture<'static, StoreUnderTest>,
 }
 
-/// Two handles on a store, and the way to let time pass.
+/// Two handles on a store, and the means to let time pass.
 struct StoreUnderTest {
     handles: [AnyStore; 2],
     advance: Box<dyn Fn(Duration) -> BoxFuture<'static, ()>>,
@@ -101,8 +102,8 @@ impl StoreKind {
     fn of<H: Harness>() -> Self {
         Self {
             paused: H::PAUSED,
-            // Where the clock is the server's, which runs on while a loaded machine plays the history, one long enough
-            // that half of it does not pass meanwhile; it costs nothing, because stored times are moved.
+            // A server's clock runs while the history is played, and on a loaded machine half a tick must not pass
+            // meanwhile. A long tick costs nothing, because the stored times are moved instead.
             tick: H::TICK * if H::PAUSED { 1 } else { 20 },
             open: || Box::pin(StoreUnderTest::of::<H>()),
         }
@@ -111,7 +112,7 @@ impl StoreKind {
     fn play(self, histories: u32) -> Result<(), String> {
         let seed = seed();
         println!("{histories} histories from IDEMPOTENT_MODEL_SEED={seed}");
-        let judged = each(histories, &|history| {
+        let compared = each(histories, &|history| {
             let runtime = Builder::new_current_thread()
                 .enable_all()
                 .start_paused(self.paused)
@@ -128,7 +129,7 @@ impl StoreKind {
                 playback.end().await;
             });
         });
-        judged.map_err(|error| format!("IDEMPOTENT_MODEL_SEED={seed}: {error}"))
+        compared.map_err(|error| format!("IDEMPOTENT_MODEL_SEED={seed}: {error}"))
     }
 }
 
@@ -153,7 +154,7 @@ struct Playback {
     tick: Duration,
     store: StoreUnderTest,
     on_second: bool,
-    /// Requester made the requests so far, and what each asked for.
+    /// The token of each acquire so far, and its fingerprint.
     claimants: Vec<(Token, u8)>,
     model: Model,
 }
@@ -173,11 +174,11 @@ impl Playback {
         match *step {
             Step::Acquire {
                 key,
-                who,
+                role,
                 other,
                 take_over,
             } => {
-                self.acquire(key, who, u8::from(other), take_over).await;
+                self.acquire(key, role, u8::from(other), take_over).await;
             }
             Step::Get { key } => self.get(key).await,
             Step::Purge { limit } => self.purge(limit).await,
@@ -195,16 +196,16 @@ impl Playback {
         }
     }
 
-    /// What was promised at the end of the history still holds for every key.
+    /// Compares every record once more.
     async fn end(mut self) {
         for key in 1..=3 {
             self.get(key).await;
         }
     }
 
-    async fn acquire(&mut self, n: u8, who: Requester, fingerprint: u8, take_over: bool) {
-        let token = self.token(n, who);
-        // A repetition asks for the same as the first time: a token is made for one request.
+    async fn acquire(&mut self, n: u8, role: Role, fingerprint: u8, take_over: bool) {
+        let token = self.token(n, role);
+        // A repetition has the fingerprint of the first time: a token is made for one request.
         let earlier = self.claimants.iter().find(|(earlier, _)| *earlier == token);
         let fingerprint = earlier.map_or(fingerprint, |(_, fingerprint)| *fingerprint);
         self.claimants.push((token, fingerprint));
@@ -216,37 +217,37 @@ impl Playback {
 
     async fn write(&mut self, step: &Step) {
         match *step {
-            Step::Renew { key: n, who } => {
-                let held = self.held(n, who);
+            Step::Renew { key: n, role } => {
+                let held = self.held(n, role);
                 let answer = self.store().renew(&held).await.unwrap();
                 self.model.renewed(n, held.token, answer);
             }
             Step::Complete {
                 key: n,
-                who,
+                role,
                 outcome,
             } => {
-                let (held, outcome) = (self.held(n, who), outcome_of(outcome));
+                let (held, outcome) = (self.held(n, role), outcome_of(outcome));
                 let answer = self.store().complete(&held, &outcome).await.unwrap();
                 self.model.completed(n, held.token, &outcome, answer);
             }
-            Step::Release { key: n, who } => {
-                let token = self.token(n, who);
+            Step::Release { key: n, role } => {
+                let token = self.token(n, role);
                 let answer = self.store().release(&record(n), &token).await.unwrap();
                 self.model.released(n, token, answer);
             }
-            Step::Abandon { key: n, who } => {
-                let token = self.token(n, who);
+            Step::Abandon { key: n, role } => {
+                let token = self.token(n, role);
                 let answer = self.store().abandon(&record(n), &token).await.unwrap();
                 self.model.abandoned(n, token, answer);
             }
-            _ => unreachable!("no write: {step:?}"),
+            _ => unreachable!("{step:?} is not a write"),
         }
     }
 
     async fn get(&mut self, n: u8) {
         let answer = self.store().get(&record(n)).await.unwrap();
-        self.model.shown(n, answer.as_ref(), self.tick);
+        self.model.got(n, answer.as_ref(), self.tick);
     }
 
     async fn purge(&mut self, limit: usize) {
@@ -269,11 +270,11 @@ impl Playback {
         )
     }
 
-    fn held(&self, n: u8, who: Requester) -> Held {
-        self.claim(n, 0, self.token(n, who)).held()
+    fn held(&self, n: u8, role: Role) -> Held {
+        self.claim(n, 0, self.token(n, role)).held()
     }
 
-    fn token(&self, n: u8, who: Requester) -> Token {
+    fn token(&self, n: u8, role: Role) -> Token {
         let earlier = |back: u8| {
             self.claimants
                 .iter()
@@ -281,16 +282,16 @@ impl Playback {
                 .nth(back.into())
                 .map(|(token, _)| *token)
         };
-        match who {
-            Requester::Holder => self.model.holder(n),
-            Requester::Earlier(back) => earlier(back),
-            Requester::New => None,
+        match role {
+            Role::Holder => self.model.holder(n),
+            Role::Earlier(back) => earlier(back),
+            Role::New => None,
         }
         .unwrap_or_else(Token::random)
     }
 }
 
-/// Keys that differ, though not in the byte by which a store may spread them: records meet where they can.
+/// Different keys, but equal in the byte by which a store may spread them over its parts.
 fn record(n: u8) -> StoreKey {
     key(n * 64)
 }

@@ -1,4 +1,4 @@
-//! The records of a store with a flaw, and what they have to do with it.
+//! The records of a broken store, and the flaws that concern them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::Flaw;
 
 /// A record.
 pub(super) struct Row {
-    /// The store's.
+    /// The flaw of its store.
     pub(super) flaw: Flaw,
     pub(super) key: StoreKey,
     pub(super) fingerprint: Fingerprint,
@@ -26,7 +26,7 @@ pub(super) struct Row {
     pub(super) lease_until: Instant,
     pub(super) expires: Instant,
     pub(super) outcome: Option<Outcome>,
-    /// Somebody else wrote over the outcome.
+    /// The stored outcome was overwritten with other bytes.
     pub(super) unreadable: bool,
 }
 
@@ -49,8 +49,8 @@ impl Row {
     }
 
     pub(super) fn created(flaw: Flaw, held: &Held, outcome: Outcome, now: Instant) -> Self {
-        let nobody = Fingerprint::from_bytes([0; 32]);
-        let claim = Claim::new(held.key, nobody, held.token, held.lease, held.ttl);
+        let unknown = Fingerprint::from_bytes([0; 32]);
+        let claim = Claim::new(held.key, unknown, held.token, held.lease, held.ttl);
         Self {
             outcome: Some(outcome),
             ..Self::leased(flaw, &claim, now)
@@ -61,9 +61,9 @@ impl Row {
         self.flaw == flaw
     }
 
-    /// What an acquire of a key leads to that has a record.
-    pub(super) fn meet(&mut self, claim: &Claim, now: Instant) -> Acquisition {
-        if self.token == claim.token && self.is(Flaw::RepeatOpens) {
+    /// Answers an acquire of this record's key.
+    pub(super) fn acquire(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+        if self.token == claim.token && self.is(Flaw::RepeatReopens) {
             self.outcome = None;
         }
         if self.token == claim.token && self.outcome.is_none() {
@@ -73,7 +73,7 @@ impl Row {
             if self.is(Flaw::ExpiredMismatch) && self.fingerprint != claim.fingerprint {
                 return Acquisition::Mismatch;
             }
-            return self.take(claim, now);
+            return self.take_over(claim, now);
         }
         let in_flight = Acquisition::InFlight {
             remaining: self.left(now),
@@ -87,7 +87,7 @@ impl Row {
         }
         if let Some(outcome) = self.outcome.clone() {
             if self.is(Flaw::TakesOverCompleted) && claim.take_over && self.lease_until <= now {
-                return self.take(claim, now);
+                return self.take_over(claim, now);
             }
             if self.is(Flaw::Slides) {
                 self.expires = now + claim.ttl;
@@ -98,7 +98,7 @@ impl Row {
             return in_flight;
         }
         if claim.take_over || self.is(Flaw::TakesOverAlways) {
-            return self.take(claim, now);
+            return self.take_over(claim, now);
         }
         Acquisition::Unknown
     }
@@ -120,7 +120,7 @@ impl Row {
         }
     }
 
-    fn take(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+    fn take_over(&mut self, claim: &Claim, now: Instant) -> Acquisition {
         let attempt = if self.is(Flaw::ForgetsAttempt) {
             1
         } else {
@@ -131,13 +131,13 @@ impl Row {
         } else {
             claim.token
         };
-        let trace_id = if self.is(Flaw::KeepsTrace) {
+        let trace_id = if self.is(Flaw::KeepsTraceId) {
             self.trace_id
         } else {
             claim.trace_id
         };
         let leased = Self::leased(self.flaw, claim, now);
-        let expires = if self.is(Flaw::TakeKeepsExpiry) && !self.expired(now) {
+        let expires = if self.is(Flaw::TakeOverKeepsExpiry) && !self.expired(now) {
             self.expires
         } else {
             leased.expires
@@ -177,8 +177,8 @@ impl Row {
         let lapsed = self.lease_until <= now;
         match self.outcome {
             Some(_) => self.expires <= now,
-            None if self.is(Flaw::UnknownForEver) => false,
-            None if self.is(Flaw::UnknownForgotten) => lapsed,
+            None if self.is(Flaw::UnknownNeverExpires) => false,
+            None if self.is(Flaw::UnknownExpiresWithLease) => lapsed,
             None => self.expires <= now && lapsed,
         }
     }
@@ -192,7 +192,7 @@ impl Row {
         self.lease_until.saturating_duration_since(from)
     }
 
-    pub(super) fn show(&self, now: Instant) -> Record {
+    pub(super) fn record(&self, now: Instant) -> Record {
         let state = match &self.outcome {
             Some(outcome) => RecordState::Completed(outcome.clone()),
             None => RecordState::InFlight {
@@ -216,13 +216,13 @@ pub(super) fn find<'a>(flaw: Flaw, rows: &'a mut [Row], key: &StoreKey) -> Optio
         .find(|row| row.key.as_bytes()[..part] == key.as_bytes()[..part])
 }
 
-pub(super) fn kept(flaw: Flaw, outcome: &Outcome) -> Outcome {
+pub(super) fn stored(flaw: Flaw, outcome: &Outcome) -> Outcome {
     match outcome {
         Outcome::Tombstone if flaw == Flaw::TombstoneIsEmpty => {
             Outcome::Response(response(200, &[], b""))
         }
-        Outcome::Response(whole) if flaw == Flaw::CutsShort => {
-            let (status, _, body) = whole.decode().expect("a valid response");
+        Outcome::Response(complete) if flaw == Flaw::Truncates => {
+            let (status, _, body) = complete.decode().expect("a valid response");
             let cut = &body[..body.len().min(64 << 10)];
             if cut.len() == body.len() {
                 return outcome.clone();

@@ -1,4 +1,4 @@
-//! A plain store in which one line can be made wrong.
+//! A plain store that can be given one flaw.
 
 use std::{
     cell::Cell,
@@ -18,12 +18,12 @@ use tokio::{task::yield_now, time::Instant};
 
 use super::{
     Flaw,
-    row::{Row, find, kept},
+    row::{Row, find, stored},
 };
 
 thread_local! {
-    /// Which flaw the stores have that this thread opens. Not a parameter of the harness's type: the suite would be
-    /// compiled anew for each flaw.
+    /// The flaw of the stores that this thread opens. It is not a parameter of the harness's type, because the suite would
+    /// be compiled once per flaw then.
     static FLAW: Cell<Flaw> = const { Cell::new(Flaw::Nothing) };
 }
 
@@ -33,10 +33,10 @@ pub(crate) fn with_flaw<T>(flaw: Flaw, run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// The harness of a store with the flaw of the moment: see [`with_flaw`].
+/// The harness of a store with the flaw of [`with_flaw`].
 pub(crate) struct BrokenHarness(BrokenStore);
 
-/// A handle on a store with a flaw.
+/// A handle on a broken store.
 pub(crate) struct BrokenStore {
     flaw: Flaw,
     rows: Arc<Mutex<Vec<Row>>>,
@@ -77,7 +77,7 @@ impl Harness for BrokenHarness {
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
         let response = StoredResponse::from_bytes(Bytes::copy_from_slice(stored));
         let mut rows = self.0.rows();
-        let row = find(self.0.flaw, &mut rows, key).expect("a record to write over");
+        let row = find(self.0.flaw, &mut rows, key).expect("a record to overwrite");
         row.unreadable = response.is_err();
         true
     }
@@ -115,15 +115,15 @@ impl Store for BrokenStore {
         if too_late || !(revived || row.owned_by(&held.token)) {
             return Ok(Write::Fenced);
         }
-        let in_name = self.is(Flaw::RenewsNoExpired) && row.expired(now);
-        if !self.is(Flaw::RenewsNothing) && !in_name {
+        let skipped = self.is(Flaw::RenewSkipsExpired) && row.expired(now);
+        if !self.is(Flaw::RenewsNothing) && !skipped {
             row.extend(held, now);
         }
         Ok(Write::Applied)
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        let (now, outcome) = (self.now(), kept(self.flaw, outcome));
+        let (now, outcome) = (self.now(), stored(self.flaw, outcome));
         let mut rows = self.rows();
         let Some(row) = find(self.flaw, &mut rows, &held.key) else {
             if self.is(Flaw::Creates) {
@@ -180,7 +180,7 @@ impl Store for BrokenStore {
         if !row.owned_by(token) {
             return Ok(Write::Fenced);
         }
-        if self.is(Flaw::AbandonFrees) {
+        if self.is(Flaw::AbandonDeletes) {
             rows.retain(|row| row.key != *key);
         } else if !self.is(Flaw::AbandonsNothing) {
             row.lease_until = row.lease_until.min(now);
@@ -201,7 +201,7 @@ impl Store for BrokenStore {
         let hidden =
             self.is(Flaw::GetHidesLapsed) && row.outcome.is_none() && row.lease_until <= now;
         let expired = row.expired(now) && !self.is(Flaw::GetShowsExpired);
-        Ok((!hidden && !expired).then(|| row.show(now)))
+        Ok((!hidden && !expired).then(|| row.record(now)))
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
@@ -227,7 +227,7 @@ impl Store for BrokenStore {
         if self.is(Flaw::PurgesNothing) {
             return Ok(0);
         }
-        if !self.is(Flaw::PurgesInName) {
+        if !self.is(Flaw::PurgeOnlyCounts) {
             rows.retain(|row| !keys.contains(&row.key));
         }
         Ok(keys.len())
@@ -242,7 +242,7 @@ impl BrokenStore {
         if !find(self.flaw, &mut rows, key).is_some_and(|row| row.unreadable) {
             return Ok(());
         }
-        if self.is(Flaw::ForgetsUnreadable) {
+        if self.is(Flaw::DropsUnreadable) {
             rows.retain(|row| row.key != *key);
             return Ok(());
         }
@@ -271,7 +271,7 @@ impl BrokenStore {
             });
             return Acquisition::Acquired { attempt };
         };
-        row.meet(claim, now)
+        row.acquire(claim, now)
     }
 
     fn is(&self, flaw: Flaw) -> bool {
@@ -291,7 +291,7 @@ impl BrokenStore {
     }
 }
 
-/// What a well-meant clean-up looks like.
+/// A well-meant clean-up.
 struct ReleaseOnDrop<'a>(&'a BrokenStore, Option<&'a Claim>);
 
 impl Drop for ReleaseOnDrop<'_> {

@@ -1,24 +1,24 @@
-//! The contract as a model: what a store may answer, given all it has answered so far.
+//! The contract as a model: which answers a store may give, after all that it has answered so far.
 //!
-//! Written from the contract's state machine and on its own data, so that store and model do not share their
-//! mistakes. Where the contract leaves a choice, whether an expired row is still there, the model accepts
-//! either and remembers what the store chose.
+//! It is written from the contract's state machine and has its own data, so that store and model do not share their
+//! mistakes. Where the contract leaves a choice (whether an expired record still exists), the model accepts either and
+//! remembers what the store chose.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use idempotent_runtime::store::{Acquisition, Outcome, Record, RecordState, Token, Write};
 
-/// Time is counted in quarters of a tick. Leases and retentions end between whole ticks and time passes in
-/// whole ones, so no answer hangs on the moment in which something ends.
-pub(crate) const QUARTERS: u32 = 4;
+/// Time is counted in quarters of a tick. Leases and ttls end between whole ticks and time passes in whole ones, so no
+/// answer depends on the exact moment of an end.
+pub(super) const QUARTERS: u32 = 4;
 /// Ten ticks and a quarter.
-pub(crate) const LEASE: u32 = 41;
+pub(super) const LEASE: u32 = 41;
 /// A hundred ticks and a quarter.
-pub(crate) const TTL: u32 = 401;
+pub(super) const TTL: u32 = 401;
 
-/// All records there may be, by the number of their key.
+/// All records that may exist, by the number of their key.
 #[derive(Debug, Default)]
-pub(crate) struct Model {
+pub(super) struct Model {
     now: u32,
     rows: BTreeMap<u8, Row>,
 }
@@ -34,16 +34,16 @@ struct Row {
 }
 
 impl Model {
-    pub(crate) fn advance(&mut self, ticks: u32) {
+    pub(super) fn advance(&mut self, ticks: u32) {
         self.now += ticks * QUARTERS;
     }
 
-    /// The token that a record was last leased to.
-    pub(crate) fn holder(&self, key: u8) -> Option<Token> {
+    /// The token of the record's newest lease.
+    pub(super) fn holder(&self, key: u8) -> Option<Token> {
         self.rows.get(&key).map(|row| row.token)
     }
 
-    pub(crate) fn acquired(
+    pub(super) fn acquired(
         &mut self,
         key: u8,
         fingerprint: u8,
@@ -75,8 +75,8 @@ impl Model {
             let Acquisition::Acquired { attempt } = *answer else {
                 panic!("the record has expired: {answer:?}");
             };
-            // As the row says if it is still there, and from the beginning if not. A token that comes again
-            // is no new lease, though after its own completion expired it may count as one.
+            // The next attempt if the row still exists, and the first if not. A repeated token is not a new lease,
+            // but may count as one after its own completion has expired.
             let (same, next) = (attempt == row.attempt, attempt == row.attempt + 1);
             let allowed = attempt == 1 || (row.token == token && same) || (!repeated && next);
             assert!(allowed, "attempt {attempt} after {}", row.attempt);
@@ -87,7 +87,7 @@ impl Model {
                 Acquisition::Acquired {
                     attempt: row.attempt
                 },
-                "its own lease"
+                "a repetition"
             );
             row.extend(now);
         } else if row.fingerprint != fingerprint {
@@ -98,7 +98,7 @@ impl Model {
             let Acquisition::InFlight { remaining } = *answer else {
                 panic!("the lease is live: {answer:?}")
             };
-            about(remaining, row.lease_until - now, tick);
+            is_left(remaining, row.lease_until - now, tick);
         } else if take_over {
             assert_eq!(
                 *answer,
@@ -116,19 +116,19 @@ impl Model {
         }
     }
 
-    pub(crate) fn renewed(&mut self, key: u8, token: Token, answer: Write) {
+    pub(super) fn renewed(&mut self, key: u8, token: Token, answer: Write) {
         let now = self.now;
         self.written(key, token, answer, |row| row.extend(now));
     }
 
-    pub(crate) fn abandoned(&mut self, key: u8, token: Token, answer: Write) {
+    pub(super) fn abandoned(&mut self, key: u8, token: Token, answer: Write) {
         let now = self.now;
         self.written(key, token, answer, |row| {
             row.lease_until = row.lease_until.min(now);
         });
     }
 
-    pub(crate) fn released(&mut self, key: u8, token: Token, answer: Write) {
+    pub(super) fn released(&mut self, key: u8, token: Token, answer: Write) {
         let mut released = false;
         self.written(key, token, answer, |_| released = true);
         if released {
@@ -136,7 +136,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn completed(&mut self, key: u8, token: Token, outcome: &Outcome, answer: Write) {
+    pub(super) fn completed(&mut self, key: u8, token: Token, outcome: &Outcome, answer: Write) {
         let now = self.now;
         let repeated = |row: &Row| row.token == token && row.outcome.as_ref() == Some(outcome);
         if answer == Write::Applied && self.rows.get(&key).is_some_and(repeated) {
@@ -148,24 +148,24 @@ impl Model {
         });
     }
 
-    pub(crate) fn shown(&self, key: u8, answer: Option<&Record>, tick: Duration) {
+    pub(super) fn got(&self, key: u8, answer: Option<&Record>, tick: Duration) {
         let row = self.rows.get(&key).filter(|row| !row.expired(self.now));
         let (Some(row), Some(record)) = (row, answer) else {
             assert!(row.is_none() && answer.is_none(), "{answer:?} for {row:?}");
             return;
         };
         assert_eq!(record.attempt, row.attempt);
-        about(record.expires_in, row.expires - self.now, tick);
+        is_left(record.expires_in, row.expires - self.now, tick);
         match (&record.state, &row.outcome) {
             (RecordState::Completed(shown), Some(stored)) => assert_eq!(shown, stored),
             (RecordState::InFlight { remaining }, None) => {
-                about(*remaining, row.lease_until.saturating_sub(self.now), tick);
+                is_left(*remaining, row.lease_until.saturating_sub(self.now), tick);
             }
             _ => panic!("{record:?} for {row:?}"),
         }
     }
 
-    pub(crate) fn purged(&mut self, limit: usize, answer: usize) {
+    pub(super) fn purged(&mut self, limit: usize, answer: usize) {
         let expired = self
             .rows
             .values()
@@ -180,7 +180,7 @@ impl Model {
         }
     }
 
-    /// A write that only the owner of an execution in flight may make.
+    /// A write that only the holder of a lease in flight may make.
     fn written(&mut self, key: u8, token: Token, answer: Write, write: impl FnOnce(&mut Row)) {
         let Some(row) = self.rows.get_mut(&key) else {
             assert_eq!(answer, Write::Missing, "there is no record");
@@ -189,7 +189,7 @@ impl Model {
         if answer == Write::Missing {
             assert!(
                 row.expired(self.now),
-                "a record vanished before its expiry: {row:?}"
+                "the record vanished before its expiry: {row:?}"
             );
             self.rows.remove(&key);
             return;
@@ -217,8 +217,8 @@ impl Row {
     }
 }
 
-/// The time that is left, of which a store's clock may have used up half a tick meanwhile.
-fn about(answer: Duration, quarters: u32, tick: Duration) {
+/// This time is left; up to half a tick may have passed on the store's clock meanwhile.
+fn is_left(answer: Duration, quarters: u32, tick: Duration) {
     let exact = tick * quarters / QUARTERS;
     assert!(
         answer <= exact && answer + tick / 2 >= exact,

@@ -1,4 +1,4 @@
-//! Random histories of a store: which operations it gets, in which order.
+//! Random histories: which operations a store gets, in which order.
 
 use std::sync::{Arc, OnceLock, atomic::AtomicUsize};
 
@@ -9,10 +9,10 @@ use proptest::{
 };
 use proptest_state_machine::ReferenceStateMachine;
 
-/// Steps of a history.
+/// How many steps a history has.
 const LENGTH: std::ops::Range<usize> = 1..80;
 
-/// From which all histories of this process are drawn.
+/// The seed of all histories of this process.
 pub(super) fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| match std::env::var("IDEMPOTENT_MODEL_SEED") {
@@ -24,12 +24,12 @@ pub(super) fn seed() -> u64 {
 /// A random history.
 pub(super) struct Drawn {
     pub(super) steps: Vec<Step>,
-    /// How many steps were reached: shrinking first drops those that were not.
+    /// How many steps were reached; shrinking drops the others first.
     pub(super) reached: Option<Arc<AtomicUsize>>,
 }
 
-/// Draws this many histories, and shrinks the first one for which this panics.
-pub(super) fn each(histories: u32, judge: &dyn Fn(Drawn)) -> Result<(), String> {
+/// Draws this many histories, and shrinks the first one that panics.
+pub(super) fn each(histories: u32, play: &dyn Fn(Drawn)) -> Result<(), String> {
     let config = ProptestConfig {
         cases: histories,
         failure_persistence: None,
@@ -37,19 +37,19 @@ pub(super) fn each(histories: u32, judge: &dyn Fn(Drawn)) -> Result<(), String> 
         ..ProptestConfig::default()
     };
     let history = History::sequential_strategy(LENGTH);
-    let judged = TestRunner::new(config).run(&history, |((), steps, reached)| {
-        judge(Drawn { steps, reached });
+    let played = TestRunner::new(config).run(&history, |((), steps, reached)| {
+        play(Drawn { steps, reached });
         Ok(())
     });
-    judged.map_err(|error| error.to_string())
+    played.map_err(|error| error.to_string())
 }
 
-/// Requester makes a request.
+/// Whose token an operation carries.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Requester {
-    /// Whoever the key was last leased to; somebody new if nobody.
+pub(super) enum Role {
+    /// The holder of the key's newest lease; a new one if there is none.
     Holder,
-    /// The one who made the n-th request before this one.
+    /// That of the n-th last acquire.
     Earlier(u8),
     New,
 }
@@ -58,26 +58,26 @@ pub(super) enum Requester {
 pub(super) enum Step {
     Acquire {
         key: u8,
-        who: Requester,
+        role: Role,
         other: bool,
         take_over: bool,
     },
     Renew {
         key: u8,
-        who: Requester,
+        role: Role,
     },
     Complete {
         key: u8,
-        who: Requester,
+        role: Role,
         outcome: u8,
     },
     Release {
         key: u8,
-        who: Requester,
+        role: Role,
     },
     Abandon {
         key: u8,
-        who: Requester,
+        role: Role,
     },
     Get {
         key: u8,
@@ -88,11 +88,11 @@ pub(super) enum Step {
     Advance {
         ticks: u32,
     },
-    /// From here on, the other handle.
+    /// Uses the other handle from here on.
     Switch,
 }
 
-/// Any step may follow any other; the model judges the answers when it knows them.
+/// Any step may follow any other.
 pub(super) struct History;
 
 impl ReferenceStateMachine for History {
@@ -105,16 +105,16 @@ impl ReferenceStateMachine for History {
 
     fn transitions((): &()) -> BoxedStrategy<Step> {
         let key = || 1..=3_u8;
-        let who = || prop_oneof![6 => Just(Requester::Holder), 2 => (0..4_u8).prop_map(Requester::Earlier), 1 => Just(Requester::New)];
-        let claimant = || prop_oneof![5 => Just(Requester::New), 2 => Just(Requester::Holder), 1 => (0..4_u8).prop_map(Requester::Earlier)];
+        let role = || prop_oneof![6 => Just(Role::Holder), 2 => (0..4_u8).prop_map(Role::Earlier), 1 => Just(Role::New)];
+        let claimant = || prop_oneof![5 => Just(Role::New), 2 => Just(Role::Holder), 1 => (0..4_u8).prop_map(Role::Earlier)];
         let one_in_five = || prop_oneof![4 => Just(false), 1 => Just(true)];
         prop_oneof![
             10 => (key(), claimant(), one_in_five(), any::<bool>())
-                .prop_map(|(key, who, other, take_over)| Step::Acquire { key, who, other, take_over }),
-            4 => (key(), who()).prop_map(|(key, who)| Step::Renew { key, who }),
-            5 => (key(), who(), 0..3_u8).prop_map(|(key, who, outcome)| Step::Complete { key, who, outcome }),
-            2 => (key(), who()).prop_map(|(key, who)| Step::Release { key, who }),
-            2 => (key(), who()).prop_map(|(key, who)| Step::Abandon { key, who }),
+                .prop_map(|(key, role, other, take_over)| Step::Acquire { key, role, other, take_over }),
+            4 => (key(), role()).prop_map(|(key, role)| Step::Renew { key, role }),
+            5 => (key(), role(), 0..3_u8).prop_map(|(key, role, outcome)| Step::Complete { key, role, outcome }),
+            2 => (key(), role()).prop_map(|(key, role)| Step::Release { key, role }),
+            2 => (key(), role()).prop_map(|(key, role)| Step::Abandon { key, role }),
             4 => key().prop_map(|key| Step::Get { key }),
             2 => select(vec![0, 1, 2, 100]).prop_map(|limit| Step::Purge { limit }),
             6 => select(vec![1, 5, 9, 11, 60, 95, 101, 115]).prop_map(|ticks| Step::Advance { ticks }),

@@ -200,7 +200,7 @@ pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < end, "no {what} within half a minute");
+        assert!(Instant::now() < end, "waited half a minute for {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
