@@ -12,7 +12,7 @@ use idempotent_runtime::{
     },
 };
 
-/// Counts the operations that reach the store behind. Clones share the count.
+/// Counts the operations of the inner store. Clones share the count.
 #[derive(Clone)]
 pub(crate) struct Counting {
     store: AnyStore,

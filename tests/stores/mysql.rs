@@ -17,11 +17,11 @@ use crate::{
     sql::{new_table, server::ServerKind},
 };
 
-mod connect;
 mod durability;
 mod packets;
 mod prepared_statements;
 mod purge;
+mod round_trips;
 
 /// A store on the server that all tests share, with a table of its own.
 pub(crate) struct MariaDbHarness {

@@ -14,9 +14,10 @@ use sqlx::{Connection, PgConnection};
 
 use crate::{servers::postgres::Postgres, sql::new_table};
 
-mod connect;
+mod durability;
 mod purge;
 mod purge_rescan;
+mod round_trips;
 
 /// A store on the server that all tests share, with a table of its own.
 pub(crate) struct PostgresHarness {

@@ -1,4 +1,4 @@
-//! The rescan of a purge: a look for records before its cursor, which not every batch repeats.
+//! The rescan of a purge: it finds expired records before the cursor, and not every batch repeats it.
 
 use std::time::Duration;
 

@@ -46,16 +46,16 @@ async fn another_engine_is_woken() {
 async fn an_engine_that_may_not_subscribe_polls() {
     let Some(redis) = Redis::start() else { return };
     let rights = ["on", ">pw", "~*", "+@all", "-subscribe"];
-    redis.ask(&[&["ACL", "SETUSER", "deaf"], &rights[..]].concat());
-    let deaf = format!("redis://deaf:pw@127.0.0.1:{}", redis.port());
-    let [first, second] = services([&redis.url(), &deaf]).await;
+    redis.ask(&[&["ACL", "SETUSER", "polling"], &rights[..]].concat());
+    let polling = format!("redis://polling:pw@127.0.0.1:{}", redis.port());
+    let [first, second] = services([&redis.url(), &polling]).await;
     listening(&redis, 1);
     within(POLLED, async || latencies(&first, &second, 1).await).await;
 }
 
-/// The listeners' connections break; they subscribe anew.
+/// The connections of both listeners break.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listeners_that_were_cut_off_listen_again() {
+async fn listeners_that_were_cut_off_subscribe_again() {
     let Some(mut redis) = Redis::start() else {
         return;
     };

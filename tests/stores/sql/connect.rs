@@ -1,8 +1,12 @@
 //! Which URLs and servers are refused, with which error, and which names a table may have.
 
 use idempotent_runtime::store::{Store, conformance::key, sql::ConnectError};
+use sqlx::Executor as _;
 
-use super::server::{OpenOptions, ServerKind, on_each_server};
+use super::{
+    new_table,
+    server::{OpenOptions, ServerKind, on_each_server, with_store},
+};
 use crate::{
     servers::free_port,
     toolbox::{FIRST, chain, new_claim},
@@ -13,6 +17,7 @@ on_each_server! {
     a_server_that_does_not_run_is_unreachable,
     a_wrong_password_user_or_database_is_refused,
     a_table_may_have_another_schema_and_any_name,
+    the_applications_own_pool_is_used_and_checked,
 }
 
 async fn refusal(kind: ServerKind, url: &str) -> ConnectError {
@@ -122,4 +127,27 @@ async fn a_table_may_have_another_schema_and_any_name(kind: ServerKind) {
     let opened = kind.open(&url, &nowhere, OpenOptions::MIGRATE).await;
     let text = chain(&opened.err().expect("there is no such schema"));
     assert!(text.contains("nowhere"), "{text}");
+}
+
+async fn the_applications_own_pool_is_used_and_checked(kind: ServerKind) {
+    let Some(url) = kind.shared() else { return };
+    let (weaken, setting) = match kind {
+        ServerKind::Postgres => ("set synchronous_commit = off", "synchronous_commit"),
+        ServerKind::MariaDb => ("set autocommit = 0", "autocommit"),
+    };
+    with_store!(kind, SqlStore, PoolOptions => {
+        let pool = PoolOptions::new().max_connections(1);
+        let pool = pool.connect(&url).await.unwrap();
+        let builder = SqlStore::builder().table(new_table());
+        let store = builder.from_pool(pool.clone());
+        let missing = store.check().await;
+        assert!(matches!(missing, Err(ConnectError::MissingTable { .. })));
+        store.migrate().await.unwrap();
+        store.check().await.unwrap();
+        store.acquire(&new_claim(key(1))).await.unwrap();
+
+        pool.execute(weaken).await.unwrap();
+        let error = store.check().await.unwrap_err();
+        assert!(error.to_string().contains(setting), "{error}");
+    });
 }

@@ -6,12 +6,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use idempotent_runtime::store::{
     AnyStore,
-    sql::{ConnectError, TableName, mysql::MySqlStore, postgres::PostgresStore},
+    sql::{ConnectError, TableName},
 };
-use sqlx::{
-    Connection as _, Executor as _, MySqlConnection, PgConnection, mysql::MySqlPoolOptions,
-    postgres::PgPoolOptions,
-};
+use sqlx::{Connection as _, Executor as _, MySqlConnection, PgConnection};
 
 use crate::servers::{mariadb::MariaDb, postgres::Postgres};
 
@@ -39,21 +36,24 @@ macro_rules! on_each_server {
 }
 pub(crate) use on_each_server;
 
-/// Evaluates the expression with the store type of this kind under the given name.
+/// Evaluates the expression with the types of this kind under the given names: the store's, and that of its pool's options.
 macro_rules! with_store {
-    ($kind:expr, $store:ident => $expression:expr) => {
+    ($kind:expr, $store:ident $(, $options:ident)? => $expression:expr) => {
         match $kind {
-            ServerKind::Postgres => {
-                use PostgresStore as $store;
+            $crate::sql::server::ServerKind::Postgres => {
+                use idempotent_runtime::PostgresStore as $store;
+                $(use sqlx::postgres::PgPoolOptions as $options;)?
                 $expression
             }
-            ServerKind::MariaDb => {
-                use MySqlStore as $store;
+            $crate::sql::server::ServerKind::MariaDb => {
+                use idempotent_runtime::MySqlStore as $store;
+                $(use sqlx::mysql::MySqlPoolOptions as $options;)?
                 $expression
             }
         }
     };
 }
+pub(super) use with_store;
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug)]
@@ -236,25 +236,17 @@ impl Server {
     pub(crate) async fn impatient_stores(&self, port: u16) -> [AnyStore; 2] {
         let url = self.kind().url_of(port);
         let time_out = Duration::from_millis(500);
-        let own = with_store!(self.kind(), SqlStore => {
-            let builder = SqlStore::builder().connections(1).migrate(true);
-            let store = builder.time_out(time_out).connect(&url).await;
-            AnyStore::new(store.expect("a store"))
-        });
-        let applications = match self {
-            Self::Postgres(_) => {
-                let pool = PgPoolOptions::new().max_connections(1);
-                let pool = pool.test_before_acquire(false).connect(&url).await;
-                let builder = PostgresStore::builder().time_out(time_out);
-                AnyStore::new(builder.from_pool(pool.expect("a pool")))
-            }
-            Self::MariaDb(_) => {
-                let pool = MySqlPoolOptions::new().max_connections(1);
-                let pool = pool.test_before_acquire(false).connect(&url).await;
-                let builder = MySqlStore::builder().time_out(time_out);
-                AnyStore::new(builder.from_pool(pool.expect("a pool")))
-            }
-        };
-        [own, applications]
+        with_store!(self.kind(), SqlStore, PoolOptions => {
+            let own = SqlStore::builder().connections(1).migrate(true);
+            let own = own.time_out(time_out).connect(&url).await;
+            let pool = PoolOptions::new().max_connections(1);
+            let pool = pool.test_before_acquire(false).connect(&url).await;
+            let applications = SqlStore::builder().time_out(time_out);
+            let applications = applications.from_pool(pool.expect("a pool"));
+            [
+                AnyStore::new(own.expect("a store")),
+                AnyStore::new(applications),
+            ]
+        })
     }
 }

@@ -208,8 +208,8 @@ impl OnDisk {
     fn begin(&self, key: &str) -> Running {
         let before = self.executed();
         let (service, key, gate) = (self.service.clone(), key.to_owned(), Gate::closed());
-        let behind = gate.clone();
-        let answer = async move { service.pay_behind(&key, &behind).await };
+        let closed = gate.clone();
+        let answer = async move { service.pay_behind(&key, &closed).await };
         let answer = self.runtime.spawn(answer);
         until("the execution", || (self.executed() > before).then_some(()));
         Running { gate, answer }
@@ -247,7 +247,7 @@ fn a_disk_that_fails_refuses_claims_and_loses_nothing_that_was_acknowledged() {
     let running = service.begin("running");
     disk.fail();
     service.refuses("new", 503, "store_unavailable");
-    assert_eq!(service.pay("done"), paid(1, true), "reading goes on");
+    assert_eq!(service.pay("done"), paid(1, true), "replays go on");
     is_problem(&service.end(running), 409, "outcome_unknown");
     // The process ends without another write.
     service.runtime.shutdown_background();

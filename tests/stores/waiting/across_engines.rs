@@ -40,9 +40,9 @@ async fn postgres_wakes_another_engine_where_it_notifies() {
     .await;
 }
 
-/// A listener whose server vanished without closing the connection, as behind a firewall that forgot it, finds out.
+/// The server is gone without having closed the connection, as behind a firewall that dropped it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgres_listener_whose_connection_is_dead_listens_anew() {
+async fn a_postgres_listener_on_a_dead_connection_makes_a_new_one() {
     let Some(server) = Postgres::start() else {
         return;
     };
@@ -68,11 +68,11 @@ async fn a_postgres_listener_whose_connection_is_dead_listens_anew() {
     let before = proxy.accepted();
     // The connection stays open, and nothing comes through it.
     proxy.silence(true);
-    let noticed = async || proxy.accepted() > before;
-    eventually(noticed, || "nobody noticed".to_owned()).await;
+    let replaced = async || proxy.accepted() > before;
+    eventually(replaced, || "the connection is not replaced".to_owned()).await;
     proxy.silence(false);
     proxy.cut();
-    // The new one; the last statement of the other one is its check whether the server is there.
+    // The new one: the last statement of the other listener is its check of the connection, not LISTEN.
     until_listening(1).await;
     within(NOTIFIED, async || latencies(&first, &second, 2).await).await;
 }

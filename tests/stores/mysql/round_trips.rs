@@ -1,37 +1,12 @@
-//! An application's own pool, and what an execution costs.
+//! What an execution costs.
 
-use idempotent_runtime::store::{
-    AnyStore, Store,
-    conformance::key,
-    sql::{ConnectError, mysql::MySqlStore},
-};
-use sqlx::{Executor as _, mysql::MySqlPoolOptions};
+use idempotent_runtime::store::{AnyStore, conformance::key, sql::mysql::MySqlStore};
 
-use super::{new_table, run};
+use super::run;
 use crate::{
     servers::mariadb::MariaDb,
     toolbox::{done, execute, new_claim, replays},
 };
-
-#[tokio::test]
-async fn the_applications_own_pool_is_used_and_checked() {
-    let Some(server) = MariaDb::shared() else {
-        return;
-    };
-    let pool = MySqlPoolOptions::new().max_connections(1);
-    let pool = pool.connect(&server.url()).await.unwrap();
-    let builder = MySqlStore::builder().table(new_table());
-    let store = builder.from_pool(pool.clone());
-    let missing = store.check().await;
-    assert!(matches!(missing, Err(ConnectError::MissingTable { .. })));
-    store.migrate().await.unwrap();
-    store.check().await.unwrap();
-    store.acquire(&new_claim(key(1))).await.unwrap();
-
-    pool.execute("set autocommit = 0").await.unwrap();
-    let error = store.check().await.unwrap_err();
-    assert!(error.to_string().contains("autocommit"), "{error}");
-}
 
 /// Counted in the server's log of all statements.
 #[tokio::test]
