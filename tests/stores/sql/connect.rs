@@ -21,7 +21,7 @@ on_each_server! {
 }
 
 async fn refusal(kind: ServerKind, url: &str) -> ConnectError {
-    kind.connect(url).await.err().expect("must not connect")
+    kind.connect(url).await.expect_err("must not connect")
 }
 
 async fn wrong_urls_are_refused_without_showing_the_password(kind: ServerKind) {
@@ -125,7 +125,7 @@ async fn a_table_may_have_another_schema_and_any_name(kind: ServerKind) {
 
     let nowhere = "nowhere.records".parse().unwrap();
     let opened = kind.open(&url, &nowhere, OpenOptions::MIGRATE).await;
-    let text = chain(&opened.err().expect("there is no such schema"));
+    let text = chain(&opened.expect_err("there is no such schema"));
     assert!(text.contains("nowhere"), "{text}");
 }
 

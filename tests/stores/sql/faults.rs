@@ -322,7 +322,7 @@ async fn a_closed_store_has_no_connections(kind: ServerKind) {
     let (store, close) = server.closable_store(proxy.port(), 3).await;
     proxy.delay(Duration::from_secs(1));
     let making = async {
-        let claims = [key(1), key(2), key(3)].map(|key| new_claim(key));
+        let claims = [key(1), key(2), key(3)].map(new_claim);
         let acquiring = claims.iter().map(|claim| store.acquire(claim));
         futures_util::future::join_all(acquiring).await;
     };

@@ -28,7 +28,7 @@ async fn refused(
     options: OpenOptions,
 ) -> ConnectError {
     let opened = kind.open(url, table, options).await;
-    opened.err().expect("must not connect")
+    opened.expect_err("must not connect")
 }
 
 async fn the_error_of_a_missing_table_says_how_to_make_it(kind: ServerKind) {
