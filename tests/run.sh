@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything the tests need, then all tests. On Debian and Ubuntu it installs what is missing.
+# Runs all tests. On Debian and Ubuntu it first installs what they need and the machine does not have.
 #
 #   bash tests/run.sh            all of it
 #   bash tests/run.sh --quick    without the model checkers and the feature combinations
@@ -27,16 +27,15 @@ selection() {
     fi
 }
 
-# command:package pairs that must be there before anything is built. The tests start servers of their own, on
-# free ports and in temporary folders; those that a package starts are left alone.
+# command:package pairs that are needed before anything is built. The tests start servers of their own, on free ports
+# and in temporary folders, and leave those alone that a package starts.
 needed=(curl:curl setpriv:util-linux redis-server:redis-server mariadbd:mariadb-server)
 missing=()
 for pair in "${needed[@]}"; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
-# Whether cc links, not only whether it is there: Debian's gcc merely recommends libc6-dev, and without it every link
-# fails.
+# Whether cc links, not only whether it is there: Debian's gcc only recommends libc6-dev, without which every link fails.
 links() {
     local program code=0
     program=$(mktemp)
@@ -61,7 +60,7 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
-# A server that is missing all the same is a failure here, not a test less.
+# A test whose server is still missing fails here; elsewhere it is skipped.
 export IDEMPOTENT_REQUIRE_SERVERS=1
 step cargo test --workspace --all-features
 step cargo run --quiet -p idempotent-examples --example layer
@@ -74,10 +73,10 @@ if ! $quick; then
     step cargo hack check --quiet -p idempotent-runtime --each-feature
     step cargo hack check --quiet -p idempotent-runtime --feature-powerset --depth 2 \
         --include-features axum,macros,typed-routing,memory,cached,compression,encryption,metrics,conformance
-    # What is said of a store, or of TLS, that was not compiled in.
+    # The errors for a store, or for TLS, that was not compiled in.
     selection cargo test --quiet -p idempotent-runtime --no-default-features --features redis --lib -- \
         a_store_that_was_not_compiled_in_names_its_feature tls_needs_its_feature
-    # The model checkers exchange the locks, so each builds into a folder of its own.
+    # The model checkers replace the locks, so each builds into a folder of its own.
     RUSTFLAGS="--cfg idempotent_loom" CARGO_TARGET_DIR="$target/loom" \
         selection cargo test -p idempotent-runtime --lib --release -- interleavings
     RUSTFLAGS="--cfg idempotent_shuttle" CARGO_TARGET_DIR="$target/shuttle" \
