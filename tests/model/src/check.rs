@@ -115,7 +115,7 @@ impl Check {
         self
     }
 
-    /// Looks past an invariant that breaks earlier.
+    /// Disregards an invariant that breaks earlier.
     pub fn ignoring(mut self, invariant: Invariant) -> Self {
         self.system.ignored = Some(invariant);
         self

@@ -1,7 +1,7 @@
-//! What must never happen, as an observer sees it who knows everything.
+//! What must never happen, as judged by an observer that sees everything.
 //!
-//! The engine and the store of the model know nothing of this file: it is told of each write, start and answer,
-//! and looks at each state.
+//! Nothing that the engine or the store does depends on this file. It receives each write, start and answer, and
+//! checks each state.
 
 use std::fmt;
 
@@ -65,9 +65,7 @@ impl fmt::Display for Invariant {
             Self::OneCurrentToken => "I1: a live lease is never replaced by another",
             Self::OneStart => "I2: with `refuse`, a second start needs a release between",
             Self::AttemptsRise => "I3: each start has a higher attempt than those before it",
-            Self::OneOutcome => {
-                "I4: all clients that hear an outcome hear the same one, and it is stored"
-            }
+            Self::OneOutcome => "I4: all clients that hear an outcome hear the same one",
             Self::CompletionStays => "I5: an acknowledged outcome is there until it expires",
             Self::StaleTokenChangesNothing => "I6: a stale token changes nothing",
             Self::LiveLeaseIsKept => "I7: a record with a live lease is never purged",
@@ -85,12 +83,14 @@ impl fmt::Display for Invariant {
             Self::NoKeyBlocked => "no key stays blocked for its ttl by what never executed",
             Self::OneStartPerProcess => "a process does not start a key that it is executing",
             Self::NoTakeOverFromItself => {
-                "a process does not take a key over from its own execution"
+                "a process does not take a key over from an execution of its own"
             }
             Self::OwnExecutionIsKnown => {
                 "a process does not say `outcome_unknown` of what it is executing"
             }
-            Self::ReleaseIsNotUnknown => "a request that did nothing is not told `outcome_unknown`",
+            Self::ReleaseIsNotUnknown => {
+                "a request that did nothing does not hear `outcome_unknown`"
+            }
             Self::DoubtIsShared => {
                 "duplicates of an execution in doubt hear `outcome_unknown`, not `conflict`"
             }
@@ -118,7 +118,7 @@ pub struct Write {
     pub reply: Reply,
 }
 
-/// Judges what the store did. The world is the one after it.
+/// Judges what the store did. `world` is the state after it.
 pub fn judge_write(world: &mut World, policy: Policy, write: Write) {
     let Some(before) = write.before else { return };
     let after = world.record;
@@ -259,23 +259,13 @@ fn judge_outcome(world: &mut World, id: RequestId, outcome: RequestId) {
         }
         _ => false,
     });
-    let stored = world[outcome].leased_in != world.life || is_stored(world, outcome);
-    if another || !stored {
+    if another {
         world.breaks(Invariant::OneOutcome);
     }
 }
 
 /// Judges a state as such.
 pub fn judge_state(world: &mut World, policy: Policy) {
-    let forgotten = world.requests.iter().any(|request| match request.answer {
-        Some(Answer::Outcome(shown)) if world[shown].leased_in == world.life => world
-            .record
-            .is_none_or(|record| record.outcome != Some(shown)),
-        _ => false,
-    });
-    if forgotten {
-        world.breaks(Invariant::CompletionStays);
-    }
     let Some(record) = world.record else { return };
     let owner = &world[record.token];
     let executed = may_have_effect(world, record.token) && owner.started_in == world.life;

@@ -7,9 +7,9 @@
 //!
 //! - with all rules every invariant holds, and nobody is stuck (`tests/contract.rs`);
 //! - each rule is needed: without it an invariant breaks (`tests/rules.rs`);
-//! - a store that breaks the contract is found out (`tests/store_faults.rs`).
+//! - a store that breaks the contract is detected (`tests/store_faults.rs`).
 //!
-//! The README tells how to read a trace and how to add a rule.
+//! The README says how to read a trace and how to add a rule.
 //!
 //! # Map
 //!

@@ -55,12 +55,18 @@ impl System {
     /// The operation that a request waits for reaches the store.
     pub(crate) fn deliver(&self, world: &mut World, id: RequestId) {
         let operation = operation(world, id);
-        let acquire = matches!(operation, Operation::Acquire(_));
-        world[id].call = if acquire && self.store.fault == Some(StoreFault::CheckThenAct) {
-            self.check_then_act(world, id, operation)
-        } else {
-            Call::Replied(self.execute(world, id, operation))
-        };
+        let fault = self
+            .store
+            .fault
+            .filter(|_| matches!(operation, Operation::Acquire(_)));
+        if fault == Some(StoreFault::CheckThenAct) {
+            world[id].call = self.check_then_act(world, id, operation);
+            return;
+        }
+        if fault == Some(StoreFault::AcquireIsSentTwice) {
+            world.send_late(id, operation, self.bounds.transit - world[id].sent_ago);
+        }
+        world[id].call = Call::Replied(self.execute(world, id, operation));
     }
 
     /// What a store does that reads first and writes later: it grants what it saw free, whatever it is by then.

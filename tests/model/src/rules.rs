@@ -1,6 +1,6 @@
 //! The rules of the contract, each of which can be taken away.
 
-/// What the engine observes. [`Rules::all`] is the contract; a test takes one rule away and names the invariant that breaks.
+/// What the engine has to do. [`Rules::all`] is the contract; a test takes one rule away and names what breaks.
 ///
 /// "Withdraw" means: the engine goes on giving the token back after the request has its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,10 @@ pub struct Rules {
     pub give_back_beside_own_execution: bool,
     /// A process never takes over a lease whose token is its own.
     pub never_take_over_own_token: bool,
+    /// ... while the request that made it goes on or withdraws. After that it may.
+    pub ended_tokens_may_be_taken_over: bool,
 
-    /// A take-over names the lapsed lease that it was told of, and applies to no other.
+    /// A take-over names the lapsed lease that the store reported, and applies to no other.
     pub take_over_names_the_lease: bool,
     /// A token under which a take-over was ever asked for is abandoned, never released.
     pub abandon_after_take_over: bool,
@@ -58,6 +60,8 @@ pub struct Rules {
 
     /// A request that releases or abandons gives its own answer, even if that write was fenced or found nothing.
     pub release_gives_own_answer: bool,
+    /// No client hears an outcome before its `complete` was acknowledged.
+    pub answer_waits_for_acknowledgement: bool,
     /// A fenced `complete` answers with the winner's outcome, never with its own.
     pub fenced_complete_answers_with_winner: bool,
     /// When a `complete` was not acknowledged, the duplicates in that process hear `outcome_unknown` too.
@@ -80,6 +84,8 @@ pub struct Rules {
     pub waiters_have_a_deadline: bool,
     /// With `on_crash = "retry"` or a recovery function, a lapsed lease is taken over.
     pub lapsed_leases_are_taken_over: bool,
+    /// With `refuse`, none is.
+    pub refuse_never_executes_again: bool,
 }
 
 impl Rules {
@@ -107,10 +113,12 @@ impl Rules {
             own_execution_is_never_unknown: true,
             give_back_beside_own_execution: true,
             never_take_over_own_token: true,
+            ended_tokens_may_be_taken_over: true,
             take_over_names_the_lease: true,
             abandon_after_take_over: true,
             abandon_after_panic: true,
             release_gives_own_answer: true,
+            answer_waits_for_acknowledgement: true,
             fenced_complete_answers_with_winner: true,
             duplicates_hear_the_doubt: true,
             unacknowledged_complete_keeps_claim: true,
@@ -121,6 +129,7 @@ impl Rules {
             waiters_poll: true,
             waiters_have_a_deadline: true,
             lapsed_leases_are_taken_over: true,
+            refuse_never_executes_again: true,
         }
     }
 }
@@ -153,18 +162,20 @@ pub enum StoreFault {
     LateCompleteIsRefused,
     /// A `complete` that was fenced is acknowledged as if it were stored.
     FencedCompleteIsAcknowledged,
-    /// `acquire` looks first and writes later, in two steps.
+    /// `acquire` reads first and writes later, in two steps.
     CheckThenAct,
     /// A lease is taken over one tick before it lapsed, as by a caller's clock that is ahead.
     LeaseLapsesEarly,
     /// A take-over keeps the attempt of the lease that it takes over.
     TakeOverKeepsTheAttempt,
-    /// Renewal does not move the expiry, and a purge looks at the expiry only.
+    /// Renewal does not move the expiry, and a purge checks the expiry only.
     PurgesLiveLeases,
     /// A completed record is evicted before it expires.
     EvictsCompletedRecords,
     /// `acquire` does not compare what the requests ask for.
     PayloadIsNotCompared,
-    /// An acquire that is repeated with its token is told that the key is in flight.
+    /// An acquire that is repeated with its token is answered with "in flight".
     RepetitionIsAConflict,
+    /// The store's client sends an acquire twice within one operation, and does not say so.
+    AcquireIsSentTwice,
 }

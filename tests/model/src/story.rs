@@ -132,7 +132,7 @@ impl Step<'_> {
             ),
             _ => write!(
                 out,
-                "The store looks at the record for the {operation} of {id}, and will write later."
+                "The store reads the record for the {operation} of {id}, and will write later."
             ),
         }
     }

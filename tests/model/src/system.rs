@@ -65,7 +65,7 @@ impl System {
             Action::Leave(id) => self.leave(world, id),
             Action::Recover(id, said) => self.recovered(world, id, said),
             Action::Effect(id) => world[id].execution = Execution::Effect,
-            Action::Respond(id) => Self::respond(world, id),
+            Action::Respond(id) => self.respond(world, id),
             Action::RespondError(id) => self.respond_with_an_error(world, id),
             Action::Refuse(id) => self.refuse(world, id),
             Action::Panic(id) => self.panic(world, id),

@@ -20,6 +20,14 @@ macro_rules! each_rule_is_needed {
         fn every_rule_has_a_test() {
             assert_eq!(Rules { $($rule: true),* }, Rules::all());
         }
+
+        #[test]
+        fn the_readme_lists_every_rule_with_what_breaks() {
+            let readme = include_str!("../README.md");
+            for row in [$(concat!("| `", stringify!($rule), "` | `", stringify!($invariant), "` |")),*] {
+                assert!(readme.contains(row), "the table in README.md has no row with {row}");
+            }
+        }
     };
 }
 
@@ -59,6 +67,8 @@ each_rule_is_needed! {
     give_back_beside_own_execution: beside_itself(), breaks(OneStartPerProcess);
     /// A take-over is on its way while the request that made the token repeats its acquire and starts.
     never_take_over_own_token: retry().requests(2, 0).faults(1), breaks(NoTakeOverFromItself);
+    /// After a panic the same process has to be able to retry.
+    ended_tokens_may_be_taken_over: retry().requests(2, 0), gets_stuck(AnswerWithinReach);
 
     /// A take-over that was sent for a dead process's lease arrives when its own process's lease has lapsed.
     take_over_names_the_lease: retry().requests(2, 1).lives(1), breaks(NoTakeOverFromItself);
@@ -68,6 +78,7 @@ each_rule_is_needed! {
 
     /// The release was fenced by a take-over.
     release_gives_own_answer: retry(), breaks(ReleaseIsNotUnknown);
+    answer_waits_for_acknowledgement: retry(), breaks(OneOutcome);
     fenced_complete_answers_with_winner: retry(), breaks(OneOutcome);
     duplicates_hear_the_doubt: refuse().requests(2, 0).faults(2), breaks(DoubtIsShared);
 
@@ -82,6 +93,7 @@ each_rule_is_needed! {
     waiters_have_a_deadline: refuse(), gets_stuck(WaitersReturn);
     /// The process of the first request died.
     lapsed_leases_are_taken_over: retry().crashes(1), gets_stuck(OutcomeWithinReach);
+    refuse_never_executes_again: refuse(), breaks(OneStart);
 }
 
 fn refuse() -> Check {

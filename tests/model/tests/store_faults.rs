@@ -140,3 +140,14 @@ fn a_repetition_that_is_a_conflict() {
         .store_fault(StoreFault::RepetitionIsAConflict)
         .gets_stuck(Invariant::AnswerWithinReach);
 }
+
+/// The engine does not know that a copy is in doubt. A store reports such a repetition, or does not make it.
+#[test]
+fn an_acquire_that_is_sent_twice_unknown_to_the_engine() {
+    let check = Check::new(Policy::Refuse);
+    caught(
+        StoreFault::AcquireIsSentTwice,
+        Invariant::NoKeyBlocked,
+        check,
+    );
+}

@@ -89,10 +89,16 @@ impl System {
     fn lapsed(&self, world: &mut World, id: RequestId, lease: Token) {
         let rules = &self.rules;
         let executes = rules.own_execution_is_never_unknown && self.process_executes(world, id);
-        let own = world[lease].process == world[id].process && world[lease].responsible();
-        if executes || rules.never_take_over_own_token && own {
+        let owner = &world[lease];
+        let goes_on = owner.responsible() || !rules.ended_tokens_may_be_taken_over;
+        let own = rules.never_take_over_own_token
+            && owner.process == world[id].process
+            && goes_on
+            && !owner.lost;
+        let refuses = self.policy == Policy::Refuse && rules.refuse_never_executes_again;
+        if executes || own {
             self.follow(world, id);
-        } else if self.policy == Policy::Refuse || !rules.lapsed_leases_are_taken_over {
+        } else if refuses || !rules.lapsed_leases_are_taken_over {
             self.end(world, id, Answer::OutcomeUnknown, Ending::OtherAnswer);
         } else {
             let named = rules.take_over_names_the_lease;

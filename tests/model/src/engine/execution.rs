@@ -39,9 +39,12 @@ impl System {
     }
 
     /// The handler returned an outcome.
-    pub(crate) fn respond(world: &mut World, id: RequestId) {
+    pub(crate) fn respond(&self, world: &mut World, id: RequestId) {
         world[id].execution = Execution::Effect;
         world[id].call_at(Stage::Completing);
+        if !self.rules.answer_waits_for_acknowledgement {
+            answer_client(world, id, Answer::Outcome(id));
+        }
     }
 
     /// The handler had its effect and returned a 503.
@@ -64,7 +67,7 @@ impl System {
     /// The handler panicked. With `refuse` its 500 is an outcome.
     pub(crate) fn panic(&self, world: &mut World, id: RequestId) {
         if self.policy == Policy::Refuse {
-            Self::respond(world, id);
+            self.respond(world, id);
         } else if self.rules.abandon_after_panic {
             world[id].call_at(Stage::Abandoning(Answer::Panicked));
         } else {
