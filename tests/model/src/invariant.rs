@@ -216,21 +216,18 @@ pub fn judge_answer(world: &mut World, id: RequestId, answer: Answer) {
             .same_key_beside(id)
             .any(|(_, other)| other.stage == stage)
     };
+    // What it says of its own execution, or of its own recovery function, was decided before.
+    let of_itself = matches!(request.stage, Stage::Completing | Stage::Abandoning(_));
+    let did_nothing = matches!(
+        request.execution,
+        Execution::NothingDone | Execution::Released
+    );
     match answer {
         Answer::Outcome(outcome) => judge_outcome(world, id, outcome),
-        Answer::OutcomeUnknown
-            if request.stage != Stage::Completing && beside(Stage::Executing) =>
-        {
+        Answer::OutcomeUnknown if !of_itself && beside(Stage::Executing) => {
             world.breaks(Invariant::OwnExecutionIsKnown);
         }
-        Answer::OutcomeUnknown
-            if matches!(
-                request.execution,
-                Execution::NothingDone | Execution::Released
-            ) =>
-        {
-            world.breaks(Invariant::ReleaseIsNotUnknown);
-        }
+        Answer::OutcomeUnknown if did_nothing => world.breaks(Invariant::ReleaseIsNotUnknown),
         Answer::Conflict if beside(Stage::StoringLate) => world.breaks(Invariant::DoubtIsShared),
         _ => {}
     }

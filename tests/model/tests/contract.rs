@@ -237,15 +237,62 @@ mod wider {
     use super::{recover, refuse, retry};
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "takes a minute"]
     fn refuse_with_three_requests_and_a_fault() {
         refuse().requests(2, 1).faults(1).holds();
     }
 
     #[test]
-    #[ignore = "takes minutes"]
-    fn retry_with_three_requests_and_a_fault() {
+    #[ignore = "takes a minute"]
+    fn refuse_with_three_requests_and_two_faults() {
+        refuse().requests(2, 1).faults(2).lives(1).holds();
+    }
+
+    #[test]
+    #[ignore = "takes a minute"]
+    fn refuse_with_three_requests_and_each_mishap() {
+        refuse()
+            .requests(2, 1)
+            .faults(1)
+            .departures(1)
+            .lives(1)
+            .holds();
+        refuse()
+            .requests(2, 1)
+            .faults(1)
+            .shutdowns(1)
+            .lives(1)
+            .holds();
+        refuse()
+            .requests(2, 1)
+            .faults(1)
+            .lives(1)
+            .other_payload()
+            .holds();
+    }
+
+    #[test]
+    #[ignore = "takes a minute"]
+    fn retry_with_three_requests_a_fault_and_a_crash() {
         retry()
+            .requests(2, 1)
+            .faults(1)
+            .crashes(1)
+            .lives(1)
+            .times(1, 2, 0)
+            .holds();
+    }
+
+    #[test]
+    #[ignore = "takes a minute"]
+    fn retry_with_three_requests_and_a_crash() {
+        retry().requests(2, 1).crashes(1).times(1, 2, 0).holds();
+    }
+
+    #[test]
+    #[ignore = "takes a minute"]
+    fn recover_with_three_requests_and_a_fault() {
+        recover()
             .requests(2, 1)
             .faults(1)
             .lives(1)
@@ -254,19 +301,13 @@ mod wider {
     }
 
     #[test]
-    #[ignore = "takes minutes"]
-    fn retry_with_three_requests_and_a_crash() {
-        retry().requests(2, 1).crashes(1).times(1, 2, 0).holds();
-    }
-
-    #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "takes a minute"]
     fn recover_with_three_requests_and_a_crash() {
         recover().requests(2, 1).crashes(1).lives(1).holds();
     }
 
     #[test]
-    #[ignore = "takes minutes"]
+    #[ignore = "takes a minute"]
     fn retry_and_recover_with_more_faults() {
         retry().faults(3).holds();
         recover().faults(2).crashes(1).holds();
