@@ -8,6 +8,7 @@ use std::{
 use idempotent_runtime::{
     StoreKey,
     store::{
+        AnyStore,
         conformance::Harness,
         redis::{ConnectError, RedisStore, RedisStoreBuilder},
     },
@@ -116,6 +117,11 @@ fn on(redis: &Redis) -> RedisStoreBuilder {
 /// The builder of a store that reaches its server by this port.
 fn at(port: u16) -> RedisStoreBuilder {
     RedisStore::builder(format!("redis://127.0.0.1:{port}"))
+}
+
+/// Opens a store. Its type is erased, so that what a test does with it is compiled once for all stores.
+async fn open(builder: RedisStoreBuilder) -> AnyStore {
+    AnyStore::new(builder.connect().await.expect("a store"))
 }
 
 async fn refused(builder: RedisStoreBuilder) -> ConnectError {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use idempotent_runtime::{
     StoreKey,
-    store::{conformance::Harness, sql::sqlite::SqliteStore},
+    store::{AnyStore, conformance::Harness, sql::sqlite::SqliteStore},
 };
 use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
@@ -37,10 +37,14 @@ impl DatabaseFile {
         format!("sqlite://{}", self.path().display())
     }
 
-    pub(crate) async fn open(&self) -> SqliteStore {
-        SqliteStore::connect(&self.url())
-            .await
-            .expect("the file opens")
+    /// Opens a store. Its type is erased, so that what a test does with it is compiled once for all stores.
+    pub(crate) async fn open(&self) -> AnyStore {
+        AnyStore::new(self.open_sqlite().await)
+    }
+
+    async fn open_sqlite(&self) -> SqliteStore {
+        let opened = SqliteStore::connect(&self.url()).await;
+        opened.expect("the file opens")
     }
 
     /// A connection beside the store's.
@@ -62,7 +66,7 @@ impl Harness for SqliteHarness {
     async fn open() -> Self {
         let file = DatabaseFile::new();
         Self {
-            store: file.open().await,
+            store: file.open_sqlite().await,
             file,
         }
     }
@@ -72,7 +76,7 @@ impl Harness for SqliteHarness {
     }
 
     async fn second_handle(&self) -> SqliteStore {
-        self.file.open().await
+        self.file.open_sqlite().await
     }
 
     async fn advance(&self, by: Duration) {

@@ -12,7 +12,7 @@ use idempotent_runtime::{
 };
 use tokio::task::block_in_place;
 
-use super::{hex, new_prefix, refused, shift, wakeup::services};
+use super::{hex, new_prefix, open, refused, shift, wakeup::services};
 use crate::{
     servers::{
         free_port,
@@ -143,7 +143,7 @@ async fn a_node_that_was_killed_keeps_its_claims() {
     let Some(mut nodes) = start(&FLUSHING) else {
         return;
     };
-    let store = RedisStore::connect(url(&nodes)).await.unwrap();
+    let store = open(RedisStore::builder(url(&nodes))).await;
     let claims: Vec<_> = (0..30).map(|n| new_claim(key(n))).collect();
     for mine in &claims {
         store.acquire(mine).await.unwrap();
@@ -193,8 +193,7 @@ async fn a_weak_node_is_found_whichever_it_is() {
         }
         set(node, "appendfsync", "everysec");
     }
-    let durable = RedisStore::connect(url(&nodes)).await;
-    durable.expect("all nodes are durable");
+    open(RedisStore::builder(url(&nodes))).await;
     set(0, "appendonly", "no");
     set(1, "no-appendfsync-on-rewrite", "yes");
     set(2, "appendonly", "no");

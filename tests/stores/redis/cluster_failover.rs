@@ -5,10 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Outcome, Store, StoreErrorKind, Write,
+        AnyStore, Outcome, Store, StoreErrorKind, Write,
         conformance::key,
         redis::{ConnectError, RedisStore, RedisStoreBuilder},
     },
@@ -17,7 +18,7 @@ use tokio::task::block_in_place;
 
 use super::{
     cluster::{start, url},
-    hex,
+    hex, open,
     permissions::{documented_additions, documented_rule, every_operation_works},
 };
 use crate::{
@@ -88,7 +89,7 @@ fn slot(node: &Redis, key: &StoreKey) -> u16 {
 }
 
 /// The key is acquired in the end.
-async fn acquired(store: &RedisStore, key: StoreKey) {
+async fn acquired(store: &AnyStore, key: StoreKey) {
     let mine = new_claim(key);
     assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
 }
@@ -116,8 +117,7 @@ async fn a_primary_that_is_down_is_named_unless_that_is_accepted() {
         "{took:?}"
     );
 
-    let store = on(&nodes).accept_weaker_durability().connect().await;
-    let store = store.expect("two of three nodes");
+    let store = open(on(&nodes).accept_weaker_durability()).await;
     for (node, keys) in keys.iter().enumerate() {
         for key in keys {
             if node == 1 {
@@ -166,7 +166,7 @@ async fn a_failover_is_waited_for_when_a_store_is_opened() {
     let replica = block_in_place(|| replica(&nodes));
     let keys = keys(&nodes, 1);
     block_in_place(|| nodes[1].kill());
-    let store = on(&nodes).connect().await.expect("the replica took over");
+    let store = open(on(&nodes)).await;
     for key in keys.into_iter().flatten() {
         acquired(&store, key).await;
     }
@@ -191,7 +191,7 @@ async fn beside_a_node_that_hangs() -> Vec<Duration> {
     };
     let replica = block_in_place(|| replica(&nodes));
     let keys = keys(&nodes, 3);
-    let store = on(&nodes).connect().await.expect("a store");
+    let store = open(on(&nodes)).await;
     for keys in &keys {
         acquired(&store, keys[0]).await;
     }
@@ -202,7 +202,8 @@ async fn beside_a_node_that_hangs() -> Vec<Duration> {
     let insisting: Vec<_> = (0..8)
         .map(|_| {
             let (store, key) = (store.clone(), keys[1][1]);
-            tokio::spawn(async move { answered(|| store.get(&key)).await })
+            let get = async move { assert!(answered(|| store.get(&key)).await.is_none()) };
+            tokio::spawn(get.boxed())
         })
         .collect();
     // The other nodes detect the failure after 700 ms. Until then only the store itself could delay an operation.
@@ -227,7 +228,7 @@ async fn beside_a_node_that_hangs() -> Vec<Duration> {
     let slowest = latencies.iter().max();
     println!("slowest operation beside a node that hangs: {slowest:?}");
     for get in insisting {
-        assert!(get.await.expect("no panic").is_none());
+        get.await.expect("no panic");
     }
     acquired(&store, keys[1][2]).await;
     println!("its keys were served again after {:?}", stopped.elapsed());
@@ -253,7 +254,7 @@ async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() 
         let hosts = url(&nodes).replace("redis+cluster://", "redis+cluster://app:pw@");
         RedisStore::builder(hosts)
     };
-    let store = app().connect().await.expect("permitted");
+    let store = open(app()).await;
     every_operation_works(&store).await;
 
     let moving = keys(&nodes, 9)[0][8];

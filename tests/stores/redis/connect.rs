@@ -12,7 +12,7 @@ use idempotent_runtime::store::{
     redis::{ConnectError, RedisStore, Weakness},
 };
 
-use super::{RedisHarness, installed, on, refused};
+use super::{RedisHarness, installed, on, open, refused};
 use crate::{
     servers::{free_port, redis::Redis},
     toolbox::{FIRST, chain, new_claim},
@@ -38,8 +38,7 @@ async fn a_server_without_persistence_is_refused_unless_accepted() {
          or choose `accept_weaker_durability()`"
     );
     assert_eq!(weaknesses(error), [Weakness::NoAppendOnlyFile]);
-    let accepted = on(&redis).accept_weaker_durability().connect().await;
-    accepted.unwrap();
+    open(on(&redis).accept_weaker_durability()).await;
 }
 
 #[tokio::test]
@@ -62,7 +61,7 @@ async fn an_append_only_file_that_is_not_flushed_during_a_rewrite_is_refused() {
     assert!(text.contains("no-appendfsync-on-rewrite no"), "{text}");
     assert_eq!(weaknesses(error), [Weakness::NotFlushedInRewrites]);
     redis.ask(&["CONFIG", "SET", "no-appendfsync-on-rewrite", "no"]);
-    on(&redis).connect().await.unwrap();
+    open(on(&redis)).await;
 }
 
 #[tokio::test]
@@ -77,10 +76,10 @@ async fn a_server_that_evicts_is_refused() {
         assert_eq!(weaknesses(error), [Weakness::Evicts { policy }]);
         // Without a limit it does not evict, whatever its policy.
         redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-        on(&redis).connect().await.unwrap();
+        open(on(&redis)).await;
         redis.ask(&["CONFIG", "SET", "maxmemory", "100mb"]);
         redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-        on(&redis).connect().await.unwrap();
+        open(on(&redis)).await;
     }
 }
 
@@ -158,7 +157,7 @@ async fn a_server_that_forbids_the_durability_check_is_refused_unless_accepted()
             ConnectError::Unverified { command: found, .. } => assert_eq!(found, command),
             other => panic!("{other:?} instead of the command"),
         }
-        let store = app().accept_weaker_durability().connect().await.unwrap();
+        let store = open(app().accept_weaker_durability()).await;
         assert_eq!(store.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
     }
 }

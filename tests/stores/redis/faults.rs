@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use idempotent_runtime::{
     StoreKey,
-    store::{Acquisition, Store, StoreErrorKind, Write, conformance::key, redis::RedisStore},
+    store::{Acquisition, AnyStore, Store, StoreErrorKind, Write, conformance::key},
 };
 
-use super::{at, on};
+use super::{at, on, open};
 use crate::{
     proxy::Proxy,
     servers::redis::Redis,
@@ -24,9 +25,8 @@ use crate::{
 };
 
 /// A store that reaches its server by a proxy.
-async fn through(proxy: &Proxy) -> RedisStore {
-    let builder = at(proxy.port()).response_timeout(Duration::from_millis(300));
-    builder.connect().await.expect("a store")
+async fn through(proxy: &Proxy) -> AnyStore {
+    open(at(proxy.port()).response_timeout(Duration::from_millis(300))).await
 }
 
 /// The server is killed between any two operations; a durable one loses nothing.
@@ -35,7 +35,7 @@ async fn claims_and_outcomes_survive_a_kill_at_any_point() {
     let Some(mut redis) = Redis::flushing() else {
         return;
     };
-    let store = RedisStore::connect(redis.url()).await.unwrap();
+    let store = open(on(&redis)).await;
     let [mine, other] = [(); 2].map(|()| new_claim(key(1)));
     assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
     redis.restart();
@@ -58,30 +58,33 @@ async fn claims_and_outcomes_survive_a_kill_at_any_point() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_during_operations_lose_nothing_acknowledged() {
     const EACH: usize = 100;
+    let keys_of = |client: u8| {
+        (0..).take(EACH).map(move |n| {
+            let mut bytes = [client; 32];
+            bytes[31] = n;
+            StoreKey::from_bytes(bytes)
+        })
+    };
 
     let Some(mut redis) = Redis::flushing() else {
         return;
     };
-    let store = RedisStore::connect(redis.url()).await.unwrap();
+    let store = open(on(&redis)).await;
     let acknowledged = Arc::new(AtomicUsize::new(0));
-    let mut clients = tokio::task::JoinSet::new();
+    let mut clients = Vec::new();
     for client in 0..8_u8 {
         let (store, acknowledged) = (store.clone(), Arc::clone(&acknowledged));
-        clients.spawn(async move {
-            let mut keys = Vec::new();
-            for n in (0..).take(EACH) {
-                let mut bytes = [client; 32];
-                bytes[31] = n;
-                let mine = new_claim(StoreKey::from_bytes(bytes));
+        let executing = async move {
+            for key in keys_of(client) {
+                let mine = new_claim(key);
                 assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
                 let (held, outcome) = (mine.held(), done());
                 let completed = answered(|| store.complete(&held, &outcome)).await;
                 assert_eq!(completed, Write::Applied);
                 acknowledged.fetch_add(1, Ordering::SeqCst);
-                keys.push(mine.key);
             }
-            keys
-        });
+        };
+        clients.push(tokio::spawn(executing.boxed()));
     }
     for kill in 1..=5 {
         let (so_far, enough) = (|| acknowledged.load(Ordering::SeqCst), kill * EACH);
@@ -89,13 +92,14 @@ async fn kills_during_operations_lose_nothing_acknowledged() {
         eventually(async || so_far() >= enough, found).await;
         tokio::task::block_in_place(|| redis.restart());
     }
-    let keys: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
-    for key in &keys {
-        let next = new_claim(*key);
+    for client in clients {
+        client.await.expect("no panic");
+    }
+    for key in (0..8).flat_map(keys_of) {
+        let next = new_claim(key);
         let again = answered(|| store.acquire(&next)).await;
         assert_eq!(again, Acquisition::Completed(done()));
     }
-    assert_eq!(keys.len(), 8 * EACH);
 }
 
 /// Without persistence, a kill loses claims, and the key executes again: the operator has accepted that.
@@ -104,8 +108,7 @@ async fn a_kill_without_persistence_loses_claims_as_accepted() {
     let Some(mut redis) = Redis::with(&[]) else {
         return;
     };
-    let weak = on(&redis).accept_weaker_durability();
-    let store = weak.connect().await.unwrap();
+    let store = open(on(&redis).accept_weaker_durability()).await;
     let [mine, next] = [(); 2].map(|()| new_claim(key(1)));
     store.acquire(&mine).await.unwrap();
     redis.restart();
@@ -186,7 +189,7 @@ async fn a_server_that_is_down_fails_operations_at_once_and_is_found_again() {
     let Some(mut redis) = Redis::start() else {
         return;
     };
-    let store = RedisStore::connect(redis.url()).await.unwrap();
+    let store = open(on(&redis)).await;
     redis.kill();
     within(Duration::from_secs(1), async || {
         let started = Instant::now();

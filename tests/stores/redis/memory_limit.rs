@@ -8,7 +8,7 @@ use idempotent_runtime::{
 };
 use tokio::task::block_in_place;
 
-use super::{at, on};
+use super::{at, on, open};
 use crate::{
     proxy::Proxy,
     servers::{redis::Redis, until},
@@ -29,11 +29,11 @@ impl Limited {
     ) -> Option<Self> {
         let redis = Redis::start()?;
         let proxy = Proxy::to(redis.port());
-        let store = settings(&redis, at(proxy.port())).connect().await;
+        let store = open(settings(&redis, at(proxy.port()))).await;
         // The pause before the engine repeats an acquire is a fiftieth of this.
         let engine = Idempotency::builder().store_timeout(Duration::from_secs(60));
         let pings = redis.calls("ping");
-        let service = Service::with(engine, store.expect("a store"), &Executions::default());
+        let service = Service::with(engine, store, &Executions::default());
         // The listener begins with a PING, whose reply must not be the lost one.
         block_in_place(|| {
             until("the listener", || {
@@ -126,7 +126,7 @@ async fn a_full_server_refuses_new_keys_and_completes_claimed_ones() {
     let Some(redis) = Redis::start() else {
         return;
     };
-    let store = on(&redis).connect().await.unwrap();
+    let store = open(on(&redis)).await;
     let [mine, abandoned, other] = [1, 2, 3].map(|n| new_claim(key(n)));
     store.acquire(&mine).await.unwrap();
     store.acquire(&abandoned).await.unwrap();

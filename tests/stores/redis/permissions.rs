@@ -5,13 +5,13 @@ use std::time::Duration;
 use idempotent_runtime::{
     Idempotency,
     store::{
-        Outcome, Store, StoreErrorKind, Write,
+        AnyStore, Outcome, Store, StoreErrorKind, Write,
         conformance::key,
         redis::{ConnectError, RedisStore},
     },
 };
 
-use super::refused;
+use super::{open, refused};
 use crate::{servers::redis::Redis, toolbox::new_claim};
 
 const DOCUMENTED: &str = include_str!(concat!(
@@ -72,14 +72,14 @@ async fn the_documented_permissions_are_enough() {
         builder.wait_replicas(1, Duration::from_secs(5))
     };
     redis.ask(&["ACL", "SETUSER", "app", "+select"]);
-    let store = confirmed().connect().await.unwrap();
+    let store = open(confirmed()).await;
     let error = store.acquire(&new_claim(key(9))).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Refused);
     redis.ask(&["ACL", "SETUSER", "app", "+wait"]);
     // A server before 7.2 does not know it, and the store does not send it there.
     redis.ask(&["ACL", "SETUSER", "app", "+waitaof"]);
-    every_operation_works(&confirmed().connect().await.unwrap()).await;
-    every_operation_works(&RedisStore::connect(&*url).await.unwrap()).await;
+    every_operation_works(&open(confirmed()).await).await;
+    every_operation_works(&open(RedisStore::builder(&*url)).await).await;
     let denied = redis.ask(&["ACL", "LOG"]);
     for command in denied.split("object").skip(1) {
         assert!(
@@ -90,7 +90,7 @@ async fn the_documented_permissions_are_enough() {
 }
 
 /// Every operation is permitted, and so is the listener.
-pub(super) async fn every_operation_works(store: &RedisStore) {
+pub(super) async fn every_operation_works(store: &AnyStore) {
     let _listening = Idempotency::builder().store(store.clone()).build().unwrap();
     let [mine, other] = [1, 2].map(|n| new_claim(key(n)));
     store.acquire(&mine).await.unwrap();

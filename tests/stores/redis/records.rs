@@ -5,10 +5,9 @@ use std::time::Duration;
 use idempotent_runtime::store::{
     Outcome, Store, StoreErrorKind, TraceId, Write,
     conformance::{Harness as _, key, response},
-    redis::RedisStore,
 };
 
-use super::{RedisHarness, installed};
+use super::{RedisHarness, installed, on, open};
 use crate::{
     servers::redis::Redis,
     toolbox::{FIRST, execute, new_claim, replays},
@@ -22,7 +21,7 @@ fn binary() -> Outcome {
 #[tokio::test]
 async fn a_first_execution_costs_two_commands_and_a_replay_one() {
     let Some(redis) = Redis::start() else { return };
-    let store = RedisStore::connect(redis.url()).await.unwrap();
+    let store = open(on(&redis)).await;
     // Without INFO, with which the commands are counted, and the two commands with which each connection of this test
     // begins.
     let sent = || {
@@ -179,7 +178,7 @@ async fn a_record_that_vanished_is_missing_and_is_not_made_again() {
 #[tokio::test]
 async fn scripts_that_the_server_does_not_know_are_sent_again() {
     let Some(redis) = Redis::start() else { return };
-    let store = RedisStore::connect(redis.url()).await.unwrap();
+    let store = open(on(&redis)).await;
     let mine = new_claim(key(1));
     let forget = || redis.ask(&["SCRIPT", "FLUSH"]);
     for round in 0..2 {

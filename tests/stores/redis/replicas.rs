@@ -7,7 +7,7 @@ use idempotent_runtime::store::{
 };
 use tokio::task::block_in_place;
 
-use super::{RedisHarness, at, hex, installed, on, refused};
+use super::{RedisHarness, at, hex, installed, on, open, refused};
 use crate::{
     proxy::Proxy,
     servers::redis::Redis,
@@ -20,8 +20,7 @@ async fn writes_are_confirmed_by_replicas() {
     let Some(primary) = Redis::start() else {
         return;
     };
-    let confirmed = on(&primary).wait_replicas(1, Duration::from_millis(200));
-    let store = confirmed.connect().await.unwrap();
+    let store = open(on(&primary).wait_replicas(1, Duration::from_millis(200))).await;
     let [mine, next] = [(); 2].map(|()| new_claim(key(1)));
 
     let error = store.acquire(&mine).await.expect_err("there is no replica");
@@ -60,8 +59,7 @@ async fn confirmed_operations_follow_a_failover_at_once() {
     let Some(first) = Redis::start() else { return };
     let second = block_in_place(|| first.replica()).unwrap();
     let proxy = Proxy::to(first.port());
-    let builder = at(proxy.port()).wait_replicas(1, Duration::from_secs(5));
-    let store = builder.connect().await.unwrap();
+    let store = open(at(proxy.port()).wait_replicas(1, Duration::from_secs(5))).await;
     // At once, so that there are many connections.
     for answer in acquire_all(&store, (0..16).map(key)).await {
         answer.expect("confirmed");

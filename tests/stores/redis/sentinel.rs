@@ -13,7 +13,11 @@ use idempotent_runtime::store::{
 };
 use tokio::task::block_in_place;
 
-use super::permissions::{documented_additions, documented_rule, every_operation_works};
+use super::{
+    open,
+    permissions::{documented_additions, documented_rule, every_operation_works},
+    refused,
+};
 use crate::{
     servers::{
         Folder, Process, free_port,
@@ -68,9 +72,8 @@ async fn a_failover_is_followed() {
     let sentinel = Sentinel::of(&primary).unwrap();
     // Confirmed, so that the failover loses nothing.
     let builder = RedisStore::builder(sentinel.url("main"));
-    let builder = builder.wait_replicas(1, Duration::from_millis(500));
-    let store = builder.connect().await.unwrap();
-    let reader = RedisStore::connect(sentinel.url("main")).await.unwrap();
+    let store = open(builder.wait_replicas(1, Duration::from_millis(500))).await;
+    let reader = open(RedisStore::builder(sentinel.url("main"))).await;
     for n in 0..50 {
         let mine = new_claim(key(n));
         assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
@@ -110,8 +113,7 @@ async fn a_name_that_the_sentinel_does_not_know_is_reported() {
         .url("other")
         .replacen("127", &format!("{silent},127"), 1);
     for url in [sentinel.url("other"), url] {
-        let error = RedisStore::connect(url).await.expect_err("no such primary");
-        match error {
+        match refused(RedisStore::builder(url)).await {
             ConnectError::Unreachable { source } => {
                 assert!(source.to_string().contains("not found"), "{source}");
             }
@@ -132,7 +134,7 @@ async fn the_documented_permissions_are_enough_with_sentinels() {
     rule.extend(additions.iter().map(String::as_str));
     assert_eq!(primary.ask(&rule), "+OK\r\n", "{rule:?}");
     let url = sentinel.url("main").replacen("127", "app:pw@127", 1);
-    let store = RedisStore::connect(url).await.expect("permitted");
+    let store = open(RedisStore::builder(url)).await;
     every_operation_works(&store).await;
     let denied = primary.ask(&["ACL", "LOG"]);
     assert_eq!(denied, "*0\r\n", "something was denied");
@@ -153,12 +155,11 @@ async fn a_silent_sentinel_is_skipped() {
         sentinel.port
     );
     let builder = RedisStore::builder(&url).connect_timeout(Duration::from_millis(200));
-    let store = builder.connect().await.expect("the other sentinel answers");
+    let store = open(builder).await;
     // The client alone would wait half a second or more for the silent one.
     within(Duration::from_millis(450), async || {
         let started = Instant::now();
-        let store = RedisStore::connect(&url).await;
-        store.expect("the other sentinel is asked at once");
+        open(RedisStore::builder(&url)).await;
         vec![started.elapsed()]
     })
     .await;

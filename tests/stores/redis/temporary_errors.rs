@@ -3,11 +3,11 @@
 use std::thread;
 
 use idempotent_runtime::store::{
-    Claim, Outcome, Store, StoreError, StoreErrorKind, Write, conformance::key, redis::RedisStore,
+    AnyStore, Claim, Outcome, Store, StoreError, StoreErrorKind, Write, conformance::key,
 };
 use tokio::task::block_in_place;
 
-use super::at;
+use super::{at, open};
 use crate::{
     proxy::Proxy,
     servers::{
@@ -21,7 +21,7 @@ use crate::{
 struct Records {
     redis: Redis,
     proxy: Proxy,
-    store: RedisStore,
+    store: AnyStore,
     in_flight: Claim,
     completed: Claim,
     new: Claim,
@@ -30,7 +30,7 @@ struct Records {
 impl Records {
     async fn on(redis: Redis) -> Self {
         let proxy = Proxy::to(redis.port());
-        let store = at(proxy.port()).connect().await.expect("a store");
+        let store = open(at(proxy.port())).await;
         let [in_flight, completed, new] = [1, 2, 3].map(|n| new_claim(key(n)));
         assert_eq!(store.acquire(&in_flight).await.unwrap(), FIRST);
         execute(&store, &completed, &Outcome::Tombstone).await;

@@ -3,6 +3,7 @@
 use idempotent_runtime::store::redis::RedisStore;
 use tokio::task::block_in_place;
 
+use super::open;
 use crate::{
     proxy::Proxy,
     servers::{redis::Redis, until},
@@ -14,10 +15,7 @@ use crate::{
 /// Services whose stores have connections of their own.
 pub(super) async fn services(urls: [&str; 2]) -> [Service; 2] {
     let executions = Executions::default();
-    let service = async |url| {
-        let store = RedisStore::connect(url).await.expect("a store");
-        Service::new(store, &executions)
-    };
+    let service = async |url| Service::new(open(RedisStore::builder(url)).await, &executions);
     [service(urls[0]).await, service(urls[1]).await]
 }
 

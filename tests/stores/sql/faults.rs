@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{FutureExt as _, future::join_all};
 use idempotent_runtime::{
     StoreKey,
     store::{
@@ -82,14 +83,11 @@ async fn nothing_is_executed_twice_or_lost_while_the_server_is_killed_repeatedly
         Arc::new(Mutex::new(Ledger::default())),
         Arc::new(AtomicBool::new(false)),
     );
-    let mut clients = tokio::task::JoinSet::new();
+    let mut clients = Vec::new();
     for client in 0..8_u8 {
-        clients.spawn(execute_until(
-            store.clone(),
-            client,
-            Arc::clone(&ledger),
-            Arc::clone(&over),
-        ));
+        let (ledger, over) = (Arc::clone(&ledger), Arc::clone(&over));
+        let executing = execute_until(store.clone(), client, ledger, over);
+        clients.push(tokio::spawn(executing.boxed()));
     }
     let mut enough = 0;
     for _ in 0..3 {
@@ -104,7 +102,9 @@ async fn nothing_is_executed_twice_or_lost_while_the_server_is_killed_repeatedly
     }
     acknowledged(&ledger, enough + 10).await;
     over.store(true, Ordering::SeqCst);
-    clients.join_all().await;
+    for client in clients {
+        client.await.expect("no panic");
+    }
 
     let ledger = std::mem::take(&mut *ledger.lock().expect("no client panicked"));
     assert!(
@@ -213,7 +213,7 @@ async fn a_silence_of_the_server_blocks_no_later_operation(kind: ServerKind) {
     let claims = owners
         .iter()
         .map(|owner| tokio::time::timeout(Duration::from_millis(200), store.acquire(owner)));
-    for waited in futures_util::future::join_all(claims).await {
+    for waited in join_all(claims).await {
         waited.expect_err("there is no reply");
     }
     proxy.silence(false);
@@ -310,7 +310,7 @@ async fn many_callers_make_no_more_connections_than_configured(kind: ServerKind)
             assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
         }
     });
-    futures_util::future::join_all(callers).await;
+    join_all(callers).await;
     let made = proxy.accepted() - before;
     assert!(made <= 3, "{made} connections were made");
 }
@@ -323,8 +323,8 @@ async fn a_closed_store_has_no_connections(kind: ServerKind) {
     proxy.delay(Duration::from_secs(1));
     let making = async {
         let claims = [key(1), key(2), key(3)].map(new_claim);
-        let acquiring = claims.iter().map(|claim| store.acquire(claim));
-        futures_util::future::join_all(acquiring).await;
+        let acquiring = claims.iter().map(|claim| store.acquire(claim).boxed());
+        join_all(acquiring).await;
     };
     let before = proxy.accepted();
     let begun = eventually(
@@ -417,8 +417,7 @@ async fn dropped_operations_spoil_no_connection(kind: ServerKind) {
             )
         };
         let claims: Vec<_> = (1..=6).map(|n| new_claim(key(n))).collect();
-        let acquiring =
-            futures_util::future::join_all(claims.iter().map(|claim| store.acquire(claim)));
+        let acquiring = join_all(claims.iter().map(|claim| store.acquire(claim).boxed()));
         let soon = Duration::from_micros(u64::from(round) * 25);
         let _dropped = tokio::time::timeout(soon, acquiring).await;
         for owner in &claims {

@@ -8,9 +8,7 @@ use std::{
 
 use idempotent_runtime::{
     Idempotency, Policy,
-    store::{
-        RecordState, Store, StoreErrorKind, Write, conformance::key, sql::sqlite::SqliteStore,
-    },
+    store::{self, RecordState, Store, StoreErrorKind, Write, conformance::key},
 };
 use tokio::{runtime::Runtime, task::JoinHandle};
 
@@ -136,7 +134,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let Some(disk) = Disk::small() else {
         return;
     };
-    let store = SqliteStore::connect(&disk.url()).await.unwrap();
+    let store = store::connect(&disk.url()).await.unwrap();
     let filler = disk.path().join("filler");
     std::fs::write(&filler, vec![0; 600 << 10]).unwrap();
     let outcome = large(8 << 10);
@@ -191,7 +189,7 @@ impl OnDisk {
     fn start(disk: &Disk) -> Self {
         let runtime = Runtime::new().unwrap();
         let service = runtime.block_on(async {
-            let store = SqliteStore::connect(&disk.url()).await.unwrap();
+            let store = store::connect(&disk.url()).await.unwrap();
             let policy = Policy::new().lease(Duration::from_secs(1)).wait(false);
             // An execution repeats its completion for three times this time; after that the engine does so.
             let engine = Idempotency::builder().store_timeout(Duration::from_secs(1));

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use idempotent_runtime::store::{
-    Outcome, Store, StoreErrorKind, Write, conformance::key, sql::sqlite::SqliteStore,
+    self, AnyStore, Outcome, Store, StoreErrorKind, Write, conformance::key,
+    sql::sqlite::SqliteStore,
 };
 
 use super::DatabaseFile;
@@ -17,9 +18,9 @@ use crate::toolbox::{
 };
 
 /// A store that may use a quarter of a megabyte.
-async fn small_store(file: &DatabaseFile) -> SqliteStore {
+async fn small_store(file: &DatabaseFile) -> AnyStore {
     let builder = SqliteStore::builder().max_bytes(256 << 10);
-    builder.connect(&file.url()).await.expect("a store")
+    AnyStore::new(builder.connect(&file.url()).await.expect("a store"))
 }
 
 #[tokio::test]
@@ -76,7 +77,7 @@ async fn a_dropped_operation_harms_no_other() {
     let store = file.open().await;
     for round in 0..200_u32 {
         let claims: Vec<_> = (1..=8).map(|n| new_claim(key(n))).collect();
-        let acquiring = join_all(claims.iter().map(|claim| store.acquire(claim)));
+        let acquiring = join_all(claims.iter().map(|claim| store.acquire(claim).boxed()));
         let soon = Duration::from_micros(u64::from(round) * 5);
         let _dropped = tokio::time::timeout(soon, acquiring).await;
         for mine in &claims {
@@ -154,9 +155,8 @@ async fn a_link_to_the_file_is_followed_until_it_points_elsewhere() {
     let (one, two) = (file.open().await, other.open().await);
     let link = file.path().with_extension("link");
     std::os::unix::fs::symlink(file.path(), &link).unwrap();
-    let store = SqliteStore::connect(&format!("sqlite://{}", link.display()))
-        .await
-        .unwrap();
+    let store = store::connect(&format!("sqlite://{}", link.display())).await;
+    let store = store.unwrap();
     store.acquire(&new_claim(key(1))).await.unwrap();
     assert!(one.get(&key(1)).await.unwrap().is_some());
     std::fs::remove_file(&link).unwrap();
@@ -178,7 +178,7 @@ fn holds_a_claim_until_it_is_killed() {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let store = SqliteStore::connect(&url).await.expect("the file opens");
+        let store = store::connect(&url).await.expect("the file opens");
         assert_eq!(store.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
         execute(&store, &new_claim(key(2)), &done()).await;
         println!("claimed");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use idempotent_runtime::store::{
-    Store,
+    AnyStore,
     sql::{mysql::MySqlStore, postgres::PostgresStore},
 };
 use sqlx::{PgPool, postgres::PgPoolOptions};
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Fifty duplicates wait, and others are served as if they were not there.
-async fn fifty_wait(store: impl Store) {
+async fn fifty_wait(store: AnyStore) {
     let service = Service::new(store, &Executions::default());
     let gate = Gate::closed();
     let fifty = (0..50).map(|_| service.pay_behind("one", &gate));
@@ -56,7 +56,8 @@ async fn fifty_wait_on_one_connection_to_postgres() {
         return;
     };
     let builder = PostgresStore::builder().table(new_table()).migrate(true);
-    fifty_wait(builder.connections(1).connect(&server.url()).await.unwrap()).await;
+    let store = builder.connections(1).connect(&server.url()).await;
+    fifty_wait(AnyStore::new(store.unwrap())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +68,7 @@ async fn fifty_wait_on_the_applications_one_connection_to_postgres() {
     let pool = pool_of_one(server).await;
     let store = PostgresStore::builder().table(new_table()).from_pool(pool);
     store.migrate().await.unwrap();
-    fifty_wait(store).await;
+    fifty_wait(AnyStore::new(store)).await;
 }
 
 /// The listener has a connection of its own, and takes none of the application's.
@@ -80,7 +81,7 @@ async fn fifty_wait_on_the_applications_one_connection_to_postgres_and_are_notif
     let builder = PostgresStore::builder().table(new_table()).notify(true);
     let store = builder.from_pool(pool.clone());
     store.migrate().await.unwrap();
-    fifty_wait(store).await;
+    fifty_wait(AnyStore::new(store)).await;
     pool.acquire()
         .await
         .expect("the connection is the application's");
@@ -92,7 +93,8 @@ async fn fifty_wait_on_one_connection_to_mysql() {
         return;
     };
     let builder = MySqlStore::builder().table(new_table()).migrate(true);
-    fifty_wait(builder.connections(1).connect(&server.url()).await.unwrap()).await;
+    let store = builder.connections(1).connect(&server.url()).await;
+    fifty_wait(AnyStore::new(store.unwrap())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
