@@ -66,6 +66,8 @@ inside() {
         set -e
         root=$1 rustup=$2 cargo=$3
         mount -t proc proc "$root/proc"
+        # Tests make the kernel find errors on a disk of theirs, which they do in /sys.
+        mount -t sysfs sysfs "$root/sys"
         mount --rbind /dev "$root/dev"
         # On a machine of its own, shared memory is too: what a killed server leaves there is gone with the root.
         mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
