@@ -13,7 +13,7 @@ quick:
 
 # All tests; installs the servers that they need on Debian and Ubuntu. `just test --quick` is shorter.
 test *options:
-    bash tests/run.sh {{options}}
+    bash tests/run.sh {{ options }}
 
 # The benchmarks that need nothing but cargo; bench/README.md has the others.
 bench:
@@ -33,4 +33,4 @@ coverage:
 
 # The README's two commands on a minimal Debian; as root, with debootstrap.
 fresh *parts:
-    bash tests/fresh.sh {{parts}}
+    bash tests/fresh.sh {{ parts }}
