@@ -13,7 +13,7 @@
 //! 4. Memory is bounded by [`max_records`](MemoryStoreBuilder::max_records) and
 //!    [`max_bytes`](MemoryStoreBuilder::max_bytes). At a bound, expired records are deleted first; if there are
 //!    none, a new key is refused with [`StoreErrorKind::Full`]. An existing record is always served: its lease can
-//!    be renewed and its outcome stored.
+//!    be renewed and its outcome stored. At 80 % of a bound a warning is logged.
 //! 5. The cost of expiry is proportional to what expired. Every acquire also deletes a few expired records, so a
 //!    store in use needs no background task; [`Store::purge_expired`] empties an idle one.
 //!
@@ -67,7 +67,7 @@ pub use usage::Usage;
 /// The default of `max_records`.
 const MAX_RECORDS: usize = 1_000_000;
 /// The default of `max_bytes`.
-const MAX_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = 1 << 30;
 /// How many expired records each acquire deletes. An acquire adds at most one record, so any number above one
 /// shrinks a backlog; a small one keeps the cost of a single request flat.
 const SWEEP: usize = 4;
@@ -98,7 +98,7 @@ pub struct MemoryStoreBuilder {
 }
 
 impl MemoryStore {
-    /// An empty store with the default bounds: 1,000,000 records or 256 MiB of responses.
+    /// An empty store with the default bounds: 1,000,000 records or 1 GiB of responses.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
@@ -156,7 +156,7 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// The bytes of stored responses at which new keys are refused. 256 MiB unless set.
+    /// The bytes of stored responses at which new keys are refused. 1 GiB unless set.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.limits.bytes = bytes;
         self
@@ -257,6 +257,17 @@ impl Shared {
         // After the decision, so that an expired record of this key is reused and keeps counting its attempts.
         self.table.sweep(&claim.key, now, SWEEP);
         self.report();
+        if let Some(usage) = self.table.warning() {
+            let limits = self.table.limits();
+            tracing::warn!(
+                records = usage.records,
+                bytes = usage.bytes,
+                max_records = limits.records,
+                max_bytes = limits.bytes,
+                "the memory store is 80 % full; when it is full, new keys get 503: raise its bounds, shorten the ttl, or \
+                 move to a store that is not in memory"
+            );
+        }
         Ok(acquisition)
     }
 

@@ -129,6 +129,15 @@ impl Table {
         self.meter.read()
     }
 
+    /// What the store holds, if that is worth a warning now.
+    pub(super) fn warning(&self) -> Option<Usage> {
+        self.meter.warning(self.limits)
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     fn purge_shard(&self, shard: usize, now: u64, limit: usize) -> usize {
         let mut purged = 0;
         while purged < limit {

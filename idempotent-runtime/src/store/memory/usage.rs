@@ -1,9 +1,11 @@
 //! How much a store holds, counted exactly.
 
 #[cfg(idempotent_shuttle)]
-use shuttle::sync::atomic::{AtomicUsize, Ordering};
+use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(not(idempotent_shuttle))]
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::table::Limits;
 
 /// How much a [`MemoryStore`](super::MemoryStore) holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +23,32 @@ pub struct Usage {
 pub(super) struct Meter {
     records: AtomicUsize,
     bytes: AtomicUsize,
+    warned: AtomicBool,
 }
 
+/// The share of a bound from which on a warning is logged, and the one below which the next warning may follow.
+const WARN_ABOVE: usize = 80;
+const CALM_BELOW: usize = 70;
+
 impl Meter {
+    /// What the store holds, if it has come near one of its bounds since the last warning.
+    pub(super) fn warning(&self, limits: Limits) -> Option<Usage> {
+        let usage = self.read();
+        let above = |percent: usize| {
+            usage.records / percent >= limits.records / 100
+                || usage.bytes / percent >= limits.bytes / 100
+        };
+        if above(WARN_ABOVE) {
+            let first =
+                !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed);
+            return first.then_some(usage);
+        }
+        if self.warned.load(Ordering::Relaxed) && !above(CALM_BELOW) {
+            self.warned.store(false, Ordering::Relaxed);
+        }
+        None
+    }
+
     /// Counts one more record unless there are `max` already; returns whether it did.
     pub(super) fn admit(&self, max: usize) -> bool {
         let one_more = |records: usize| (records < max).then_some(records + 1);
