@@ -16,6 +16,9 @@ use arguments::{arguments, body_extractors};
 pub(crate) use attributes::misplaced;
 use qualifiers::qualifiers;
 
+/// The shortest lease in milliseconds, as the runtime's `Policy::lease` takes it.
+const SHORTEST_LEASE: u64 = 100;
+
 /// Checks options against each other.
 pub(crate) fn options(options: &Options, errors: &mut Errors) {
     if let (Some(wait), Some(timeout)) = (&options.wait, &options.wait_timeout)
@@ -25,6 +28,12 @@ pub(crate) fn options(options: &Options, errors: &mut Errors) {
             timeout.name,
             "`wait_timeout` has no effect with `wait = false`: drop one of them",
         ));
+    }
+    if let Some(lease) = &options.lease
+        && lease.value < SHORTEST_LEASE
+    {
+        let message = "`lease` is too short to be renewed in time: write at least \"100ms\"";
+        errors.push(Error::new(lease.at, message));
     }
     if let (Some(lease), Some(lifetime)) = (&options.lease, &options.max_lifetime)
         && lease.value > lifetime.value

@@ -14,6 +14,9 @@ use crate::{
 /// The longest duration that a policy accepts: a hundred years, which every store's clock can add without overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// The shortest lease that a heartbeat every third of it can keep, on a busy machine and over a network.
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+
 /// The settings of one route.
 ///
 /// It holds only what was chosen. The engine fills each gap first from its own default policy
@@ -156,10 +159,23 @@ impl Policy {
         ttl;
         /// How long a duplicate waits for the outcome before it gets `conflict`.
         wait_timeout;
-        /// How long an execution owns its key without a renewal. The heartbeat renews the lease after each third of it.
-        lease;
         /// How long the heartbeat renews the lease of one execution. Then the lease lapses, and the handler runs on.
         max_lifetime;
+    }
+
+    /// How long an execution owns its key without a renewal. The heartbeat renews the lease after each third of it.
+    ///
+    /// # Panics
+    ///
+    /// If it is shorter than 100 milliseconds, which no heartbeat can keep, or longer than a hundred years.
+    pub const fn lease(mut self, lease: Duration) -> Self {
+        assert!(
+            lease.as_millis() >= SHORTEST_LEASE.as_millis()
+                && lease.as_millis() <= LONGEST.as_millis(),
+            "lease must be at least 100 milliseconds and at most a hundred years",
+        );
+        self.lease = Some(lease);
+        self
     }
 
     setters! {
@@ -272,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "lease must be longer than zero and at most a hundred years")]
+    #[should_panic(expected = "lease must be at least 100 milliseconds")]
     fn an_endless_lease_is_refused() {
         let _ = Policy::new().lease(Duration::MAX);
     }
