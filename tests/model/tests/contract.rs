@@ -1,7 +1,7 @@
 //! With all rules every invariant holds, nobody is stuck, and what the model is there for does happen.
 //!
-//! Each exploration has its own bounds: many faults with few requests, or few with many. The ignored tests have wider
-//! ones; they take minutes.
+//! Each exploration has its own bounds: many faults with few requests, or few with many. `--cfg idempotent_wide` adds
+//! wider ones, which take minutes.
 
 use idempotent_model::{
     Check, Invariant, Policy,
@@ -233,23 +233,21 @@ fn an_acquire_that_arrives_after_the_ttl_is_beyond_every_rule() {
         .breaks(Invariant::NoKeyBlocked);
 }
 
+#[cfg(idempotent_wide)]
 mod wider {
     use super::{recover, refuse, retry};
 
     #[test]
-    #[ignore = "takes a minute"]
     fn refuse_with_three_requests_and_a_fault() {
         refuse().requests(2, 1).faults(1).holds();
     }
 
     #[test]
-    #[ignore = "takes a minute"]
     fn refuse_with_three_requests_and_two_faults() {
         refuse().requests(2, 1).faults(2).lives(1).holds();
     }
 
     #[test]
-    #[ignore = "takes a minute"]
     fn refuse_with_three_requests_and_each_mishap() {
         refuse()
             .requests(2, 1)
@@ -272,7 +270,6 @@ mod wider {
     }
 
     #[test]
-    #[ignore = "takes a minute"]
     fn retry_with_three_requests_a_fault_and_a_crash() {
         retry()
             .requests(2, 1)
@@ -284,13 +281,11 @@ mod wider {
     }
 
     #[test]
-    #[ignore = "takes a minute"]
     fn retry_with_three_requests_and_a_crash() {
         retry().requests(2, 1).crashes(1).times(1, 2, 0).holds();
     }
 
     #[test]
-    #[ignore = "takes a minute"]
     fn recover_with_three_requests_and_a_fault() {
         recover()
             .requests(2, 1)
@@ -301,13 +296,11 @@ mod wider {
     }
 
     #[test]
-    #[ignore = "takes a minute"]
     fn recover_with_three_requests_and_a_crash() {
         recover().requests(2, 1).crashes(1).lives(1).holds();
     }
 
     #[test]
-    #[ignore = "takes a minute"]
     fn retry_and_recover_with_more_faults() {
         retry().faults(3).holds();
         recover().faults(2).crashes(1).holds();
