@@ -78,12 +78,14 @@ impl Store for PlainStore {
         if row.lease_until > now {
             return Ok(Acquisition::InFlight {
                 remaining: row.lease_until - now,
+                lease: row.token,
             });
         }
-        if claim.take_over {
+        // Only the lease that the caller saw lapse: it may have been taken over since.
+        if claim.take_over == Some(row.token) {
             return Ok(row.claim(claim, now));
         }
-        Ok(Acquisition::Unknown)
+        Ok(Acquisition::Unknown { lease: row.token })
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {

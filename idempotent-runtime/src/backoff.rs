@@ -1,4 +1,6 @@
 //! How long to pause between two attempts. Every pause of the engine is jittered here.
+//!
+//! Only the times of polls are set here; a write that is repeated sets its own.
 
 use std::time::Duration;
 

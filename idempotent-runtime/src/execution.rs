@@ -6,14 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Extensions, Request, Response};
+use http::{Extensions, HeaderValue, Method, Request, Response, Uri};
 use tokio::time::Instant;
 
 use crate::{
-    key::IdempotencyKey,
+    key::{IdempotencyKey, KeyRules},
     scope::{Digester, StoreKey},
 };
 
@@ -30,6 +31,8 @@ struct Inner {
     attempt: u32,
     /// Makes the keys for downstream services.
     digester: Arc<Digester>,
+    /// The request that it serves: where it was sent, before any router rewrote the URI.
+    request: (Method, Uri),
     /// When the lease was acquired, by this process's clock.
     acquired: Instant,
     /// When it lapses, in microseconds after `acquired`; zero once another execution has taken it over.
@@ -44,6 +47,7 @@ impl Execution {
         store_key: StoreKey,
         attempt: u32,
         acquired: Instant,
+        request: (Method, Uri),
     ) -> Self {
         let lapses = AtomicU64::new(0);
         Self(Arc::new(Inner {
@@ -51,6 +55,7 @@ impl Execution {
             store_key,
             attempt,
             digester,
+            request,
             acquired,
             lapses,
         }))
@@ -86,6 +91,30 @@ impl Execution {
         self.0.digester.downstream_key(self.0.store_key, label)
     }
 
+    /// Whether this execution serves a request to this method and URI whose key header has these lines.
+    ///
+    /// An engine that meets a request with an execution in its extensions must not claim the key again, which would wait
+    /// for itself. That holds for this request only: a handler may copy the extensions into requests of its own, which
+    /// have keys, or paths, of their own.
+    pub(crate) fn serves<'a>(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        mut lines: impl Iterator<Item = &'a HeaderValue>,
+    ) -> bool {
+        let (own_method, own_uri) = &self.0.request;
+        if own_method != method || own_uri.path() != uri.path() {
+            return false;
+        }
+        match (lines.next(), lines.next()) {
+            // A layer may have found the key elsewhere: without one in the header the request is the same.
+            (None, _) => true,
+            (Some(line), None) => IdempotencyKey::parse([line], KeyRules::default())
+                .is_ok_and(|key| key.expose() == self.0.key.expose()),
+            _ => false,
+        }
+    }
+
     /// Whether the lease could not be kept: another execution may have taken the key over.
     ///
     /// The engine never aborts a handler for it. Ask before an effect that cannot be undone.
@@ -93,6 +122,12 @@ impl Execution {
     pub fn lease_lost(&self) -> bool {
         let age = self.0.acquired.elapsed().as_micros();
         age >= u128::from(self.0.lapses.load(Ordering::Acquire))
+    }
+
+    /// What is left of the lease, by this process's clock.
+    pub(crate) fn lease_left(&self) -> Duration {
+        let lapses = Duration::from_micros(self.0.lapses.load(Ordering::Acquire));
+        lapses.saturating_sub(self.0.acquired.elapsed())
     }
 
     /// The lease now lasts until this instant.

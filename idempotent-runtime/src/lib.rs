@@ -124,6 +124,7 @@ pub mod scope;
 pub mod store;
 
 mod backoff;
+mod catch_unwind;
 mod digest;
 mod engine;
 mod execution;

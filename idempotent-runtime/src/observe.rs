@@ -1,4 +1,4 @@
-//! The names of metrics and spans, and nothing else.
+//! The metrics and spans: their names, and the functions that record them.
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
@@ -9,6 +9,7 @@
 //! | `idempotency_in_flight` | gauge | |
 //! | `idempotency_waiters` | gauge | |
 //! | `idempotency_detached_executions` | gauge | |
+//! | `idempotency_overdue_executions_total` | counter | |
 //! | `idempotency_records` | gauge | `store` |
 //!
 //! The span of a request is `idempotent` with the fields `endpoint`, `key` (a short digest of the record's
@@ -117,6 +118,12 @@ pub(crate) fn store_operation(
     .record(since.started.elapsed());
     #[cfg(not(feature = "metrics"))]
     let _ = (store, operation, ok, since);
+}
+
+/// An execution is older than its `max_lifetime`.
+pub(crate) fn overdue() {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("idempotency_overdue_executions_total").increment(1);
 }
 
 macro_rules! gauges {

@@ -21,7 +21,7 @@ pub(crate) fn route(
     uri: &Uri,
     extensions: &Extensions,
 ) -> Route {
-    let uri = original_uri(extensions).unwrap_or(uri).clone();
+    let uri = uri_as_sent(uri, extensions).clone();
     if let Some(name) = name {
         return Route {
             endpoint: name.to_endpoint(),
@@ -61,6 +61,11 @@ fn known(method: &Method) -> Option<&str> {
         Method::CONNECT,
     ];
     KNOWN.contains(method).then(|| method.as_str())
+}
+
+/// The URI that the client sent, before any router rewrote it.
+pub(crate) fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
+    original_uri(extensions).unwrap_or(uri)
 }
 
 #[cfg(feature = "axum")]

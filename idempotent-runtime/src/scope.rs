@@ -85,6 +85,10 @@ impl Scope {
     pub fn new(name: impl AsRef<[u8]>) -> Self {
         Self(name.as_ref().into())
     }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl StoreKey {

@@ -9,10 +9,10 @@ use axum::{
     routing::post,
 };
 use http::{Response as HttpResponse, request::Parts};
-use idempotent_runtime::{Crash, Idempotency, Policy, Recovery, Scope, idempotent};
+use idempotent_runtime::{Crash, Idempotency, MemoryStore, Policy, Recovery, Scope, idempotent};
 
 use crate::support::{
-    CountingHandler, TestRequest, advance, crash, run_ready_tasks, send, send_in_task,
+    CountingHandler, Process, TestRequest, advance, run_ready_tasks, send, send_in_task,
     with_paused_clock,
 };
 
@@ -23,10 +23,31 @@ macro_rules! app {
     };
     ($handler:expr, $endpoint:path, $policy:expr) => {{
         let engine = Idempotency::builder().policy($policy).build().unwrap();
+        app_with!($handler, $endpoint, engine)
+    }};
+}
+
+/// The same router with this engine.
+macro_rules! app_with {
+    ($handler:expr, $endpoint:path, $engine:expr) => {
         Router::new()
             .route("/pay", post($endpoint))
-            .layer(Extension(engine))
+            .layer(Extension($engine))
             .with_state($handler.clone())
+    };
+}
+
+/// The router of a process on a store on which another process has crashed while it executed the payment.
+macro_rules! app_after_crash {
+    ($handler:expr, $endpoint:path) => {{
+        let store = MemoryStore::new();
+        let dying = Process::start(Idempotency::builder(), store.clone());
+        let app = app_with!($handler, $endpoint, dying.engine.clone());
+        $handler.close_gate();
+        dying.crash(&app, &payment(), &$handler).await;
+        $handler.open_gate();
+        let engine = Idempotency::builder().store(store).build().unwrap();
+        app_with!($handler, $endpoint, engine)
     }};
 }
 
@@ -94,9 +115,15 @@ fn lease_bounds_the_silence_and_max_lifetime_the_life_of_an_execution() {
     endpoint!(pay, lease = "5s", max_lifetime = "20s", wait = false);
     with_paused_clock(async {
         let handler = CountingHandler::new();
-        let app = app!(handler, pay);
+        let store = MemoryStore::new();
+        let dying = Process::start(Idempotency::builder(), store.clone());
+        let [app, other] = [(); 2].map(|()| {
+            let engine = Idempotency::builder().store(store.clone());
+            app_with!(handler, pay, engine.build().unwrap())
+        });
         handler.close_gate();
-        crash(&app, &payment(), &handler).await;
+        let crashed = app_with!(handler, pay, dying.engine.clone());
+        dying.crash(&crashed, &payment(), &handler).await;
         advance(Duration::from_secs(4)).await;
         send(&app, &payment()).await.assert_problem(409, "conflict");
         advance(Duration::from_secs(2)).await;
@@ -106,11 +133,17 @@ fn lease_bounds_the_silence_and_max_lifetime_the_life_of_an_execution() {
         let _living = send_in_task(&app, &TestRequest::payment("other"));
         handler.started(2).await;
         advance(Duration::from_secs(19)).await;
+        for app in [&app, &other] {
+            send(app, &TestRequest::payment("other"))
+                .await
+                .assert_problem(409, "conflict");
+        }
+        advance(Duration::from_secs(7)).await;
+        // The process that executes it knows that it still runs; the others only see that its lease has lapsed.
         send(&app, &TestRequest::payment("other"))
             .await
             .assert_problem(409, "conflict");
-        advance(Duration::from_secs(7)).await;
-        send(&app, &TestRequest::payment("other"))
+        send(&other, &TestRequest::payment("other"))
             .await
             .assert_problem(409, "outcome_unknown");
     });
@@ -121,10 +154,7 @@ fn on_crash_retry_executes_again() {
     endpoint!(pay, on_crash = "retry");
     with_paused_clock(async {
         let handler = CountingHandler::new();
-        let app = app!(handler, pay);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
-        handler.open_gate();
+        let app = app_after_crash!(handler, pay);
         advance(Duration::from_secs(31)).await;
         send(&app, &payment()).await.assert_charge(2);
     });
@@ -139,10 +169,7 @@ fn on_crash_path_calls_the_function() {
     endpoint!(pay, on_crash = find_out);
     with_paused_clock(async {
         let handler = CountingHandler::new();
-        let app = app!(handler, pay);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
-        handler.open_gate();
+        let app = app_after_crash!(handler, pay);
         advance(Duration::from_secs(31)).await;
         assert_eq!(send(&app, &payment()).await.text(), "attempt 1 was found");
         assert_eq!(handler.starts(), 1);

@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use tower::ServiceExt;
 
 use crate::support::{
-    Adapter, BoxFuture, CountingHandler, FaultyStore, TestRequest, TestResponse, detached,
+    Adapter, BoxFuture, CountingHandler, FaultyStore, Process, TestRequest, TestResponse, detached,
     poll_once, send, waiters, with_paused_clock,
 };
 
@@ -46,7 +46,7 @@ struct Service {
     handler: CountingHandler,
     store: FaultyStore,
     policy: Policy,
-    processes: Arc<Mutex<Vec<(Idempotency, Router)>>>,
+    processes: Arc<Mutex<Vec<(Process, Router)>>>,
 }
 
 impl Service {
@@ -62,25 +62,24 @@ impl Service {
         service
     }
 
-    fn process(&self, n: usize) -> (Idempotency, Router) {
-        let engine = Idempotency::builder()
-            .store(self.store.clone())
-            .policy(self.policy.clone())
-            .build()
-            .unwrap();
+    fn process(&self, n: usize) -> (Process, Router) {
+        let builder = Idempotency::builder().policy(self.policy.clone());
+        let process = Process::start(builder, self.store.clone());
         let adapter = [Adapter::Attribute, Adapter::Layer][n % 2];
-        let app = adapter.app(&engine, &self.handler);
-        (engine, app)
+        let app = adapter.app(&process.engine, &self.handler);
+        (process, app)
     }
 
     fn app(&self, n: usize) -> Router {
         self.processes.lock().unwrap()[n].1.clone()
     }
 
-    /// Replaces a process that crashed.
+    /// Replaces a process that crashed. Its other handlers may still run for a while, as they do in a process that is cut
+    /// off from the store before it is replaced.
     fn restart(&self, n: usize) {
         let process = self.process(n);
-        self.processes.lock().unwrap()[n] = process;
+        let (crashed, _) = std::mem::replace(&mut self.processes.lock().unwrap()[n], process);
+        crashed.cut_off();
     }
 }
 
@@ -154,7 +153,8 @@ async fn round(seed: u64, policy: Policy) -> (CountingHandler, Vec<TestResponse>
     tokio::time::sleep(Duration::from_secs(20 * 60)).await;
     let last = send(&service.app(0), &TestRequest::payment("k")).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    for (engine, _) in service.processes.lock().unwrap().iter() {
+    for (process, _) in service.processes.lock().unwrap().iter() {
+        let engine = &process.engine;
         assert_eq!((detached(engine), waiters(engine)), (0, 0), "seed {seed}");
     }
     let answers = answers.lock().unwrap().clone();

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use idempotent_runtime::{Idempotency, IdempotencyKey, MemoryStore, OnCrash, Policy};
+use idempotent_runtime::{Builder, Idempotency, IdempotencyKey, MemoryStore, OnCrash, Policy};
 
 use crate::support::{
     Adapter, CountingHandler, FaultyStore, Server, TestRequest, advance, crash, in_real_time,
-    run_ready_tasks, send, send_in_task, two_engines, wait_until, waiters, with_each_adapter,
+    run_ready_tasks, send, send_in_task, wait_until, waiters, with_each_adapter,
 };
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -21,20 +21,36 @@ fn payment() -> TestRequest {
     TestRequest::payment("k")
 }
 
+fn builder(policy: &Policy) -> Builder {
+    Idempotency::builder().policy(policy.clone())
+}
+
+/// The engine of a process on a store on which another process has crashed while it executed the payment.
+async fn after_crash(adapter: Adapter, policy: Policy, handler: &CountingHandler) -> Idempotency {
+    let store = MemoryStore::new();
+    handler.close_gate();
+    crash(
+        adapter,
+        builder(&policy),
+        store.clone(),
+        &payment(),
+        handler,
+    )
+    .await;
+    handler.open_gate();
+    builder(&policy).store(store).build().unwrap()
+}
+
 #[test]
 fn a_crashed_execution_leaves_an_unknown_outcome_until_the_key_expires() {
     with_each_adapter(async |adapter| {
         // Given an execution whose process crashed, and duplicates that wait in another process.
         let handler = CountingHandler::new();
-        let (here, there) = two_engines(
-            &Policy::new()
-                .ttl(Duration::from_secs(3600))
-                .wait_timeout(LEASE * 3),
-        );
-        let (here, app) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
-        handler.close_gate();
-        crash(&here, &payment(), &handler).await;
-        handler.open_gate();
+        let policy = Policy::new()
+            .ttl(Duration::from_secs(3600))
+            .wait_timeout(LEASE * 3);
+        let there = after_crash(adapter, policy, &handler).await;
+        let app = adapter.app(&there, &handler);
         let waiting: Vec<_> = (0..5).map(|_| send_in_task(&app, &payment())).collect();
         run_ready_tasks().await;
         assert_eq!(waiters(&there), 5);
@@ -67,15 +83,10 @@ fn a_crashed_execution_leaves_an_unknown_outcome_until_the_key_expires() {
 fn with_retry_one_waiter_executes_again_and_the_others_replay() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
-        let (here, there) = two_engines(
-            &Policy::new()
-                .on_crash(OnCrash::Retry)
-                .wait_timeout(LEASE * 3),
-        );
-        let (here, app) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
-        handler.close_gate();
-        crash(&here, &payment(), &handler).await;
-        handler.open_gate();
+        let policy = Policy::new()
+            .on_crash(OnCrash::Retry)
+            .wait_timeout(LEASE * 3);
+        let app = adapter.app(&after_crash(adapter, policy, &handler).await, &handler);
         let waiting: Vec<_> = (0..5).map(|_| send_in_task(&app, &payment())).collect();
 
         // When the crashed execution's lease lapses.
@@ -97,14 +108,16 @@ fn with_retry_one_waiter_executes_again_and_the_others_replay() {
 fn attempts_rise_by_one_with_each_crash() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
-        let engine = Idempotency::builder().policy(Policy::new().on_crash(OnCrash::Retry));
-        let app = adapter.app(&engine.build().unwrap(), &handler);
+        let (store, policy) = (MemoryStore::new(), Policy::new().on_crash(OnCrash::Retry));
         handler.close_gate();
         for _ in 0..4 {
-            crash(&app, &payment(), &handler).await;
+            let dying = builder(&policy);
+            crash(adapter, dying, store.clone(), &payment(), &handler).await;
             advance(LEASE + Duration::from_secs(1)).await;
         }
         handler.open_gate();
+        let engine = builder(&policy).store(store).build().unwrap();
+        let app = adapter.app(&engine, &handler);
         send(&app, &payment()).await.assert_charge(5);
         assert_eq!(handler.attempts(), [1, 2, 3, 4, 5]);
         let keys: Vec<_> = (1..=5)
@@ -119,11 +132,7 @@ fn a_key_of_a_crashed_execution_is_a_mismatch_for_another_request() {
     with_each_adapter(async |adapter| {
         for policy in [Policy::new(), Policy::new().on_crash(OnCrash::Retry)] {
             let handler = CountingHandler::new();
-            let engine = Idempotency::builder().policy(policy).build().unwrap();
-            let app = adapter.app(&engine, &handler);
-            handler.close_gate();
-            crash(&app, &payment(), &handler).await;
-            handler.open_gate();
+            let app = adapter.app(&after_crash(adapter, policy, &handler).await, &handler);
             advance(LEASE * 2).await;
             let other = send(&app, &payment().body("{}")).await;
             other.assert_problem(409, "mismatch");
@@ -175,10 +184,17 @@ fn waiters_learn_of_a_crash_from_a_store_that_sends_no_wakes() {
     with_each_adapter(async |adapter| {
         let (handler, store) = (CountingHandler::new(), FaultyStore::without_wakes());
         let policy = Policy::new().wait_timeout(LEASE * 3);
-        let engine = Idempotency::builder().store(store).policy(policy);
-        let app = adapter.app(&engine.build().unwrap(), &handler);
         handler.close_gate();
-        crash(&app, &payment(), &handler).await;
+        crash(
+            adapter,
+            builder(&policy),
+            store.clone(),
+            &payment(),
+            &handler,
+        )
+        .await;
+        let engine = builder(&policy).store(store);
+        let app = adapter.app(&engine.build().unwrap(), &handler);
         let waiter = send_in_task(&app, &payment());
         advance(LEASE + Duration::from_secs(1)).await;
         waiter.await.unwrap().assert_problem(409, "outcome_unknown");
@@ -213,19 +229,21 @@ fn only_one_of_many_retries_takes_over_a_crashed_execution() {
     in_real_time(async {
         // Given many keys whose process crashed, in real time and on two threads.
         let (handler, store) = (CountingHandler::new(), MemoryStore::new());
-        let lease = Duration::from_millis(5);
-        let engine = |policy: Policy| {
-            let policy = policy.on_crash(OnCrash::Retry);
-            let engine = Idempotency::builder().store(store.clone()).policy(policy);
-            engine.build().unwrap()
-        };
-        let dying = Adapter::Attribute.app(&engine(Policy::new().lease(lease)), &handler);
-        let one = Adapter::Attribute.app(&engine(Policy::new()), &handler);
-        let other = Adapter::Layer.app(&engine(Policy::new()), &handler);
+        // Long enough for a slow machine to start a handler within it.
+        let lease = Duration::from_secs(1);
+        let policy = Policy::new().on_crash(OnCrash::Retry);
+        let [one, other] = [Adapter::Attribute, Adapter::Layer].map(|adapter| {
+            let engine = builder(&policy).store(store.clone());
+            adapter.app(&engine.build().unwrap(), &handler)
+        });
         handler.close_gate();
         let keys: Vec<_> = (0..50).map(|n| format!("k{n}")).collect();
         for key in &keys {
-            crash(&dying, &TestRequest::payment(key), &handler).await;
+            let (dying, request) = (
+                builder(&policy.clone().lease(lease)),
+                TestRequest::payment(key),
+            );
+            crash(Adapter::Attribute, dying, store.clone(), &request, &handler).await;
         }
         handler.open_gate();
         let taken = Arc::new(AtomicUsize::new(0));

@@ -1,5 +1,5 @@
-//! Replies that arrive after the lease has lapsed: only the request that owns the key now executes (DESIGN.md,
-//! sections 4 and 9; invariants I1, I2).
+//! Replies that arrive after the lease has lapsed: nothing starts then, whether or not the key has another owner
+//! (DESIGN.md, sections 4 and 9; invariants I1, I2).
 
 use std::{sync::Arc, time::Duration};
 
@@ -47,10 +47,9 @@ impl SlowRecovery {
     async fn begin(adapter: Adapter) -> Self {
         let (handler, records) = (CountingHandler::new(), MemoryStore::new());
         let store = FaultyStore::over(records.clone());
-        let engine = Idempotency::builder().policy(recovering());
-        let here = engine.store(store.clone()).build().unwrap();
-        let engine = Idempotency::builder().policy(recovering());
-        let there = engine.store(records).build().unwrap();
+        let builder = || Idempotency::builder().policy(recovering());
+        let here = builder().store(store.clone()).build().unwrap();
+        let there = builder().store(records.clone()).build().unwrap();
         let (permits, enough) = (
             Permits::new(Semaphore::new(0)),
             Permits::new(Semaphore::new(9)),
@@ -60,7 +59,7 @@ impl SlowRecovery {
             .layer(Extension(permits.clone()));
         let other = adapter.app(&there, &handler).layer(Extension(enough));
         handler.close_gate();
-        crash(&app, &payment(), &handler).await;
+        crash(adapter, builder(), records, &payment(), &handler).await;
         handler.open_gate();
         advance(LEASE * 2).await;
         store.fail_always(Operation::Renew, Fault::Unreachable);
@@ -97,8 +96,8 @@ fn a_recovery_function_that_outlived_its_lease_does_not_execute_what_another_ret
             }
             slow.let_recovery_answer().await;
 
-            // Then the first one's "not executed" is stale, and it gets the winner's outcome.
-            slow.retry.await.unwrap().assert_replay_of_charge(2);
+            // Then the first one's "not executed" is stale: it executes nothing, and says so.
+            slow.retry.await.unwrap().assert_problem(503, "overloaded");
             send(&slow.other, &payment())
                 .await
                 .assert_replay_of_charge(2);
@@ -112,20 +111,39 @@ fn a_recovery_function_that_outlived_its_lease_does_not_execute_what_another_ret
 }
 
 #[test]
-fn a_recovery_function_that_outlived_its_lease_executes_if_nobody_took_over() {
+fn a_recovery_function_that_outlived_its_lease_does_not_execute_even_if_nobody_took_over() {
     with_each_adapter(async |adapter| {
         let slow = SlowRecovery::begin(adapter).await;
         slow.store.heal();
         let renewed = slow.store.calls(Operation::Renew);
         slow.let_recovery_answer().await;
 
-        // Then one more renewal confirms that the key is still this retry's.
-        assert_eq!(slow.store.calls(Operation::Renew), renewed + 1);
-        slow.retry.await.unwrap().assert_charge(2);
-        send(&slow.other, &payment())
-            .await
-            .assert_replay_of_charge(2);
-        assert_eq!(slow.handler.starts(), 2);
+        // Then no renewal is tried to rescue the claim: it is given back.
+        assert_eq!(slow.store.calls(Operation::Renew), renewed);
+        slow.retry.await.unwrap().assert_problem(503, "overloaded");
+        assert_eq!(slow.handler.starts(), 1);
+
+        // And the next retry recovers and executes at once, with a higher attempt than the recovery's.
+        send(&slow.other, &payment()).await.assert_charge(2);
+        assert_eq!(slow.handler.attempts(), [1, 3]);
+    });
+}
+
+#[test]
+fn a_recovery_function_that_outlived_its_lease_does_not_execute_even_if_it_was_renewed_again() {
+    with_each_adapter(async |adapter| {
+        // Given a lease that lapsed, that nobody took over, and that a heartbeat renews when the store is back.
+        let slow = SlowRecovery::begin(adapter).await;
+        slow.store.heal();
+        advance(LEASE / 2).await;
+
+        // When the recovery function answers "not executed", then the handler does not execute.
+        slow.let_recovery_answer().await;
+        slow.retry.await.unwrap().assert_problem(503, "overloaded");
+        assert_eq!(slow.handler.starts(), 1);
+
+        // And the next retry asks again, and executes.
+        send(&slow.other, &payment()).await.assert_charge(2);
     });
 }
 
@@ -162,21 +180,22 @@ impl SlowAcknowledgement {
         let engine = Idempotency::builder()
             .policy(policy.clone())
             .store(store.clone());
+        let dying = Idempotency::builder().policy(policy.clone());
         let engine = engine.store_timeout(Duration::from_secs(60));
         let enough = Permits::new(Semaphore::new(9));
         let here = adapter.app(&engine.build().unwrap(), &handler);
         let here = here.layer(Extension(enough.clone()));
-        let engine = Idempotency::builder().policy(policy).store(records);
+        let engine = Idempotency::builder().policy(policy).store(records.clone());
         let other = adapter.app(&engine.build().unwrap(), &handler);
         let other = other.layer(Extension(enough));
         if crashed {
             handler.close_gate();
-            crash(&other, &payment(), &handler).await;
+            crash(adapter, dying, records, &payment(), &handler).await;
             handler.open_gate();
             advance(lease * 2).await;
         }
         let acknowledged = Arc::new(Semaphore::new(0));
-        if crashed && matches!(on_crash, OnCrash::Recover(_)) {
+        if crashed {
             // The first acquire shows the crash, the second takes over.
             store.fail_next(Operation::Acquire, Fault::None);
         }
@@ -218,25 +237,34 @@ fn a_claim_acknowledged_after_another_took_over_does_not_execute() {
                 .assert_charge(before + 1);
             slow.acknowledged.add_permits(1);
 
-            // Then the first one gets the winner's outcome.
+            // Then the first one executes nothing, and says so; retries get the other's outcome.
             let answer = slow.request.await.unwrap();
-            answer.assert_replay_of_charge(before + 1);
+            answer.assert_problem(503, "overloaded");
+            send(&slow.other, &payment())
+                .await
+                .assert_replay_of_charge(before + 1);
             assert_eq!(slow.handler.starts(), before + 1, "{on_crash:?}");
         }
     });
 }
 
 #[test]
-fn a_claim_acknowledged_after_its_lease_executes_if_nobody_took_over() {
+fn a_claim_acknowledged_after_its_lease_is_given_back_even_if_nobody_took_over() {
     with_each_adapter(async |adapter| {
         for (on_crash, crashed) in take_overs().into_iter().chain([(OnCrash::Refuse, false)]) {
             let slow = SlowAcknowledgement::begin(adapter, on_crash, crashed).await;
             let before = usize::from(crashed);
             slow.acknowledged.add_permits(1);
-            slow.request.await.unwrap().assert_charge(before + 1);
+            slow.request
+                .await
+                .unwrap()
+                .assert_problem(503, "overloaded");
+            assert_eq!(slow.handler.starts(), before, "{on_crash:?}");
+
+            // Then a retry executes at once.
             send(&slow.other, &payment())
                 .await
-                .assert_replay_of_charge(before + 1);
+                .assert_charge(before + 1);
             assert_eq!(slow.handler.starts(), before + 1, "{on_crash:?}");
         }
     });

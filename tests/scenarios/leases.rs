@@ -76,25 +76,35 @@ fn the_heartbeat_ends_with_the_lifetime_and_the_handler_can_see_it() {
         let policy = Policy::new()
             .wait(false)
             .max_lifetime(Duration::from_secs(120));
-        let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let app = adapter.app(&engine, &handler);
+        let store = MemoryStore::new();
+        let [app, other] = [(); 2].map(|()| {
+            let engine = Idempotency::builder().policy(policy.clone());
+            adapter.app(&engine.store(store.clone()).build().unwrap(), &handler)
+        });
         handler.close_gate();
         let first = send_in_task(&app, &payment());
         advance(Duration::from_secs(119)).await;
         assert!(!handler.execution(1).lease_lost());
-        send(&app, &payment()).await.assert_problem(409, "conflict");
+        for app in [&app, &other] {
+            send(app, &payment()).await.assert_problem(409, "conflict");
+        }
 
         // When its lifetime is over, then its lease lapses, and the handler can see that.
         advance(LEASE + Duration::from_secs(2)).await;
         assert!(handler.execution(1).lease_lost());
-        send(&app, &payment())
+        send(&other, &payment())
             .await
             .assert_problem(409, "outcome_unknown");
+
+        // But its own process knows that it still runs.
+        send(&app, &payment()).await.assert_problem(409, "conflict");
 
         // And when it ends all the same, its outcome is stored.
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
-        send(&app, &payment()).await.assert_replay_of_charge(1);
+        for app in [&app, &other] {
+            send(app, &payment()).await.assert_replay_of_charge(1);
+        }
         assert_eq!(handler.starts(), 1);
     });
 }
@@ -150,17 +160,25 @@ fn an_execution_that_completes_after_a_take_over_answers_with_the_winners_outcom
 }
 
 #[test]
-fn a_fenced_execution_never_shows_its_own_outcome_of_whatever_kind() {
+fn a_fenced_execution_shows_its_own_answer_only_if_that_would_not_have_been_stored() {
     with_each_adapter(async |adapter| {
         type Own = fn() -> axum::response::Response;
-        let own: [Own; 4] = [
-            || StatusCode::SERVICE_UNAVAILABLE.into_response(),
-            || (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
-            || panic!("a panic of the scenario"),
-            || vec![0_u8; 2 << 20].into_response(),
+        // With the status of an answer that would not be stored, whoever has the key.
+        let own: [(Own, Option<u16>); 5] = [
+            (
+                || StatusCode::SERVICE_UNAVAILABLE.into_response(),
+                Some(503),
+            ),
+            (
+                || (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
+                Some(502),
+            ),
+            (|| panic!("a panic of the scenario"), Some(500)),
+            (|| vec![0_u8; 2 << 20].into_response(), None),
+            (|| StatusCode::IM_A_TEAPOT.into_response(), None),
         ];
-        for own in own {
-            // Given a fenced execution that would itself release, panic, or leave a tombstone.
+        for (own, status) in own {
+            // Given a fenced execution that would itself release, panic, leave a tombstone or be stored.
             let handler = CountingHandler::responding(move |n| match n {
                 1 => own(),
                 n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
@@ -174,10 +192,20 @@ fn a_fenced_execution_never_shows_its_own_outcome_of_whatever_kind() {
             handler.let_through(2);
             send(&there, &payment()).await.assert_charge(2);
 
-            // When it ends, then it answers with the winner's outcome.
+            // When it ends, then what is no outcome is its own answer; instead of an outcome it gets the winner's.
             handler.let_through(1);
-            old.await.unwrap().assert_replay_of_charge(2);
-            send(&there, &payment()).await.assert_replay_of_charge(2);
+            let answer = old.await.unwrap();
+            match status {
+                Some(500) => answer.assert_problem(500, "handler_panicked"),
+                Some(status) => assert_eq!((answer.status.as_u16(), answer.text()), (status, "")),
+                None => answer.assert_replay_of_charge(2),
+            }
+
+            // And retries get the winner's outcome: it was neither released nor abandoned.
+            for app in [&here, &there] {
+                send(app, &payment()).await.assert_replay_of_charge(2);
+            }
+            assert_eq!(handler.starts(), 2);
         }
     });
 }
@@ -187,13 +215,15 @@ fn a_fenced_execution_whose_winner_crashed_answers_outcome_unknown() {
     with_each_adapter(async |adapter| {
         // Given a fenced execution whose winner crashed.
         let handler = CountingHandler::new();
-        let (here, there, _store) = cut_off(Policy::new().on_crash(OnCrash::Retry));
-        let (here, there) = (adapter.app(&here, &handler), adapter.app(&there, &handler));
+        let policy = Policy::new().on_crash(OnCrash::Retry);
+        let (here, _, store) = cut_off(policy.clone());
+        let here = adapter.app(&here, &handler);
         handler.close_gate();
         let old = send_in_task(&here, &payment());
         handler.started(1).await;
         advance(LEASE + Duration::from_secs(1)).await;
-        crash(&there, &payment(), &handler).await;
+        let winner = Idempotency::builder().policy(policy);
+        crash(adapter, winner, store, &payment(), &handler).await;
         handler.let_through(1);
         advance(LEASE + Duration::from_secs(1)).await;
 
@@ -365,12 +395,14 @@ fn a_second_attempt_that_releases_its_key_does_not_restart_the_fencing_token() {
             (status, format!("charge {n}")).into_response()
         });
         let policy = Policy::new().on_crash(OnCrash::Retry);
-        let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let app = adapter.app(&engine, &handler);
+        let (store, builder) = (MemoryStore::new(), || {
+            Idempotency::builder().policy(policy.clone())
+        });
         handler.close_gate();
-        crash(&app, &payment(), &handler).await;
+        crash(adapter, builder(), store.clone(), &payment(), &handler).await;
         handler.open_gate();
         advance(LEASE + Duration::from_secs(1)).await;
+        let app = adapter.app(&builder().store(store).build().unwrap(), &handler);
         assert_eq!(send(&app, &payment()).await.status, 503);
 
         // When the next one executes at once, then its attempt is higher than all before it.

@@ -11,44 +11,55 @@ use crate::support::{
 };
 
 #[test]
-fn over_the_bound_of_detached_executions_new_requests_are_refused() {
+fn over_the_bound_of_detached_executions_only_new_executions_are_refused() {
     with_each_adapter(async |adapter| {
         // Given as many detached executions as are allowed.
         let handler = CountingHandler::new();
         let engine = Idempotency::builder().max_detached(3).build().unwrap();
         let app = adapter.app(&engine, &handler);
+        send(&app, &TestRequest::payment("k1"))
+            .await
+            .assert_charge(1);
         handler.close_gate();
-        for n in 1..=3 {
+        for n in 2..=4 {
             let leaving = send_in_task(&app, &TestRequest::payment(&format!("k{n}")));
             handler.started(n).await;
             leaving.abort();
             run_ready_tasks().await;
-            assert_eq!(detached(&engine), n);
+            assert_eq!(detached(&engine), n - 1);
         }
 
-        // When new requests arrive, then they get `overloaded`; requests without a key execute.
-        for key in ["k1", "k4"] {
-            let answer = send(&app, &TestRequest::payment(key)).await;
-            answer.assert_problem(503, "overloaded");
-            assert!(answer.headers.contains_key("retry-after"));
-        }
-        assert_eq!(handler.starts(), 3);
-        let keyless = send_in_task(&app, &TestRequest::post("/pay"));
-        handler.started(4).await;
+        // When requests with new keys arrive, then they get `overloaded`.
+        let answer = send(&app, &TestRequest::payment("k6")).await;
+        answer.assert_problem(503, "overloaded");
+        assert!(answer.headers.contains_key("retry-after"));
+        assert_eq!(handler.starts(), 4);
 
-        // And once a detached execution has ended, a new request executes.
-        handler.let_through(1);
-        run_ready_tasks().await;
-        assert_eq!(detached(&engine), 2);
+        // But what executes nothing goes on, and so do requests without a key.
         send(&app, &TestRequest::payment("k1"))
             .await
             .assert_replay_of_charge(1);
+        for key in ["k1", "k2"] {
+            send(&app, &TestRequest::payment(key).body("{}"))
+                .await
+                .assert_problem(409, "mismatch");
+        }
+        let duplicate = send_in_task(&app, &TestRequest::payment("k2"));
+        let keyless = send_in_task(&app, &TestRequest::post("/pay"));
+        handler.started(5).await;
+        assert!(!duplicate.is_finished());
+
+        // And once a detached execution has ended, a new request executes.
+        handler.let_through(2);
+        run_ready_tasks().await;
+        assert_eq!(detached(&engine), 2);
+        duplicate.await.unwrap().assert_replay_of_charge(2);
         handler.open_gate();
-        send(&app, &TestRequest::payment("k4"))
+        send(&app, &TestRequest::payment("k6"))
             .await
-            .assert_charge(5);
-        keyless.await.unwrap().assert_charge(4);
-        for n in 1..=3 {
+            .assert_charge(6);
+        keyless.await.unwrap().assert_charge(5);
+        for n in 1..=4 {
             send(&app, &TestRequest::payment(&format!("k{n}")))
                 .await
                 .assert_replay_of_charge(n);

@@ -13,9 +13,10 @@ use idempotent_runtime::{
     Idempotency, OnCrash, Policy, Recovery, idempotent, store::StoreErrorKind,
 };
 
+use crate::store_faults::leave_crashed_execution;
 use crate::support::{
-    CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, crash, run_ready_tasks,
-    send, send_in_task, waiters, with_each_adapter, with_paused_clock,
+    CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, run_ready_tasks, send,
+    send_in_task, waiters, with_each_adapter, with_paused_clock,
 };
 
 fn payment() -> TestRequest {
@@ -97,11 +98,8 @@ fn a_lost_take_over_of_a_crashed_execution_does_not_forget_the_crash() {
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let recover: idempotent_runtime::RecoverFn = |_| Box::pin(async { Recovery::StillUnknown });
         let policy = Policy::new().on_crash(OnCrash::Recover(recover));
+        leave_crashed_execution(adapter, &store, policy.clone(), &handler).await;
         let app = adapter.app(&engine_with(&store, policy), &handler);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
-        handler.open_gate();
-        advance(Duration::from_secs(31)).await;
 
         // When a retry sees the crash and takes over to recover it, and the replies to that are lost.
         store.fail_next(Operation::Acquire, Fault::None);
@@ -128,13 +126,11 @@ fn a_lost_take_over_does_not_restart_the_fencing_token() {
         // Given a crashed execution, under `on_crash = "retry"`.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
         let policy = Policy::new().on_crash(OnCrash::Retry);
+        leave_crashed_execution(adapter, &store, policy.clone(), &handler).await;
         let app = adapter.app(&engine_with(&store, policy), &handler);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
-        handler.open_gate();
-        advance(Duration::from_secs(31)).await;
 
-        // When a retry takes over and the replies to that are lost.
+        // When a retry sees the crash and takes over, and the replies to that are lost.
+        store.fail_next(Operation::Acquire, Fault::None);
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
         let answer = send(&app, &payment()).await;
@@ -166,15 +162,16 @@ fn a_waiter_that_disconnects_after_a_lost_acquire_leaves_no_claim_behind() {
         assert_eq!(waiters(&engine), 1);
 
         // When the waiter's acquire gets the released key, all replies to it are lost, and its client disconnects.
-        store.fail_next(Operation::Acquire, Fault::ReplyLost);
-        store.fail_next(Operation::Acquire, Fault::ReplyLost);
-        store.fail_next(Operation::Acquire, Fault::ReplyLost);
-        store.fail_next(Operation::Acquire, Fault::ReplyLost);
+        store.fail_always(Operation::Acquire, Fault::ReplyLost);
+        let acquires = store.calls(Operation::Acquire);
         handler.open_gate();
         assert_eq!(first.await.unwrap().status, 429);
         advance(Duration::from_millis(100)).await;
+        assert!(store.calls(Operation::Acquire) > acquires);
         second.abort();
-        advance(Duration::from_secs(40)).await;
+        advance(Duration::from_secs(3)).await;
+        store.heal();
+        advance(Duration::from_secs(37)).await;
 
         // Then the key does not stay claimed: the retry gets an outcome.
         let answer = send(&app, &payment()).await;
@@ -215,7 +212,8 @@ fn a_completion_that_is_not_acknowledged_answers_outcome_unknown_and_is_stored_l
             // Given a store that fails once the handler has run.
             let (handler, store) = (CountingHandler::new(), FaultyStore::new());
             let policy = Policy::new().wait(false);
-            let app = adapter.app(&engine_with(&store, policy), &handler);
+            let [app, other] =
+                [(); 2].map(|()| adapter.app(&engine_with(&store, policy.clone()), &handler));
             let applied = matches!(outage, Fault::ReplyLost);
             store.fail_always(Operation::Complete, outage);
 
@@ -223,35 +221,60 @@ fn a_completion_that_is_not_acknowledged_answers_outcome_unknown_and_is_stored_l
             let answer = send(&app, &payment()).await;
             answer.assert_problem(409, "outcome_unknown");
 
-            // And the key stays claimed while the store is unreachable, lease after lease.
+            // And so is that to its duplicates in this process, at once and later.
+            send(&app, &payment())
+                .await
+                .assert_problem(409, "outcome_unknown");
+
+            // And in other processes the key stays claimed while the store is unreachable, lease after lease.
             if !applied {
                 advance(Duration::from_secs(120)).await;
-                send(&app, &payment()).await.assert_problem(409, "conflict");
+                send(&app, &payment())
+                    .await
+                    .assert_problem(409, "outcome_unknown");
+                send(&other, &payment())
+                    .await
+                    .assert_problem(409, "conflict");
             }
 
             // And when the store is back, the outcome is stored after all.
             store.heal();
             advance(Duration::from_secs(60)).await;
-            send(&app, &payment()).await.assert_replay_of_charge(1);
+            for app in [&app, &other] {
+                send(app, &payment()).await.assert_replay_of_charge(1);
+            }
             assert_eq!(handler.starts(), 1);
         }
     });
 }
 
 #[test]
-fn waiters_get_the_outcome_that_was_stored_late() {
+fn waiters_of_other_processes_get_the_outcome_that_was_stored_late() {
     with_each_adapter(async |adapter| {
+        // Given an execution, a duplicate that waits in its process, and one in another process.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
-        let app = adapter.app(&engine(&store), &handler);
+        let [here, there] = [(); 2].map(|()| adapter.app(&engine(&store), &handler));
         store.fail_always(Operation::Complete, Fault::Unreachable);
-        send(&app, &payment())
-            .await
-            .assert_problem(409, "outcome_unknown");
-        let waiter = send_in_task(&app, &payment());
+        handler.close_gate();
+        let first = send_in_task(&here, &payment());
+        handler.started(1).await;
+        let [inside, outside] = [&here, &there].map(|app| send_in_task(app, &payment()));
+        run_ready_tasks().await;
+
+        // When its completion is not acknowledged, then the duplicate in its process is answered as its own client is.
+        handler.open_gate();
+        first.await.unwrap().assert_problem(409, "outcome_unknown");
+        run_ready_tasks().await;
+        assert!(inside.is_finished());
+        inside.await.unwrap().assert_problem(409, "outcome_unknown");
+
+        // And when the outcome is stored late, then the other one gets it.
         advance(Duration::from_secs(5)).await;
+        assert!(!outside.is_finished());
         store.heal();
         advance(Duration::from_secs(3)).await;
-        waiter.await.unwrap().assert_replay_of_charge(1);
+        outside.await.unwrap().assert_replay_of_charge(1);
+        send(&here, &payment()).await.assert_replay_of_charge(1);
         assert_eq!(handler.starts(), 1);
     });
 }

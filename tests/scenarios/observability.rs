@@ -48,7 +48,9 @@ async fn run_through_everything(adapter: Adapter, key: &str) -> FaultyStore {
     waiter.await.unwrap();
     advance(Duration::from_secs(200)).await;
     handler.close_gate();
-    crash(&app, &payment, &handler).await;
+    let policy = Policy::new().ttl(Duration::from_secs(60));
+    let dying = Idempotency::builder().policy(policy);
+    crash(adapter, dying, store.clone(), &payment, &handler).await;
     handler.open_gate();
     advance(Duration::from_secs(40)).await;
     send(&app, &payment).await;
@@ -127,11 +129,17 @@ fn each_request_has_a_span_that_says_how_it_ended() {
         let (log, _guard) = Log::collect();
         let handler = CountingHandler::new();
         let policy = Policy::new().on_crash(OnCrash::Retry);
-        let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let app = adapter.app(&engine, &handler);
+        let (store, dying) = (
+            MemoryStore::new(),
+            Idempotency::builder().policy(policy.clone()),
+        );
         handler.close_gate();
-        crash(&app, &TestRequest::payment("k"), &handler).await;
+        let payment = TestRequest::payment("k");
+        crash(adapter, dying, store.clone(), &payment, &handler).await;
         handler.open_gate();
+        let engine = Idempotency::builder().policy(policy).store(store);
+        let engine = engine.build().unwrap();
+        let app = adapter.app(&engine, &handler);
         advance(Duration::from_secs(31)).await;
         send(&app, &TestRequest::payment("k"))
             .await
@@ -203,7 +211,7 @@ fn read(metrics: &Metrics, outcomes: &mut BTreeMap<String, i64>) -> BTreeMap<Str
 
 /// How often each outcome happens in the scenario below.
 const EXPECTED: [(&str, i64); 12] = [
-    ("conflict", 1),
+    ("conflict", 2),
     ("executed", 3),
     ("invalid_key", 1),
     ("mismatch", 1),
@@ -233,8 +241,10 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
             .max_response(1000)
             .required(true)
             .wait_timeout(Duration::from_secs(5));
-        let engine = Idempotency::builder().store(store.clone()).policy(policy);
-        let engine = engine.max_waiters(2).build().unwrap();
+        let engine = Idempotency::builder()
+            .store(store.clone())
+            .policy(policy.clone());
+        let engine = engine.max_detached(1).max_waiters(2).build().unwrap();
         let app = adapter.app(&engine, &handler);
 
         // Given a detached execution and two waiters.
@@ -255,6 +265,9 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
             assert_eq!(gauges.get(gauge), Some(&value), "{gauge} in {gauges:?}");
         }
         send(&app, &TestRequest::payment("k"))
+            .await
+            .assert_problem(409, "conflict");
+        send(&app, &TestRequest::payment("no-room"))
             .await
             .assert_problem(503, "overloaded");
         leaving.abort();
@@ -284,7 +297,11 @@ fn every_outcome_is_counted_and_every_gauge_returns_to_zero() {
             .await
             .assert_problem(409, "response_not_stored");
         handler.close_gate();
-        crash(&app, &TestRequest::payment("o"), &handler).await;
+        let (dying, crashed) = (
+            Idempotency::builder().policy(policy),
+            TestRequest::payment("o"),
+        );
+        crash(adapter, dying, store.clone(), &crashed, &handler).await;
         handler.open_gate();
         advance(Duration::from_secs(31)).await;
         send(&app, &TestRequest::payment("o"))

@@ -345,7 +345,7 @@ fn a_service_that_fails_without_a_response_leaves_its_outcome_unknown() {
 }
 
 #[test]
-fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_response() {
+fn a_service_that_fails_after_it_was_fenced_out_answers_with_its_own_error() {
     with_paused_clock(async {
         // Given a service that returns an error the first time it is called, and whose heartbeats do not arrive.
         let handler = CountingHandler::with_first_status(500);
@@ -370,6 +370,7 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_respons
         };
         let here = behind(Idempotency::builder().store(store));
         let there = behind(Idempotency::builder().store(records));
+        let retry = tower::ServiceExt::oneshot(there.clone(), payment().request());
         handler.close_gate();
         let old = tower::ServiceExt::oneshot(here, payment().request());
         let old = tokio::spawn(old);
@@ -383,9 +384,13 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_the_winners_respons
         TestResponse::read(new).await.assert_charge(2);
         handler.let_through(1);
 
-        // Then the first client gets the winner's response, and not the error.
-        let old = old.await.unwrap().expect("a response").map(Body::new);
-        TestResponse::read(old).await.assert_replay_of_charge(2);
+        // Then the first client gets that error: what this request did does not depend on who has the key now.
+        let old = old.await.unwrap().map(Response::into_parts);
+        assert_eq!(old.unwrap_err().to_string(), "gone");
+
+        // And retries get the winner's response, which was not abandoned.
+        let retry = retry.await.unwrap().map(Body::new);
+        TestResponse::read(retry).await.assert_replay_of_charge(2);
     });
 }
 

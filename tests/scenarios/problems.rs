@@ -71,11 +71,11 @@ async fn provoke(code: &str, adapter: Adapter, settings: impl Fn() -> Builder) -
             send(&app, &payment()).await
         }
         "outcome_unknown" => {
-            let app = app(settings(), &handler);
+            let store = MemoryStore::new();
             handler.close_gate();
-            crash(&app, &payment(), &handler).await;
+            crash(adapter, settings(), store.clone(), &payment(), &handler).await;
             advance(Duration::from_secs(31)).await;
-            send(&app, &payment()).await
+            send(&app(settings().store(store), &handler), &payment()).await
         }
         "response_not_stored" => {
             let app = app(with(Policy::new().max_response(4)), &handler);

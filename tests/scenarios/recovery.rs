@@ -9,12 +9,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Response};
 use idempotent_runtime::{
-    Crash, Idempotency, IdempotencyKey, MemoryStore, OnCrash, Policy, Recovery, Resolution,
-    ResolveError, store::RecordState,
+    Builder, Crash, Idempotency, IdempotencyKey, MemoryStore, OnCrash, Policy, Recovery,
+    Resolution, ResolveError, store::RecordState,
 };
 
 use crate::support::{
-    Adapter, CountingHandler, TestRequest, advance, crash, send, send_in_task, two_engines,
+    Adapter, CountingHandler, Process, TestRequest, advance, crash, send, send_in_task,
     with_each_adapter, with_paused_clock,
 };
 
@@ -22,6 +22,26 @@ const LEASE: Duration = Duration::from_secs(30);
 
 fn payment() -> TestRequest {
     TestRequest::payment("k")
+}
+
+fn builder(policy: &Policy) -> Builder {
+    Idempotency::builder().policy(policy.clone())
+}
+
+/// The engine of a process on a store on which another process has crashed while it executed the payment.
+async fn after_crash(adapter: Adapter, policy: Policy, handler: &CountingHandler) -> Idempotency {
+    let store = MemoryStore::new();
+    handler.close_gate();
+    crash(
+        adapter,
+        builder(&policy),
+        store.clone(),
+        &payment(),
+        handler,
+    )
+    .await;
+    handler.open_gate();
+    builder(&policy).store(store).build().unwrap()
 }
 
 static ASKED: AtomicUsize = AtomicUsize::new(0);
@@ -58,12 +78,9 @@ fn a_recovery_function_that_finds_the_effect_supplies_its_response() {
     with_each_adapter(async |adapter| {
         // Given a crashed execution.
         let handler = CountingHandler::new();
-        let engine = Idempotency::builder().policy(recovering()).build().unwrap();
+        let engine = after_crash(adapter, recovering(), &handler).await;
         let app = adapter.app(&engine, &handler);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
         let bank = handler.execution(1).downstream_key("bank");
-        handler.open_gate();
         advance(LEASE * 2).await;
 
         // When the recovery function finds that the effect happened.
@@ -86,11 +103,8 @@ fn a_recovery_function_that_finds_the_effect_supplies_its_response() {
 fn a_recovery_function_that_finds_no_effect_lets_the_handler_execute() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
-        let engine = Idempotency::builder().policy(recovering()).build().unwrap();
+        let engine = after_crash(adapter, recovering(), &handler).await;
         let app = adapter.app(&engine, &handler);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
-        handler.open_gate();
         advance(LEASE * 2).await;
         send(&app, &verdict("not executed")).await.assert_charge(2);
         send(&app, &verdict("not executed"))
@@ -104,11 +118,8 @@ fn a_recovery_function_that_finds_no_effect_lets_the_handler_execute() {
 fn a_recovery_function_that_does_not_know_or_panics_is_called_again_by_the_next_retry() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();
-        let engine = Idempotency::builder().policy(recovering()).build().unwrap();
+        let engine = after_crash(adapter, recovering(), &handler).await;
         let app = adapter.app(&engine, &handler);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
-        handler.open_gate();
         advance(LEASE * 2).await;
         for answer in ["unknown", "panic", "unknown"] {
             let answer = send(&app, &verdict(answer)).await;
@@ -134,18 +145,26 @@ fn only_one_recovery_function_runs_at_a_time() {
         }
         // Given a recovery function that takes longer than a lease.
         let handler = CountingHandler::new();
-        let (here, there) = two_engines(
-            &Policy::new()
+        let (store, policy) = (
+            MemoryStore::new(),
+            Policy::new()
                 .on_crash(OnCrash::Recover(|crash| Box::pin(slow(crash))))
                 .wait_timeout(LEASE * 4),
         );
-        let (here, there) = (
-            Adapter::Attribute.app(&here, &handler),
-            Adapter::Layer.app(&there, &handler),
-        );
         handler.close_gate();
-        crash(&here, &payment(), &handler).await;
+        crash(
+            Adapter::Layer,
+            builder(&policy),
+            store.clone(),
+            &payment(),
+            &handler,
+        )
+        .await;
         handler.open_gate();
+        let [here, there] = [Adapter::Attribute, Adapter::Layer].map(|adapter| {
+            let engine = builder(&policy).store(store.clone());
+            adapter.app(&engine.build().unwrap(), &handler)
+        });
         advance(LEASE * 2).await;
 
         // When many retries arrive in both processes.
@@ -166,34 +185,39 @@ fn only_one_recovery_function_runs_at_a_time() {
 #[test]
 fn a_recovery_whose_process_crashes_is_started_again_by_the_next_retry() {
     with_each_adapter(async |adapter| {
+        static CALLED: AtomicUsize = AtomicUsize::new(0);
         async fn never(_: Crash) -> Recovery {
+            CALLED.fetch_add(1, Ordering::SeqCst);
             std::future::pending().await
         }
         let handler = CountingHandler::new();
-        let (store, hangs) = (
-            MemoryStore::new(),
-            OnCrash::Recover(|crash| Box::pin(never(crash))),
-        );
-        let engine = |policy| {
-            let engine = Idempotency::builder().store(store.clone()).policy(policy);
-            engine.build().unwrap()
-        };
-        let hanging = adapter.app(&engine(Policy::new().on_crash(hangs)), &handler);
+        let store = MemoryStore::new();
         handler.close_gate();
-        crash(&hanging, &payment(), &handler).await;
+        crash(
+            adapter,
+            builder(&recovering()),
+            store.clone(),
+            &payment(),
+            &handler,
+        )
+        .await;
         handler.open_gate();
         advance(LEASE * 2).await;
 
         // When the process that runs the recovery function crashes too.
-        let mut request = Box::pin(tower::ServiceExt::oneshot(hanging, payment().request()));
-        for _ in 0..10 {
-            assert!(crate::support::poll_once(request.as_mut()).await.is_none());
-        }
-        std::mem::forget(request);
+        let hangs = OnCrash::Recover(|crash| Box::pin(never(crash)));
+        let dying = Process::start(builder(&Policy::new().on_crash(hangs)), store.clone());
+        let (app, before) = (
+            adapter.app(&dying.engine, &handler),
+            CALLED.load(Ordering::SeqCst),
+        );
+        let called = || CALLED.load(Ordering::SeqCst) > before;
+        dying.crash_when(&app, &payment(), called).await;
         advance(LEASE * 2).await;
 
         // Then the next retry calls the function, with the number of the last attempt, which was the recovery.
-        let app = adapter.app(&engine(recovering()), &handler);
+        let engine = builder(&recovering()).store(store);
+        let app = adapter.app(&engine.build().unwrap(), &handler);
         let found = send(&app, &verdict("completed")).await;
         assert!(found.text().starts_with("found 2 "), "{found:?}");
         assert_eq!(handler.starts(), 1);
@@ -206,11 +230,8 @@ fn an_operator_can_resolve_an_unknown_outcome() {
         for executed in [true, false] {
             // Given a crashed execution.
             let handler = CountingHandler::new();
-            let engine = Idempotency::builder().build().unwrap();
+            let engine = after_crash(adapter, Policy::new(), &handler).await;
             let app = adapter.app(&engine, &handler);
-            handler.close_gate();
-            crash(&app, &payment(), &handler).await;
-            handler.open_gate();
             let key = IdempotencyKey::new("k").unwrap();
             let key = engine.store_key("POST /pay", None, &key);
             let resolution = || {
@@ -261,11 +282,7 @@ fn a_recovered_response_that_is_too_large_to_store_is_sent_once_and_leaves_a_tom
             let found = Response::new(Bytes::from(vec![b'x'; 101]));
             Box::pin(async { Recovery::Completed(found) })
         }));
-        let engine = Idempotency::builder().policy(policy).build().unwrap();
-        let app = adapter.app(&engine, &handler);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
-        handler.open_gate();
+        let app = adapter.app(&after_crash(adapter, policy, &handler).await, &handler);
         advance(LEASE * 2).await;
         assert_eq!(send(&app, &payment()).await.body.len(), 101);
         send(&app, &payment())

@@ -24,6 +24,7 @@ fn settings_that_cannot_work_are_refused_when_the_engine_is_built() {
         Idempotency::builder().mismatch_status(StatusCode::OK),
         Idempotency::builder().store_timeout(Duration::ZERO),
         Idempotency::builder().store_timeout(Duration::MAX),
+        Idempotency::builder().max_detached(0),
     ];
     let expected = [
         BuildError::ShortSecret { length: 5 },
@@ -41,6 +42,7 @@ fn settings_that_cannot_work_are_refused_when_the_engine_is_built() {
         BuildError::StoreTimeout {
             timeout: Duration::MAX,
         },
+        BuildError::NoRoom,
     ];
     for (built, expected) in built.into_iter().zip(expected) {
         let error = built.build().unwrap_err();
@@ -74,4 +76,17 @@ fn a_store_error_names_its_store_says_whether_a_retry_may_help_and_keeps_its_sou
         assert_eq!(error.source().unwrap().to_string(), "disk 7 failed");
         assert!(StoreError::new("example", kind).source().is_none());
     }
+}
+
+#[test]
+#[should_panic(expected = "would make one endpoint of all routes that the layer wraps")]
+fn a_layer_refuses_a_policy_with_a_name() {
+    let engine = Idempotency::builder().build().unwrap();
+    let _ = idempotent_runtime::IdempotencyLayer::new(engine).policy(Policy::new().name("all"));
+}
+
+#[test]
+#[should_panic(expected = "lease must be at least 100 milliseconds")]
+fn a_lease_that_no_heartbeat_can_keep_is_refused() {
+    let _ = Policy::new().lease(Duration::from_millis(20));
 }

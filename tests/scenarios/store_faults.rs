@@ -10,8 +10,8 @@ use idempotent_runtime::{
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, crash, run_ready_tasks,
-    send, send_in_task, with_each_adapter,
+    Adapter, CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, crash,
+    run_ready_tasks, send, send_in_task, with_each_adapter,
 };
 
 fn payment() -> TestRequest {
@@ -26,6 +26,20 @@ fn engine(store: &FaultyStore) -> Idempotency {
 fn engine_with(store: &FaultyStore, policy: Policy) -> Idempotency {
     let engine = Idempotency::builder().store(store.clone()).policy(policy);
     engine.build().unwrap()
+}
+
+/// Leaves the record of a crashed execution in this store, with a lapsed lease.
+pub(crate) async fn leave_crashed_execution(
+    adapter: Adapter,
+    store: &FaultyStore,
+    policy: Policy,
+    handler: &CountingHandler,
+) {
+    let dying = Idempotency::builder().policy(policy);
+    handler.close_gate();
+    crash(adapter, dying, store.clone(), &payment(), handler).await;
+    handler.open_gate();
+    advance(Duration::from_secs(31)).await;
 }
 
 /// Every way in which an acquire fails, repetitions included.
@@ -142,27 +156,31 @@ fn on_store_error_execute_does_not_execute_when_the_store_is_full() {
 #[test]
 fn on_store_error_execute_never_executes_a_key_that_was_seen_in_flight() {
     with_each_adapter(async |adapter| {
-        // Given an execution in flight and a duplicate that waits for it.
+        // Given an execution in flight, and a duplicate that waits for it in its process and one in another process.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
-        let engine = Idempotency::builder()
-            .store(store.clone())
-            .on_store_error(OnStoreError::Execute)
-            .build()
-            .unwrap();
-        let app = adapter.app(&engine, &handler);
+        let [here, there] = [(); 2].map(|()| {
+            let engine = Idempotency::builder()
+                .store(store.clone())
+                .on_store_error(OnStoreError::Execute);
+            adapter.app(&engine.build().unwrap(), &handler)
+        });
         handler.close_gate();
-        let first = send_in_task(&app, &payment());
+        let first = send_in_task(&here, &payment());
         handler.started(1).await;
-        let second = send_in_task(&app, &payment());
+        let duplicates = [&here, &there].map(|app| send_in_task(app, &payment()));
         run_ready_tasks().await;
 
-        // When the store fails until the duplicate's time-out.
+        // When the store fails until the duplicates' time-out.
         store.fail_always(Operation::Acquire, Fault::Unreachable);
         advance(Duration::from_secs(31)).await;
 
-        // Then the duplicate is refused: the store had said that the key is in flight.
-        let answer = second.await.unwrap();
-        answer.assert_problem(503, "store_unavailable");
+        // Then both are refused: the one knows that the key is in flight, and the store had said so to the other.
+        let [here, there] = duplicates;
+        here.await.unwrap().assert_problem(409, "conflict");
+        there
+            .await
+            .unwrap()
+            .assert_problem(503, "store_unavailable");
         assert_eq!(handler.starts(), 1, "the key was seen in flight");
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
@@ -174,19 +192,17 @@ fn on_store_error_execute_never_executes_a_key_that_was_seen_crashed() {
     with_each_adapter(async |adapter| {
         // Given a crashed execution, and a recovery function.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
+        let policy = Policy::new().on_crash(OnCrash::Recover(|_| {
+            Box::pin(async { Recovery::StillUnknown })
+        }));
+        leave_crashed_execution(adapter, &store, policy.clone(), &handler).await;
         let engine = Idempotency::builder()
             .store(store.clone())
             .on_store_error(OnStoreError::Execute)
-            .policy(Policy::new().on_crash(OnCrash::Recover(|_| {
-                Box::pin(async { Recovery::StillUnknown })
-            })))
+            .policy(policy)
             .build()
             .unwrap();
         let app = adapter.app(&engine, &handler);
-        handler.close_gate();
-        crash(&app, &payment(), &handler).await;
-        handler.open_gate();
-        advance(Duration::from_secs(31)).await;
 
         // When the store shows the crash and then fails before the function is called.
         store.fail_next(Operation::Acquire, Fault::None);

@@ -215,14 +215,23 @@ fn two_engines_on_one_store_wait_for_each_other() {
 fn a_waiter_returns_by_its_deadline_even_if_the_store_never_answers() {
     with_each_adapter(async |adapter| {
         for outage in [Fault::Unreachable, Fault::Hang] {
+            // Given waiters for an execution in another process.
             let (handler, store) = (CountingHandler::new(), FaultyStore::without_wakes());
-            let engine = Idempotency::builder().store(store.clone()).build().unwrap();
-            let app = adapter.app(&engine, &handler);
+            let [elsewhere, engine] = [(); 2].map(|()| {
+                let engine = Idempotency::builder().store(store.clone());
+                engine.build().unwrap()
+            });
+            let (elsewhere, app) = (
+                adapter.app(&elsewhere, &handler),
+                adapter.app(&engine, &handler),
+            );
             handler.close_gate();
-            let _first = send_in_task(&app, &payment());
+            let _first = send_in_task(&elsewhere, &payment());
             handler.started(1).await;
             let waiting: Vec<_> = (0..5).map(|_| send_in_task(&app, &payment())).collect();
             run_ready_tasks().await;
+
+            // When the store fails until their time-out and beyond, then each is answered by then.
             store.fail_always(Operation::Acquire, outage);
             advance(Duration::from_secs(33)).await;
             for waiter in waiting {
@@ -285,10 +294,10 @@ fn waiters_are_bounded_per_key_and_per_process() {
             run_ready_tasks().await;
             assert_eq!(waiters(&engine), allowed);
 
-            // When one more duplicate arrives, then it gets `overloaded`, and does not execute.
+            // When one more duplicate arrives, then it gets `conflict` at once, as one that may not wait.
             for n in 0..keys {
                 let answer = send(&app, &of(n)).await;
-                answer.assert_problem(503, "overloaded");
+                answer.assert_problem(409, "conflict");
                 assert!(answer.headers.contains_key("retry-after"));
             }
 
@@ -313,18 +322,24 @@ fn waiters_are_bounded_per_key_and_per_process() {
 #[test]
 fn a_duplicate_that_disconnects_during_its_acquire_does_not_count_as_a_waiter() {
     with_paused_clock(async {
-        // Given a duplicate that disconnects while its acquire is on its way.
+        // Given an execution in another process, and a duplicate that disconnects while its acquire is on its way.
         let (handler, store) = (CountingHandler::new(), FaultyStore::new());
-        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let [elsewhere, engine] = [(); 2].map(|()| {
+            let engine = Idempotency::builder().store(store.clone());
+            engine.build().unwrap()
+        });
+        let elsewhere = Adapter::Attribute.app(&elsewhere, &handler);
         let app = Adapter::Attribute.app(&engine, &handler);
         handler.close_gate();
-        let first = send_in_task(&app, &payment());
+        let first = send_in_task(&elsewhere, &payment());
         handler.started(1).await;
         let waiter = send_in_task(&app, &payment());
         run_ready_tasks().await;
+        let acquires = store.calls(Operation::Acquire);
         store.fail_next(Operation::Acquire, Fault::Slow);
         let leaving = send_in_task(&app, &payment());
         tokio::task::yield_now().await;
+        assert_eq!(store.calls(Operation::Acquire), acquires + 1);
         leaving.abort();
         run_ready_tasks().await;
 

@@ -187,10 +187,23 @@ broken! {
     a_take_over_that_was_not_requested: TakesOverAlways fails
         a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over,
         an_unknown_outcome_has_no_winner;
-    /// A claim takes over a live lease.
+    /// A claim takes over any lapsed lease, whichever lease it names.
+    a_take_over_of_any_lease: TakesOverAny fails
+        a_take_over_applies_to_no_other_lease;
+    /// The lease is compared with the one that the claim names, others run, then it is taken over.
+    a_take_over_after_a_comparison: TakesOverLate fails
+        a_take_over_has_one_winner,
+        a_late_completion_and_a_take_over_exclude_each_other;
+    /// A claim takes over the lease that it names, also while that is live.
     a_take_over_of_live_leases: TakesOverLive fails
         a_live_lease_is_not_taken_over,
-        a_take_over_has_one_winner;
+        a_repeated_acquire_renews_the_lease,
+        a_late_repetition_of_the_acquire_keeps_the_attempt;
+    /// The answer names the token of the claim instead of that of the lease.
+    a_lease_that_is_named_after_the_claim: NamesTheClaim fails
+        a_live_lease_is_answered_with_the_time_left,
+        a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over,
+        a_take_over_applies_to_no_other_lease;
     /// A claim takes over a completed record once its lease would have lapsed.
     a_take_over_of_completed_records: TakesOverCompleted fails
         a_completed_record_is_answered_with_its_outcome,

@@ -22,7 +22,7 @@ use tokio::runtime::Builder;
 
 use self::{
     contract::{LEASE, Model, QUARTERS, TTL},
-    history::{Role, Step, each, seed},
+    history::{Named, Role, Step, each, seed},
 };
 use crate::{
     broken::{BrokenHarness, Flaw, with_flaw},
@@ -54,6 +54,9 @@ fn stores_with_a_flaw_do_not_follow_the_model() {
         Flaw::TtlFromAcquire,
         Flaw::RenewKeepsExpiry,
         Flaw::Overwrites,
+        Flaw::TakesOverAny,
+        Flaw::TakesOverLive,
+        Flaw::NamesTheClaim,
     ] {
         play(flaw).expect_err(&format!("{flaw:?} is not detected"));
     }
@@ -203,13 +206,14 @@ impl Playback {
         }
     }
 
-    async fn acquire(&mut self, n: u8, role: Role, fingerprint: u8, take_over: bool) {
-        let token = self.token(n, role);
+    async fn acquire(&mut self, n: u8, role: Role, fingerprint: u8, named: Named) {
+        let (token, take_over) = (self.token(n, role), self.named(n, named));
         // A repetition has the fingerprint of the first time: a token is made for one request.
         let earlier = self.claimants.iter().find(|(earlier, _)| *earlier == token);
         let fingerprint = earlier.map_or(fingerprint, |(_, fingerprint)| *fingerprint);
         self.claimants.push((token, fingerprint));
-        let claim = self.claim(n, fingerprint, token).take_over(take_over);
+        let mut claim = self.claim(n, fingerprint, token);
+        claim.take_over = take_over;
         let answer = self.store().acquire(&claim).await.unwrap();
         self.model
             .acquired(n, fingerprint, token, take_over, &answer, self.tick);
@@ -272,6 +276,16 @@ impl Playback {
 
     fn held(&self, n: u8, role: Role) -> Held {
         self.claim(n, 0, self.token(n, role)).held()
+    }
+
+    fn named(&self, n: u8, lease: Named) -> Option<Token> {
+        let named = match lease {
+            Named::Nothing => return None,
+            Named::Current => self.model.holder(n),
+            Named::Stale => self.model.stale(n),
+            Named::Random => None,
+        };
+        Some(named.unwrap_or_else(Token::random))
     }
 
     fn token(&self, n: u8, role: Role) -> Token {

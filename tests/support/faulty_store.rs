@@ -45,6 +45,9 @@ pub(crate) enum Fault {
     Error(StoreErrorKind),
     /// Fails with this error if a response is to be stored; a tombstone is stored.
     RejectResponse(StoreErrorKind),
+    /// Fails as unavailable at once, and is applied once it gets a permit, whatever its caller did meanwhile. For an
+    /// acquire.
+    Late(Arc<Semaphore>),
     /// Is applied once it gets a permit.
     HoldRequest(Arc<Semaphore>),
     /// Is applied, and returns once it gets a permit.
@@ -213,7 +216,7 @@ impl FaultyStore {
     ) -> Result<T, StoreError> {
         match fault {
             Fault::None => run.await,
-            Fault::Unreachable => Err(error(StoreErrorKind::Unavailable)),
+            Fault::Unreachable | Fault::Late(_) => Err(error(StoreErrorKind::Unavailable)),
             Fault::ReplyLost => {
                 run.await?;
                 Err(error(StoreErrorKind::Unavailable))
@@ -257,8 +260,15 @@ impl Store for FaultyStore {
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         self.note(format!("{claim:?} {:?}", claim.key.as_bytes()));
         self.claimed(claim);
-        self.call(Operation::Acquire, self.0.store.acquire(claim))
-            .await
+        let fault = self.fault(Operation::Acquire);
+        if let Fault::Late(permits) = &fault {
+            let (inner, claim, permits) = (Arc::clone(&self.0), claim.clone(), Arc::clone(permits));
+            tokio::spawn(async move {
+                permits.acquire().await.unwrap().forget();
+                inner.store.acquire(&claim).await.unwrap();
+            });
+        }
+        self.apply(fault, self.0.store.acquire(claim)).await
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {

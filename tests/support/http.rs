@@ -11,10 +11,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
-
-use super::CountingHandler;
 
 /// A request that can be sent any number of times.
 #[derive(Clone, Debug)]
@@ -196,18 +194,6 @@ pub(crate) async fn send(app: &Router, request: &TestRequest) -> TestResponse {
 pub(crate) fn send_in_task(app: &Router, request: &TestRequest) -> JoinHandle<TestResponse> {
     let response = app.clone().oneshot(request.request());
     tokio::spawn(async move { TestResponse::read(response.await.unwrap()).await })
-}
-
-/// Sends a request and simulates a crash of its process: once the handler has started, the request's future is leaked,
-/// so that it is never polled or dropped again and its lease is never renewed.
-pub(crate) async fn crash(app: &Router, request: &TestRequest, handler: &CountingHandler) {
-    let before = handler.starts();
-    let mut request = Box::pin(app.clone().oneshot(request.request()));
-    while handler.starts() == before {
-        poll_once(request.as_mut()).await;
-        yield_now().await;
-    }
-    std::mem::forget(request);
 }
 
 /// Polls a future once.

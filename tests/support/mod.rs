@@ -1,5 +1,5 @@
 //! What the scenarios share: a clock that tests move, an app whose handler counts its effects, clients that
-//! disconnect in every way, and a store that fails on command.
+//! disconnect in every way, processes that crash, and a store that fails on command.
 
 mod app;
 mod backends;
@@ -10,6 +10,7 @@ mod http;
 mod http1;
 mod http2;
 mod observe;
+mod process;
 mod time;
 
 pub(crate) use app::{Adapter, PAY, app_without_engine, two_engines, unprotected_app};
@@ -17,10 +18,11 @@ pub(crate) use backends::{Backend, FileBackend, MemoryBackend, PlantedRecord, ou
 pub(crate) use bodies::{Frames, endless, frames, stream};
 pub(crate) use faulty_store::{Fault, FaultyStore, Operation};
 pub(crate) use handler::{BoxFuture, CountingHandler};
-pub(crate) use http::{TestRequest, TestResponse, crash, poll_once, send, send_in_task};
+pub(crate) use http::{TestRequest, TestResponse, poll_once, send, send_in_task};
 pub(crate) use http1::{Conn, Server};
 pub(crate) use http2::H2Conn;
 pub(crate) use observe::{Log, Metrics, detached, waiters};
+pub(crate) use process::{Process, crash};
 pub(crate) use time::{
     advance, in_real_time, random_pause, run_ready_tasks, wait_until, with_each_adapter,
     with_paused_clock,

@@ -1,4 +1,4 @@
-//! How a table of options is written and applied.
+//! How a table of options is written and applied, and the error for a name that is not in it.
 
 use proc_macro2::{Span, TokenStream};
 use syn::Error;

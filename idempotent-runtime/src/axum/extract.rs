@@ -10,7 +10,7 @@ use ::axum::{
 };
 
 use crate::{
-    engine::Retention,
+    engine::{Retention, Unstyled},
     execution::Execution,
     problem::{Problem, ProblemCode, ProblemStyle},
 };
@@ -43,9 +43,10 @@ impl<S: Sync> OptionalFromRequestParts<S> for Execution {
 
 impl IntoResponse for ExecutionRejection {
     fn into_response(self) -> Response {
-        Problem::new(ProblemCode::MissingKey)
-            .response(&ProblemStyle::default())
-            .map(Body::from)
+        let problem = Problem::new(ProblemCode::MissingKey);
+        let mut response = problem.response(&ProblemStyle::default()).map(Body::from);
+        response.extensions_mut().insert(Unstyled);
+        response
     }
 }
 

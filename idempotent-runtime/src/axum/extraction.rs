@@ -1,6 +1,9 @@
 //! The step "extract the arguments, then call the handler", with the router's state inside.
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    panic::{self, AssertUnwindSafe},
+};
 
 use ::axum::{
     extract::{FromRequest, Request},
@@ -79,7 +82,7 @@ where
         let then = chosen(then);
         Box::pin(async move {
             match T::from_request(request, &state).await {
-                Ok(arguments) => Ok(then(arguments)),
+                Ok(arguments) => Ok(call(then, arguments)),
                 Err(rejection) => Err(rejection.into_response()),
             }
         })
@@ -104,7 +107,19 @@ where
     fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted> {
         let Self { state, then } = *self;
         let then = chosen(then);
-        Box::pin(async move { A::extract(request, &state).await.map(then) })
+        Box::pin(async move {
+            let arguments = A::extract(request, &state).await?;
+            Ok(call(then, arguments))
+        })
+    }
+}
+
+/// Calls the handler. A handler that is not an `async fn` runs its own code here, before it returns its future: its panic
+/// is moved into the future, so that it counts as the handler's and not as an extractor's.
+fn call<T>(then: Then<T>, arguments: T) -> BoxFuture<Response> {
+    match panic::catch_unwind(AssertUnwindSafe(|| then(arguments))) {
+        Ok(handler) => handler,
+        Err(payload) => Box::pin(async move { panic::resume_unwind(payload) }),
     }
 }
 

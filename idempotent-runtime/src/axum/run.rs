@@ -17,7 +17,8 @@ use super::{
     invoke::Invoke,
 };
 use crate::{
-    Execution, Policy,
+    Policy,
+    catch_unwind::{Panicked, catch_unwind},
     engine::{BodyKind, BoxFuture, Detachable, Handler, HandlerResult, Idempotency, Reply},
     route::route,
 };
@@ -27,8 +28,8 @@ use crate::{
 pub struct HandlerFuture(Kind);
 
 enum Kind {
-    /// The handler, as if the attribute were absent.
-    Plain(Handling),
+    /// The handler, as if the attribute were absent; with the engine, if its problems have a style of their own.
+    Plain(Handling, Option<Idempotency>),
     /// Whatever the engine decides.
     Covered(Detachable<Reply<Body>>),
 }
@@ -38,6 +39,9 @@ enum Handling {
     Extracting(BoxFuture<Extracted>),
     Answering(BoxFuture<Response>),
 }
+
+/// The same under the engine, which has to know whether an extractor panicked or the handler.
+struct Covered(Handling);
 
 /// The step "extract, then call the handler".
 struct Step(Box<dyn Start>);
@@ -72,9 +76,13 @@ fn run(
     name: &'static str,
     step: Step,
 ) -> HandlerFuture {
-    let Some(engine) = covering(engine, policy, &request) else {
-        return HandlerFuture(Kind::Plain(step.handling(request)));
-    };
+    let chosen = engine.or_else(|| request.extensions().get());
+    let engine = chosen.unwrap_or_else(|| Idempotency::of_this_process());
+    if !is_covered(engine, policy, &request) {
+        let style = engine.with_own_style();
+        return HandlerFuture(Kind::Plain(step.handling(request), style));
+    }
+    let engine = engine.clone();
     let route = route(
         policy.name.as_ref(),
         Some(name),
@@ -117,19 +125,10 @@ where
     Box::pin(Responding { function, answer })
 }
 
-/// The engine that handles this request, if there is one.
-fn covering(
-    engine: Option<&Idempotency>,
-    policy: &Policy,
-    request: &Request,
-) -> Option<Idempotency> {
-    let extensions = request.extensions();
-    let chosen = engine.or_else(|| extensions.get());
-    let chosen = chosen.unwrap_or_else(|| Idempotency::of_this_process());
-    // A layer around this handler has claimed the key: a second claim would wait for the first.
-    let covers = chosen.covers(policy, request.headers())
-        && Execution::from_extensions(extensions).is_none();
-    covers.then(|| chosen.clone())
+/// Whether the engine handles this request.
+fn is_covered(engine: &Idempotency, policy: &Policy, request: &Request) -> bool {
+    // A layer around this handler may have claimed the key: a second claim would wait for the first.
+    engine.covers(policy, request.headers()) && !engine.is_covered_already(policy, request)
 }
 
 impl Step {
@@ -140,10 +139,29 @@ impl Step {
 
 impl Handler for Step {
     type Body = Body;
-    type Future = Handling;
+    type Future = Covered;
 
-    fn call(self, request: ::http::Request<Bytes>) -> Handling {
-        self.handling(request.map(Body::from))
+    fn call(self, request: ::http::Request<Bytes>) -> Covered {
+        Covered(self.handling(request.map(Body::from)))
+    }
+}
+
+impl Future for Covered {
+    type Output = HandlerResult<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<HandlerResult<Body>> {
+        let Handling::Extracting(extraction) = &mut self.0 else {
+            return Pin::new(&mut self.0).poll(context);
+        };
+        match catch_unwind(|| extraction.as_mut().poll(context)) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Ok(handler))) => {
+                self.0 = Handling::Answering(handler);
+                Pin::new(&mut self.0).poll(context)
+            }
+            Ok(Poll::Ready(Err(rejection))) => Poll::Ready(HandlerResult::Rejected(rejection)),
+            Err(Panicked) => Poll::Ready(HandlerResult::ExtractorPanicked),
+        }
     }
 }
 
@@ -170,11 +188,16 @@ impl Future for HandlerFuture {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
         match &mut self.0 {
-            Kind::Plain(handling) => match ready!(Pin::new(handling).poll(context)) {
+            Kind::Plain(handling, style) => match ready!(Pin::new(handling).poll(context)) {
                 HandlerResult::Returned(response) | HandlerResult::Rejected(response) => {
-                    Poll::Ready(response)
+                    let restyled = style
+                        .as_ref()
+                        .and_then(|engine| engine.restyled(response.extensions()));
+                    Poll::Ready(restyled.map_or(response, |problem| problem.map(Body::from)))
                 }
-                HandlerResult::Failed => unreachable!("an axum handler always answers"),
+                HandlerResult::ExtractorPanicked | HandlerResult::Failed => {
+                    unreachable!("an axum handler always answers, and its panics pass through")
+                }
             },
             Kind::Covered(future) => Pin::new(future).poll(context).map(|reply| {
                 reply.map(|body| match body.into_kind() {
@@ -190,7 +213,7 @@ impl Future for HandlerFuture {
 impl fmt::Debug for HandlerFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
-            Kind::Plain(_) => "HandlerFuture::Plain",
+            Kind::Plain(..) => "HandlerFuture::Plain",
             Kind::Covered(_) => "HandlerFuture::Covered",
         })
     }

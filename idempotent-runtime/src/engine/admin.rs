@@ -3,10 +3,8 @@
 use bytes::Bytes;
 use http::Response;
 
-use tokio::time::Instant;
-
 use super::{
-    core::{Core, Idempotency, withdraw::withdraw},
+    core::{Core, Idempotency, doubt::Doubt},
     wait::Verdict,
 };
 
@@ -112,7 +110,7 @@ impl Idempotency {
                 Some(Outcome::Response(self.0.sealer.seal(stored, &binding)))
             }
         };
-        let claim = take_over(&self.0, key, &record).await?;
+        let (claim, mut doubt) = take_over(&self.0, key, &record).await?;
         let held = claim.held();
         let written = match &outcome {
             Some(outcome) => self.0.store.complete(&held, outcome).await?,
@@ -123,6 +121,10 @@ impl Idempotency {
             Write::Fenced => return Err(ResolveError::InFlight),
             Write::Missing => return Err(ResolveError::NotFound),
         }
+        if outcome.is_some() {
+            doubt.end();
+        }
+        doubt.given_up(true, true);
         match outcome {
             Some(outcome) => self.0.wait_queues.publish(key, || Verdict::Completed {
                 fingerprint: record.fingerprint,
@@ -148,7 +150,7 @@ async fn take_over(
     core: &std::sync::Arc<Core>,
     key: &StoreKey,
     record: &Record,
-) -> Result<Claim, ResolveError> {
+) -> Result<(Claim, Doubt), ResolveError> {
     match record.state {
         RecordState::Completed(_) => return Err(ResolveError::AlreadyCompleted),
         RecordState::InFlight { remaining } if !remaining.is_zero() => {
@@ -156,31 +158,44 @@ async fn take_over(
         }
         RecordState::InFlight { .. } => {}
     }
+    if core.in_flight.lease(key).is_some() {
+        return Err(ResolveError::InFlight);
+    }
     let settings = core.settings(&Policy::new());
-    let claim = Claim::new(
+    let mut claim = Claim::new(
         *key,
         record.fingerprint,
         Token::random(),
         settings.lease,
         settings.ttl,
     )
-    .take_over(true)
     .trace_id(record.trace_id);
-    let acquired = core.store.acquire(&claim, Instant::now()).await;
-    let acquired = acquired.map_err(|failed| {
-        if failed.in_doubt {
-            // The record may hold this token now, and no later resolution uses the same one.
-            withdraw(core, claim.held(), true);
+    let mut doubt = Doubt::new(core, &claim, true);
+    // First without a take-over, to see which lease lapsed; then that one.
+    for _ in 0..2 {
+        doubt.sending(&claim);
+        let reply = core.store.acquire(&claim, || false).await;
+        doubt.returned(reply.unanswered || reply.result.is_err());
+        match reply.result? {
+            Acquisition::Acquired { .. } if claim.take_over.is_some() => {
+                doubt.start();
+                return Ok((claim, doubt));
+            }
+            // The record expired or was released in the meantime.
+            Acquisition::Acquired { .. } => {
+                doubt.acquired();
+                return Err(ResolveError::NotFound);
+            }
+            Acquisition::Unknown { lease } if !core.in_flight.is_own(&lease) => {
+                claim.take_over = Some(lease);
+            }
+            Acquisition::Completed(_) => return Err(ResolveError::AlreadyCompleted),
+            // Another caller was faster.
+            Acquisition::InFlight { .. } | Acquisition::Unknown { .. } => break,
+            Acquisition::Mismatch => return Err(ResolveError::NotFound),
         }
-        failed.error
-    });
-    match acquired? {
-        Acquisition::Acquired { .. } => Ok(claim),
-        Acquisition::Completed(_) => Err(ResolveError::AlreadyCompleted),
-        // Another caller was faster.
-        Acquisition::InFlight { .. } | Acquisition::Unknown => Err(ResolveError::InFlight),
-        Acquisition::Mismatch => Err(ResolveError::NotFound),
     }
+    Err(ResolveError::InFlight)
 }
 
 impl From<StoreError> for ResolveError {

@@ -3,11 +3,12 @@
 use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode, request::Parts};
+use tokio::sync::Semaphore;
 
 use super::{
     core::{
-        Core, Idempotency, gauge::Gauge, in_flight::InFlight, on_store_error::OnStoreError,
-        store_client::StoreClient,
+        Core, Idempotency, doubt::WITHDRAWING, gauge::Gauge, in_flight::InFlight, keeper::Keeper,
+        on_store_error::OnStoreError, room::Room, store_client::StoreClient,
     },
     profile::Profile,
     wait::WaitQueues,
@@ -38,6 +39,7 @@ pub struct Builder {
     max_detached: usize,
     max_waiters: usize,
     max_waiters_per_key: usize,
+    max_waiting_bytes: usize,
     max_key_length: usize,
     response_limits: ResponseLimits,
     sealer: Sealer,
@@ -71,6 +73,8 @@ pub enum BuildError {
         /// What was given.
         status: StatusCode,
     },
+    /// `max_detached` is zero: no execution could outlive its client, so none could ever start.
+    NoRoom,
     /// The store time-out is zero, so that no store could ever answer, or longer than an hour.
     StoreTimeout {
         /// What was given.
@@ -121,6 +125,7 @@ impl Builder {
             max_detached: 1024,
             max_waiters: 4096,
             max_waiters_per_key: 128,
+            max_waiting_bytes: 64 * 1024 * 1024,
             max_key_length: IdempotencyKey::MAX_LEN,
             response_limits: ResponseLimits::default(),
             sealer: Sealer::default(),
@@ -205,7 +210,8 @@ impl Builder {
         self
     }
 
-    /// How many executions may run without a client before new requests get 503. Default: 1,024.
+    /// How many executions may go on without a client before new *executions* get 503; replays and duplicates go on. One
+    /// caller takes at most a quarter of them, and an execution older than its `max_lifetime` none. Default: 1,024.
     pub fn max_detached(mut self, most: usize) -> Self {
         self.max_detached = most;
         self
@@ -221,6 +227,13 @@ impl Builder {
     /// How many duplicates may wait for one key in this process. Default: 128.
     pub fn max_waiters_per_key(mut self, most: usize) -> Self {
         self.max_waiters_per_key = most;
+        self
+    }
+
+    /// How many bytes of request bodies the waiting duplicates of this process may keep; one that would exceed them gets
+    /// `conflict`. Default: 64 MiB.
+    pub fn max_waiting_bytes(mut self, bytes: usize) -> Self {
+        self.max_waiting_bytes = bytes;
         self
     }
 
@@ -286,11 +299,16 @@ impl Builder {
                 .replay_header
                 .unwrap_or_else(|| self.profile.replay_header()),
             on_store_error: self.on_store_error,
-            wait_queues: WaitQueues::new(self.max_waiters, self.max_waiters_per_key),
+            wait_queues: WaitQueues::new(
+                self.max_waiters,
+                self.max_waiters_per_key,
+                self.max_waiting_bytes,
+            ),
             in_flight: InFlight::default(),
-            detached: Gauge::metric(observe::detached),
-            max_detached: self.max_detached,
+            keeper: Keeper::new(),
+            room: Room::new(Gauge::metric(observe::detached), self.max_detached),
             withdrawals: Gauge::internal(),
+            withdrawing: Semaphore::new(WITHDRAWING),
             max_key_length: self.max_key_length,
             response_limits: self.response_limits,
             sealer: self.sealer,
@@ -323,6 +341,9 @@ impl Builder {
             && !status.is_client_error()
         {
             return Err(BuildError::MismatchStatus { status });
+        }
+        if self.max_detached == 0 {
+            return Err(BuildError::NoRoom);
         }
         let timeout = self.store_timeout;
         if timeout.is_zero() || timeout > Duration::from_secs(3600) {
@@ -396,6 +417,9 @@ impl fmt::Display for BuildError {
                     "a mismatch is the client's error: {status} is not a 4xx status"
                 )
             }
+            Self::NoRoom => f.write_str(
+                "max_detached is 0, so no execution could start: every client may leave; allow at least 1",
+            ),
             Self::StoreTimeout { timeout } => {
                 write!(
                     f,

@@ -14,7 +14,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -23,7 +23,13 @@ use std::{
 use tokio::runtime::Handle;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
-use super::{core::gauge::Gauge, handler::BoxFuture};
+use super::{
+    core::{
+        Core,
+        room::{CallerHash, PlaceSlot},
+    },
+    handler::BoxFuture,
+};
 
 /// Shared by a future and its [`Detachable`] wrapper. They are never polled and dropped at the same time, so relaxed
 /// loads and stores suffice.
@@ -31,6 +37,9 @@ use super::{core::gauge::Gauge, handler::BoxFuture};
 pub(crate) struct DetachState {
     must_finish: AtomicBool,
     client_left: AtomicBool,
+    caller: OnceLock<CallerHash>,
+    /// The place that the execution takes while it is detached.
+    place: Arc<PlaceSlot>,
 }
 
 impl DetachState {
@@ -48,27 +57,58 @@ impl DetachState {
     pub(crate) fn client_left(&self) -> bool {
         self.client_left.load(Ordering::Relaxed)
     }
+
+    /// The caller, as far as the engine knows one.
+    pub(crate) fn caller(&self) -> Option<CallerHash> {
+        self.caller.get().copied()
+    }
+
+    /// The request has been identified as this caller's.
+    pub(crate) fn set_caller(&self, caller: CallerHash) {
+        // Set once per request.
+        let _ = self.caller.set(caller);
+    }
+
+    /// The place that the execution takes while it is detached.
+    pub(crate) fn place(&self) -> &Arc<PlaceSlot> {
+        &self.place
+    }
+
+    /// Takes a place until the guard is dropped.
+    pub(crate) fn detach(&self, core: &Core) -> Detached {
+        self.place.fill(core.room.enter(self.caller()));
+        Detached(Arc::clone(&self.place))
+    }
+}
+
+/// An execution without a client, until this is dropped.
+pub(crate) struct Detached(Arc<PlaceSlot>);
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// A future that is polled in place, and finished in a task of its own if it is dropped while it must finish.
 pub(crate) struct Detachable<T: Send + 'static> {
     future: Option<BoxFuture<T>>,
     state: Arc<DetachState>,
-    detached: Gauge,
+    core: Arc<Core>,
     /// Where and how to go on: the runtime and subscriber in which it was first found pending.
     home: Option<(Handle, Dispatch)>,
 }
 
 impl<T: Send + 'static> Detachable<T> {
     pub(crate) fn new(
+        core: Arc<Core>,
         state: Arc<DetachState>,
-        detached: Gauge,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Self {
         Self {
             future: Some(Box::pin(future)),
             state,
-            detached,
+            core,
             home: None,
         }
     }
@@ -113,9 +153,9 @@ impl<T: Send + 'static> Drop for Detachable<T> {
             return;
         }
         self.state.client_left.store(true, Ordering::Relaxed);
-        let guard = self.detached.enter();
+        let detached = self.state.detach(&self.core);
         let finish = async move {
-            let _counted = guard;
+            let _detached = detached;
             drop(future.await);
         };
         runtime.spawn(finish.with_subscriber(subscriber));

@@ -54,6 +54,12 @@ pub(crate) enum HandlerResult<B> {
         expect(dead_code, reason = "the layer cannot know it")
     )]
     Rejected(Response<B>),
+    /// An extractor panicked before the handler began: nothing was executed.
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(dead_code, reason = "the layer cannot know it")
+    )]
+    ExtractorPanicked,
     /// The service failed without a response, so what it did is unknown. The adapter passes its error on beside the
     /// engine. A web framework whose handlers cannot fail never returns this.
     Failed,

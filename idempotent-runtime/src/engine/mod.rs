@@ -8,13 +8,12 @@
 //! ```text
 //! adapter            axum/run.rs or layer/: is the request covered? which route? which handler?
 //! run                here: settings, span, and a future that outlives its client (detach.rs)
-//! exchange/receive   parse the key -> room for an execution? -> read the body -> admit -> scope, fingerprint
-//! exchange/mod       acquire
-//! exchange/decide    what the store answered + what the route asks for -> the next step (pure)
-//!   exchange/follow    another execution is in flight: wait in its queue (wait/), read, become the leader
-//!   exchange/recover   an execution crashed: ask the route's function
-//!   exchange/execute   run the handler
-//! run/mod            the handler under its lease (run/lease) -> is the response stored? (run/cacheable)
+//! exchange/receive   parse the key -> read the body -> scope, fingerprint
+//! exchange/look      does this process execute the key? else: room for an execution? -> acquire, or read only
+//! exchange/decide    what was seen + what the route asks for -> the next step (pure)
+//!   exchange/follow    another execution is in flight: wait in its queue (wait/), become the leader, look again
+//!   exchange/execute   run the handler, or the recovery function first
+//! run/mod            the handler, its lease kept by core/keeper -> is the response stored? (run/cacheable)
 //! run/commit         complete, release or abandon; run/recorder does it for streams
 //! reply              problems, replays, the handler's own response
 //! ```
@@ -24,49 +23,51 @@
 //! | group | modules |
 //! |---|---|
 //! | the request | `exchange/`, `reply`, `body/`, `handler` (what an adapter brings), `detach` (clients that leave) |
-//! | the execution | `run/`: lease and heartbeat, commit, recorder, panics, what is stored |
+//! | the execution | `run/`: commit, recorder, what is stored; `core/lease` and `core/keeper`: the lease and its heartbeat |
 //! | waiting | `wait/`: the queues of the duplicates; `exchange/follow` uses them |
-//! | shared by all | `core/`: store client, registry of what is in flight, gauges, withdrawal of claims in doubt |
+//! | doubt | `core/doubt`: acquires without an answer, and their withdrawal |
+//! | shared by all | `core/`: store client, registry of what is in flight, room, gauges |
 //! | set-up | `builder`, `profile`, `global` (the engine of the process) |
 //! | the end | `shutdown` |
 //! | operators | `admin`: inspect, resolve, purge |
 //!
 //! # In which order a request is checked
 //!
-//! Covered at all · key · room for one more detached execution · size of the body · room again, and no shutdown ·
-//! acquire: mismatch before conflict. Nothing before the acquire touches the store.
+//! Covered at all · key · shutdown · size of the body · an execution of this process under the key · room for one more
+//! execution (without it the record is only read) · acquire: mismatch before conflict.
 //!
 //! # Where limits and times live
 //!
 //! | limit or time | set in | enforced in |
 //! |---|---|---|
-//! | `ttl`, `lease`, `max_lifetime`, `wait_timeout`, `max_body`, `max_response` | `policy` (defaults in `Settings::resolve`) | `run/lease`, `exchange/follow`, `exchange/receive`, `run/mod`, `run/recorder` |
+//! | `ttl`, `lease`, `max_lifetime`, `wait_timeout`, `max_body`, `max_response` | `policy/options` (defaults in `policy/settings`) | `core/lease`, `core/keeper`, `exchange/follow`, `exchange/receive`, `run/mod`, `run/recorder` |
+//! | how often a lease is renewed | `core/lease` (`interval`) | `core/keeper` |
 //! | store time-out | `builder` | `core/store_client` |
-//! | `max_detached` | `builder` | `core/mod` (`has_room`), asked in `exchange/receive` and `exchange/follow` |
-//! | waiters per key and per process | `builder` | `wait/mod` |
+//! | `max_detached`, and the share of one caller | `builder` | `core/room`, asked in `exchange/look` |
+//! | waiters per key, waiters and their bytes per process | `builder` | `wait/mod` |
 //! | headers of a stored response | `builder` | `response::ResponseLimits`, through `run/commit` |
 //! | length of a key | `builder` | `key`, through `core/mod` (`settings`) |
-//! | pauses between attempts and polls | `crate::backoff` | who waits: `wait/mod`, `exchange/execute`, `run/commit`, `core/withdraw` |
-//! | retry budget of a last write (three store time-outs), persistence of a late outcome | `run/commit` | there |
-//! | retry budget of a withdrawal | `core/withdraw` | there |
+//! | pauses between polls | `crate::backoff` (`polling`) | `wait/mod`, `exchange/execute` |
+//! | pauses and retry budget of a last write, and of a late outcome | `run/commit` (`repeat`; `LONGEST_PAUSE`, `PERSISTED_FOR`) | there |
+//! | pauses and time of a withdrawal | `core/doubt`; `store::LONGEST_DELAY` | there |
 //!
 //! # Who writes to the store
 //!
-//! The claim in `exchange/` (`mod`, `follow`, `recover`); the renewals in `run/lease`; the last write in `run/commit`. Besides
-//! these: `core/withdraw` (a claim in doubt), `shutdown` (what is in flight at the deadline), `admin` (an operator). All go
-//! through `core/store_client`.
+//! The claim in `exchange/look`; the renewals in `core/keeper`; the last write in `run/commit`. Besides these: `core/doubt` (a
+//! claim in doubt), `shutdown` (what is in flight at the deadline), `admin` (an operator). All go through
+//! `core/store_client`.
 //!
 //! # To change …
 //!
 //! | this | touch these |
 //! |---|---|
-//! | a problem code, its status or its text | `crate::problem`; the metric label follows the code |
-//! | which header carries the key | `crate::policy` (`key_header`); `crate::names::KeyHeader` is the only place that reads it |
+//! | a problem code | `crate::problem`: `code` (variant, documentation), `table` (status, text); the metric label follows |
+//! | which header carries the key | `policy/options` (`key_header`, default `HEADER`); `crate::names::KeyHeader` is the only reader |
 //! | which responses are stored | `run/cacheable` |
-//! | which headers are stored | `crate::response` (`filter`) |
+//! | which headers are stored | `response/filter` |
 //! | what a duplicate gets | `exchange/decide` |
-//! | a store operation | `crate::store` (trait, `erased`), `core/store_client`, every store, the conformance suite |
-//! | an option of the attribute | the macro crate's option table, `crate::policy` |
+//! | a store operation | `store/mod` (trait), `store/erased`, `store/connect` (`AnyStore`), `store/cached`, `core/store_client`, every store, the conformance suite, the custom-store example |
+//! | an option of the attribute | `options/mod.rs` of the macro crate (the table), `policy/options`, `policy/settings` |
 //! | a metric or span field | `crate::observe` |
 //! | an engine-wide setting | `builder`, `core/mod` |
 
@@ -76,7 +77,9 @@ use http::{HeaderMap, Request};
 use http_body::Body;
 use tracing::Instrument;
 
-use crate::{observe, policy::Policy};
+use crate::{
+    execution::Execution, observe, policy::Policy, problem::ProblemCode, route::uri_as_sent,
+};
 
 mod admin;
 mod body;
@@ -108,10 +111,42 @@ pub(crate) use reply::Reply;
 pub use run::Retention;
 pub use shutdown::Shutdown;
 
+/// Marks a problem response that was made without an engine, and so without its style.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unstyled;
+
 impl Idempotency {
     /// Whether the engine handles this request: it has a key, or the route requires one.
     pub(crate) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
         self.0.covers(policy, headers)
+    }
+
+    /// Whether an execution around this request, by a layer or a handler, has claimed its key already.
+    pub(crate) fn is_covered_already<B>(&self, policy: &Policy, request: &Request<B>) -> bool {
+        let Some(execution) = Execution::from_extensions(request.extensions()) else {
+            return false;
+        };
+        let header = policy.key_header(&self.0.defaults);
+        execution.serves(
+            request.method(),
+            uri_as_sent(request.uri(), request.extensions()),
+            header.lines(request.headers()).iter(),
+        )
+    }
+
+    /// This engine, if its problems look different from those of an engine with all defaults.
+    pub(crate) fn with_own_style(&self) -> Option<Self> {
+        self.0.problem_style.is_own().then(|| self.clone())
+    }
+
+    /// The problem `missing_key` in this engine's style, for a response that an [`Execution`] extractor made without
+    /// knowing an engine.
+    pub(crate) fn restyled(
+        &self,
+        extensions: &http::Extensions,
+    ) -> Option<http::Response<bytes::Bytes>> {
+        extensions.get::<Unstyled>()?;
+        Some(reply::problem(&self.0, &ProblemCode::MissingKey.into()))
     }
 
     /// Serves one request that the engine [covers](Self::covers).
@@ -128,15 +163,17 @@ impl Idempotency {
     {
         let state = Arc::new(DetachState::default());
         let span = observe::span(route.label());
-        let detached = self.0.detached.clone();
+        let core = Arc::clone(&self.0);
         let exchange = Box::new(Exchange {
             settings: self.0.settings(policy),
             core: self.0,
             route,
             detach: Arc::clone(&state),
             admission: None,
+            waiting_bytes: 0,
+            deadline: None,
         });
         let served = exchange.serve(request, handler).instrument(span);
-        Detachable::new(state, detached, served)
+        Detachable::new(core, state, served)
     }
 }

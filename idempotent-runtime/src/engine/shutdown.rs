@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use super::core::{Core, Idempotency};
 use crate::{
     scope::StoreKey,
     store::{Token, Write},
 };
-
-/// At most so many keys are marked unknown at the same time when a shutdown's deadline passes.
-const ABANDONED_AT_ONCE: usize = 64;
 
 /// The longest deadline that a clock can add. A caller that gives a longer one wants no deadline.
 const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
@@ -42,6 +42,9 @@ impl Idempotency {
     ///    The handlers themselves are not stopped; an outcome that is completed before the process ends is stored.
     /// 4. Requests that still wait get `overloaded`.
     ///
+    /// It ends within the deadline plus one store time-out, however many executions there are and whether or not the store
+    /// answers.
+    ///
     /// A server's graceful shutdown does not wait for detached executions: call both, the server's first. Calling this
     /// again is harmless.
     ///
@@ -55,7 +58,7 @@ impl Idempotency {
         let deadline = Instant::now() + deadline.min(LONGEST);
         // The last write of a detached execution comes before the end of its task, so both are waited for: when this
         // returns, no task is left that is still counted.
-        let idle = in_flight.idle(deadline).await && self.0.detached.none(deadline).await;
+        let idle = in_flight.idle(deadline).await && self.0.room.detached().none(deadline).await;
         let mut report = Shutdown {
             drained: before,
             unknown: 0,
@@ -63,6 +66,7 @@ impl Idempotency {
         };
         // Before anything is marked, so that no heartbeat renews what is marked.
         in_flight.finish_closing();
+        self.0.keeper.wake();
         if !idle {
             abandon_all(&self.0, &mut report).await;
             report.drained = before.saturating_sub(in_flight.admitted());
@@ -77,26 +81,26 @@ impl Idempotency {
     }
 }
 
-/// Marks every key that is still held.
+/// Marks every key that is still held, all at the same time and for at most one store time-out: however many they are, and
+/// however dead the store is, the shutdown ends. What is not marked by then may be marked later, or becomes unknown when its
+/// lease lapses.
 async fn abandon_all(core: &Arc<Core>, report: &mut Shutdown) {
+    let deadline = Instant::now() + core.store.store_timeout();
     let mut tasks = JoinSet::new();
-    let mut count = |written: Option<Write>| match written {
-        Some(Write::Applied) => report.unknown += 1,
-        // It ended in the meantime: its own last write came first.
-        Some(Write::Fenced | Write::Missing) => {}
-        None => report.unconfirmed += 1,
-    };
-    for (key, token) in core.in_flight.leases() {
-        if tasks.len() >= ABANDONED_AT_ONCE {
-            let joined = tasks.join_next().await;
-            count(joined.and_then(|joined| joined.ok().flatten()));
-        }
+    for lease in core.in_flight.leases() {
         let core = Arc::clone(core);
-        tasks.spawn(async move { abandon(&core, key, token).await });
+        tasks.spawn(async move { abandon(&core, lease.held().key, lease.held().token).await });
     }
-    while let Some(joined) = tasks.join_next().await {
-        count(joined.ok().flatten());
+    while let Ok(Some(joined)) = timeout_at(deadline, tasks.join_next()).await {
+        match joined.ok().flatten() {
+            Some(Write::Applied) => report.unknown += 1,
+            // It ended in the meantime: its own last write came first.
+            Some(Write::Fenced | Write::Missing) => {}
+            None => report.unconfirmed += 1,
+        }
     }
+    report.unconfirmed += tasks.len();
+    tasks.detach_all();
 }
 
 async fn abandon(core: &Core, key: StoreKey, token: Token) -> Option<Write> {

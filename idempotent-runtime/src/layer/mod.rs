@@ -41,7 +41,6 @@ use tower_service::Service;
 
 use crate::{
     engine::{BoxError, BoxFuture, Detachable, Handler, HandlerResult, Idempotency, ResponseBody},
-    execution::Execution,
     policy::Policy,
     problem::ProblemCode,
     route::route,
@@ -72,9 +71,30 @@ impl IdempotencyLayer {
     }
 
     /// What this layer chooses differently from the engine's default policy.
+    ///
+    /// # Panics
+    ///
+    /// If the policy has a name: the layer may wrap several routes, and a name would make one endpoint of them. A layer
+    /// around a single route takes its name by [`endpoint`](Self::endpoint).
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = policy;
+        assert!(
+            policy.name.is_none(),
+            "the policy of a layer has the name {:?}, which would make one endpoint of all routes that the layer wraps: \
+             name routes by the attribute, or put a layer with `endpoint(…)` around the one route",
+            policy.name.as_ref().map_or("", |name| name.as_str()),
+        );
+        self.policy = Policy {
+            name: self.policy.name.take(),
+            ..policy
+        };
+        self
+    }
+
+    /// The endpoint in the scope, for a layer around a single route: the route keeps its records when its path changes.
+    #[must_use]
+    pub fn endpoint(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.policy = self.policy.owned_name(name);
         self
     }
 
@@ -88,8 +108,8 @@ impl IdempotencyLayer {
     fn covers<B>(&self, request: &Request<B>) -> bool {
         self.methods.contains(request.method())
             // A layer or handler around this one has already claimed the key.
-            && Execution::from_extensions(request.extensions()).is_none()
             && self.engine.covers(&self.policy, request.headers())
+            && !self.engine.is_covered_already(&self.policy, request)
     }
 }
 
@@ -132,6 +152,7 @@ where
             return ResponseFuture {
                 kind: Kind::Passed {
                     future: self.inner.call(request.map(RequestBody::unread)),
+                    style: self.layer.engine.with_own_style(),
                 },
             };
         }
@@ -212,7 +233,7 @@ pin_project! {
         R: Send,
         R: 'static,
     {
-        Passed { #[pin] future: F },
+        Passed { #[pin] future: F, style: Option<Idempotency> },
         Covered { future: Detachable<Response<ResponseBody<R>>>, failure: Arc<Mutex<Option<E>>> },
     }
 }
@@ -226,13 +247,21 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {
-            Projected::Passed { future } => {
+            Projected::Passed { future, style } => {
                 let answered = ready!(future.poll(context));
-                Poll::Ready(answered.map(|response| response.map(ResponseBody::live)))
+                Poll::Ready(answered.map(|response| {
+                    let restyled = style
+                        .as_ref()
+                        .and_then(|engine| engine.restyled(response.extensions()));
+                    match restyled {
+                        Some(problem) => problem.map(ResponseBody::full),
+                        None => response.map(ResponseBody::live),
+                    }
+                }))
             }
             Projected::Covered { future, failure } => {
                 let reply = ready!(Pin::new(future).poll(context));
-                // A service that failed after it was fenced out gets the winner's answer, and its error is dropped.
+                // The error of a service that failed is its answer, also if it was fenced out.
                 let unknown = reply.extensions().get() == Some(&ProblemCode::OutcomeUnknown);
                 let failed = failure
                     .lock()

@@ -50,6 +50,13 @@ impl Default for ProblemStyle {
     }
 }
 
+impl ProblemStyle {
+    /// Whether an application chose something about the problems that an extractor makes without it.
+    pub(crate) fn is_own(&self) -> bool {
+        self.type_base != DEFAULT_TYPE_BASE
+    }
+}
+
 /// One answer of the engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
@@ -96,6 +103,18 @@ impl Problem {
             ..Self::new(ProblemCode::HandlerPanicked).detail(
                 "the operation failed unexpectedly: send the request again with the same key to \
                  have it executed again",
+            )
+        }
+    }
+
+    /// A panic before the handler began, in an extractor, the body or the scope function: nothing was executed, and the
+    /// key is free.
+    pub(crate) fn panicked_before_the_handler() -> Self {
+        Self {
+            action: Action::RetrySameKey,
+            ..Self::new(ProblemCode::HandlerPanicked).detail(
+                "the request could not be read because of an unexpected failure, and was not executed: send it again \
+                 with the same key",
             )
         }
     }

@@ -31,10 +31,10 @@
 //! acquire: absent or expired            -> in flight (attempt +1 if the row is still there)   Acquired
 //!          in flight, same token        -> lease renewed                                       Acquired
 //!          other fingerprint            -> unchanged                                           Mismatch
-//!          in flight, lease live        -> unchanged                                           InFlight
+//!          in flight, lease live        -> unchanged                                           InFlight(lease)
 //!          completed or tombstone       -> unchanged                                           Completed
-//!          in flight, lease lapsed      -> take_over: new token, attempt +1                    Acquired
-//!                                          otherwise: unchanged                                Unknown
+//!          in flight, lease lapsed      -> claim takes over this lease: new token, attempt +1  Acquired
+//!                                          otherwise: unchanged                                Unknown(lease)
 //! renew, complete, release, abandon: with the current token only, else unchanged and Fenced
 //! ```
 //!
@@ -43,15 +43,21 @@
 //! lease. An expired record is treated as absent by `acquire` and [`Store::get`]. A late `complete`, `renew` or
 //! `abandon` by the current token succeeds for as long as the row is there.
 //!
-//! Five rules that the table does not show:
+//! Six rules that the table does not show:
 //!
+//! - A take-over names the lapsed lease. `InFlight` and `Unknown` return the token of the record's lease, and
+//!   [`Claim::take_over`] carries that token back. The take-over applies only while this lease is the record's and
+//!   has lapsed; otherwise the claim is answered as one that takes nothing over. So an acquire that arrives late,
+//!   after a renewal or another take-over, ends no lease that its caller has not seen lapse. The token of another's
+//!   lease serves for nothing else: every write carries the writer's own.
 //! - The current token of a *completed* record can only repeat its completion. Every other write with it is
 //!   `Fenced`.
 //! - A repeated release finds no record and answers `Missing`, which the caller may treat as `Applied`: the
 //!   record is gone.
 //! - An operation whose future was dropped, or whose caller gave up, may be applied *later* than anything the
-//!   caller does next. A late acquire leaves a claim that nobody uses, so its caller must be ready to release
-//!   it.
+//!   caller does next, but not later than [`LONGEST_DELAY`] after it was sent. A late acquire leaves a claim that
+//!   nobody uses, so its caller gives it back, again and again until that time has passed. A store bounds the
+//!   delay by the time-outs of its statements and connections; what it sends again itself counts from the call.
 //! - A token belongs to one claim. The attempt is undefined when an acquire is repeated with another
 //!   fingerprint, or after the record expired.
 //! - Where the server deletes expired records by itself, `purge_expired` may have nothing to do and answer 0.
@@ -94,7 +100,7 @@
 //! Dropping the wrapper's future drops the inner one; the rule about dropped operations holds for both. The
 //! conformance suite (feature `conformance`) tests a wrapper as it tests any store.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use crate::scope::StoreKey;
 
@@ -122,11 +128,17 @@ pub use record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write};
 pub use token::{Token, TraceId};
 pub use wake::Wake;
 
+/// How late an operation may be applied, counted from when it was sent.
+///
+/// The engine gives a claim in doubt back until this time has passed, and relies on no acquire arriving later. A store
+/// bounds it by the time-outs of its statements and connections. It is shorter than any ttl that makes sense.
+pub const LONGEST_DELAY: Duration = Duration::from_secs(10 * 60);
+
 /// Persistence of records. See the [module documentation](self) for the contract.
 ///
 /// Implementations write plain `async fn`s. The engine drops one of these futures half-way only when the
 /// process ends or its store time-out passes. A dropped operation has happened, has not, or will yet: a server
-/// carries out what was sent to it when it arrives.
+/// carries out what was sent to it when it arrives, within [`LONGEST_DELAY`].
 pub trait Store: Send + Sync + 'static {
     /// A short lower-case name for logs, metrics and errors, such as `memory` or `redis`.
     fn name(&self) -> &'static str;

@@ -23,8 +23,9 @@ pub struct Claim {
     pub lease: Duration,
     /// How long a completed record replays.
     pub ttl: Duration,
-    /// Whether a lapsed lease may be taken over (`on_crash = "retry"`).
-    pub take_over: bool,
+    /// The lapsed lease to take over, as [`Acquisition::Unknown`] named it. Only this lease is taken over, and only while
+    /// it is the record's and has lapsed.
+    pub take_over: Option<Token>,
     /// The W3C trace id of the request, kept with the record for inspection.
     pub trace_id: Option<TraceId>,
 }
@@ -45,15 +46,15 @@ impl Claim {
             token,
             lease,
             ttl,
-            take_over: false,
+            take_over: None,
             trace_id: None,
         }
     }
 
-    /// Whether a lapsed lease may be taken over.
+    /// Takes over the lapsed lease with this token.
     #[must_use]
-    pub fn take_over(mut self, yes: bool) -> Self {
-        self.take_over = yes;
+    pub fn take_over(mut self, lease: Token) -> Self {
+        self.take_over = Some(lease);
         self
     }
 
@@ -113,11 +114,16 @@ pub enum Acquisition {
     InFlight {
         /// The rest of its lease.
         remaining: Duration,
+        /// The token of that lease.
+        lease: Token,
     },
     /// The outcome is known.
     Completed(Outcome),
-    /// The lease lapsed without an outcome, and the claim does not take over.
-    Unknown,
+    /// The lease lapsed without an outcome, and the claim does not take over this lease.
+    Unknown {
+        /// The token of the lapsed lease.
+        lease: Token,
+    },
 }
 
 /// How an execution ended, as it is stored.

@@ -140,8 +140,11 @@ fn a_stream_beyond_the_limit_is_passed_through_and_leaves_a_tombstone() {
         let app = adapter.app(&engine(policy), &handler);
         let mut body = open(&app, &payment()).await.into_body();
         let feed = feeds.recv().unwrap();
-        for piece in ["1234", "5678", "90"] {
+        let pieces = ["1234", "5678", "90"];
+        for piece in pieces {
             feed.send(data(piece)).unwrap();
+        }
+        for piece in pieces {
             let frame = body.frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), piece);
         }

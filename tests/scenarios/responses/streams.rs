@@ -10,8 +10,8 @@ use idempotent_runtime::{Idempotency, MemoryStore, OnCrash, Policy};
 use super::{data, engine, open, payment, streaming_handler};
 use crate::support::{
     Adapter, Conn, CountingHandler, Fault, FaultyStore, H2Conn, Operation, Server, advance,
-    detached, endless, in_real_time, run_ready_tasks, send, send_in_task, stream, wait_until,
-    with_each_adapter, with_paused_clock,
+    detached, endless, in_real_time, poll_once, run_ready_tasks, send, send_in_task, stream,
+    wait_until, with_each_adapter, with_paused_clock,
 };
 
 #[test]
@@ -31,12 +31,14 @@ fn a_stream_is_passed_through_while_it_is_recorded_and_then_replayed() {
                 (201, "1")
             );
 
-            // When frames are sent one by one, then each arrives before the next is sent.
-            for piece in ["one ", "two ", "three"] {
-                feed.send(data(piece)).unwrap();
-                assert_eq!(conn.try_chunk().await.unwrap(), piece);
+            // When frames are sent one by one, then each arrives when the next is there, and the last one at the end.
+            feed.send(data("one ")).unwrap();
+            for (next, arrives) in [("two ", "one "), ("three", "two ")] {
+                feed.send(data(next)).unwrap();
+                assert_eq!(conn.try_chunk().await.unwrap(), arrives);
             }
             drop(feed);
+            assert_eq!(conn.try_chunk().await.unwrap(), "three");
             assert!(
                 conn.try_chunk().await.unwrap().is_empty(),
                 "the stream ends normally"
@@ -71,24 +73,31 @@ fn a_client_sees_the_end_of_a_stream_only_once_it_is_stored() {
         let store = FaultyStore::new();
         let handler = CountingHandler::responding(|_| stream(["one", "two"]).into_response());
         let policy = Policy::new().wait_timeout(Duration::from_secs(120));
-        let engine = Idempotency::builder().store(store.clone()).policy(policy);
-        let engine = engine.build().unwrap();
-        let app = adapter.app(&engine, &handler);
+        let [engine, other] = [(); 2].map(|()| {
+            let engine = Idempotency::builder().store(store.clone());
+            engine.policy(policy.clone()).build().unwrap()
+        });
+        let (app, other) = (
+            adapter.app(&engine, &handler),
+            adapter.app(&other, &handler),
+        );
         store.fail_always(Operation::Complete, Fault::Unreachable);
         let mut body = open(&app, &payment()).await.into_body();
-        for piece in ["one", "two"] {
-            let frame = body.frame().await.unwrap().unwrap();
-            assert_eq!(frame.into_data().unwrap(), piece);
-        }
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "one");
 
-        // Then the client sees a broken stream, not a complete one that no retry will get.
+        // Then the client sees a broken stream, not all the data of one that no retry will get.
         assert!(body.frame().await.unwrap().is_err());
+        assert!(body.frame().await.is_none());
 
-        // And the key stays claimed while the store is unreachable, lease after lease.
+        // And in other processes the key stays claimed while the store is unreachable, lease after lease.
         advance(Duration::from_secs(120)).await;
-        let waiter = send_in_task(&app, &payment());
+        let waiter = send_in_task(&other, &payment());
         run_ready_tasks().await;
         assert!(!waiter.is_finished());
+        send(&app, &payment())
+            .await
+            .assert_problem(409, "outcome_unknown");
 
         // And once the store is back, waiters and retries get the complete response.
         store.heal();
@@ -109,14 +118,18 @@ fn duplicates_of_a_stream_wait_for_its_end() {
         let mut body = open(&app, &payment()).await.into_body();
         let feed = feeds.recv().unwrap();
         let waiter = send_in_task(&app, &payment());
-        feed.send(data("one")).unwrap();
+        for piece in ["one", " two"] {
+            feed.send(data(piece)).unwrap();
+        }
         body.frame().await.unwrap().unwrap();
         run_ready_tasks().await;
         assert!(!waiter.is_finished());
+        assert!(poll_once(body.frame()).await.is_none(), "it is held back");
         drop(feed);
+        body.frame().await.unwrap().unwrap();
         assert!(body.frame().await.is_none());
         let answer = waiter.await.unwrap();
-        assert_eq!(answer.text(), "one");
+        assert_eq!(answer.text(), "one two");
         assert!(answer.replayed());
     });
 }
@@ -135,7 +148,9 @@ fn a_client_that_disconnects_during_a_stream_gets_all_of_it_by_a_retry() {
                 let stream = conn.send(&payment()).await;
                 handler.started(1).await;
                 feed = feeds.recv().unwrap();
-                feed.send(data("one")).unwrap();
+                for piece in ["one", " two"] {
+                    feed.send(data(piece)).unwrap();
+                }
                 stream.reset();
                 wait_until(|| detached(&engine) == 1).await;
             } else {
@@ -143,7 +158,9 @@ fn a_client_that_disconnects_during_a_stream_gets_all_of_it_by_a_retry() {
                 conn.send(&payment().wire()).await;
                 conn.try_head().await.unwrap();
                 feed = feeds.recv().unwrap();
-                feed.send(data("one")).unwrap();
+                for piece in ["one", " two"] {
+                    feed.send(data(piece)).unwrap();
+                }
                 conn.try_chunk().await.unwrap();
                 if round % 3 == 0 {
                     conn.close();
@@ -154,13 +171,16 @@ fn a_client_that_disconnects_during_a_stream_gets_all_of_it_by_a_retry() {
             }
 
             // When the stream goes on and ends without them.
-            feed.send(data(" two")).unwrap();
+            feed.send(data(" three")).unwrap();
             drop(feed);
             wait_until(|| detached(&engine) == 0).await;
 
             // Then the retry gets all of it.
             let again = server.send(&payment()).await;
-            assert_eq!((again.status.as_u16(), again.text()), (201, "one two"));
+            assert_eq!(
+                (again.status.as_u16(), again.text()),
+                (201, "one two three")
+            );
             assert_eq!(handler.starts(), 1);
         }
     });
@@ -299,7 +319,9 @@ fn a_fenced_stream_fails_rather_than_showing_its_own_outcome() {
         let there = Adapter::Attribute.app(&engine.build().unwrap(), &handler);
         let mut body = open(&here, &payment()).await.into_body();
         let old = feeds.recv().unwrap();
-        old.send(data("old")).unwrap();
+        for piece in ["old", " end"] {
+            old.send(data(piece)).unwrap();
+        }
         body.frame().await.unwrap().unwrap();
         advance(Duration::from_secs(31)).await;
         let new = send_in_task(&there, &payment());
@@ -309,9 +331,10 @@ fn a_fenced_stream_fails_rather_than_showing_its_own_outcome() {
         drop(feed);
         assert_eq!(new.await.unwrap().text(), "new");
 
-        // When the old one ends, then its client gets an error, not the normal end.
+        // When the old one ends, then its client gets an error, not the last frame and the normal end.
         drop(old);
         assert!(body.frame().await.unwrap().is_err());
+        assert!(body.frame().await.is_none());
         let again = send(&here, &payment()).await;
         assert_eq!(again.text(), "new");
     });

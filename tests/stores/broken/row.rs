@@ -75,18 +75,16 @@ impl Row {
             }
             return self.take_over(claim, now);
         }
-        let in_flight = Acquisition::InFlight {
-            remaining: self.left(now),
-        };
         let live = self.outcome.is_none() && self.lease_until > now;
         if self.is(Flaw::ConflictFirst) && live {
-            return in_flight;
+            return self.in_flight(claim, now);
         }
         if self.fingerprint != claim.fingerprint && !self.is(Flaw::NoFingerprint) {
             return Acquisition::Mismatch;
         }
         if let Some(outcome) = self.outcome.clone() {
-            if self.is(Flaw::TakesOverCompleted) && claim.take_over && self.lease_until <= now {
+            if self.is(Flaw::TakesOverCompleted) && self.named_by(claim) && self.lease_until <= now
+            {
                 return self.take_over(claim, now);
             }
             if self.is(Flaw::Slides) {
@@ -94,20 +92,45 @@ impl Row {
             }
             return Acquisition::Completed(outcome);
         }
-        if live && !(self.is(Flaw::TakesOverLive) && claim.take_over) {
-            return in_flight;
+        if live && !(self.is(Flaw::TakesOverLive) && self.named_by(claim)) {
+            return self.in_flight(claim, now);
         }
-        if claim.take_over || self.is(Flaw::TakesOverAlways) {
+        if self.named_by(claim) || self.is(Flaw::TakesOverAlways) {
             return self.take_over(claim, now);
         }
-        Acquisition::Unknown
+        Acquisition::Unknown {
+            lease: self.shown_to(claim),
+        }
+    }
+
+    /// Whether the claim takes this lease over, should it have lapsed.
+    pub(super) fn named_by(&self, claim: &Claim) -> bool {
+        match claim.take_over {
+            Some(_) if self.is(Flaw::TakesOverAny) => true,
+            Some(lease) => lease == self.token,
+            None => false,
+        }
+    }
+
+    /// The lease that an answer names.
+    fn shown_to(&self, claim: &Claim) -> Token {
+        if self.is(Flaw::NamesTheClaim) {
+            claim.token
+        } else {
+            self.token
+        }
+    }
+
+    pub(super) fn in_flight(&self, claim: &Claim, now: Instant) -> Acquisition {
+        Acquisition::InFlight {
+            remaining: self.left(now),
+            lease: self.shown_to(claim),
+        }
     }
 
     fn repeat(&mut self, claim: &Claim, now: Instant) -> Acquisition {
         if self.is(Flaw::RepeatConflicts) {
-            return Acquisition::InFlight {
-                remaining: self.left(now),
-            };
+            return self.in_flight(claim, now);
         }
         if self.is(Flaw::RepeatCounts) {
             self.attempt += 1;
@@ -120,7 +143,7 @@ impl Row {
         }
     }
 
-    fn take_over(&mut self, claim: &Claim, now: Instant) -> Acquisition {
+    pub(super) fn take_over(&mut self, claim: &Claim, now: Instant) -> Acquisition {
         let attempt = if self.is(Flaw::ForgetsAttempt) {
             1
         } else {

@@ -94,6 +94,12 @@ impl Store for BrokenStore {
             yield_now().await;
             self.rows().retain(|row| row.key != claim.key);
         }
+        if self.is(Flaw::TakesOverLate) && self.may_be_taken(claim) {
+            yield_now().await;
+            let mut rows = self.rows();
+            let row = find(self.flaw, &mut rows, &claim.key).expect("nobody deletes it");
+            return Ok(row.take_over(claim, self.now()));
+        }
         if self.is(Flaw::ReleaseOnDrop) {
             let mut guard = ReleaseOnDrop(self, Some(claim));
             let acquisition = self.decide(claim);
@@ -259,9 +265,7 @@ impl BrokenStore {
         if self.is(Flaw::OneForAll)
             && let Some(busy) = rows.iter().filter(live).find(|row| row.key != claim.key)
         {
-            return Acquisition::InFlight {
-                remaining: busy.left(now),
-            };
+            return busy.in_flight(claim, now);
         }
         let Some(row) = find(self.flaw, &mut rows, &claim.key) else {
             let attempt = u32::from(!self.is(Flaw::CountsFromZero));
@@ -272,6 +276,15 @@ impl BrokenStore {
             return Acquisition::Acquired { attempt };
         };
         row.acquire(claim, now)
+    }
+
+    /// Whether the claim takes over the lease of the record, which has lapsed.
+    fn may_be_taken(&self, claim: &Claim) -> bool {
+        let now = self.now();
+        find(self.flaw, &mut self.rows(), &claim.key).is_some_and(|row| {
+            let lapsed = row.outcome.is_none() && row.lease_until <= now;
+            lapsed && row.fingerprint == claim.fingerprint && row.named_by(claim)
+        })
     }
 
     fn is(&self, flaw: Flaw) -> bool {

@@ -21,6 +21,8 @@ pub(super) const TTL: u32 = 401;
 pub(super) struct Model {
     now: u32,
     rows: BTreeMap<u8, Row>,
+    /// All leases so far, each with its key, the newest last.
+    leases: Vec<(u8, Token)>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,16 +45,28 @@ impl Model {
         self.rows.get(&key).map(|row| row.token)
     }
 
+    /// The token that the record was leased to before.
+    pub(super) fn stale(&self, key: u8) -> Option<Token> {
+        let current = self.holder(key);
+        let mut leases = self.leases.iter().rev();
+        leases
+            .find(|(leased, token)| *leased == key && Some(*token) != current)
+            .map(|(_, token)| *token)
+    }
+
     pub(super) fn acquired(
         &mut self,
         key: u8,
         fingerprint: u8,
         token: Token,
-        take_over: bool,
+        take_over: Option<Token>,
         answer: &Acquisition,
         tick: Duration,
     ) {
         let now = self.now;
+        if matches!(answer, Acquisition::Acquired { .. }) {
+            self.leases.push((key, token));
+        }
         let leased = Row {
             fingerprint,
             token,
@@ -95,11 +109,12 @@ impl Model {
         } else if let Some(outcome) = &row.outcome {
             assert_eq!(*answer, Acquisition::Completed(outcome.clone()));
         } else if row.lease_until > now {
-            let Acquisition::InFlight { remaining } = *answer else {
+            let Acquisition::InFlight { remaining, lease } = *answer else {
                 panic!("the lease is live: {answer:?}")
             };
+            assert_eq!(lease, row.token, "the live lease is named");
             is_left(remaining, row.lease_until - now, tick);
-        } else if take_over {
+        } else if take_over == Some(row.token) {
             assert_eq!(
                 *answer,
                 Acquisition::Acquired {
@@ -112,7 +127,8 @@ impl Model {
                 ..leased
             };
         } else {
-            assert_eq!(*answer, Acquisition::Unknown);
+            let unknown = Acquisition::Unknown { lease: row.token };
+            assert_eq!(*answer, unknown, "the claim names {take_over:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, atomic::AtomicUsize};
 
 use proptest::{
-    prelude::{BoxedStrategy, Just, ProptestConfig, Strategy, any, prop_oneof},
+    prelude::{BoxedStrategy, Just, ProptestConfig, Strategy, prop_oneof},
     sample::select,
     test_runner::{RngSeed, TestRunner},
 };
@@ -54,13 +54,25 @@ pub(super) enum Role {
     New,
 }
 
+/// The lease that a claim takes over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Named {
+    Nothing,
+    /// The lease that the key has; a random one if it has none.
+    Current,
+    /// The lease that the key had before; a random one if there was none.
+    Stale,
+    /// A lease that no key ever had.
+    Random,
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Acquire {
         key: u8,
         role: Role,
         other: bool,
-        take_over: bool,
+        take_over: Named,
     },
     Renew {
         key: u8,
@@ -107,9 +119,10 @@ impl ReferenceStateMachine for History {
         let key = || 1..=3_u8;
         let role = || prop_oneof![6 => Just(Role::Holder), 2 => (0..4_u8).prop_map(Role::Earlier), 1 => Just(Role::New)];
         let claimant = || prop_oneof![5 => Just(Role::New), 2 => Just(Role::Holder), 1 => (0..4_u8).prop_map(Role::Earlier)];
+        let lease = || prop_oneof![4 => Just(Named::Nothing), 4 => Just(Named::Current), 2 => Just(Named::Stale), 1 => Just(Named::Random)];
         let one_in_five = || prop_oneof![4 => Just(false), 1 => Just(true)];
         prop_oneof![
-            10 => (key(), claimant(), one_in_five(), any::<bool>())
+            10 => (key(), claimant(), one_in_five(), lease())
                 .prop_map(|(key, role, other, take_over)| Step::Acquire { key, role, other, take_over }),
             4 => (key(), role()).prop_map(|(key, role)| Step::Renew { key, role }),
             5 => (key(), role(), 0..3_u8).prop_map(|(key, role, outcome)| Step::Complete { key, role, outcome }),

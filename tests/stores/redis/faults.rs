@@ -125,10 +125,14 @@ async fn an_operation_whose_reply_was_lost_is_repeated_without_harm() {
     let Some(redis) = Redis::start() else { return };
     let proxy = Proxy::to(redis.port());
     let store = through(&proxy).await;
-    let mine = new_claim(key(1)).take_over(true);
+    let lost = new_claim(key(1));
+    store.acquire(&lost).await.unwrap();
+    store.abandon(&key(1), &lost.token).await.unwrap();
+    let mine = new_claim(key(1)).take_over(lost.token);
 
     proxy.lose_next_reply();
-    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
+    let second = Acquisition::Acquired { attempt: 2 };
+    assert_eq!(store.acquire(&mine).await.unwrap(), second);
     proxy.lose_next_reply();
     assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
     proxy.lose_next_reply();

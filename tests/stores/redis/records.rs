@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use idempotent_runtime::store::{
-    Outcome, Store, StoreErrorKind, TraceId, Write,
+    Outcome, Store, StoreErrorKind, Token, TraceId, Write,
     conformance::{Harness as _, key, response},
 };
 
@@ -133,8 +133,10 @@ async fn unreadable_records_are_errors_and_stay_as_they_are() {
     for fields in &unreadable {
         set(fields);
         let before = server.ask_bytes(&[b"DUMP", record.as_bytes()]);
-        for take_over in [false, true] {
-            let error = store.acquire(&new_claim(key(1)).take_over(take_over)).await;
+        for take_over in [None, Some(Token::from_bytes([1; 16]))] {
+            let mut claim = new_claim(key(1));
+            claim.take_over = take_over;
+            let error = store.acquire(&claim).await;
             let error = error.expect_err("the record is unreadable");
             assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{fields:?}");
         }

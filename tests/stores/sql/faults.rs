@@ -112,7 +112,7 @@ async fn nothing_is_executed_twice_or_lost_while_the_server_is_killed_repeatedly
         "executed twice"
     );
     for (key, outcome) in ledger.acknowledged {
-        let again = new_claim(StoreKey::from_bytes(key)).take_over(true);
+        let again = new_claim(StoreKey::from_bytes(key));
         assert_eq!(
             answered(|| store.acquire(&again)).await,
             Acquisition::Completed(outcome)

@@ -1,16 +1,17 @@
-//! The registry of what is in flight: who may claim a key, and which keys are held.
+//! The registry of what is in flight in this process: who may claim a key, and which keys are executed.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet, Entry};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
 
+use super::lease::Lease;
 use crate::{observe, scope::StoreKey, store::Token};
 
 /// The requests and executions in flight of one engine.
@@ -21,8 +22,10 @@ pub(crate) struct InFlight(Arc<Inner>);
 struct Inner {
     /// Requests between their claim and their outcome.
     admitted: AtomicUsize,
-    /// The keys they hold.
-    leases: DashMap<Token, StoreKey>,
+    /// The keys that this process executes, or whose outcome it still has to store.
+    leases: DashMap<StoreKey, Arc<Lease>>,
+    /// Tokens whose request goes on or withdraws, on routes that may take leases over.
+    own_tokens: DashSet<Token>,
     closing: AtomicBool,
     closed: AtomicBool,
     changed: Notify,
@@ -32,7 +35,14 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Admission {
     in_flight: InFlight,
-    lease: Option<Token>,
+    lease: Option<Arc<Lease>>,
+}
+
+/// A token that this process must not take over, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OwnToken {
+    in_flight: InFlight,
+    token: Token,
 }
 
 impl InFlight {
@@ -46,6 +56,31 @@ impl InFlight {
             lease: None,
         };
         (!self.is_closing()).then_some(admission)
+    }
+
+    /// The execution of this key in this process, if there is one, or its outcome is still to be stored.
+    pub(crate) fn lease(&self, key: &StoreKey) -> Option<Arc<Lease>> {
+        self.0.leases.get(key).map(|lease| Arc::clone(&lease))
+    }
+
+    /// Every lease that this process holds.
+    pub(crate) fn leases(&self) -> Vec<Arc<Lease>> {
+        let leases = self.0.leases.iter();
+        leases.map(|lease| Arc::clone(&lease)).collect()
+    }
+
+    /// Marks the token of a claim as this process's own, from before the claim is sent.
+    pub(crate) fn own(&self, token: Token) -> OwnToken {
+        self.0.own_tokens.insert(token);
+        OwnToken {
+            in_flight: self.clone(),
+            token,
+        }
+    }
+
+    /// Whether the request that made this token lives in this process and goes on or withdraws.
+    pub(crate) fn is_own(&self, token: &Token) -> bool {
+        self.0.own_tokens.contains(token)
     }
 
     /// Whether the engine admits nothing any more.
@@ -66,17 +101,14 @@ impl InFlight {
     /// The shutdown's deadline has passed: no lease is renewed any more.
     pub(crate) fn finish_closing(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
+        for lease in self.leases() {
+            lease.lose();
+        }
     }
 
     /// How many requests are admitted now.
     pub(crate) fn admitted(&self) -> usize {
         self.0.admitted.load(Ordering::SeqCst)
-    }
-
-    /// The leases that are held now.
-    pub(crate) fn leases(&self) -> Vec<(StoreKey, Token)> {
-        let leases = self.0.leases.iter();
-        leases.map(|lease| (*lease.value(), *lease.key())).collect()
     }
 
     /// Waits until nothing is in flight; `false` when the deadline came first.
@@ -95,23 +127,46 @@ impl InFlight {
 }
 
 impl Admission {
-    /// This request now holds the key.
-    pub(crate) fn hold(&mut self, key: StoreKey, token: Token) {
-        self.in_flight.0.leases.insert(token, key);
-        self.lease = Some(token);
+    /// This request now executes the key: its duplicates in this process follow it. `false` if another execution of this
+    /// process has the key, so that this claim is to be given back.
+    pub(crate) fn hold(&mut self, lease: Arc<Lease>) -> bool {
+        match self.in_flight.0.leases.entry(lease.held().key) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&lease))),
+        }
+        if self.in_flight.is_closed() {
+            lease.lose();
+        }
+        self.lease = Some(lease);
         observe::in_flight(1.0);
+        true
+    }
+
+    /// The execution has ended, and so have its duplicates' reasons to follow it.
+    pub(crate) fn let_go(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.end();
+            self.in_flight
+                .0
+                .leases
+                .remove_if(&lease.held().key, |_, held| Arc::ptr_eq(held, &lease));
+            observe::in_flight(-1.0);
+        }
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if let Some(token) = self.lease {
-            self.in_flight.0.leases.remove(&token);
-            observe::in_flight(-1.0);
-        }
+        self.let_go();
         self.in_flight.0.admitted.fetch_sub(1, Ordering::SeqCst);
         if self.in_flight.is_closing() {
             self.in_flight.0.changed.notify_waiters();
         }
+    }
+}
+
+impl Drop for OwnToken {
+    fn drop(&mut self) {
+        self.in_flight.0.own_tokens.remove(&self.token);
     }
 }

@@ -3,14 +3,18 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `store_client` | the store under the engine's time-out; the only caller of store operations |
-//! | `in_flight` | which requests are admitted and which keys they hold; what a shutdown waits for |
+//! | `in_flight` | which requests are admitted and which keys this process executes; what a shutdown waits for |
+//! | `lease` | the lease of one execution |
+//! | `keeper` | the heartbeat: renews every lease of this process |
+//! | `doubt` | what is not known about a claim, and its withdrawal |
+//! | `room` | the places for executions without a client, in all and per caller |
 //! | `gauge` | counts what exists at the same time |
 //! | `on_store_error` | the choice for a store that cannot be asked |
-//! | `withdraw` | gives back what an acquire in doubt may have claimed |
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, request::Parts};
+use tokio::sync::Semaphore;
 
 use crate::{
     policy::{Policy, Settings},
@@ -19,16 +23,21 @@ use crate::{
     scope::{Digester, Scope, ScopeFn},
 };
 
+pub(super) mod doubt;
 pub(super) mod gauge;
 pub(super) mod in_flight;
+pub(super) mod keeper;
+pub(super) mod lease;
 pub(super) mod on_store_error;
+pub(super) mod room;
 pub(super) mod store_client;
-pub(super) mod withdraw;
 
 use super::wait::WaitQueues;
 use gauge::Gauge;
 use in_flight::InFlight;
+use keeper::Keeper;
 use on_store_error::OnStoreError;
+use room::Room;
 use store_client::StoreClient;
 
 /// The engine: one store, one default policy, all routes that use it. Cloning shares it.
@@ -59,11 +68,13 @@ pub(crate) struct Core {
     pub(super) on_store_error: OnStoreError,
     pub(super) wait_queues: WaitQueues,
     pub(super) in_flight: InFlight,
-    /// Executions without a client.
-    pub(super) detached: Gauge,
-    pub(super) max_detached: usize,
+    pub(super) keeper: Keeper,
+    /// The places for executions without a client.
+    pub(super) room: Room,
     /// Claims in doubt that are being withdrawn.
     pub(super) withdrawals: Gauge,
+    /// The turns that they take.
+    pub(super) withdrawing: Semaphore,
     pub(super) max_key_length: usize,
     pub(super) response_limits: ResponseLimits,
     pub(super) sealer: Sealer,
@@ -95,11 +106,6 @@ impl Core {
     pub(super) fn scope(&self, head: &Parts) -> Option<Scope> {
         self.scope.as_ref().and_then(|scope| scope(head))
     }
-
-    /// Whether one more execution could go on without its client.
-    pub(super) fn has_room(&self) -> bool {
-        self.detached.count() < self.max_detached
-    }
 }
 
 impl std::fmt::Debug for Idempotency {
@@ -107,7 +113,7 @@ impl std::fmt::Debug for Idempotency {
         f.debug_struct("Idempotency")
             .field("store", &self.0.store.store().name())
             .field("policy", &self.0.defaults)
-            .field("detached", &self.0.detached.count())
+            .field("detached", &self.0.room.detached().count())
             .field("waiters", &self.0.wait_queues.len())
             .finish_non_exhaustive()
     }

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     backoff::jittered,
+    catch_unwind::{Panicked, catch_unwind, catching, drop_catching},
     observe,
     scope::StoreKey,
     store::{
@@ -21,13 +22,15 @@ pub(crate) struct StoreClient {
     store_timeout: Duration,
 }
 
-/// An acquire that was not acknowledged.
+/// What an acquire brought, repetition included.
 #[derive(Debug)]
-pub(crate) struct AcquireError {
-    pub(crate) error: StoreError,
-    /// Whether the key may be ours all the same: an earlier attempt may have been applied and its reply lost, whatever
-    /// the store answered to the next one. A store that had room for the first may be full at the second.
-    pub(crate) in_doubt: bool,
+pub(crate) struct AcquireReply {
+    pub(crate) result: Result<Acquisition, StoreError>,
+    /// When the acquire that was answered was sent.
+    pub(crate) sent: Instant,
+    /// Whether an acquire of this call was sent and not answered, so that it may be applied at any time: a later answer
+    /// to the repetition does not change that.
+    pub(crate) unanswered: bool,
 }
 
 impl StoreClient {
@@ -46,40 +49,60 @@ impl StoreClient {
         self.store_timeout
     }
 
-    /// Claims the key, from `sent` on. Repeated once with the same token when the reply was lost, within the same
-    /// time-out.
-    pub(crate) async fn acquire(
-        &self,
-        claim: &Claim,
-        sent: Instant,
-    ) -> Result<Acquisition, AcquireError> {
+    /// Claims the key. Repeated once with the same token when no answer came, within the same time-out, unless `follow`
+    /// says that this process executes the key by now.
+    pub(crate) async fn acquire(&self, claim: &Claim, follow: impl Fn() -> bool) -> AcquireReply {
+        let sent = Instant::now();
         // Half of the time, so that some is left for the repetition.
-        let first = self
-            .limited("acquire", self.store_timeout / 2, self.store.acquire(claim))
-            .await;
-        match first {
+        let first = self.limited("acquire", self.store_timeout / 2, || {
+            self.store.acquire(claim)
+        });
+        match first.await {
             Err(error) if error.is_transient() => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "acquire is repeated"
                 );
-                sleep(jittered(self.store_timeout / 50)).await;
-                let left = self.store_timeout.saturating_sub(sent.elapsed());
-                let second = self.limited("acquire", left, self.store.acquire(claim));
-                second.await.map_err(|error| AcquireError {
-                    error,
-                    in_doubt: true,
-                })
+                // Boxed: rare, and larger than everything else here.
+                Box::pin(self.acquire_again(claim, sent, error, follow)).await
             }
-            other => other.map_err(|error| AcquireError {
-                error,
-                in_doubt: false,
-            }),
+            result => AcquireReply {
+                result,
+                sent,
+                unanswered: false,
+            },
+        }
+    }
+
+    async fn acquire_again(
+        &self,
+        claim: &Claim,
+        first_sent: Instant,
+        error: StoreError,
+        follow: impl Fn() -> bool,
+    ) -> AcquireReply {
+        sleep(jittered(self.store_timeout / 50)).await;
+        if follow() {
+            return AcquireReply {
+                result: Err(error),
+                sent: first_sent,
+                unanswered: true,
+            };
+        }
+        let left = self.store_timeout.saturating_sub(first_sent.elapsed());
+        let sent = Instant::now();
+        let result = self
+            .limited("acquire", left, || self.store.acquire(claim))
+            .await;
+        AcquireReply {
+            result,
+            sent,
+            unanswered: true,
         }
     }
 
     pub(crate) async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.operation("renew", self.store.renew(held)).await
+        self.operation("renew", || self.store.renew(held)).await
     }
 
     pub(crate) async fn complete(
@@ -87,26 +110,26 @@ impl StoreClient {
         held: &Held,
         outcome: &Outcome,
     ) -> Result<Write, StoreError> {
-        self.operation("complete", self.store.complete(held, outcome))
+        self.operation("complete", || self.store.complete(held, outcome))
             .await
     }
 
     pub(crate) async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.operation("release", self.store.release(key, token))
+        self.operation("release", || self.store.release(key, token))
             .await
     }
 
     pub(crate) async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.operation("abandon", self.store.abandon(key, token))
+        self.operation("abandon", || self.store.abandon(key, token))
             .await
     }
 
     pub(crate) async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.operation("get", self.store.get(key)).await
+        self.operation("get", || self.store.get(key)).await
     }
 
     pub(crate) async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        self.operation("purge_expired", self.store.purge_expired(limit))
+        self.operation("purge_expired", || self.store.purge_expired(limit))
             .await
     }
 
@@ -114,32 +137,64 @@ impl StoreClient {
     fn operation<'a, T: 'a>(
         &'a self,
         name: &'static str,
-        operation: Operation<'a, T>,
+        operation: impl FnOnce() -> Operation<'a, T>,
     ) -> impl Future<Output = Result<T, StoreError>> + 'a {
         self.limited(name, self.store_timeout, operation)
     }
 
-    /// Ends an operation that takes too long. One that is ready at once, as in memory, starts no timer.
-    async fn limited<T>(
-        &self,
+    /// Ends an operation that takes too long, or panics: the store may be the user's own. One that is ready at once, as in
+    /// memory, starts no timer.
+    fn limited<'a, T: 'a>(
+        &'a self,
         name: &'static str,
         limit: Duration,
-        mut operation: Operation<'_, T>,
-    ) -> Result<T, StoreError> {
+        operation: impl FnOnce() -> Operation<'a, T>,
+    ) -> impl Future<Output = Result<T, StoreError>> + 'a {
         let since = observe::Stopwatch::start();
-        let result = match poll_fn(|context| Poll::Ready(operation.as_mut().poll(context))).await {
-            Poll::Ready(result) => result,
+        let called = catch_unwind(operation);
+        async move {
+            let result = match called {
+                Ok(operation) => self.answer(operation, limit).await,
+                Err(panicked) => Err(self.panicked(panicked)),
+            };
+            observe::store_operation(self.store.name(), name, result.is_ok(), since);
+            result
+        }
+    }
+
+    async fn answer<T>(
+        &self,
+        mut operation: Operation<'_, T>,
+        limit: Duration,
+    ) -> Result<T, StoreError> {
+        let polled =
+            poll_fn(|context| Poll::Ready(catch_unwind(|| operation.as_mut().poll(context))));
+        match polled.await {
+            Ok(Poll::Ready(result)) => {
+                drop_catching(operation);
+                result
+            }
+            Err(panicked) => {
+                drop_catching(operation);
+                Err(self.panicked(panicked))
+            }
             // Boxed, as is everything that a store in memory does not need: a future has room for its rarest step, and
             // that room is allocated and moved with each request.
-            Poll::Pending => Box::pin(timeout(limit, operation))
-                .await
-                .unwrap_or_else(|elapsed| {
+            Ok(Poll::Pending) => match Box::pin(timeout(limit, catching(operation))).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(panicked)) => Err(self.panicked(panicked)),
+                Err(elapsed) => {
                     let error = StoreError::new(self.store.name(), StoreErrorKind::Unavailable);
                     Err(error.with_source(elapsed))
-                }),
-        };
-        observe::store_operation(self.store.name(), name, result.is_ok(), since);
-        result
+                }
+            },
+        }
+    }
+
+    /// What a store did that panicked is unknown, as if it had not answered.
+    fn panicked(&self, _: Panicked) -> StoreError {
+        let error = StoreError::new(self.store.name(), StoreErrorKind::Unavailable);
+        error.with_source("the store panicked")
     }
 }
 

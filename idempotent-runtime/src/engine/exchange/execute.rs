@@ -1,51 +1,81 @@
-//! Starting the execution, and answering for one that was fenced out.
+//! Starting the execution, or the recovery function before it, and answering for one that was fenced out.
 
-use std::future::Future;
-
-use bytes::Bytes;
-use http::Request;
 use tokio::time::{Instant, sleep};
 
-use super::state::Exchange;
+use super::state::{Beside, Exchange, Started};
 use crate::{
     backoff::Backoff,
     engine::{
         handler::Handler,
-        reply::{Reply, conflict},
-        run::{FencedOut, Run},
+        reply::Reply,
+        run::{FencedOut, RunResult},
     },
     observe::RequestResult,
+    policy::RecoverFn,
     problem::ProblemCode,
     store::{Claim, RecordState},
 };
 
 impl Exchange {
-    /// Executes the handler. It is called at once, so that the future that this returns does not carry the request along.
-    pub(super) fn execute<H: Handler>(
+    /// Executes the handler.
+    pub(super) async fn execute<H: Handler>(
         &self,
-        run: Box<Run>,
-        claim: Claim,
-        request: Request<Bytes>,
+        started: Result<Started, Beside>,
         handler: H,
-    ) -> impl Future<Output = (RequestResult, Reply<H::Body>)> + Send {
-        let running = run.handler(handler, request, self.route.label());
-        async move {
-            match running.await {
-                Ok(answered) => answered,
-                Err(FencedOut) => Box::pin(self.winner(claim)).await,
+    ) -> (RequestResult, Reply<H::Body>) {
+        let Started {
+            mut run,
+            claim,
+            request,
+        } = match started {
+            Ok(started) => started,
+            Err(Beside(remaining)) => return self.conflict(remaining),
+        };
+        if !run.may_start() {
+            let declined = Box::pin(run.decline()).await;
+            return self.answer(declined, claim).await;
+        }
+        run.doubt.start();
+        let result = run.handler(handler, request, self.route.label()).await;
+        self.answer(result, claim).await
+    }
+
+    /// An execution crashed, and this request has taken its lease over: asks the recovery function, so one retry at a time
+    /// asks, and executes the handler if nothing was executed.
+    pub(super) async fn recover<H: Handler>(
+        &self,
+        started: Result<Started, Beside>,
+        recover: RecoverFn,
+        handler: H,
+    ) -> (RequestResult, Reply<H::Body>) {
+        let Started {
+            mut run,
+            claim,
+            request,
+        } = match started {
+            Ok(started) => started,
+            Err(Beside(remaining)) => return self.conflict(remaining),
+        };
+        if !run.may_start() {
+            let declined = run.decline().await;
+            return self.answer(declined, claim).await;
+        }
+        // Before the start: a clone runs code of the application's.
+        let retry = request.clone();
+        run.doubt.start();
+        match run.recover(recover, retry).await {
+            Ok(result) => self.answer(result, claim).await,
+            Err(run) => {
+                let result = run.handler(handler, request, self.route.label()).await;
+                self.answer(result, claim).await
             }
         }
     }
 
-    /// The key was claimed too late to start anything.
-    pub(super) async fn decline<B>(
-        &self,
-        run: Box<Run>,
-        claim: Claim,
-    ) -> (RequestResult, Reply<B>) {
-        match run.decline().await {
+    async fn answer<B>(&self, result: RunResult<B>, claim: Claim) -> (RequestResult, Reply<B>) {
+        match result {
             Ok(answered) => answered,
-            Err(FencedOut) => self.winner(claim).await,
+            Err(FencedOut) => Box::pin(self.winner(claim)).await,
         }
     }
 
@@ -57,6 +87,14 @@ impl Exchange {
         self.detach.may_drop();
         let mut backoff = Backoff::polling();
         loop {
+            if let Some(lease) = self.core.in_flight.lease(&claim.key) {
+                // The winner is of this process, whatever its record says by now.
+                if Instant::now() >= deadline || self.detach.client_left() {
+                    return self.conflict(lease.remaining());
+                }
+                sleep(backoff.pause()).await;
+                continue;
+            }
             let record = match self.core.store.get(&claim.key).await {
                 Ok(record) => record,
                 Err(error) if error.is_transient() && Instant::now() < deadline => {
@@ -80,7 +118,7 @@ impl Exchange {
                 _ => return self.refuse_as(ProblemCode::OutcomeUnknown),
             };
             if Instant::now() >= deadline || self.detach.client_left() {
-                return self.refuse(&conflict(remaining));
+                return self.conflict(remaining);
             }
             sleep(backoff.pause()).await;
         }

@@ -4,37 +4,39 @@
 //! |---|---|
 //! | `state` | what an exchange holds |
 //! | `receive` | everything before the store: key, body, scope, fingerprint, admission |
-//! | `decide` | what the store answered and what the route asks for -> the next step (pure) |
+//! | `look` | a look at the key: in this process, then in the store |
+//! | `decide` | what was seen and what the route asks for -> the next step (pure) |
 //! | `follow` | waits for another execution until its outcome is known or the key falls to this request |
-//! | `execute` | starts the execution, and answers for one that was fenced out |
-//! | `recover` | a crashed execution: asks the route's function |
+//! | `execute` | starts the execution, or the recovery function first; answers for one that was fenced out |
 //! | `store_failed` | a claim that the store did not acknowledge |
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body::Body;
-use tokio::time::Instant;
 
 use super::{
     handler::{BoxError, Handler},
-    reply::{Reply, conflict, refuse},
+    reply::{Reply, refuse},
 };
 use crate::{
+    catch_unwind::{Panicked, catching, drop_catching},
     observe::{self, RequestResult, Stopwatch},
-    problem::ProblemCode,
-    store::{Acquisition, Claim},
+    policy::OnCrash,
+    problem::{Problem, ProblemCode},
 };
 
 mod decide;
 mod execute;
 mod follow;
+mod look;
 mod receive;
-mod recover;
 mod state;
 mod store_failed;
 
-use decide::{Decision, Next, decide};
-use follow::FollowOutcome;
+use decide::{Decision, Next, Seen, decide};
+use look::Claiming;
 pub(super) use state::Exchange;
 use state::KeyedRequest;
 
@@ -51,9 +53,25 @@ impl Exchange {
     {
         // Each step in a box of its own, under 1 KB: larger ones miss the allocator's fast lists, and in a process
         // that has served many requests those cost more than all the rest of a replay.
-        let (result, reply) = match Box::pin(self.receive(request)).await {
-            Ok(request) => Box::pin(self.claim_and_answer(request, handler)).await,
-            Err(refusal) => refuse(&self.core, &refusal),
+        //
+        // The body, the scope function and the destructors of both are foreign code, and may panic.
+        let (result, reply) = match catching(self.receive(request)).await {
+            Ok(Ok(request)) => {
+                let answered = catching(self.claim_and_answer(request, handler)).await;
+                answered.unwrap_or_else(|Panicked| {
+                    tracing::error!(
+                        "a keyed request panicked outside of its handler; the outcome is unknown"
+                    );
+                    self.refuse_as(ProblemCode::OutcomeUnknown)
+                })
+            }
+            Ok(Err(refusal)) => refuse(&self.core, &refusal),
+            Err(Panicked) => {
+                tracing::error!(
+                    "a request's body or its scope function panicked; nothing was executed"
+                );
+                refuse(&self.core, &Problem::panicked_before_the_handler())
+            }
         };
         observe::request(self.route.label(), result);
         reply
@@ -65,80 +83,79 @@ impl Exchange {
         request: Box<KeyedRequest>,
         handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
-        let claim = self.claim(&request);
-        // From here on the claim may exist: this future must run to its end.
-        self.detach.must_finish();
-        let sent = Instant::now();
-        let seen = match self.core.store.acquire(&claim, sent).await {
-            Ok(seen) => seen,
-            Err(failed) => {
-                return Box::pin(self.store_failed(&failed, claim, request, handler)).await;
-            }
-        };
-        if !matches!(seen, Acquisition::Acquired { .. }) {
-            self.detach.may_drop();
-        }
-        match decide(seen, &self.settings) {
-            // The client left while the acquire was under way: nobody is there to wait.
-            Decision::Wait { .. } if self.detach.client_left() => {
-                self.refuse(&conflict(self.settings.lease))
-            }
-            Decision::Wait { remaining } => {
-                Box::pin(self.wait(remaining, claim, request, handler)).await
-            }
-            Decision::Proceed(next) => {
-                self.proceed(next, sent, claim, request, handler, false)
-                    .await
-            }
-        }
-    }
-
-    /// Waits for another execution and does what follows from its end.
-    async fn wait<H: Handler>(
-        &mut self,
-        remaining: std::time::Duration,
-        claim: Claim,
-        request: Box<KeyedRequest>,
-        handler: H,
-    ) -> (RequestResult, Reply<H::Body>) {
-        let since = Stopwatch::start();
-        let followed = self.follow(&claim, remaining).await;
-        observe::waited(self.route.label(), since);
-        match followed {
-            FollowOutcome::Proceed(next, sent) => {
-                self.proceed(next, sent, claim, request, handler, true)
-                    .await
-            }
-            FollowOutcome::Full | FollowOutcome::ShutDown => {
-                self.refuse_as(ProblemCode::Overloaded)
-            }
-            FollowOutcome::StoreFailed(failed) => self.not_claimed(&failed, &claim),
-            // Nobody reads this answer.
-            FollowOutcome::ClientLeft => self.refuse(&conflict(self.settings.lease)),
-        }
-    }
-
-    async fn proceed<H: Handler>(
-        &mut self,
-        next: Next,
-        sent: Instant,
-        claim: Claim,
-        request: Box<KeyedRequest>,
-        handler: H,
-        waited: bool,
-    ) -> (RequestResult, Reply<H::Body>) {
-        match next {
-            Next::Execute { attempt } => {
-                let (key, request) = request.into_parts();
-                let mut run = self.run(attempt, sent, &claim, key);
-                if !run.may_start().await {
-                    return Box::pin(self.decline(run, claim)).await;
+        let mut claiming = self.claiming(self.claim(&request));
+        let mut decision = decide(self.look(&mut claiming).await, &self.settings);
+        let (mut waited, mut crashed) = (false, false);
+        loop {
+            let next = match decision {
+                // The client left while the acquire was under way: nobody is there to wait.
+                Decision::Wait { remaining } if self.detach.client_left() => {
+                    return self.conflict(remaining);
                 }
-                // A replay does not pay for the room that an execution takes.
-                Box::pin(self.execute(run, claim, request, handler)).await
-            }
-            Next::Recover => Box::pin(self.recover(claim, request, handler)).await,
-            Next::Answer(answer) => self.reply(answer, waited, &claim),
+                Decision::Wait { remaining } => {
+                    waited = true;
+                    Box::pin(self.wait(&mut claiming, remaining)).await
+                }
+                Decision::Proceed(next) => next,
+            };
+            decision = match next {
+                Next::TakeOver { lease } => {
+                    crashed = true;
+                    match Box::pin(self.take_over(&mut claiming, lease)).await {
+                        Seen::Acquired { attempt, sent } => {
+                            return match self.settings.on_crash {
+                                OnCrash::Recover(recover) => {
+                                    let run = self.run(attempt, sent, claiming, request);
+                                    Box::pin(self.recover(run, recover, handler)).await
+                                }
+                                OnCrash::Refuse | OnCrash::Retry => {
+                                    let run = self.run(attempt, sent, claiming, request);
+                                    Box::pin(self.execute(run, handler)).await
+                                }
+                            };
+                        }
+                        // The store does not take the lease over: it is asked again later, not at once.
+                        Seen::Lapsed { lease: again } if again == lease => {
+                            let remaining = Duration::from_millis(100);
+                            decide(Seen::InFlight { remaining }, &self.settings)
+                        }
+                        seen => decide(seen, &self.settings),
+                    }
+                }
+                Next::Execute { attempt, sent } => {
+                    // A late copy of a take-over may have been applied since: then the crash is still to be asked about.
+                    let took_over = claiming.doubt.must_abandon();
+                    let run = self.run(attempt, sent, claiming, request);
+                    if let (true, OnCrash::Recover(recover)) = (took_over, self.settings.on_crash) {
+                        return Box::pin(self.recover(run, recover, handler)).await;
+                    }
+                    // A replay does not pay for the room that an execution takes.
+                    return Box::pin(self.execute(run, handler)).await;
+                }
+                Next::Answer(answer) => {
+                    // Both hold what the application put there, whose destructors may panic.
+                    drop_catching((request, handler));
+                    return self.reply(answer, waited, &claiming.claim);
+                }
+                Next::Overloaded => {
+                    drop_catching((request, handler));
+                    return self.refuse_as(ProblemCode::Overloaded);
+                }
+                Next::StoreFailed(error) => {
+                    // Only before the store said anything of another request: after that the effect may have happened.
+                    let may_execute = !waited && !crashed;
+                    let failed = self.store_failed(error, claiming, request, handler, may_execute);
+                    return Box::pin(failed).await;
+                }
+            };
         }
+    }
+
+    /// Waits for another execution, and records how long.
+    async fn wait(&mut self, claiming: &mut Claiming, remaining: Duration) -> Next {
+        let since = Stopwatch::start();
+        let next = self.follow(claiming, remaining).await;
+        observe::waited(self.route.label(), since);
+        next
     }
 }

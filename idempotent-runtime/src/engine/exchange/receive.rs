@@ -1,7 +1,7 @@
 //! Everything before the store: the key is parsed, the body is read, the request is identified. Nothing is claimed yet.
 
 use bytes::Bytes;
-use http::{Request, request::Parts};
+use http::{HeaderValue, Request, header::AUTHORIZATION, request::Parts};
 use http_body::Body;
 
 use super::state::{Exchange, KeyedRequest};
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Exchange {
-    /// Reads and identifies the request, and admits it.
+    /// Reads and identifies the request.
     pub(super) async fn receive<B>(
         &mut self,
         request: Request<B>,
@@ -30,19 +30,13 @@ impl Exchange {
         let lines = self.settings.header.lines(&head.headers);
         let key = IdempotencyKey::parse(lines.iter(), self.settings.key_rules)
             .map_err(|error| Problem::key(error, self.settings.header.as_str()))?;
-        if !self.core.has_room() {
+        if self.core.in_flight.is_closing() {
             return Err(ProblemCode::Overloaded.into());
         }
         let body = read(body, self.settings.max_body).await?;
-        // Admitted only now: a shutdown does not wait for a client that sends its body slowly.
-        // The room is checked again: many clients may have left while this body was on its way.
-        if self.core.has_room() {
-            self.admission = self.core.in_flight.admit();
-        }
-        if self.admission.is_none() {
-            return Err(ProblemCode::Overloaded.into());
-        }
+        self.waiting_bytes = body.len();
         let scope = self.scope(&head);
+        self.identify_caller(&head, scope.as_ref());
         let store_key = self
             .core
             .digester
@@ -65,11 +59,22 @@ impl Exchange {
         }
     }
 
+    /// Remembers who calls, for the share of one caller in the room for detached executions.
+    fn identify_caller(&self, head: &Parts, scope: Option<&Scope>) {
+        let identity = match scope {
+            Some(scope) => Some(scope.as_bytes()),
+            None => head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
+        };
+        if let Some(identity) = identity {
+            self.detach.set_caller(self.core.room.caller(identity));
+        }
+    }
+
     fn fingerprint(&self, head: &Parts, scope: Option<&Scope>, body: &[u8]) -> Fingerprint {
         let caller = match scope {
             Some(_) => None,
             // Without a scope, a caller with other credentials asks for something else.
-            None => head.headers.get(http::header::AUTHORIZATION),
+            None => head.headers.get(AUTHORIZATION),
         };
         let caller = caller.map(|value| self.core.digester.caller(value.as_bytes()));
         let uri = &self.route.uri;

@@ -6,19 +6,20 @@ use bytes::Bytes;
 use http::{HeaderName, Request, request::Parts};
 use tokio::time::Instant;
 
+use super::look::Claiming;
 use crate::{
     engine::{
-        core::{Core, in_flight::Admission},
+        core::{Core, in_flight::Admission, lease::Lease},
         detach::DetachState,
         handler::Route,
-        reply::{Answer, Reply, refuse, reply},
-        run::{Run, lease::Lease},
+        reply::{Answer, Reply, conflict, refuse, reply},
+        run::Run,
     },
     execution::Execution,
     fingerprint::Fingerprint,
     key::IdempotencyKey,
     observe::{self, RequestResult},
-    policy::{OnCrash, Settings},
+    policy::Settings,
     problem::{Problem, ProblemCode},
     scope::StoreKey,
     store::{Claim, Token, TraceId},
@@ -37,6 +38,10 @@ pub(crate) struct Exchange {
     pub(crate) detach: Arc<DetachState>,
     /// Held from before the claim until the outcome, but not while waiting.
     pub(crate) admission: Option<Admission>,
+    /// The bytes of the request's body, which it keeps while it waits.
+    pub(crate) waiting_bytes: usize,
+    /// When waiting ends; set when it begins.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// A request that was read and identified. Boxed, as an [`Exchange`] is, and for the same reason.
@@ -47,6 +52,16 @@ pub(super) struct KeyedRequest {
     pub(super) head: Parts,
     pub(super) body: Bytes,
 }
+
+/// An execution that may start.
+pub(super) struct Started {
+    pub(super) run: Box<Run>,
+    pub(super) claim: Claim,
+    pub(super) request: Request<Bytes>,
+}
+
+/// Another execution of this process has the key. With the duration after which a retry makes sense.
+pub(super) struct Beside(pub(super) std::time::Duration);
 
 impl KeyedRequest {
     pub(super) fn into_parts(self: Box<Self>) -> (IdempotencyKey, Request<Bytes>) {
@@ -68,43 +83,60 @@ impl Exchange {
             self.settings.lease,
             self.settings.ttl,
         )
-        .take_over(matches!(self.settings.on_crash, OnCrash::Retry))
         .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())))
     }
 
-    /// The execution that owns the key under this claim, which was acquired by an acquire sent at `sent`.
+    /// The execution that owns the key under this claim, by an acquire that was sent at `sent`. `Err` if this process
+    /// executes the key already, which the record does not show when it has expired meanwhile: the claim is given back.
     pub(super) fn run(
         &mut self,
         attempt: u32,
         sent: Instant,
-        claim: &Claim,
-        key: IdempotencyKey,
-    ) -> Box<Run> {
+        claiming: Box<Claiming>,
+        request: Box<KeyedRequest>,
+    ) -> Result<Started, Beside> {
         observe::record_attempt(attempt);
+        let Claiming { claim, doubt } = *claiming;
+        let (key, request) = request.into_parts();
         // Invariant: an exchange is admitted before its acquire is sent.
         let mut admission = self
             .admission
             .take()
             .expect("an acquire is sent only when admitted");
-        admission.hold(claim.key, claim.token);
         let core = Arc::clone(&self.core);
         let digester = Arc::clone(&core.digester);
-        let execution = Execution::new(digester, key, claim.key, attempt, sent);
+        let execution = Execution::new(
+            digester,
+            key,
+            claim.key,
+            attempt,
+            sent,
+            (request.method().clone(), self.route.uri.clone()),
+        );
         let lease = Lease::new(
-            Arc::clone(&core),
             claim.held(),
+            claim.fingerprint,
             execution,
             sent,
             self.settings.max_lifetime,
+            Arc::clone(self.detach.place()),
         );
-        Run::new(
+        if !admission.hold(Arc::clone(&lease)) {
+            return Err(Beside(lease.held().lease));
+        }
+        let run = Box::new(Run {
             core,
-            self.settings.clone(),
-            claim.fingerprint,
+            settings: self.settings.clone(),
             lease,
-            claim.take_over && attempt > 1,
+            doubt,
+            detach: Arc::clone(&self.detach),
             admission,
-        )
+        });
+        Ok(Started {
+            run,
+            claim,
+            request,
+        })
     }
 
     /// A reply that needs no execution by this request.
@@ -123,5 +155,9 @@ impl Exchange {
 
     pub(super) fn refuse_as<B>(&self, code: ProblemCode) -> (RequestResult, Reply<B>) {
         self.refuse(&code.into())
+    }
+
+    pub(super) fn conflict<B>(&self, remaining: std::time::Duration) -> (RequestResult, Reply<B>) {
+        self.refuse(&conflict(remaining))
     }
 }

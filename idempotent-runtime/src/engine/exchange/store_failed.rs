@@ -1,83 +1,90 @@
 //! A claim that the store did not acknowledge.
 
-use http::Response;
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use super::state::{Exchange, KeyedRequest};
+use super::{
+    look::Claiming,
+    state::{Exchange, KeyedRequest},
+};
 use crate::{
+    catch_unwind::{Panicked, catch_unwind, catching},
     engine::{
         body::ResponseBody,
-        core::{on_store_error::OnStoreError, store_client::AcquireError, withdraw::withdraw},
+        core::on_store_error::OnStoreError,
         handler::{Handler, HandlerResult},
         reply::{Reply, first_hand},
     },
     execution::Execution,
     observe::RequestResult,
-    problem::ProblemCode,
-    store::{Claim, StoreErrorKind},
+    problem::{Problem, ProblemCode},
+    store::{Claim, StoreError, StoreErrorKind},
 };
 
 impl Exchange {
-    /// The store gave no answer about the key: the handler does not start, unless `on_store_error` says so.
+    /// The store gave no answer about the key: the handler does not start, unless `on_store_error` says so and the request
+    /// may execute. It may not if the store answered before that another request has the key, or that an execution
+    /// crashed: then the effect may have happened.
     pub(super) async fn store_failed<H: Handler>(
         &mut self,
-        failed: &AcquireError,
-        claim: Claim,
+        error: StoreError,
+        claiming: Box<Claiming>,
         request: Box<KeyedRequest>,
         handler: H,
+        may_execute: bool,
     ) -> (RequestResult, Reply<H::Body>) {
-        let refused = self.not_claimed(failed, &claim);
-        let kind = failed.error.kind();
-        let unreachable = !matches!(kind, StoreErrorKind::Full | StoreErrorKind::Corrupt);
-        if unreachable && self.core.on_store_error == OnStoreError::Execute {
+        let claim = &claiming.claim;
+        tracing::error!(error = &error as &dyn std::error::Error, key = %claim.key, "the key could not be claimed");
+        let unreachable = !matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Corrupt);
+        if may_execute && unreachable && self.core.on_store_error == OnStoreError::Execute {
             tracing::warn!(key = %claim.key, "executing WITHOUT idempotency, as `on_store_error` says");
-            let reply = self.unprotected(&claim, request, handler).await;
-            return (RequestResult::Unprotected, reply);
+            // A shutdown waits for this execution too.
+            let Some(_admission) = self.core.in_flight.admit() else {
+                return self.refuse_as(ProblemCode::Overloaded);
+            };
+            self.detach.must_finish();
+            return self.unprotected(claim, request, handler).await;
         }
-        refused
-    }
-
-    /// The store did not acknowledge the claim. If it answered before that another request has the key, or that an
-    /// execution crashed, the handler does not start, whatever `on_store_error` says: the effect may have happened.
-    pub(super) fn not_claimed<B>(
-        &self,
-        failed: &AcquireError,
-        claim: &Claim,
-    ) -> (RequestResult, Reply<B>) {
-        let AcquireError { error, in_doubt } = failed;
-        tracing::error!(error = error as &dyn std::error::Error, key = %claim.key, "the key could not be claimed");
-        if *in_doubt {
-            withdraw(&self.core, claim.held(), claim.take_over);
-        }
-        let code = match error.kind() {
+        self.refuse_as(match error.kind() {
             StoreErrorKind::Full => ProblemCode::Overloaded,
             StoreErrorKind::Corrupt => ProblemCode::RecordUnreadable,
             _ => ProblemCode::StoreUnavailable,
-        };
-        self.refuse_as(code)
+        })
     }
 
     /// Runs the handler without a lease.
     async fn unprotected<H: Handler>(
-        &mut self,
+        &self,
         claim: &Claim,
         request: Box<KeyedRequest>,
         handler: H,
-    ) -> Response<ResponseBody<H::Body>> {
+    ) -> (RequestResult, Reply<H::Body>) {
         let (key, mut request) = request.into_parts();
+        let digester = Arc::clone(&self.core.digester);
         let execution = Execution::new(
-            std::sync::Arc::clone(&self.core.digester),
+            digester,
             key,
             claim.key,
             1,
             Instant::now(),
+            (request.method().clone(), self.route.uri.clone()),
         );
         request.extensions_mut().insert(execution);
-        match handler.call(request).await {
-            HandlerResult::Returned(response) | HandlerResult::Rejected(response) => {
-                first_hand(&self.core, response).map(ResponseBody::live)
+        let result = match catch_unwind(|| handler.call(request)) {
+            Ok(called) => catching(called).await,
+            Err(panicked) => Err(panicked),
+        };
+        match result {
+            Ok(HandlerResult::Returned(response) | HandlerResult::Rejected(response)) => {
+                let response = first_hand(&self.core, response).map(ResponseBody::live);
+                (RequestResult::Unprotected, response)
             }
-            HandlerResult::Failed => self.refuse_as(ProblemCode::OutcomeUnknown).1,
+            Ok(HandlerResult::ExtractorPanicked) => {
+                self.refuse(&Problem::panicked_before_the_handler())
+            }
+            Ok(HandlerResult::Failed) => self.refuse_as(ProblemCode::OutcomeUnknown),
+            Err(Panicked) => self.refuse_as(ProblemCode::HandlerPanicked),
         }
     }
 }

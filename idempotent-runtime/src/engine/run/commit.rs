@@ -2,8 +2,8 @@
 //!
 //! The execution makes these writes itself, never from a destructor, and repeats them until the store acknowledges one or
 //! the retry budget is used up; then the claim stays. Three others end a lease too, each for a key whose execution cannot
-//! do it: a shutdown at its deadline (`shutdown.rs`), the withdrawal of a claim in doubt (`exchange/withdraw.rs`) and an
-//! operator (`admin.rs`).
+//! do it: a shutdown at its deadline (`shutdown.rs`), the withdrawal of a claim in doubt (`core/doubt.rs`) and an operator
+//! (`admin.rs`).
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tracing::{Instrument, instrument::WithSubscriber};
 use super::state::{FencedOut, Run, RunResult};
 use crate::{
     backoff::Backoff,
-    engine::{core::withdraw::withdraw, reply::Reply, wait::Verdict},
+    engine::{reply::Reply, wait::Verdict},
     observe::RequestResult,
     problem::ProblemCode,
     response::{Binding, StoredResponse},
@@ -23,6 +23,9 @@ use crate::{
 
 /// The longest pause between two attempts to store an outcome whose client already has its answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// For how long an outcome whose client already has its answer is stored late, counted from the end of its execution.
+const PERSISTED_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// How the last write of an execution ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +74,7 @@ impl Run {
             Ok(response) => {
                 let binding = Binding {
                     key: self.lease.held().key,
-                    fingerprint: self.fingerprint,
+                    fingerprint: self.lease.fingerprint(),
                 };
                 Outcome::Response(self.core.sealer.seal(response, &binding))
             }
@@ -111,7 +114,10 @@ impl Run {
         let key = self.lease.held().key;
         match written {
             Ok(Write::Applied) => {
-                let fingerprint = self.fingerprint;
+                let fingerprint = self.lease.fingerprint();
+                self.doubt.end();
+                // First, so that a waiter that is woken finds the record and not this execution.
+                self.admission.let_go();
                 self.core.wait_queues.publish(&key, || Verdict::Completed {
                     fingerprint,
                     outcome: outcome.clone(),
@@ -120,26 +126,43 @@ impl Run {
             }
             Ok(Write::Fenced) => {
                 tracing::warn!(%key, "fenced out: another execution took the key over and its outcome is the answer");
+                self.end_without_record();
                 CommitOutcome::Fenced
             }
             Ok(Write::Missing) => {
                 tracing::error!(%key, "the record vanished from the store while it was in flight: the outcome is not stored");
+                self.end_without_record();
                 CommitOutcome::Missing
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, %key, "the outcome could not be stored; the key stays claimed");
+                // The duplicates hear what this execution's own client hears, at once and later.
+                self.lease.set_in_doubt();
+                let fingerprint = self.lease.fingerprint();
+                self.core
+                    .wait_queues
+                    .publish(&key, || Verdict::Unknown { fingerprint });
                 CommitOutcome::Unacknowledged
             }
         }
     }
 
-    /// Releases the key: nothing was executed, or the response asks for the same request again.
+    /// The record is another execution's, or gone: nothing is owned any more, and what was executed is never released.
+    fn end_without_record(&mut self) {
+        let key = self.lease.held().key;
+        self.doubt.fenced();
+        self.admission.let_go();
+        self.core.wait_queues.notify(&key);
+    }
+
+    /// Releases the key, because nothing was executed or the response asks for the same request again, and answers with
+    /// this run's own answer.
     ///
     /// A record that was taken over stays, so that the attempt numbers, which others use as fencing tokens, do not start
     /// again: the next retry executes, or asks the recovery function, as after a crash.
     pub(super) async fn release<B>(self: Box<Self>, own: RunResult<B>) -> RunResult<B> {
-        if self.took_over {
+        if self.doubt.must_abandon() {
             return self.abandon(own).await;
         }
         self.end_without_outcome(LastWrite::Release, own).await
@@ -150,9 +173,9 @@ impl Run {
         self.end_without_outcome(LastWrite::Abandon, own).await
     }
 
-    /// Ends the lease without an outcome, notifies those that wait, and returns what the client gets: this run's own
-    /// answer, unless it was fenced out. If the store does not acknowledge the write, the claim stays until its lease
-    /// lapses.
+    /// Ends the lease without an outcome, notifies those that wait, and answers with this run's own answer, also if the
+    /// write was fenced or found nothing: what this request did or did not do does not depend on who has the key now. A
+    /// write that the store does not acknowledge goes on in the background.
     async fn end_without_outcome<B>(
         mut self: Box<Self>,
         write: LastWrite<'_>,
@@ -160,24 +183,26 @@ impl Run {
     ) -> RunResult<B> {
         let key = self.lease.held().key;
         let written = self.write(write).await;
-        self.core.wait_queues.notify(&key);
-        match written {
-            Ok(Write::Fenced) => return Err(FencedOut),
-            Ok(Write::Applied | Write::Missing) => {}
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, %key, "the key could not be released; it stays claimed until its lease lapses");
-                if matches!(write, LastWrite::Release) {
-                    // The answer asks for the same request again, which must not find its key blocked.
-                    withdraw(&self.core, *self.lease.held(), false);
-                }
-            }
+        let abandoned = matches!(write, LastWrite::Abandon);
+        if let Err(error) = &written {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, %key, "the key could not be released yet; this goes on in the background");
         }
+        self.admission.let_go();
+        if abandoned && matches!(written, Ok(Write::Applied)) {
+            // No copy of the acquire can undo this: it finds its own token, lapsed or taken over.
+            self.doubt.end();
+        }
+        let Self { core, doubt, .. } = *self;
+        doubt.given_up(written.is_ok(), abandoned);
+        // Last, so that a waiter that is woken may take the lease over.
+        core.wait_queues.notify(&key);
         own
     }
 
     /// Makes a last write, repeated until it is acknowledged or the retry budget is used up.
     async fn write(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
+        self.lease.begin_last_write();
         match self.send(write).await {
             Err(error) if write.may_succeed_after(&error) => {
                 Box::pin(self.repeat(write, error)).await
@@ -196,7 +221,7 @@ impl Run {
         let deadline = Instant::now() + timeout * 3;
         let mut backoff = Backoff::new(timeout / 50, timeout / 2);
         while write.may_succeed_after(&error) && Instant::now() + backoff.peek() < deadline {
-            self.lease.renew_while(sleep(backoff.pause())).await;
+            sleep(backoff.pause()).await;
             error = match self.send(write).await {
                 Err(error) => error,
                 written => return written,
@@ -205,38 +230,34 @@ impl Run {
         Err(error)
     }
 
-    /// Sends a last write once, and renews the lease meanwhile.
+    /// Sends a last write once.
     async fn send(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
         let held = *self.lease.held();
-        let (lease, store) = (&mut self.lease, &self.core.store);
+        let store = &self.core.store;
         match write {
-            LastWrite::Complete(outcome) => lease.renew_while(store.complete(&held, outcome)).await,
-            LastWrite::Release => {
-                lease
-                    .renew_while(store.release(&held.key, &held.token))
-                    .await
-            }
-            LastWrite::Abandon => {
-                lease
-                    .renew_while(store.abandon(&held.key, &held.token))
-                    .await
-            }
+            LastWrite::Complete(outcome) => store.complete(&held, outcome).await,
+            LastWrite::Release => store.release(&held.key, &held.token).await,
+            LastWrite::Abandon => store.abandon(&held.key, &held.token).await,
         }
     }
 
-    /// Goes on storing an outcome whose client has already heard that it is unknown, until the execution's lifetime is
-    /// over. A late completion is as good as a timely one.
+    /// Goes on storing an outcome whose client has already heard that it is unknown. A late completion is as good as a
+    /// timely one. The time for that counts from now, the end of the execution: an overdue one has as much of it as any
+    /// other.
     pub(super) fn persist(mut self: Box<Self>, outcome: Outcome) {
-        let detached = self.core.detached.enter();
+        let detached = self.detach.detach(&self.core);
         let task = async move {
             let _detached = detached;
+            let give_up = Instant::now() + PERSISTED_FOR;
             let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
-            while Instant::now() < self.lease.end_of_life() {
-                self.lease.renew_while(sleep(backoff.pause())).await;
+            while Instant::now() < give_up {
+                sleep(backoff.pause_at_most()).await;
                 if self.commit(&outcome).await != CommitOutcome::Unacknowledged {
                     return;
                 }
             }
+            let key = self.lease.held().key;
+            tracing::error!(%key, "an outcome is given up after 15 minutes without a store: it stays unknown");
         };
         // With the span and the subscriber of the request, which the log lines of a late failure need.
         tokio::spawn(task.in_current_span().with_current_subscriber());

@@ -2,17 +2,15 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `state` | what an execution holds |
-//! | `lease` | the lease and its heartbeat |
+//! | `state` | what an execution holds; its lease is in `core/lease`, the heartbeat in `core/keeper` |
 //! | `cacheable` | whether a response is stored or releases the key |
 //! | `commit` | the last write: complete, release, abandon, with its retries |
 //! | `recorder` | the same for a response of unknown length |
-//! | `catch_unwind` | panics of the handler |
 
 use std::future::Future;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header::CONTENT_LENGTH, response::Parts};
 use http_body::Body;
 
 use super::{
@@ -21,10 +19,12 @@ use super::{
         collect::{CollectError, Collected, collect},
         recording::Recording,
     },
+    core::keeper::keep,
     handler::{BoxError, Handler, HandlerResult},
     reply::{first_hand, problem, refuse},
 };
 use crate::{
+    catch_unwind::{Panicked, catch_unwind, catching},
     execution::{Crash, Recovery},
     observe::{self, RequestResult, Stopwatch},
     policy::{OnCrash, RecoverFn},
@@ -33,21 +33,19 @@ use crate::{
 };
 
 mod cacheable;
-mod catch_unwind;
 mod commit;
-pub(super) mod lease;
 mod recorder;
 mod state;
 
 pub use cacheable::Retention;
 use cacheable::is_cacheable;
-use catch_unwind::{Panicked, catch_unwind, catching};
 pub(super) use state::{FencedOut, Run, RunResult};
 
 impl Run {
     /// Runs the handler and answers with its outcome.
     ///
-    /// The handler is called at once, so that the future that this returns does not carry the request along.
+    /// The handler is called at once, so that the future that this returns does not carry the request along. The lease is
+    /// kept from before the call: the handler may block its thread from its first instruction on.
     pub(crate) fn handler<H: Handler>(
         self: Box<Self>,
         handler: H,
@@ -57,6 +55,7 @@ impl Run {
         request
             .extensions_mut()
             .insert(self.lease.execution().clone());
+        keep(&self.core, &self.lease);
         let since = Stopwatch::start();
         let called = catch_unwind(|| handler.call(request));
         self.finish(called, since, endpoint)
@@ -64,7 +63,7 @@ impl Run {
 
     /// Lets the handler run to its end.
     async fn finish<F, B>(
-        mut self: Box<Self>,
+        self: Box<Self>,
         called: Result<F, Panicked>,
         since: Stopwatch,
         endpoint: &str,
@@ -74,7 +73,7 @@ impl Run {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let result = match called {
-            Ok(handler) => self.lease.renew_while(catching(handler)).await,
+            Ok(handler) => catching(handler).await,
             Err(panicked) => Err(panicked),
         };
         match result {
@@ -87,6 +86,11 @@ impl Run {
             Ok(HandlerResult::Rejected(response)) => {
                 let response = first_hand(&self.core, response);
                 let own = Ok((RequestResult::Rejected, response.map(ResponseBody::live)));
+                self.release(own).await
+            }
+            Ok(HandlerResult::ExtractorPanicked) => {
+                tracing::error!("an extractor panicked; nothing was executed");
+                let own = Ok(refuse(&self.core, &Problem::panicked_before_the_handler()));
                 self.release(own).await
             }
             Ok(HandlerResult::Failed) => {
@@ -102,10 +106,14 @@ impl Run {
         }
     }
 
-    /// Whether the handler may start. A claim that took so long that its lease lapsed may belong to another execution by
-    /// now, and an engine that has shut down meanwhile starts nothing.
-    pub(crate) async fn may_start(&mut self) -> bool {
-        self.lease.is_ours().await
+    /// Whether the handler may start: less than one lease has passed since the acknowledged acquire was sent. After that
+    /// the key may belong to another execution, whatever the store answers now. A renewal prolongs nothing here: a token
+    /// may hold two leases, one after the other, if a copy of its acquire arrives late, and a renewal does not say which of
+    /// them it renewed. An engine that has shut down meanwhile starts nothing.
+    pub(crate) fn may_start(&self) -> bool {
+        self.lease.is_first_lease()
+            && !self.lease.execution().lease_lost()
+            && !self.core.in_flight.is_closed()
     }
 
     /// The handler may not start: gives back what may still be ours, so that a retry can start it.
@@ -117,7 +125,7 @@ impl Run {
     /// Asks the recovery function what became of the crashed execution. `Err` gives the run back: the handler is to be
     /// executed.
     pub(crate) async fn recover<B>(
-        mut self: Box<Self>,
+        self: Box<Self>,
         recover: RecoverFn,
         request: Request<Bytes>,
     ) -> Result<RunResult<B>, Box<Self>>
@@ -125,16 +133,14 @@ impl Run {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let crash = Crash::new(self.lease.execution().clone(), request);
-        let found = self
-            .lease
-            .renew_while(catching(async move { recover(crash).await }))
-            .await;
+        keep(&self.core, &self.lease);
+        let found = catching(async move { recover(crash).await }).await;
         match found {
             // If the lease lapsed meanwhile, another retry may have asked and executed: then this answer is stale.
-            Ok(Recovery::NotExecuted) if self.may_start().await => Err(self),
+            Ok(Recovery::NotExecuted) if self.may_start() => Err(self),
             Ok(Recovery::NotExecuted) => Ok(self.decline().await),
             Ok(Recovery::Completed(response)) => {
-                let (head, body) = response.into_parts();
+                let (head, body) = first_hand(&self.core, response).into_parts();
                 let outcome = self.outcome(&head, &body);
                 Ok(self
                     .keep(
@@ -156,7 +162,7 @@ impl Run {
     }
 
     /// The handler returned: stores the response, then answers with it.
-    async fn answer<B>(mut self: Box<Self>, response: Response<B>) -> RunResult<B>
+    async fn answer<B>(self: Box<Self>, response: Response<B>) -> RunResult<B>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
@@ -170,22 +176,23 @@ impl Run {
         }
         let limit = self.settings.max_response;
         let (head, body) = response.into_parts();
-        match body.size_hint().exact() {
-            None => {
+        match claimed_size(&head, &body) {
+            Err(Panicked) => {
+                tracing::error!("the response body panicked when it was asked for its size");
+                self.body_lost().await
+            }
+            Ok(None) => {
                 let recording = recorder::start(self, head.clone(), body);
                 let reply = Response::from_parts(head, ResponseBody::recording(recording));
                 Ok((RequestResult::Executed, reply))
             }
-            Some(size) if size > limit as u64 => {
+            Ok(Some(size)) if size > limit as u64 => {
                 let reply = Response::from_parts(head, ResponseBody::live(body));
                 self.keep(&Outcome::Tombstone, reply).await
             }
-            Some(_) => {
-                let Ok(Some(collected)) =
-                    self.lease.renew_while(catching(whole(body, limit))).await
-                else {
-                    let (_, reply) = refuse(&self.core, &ProblemCode::ResponseNotStored.into());
-                    return self.keep(&Outcome::Tombstone, reply).await;
+            Ok(Some(_)) => {
+                let Ok(Some(collected)) = catching(whole(body, limit)).await else {
+                    return self.body_lost().await;
                 };
                 let body = collected.bytes;
                 if let Some(trailers) = collected.trailers {
@@ -199,6 +206,12 @@ impl Run {
                 self.keep(&outcome, reply).await
             }
         }
+    }
+
+    /// The handler ran, and the body of its response broke off or panicked: executed, without a response.
+    async fn body_lost<B>(self: Box<Self>) -> RunResult<B> {
+        let (_, reply) = refuse(&self.core, &ProblemCode::ResponseNotStored.into());
+        self.keep(&Outcome::Tombstone, reply).await
     }
 
     /// The handler panicked: an outcome like any other, unless the route executes crashed requests again.
@@ -223,6 +236,18 @@ impl Run {
         )
         .await
     }
+}
+
+/// The size that a response claims, by its body or by its head.
+///
+/// A server ends a response with a `Content-Length` after so many bytes, whatever the body says: such a response has a
+/// known size, as one with an exact body has, and is stored before any of it is sent.
+fn claimed_size<B: Body>(head: &Parts, body: &B) -> Result<Option<u64>, Panicked> {
+    if let Some(size) = catch_unwind(|| body.size_hint().exact())? {
+        return Ok(Some(size));
+    }
+    let claimed = head.headers.get(CONTENT_LENGTH);
+    Ok(claimed.and_then(|value| value.to_str().ok()?.trim().parse().ok()))
 }
 
 /// The whole body of a response, if it arrives whole and within the limit.

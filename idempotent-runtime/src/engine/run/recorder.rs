@@ -1,8 +1,9 @@
 //! The engine's end of a stream: responses of unknown size, passed on frame by frame while they are recorded.
 //!
-//! 1. Each frame goes to the client at once; a copy is kept, up to `max_response`.
-//! 2. A stream that ends within the limit is completed with what was recorded. Only then does the client see
-//!    the end of it; if the completion is not acknowledged, the client sees a broken stream rather than a
+//! 1. Each frame goes to the client when the next one has arrived; a copy is kept, up to `max_response`. So the last frame
+//!    is held back: before the outcome is stored nobody has the whole response, whatever marks its end.
+//! 2. A stream that ends within the limit is completed with what was recorded. Only then does the client get the last
+//!    frame; if the completion is not acknowledged, the client sees a broken stream rather than a
 //!    finished one that no retry will show.
 //! 3. A stream that outgrows the limit, breaks, carries trailers, or is still going when the execution's
 //!    `max_lifetime` is over, leaves a tombstone. The rest is passed through unrecorded.
@@ -11,7 +12,7 @@
 //! 5. A client that does not read stops the stream, not its lease: the stream is recorded in a task of its own, because
 //!    a server does not poll a body for which its connection has no room.
 
-use std::{future::Future, pin::pin};
+use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -24,15 +25,13 @@ use tokio::{
 };
 use tracing::{Instrument, instrument::WithSubscriber};
 
-use super::{
-    catch_unwind::{Panicked, catching},
-    commit::CommitOutcome,
-    state::Run,
-};
+use super::{commit::CommitOutcome, state::Run};
 use crate::{
+    catch_unwind::{Panicked, catching},
     engine::{
         body::recording::{FrameResult, Recording},
-        core::gauge::Gauge,
+        core::Core,
+        detach::DetachState,
         handler::BoxError,
     },
     store::Outcome,
@@ -45,15 +44,17 @@ where
 {
     let (client, recording) = Recording::channel();
     let watched = client.clone();
-    let detached = run.core.detached.clone();
+    let detach = Arc::clone(&run.detach);
+    let core = Arc::clone(&run.core);
     let recorder = Recorder {
         run,
         head,
         body,
         client: Some(client),
         kept: Vec::new(),
+        held: VecDeque::new(),
     };
-    let recorder = counted(recorder.drive(), watched, detached);
+    let recorder = counted(recorder.drive(), watched, core, detach);
     let recorder = recorder.instrument(tracing::Span::current());
     tokio::spawn(recorder.with_current_subscriber());
     recording
@@ -63,7 +64,8 @@ where
 async fn counted(
     recorder: impl Future<Output = ()>,
     client: mpsc::Sender<FrameResult>,
-    detached: Gauge,
+    core: Arc<Core>,
+    detach: Arc<DetachState>,
 ) {
     let mut recorder = pin!(recorder);
     tokio::select! {
@@ -71,7 +73,7 @@ async fn counted(
         () = &mut recorder => return,
         () = client.closed() => {}
     }
-    let _counted = detached.enter();
+    let _detached = detach.detach(&core);
     recorder.await;
 }
 
@@ -83,13 +85,15 @@ struct Recorder<B> {
     /// `None` when the client has gone.
     client: Option<mpsc::Sender<FrameResult>>,
     kept: Vec<u8>,
+    /// The frames that were read and not sent yet. The last one is held back until it is known not to be the last.
+    held: VecDeque<Frame<Bytes>>,
 }
 
 /// Why recording stopped.
 enum Stop {
     /// The stream ended.
     Ended,
-    /// It cannot be stored; this is the frame that the client has not got yet, if any.
+    /// It cannot be stored; this is what comes after the frames that are held, if anything is known of it.
     NotStorable(Option<FrameResult>),
 }
 
@@ -108,6 +112,7 @@ where
             run,
             mut body,
             client,
+            held,
             ..
         } = self;
         // The outcome is final: what follows is not part of the execution, and a shutdown need not wait for it.
@@ -123,8 +128,14 @@ where
                     .send(Err("the outcome of this request could not be stored".into()))
                     .await;
             }
-            Stop::Ended => {}
-            Stop::NotStorable(owed) => pass_on(owed, &mut body, &client).await,
+            Stop::Ended => {
+                let _delivered = send_all(held, &client).await;
+            }
+            Stop::NotStorable(next) => {
+                if send_all(held, &client).await {
+                    pass_on(next, &mut body, &client).await;
+                }
+            }
         }
     }
 
@@ -137,7 +148,7 @@ where
                 return Stop::NotStorable(None);
             }
             let next = catching(timeout_at(end_of_life, next_frame(&mut self.body)));
-            let Ok(next) = self.run.lease.renew_while(next).await else {
+            let Ok(next) = next.await else {
                 tracing::error!("the response stream panicked");
                 return Stop::NotStorable(Some(Err("the response stream panicked".into())));
             };
@@ -147,43 +158,58 @@ where
                 Ok(Some(Err(error))) => return Stop::NotStorable(Some(Err(error))),
                 Ok(Some(Ok(frame))) => frame,
             };
+            // An empty frame must not send the last one with data.
+            if frame.data_ref().is_some_and(Bytes::is_empty) {
+                continue;
+            }
             match frame.data_ref() {
                 Some(data) if self.kept.len() + data.len() <= self.run.settings.max_response => {
                     self.kept.extend_from_slice(data);
                 }
                 _ => return Stop::NotStorable(Some(Ok(frame))),
             }
-            if let Err(owed) = self.send(frame).await {
-                return Stop::NotStorable(Some(Ok(owed)));
+            self.held.push_back(frame);
+            if !self.send_all_but_the_last().await {
+                return Stop::NotStorable(None);
             }
         }
     }
 
-    /// Passes a frame to the client, if it is still there. Gives the frame back if the client does not take it before the
-    /// execution's `max_lifetime` ends.
-    async fn send(&mut self, frame: Frame<Bytes>) -> Result<(), Frame<Bytes>> {
-        let Some(client) = &self.client else {
-            return Ok(());
-        };
+    /// Passes all frames but the last to the client, if it is still there; `false` if the client does not take them before
+    /// the execution's `max_lifetime` ends.
+    async fn send_all_but_the_last(&mut self) -> bool {
         let end_of_life = self.run.lease.end_of_life();
-        let gone = match self
-            .run
-            .lease
-            .renew_while(timeout_at(end_of_life, client.reserve()))
-            .await
-        {
-            Ok(Ok(place)) => {
-                place.send(Ok(frame));
-                false
+        while self.held.len() > 1 {
+            let Some(client) = &self.client else {
+                self.held.pop_front();
+                continue;
+            };
+            let gone = match timeout_at(end_of_life, client.reserve()).await {
+                Ok(Ok(place)) => {
+                    if let Some(frame) = self.held.pop_front() {
+                        place.send(Ok(frame));
+                    }
+                    false
+                }
+                Ok(Err(_gone)) => true,
+                Err(_too_slow) => return false,
+            };
+            if gone {
+                self.client = None;
             }
-            Ok(Err(_gone)) => true,
-            Err(_too_slow) => return Err(frame),
-        };
-        if gone {
-            self.client = None;
         }
-        Ok(())
+        true
     }
+}
+
+/// Sends what was held back; `false` if the client has gone.
+async fn send_all(held: VecDeque<Frame<Bytes>>, client: &mpsc::Sender<FrameResult>) -> bool {
+    for frame in held {
+        if client.send(Ok(frame)).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// The unrecorded rest of a stream, for as long as it is whole and the client is there.

@@ -42,8 +42,11 @@ pub(crate) enum Verdict {
 pub(crate) struct WaitQueues {
     queues: DashMap<StoreKey, Arc<Entry>>,
     waiters: AtomicUsize,
+    /// The bytes of the bodies that waiting requests keep.
+    bytes: AtomicUsize,
     most: usize,
     most_per_key: usize,
+    most_bytes: usize,
 }
 
 /// A queue and its number of waiters, which changes only under the entry's lock.
@@ -58,23 +61,29 @@ pub(crate) struct Waiter<'a> {
     key: StoreKey,
     ticket: Option<Ticket<Verdict>>,
     entry: Arc<Entry>,
+    bytes: usize,
     backoff: Backoff,
 }
 
 impl WaitQueues {
-    pub(crate) fn new(most: usize, most_per_key: usize) -> Self {
+    pub(crate) fn new(most: usize, most_per_key: usize, most_bytes: usize) -> Self {
         Self {
             queues: DashMap::new(),
             waiters: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             most,
             most_per_key,
+            most_bytes,
         }
     }
 
-    /// Joins the queue of a key, unless the key's queue or the process has reached its limit.
-    pub(crate) fn join(&self, key: StoreKey) -> Option<Waiter<'_>> {
-        if self.waiters.fetch_add(1, Ordering::SeqCst) >= self.most {
-            self.waiters.fetch_sub(1, Ordering::SeqCst);
+    /// Joins the queue of a key, with a request that keeps so many bytes of body, unless the key's queue or the process has
+    /// reached one of its limits.
+    pub(crate) fn join(&self, key: StoreKey, bytes: usize) -> Option<Waiter<'_>> {
+        let waiters = self.waiters.fetch_add(1, Ordering::SeqCst) + 1;
+        let kept = self.bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        if waiters > self.most || kept > self.most_bytes {
+            self.leave(bytes);
             return None;
         }
         let entry = self.queues.entry(key).or_insert_with(|| {
@@ -85,7 +94,7 @@ impl WaitQueues {
         });
         if entry.waiters.load(Ordering::Relaxed) >= self.most_per_key {
             drop(entry);
-            self.waiters.fetch_sub(1, Ordering::SeqCst);
+            self.leave(bytes);
             return None;
         }
         entry.waiters.fetch_add(1, Ordering::Relaxed);
@@ -97,6 +106,7 @@ impl WaitQueues {
             key,
             ticket: Some(WaitQueue::join(&shared.queue)),
             entry: shared,
+            bytes,
             backoff: Backoff::polling(),
         })
     }
@@ -142,6 +152,11 @@ impl WaitQueues {
     /// How many wait now.
     pub(crate) fn len(&self) -> usize {
         self.waiters.load(Ordering::Relaxed)
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 
     fn entries(&self) -> Vec<Arc<Entry>> {
@@ -194,7 +209,7 @@ impl Drop for Waiter<'_> {
             // Counted down here, under the entry's lock, where `join` counts up.
             Arc::ptr_eq(entry, &self.entry) && entry.waiters.fetch_sub(1, Ordering::Relaxed) == 1
         });
-        self.queues.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.queues.leave(self.bytes);
         observe::waiters(-1.0);
     }
 }

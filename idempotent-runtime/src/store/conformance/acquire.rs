@@ -10,8 +10,8 @@ use std::{
 use super::{
     Subject,
     toolbox::{
-        FINGERPRINT, LEASE, OTHER_FINGERPRINT, abandon, acquire, assert_in_flight, attempt,
-        complete, completed, get, key, lapsed, outcome_with, renew, snapshot,
+        FINGERPRINT, LEASE, OTHER_FINGERPRINT, abandon, acquire, assert_in_flight, assert_unknown,
+        attempt, complete, completed, get, key, lapsed, outcome_with, renew, snapshot,
     },
 };
 use crate::{
@@ -59,9 +59,11 @@ pub async fn a_live_lease_is_answered_with_the_time_left(subject: Arc<Subject>) 
     attempt(&acquire(store, &owner).await);
     subject.advance(subject.ticks(4)).await;
 
-    let Acquisition::InFlight { remaining } = acquire(store, &subject.claim(key(1))).await else {
+    let seen = acquire(store, &subject.claim(key(1))).await;
+    let Acquisition::InFlight { remaining, lease } = seen else {
         panic!("the lease is live");
     };
+    assert_eq!(lease, owner.token, "the answer names the lease");
     assert!(
         remaining <= subject.ticks(6),
         "at most six ticks are left, not {remaining:?}"
@@ -84,7 +86,7 @@ pub async fn a_live_lease_is_not_taken_over(subject: Arc<Subject>) {
     attempt(&acquire(store, &owner).await);
     subject.advance(subject.ticks(LEASE - 2)).await;
 
-    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(owner.token)).await);
     assert_eq!(renew(store, &owner).await, Write::Applied);
 }
 
@@ -99,7 +101,7 @@ pub async fn a_repeated_acquire_is_acquired_with_the_same_attempt(subject: Arc<S
         );
     }
     subject.advance(subject.ticks(LEASE + 1)).await;
-    let next = subject.claim(key(1)).take_over(true);
+    let next = subject.claim(key(1)).take_over(owner.token);
     for _ in 0..3 {
         assert_eq!(
             acquire(store, &next).await,
@@ -116,7 +118,7 @@ pub async fn a_repeated_acquire_renews_the_lease(subject: Arc<Subject>) {
     subject.advance(subject.ticks(LEASE - 2)).await;
     attempt(&acquire(store, &owner).await);
     subject.advance(subject.ticks(4)).await;
-    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(owner.token)).await);
 }
 
 /// A lapsed lease that nobody took over still belongs to its token.
@@ -127,13 +129,13 @@ pub async fn a_late_repetition_of_the_acquire_keeps_the_attempt(subject: Arc<Sub
         acquire(store, &owner).await,
         Acquisition::Acquired { attempt: 1 }
     );
-    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(owner.token)).await);
 }
 
 /// A repeated acquire that arrives after its own completion gets the outcome, not a second lease.
 pub async fn a_repeated_acquire_after_the_completion_gets_the_outcome(subject: Arc<Subject>) {
     let owner = completed(&subject, key(1), &outcome_with("done")).await;
-    let again = acquire(subject.store(), &owner.take_over(true)).await;
+    let again = acquire(subject.store(), &owner.clone().take_over(owner.token)).await;
     assert_eq!(again, Acquisition::Completed(outcome_with("done")));
 }
 
@@ -141,13 +143,13 @@ pub async fn a_repeated_acquire_after_the_completion_gets_the_outcome(subject: A
 pub async fn a_token_that_was_fenced_out_acquires_nothing(subject: Arc<Subject>) {
     let store = subject.store();
     let old = lapsed(&subject, key(1)).await;
-    let new = subject.claim(key(1)).take_over(true);
+    let new = subject.claim(key(1)).take_over(old.token);
     assert_eq!(
         acquire(store, &new).await,
         Acquisition::Acquired { attempt: 2 }
     );
 
-    assert_in_flight(&acquire(store, &old.take_over(true)).await);
+    assert_in_flight(&acquire(store, &old.clone().take_over(new.token)).await);
     assert_eq!(
         complete(store, &new, &outcome_with("new")).await,
         Write::Applied
@@ -165,16 +167,17 @@ pub async fn another_fingerprint_is_a_mismatch_in_every_state(subject: Arc<Subje
 
     for n in 1..=4 {
         let before = snapshot(store, key(n)).await;
-        for take_over in [false, true] {
+        for take_over in [None, Some(unknown.token), Some(live.token)] {
             let other = Claim {
                 fingerprint: OTHER_FINGERPRINT,
+                take_over,
                 ..subject.claim(key(n))
             };
-            let answer = acquire(store, &other.take_over(take_over)).await;
+            let answer = acquire(store, &other).await;
             assert_eq!(
                 answer,
                 Acquisition::Mismatch,
-                "key {n}, take_over {take_over}"
+                "key {n}, take_over {take_over:?}"
             );
         }
         assert_eq!(snapshot(store, key(n)).await, before, "key {n}");
@@ -191,9 +194,13 @@ pub async fn another_fingerprint_is_a_mismatch_in_every_state(subject: Arc<Subje
 
 /// A completed record is answered with its outcome, again and again, and is never in flight again.
 pub async fn a_completed_record_is_answered_with_its_outcome(subject: Arc<Subject>) {
-    completed(&subject, key(1), &outcome_with("done")).await;
-    for take_over in [false, true, false, true] {
-        let again = acquire(subject.store(), &subject.claim(key(1)).take_over(take_over)).await;
+    let owner = completed(&subject, key(1), &outcome_with("done")).await;
+    for take_over in [None, Some(owner.token), None, Some(owner.token)] {
+        let claim = Claim {
+            take_over,
+            ..subject.claim(key(1))
+        };
+        let again = acquire(subject.store(), &claim).await;
         assert_eq!(again, Acquisition::Completed(outcome_with("done")));
         subject.advance(subject.ticks(LEASE)).await;
     }
@@ -201,9 +208,13 @@ pub async fn a_completed_record_is_answered_with_its_outcome(subject: Arc<Subjec
 
 /// A tombstone is an outcome: it is answered as one and never executed again.
 pub async fn a_tombstone_is_answered_as_a_tombstone(subject: Arc<Subject>) {
-    completed(&subject, key(1), &Outcome::Tombstone).await;
-    for take_over in [false, true] {
-        let again = acquire(subject.store(), &subject.claim(key(1)).take_over(take_over)).await;
+    let owner = completed(&subject, key(1), &Outcome::Tombstone).await;
+    for take_over in [None, Some(owner.token)] {
+        let claim = Claim {
+            take_over,
+            ..subject.claim(key(1))
+        };
+        let again = acquire(subject.store(), &claim).await;
         assert_eq!(again, Acquisition::Completed(Outcome::Tombstone));
         subject.advance(subject.ticks(LEASE + 1)).await;
     }
@@ -212,12 +223,10 @@ pub async fn a_tombstone_is_answered_as_a_tombstone(subject: Arc<Subject>) {
 /// A lapsed lease is answered with unknown to claims that do not take over, however often they ask.
 pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over(subject: Arc<Subject>) {
     let store = subject.store();
-    lapsed(&subject, key(1)).await;
+    let lost = lapsed(&subject, key(1)).await;
     for _ in 0..3 {
-        assert_eq!(
-            acquire(store, &subject.claim(key(1))).await,
-            Acquisition::Unknown
-        );
+        let named = assert_unknown(&acquire(store, &subject.claim(key(1))).await);
+        assert_eq!(named, lost.token, "the answer names the lapsed lease");
         subject.advance(subject.ticks(LEASE)).await;
     }
     assert_eq!(snapshot(store, key(1)).await, Some((FINGERPRINT, 1, None)));
@@ -226,15 +235,44 @@ pub async fn a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over(subjec
 /// A claim that takes over acquires a lapsed lease as the next attempt, with a live lease.
 pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt(subject: Arc<Subject>) {
     let store = subject.store();
-    lapsed(&subject, key(1)).await;
-    let next = subject.claim(key(1)).take_over(true);
+    let lost = lapsed(&subject, key(1)).await;
+    let next = subject.claim(key(1)).take_over(lost.token);
     assert_eq!(
         acquire(store, &next).await,
         Acquisition::Acquired { attempt: 2 }
     );
-    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
+    // Also to a claim that names the lease before.
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(lost.token)).await);
     assert_eq!(
         complete(store, &next, &outcome_with("second")).await,
+        Write::Applied
+    );
+}
+
+/// A take-over applies only to the lease that it names, and only while that lease is the record's and has lapsed.
+pub async fn a_take_over_applies_to_no_other_lease(subject: Arc<Subject>) {
+    let store = subject.store();
+    let first = lapsed(&subject, key(1)).await;
+    let stranger = subject.claim(key(1)).take_over(Token::random());
+    assert_eq!(
+        assert_unknown(&acquire(store, &stranger).await),
+        first.token
+    );
+    assert_eq!(snapshot(store, key(1)).await, Some((FINGERPRINT, 1, None)));
+
+    let second = subject.claim(key(1)).take_over(first.token);
+    attempt(&acquire(store, &second).await);
+    // Its reply was lost: repeated, it is the same attempt.
+    assert_eq!(
+        acquire(store, &second).await,
+        Acquisition::Acquired { attempt: 2 }
+    );
+    subject.advance(subject.ticks(LEASE + 1)).await;
+    // A take-over of the first lease that arrives late finds another lapsed lease, and leaves it alone.
+    let late = subject.claim(key(1)).take_over(first.token);
+    assert_eq!(assert_unknown(&acquire(store, &late).await), second.token);
+    assert_eq!(
+        complete(store, &second, &outcome_with("second")).await,
         Write::Applied
     );
 }
@@ -242,8 +280,13 @@ pub async fn a_lapsed_lease_is_taken_over_as_the_next_attempt(subject: Arc<Subje
 /// The attempt number rises by one with each lease, whether the one before lapsed or was abandoned.
 pub async fn attempts_rise_by_one_with_every_lease(subject: Arc<Subject>) {
     let store = subject.store();
+    let mut lapsed_lease = None;
     for expected in 1..=6 {
-        let next = subject.claim(key(1)).take_over(true);
+        let next = Claim {
+            take_over: lapsed_lease,
+            ..subject.claim(key(1))
+        };
+        lapsed_lease = Some(next.token);
         assert_eq!(
             acquire(store, &next).await,
             Acquisition::Acquired { attempt: expected }
@@ -266,7 +309,7 @@ pub async fn an_acquire_dropped_half_way_frees_no_lease(subject: Arc<Subject>) {
     attempt(&acquire(store, &owner).await);
     poll_once(store_acquire(&subject, &owner));
 
-    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(owner.token)).await);
     assert_eq!(
         complete(store, &owner, &outcome_with("done")).await,
         Write::Applied
@@ -279,7 +322,7 @@ pub async fn a_second_handle_sees_the_same_records_at_the_same_time(subject: Arc
     let owner = subject.claim(key(1));
     attempt(&acquire(store, &owner).await);
     subject.advance(subject.ticks(LEASE - 2)).await;
-    assert_in_flight(&acquire(&*second, &subject.claim(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(&*second, &subject.claim(key(1)).take_over(owner.token)).await);
 
     let stale = Claim {
         token: Token::random(),
@@ -301,10 +344,7 @@ pub async fn a_second_handle_sees_the_same_records_at_the_same_time(subject: Arc
     // The other way round: a lease that lapsed lapsed for every handle.
     attempt(&acquire(&*second, &subject.claim(key(2))).await);
     subject.advance(subject.ticks(LEASE + 1)).await;
-    assert_eq!(
-        acquire(store, &subject.claim(key(2))).await,
-        Acquisition::Unknown
-    );
+    assert_unknown(&acquire(store, &subject.claim(key(2))).await);
 }
 
 async fn store_acquire(subject: &Subject, claim: &Claim) {

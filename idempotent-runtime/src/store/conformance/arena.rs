@@ -106,7 +106,7 @@ impl Arena {
                 let store = contender.store();
                 match late {
                     _ if contender.number != LATE_CONTENDER => {
-                        Err(acquire(store, &contender.claim(old.key).take_over(true)).await)
+                        Err(acquire(store, &contender.claim(old.key).take_over(old.token)).await)
                     }
                     Late::Completion => Ok(complete(store, &old, &outcome_with("old")).await),
                     Late::Renewal => Ok(renew(store, &old).await),

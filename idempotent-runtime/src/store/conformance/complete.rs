@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Subject,
     toolbox::{
-        LEASE, TTL, acquire, attempt, complete, completed, get, key, lapsed, outcome_with,
-        response, snapshot,
+        LEASE, TTL, acquire, assert_unknown, attempt, complete, completed, get, key, lapsed,
+        outcome_with, response, snapshot,
     },
 };
 use crate::store::{
@@ -96,15 +96,12 @@ pub async fn a_second_outcome_is_fenced(subject: Arc<Subject>) {
 pub async fn a_late_completion_by_the_current_token_is_applied(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = lapsed(&subject, key(1)).await;
-    assert_eq!(
-        acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Unknown
-    );
+    assert_unknown(&acquire(store, &subject.claim(key(1))).await);
     assert_eq!(
         complete(store, &owner, &outcome_with("late")).await,
         Write::Applied
     );
-    let again = acquire(store, &subject.claim(key(1)).take_over(true)).await;
+    let again = acquire(store, &subject.claim(key(1)).take_over(owner.token)).await;
     assert_eq!(again, Acquisition::Completed(outcome_with("late")));
 }
 
@@ -112,7 +109,7 @@ pub async fn a_late_completion_by_the_current_token_is_applied(subject: Arc<Subj
 pub async fn a_late_completion_after_a_take_over_is_fenced(subject: Arc<Subject>) {
     let store = subject.store();
     let old = lapsed(&subject, key(1)).await;
-    let new = subject.claim(key(1)).take_over(true);
+    let new = subject.claim(key(1)).take_over(old.token);
     attempt(&acquire(store, &new).await);
     assert_eq!(
         complete(store, &old, &outcome_with("old")).await,
@@ -157,10 +154,14 @@ pub async fn the_trace_id_of_the_newest_lease_is_kept(subject: Arc<Subject>) {
     let [first, second] = [1, 0xfe].map(|byte| TraceId::from_bytes([byte; 16]));
     let stored = async |n| get(store, key(n)).await.expect("the record").trace_id;
 
-    attempt(&acquire(store, &subject.claim(key(1)).trace_id(first)).await);
+    let owner = subject.claim(key(1)).trace_id(first);
+    attempt(&acquire(store, &owner).await);
     assert_eq!(stored(1).await, first);
     subject.advance(subject.ticks(LEASE + 1)).await;
-    let next = subject.claim(key(1)).take_over(true).trace_id(second);
+    let next = subject
+        .claim(key(1))
+        .take_over(owner.token)
+        .trace_id(second);
     attempt(&acquire(store, &next).await);
     assert_eq!(stored(1).await, second);
     assert_eq!(

@@ -6,7 +6,7 @@ use super::{
     Subject,
     toolbox::{completed, key, outcome_with},
 };
-use crate::store::error::StoreErrorKind;
+use crate::store::{Claim, Token, error::StoreErrorKind};
 
 /// A record whose response cannot be read is an error of kind [`Corrupt`](crate::store::StoreErrorKind::Corrupt): never
 /// a panic, never an outcome, and above all never a lease. A store whose harness cannot overwrite bytes passes.
@@ -17,9 +17,12 @@ pub async fn an_unreadable_record_is_an_error_and_no_lease(subject: Arc<Subject>
         if !subject.corrupt(&key(1), stored).await {
             return;
         }
-        for take_over in [false, true] {
+        for take_over in [None, Some(Token::random())] {
             let error = store
-                .acquire(&subject.claim(key(1)).take_over(take_over))
+                .acquire(&Claim {
+                    take_over,
+                    ..subject.claim(key(1))
+                })
                 .await;
             let error = error.expect_err("acquiring an unreadable record is an error");
             assert_eq!(

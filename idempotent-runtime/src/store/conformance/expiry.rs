@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Subject,
     toolbox::{
-        LEASE, OTHER_FINGERPRINT, TTL, acquire, assert_in_flight, attempt, complete, completed,
-        get, key, lapsed, outcome_with, purge_all, renew, snapshot,
+        LEASE, OTHER_FINGERPRINT, TTL, acquire, assert_in_flight, assert_unknown, attempt,
+        complete, completed, get, key, lapsed, outcome_with, purge_all, renew, snapshot,
     },
 };
 use crate::{
@@ -60,10 +60,7 @@ pub async fn an_expired_outcome_is_absent(subject: Arc<Subject>) {
 pub async fn an_unknown_outcome_expires_after_lease_and_ttl(subject: Arc<Subject>) {
     attempt(&acquire(subject.store(), &subject.claim(key(1))).await);
     subject.advance(subject.ticks(LEASE + TTL - 2)).await;
-    assert_eq!(
-        acquire(subject.store(), &subject.claim(key(1))).await,
-        Acquisition::Unknown
-    );
+    assert_unknown(&acquire(subject.store(), &subject.claim(key(1))).await);
     subject.advance(subject.ticks(3)).await;
     reuse_expired(&subject, key(1)).await;
 }
@@ -77,7 +74,7 @@ pub async fn every_acquire_pushes_the_expiry(subject: Arc<Subject>) {
         lapsed(&subject, key(2)).await,
     );
     subject.advance(subject.ticks(TTL - 15)).await;
-    let next = subject.claim(first.key).take_over(true);
+    let next = subject.claim(first.key).take_over(first.token);
     assert_eq!(
         acquire(store, &next).await,
         Acquisition::Acquired { attempt: 2 }
@@ -98,7 +95,7 @@ pub async fn every_acquire_pushes_the_expiry(subject: Arc<Subject>) {
     purge_all(store).await;
     for key in [first.key, repeated.key] {
         let answer = acquire(store, &subject.claim(key)).await;
-        assert_eq!(answer, Acquisition::Unknown);
+        assert_unknown(&answer);
     }
 }
 
@@ -110,7 +107,7 @@ pub async fn a_renewal_after_the_expiry_is_applied_or_missing(subject: Arc<Subje
     attempt(&acquire(store, &owner).await);
     subject.advance(subject.ticks(LEASE + TTL + 1)).await;
     let write = renew(store, &owner).await;
-    let next = acquire(store, &subject.claim(key(1)).take_over(true)).await;
+    let next = acquire(store, &subject.claim(key(1)).take_over(owner.token)).await;
     match write {
         Write::Applied => assert_in_flight(&next),
         Write::Missing => assert_eq!(next, Acquisition::Acquired { attempt: 1 }),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{
     Subject,
     toolbox::{
-        FINGERPRINT, LEASE, TTL, acquire, attempt, complete, completed, get, key, lapsed,
-        outcome_with,
+        FINGERPRINT, LEASE, TTL, acquire, assert_unknown, attempt, complete, completed, get, key,
+        lapsed, outcome_with,
     },
 };
-use crate::store::record::{Acquisition, Outcome, RecordState, Write};
+use crate::store::record::{Outcome, RecordState, Write};
 
 /// Inspection shows the record as it is: fingerprint, attempt, state and time until it expires.
 pub async fn get_shows_the_record(subject: Arc<Subject>) {
@@ -85,10 +85,7 @@ pub async fn get_changes_nothing(subject: Arc<Subject>) {
         get(store, key(2)).await.expect("completed");
         subject.advance(subject.ticks(9)).await;
     }
-    assert_eq!(
-        acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Unknown
-    );
+    assert_unknown(&acquire(store, &subject.claim(key(1))).await);
     subject.advance(subject.ticks(2)).await;
     assert!(get(store, key(2)).await.is_none());
 }

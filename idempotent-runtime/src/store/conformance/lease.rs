@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{
     Subject,
     toolbox::{
-        FINGERPRINT, LEASE, TTL, abandon, acquire, assert_in_flight, attempt, complete, completed,
-        get, key, lapsed, outcome_with, purge_all, release, renew, snapshot, with_another_token,
+        FINGERPRINT, LEASE, TTL, abandon, acquire, assert_in_flight, assert_unknown, attempt,
+        complete, completed, get, key, lapsed, outcome_with, purge_all, release, renew, snapshot,
+        with_another_token,
     },
 };
 use crate::{
@@ -24,7 +25,7 @@ pub async fn a_renewal_extends_the_lease(subject: Arc<Subject>) {
     attempt(&acquire(store, &owner).await);
     for _ in 0..4 {
         subject.advance(subject.ticks(LEASE - 2)).await;
-        assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
+        assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(owner.token)).await);
         assert_eq!(renew(store, &owner).await, Write::Applied);
     }
 }
@@ -45,7 +46,7 @@ pub async fn a_renewal_pushes_the_expiry(subject: Arc<Subject>) {
         );
     }
     purge_all(store).await;
-    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(owner.token)).await);
     let expires_in = get(store, key(1)).await.expect("a live lease").expires_in;
     assert!(
         expires_in > subject.ticks(LEASE + TTL - 2),
@@ -61,12 +62,9 @@ pub async fn a_renewal_pushes_the_expiry(subject: Arc<Subject>) {
 pub async fn a_late_renewal_by_the_current_token_is_applied(subject: Arc<Subject>) {
     let store = subject.store();
     let owner = lapsed(&subject, key(1)).await;
-    assert_eq!(
-        acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Unknown
-    );
+    assert_unknown(&acquire(store, &subject.claim(key(1))).await);
     assert_eq!(renew(store, &owner).await, Write::Applied);
-    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(owner.token)).await);
 }
 
 /// A completed record has no lease to renew, and its expiry stays where it was.
@@ -95,10 +93,7 @@ pub async fn an_abandoned_lease_has_lapsed(subject: Arc<Subject>) {
     attempt(&acquire(store, &owner).await);
     assert_eq!(abandon(store, &owner).await, Write::Applied);
 
-    assert_eq!(
-        acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Unknown
-    );
+    assert_unknown(&acquire(store, &subject.claim(key(1))).await);
     let record = get(store, key(1)).await.expect("the record stays");
     assert_eq!(
         record.state,
@@ -106,7 +101,7 @@ pub async fn an_abandoned_lease_has_lapsed(subject: Arc<Subject>) {
             remaining: subject.ticks(0)
         }
     );
-    let next = subject.claim(key(1)).take_over(true);
+    let next = subject.claim(key(1)).take_over(owner.token);
     assert_eq!(
         acquire(store, &next).await,
         Acquisition::Acquired { attempt: 2 }
@@ -120,10 +115,7 @@ pub async fn a_repeated_abandon_is_applied(subject: Arc<Subject>) {
     attempt(&acquire(store, &owner).await);
     for _ in 0..3 {
         assert_eq!(abandon(store, &owner).await, Write::Applied);
-        assert_eq!(
-            acquire(store, &subject.claim(key(1))).await,
-            Acquisition::Unknown
-        );
+        assert_unknown(&acquire(store, &subject.claim(key(1))).await);
         subject.advance(subject.ticks(1)).await;
     }
 }
@@ -150,7 +142,7 @@ pub async fn a_completed_record_is_not_abandoned(subject: Arc<Subject>) {
     for (n, outcome) in [(1, outcome_with("done")), (2, Outcome::Tombstone)] {
         let owner = completed(&subject, key(n), &outcome).await;
         assert_eq!(abandon(store, &owner).await, Write::Fenced);
-        let again = acquire(store, &subject.claim(key(n)).take_over(true)).await;
+        let again = acquire(store, &subject.claim(key(n)).take_over(owner.token)).await;
         assert_eq!(again, Acquisition::Completed(outcome));
     }
 }
@@ -168,10 +160,7 @@ pub async fn a_renewal_with_another_token_is_fenced(subject: Arc<Subject>) {
         assert_eq!(snapshot(subject.store(), owner.key).await, before, "{name}");
     }
     // The lease that had lapsed is not live again.
-    assert_eq!(
-        acquire(subject.store(), &subject.claim(LAPSED)).await,
-        Acquisition::Unknown
-    );
+    assert_unknown(&acquire(subject.store(), &subject.claim(LAPSED)).await);
 }
 
 /// Completing with another token is fenced in every state, and changes nothing.
@@ -211,7 +200,9 @@ pub async fn a_release_with_another_token_is_fenced(subject: Arc<Subject>) {
 
 /// Abandoning with another token is fenced in every state, and ends no lease.
 pub async fn an_abandon_with_another_token_is_fenced(subject: Arc<Subject>) {
-    for (name, owner) in every_state(&subject).await {
+    let states = every_state(&subject).await;
+    let live = states[1].1.token;
+    for (name, owner) in states {
         let before = snapshot(subject.store(), owner.key).await;
         let write = subject
             .store()
@@ -221,14 +212,14 @@ pub async fn an_abandon_with_another_token_is_fenced(subject: Arc<Subject>) {
         assert_eq!(write, Write::Fenced, "{name}");
         assert_eq!(snapshot(subject.store(), owner.key).await, before, "{name}");
     }
-    assert_in_flight(&acquire(subject.store(), &subject.claim(LIVE).take_over(true)).await);
+    assert_in_flight(&acquire(subject.store(), &subject.claim(LIVE).take_over(live)).await);
 }
 
 /// After a take-over every write with the old token is fenced; the new owner completes, and its outcome stays.
 pub async fn a_take_over_fences_every_write_of_the_old_token(subject: Arc<Subject>) {
     let store = subject.store();
     let old = lapsed(&subject, key(1)).await;
-    let new = subject.claim(key(1)).take_over(true);
+    let new = subject.claim(key(1)).take_over(old.token);
     assert_eq!(
         acquire(store, &new).await,
         Acquisition::Acquired { attempt: 2 }

@@ -23,6 +23,7 @@ macro_rules! __store_conformance_list {
             run acquire::a_tombstone_is_answered_as_a_tombstone,
             run acquire::a_lapsed_lease_is_unknown_to_a_claim_that_does_not_take_over,
             run acquire::a_lapsed_lease_is_taken_over_as_the_next_attempt,
+            run acquire::a_take_over_applies_to_no_other_lease,
             run acquire::attempts_rise_by_one_with_every_lease,
             run acquire::an_acquire_dropped_half_way_frees_no_lease,
             run acquire::a_second_handle_sees_the_same_records_at_the_same_time,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Subject,
     toolbox::{
-        LEASE, TTL, acquire, assert_in_flight, attempt, complete, completed, key, lapsed,
-        outcome_with, purge, purge_all, renew,
+        LEASE, TTL, acquire, assert_in_flight, assert_unknown, attempt, complete, completed, key,
+        lapsed, outcome_with, purge, purge_all, renew,
     },
 };
 use crate::{
@@ -78,11 +78,8 @@ pub async fn a_purge_takes_nothing_before_its_time(subject: Arc<Subject>) {
     subject.advance(subject.ticks(4)).await;
 
     assert_eq!(purge(store, 100).await, 0, "nothing has expired");
-    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(true)).await);
-    assert_eq!(
-        acquire(store, &subject.claim(key(2))).await,
-        Acquisition::Unknown
-    );
+    assert_in_flight(&acquire(store, &subject.claim(key(1)).take_over(renewed.token)).await);
+    assert_unknown(&acquire(store, &subject.claim(key(2))).await);
     assert_eq!(
         acquire(store, &subject.claim(key(3))).await,
         Acquisition::Completed(outcome_with("done"))
@@ -118,10 +115,7 @@ pub async fn other_records_push_nothing_out(subject: Arc<Subject>) {
         )
         .await;
     }
-    assert_eq!(
-        acquire(store, &subject.claim(key(1))).await,
-        Acquisition::Unknown
-    );
+    assert_unknown(&acquire(store, &subject.claim(key(1))).await);
     assert_in_flight(&acquire(store, &subject.claim(key(2))).await);
     assert_eq!(
         acquire(store, &subject.claim(key(3))).await,

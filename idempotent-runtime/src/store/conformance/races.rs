@@ -14,10 +14,11 @@ use super::{
     Subject,
     arena::{Arena, Contender, Late, ROUNDS, rounds, winners},
     toolbox::{
-        acquire, assert_in_flight, attempt, complete, get, key, outcome_with, purge, release,
-        renew, snapshot,
+        acquire, assert_in_flight, assert_unknown, attempt, complete, get, key, outcome_with,
+        purge, release, renew, snapshot,
     },
 };
+use crate::store::token::Token;
 use crate::store::{
     erased::ErasedStore,
     record::{Acquisition, Claim, Write},
@@ -36,8 +37,8 @@ pub async fn a_new_key_has_one_winner(subject: Arc<Subject>) {
 pub async fn a_take_over_has_one_winner(subject: Arc<Subject>) {
     let arena = Arena::new(subject).await;
     for key in rounds() {
-        arena.abandoned(key).await;
-        let claim = || arena.claim(key).take_over(true);
+        let old = arena.abandoned(key).await;
+        let claim = || arena.claim(key).take_over(old.token);
         assert_eq!(winners(&arena.claims(claim).await), [2]);
     }
 }
@@ -48,7 +49,7 @@ pub async fn an_unknown_outcome_has_no_winner(subject: Arc<Subject>) {
     for key in rounds() {
         arena.abandoned(key).await;
         for answer in arena.claims(|| arena.claim(key)).await {
-            assert_eq!(answer, Acquisition::Unknown);
+            assert_unknown(&answer);
         }
     }
 }
@@ -157,7 +158,9 @@ pub async fn a_late_renewal_and_a_take_over_exclude_each_other(subject: Arc<Subj
             Write::Fenced => assert_eq!(taken, 1),
             Write::Missing => panic!("the record existed all the time"),
         }
-        assert_in_flight(&acquire(arena.store(), &arena.claim(key).take_over(true)).await);
+        // Nor does a claim that names a lease which is none of the record's.
+        let other = arena.claim(key).take_over(Token::random());
+        assert_in_flight(&acquire(arena.store(), &other).await);
     }
 }
 

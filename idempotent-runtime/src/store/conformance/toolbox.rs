@@ -88,6 +88,15 @@ pub(super) fn assert_in_flight(acquisition: &Acquisition) {
     );
 }
 
+/// The token of the lease that lapsed, as the answer names it.
+#[track_caller]
+pub(super) fn assert_unknown(acquisition: &Acquisition) -> Token {
+    match acquisition {
+        Acquisition::Unknown { lease } => *lease,
+        other => panic!("expected unknown, not {other:?}"),
+    }
+}
+
 pub(super) async fn renew(store: &dyn ErasedStore, claim: &Claim) -> Write {
     store.renew(&claim.held()).await.expect("renew")
 }

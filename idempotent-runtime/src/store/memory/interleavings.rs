@@ -54,10 +54,15 @@ fn of_three_claims_for_a_new_key_one_is_acquired() {
 fn of_three_take_overs_of_a_lapsed_lease_one_is_acquired() {
     explore(|| {
         let store = MemoryStore::new();
-        acquire(&store, &claim(1));
+        let lapsed = claim(1);
+        acquire(&store, &lapsed);
         store.advance(LEASE);
-        let answers =
-            all((0..3).map(|_| act(&store, |store| acquire(store, &claim(1).take_over(true)))));
+        let lease = lapsed.token;
+        let answers = all((0..3).map(|_| {
+            act(&store, move |store| {
+                acquire(store, &claim(1).take_over(lease))
+            })
+        }));
         assert_eq!(acquired(&answers), [2]);
         assert_eq!(in_flight(&answers), 2);
         store.audit();
@@ -71,9 +76,13 @@ fn a_late_completion_and_take_overs_exclude_each_other() {
         let old = claim(1);
         acquire(&store, &old);
         store.advance(LEASE);
+        let lease = old.token;
         let late = act(&store, move |store| complete(store, &old));
-        let takers =
-            all((0..2).map(|_| act(&store, |store| acquire(store, &claim(1).take_over(true)))));
+        let takers = all((0..2).map(|_| {
+            act(&store, move |store| {
+                acquire(store, &claim(1).take_over(lease))
+            })
+        }));
         let expected = if late.join().unwrap() == Write::Applied {
             &[][..]
         } else {
@@ -237,8 +246,13 @@ fn rows_index_and_meter_agree_after_any_mix_of_operations() {
         let lives = (0..3).map(|n: u8| {
             act(&store, move |store| {
                 for turn in 0..2 {
-                    let mine = claim(1 + (n + turn) % 2).take_over(true);
-                    if !matches!(acquire(store, &mine), Acquisition::Acquired { .. }) {
+                    let mut mine = claim(1 + (n + turn) % 2);
+                    let mut answer = acquire(store, &mine);
+                    if let Acquisition::Unknown { lease } = answer {
+                        mine = mine.take_over(lease);
+                        answer = acquire(store, &mine);
+                    }
+                    if !matches!(answer, Acquisition::Acquired { .. }) {
                         continue;
                     }
                     block_on(store.renew(&mine.held())).unwrap();

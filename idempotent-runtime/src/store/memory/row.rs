@@ -65,9 +65,13 @@ impl Row {
             State::Completed(outcome) => Acquisition::Completed(outcome.clone()),
             State::InFlight { lease_until } if *lease_until > now => Acquisition::InFlight {
                 remaining: Duration::from_micros(lease_until - now),
+                lease: self.token,
             },
-            State::InFlight { .. } if claim.take_over => self.lease_to(claim, now),
-            State::InFlight { .. } => Acquisition::Unknown,
+            // Only the lease that the caller saw lapse: it may have been taken over since.
+            State::InFlight { .. } if claim.take_over == Some(self.token) => {
+                self.lease_to(claim, now)
+            }
+            State::InFlight { .. } => Acquisition::Unknown { lease: self.token },
         }
     }
 

@@ -115,7 +115,8 @@ async fn if_chosen_the_completed_record_that_expires_first_is_evicted() {
     acquired(&store, &claim(5)).await;
     // An unknown outcome and two live leases are left.
     assert_full(&store, &claim(6)).await;
-    assert_eq!(acquire(&store, &claim(1)).await, Acquisition::Unknown);
+    let seen = acquire(&store, &claim(1)).await;
+    assert!(matches!(seen, Acquisition::Unknown { .. }), "{seen:?}");
     store.audit();
 }
 

@@ -263,7 +263,10 @@ impl Store for RedisStore {
             claim.fingerprint.as_bytes(),
             &millis(claim.lease),
             &millis(claim.lease.saturating_add(claim.ttl)),
-            flag(claim.take_over),
+            claim
+                .take_over
+                .as_ref()
+                .map_or(&[], |lease| lease.as_bytes()),
             claim.trace_id.as_ref().map_or(&[], |id| id.as_bytes()),
             flag(self.0.confirm.is_some()),
         ];
@@ -378,16 +381,27 @@ fn acquisition(value: Value) -> Result<Acquisition, StoreError> {
         1 => Acquisition::Mismatch,
         2 => Acquisition::InFlight {
             remaining: Duration::from_millis(reply.number("the lease is not a valid time")?),
+            lease: token(&mut reply)?,
         },
         3 => Acquisition::Completed(response(reply.bytes())?),
         4 => Acquisition::Completed(Outcome::Tombstone),
-        5 => Acquisition::Unknown,
+        5 => Acquisition::Unknown {
+            lease: token(&mut reply)?,
+        },
         _ => {
             return Err(unreadable(
                 "the fields of the key are not those of a record",
             ));
         }
     })
+}
+
+/// The token of the lease that the record has.
+fn token(reply: &mut Reply) -> Result<Token, StoreError> {
+    let bytes = reply.bytes().and_then(|bytes| bytes[..].try_into().ok());
+    bytes
+        .map(Token::from_bytes)
+        .ok_or_else(|| unreadable("its lease has no token"))
 }
 
 /// The answer of the script for get.

@@ -98,10 +98,18 @@ impl Row {
                     Assessment::Decided(Acquisition::Completed(outcome))
                 }
                 RecordState::InFlight { remaining } if !remaining.is_zero() => {
-                    Assessment::Decided(Acquisition::InFlight { remaining })
+                    Assessment::Decided(Acquisition::InFlight {
+                        remaining,
+                        lease: self.token,
+                    })
                 }
-                RecordState::InFlight { .. } if claim.take_over => Assessment::Free,
-                RecordState::InFlight { .. } => Assessment::Decided(Acquisition::Unknown),
+                // Only the lease that the caller saw lapse: it may have been taken over since.
+                RecordState::InFlight { .. } if claim.take_over == Some(self.token) => {
+                    Assessment::Free
+                }
+                RecordState::InFlight { .. } => {
+                    Assessment::Decided(Acquisition::Unknown { lease: self.token })
+                }
             }
         })
     }
@@ -248,10 +256,10 @@ mod tests {
         }
     }
 
-    fn claim(fingerprint: Fingerprint, take_over: bool) -> Claim {
+    fn claim(fingerprint: Fingerprint, take_over: Option<Token>) -> Claim {
         let (lease, ttl) = (Duration::from_secs(1), Duration::from_secs(2));
-        Claim::new(StoreKey::from_bytes([0; 32]), fingerprint, MINE, lease, ttl)
-            .take_over(take_over)
+        let claim = Claim::new(StoreKey::from_bytes([0; 32]), fingerprint, MINE, lease, ttl);
+        Claim { take_over, ..claim }
     }
 
     /// The assessment of a claim, in one word.
@@ -261,7 +269,7 @@ mod tests {
             Ok(Assessment::Free) => "free",
             Ok(Assessment::Decided(Acquisition::Mismatch)) => "mismatch",
             Ok(Assessment::Decided(Acquisition::InFlight { .. })) => "in flight",
-            Ok(Assessment::Decided(Acquisition::Unknown)) => "unknown",
+            Ok(Assessment::Decided(Acquisition::Unknown { .. })) => "unknown",
             Ok(Assessment::Decided(Acquisition::Completed(_))) => "completed",
             Ok(Assessment::Decided(other)) => panic!("{other:?} is not the decision of a row"),
             Err(_) => "unrecognised",
@@ -271,7 +279,7 @@ mod tests {
     #[test]
     fn a_record_is_assessed_as_the_state_machine_says() {
         // State, token, rest of the lease, time until the expiry; then the assessments of a claim with the same
-        // fingerprint, of one that also takes over, and of one with another fingerprint.
+        // fingerprint, of one that also takes over the lease of the record, and of one with another fingerprint.
         let table = [
             (row(0, MINE, 5, 9), ["own", "own", "own"]),
             (row(0, MINE, -5, -1), ["own", "own", "own"]),
@@ -295,7 +303,11 @@ mod tests {
             (row(-1, OTHER, 5, 0), ["free", "free", "free"]),
         ];
         for (row, expected) in table {
-            let claims = [claim(SAME, false), claim(SAME, true), claim(ELSE, true)];
+            let named = Some(OTHER);
+            let claims = [claim(SAME, None), claim(SAME, named), claim(ELSE, named)];
+            // A claim that names another lease takes nothing over.
+            let stale = claim(SAME, Some(Token::from_bytes([9; 16])));
+            assert_eq!(assessed(&row, &stale), expected[0], "{row:?}");
             assert_eq!(
                 claims.map(|claim| assessed(&row, &claim)),
                 expected,
@@ -338,7 +350,7 @@ mod tests {
     fn durations_are_cut_to_what_every_database_can_add() {
         let held = Held {
             ttl: Duration::MAX,
-            ..claim(SAME, false).held()
+            ..claim(SAME, None).held()
         };
         assert_eq!(micros(held.lease), 1_000_000);
         assert_eq!(

@@ -9,8 +9,8 @@ set
 where
     store_key = ? and token = ?
     and (
-        -- lapsed, and may be taken over
-        (state = 0 and lease_until <= utc_timestamp(6) and ? and fingerprint = ?)
+        -- the lapsed lease that is to be taken over, and no other
+        (state = 0 and lease_until <= utc_timestamp(6) and token = ? and fingerprint = ?)
         -- expired
         or (expires_at <= utc_timestamp(6) and (state <> 0 or lease_until <= utc_timestamp(6)))
     )

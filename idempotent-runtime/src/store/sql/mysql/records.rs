@@ -86,7 +86,7 @@ impl Records for Remote<'_> {
             .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
             .bind(&claim.key.as_bytes()[..])
             .bind(&found.token().as_bytes()[..])
-            .bind(claim.take_over)
+            .bind(claim.take_over.as_ref().map(|lease| &lease.as_bytes()[..]))
             .bind(&claim.fingerprint.as_bytes()[..]);
         self.execute(query).await
     }

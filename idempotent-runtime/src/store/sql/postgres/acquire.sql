@@ -28,7 +28,7 @@ won as (
         where not (
             (state = 0 and token = $3)
             or (expires_left <= 0 and (state <> 0 or lease_left <= 0))
-            or ($6::boolean and state = 0 and lease_left <= 0 and fingerprint = $2)
+            or (state = 0 and token = $6::bytea and lease_left <= 0 and fingerprint = $2)
         )
     )
     on conflict (store_key) do update set
@@ -49,8 +49,11 @@ won as (
         (held.state = 0 and held.token = excluded.token)
         -- expired
         or (held.expires_at <= clock_timestamp() and (held.state <> 0 or held.lease_until <= clock_timestamp()))
-        -- lapsed, and may be taken over
-        or ($6 and held.state = 0 and held.lease_until <= clock_timestamp() and held.fingerprint = excluded.fingerprint)
+        -- the lapsed lease that is to be taken over, and no other
+        or (
+            held.state = 0 and held.token = $6
+            and held.lease_until <= clock_timestamp() and held.fingerprint = excluded.fingerprint
+        )
     returning attempt
 )
 select 0::bigint, $2, $3, attempt::bigint, $4, $4 + $5, $7, null::bytea, true

@@ -68,7 +68,7 @@ impl Records for Remote<'_> {
             .bind(&claim.token.as_bytes()[..])
             .bind(micros(claim.lease))
             .bind(micros(claim.ttl))
-            .bind(claim.take_over)
+            .bind(claim.take_over.as_ref().map(|lease| &lease.as_bytes()[..]))
             .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]));
         let rows = self.fetch_all(query).await?;
         let Some(row) = rows.first() else {

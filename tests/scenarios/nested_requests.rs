@@ -1,0 +1,117 @@
+//! Requests inside of requests, and handlers that know no engine (DESIGN.md, sections 3 and 8).
+
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use idempotent_runtime::{Execution, Idempotency, IdempotencyLayer, idempotent};
+use tower::ServiceExt;
+
+use crate::support::{Adapter, CountingHandler, PAY, TestRequest, send, with_paused_clock};
+
+/// Sends two payments, with keys of their own and the extensions of the request that it serves, as a batch handler does
+/// that passes on what its layers inserted.
+async fn batch(State(payments): State<Router>, request: Request) -> Response {
+    let extensions = request.extensions().clone();
+    let mut texts = String::new();
+    for key in ["first", "second"] {
+        let mut payment = TestRequest::payment(key).request();
+        *payment.extensions_mut() = extensions.clone();
+        let response = payments.clone().oneshot(payment).await.unwrap();
+        let body = axum::body::to_bytes(response.into_body(), 1000)
+            .await
+            .unwrap();
+        texts.push_str(std::str::from_utf8(&body).unwrap());
+        texts.push(' ');
+    }
+    texts.into_response()
+}
+
+#[test]
+fn sub_requests_with_keys_of_their_own_are_protected() {
+    with_paused_clock(async {
+        for inner in [Adapter::Attribute, Adapter::Layer] {
+            for outer in [true, false] {
+                // Given a batch handler under one engine, whose payments are under the same engine or another one.
+                let engine = Idempotency::builder().build().unwrap();
+                let other = Idempotency::builder().build().unwrap();
+                let handler = CountingHandler::new();
+                let payments = inner.app(if outer { &engine } else { &other }, &handler);
+                let app = Router::new()
+                    .route("/batch", post(batch))
+                    .with_state(payments)
+                    .route_layer(IdempotencyLayer::new(engine));
+
+                // When it is executed twice, under two keys of its own.
+                for key in ["a", "b"] {
+                    let answer = send(&app, &TestRequest::post("/batch").key(key)).await;
+                    assert_eq!(answer.text(), "charge 1 charge 2 ", "{inner:?}");
+                    assert!(!answer.replayed());
+                }
+
+                // Then each payment was executed once.
+                assert_eq!(handler.starts(), 2, "{inner:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_layer_and_the_attribute_on_one_route_execute_once_in_the_layers_engine() {
+    with_paused_clock(async {
+        let (outside, inside) = (
+            Idempotency::builder().build().unwrap(),
+            Idempotency::builder().build().unwrap(),
+        );
+        let handler = CountingHandler::new();
+        let app = Adapter::Attribute
+            .app(&inside, &handler)
+            .route_layer(IdempotencyLayer::new(outside));
+        send(&app, &TestRequest::payment("k"))
+            .await
+            .assert_charge(1);
+        send(&app, &TestRequest::payment("k"))
+            .await
+            .assert_replay_of_charge(1);
+        // The engine inside never saw the key.
+        let app = Adapter::Attribute.app(&inside, &handler);
+        send(&app, &TestRequest::payment("k"))
+            .await
+            .assert_charge(2);
+    });
+}
+
+#[idempotent]
+async fn needs_a_key(execution: Execution) -> String {
+    execution.attempt().to_string()
+}
+
+async fn plain(execution: Execution) -> String {
+    execution.attempt().to_string()
+}
+
+#[test]
+fn a_rejected_execution_extractor_answers_in_the_engines_style() {
+    with_paused_clock(async {
+        let engine = Idempotency::builder()
+            .problem_type_base("https://example.com/problems/")
+            .build()
+            .unwrap();
+        let attribute = Router::new()
+            .route(PAY, post(needs_a_key))
+            .layer(Extension(engine.clone()));
+        let layer = Router::new()
+            .route(PAY, post(plain))
+            .route_layer(IdempotencyLayer::new(engine));
+        for app in [attribute, layer] {
+            let answer = send(&app, &TestRequest::post(PAY)).await;
+            answer.assert_problem(400, "missing_key");
+            assert_eq!(
+                answer.json()["type"],
+                "https://example.com/problems/missing_key"
+            );
+        }
+    });
+}

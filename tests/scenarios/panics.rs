@@ -1,0 +1,269 @@
+//! Panics from every place, each of which is answered (DESIGN.md, section 4).
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::FromRequestParts,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use bytes::Bytes;
+use http::{StatusCode, request::Parts};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use idempotent_runtime::{
+    Idempotency, MemoryStore, Policy, Scope, idempotent,
+    store::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write},
+};
+
+use crate::support::{
+    CountingHandler, TestRequest, advance, send, send_in_task, with_each_adapter, with_paused_clock,
+};
+
+fn payment() -> TestRequest {
+    TestRequest::payment("k")
+}
+
+/// Panics while the counter is below its limit.
+#[derive(Clone)]
+struct Panics(Arc<AtomicUsize>);
+
+impl<S: Sync> FromRequestParts<S> for Panics {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let counter = parts.extensions.get::<Self>().unwrap().clone();
+        assert!(
+            counter.0.fetch_add(1, Ordering::SeqCst) > 0,
+            "the extractor"
+        );
+        Ok(counter)
+    }
+}
+
+#[idempotent]
+async fn extracting(_: Panics) -> (StatusCode, &'static str) {
+    (StatusCode::CREATED, "charge 1")
+}
+
+/// Not an `async fn`: its own code runs before it returns its future.
+#[idempotent]
+fn before_the_future(Extension(starts): Extension<Panics>) -> impl Future<Output = String> {
+    let n = starts.0.fetch_add(1, Ordering::SeqCst);
+    assert!(n > 0, "the handler, before its future");
+    std::future::ready(format!("start {n}"))
+}
+
+#[test]
+fn a_panic_of_an_extractor_releases_the_key() {
+    with_paused_clock(async {
+        let engine = Idempotency::builder().build().unwrap();
+        let app = Router::new()
+            .route("/pay", post(extracting))
+            .layer(Extension(Panics(Arc::default())))
+            .layer(Extension(engine));
+        let answer = send(&app, &payment()).await;
+        answer.assert_problem(500, "handler_panicked");
+        assert_eq!(answer.json()["action"], "retry_same_key");
+        send(&app, &payment()).await.assert_charge(1);
+    });
+}
+
+#[test]
+fn a_panic_of_a_handler_before_its_future_is_a_panic_of_the_handler() {
+    with_paused_clock(async {
+        let starts = Panics(Arc::default());
+        let engine = Idempotency::builder().build().unwrap();
+        let app = Router::new()
+            .route("/pay", post(before_the_future))
+            .layer(Extension(starts.clone()))
+            .layer(Extension(engine));
+        for _ in 0..2 {
+            let answer = send(&app, &payment()).await;
+            answer.assert_problem(500, "handler_panicked");
+            assert_eq!(answer.json()["action"], "none");
+        }
+        assert_eq!(starts.0.load(Ordering::SeqCst), 1, "it started once");
+    });
+}
+
+#[test]
+fn a_panic_of_a_scope_function_is_answered_and_claims_nothing() {
+    with_each_adapter(async |adapter| {
+        let calls = AtomicUsize::new(0);
+        let scope = move |_: &Parts| {
+            assert!(calls.fetch_add(1, Ordering::SeqCst) > 0, "the scope");
+            Some(Scope::new("tenant"))
+        };
+        let engine = Idempotency::builder().scope(scope).build().unwrap();
+        let handler = CountingHandler::new();
+        let app = adapter.app(&engine, &handler);
+        send(&app, &payment())
+            .await
+            .assert_problem(500, "handler_panicked");
+        send(&app, &payment()).await.assert_charge(1);
+    });
+}
+
+/// A body that panics somewhere.
+struct Fragile(&'static str);
+
+impl HttpBody for Fragile {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        assert_ne!(self.0, "poll_frame");
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        assert_ne!(self.0, "size_hint");
+        SizeHint::with_exact(0)
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert_ne!(self.0, "drop");
+    }
+}
+
+#[test]
+fn a_panic_of_a_response_body_is_answered_and_never_executed_again() {
+    with_each_adapter(async |adapter| {
+        for place in ["poll_frame", "size_hint", "drop"] {
+            let handler =
+                CountingHandler::responding(move |_| Body::new(Fragile(place)).into_response());
+            let engine = Idempotency::builder().build().unwrap();
+            let app = adapter.app(&engine, &handler);
+            let first = send_in_task(&app, &payment()).await;
+            let first = first.unwrap_or_else(|_| panic!("{place}: the request was not answered"));
+            assert!(
+                first.status == 200 || first.code() == "response_not_stored",
+                "{place}: {first:?}"
+            );
+            let second = send(&app, &payment()).await;
+            assert!(
+                second.replayed() || second.code() == "response_not_stored",
+                "{place}: {second:?}"
+            );
+            assert_eq!(handler.starts(), 1, "{place}");
+        }
+    });
+}
+
+/// Panics when it is dropped.
+#[derive(Clone)]
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "the destructor");
+    }
+}
+
+#[test]
+fn a_panic_of_a_destructor_of_the_handler_is_answered() {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::running(|n, _| {
+            let grenade = Grenade;
+            Box::pin(async move {
+                let response: Response =
+                    (StatusCode::CREATED, format!("charge {n}")).into_response();
+                drop(grenade);
+                response
+            })
+        });
+        let engine = Idempotency::builder().build().unwrap();
+        let app = adapter.app(&engine, &handler);
+        for _ in 0..2 {
+            let answer = send_in_task(&app, &payment()).await.expect("an answer");
+            answer.assert_problem(500, "handler_panicked");
+        }
+        assert_eq!(handler.starts(), 1);
+    });
+}
+
+/// A store of the user's own whose renewals panic.
+#[derive(Clone)]
+struct PanicsOnRenew(MemoryStore);
+
+impl Store for PanicsOnRenew {
+    fn name(&self) -> &'static str {
+        "fragile"
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        self.0.acquire(claim).await
+    }
+
+    async fn renew(&self, _: &Held) -> Result<Write, StoreError> {
+        panic!("the store");
+    }
+
+    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
+        self.0.complete(held, outcome).await
+    }
+
+    async fn release(
+        &self,
+        key: &idempotent_runtime::StoreKey,
+        token: &Token,
+    ) -> Result<Write, StoreError> {
+        self.0.release(key, token).await
+    }
+
+    async fn abandon(
+        &self,
+        key: &idempotent_runtime::StoreKey,
+        token: &Token,
+    ) -> Result<Write, StoreError> {
+        self.0.abandon(key, token).await
+    }
+
+    async fn get(&self, key: &idempotent_runtime::StoreKey) -> Result<Option<Record>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
+        self.0.purge_expired(limit).await
+    }
+
+    fn attach(&self, wake: Wake) {
+        self.0.attach(wake);
+    }
+}
+
+#[test]
+fn a_store_that_panics_on_renewal_does_not_end_the_execution() {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
+        let engine = Idempotency::builder()
+            .store(PanicsOnRenew(MemoryStore::new()))
+            .policy(Policy::new())
+            .build()
+            .unwrap();
+        let app = adapter.app(&engine, &handler);
+        handler.close_gate();
+        let first = send_in_task(&app, &payment());
+        handler.started(1).await;
+        advance(Duration::from_secs(60)).await;
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
+        send(&app, &payment()).await.assert_replay_of_charge(1);
+    });
+}
