@@ -43,13 +43,14 @@
 //! | `ttl`, `lease`, `max_lifetime`, `wait_timeout`, `max_body`, `max_response` | `policy/options` (defaults in `policy/settings`) | `core/lease`, `core/keeper`, `exchange/follow`, `exchange/receive`, `run/mod`, `run/recorder` |
 //! | how often a lease is renewed | `core/lease` (`interval`) | `core/keeper` |
 //! | store time-out | `builder` | `core/store_client` |
-//! | `max_detached`, and the share of one caller | `builder` | `core/room`, asked in `exchange/look` |
+//! | `max_detached` | `builder` | `core/room`, asked in `exchange/look` |
+//! | the share of one caller in it | `core/room` (`Room::new`) | there |
 //! | waiters per key, waiters and their bytes per process | `builder` | `wait/mod` |
 //! | headers of a stored response | `builder` | `response::ResponseLimits`, through `run/commit` |
 //! | length of a key | `builder` | `key`, through `core/mod` (`settings`) |
 //! | pauses between polls | `crate::backoff` (`polling`) | `wait/mod`, `exchange/execute` |
 //! | pauses and retry budget of a last write, and of a late outcome | `run/commit` (`repeat`; `LONGEST_PAUSE`, `PERSISTED_FOR`) | there |
-//! | pauses and time of a withdrawal | `core/doubt`; `store::LONGEST_DELAY` | there |
+//! | pauses, time and number of withdrawals | `core/doubt` (`WITHDRAWALS`, `WITHDRAWING`); `store::LONGEST_DELAY` | there |
 //!
 //! # Who writes to the store
 //!
@@ -64,8 +65,10 @@
 //! | a problem code | `crate::problem`: `code` (variant, documentation), `table` (status, text); the metric label follows |
 //! | which header carries the key | `policy/options` (`key_header`, default `HEADER`); `crate::names::KeyHeader` is the only reader |
 //! | which responses are stored | `run/cacheable` |
+//! | which response is stored before it is sent | `run/mod` (`claimed_size`) |
 //! | which headers are stored | `response/filter` |
-//! | what a duplicate gets | `exchange/decide` |
+//! | what a duplicate gets | `exchange/decide`; without room to wait, or when its time is up: `exchange/follow` |
+//! | how keys are shown in logs | `crate::scope` (`StoreKey`: its first eight bytes) |
 //! | a store operation | `store/mod` (trait), `store/erased`, `store/connect` (`AnyStore`), `store/cached`, `core/store_client`, every store, the conformance suite, the custom-store example |
 //! | an option of the attribute | `options/mod.rs` of the macro crate (the table), `policy/options`, `policy/settings` |
 //! | a metric or span field | `crate::observe` |

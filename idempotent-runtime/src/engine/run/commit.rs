@@ -257,7 +257,7 @@ impl Run {
                 }
             }
             let key = self.lease.held().key;
-            tracing::error!(%key, "an outcome is given up after 15 minutes without a store: it stays unknown");
+            tracing::error!(%key, after = ?PERSISTED_FOR, "the store took no outcome for so long: it stays unknown");
         };
         // With the span and the subscriber of the request, which the log lines of a late failure need.
         tokio::spawn(task.in_current_span().with_current_subscriber());
