@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use axum::response::IntoResponse;
 use http::StatusCode;
-use idempotent_runtime::{Idempotency, MemoryStore, OnCrash, Policy, store::LONGEST_DELAY};
+use idempotent_runtime::{
+    Idempotency, MemoryStore, OnCrash, Policy, Recovery, store::LONGEST_DELAY,
+};
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, run_ready_tasks, send,
-    send_in_task, with_each_adapter,
+    CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, crash, run_ready_tasks,
+    send, send_in_task, with_each_adapter,
 };
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -232,6 +234,47 @@ fn a_claim_whose_answer_is_read_after_its_lease_starts_nothing() {
                 retry.assert_charge(1);
             }
         }
+    });
+}
+
+#[test]
+fn a_recovery_function_is_not_asked_by_a_take_over_whose_answer_is_read_after_its_lease() {
+    with_each_adapter(async |adapter| {
+        // Given a crashed execution, and a retry that takes it over and reads the store's answer after its lease.
+        let shared = MemoryStore::new();
+        let policy = no_wait().lease(LEASE).on_crash(OnCrash::Recover(|_| {
+            let found = http::Response::new(bytes::Bytes::from_static(b"found"));
+            Box::pin(async { Recovery::Completed(found) })
+        }));
+        let handler = CountingHandler::new();
+        let dying = Idempotency::builder().policy(policy.clone());
+        handler.close_gate();
+        crash(adapter, dying, shared.clone(), &payment(), &handler).await;
+        handler.open_gate();
+        advance(LEASE * 2).await;
+        let store = FaultyStore::over(shared);
+        let engine = Idempotency::builder()
+            .store(store.clone())
+            .policy(policy)
+            .store_timeout(LEASE * 10);
+        let app = adapter.app(&engine.build().unwrap(), &handler);
+        let answers = [closed(), closed()];
+        for answer in &answers {
+            let held = Fault::HoldReply(Arc::clone(answer));
+            store.fail_next(Operation::Acquire, held);
+        }
+        let slow = send_in_task(&app, &payment());
+        run_ready_tasks().await;
+        answers[0].add_permits(1);
+        run_ready_tasks().await;
+        advance(LEASE + Duration::from_secs(2)).await;
+        answers[1].add_permits(1);
+
+        // Then it asks nothing, and what crashed stays crashed: the next retry asks.
+        slow.await.unwrap().assert_problem(503, "overloaded");
+        let asked = send(&app, &payment()).await;
+        assert_eq!(&asked.body[..], b"found");
+        assert_eq!(handler.starts(), 1);
     });
 }
 

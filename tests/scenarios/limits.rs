@@ -6,8 +6,8 @@ use idempotent_runtime::{Idempotency, MemoryStore, Policy};
 use tower::ServiceExt;
 
 use crate::support::{
-    CountingHandler, TestRequest, TestResponse, advance, detached, frames, run_ready_tasks, send,
-    send_in_task, with_each_adapter,
+    CountingHandler, Log, TestRequest, TestResponse, advance, detached, frames, run_ready_tasks,
+    send, send_in_task, with_each_adapter,
 };
 
 #[test]
@@ -170,6 +170,34 @@ fn a_full_memory_store_refuses_new_keys_and_replays_stored_ones() {
                 .await
                 .assert_charge(4);
         }
+    });
+}
+
+#[test]
+fn a_memory_store_warns_once_when_four_fifths_of_it_are_used() {
+    with_each_adapter(async |adapter| {
+        let (log, _guard) = Log::collect();
+        let handler = CountingHandler::new();
+        let store = MemoryStore::builder().max_records(10).build();
+        let policy = Policy::new().ttl(Duration::from_secs(60));
+        let engine = Idempotency::builder().store(store).policy(policy);
+        let app = adapter.app(&engine.build().unwrap(), &handler);
+        let warnings = || log.text().matches("80 % full").count();
+        for n in 1..=10 {
+            send(&app, &TestRequest::payment(&format!("k{n}")))
+                .await
+                .assert_charge(n);
+            assert_eq!(warnings(), usize::from(n >= 8), "after {n} records");
+        }
+
+        // And again when it has been emptier in between: a full store makes room by deleting what has expired.
+        advance(Duration::from_secs(61)).await;
+        for n in 11..=20 {
+            send(&app, &TestRequest::payment(&format!("k{n}")))
+                .await
+                .assert_charge(n);
+        }
+        assert_eq!(warnings(), 2);
     });
 }
 

@@ -291,3 +291,27 @@ fn a_recovered_response_that_is_too_large_to_store_is_sent_once_and_leaves_a_tom
         assert_eq!(handler.starts(), 1);
     });
 }
+
+#[test]
+fn a_recovered_response_does_not_say_of_itself_that_it_is_a_replay() {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
+        let policy = Policy::new().on_crash(OnCrash::Recover(|_| {
+            let found = Response::builder()
+                .header("idempotent-replay", "true")
+                .header("x-receipt", "r1");
+            let found = found.body(Bytes::from_static(b"found")).unwrap();
+            Box::pin(async { Recovery::Completed(found) })
+        }));
+        let app = adapter.app(&after_crash(adapter, policy, &handler).await, &handler);
+        advance(LEASE * 2).await;
+        for replayed in [false, true] {
+            let answer = send(&app, &payment()).await;
+            assert_eq!(&answer.body[..], b"found");
+            assert_eq!(answer.headers["x-receipt"], "r1");
+            let marks = answer.headers.get_all("idempotent-replay").iter().count();
+            assert_eq!(marks, usize::from(replayed));
+        }
+        assert_eq!(handler.starts(), 1);
+    });
+}

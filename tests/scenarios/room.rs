@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use idempotent_runtime::{Idempotency, Policy, scope};
+use metrics_util::debugging::DebuggingRecorder;
 
 use crate::support::{
-    CountingHandler, TestRequest, advance, detached, run_ready_tasks, send, send_in_task,
+    CountingHandler, Metrics, TestRequest, advance, detached, run_ready_tasks, send, send_in_task,
     with_each_adapter,
 };
 
@@ -62,17 +63,25 @@ fn without_room_replays_conflicts_and_mismatches_go_on() {
 #[test]
 fn an_overdue_execution_takes_no_room_and_its_outcome_is_stored_when_it_ends() {
     with_each_adapter(async |adapter| {
+        let recorder = DebuggingRecorder::new();
+        let (metrics, _guard) = Metrics::record(&recorder);
+        let overdue = || {
+            let counted = metrics.take().into_iter();
+            let mut counted = counted.filter(|(series, _)| series.contains("overdue"));
+            counted.next().map_or(0, |(_, count)| count)
+        };
         let (engine, handler) = (engine(1), CountingHandler::new());
         let app = adapter.app(&engine, &handler);
         handler.close_gate();
         leave(&app, &handler, &by("a", "endless")).await;
+        assert_eq!(overdue(), 0);
         send(&app, &by("b", "new"))
             .await
             .assert_problem(503, "overloaded");
 
         // When it is older than its lifetime, then there is room again.
         advance(Duration::from_secs(16 * 60)).await;
-        assert_eq!(detached(&engine), 0);
+        assert_eq!((detached(&engine), overdue()), (0, 1));
         handler.let_through(2);
         send(&app, &by("b", "new")).await.assert_charge(2);
 
@@ -82,6 +91,7 @@ fn an_overdue_execution_takes_no_room_and_its_outcome_is_stored_when_it_ends() {
         send(&app, &by("a", "endless"))
             .await
             .assert_replay_of_charge(1);
+        assert_eq!(overdue(), 0, "counted twice");
     });
 }
 

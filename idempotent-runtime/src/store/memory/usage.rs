@@ -35,8 +35,10 @@ impl Meter {
     pub(super) fn warning(&self, limits: Limits) -> Option<Usage> {
         let usage = self.read();
         let above = |percent: usize| {
-            usage.records / percent >= limits.records / 100
-                || usage.bytes / percent >= limits.bytes / 100
+            let reached = |used: usize, bound: usize| {
+                used.saturating_mul(100) >= bound.saturating_mul(percent)
+            };
+            reached(usage.records, limits.records) || reached(usage.bytes, limits.bytes)
         };
         if above(WARN_ABOVE) {
             let first =
