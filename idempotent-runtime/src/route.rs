@@ -1,10 +1,36 @@
 //! Which endpoint a request is for, and the path it came by.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use http::{Extensions, Method, Uri};
 
-use crate::{engine::Route, names::Name};
+use crate::names::Name;
+
+/// Where a request arrived, before any router rewrote its URI.
+pub(crate) struct Route {
+    /// The route's identity in the scope: `POST /orders/{id}`, or the policy's name.
+    pub(crate) endpoint: Cow<'static, str>,
+    /// What metrics and spans call it instead, where it names what clients choose: labels are
+    /// bounded in number.
+    pub(crate) label: Option<Cow<'static, str>>,
+    /// The URI with the full original path and query.
+    pub(crate) uri: Uri,
+}
+
+impl Route {
+    /// What metrics and spans call it.
+    pub(crate) fn label(&self) -> &str {
+        self.label.as_ref().unwrap_or(&self.endpoint)
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("label", &self.label())
+            .finish_non_exhaustive()
+    }
+}
 
 /// The route of a request.
 ///

@@ -1,36 +1,18 @@
 //! Where an adapter meets the engine.
 //!
-//! Nothing here knows a web framework. An adapter brings the request, the [`Route`] that it matched, and the
+//! Nothing here knows a web framework. An adapter brings the request, the [`Route`](crate::route::Route) that it matched, and the
 //! [`Handler`] to call if the engine decides to execute.
 
-use std::{borrow::Cow, fmt, future::Future, pin::Pin};
+use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 
 /// A boxed error, as `http-body` implementations carry it.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A boxed future that may be handed to another task.
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Where a request arrived, before any router rewrote its URI.
-pub(crate) struct Route {
-    /// The route's identity in the scope: `POST /orders/{id}`, or the policy's name.
-    pub(crate) endpoint: Cow<'static, str>,
-    /// What metrics and spans call it instead, where it names what clients choose: labels are
-    /// bounded in number.
-    pub(crate) label: Option<Cow<'static, str>>,
-    /// The URI with the full original path and query.
-    pub(crate) uri: Uri,
-}
-
-impl Route {
-    /// What metrics and spans call it.
-    pub(crate) fn label(&self) -> &str {
-        self.label.as_ref().unwrap_or(&self.endpoint)
-    }
-}
 
 /// The handler behind one request, called at most once.
 pub(crate) trait Handler: Send + 'static {
@@ -63,12 +45,4 @@ pub(crate) enum HandlerResult<B> {
     /// The service failed without a response, so what it did is unknown. The adapter passes its error on beside the
     /// engine. A web framework whose handlers cannot fail never returns this.
     Failed,
-}
-
-impl fmt::Debug for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Route")
-            .field("label", &self.label())
-            .finish_non_exhaustive()
-    }
 }

@@ -81,7 +81,11 @@ use http_body::Body;
 use tracing::Instrument;
 
 use crate::{
-    execution::Execution, observe, policy::Policy, problem::ProblemCode, route::uri_as_sent,
+    execution::Execution,
+    observe,
+    policy::Policy,
+    problem::ProblemCode,
+    route::{Route, uri_as_sent},
 };
 
 mod admin;
@@ -108,7 +112,7 @@ pub use core::{Idempotency, on_store_error::OnStoreError};
 use detach::DetachState;
 pub(crate) use detach::Detachable;
 use exchange::Exchange;
-pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, Route};
+pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult};
 pub use profile::Profile;
 pub(crate) use reply::Reply;
 pub use run::Retention;

@@ -38,7 +38,8 @@ use std::fmt;
 
 use self::{
     clock::Clock,
-    table::{ClaimResult, Limits, Table},
+    table::{ClaimResult, Table},
+    usage::Limits,
     wakes::Wakes,
 };
 use super::{

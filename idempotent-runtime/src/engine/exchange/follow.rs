@@ -1,13 +1,12 @@
 //! Following another execution until its outcome is known, or the key falls to this request.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
     decide::{Next, Seen, next},
-    look::Claiming,
-    state::Exchange,
+    state::{Claiming, Exchange},
 };
 use crate::{
     engine::{
@@ -24,7 +23,7 @@ impl Exchange {
         let deadline = self.deadline();
         // A waiting request executes nothing: a shutdown does not wait for it, but ends its waiting.
         self.admission = None;
-        let core = self.core();
+        let core = Arc::clone(&self.core);
         let Some(mut waiter) = core
             .wait_queues
             .join(claiming.claim.key, self.waiting_bytes)

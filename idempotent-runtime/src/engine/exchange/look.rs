@@ -1,20 +1,17 @@
 //! A look at the key: first in this process, then in the store, by an acquire or, where nothing may be executed, a read.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{decide::Seen, state::Exchange};
-use crate::{
-    engine::core::doubt::Doubt,
-    store::{Acquisition, Claim, RecordState},
+use super::{
+    decide::Seen,
+    state::{Claiming, Exchange},
 };
-
-/// The claim of one request, and what is not known about it.
-pub(super) struct Claiming {
-    pub(super) claim: Claim,
-    pub(super) doubt: Doubt,
-}
+use crate::{
+    policy::OnCrash,
+    store::{Acquisition, Claim, RecordState, Token},
+};
 
 impl Exchange {
     /// Looks at the key.
@@ -71,11 +68,7 @@ impl Exchange {
     }
 
     /// Names the lapsed lease, and looks at the key again.
-    pub(super) async fn take_over(
-        &mut self,
-        claiming: &mut Claiming,
-        lease: crate::store::Token,
-    ) -> Seen {
+    pub(super) async fn take_over(&mut self, claiming: &mut Claiming, lease: Token) -> Seen {
         claiming.claim.take_over = Some(lease);
         let seen = self.look(claiming).await;
         claiming.claim.take_over = None;
@@ -121,17 +114,10 @@ impl Exchange {
                 Seen::InFlight { remaining }
             }
             RecordState::InFlight { .. } => match self.settings.on_crash {
-                crate::policy::OnCrash::Refuse => Seen::InDoubt,
+                OnCrash::Refuse => Seen::InDoubt,
                 _ => otherwise,
             },
         }
-    }
-
-    /// A claim with a new token.
-    pub(super) fn claiming(&self, claim: Claim) -> Box<Claiming> {
-        let takes_over = !matches!(self.settings.on_crash, crate::policy::OnCrash::Refuse);
-        let doubt = Doubt::new(&self.core, &claim, takes_over);
-        Box::new(Claiming { claim, doubt })
     }
 
     /// When waiting ends, counted from the first wait.
@@ -140,9 +126,5 @@ impl Exchange {
         *self
             .deadline
             .get_or_insert_with(|| Instant::now() + timeout)
-    }
-
-    pub(super) fn core(&self) -> Arc<crate::engine::core::Core> {
-        Arc::clone(&self.core)
     }
 }

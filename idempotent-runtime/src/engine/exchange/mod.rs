@@ -36,9 +36,8 @@ mod state;
 mod store_failed;
 
 use decide::{Decision, Next, Seen, decide};
-use look::Claiming;
 pub(super) use state::Exchange;
-use state::KeyedRequest;
+use state::{Claiming, KeyedRequest};
 
 impl Exchange {
     /// Serves the request, and records how that ended.

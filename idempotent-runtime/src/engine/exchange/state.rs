@@ -6,12 +6,10 @@ use bytes::Bytes;
 use http::{HeaderName, Request, request::Parts};
 use tokio::time::Instant;
 
-use super::look::Claiming;
 use crate::{
     engine::{
-        core::{Core, in_flight::Admission, lease::Lease},
+        core::{Core, doubt::Doubt, in_flight::Admission, lease::Lease},
         detach::DetachState,
-        handler::Route,
         reply::{Answer, Reply, conflict, refuse, reply},
         run::Run,
     },
@@ -19,8 +17,9 @@ use crate::{
     fingerprint::Fingerprint,
     key::IdempotencyKey,
     observe::{self, RequestResult},
-    policy::Settings,
+    policy::{OnCrash, Settings},
     problem::{Problem, ProblemCode},
+    route::Route,
     scope::StoreKey,
     store::{Claim, Token, TraceId},
 };
@@ -51,6 +50,12 @@ pub(super) struct KeyedRequest {
     pub(super) fingerprint: Fingerprint,
     pub(super) head: Parts,
     pub(super) body: Bytes,
+}
+
+/// The claim of one request, and what is not known about it.
+pub(super) struct Claiming {
+    pub(super) claim: Claim,
+    pub(super) doubt: Doubt,
 }
 
 /// An execution that may start.
@@ -84,6 +89,13 @@ impl Exchange {
             self.settings.ttl,
         )
         .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())))
+    }
+
+    /// The claim, and no doubt about it yet.
+    pub(super) fn claiming(&self, claim: Claim) -> Box<Claiming> {
+        let takes_over = !matches!(self.settings.on_crash, OnCrash::Refuse);
+        let doubt = Doubt::new(&self.core, &claim, takes_over);
+        Box::new(Claiming { claim, doubt })
     }
 
     /// The execution that owns the key under this claim, by an acquire that was sent at `sent`. `Err` if this process

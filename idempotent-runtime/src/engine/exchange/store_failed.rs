@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{
-    look::Claiming,
-    state::{Exchange, KeyedRequest},
-};
+use super::state::{Claiming, Exchange, KeyedRequest};
 use crate::{
     catch_unwind::{Panicked, catch_unwind, catching},
     engine::{

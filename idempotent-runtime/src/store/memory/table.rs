@@ -12,7 +12,7 @@ use super::{
     index::{Index, IndexEntry},
     map::{Entry, Map},
     row::Row,
-    usage::{Meter, Usage},
+    usage::{Limits, Meter, Usage},
 };
 use crate::{
     scope::StoreKey,
@@ -25,13 +25,6 @@ use crate::{
 /// How many entries are read from the index at once. Bounds the memory of a purge and how long it holds a shard of
 /// the index.
 const BATCH: usize = 64;
-
-/// The bounds at which new keys are refused.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) records: usize,
-    pub(super) bytes: usize,
-}
 
 pub(super) enum ClaimResult {
     Decided(Acquisition),

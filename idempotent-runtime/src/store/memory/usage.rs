@@ -5,7 +5,12 @@ use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(not(idempotent_shuttle))]
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::table::Limits;
+/// The bounds at which new keys are refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
 
 /// How much a [`MemoryStore`](super::MemoryStore) holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
