@@ -222,7 +222,7 @@ fn a_claim_whose_answer_is_read_after_its_lease_starts_nothing() {
             }
             answer.add_permits(1);
 
-            // Then the late one starts nothing, and is told to come back.
+            // Then the late request starts no handler, and its client is asked to retry.
             slow.await.unwrap().assert_problem(503, "overloaded");
             assert_eq!(handler.starts(), usize::from(expired));
 
