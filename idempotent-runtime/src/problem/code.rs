@@ -18,9 +18,11 @@ use super::table::{Row, TABLE};
 /// | action | what to do |
 /// |---|---|
 /// | `retry_same_key` | send the same request with the same key again, after the time in `Retry-After`, if any |
-/// | `new_key` | the key stands for another request: choose a new key for this one |
-/// | `fix_request` | change the request itself |
+/// | `fix_request` | correct the request as the detail says, and keep the key if it is valid |
 /// | `none` | nothing: the operation was, or may have been, executed, and this answer is final |
+///
+/// No answer asks for a new key: behind each of them an earlier request may have had its effect, and a program that
+/// took a new key would cause a second one. Whether an operation is a new one is for the user of the client to decide.
 ///
 /// ## `missing_key`
 ///
@@ -40,7 +42,16 @@ use super::table::{Row, TABLE};
 ///
 /// ## `mismatch`
 ///
-/// Status 409, or 422 in the IETF profile. The key was used for a request that asks for something else.
+/// Status 409; 422 in the IETF profile, 400 in that of Stripe. The key was used for a request that asks for something
+/// else. A retry has to be sent as the first request was.
+///
+/// ## `caller_mismatch`
+///
+/// The status of `mismatch`. The key was used with other credentials, on a route that knows its callers by nothing else.
+///
+/// ## `caller_unknown`
+///
+/// Status 401. The route requires a caller, and nothing in the request says who that is. This request was not executed.
 ///
 /// ## `conflict`
 ///
@@ -48,9 +59,9 @@ use super::table::{Row, TABLE};
 ///
 /// ## `outcome_unknown`
 ///
-/// Status 409. An execution began, and how it ended is not known. The same request with the same key is safe to
-/// repeat: it executes again only if it turns out that nothing was executed, and gets the outcome once that is
-/// known. A new key would be a new operation.
+/// Status 409 with `Retry-After`. An execution began, and how it ended is not known. The same request with the same key
+/// is safe to repeat until the key expires: it executes again only if it turns out that nothing was executed, and gets
+/// the outcome once that is known. A new key would be a new operation.
 ///
 /// ## `response_not_stored`
 ///
@@ -89,6 +100,10 @@ pub enum ProblemCode {
     RequestTooLarge,
     /// The key belongs to another request.
     Mismatch,
+    /// The key belongs to a caller with other credentials.
+    CallerMismatch,
+    /// No caller where one is required.
+    CallerUnknown,
     /// An execution with this key is in flight.
     Conflict,
     /// An execution with this key began, and its outcome is not known.
@@ -107,12 +122,14 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// All codes, in the order of the table.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::MissingKey,
         Self::InvalidKey,
         Self::UnreadableBody,
         Self::RequestTooLarge,
         Self::Mismatch,
+        Self::CallerMismatch,
+        Self::CallerUnknown,
         Self::Conflict,
         Self::OutcomeUnknown,
         Self::ResponseNotStored,

@@ -37,7 +37,7 @@ const DEFAULT_TYPE_BASE: &str = "/problems/idempotency/";
 pub(crate) struct ProblemStyle {
     /// What `type` begins with; the code follows.
     pub(crate) type_base: Cow<'static, str>,
-    /// The status of `mismatch`: 409, or 422 in the IETF profile.
+    /// The status of `mismatch` and `caller_mismatch`: 409, or what the profile says.
     pub(crate) mismatch_status: StatusCode,
 }
 
@@ -142,7 +142,7 @@ impl Problem {
     pub(crate) fn response(&self, style: &ProblemStyle) -> Response<Bytes> {
         let row = self.code.row();
         let status = match self.code {
-            ProblemCode::Mismatch => style.mismatch_status,
+            ProblemCode::Mismatch | ProblemCode::CallerMismatch => style.mismatch_status,
             _ => row.status,
         };
         let body = Body {

@@ -8,7 +8,6 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Action {
     RetrySameKey,
-    NewKey,
     FixRequest,
     None,
 }
@@ -25,7 +24,7 @@ pub(super) struct Row {
 }
 
 /// The table, in the order of the variants.
-pub(super) static TABLE: [Row; 12] = [
+pub(super) static TABLE: [Row; 14] = [
     Row {
         code: "missing_key",
         status: StatusCode::BAD_REQUEST,
@@ -66,11 +65,30 @@ pub(super) static TABLE: [Row; 12] = [
         code: "mismatch",
         status: StatusCode::CONFLICT,
         title: "Idempotency key used for another request",
-        action: Action::NewKey,
+        action: Action::FixRequest,
         retry_after: None,
-        detail: "this idempotency key was used for a request that differs in its caller or credentials, path, \
-                 query, headers or body: send a retry unchanged. Only a new operation gets a new key; \
-                 if this was meant as a retry, check first whether the operation took effect",
+        detail: "this idempotency key was used for a request that differs in its path, query, headers or body: \
+                 send a retry unchanged. Only a new operation gets a new key; if this was meant as a retry, \
+                 check first whether the operation took effect",
+    },
+    Row {
+        code: "caller_mismatch",
+        status: StatusCode::CONFLICT,
+        title: "Idempotency key used by another caller",
+        action: Action::FixRequest,
+        retry_after: None,
+        detail: "this idempotency key was used with other credentials: send a retry with those of the first \
+                 request. Only a new operation gets a new key; if this was meant as a retry, with credentials \
+                 that were renewed since, check first whether the operation took effect",
+    },
+    Row {
+        code: "caller_unknown",
+        status: StatusCode::UNAUTHORIZED,
+        title: "Caller unknown",
+        action: Action::FixRequest,
+        retry_after: None,
+        detail: "nothing in the request says whose idempotency key this is, and this request was not executed: \
+                 send it with credentials, and with the same key",
     },
     Row {
         code: "conflict",
@@ -86,7 +104,8 @@ pub(super) static TABLE: [Row; 12] = [
         status: StatusCode::CONFLICT,
         title: "Outcome unknown",
         action: Action::RetrySameKey,
-        retry_after: None,
+        // Nothing but an operator, or a completion that is minutes late, changes this answer.
+        retry_after: Some(60),
         detail: "a request with this idempotency key was started and its outcome is not known: it \
                  may have taken effect. Repeating it with the same key is safe; before using a new \
                  key, check whether it took effect",

@@ -4,14 +4,16 @@ use super::*;
 
 /// Code, status, action and `Retry-After`, as the contract has them (section 7).
 #[rustfmt::skip]
-const CONTRACT: [(ProblemCode, &str, u16, &str, Option<&str>); 12] = [
+const CONTRACT: [(ProblemCode, &str, u16, &str, Option<&str>); 14] = [
     (ProblemCode::MissingKey, "missing_key", 400, "fix_request", None),
     (ProblemCode::InvalidKey, "invalid_key", 400, "fix_request", None),
     (ProblemCode::UnreadableBody, "unreadable_body", 400, "retry_same_key", None),
     (ProblemCode::RequestTooLarge, "request_too_large", 413, "fix_request", None),
-    (ProblemCode::Mismatch, "mismatch", 409, "new_key", None),
+    (ProblemCode::Mismatch, "mismatch", 409, "fix_request", None),
+    (ProblemCode::CallerMismatch, "caller_mismatch", 409, "fix_request", None),
+    (ProblemCode::CallerUnknown, "caller_unknown", 401, "fix_request", None),
     (ProblemCode::Conflict, "conflict", 409, "retry_same_key", Some("1")),
-    (ProblemCode::OutcomeUnknown, "outcome_unknown", 409, "retry_same_key", None),
+    (ProblemCode::OutcomeUnknown, "outcome_unknown", 409, "retry_same_key", Some("60")),
     (ProblemCode::ResponseNotStored, "response_not_stored", 409, "none", None),
     (ProblemCode::StoreUnavailable, "store_unavailable", 503, "retry_same_key", Some("1")),
     (ProblemCode::Overloaded, "overloaded", 503, "retry_same_key", Some("1")),
