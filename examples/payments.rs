@@ -100,8 +100,8 @@ async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dy
         engine = engine.store(store);
         _purger = Some(purger);
     }
-    let idempotency = engine.build()?;
-    let app = routes::app(effects, idempotency.clone()).merge(metrics::route()?);
+    let idempotency = engine.install()?;
+    let app = routes::app(effects).merge(metrics::route()?);
     let listener = TcpListener::bind(("127.0.0.1", settings.port))
         .await
         .map_err(|error| format!("cannot listen on 127.0.0.1:{}: {error}", settings.port))?;

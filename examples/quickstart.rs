@@ -6,8 +6,9 @@
 //!     -H 'content-type: application/json' -d '{"amount": 100}'              (twice, or twice at once)
 //! ```
 //!
-//! Without any set-up the records are kept in this process's memory, and the log says so. `payments.rs` is the complete
-//! program: a store, a graceful shutdown, metrics.
+//! Without any set-up the records are kept in this process's memory, and the log says so. With a store, for all routes:
+//! `Idempotency::builder().store(store::connect(url).await?).install()?`. `payments.rs` is the complete program: a store, a
+//! graceful shutdown, metrics.
 
 use std::time::Duration;
 

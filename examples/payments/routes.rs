@@ -6,7 +6,7 @@
 use std::{io, iter};
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     body::{Body, Bytes},
     extract::{Path, Query, State},
     http::{StatusCode, header::CONTENT_TYPE},
@@ -14,7 +14,7 @@ use axum::{
     routing::{get, post, put},
 };
 use futures_util::stream;
-use idempotent_runtime::{Idempotency, idempotent};
+use idempotent_runtime::idempotent;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
@@ -28,8 +28,8 @@ const LONGEST_REPORT: u32 = 64 * 1024 * 1024;
 /// A streamed report is sent in pages of about this many bytes.
 const PAGE: usize = 16 * 1024;
 
-/// All routes but the metrics.
-pub(crate) fn app(effects: Effects, idempotency: Idempotency) -> Router {
+/// All routes but the metrics. The attributes use the installed engine.
+pub(crate) fn app(effects: Effects) -> Router {
     Router::new()
         .route("/api/payments", post(create_payment))
         .route("/api/orders", post(create_order))
@@ -41,8 +41,6 @@ pub(crate) fn app(effects: Effects, idempotency: Idempotency) -> Router {
         .route("/api/effects", get(counts))
         .route("/health", get(async || "ok\n"))
         .with_state(effects)
-        // The engine that the attributes use. Without this line they would use the process-wide one.
-        .layer(Extension(idempotency))
 }
 
 #[derive(Debug, Deserialize)]

@@ -24,7 +24,7 @@
 //! deletes what has expired, and ends in order:
 //!
 //! ```no_run
-//! use axum::{Extension, Router, http::HeaderName, routing::post};
+//! use axum::{Router, http::HeaderName, routing::post};
 //! use idempotent_runtime::{Idempotency, idempotent, scope, store, store::purger::Purger};
 //!
 //! #[idempotent(name = "pay", required)]
@@ -37,8 +37,8 @@
 //!     let store = store::migrate(&std::env::var("DATABASE_URL")?).await?; // makes the table; `connect` expects it
 //!     let purger = Purger::builder().start(store.clone());
 //!     let caller = scope::header(HeaderName::from_static("x-account")); // which the gateway sets, not the client
-//!     let idempotency = Idempotency::builder().store(store).scope(caller).build()?;
-//!     let app = Router::new().route("/payments", post(pay)).layer(Extension(idempotency.clone()));
+//!     let idempotency = Idempotency::builder().store(store).scope(caller).install()?; // for every route
+//!     let app = Router::new().route("/payments", post(pay));
 //!     let listener = tokio::net::TcpListener::bind("0.0.0.0:8000").await?;
 //!     let stop = async { drop(tokio::signal::ctrl_c().await) };
 //!     axum::serve(listener, app).with_graceful_shutdown(stop).await?; // first the server, then the engine:
@@ -143,6 +143,8 @@ pub use axum::ExecutionRejection;
 #[cfg(feature = "axum")]
 #[doc(hidden)]
 pub use axum::private as __private;
+#[cfg(feature = "axum")]
+pub use engine::InstallError;
 pub use engine::{
     BuildError, Builder, Idempotency, OnStoreError, Profile, Resolution, ResolveError,
     ResponseBody, Retention, Shutdown,

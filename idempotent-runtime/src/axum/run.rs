@@ -19,7 +19,10 @@ use super::{
 use crate::{
     Policy,
     catch_unwind::{Panicked, catch_unwind},
-    engine::{BodyKind, BoxFuture, Detachable, Handler, HandlerResult, Idempotency, Reply},
+    engine::{
+        BodyKind, BoxFuture, Detachable, Handler, HandlerResult, Idempotency, Reply,
+        is_covered_already,
+    },
     route::route,
 };
 
@@ -76,20 +79,31 @@ fn run(
     name: &'static str,
     step: Step,
 ) -> HandlerFuture {
-    let chosen = engine.or_else(|| request.extensions().get());
-    let engine = chosen.unwrap_or_else(|| Idempotency::of_this_process());
+    let matched = || {
+        route(
+            policy.name.as_ref(),
+            Some(name),
+            request.method(),
+            request.uri(),
+            request.extensions(),
+        )
+    };
+    let chosen = engine
+        .or_else(|| request.extensions().get())
+        .or_else(|| Idempotency::process_wide());
+    let engine = match chosen {
+        Some(engine) => engine,
+        // A layer with an engine of its own executes this request: no other engine is needed.
+        None if is_covered_already(policy, &Policy::new(), &request) => {
+            return HandlerFuture(Kind::Plain(step.handling(request), None));
+        }
+        None => Idempotency::fallback(|| matched().label().to_owned()),
+    };
     if !is_covered(engine, policy, &request) {
         let style = engine.with_own_style();
         return HandlerFuture(Kind::Plain(step.handling(request), style));
     }
-    let engine = engine.clone();
-    let route = route(
-        policy.name.as_ref(),
-        Some(name),
-        request.method(),
-        request.uri(),
-        request.extensions(),
-    );
+    let (engine, route) = (engine.clone(), matched());
     HandlerFuture(Kind::Covered(engine.run(policy, route, request, step)))
 }
 

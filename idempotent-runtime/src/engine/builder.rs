@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 
 use super::{
     core::{
-        Core, Idempotency, doubt::WITHDRAWING, gauge::Gauge, in_flight::InFlight, keeper::Keeper,
-        on_store_error::OnStoreError, room::Room, store_client::StoreClient,
+        Core, Idempotency, alive::Alive, doubt::WITHDRAWING, gauge::Gauge, in_flight::InFlight,
+        keeper::Keeper, on_store_error::OnStoreError, room::Room, store_client::StoreClient,
     },
     profile::Profile,
     wait::WaitQueues,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Puts an [`Idempotency`] together; every setting has a default.
-#[must_use = "call `build()` to get the engine"]
+#[must_use = "call `install()` or `build()` to get the engine"]
 pub struct Builder {
     store: Option<Box<dyn ErasedStore>>,
     policy: Policy,
@@ -270,7 +270,8 @@ impl Builder {
         self
     }
 
-    /// The engine.
+    /// The engine, for the routers that are given it. Most applications have one engine for all routes and
+    /// [`install`](Self::install) it.
     ///
     /// # Errors
     ///
@@ -312,6 +313,7 @@ impl Builder {
             max_key_length: self.max_key_length,
             response_limits: self.response_limits,
             sealer: self.sealer,
+            _alive: Alive::new(),
         });
         wake_waiters(&core);
         Ok(Idempotency(core))

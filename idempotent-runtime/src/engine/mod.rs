@@ -112,6 +112,8 @@ pub use core::{Idempotency, on_store_error::OnStoreError};
 use detach::DetachState;
 pub(crate) use detach::Detachable;
 use exchange::Exchange;
+#[cfg(feature = "axum")]
+pub use global::InstallError;
 pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult};
 pub use profile::Profile;
 pub(crate) use reply::Reply;
@@ -122,6 +124,24 @@ pub use shutdown::Shutdown;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unstyled;
 
+/// Whether an execution around this request has claimed the key of a route with this policy, in an engine with these
+/// defaults.
+pub(crate) fn is_covered_already<B>(
+    policy: &Policy,
+    defaults: &Policy,
+    request: &Request<B>,
+) -> bool {
+    let Some(execution) = Execution::from_extensions(request.extensions()) else {
+        return false;
+    };
+    let header = policy.key_header(defaults);
+    execution.serves(
+        request.method(),
+        uri_as_sent(request.uri(), request.extensions()),
+        header.lines(request.headers()).iter(),
+    )
+}
+
 impl Idempotency {
     /// Whether the engine handles this request: it has a key, or the route requires one.
     pub(crate) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
@@ -130,15 +150,7 @@ impl Idempotency {
 
     /// Whether an execution around this request, by a layer or a handler, has claimed its key already.
     pub(crate) fn is_covered_already<B>(&self, policy: &Policy, request: &Request<B>) -> bool {
-        let Some(execution) = Execution::from_extensions(request.extensions()) else {
-            return false;
-        };
-        let header = policy.key_header(&self.0.defaults);
-        execution.serves(
-            request.method(),
-            uri_as_sent(request.uri(), request.extensions()),
-            header.lines(request.headers()).iter(),
-        )
+        is_covered_already(policy, &self.0.defaults, request)
     }
 
     /// This engine, if its problems look different from those of an engine with all defaults.

@@ -105,6 +105,13 @@ impl IdempotencyLayer {
         self
     }
 
+    /// An annotated handler inside uses this layer's engine, also for a method that the layer does not cover.
+    fn offer_engine<B>(&self, request: &mut Request<B>) {
+        if self.engine.covers(&self.policy, request.headers()) {
+            request.extensions_mut().insert(self.engine.clone());
+        }
+    }
+
     fn covers<B>(&self, request: &Request<B>) -> bool {
         self.methods.contains(request.method())
             // A layer or handler around this one has already claimed the key.
@@ -147,8 +154,9 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if !self.layer.covers(&request) {
+            self.layer.offer_engine(&mut request);
             return ResponseFuture {
                 kind: Kind::Passed {
                     future: self.inner.call(request.map(RequestBody::unread)),

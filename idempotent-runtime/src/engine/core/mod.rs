@@ -8,6 +8,7 @@
 //! | `keeper` | the heartbeat: renews every lease of this process |
 //! | `doubt` | what is not known about a claim, and its withdrawal |
 //! | `room` | the places for executions without a client, in all and per caller |
+//! | `alive` | how many engines there are |
 //! | `gauge` | counts what exists at the same time |
 //! | `on_store_error` | the choice for a store that cannot be asked |
 
@@ -23,6 +24,7 @@ use crate::{
     scope::{Digester, Scope, ScopeFn},
 };
 
+pub(super) mod alive;
 pub(super) mod doubt;
 pub(super) mod gauge;
 pub(super) mod in_flight;
@@ -33,6 +35,7 @@ pub(super) mod room;
 pub(super) mod store_client;
 
 use super::wait::WaitQueues;
+use alive::Alive;
 use gauge::Gauge;
 use in_flight::InFlight;
 use keeper::Keeper;
@@ -78,6 +81,8 @@ pub(crate) struct Core {
     pub(super) max_key_length: usize,
     pub(super) response_limits: ResponseLimits,
     pub(super) sealer: Sealer,
+    /// Counted for as long as it lives.
+    pub(super) _alive: Alive,
 }
 
 impl Core {
