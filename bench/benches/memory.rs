@@ -11,7 +11,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const MOST_BYTES: usize = 450;
+const MOST_BYTES: usize = 250;
 
 fn main() {
     let counts: &[usize] = if measuring() {

@@ -19,7 +19,7 @@
 //!
 //! # Caveats
 //!
-//! - `max_bytes` counts encoded responses. Each record needs about 300 bytes more for bookkeeping, which
+//! - `max_bytes` counts encoded responses. Each record needs about 250 bytes more for bookkeeping, which
 //!   `max_records` bounds.
 //! - Completions are never refused, so the responses of executions that are in flight when `max_bytes` is reached
 //!   exceed it.
@@ -36,12 +36,7 @@
 
 use std::fmt;
 
-use self::{
-    clock::Clock,
-    table::{ClaimResult, Table},
-    usage::Limits,
-    wakes::Wakes,
-};
+use self::{clock::Clock, row::Row, shard::ClaimResult, table::Table, usage::Limits, wakes::Wakes};
 use super::{
     Store,
     error::{StoreError, StoreErrorKind},
@@ -52,11 +47,12 @@ use super::{
 use crate::{scope::StoreKey, sync::Arc};
 
 mod clock;
-mod index;
+mod expiry;
+mod hash;
 #[cfg(all(test, idempotent_shuttle))]
 mod interleavings;
-mod map;
 mod row;
+mod shard;
 mod table;
 #[cfg(all(test, not(any(idempotent_loom, idempotent_shuttle))))]
 mod tests;
@@ -69,11 +65,6 @@ pub use usage::Usage;
 const MAX_RECORDS: usize = 1_000_000;
 /// The default of `max_bytes`.
 const MAX_BYTES: usize = 1 << 30;
-/// How many expired records each acquire deletes. An acquire adds at most one record, so any number above one
-/// shrinks a backlog; a small one keeps the cost of a single request flat.
-const SWEEP: usize = 4;
-/// How many expired records are deleted at once when a bound is reached, so that the next requests find room.
-const MAKE_ROOM: usize = 64;
 
 /// Keeps records in memory, for one process. See the [module documentation](self).
 ///
@@ -200,18 +191,14 @@ impl Store for MemoryStore {
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
         let now = self.shared.clock.now();
-        Ok(self
-            .shared
-            .table
-            .write(&held.key, |row| row.renew(held, now)))
+        let renew = |row: &mut Row| row.renew(held, now);
+        Ok(self.shared.table.write(&held.key, now, renew))
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
         let now = self.shared.clock.now();
-        let write = self
-            .shared
-            .table
-            .write(&held.key, |row| row.complete(held, outcome, now));
+        let complete = |row: &mut Row| row.complete(held, outcome, now);
+        let write = self.shared.table.write(&held.key, now, complete);
         Ok(self.shared.announce(&held.key, write))
     }
 
@@ -223,7 +210,8 @@ impl Store for MemoryStore {
 
     async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
         let now = self.shared.clock.now();
-        let write = self.shared.table.write(key, |row| row.abandon(token, now));
+        let abandon = |row: &mut Row| row.abandon(token, now);
+        let write = self.shared.table.write(key, now, abandon);
         Ok(self.shared.announce(key, write))
     }
 
@@ -247,18 +235,16 @@ const NAME: &str = "memory";
 impl Shared {
     fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         let now = self.clock.now();
-        let acquisition = loop {
+        let (acquisition, look) = loop {
             match self.table.claim(claim, now) {
-                ClaimResult::Decided(acquisition) => break acquisition,
+                ClaimResult::Decided { acquisition, look } => break (acquisition, look),
                 // If another claim takes the room that was just made, that one has made progress.
-                ClaimResult::NoRoom if self.make_room(now) => {}
+                ClaimResult::NoRoom if self.table.make_room(now, self.evict) => {}
                 ClaimResult::NoRoom => return Err(StoreError::new(NAME, StoreErrorKind::Full)),
             }
         };
-        // After the decision, so that an expired record of this key is reused and keeps counting its attempts.
-        self.table.sweep(&claim.key, now, SWEEP);
         self.report();
-        if let Some(usage) = self.table.warning() {
+        if look && let Some(usage) = self.table.warning() {
             let limits = self.table.limits();
             tracing::warn!(
                 records = usage.records,
@@ -270,11 +256,6 @@ impl Shared {
             );
         }
         Ok(acquisition)
-    }
-
-    /// Deletes expired records, or evicts one if that is chosen; returns whether that made room.
-    fn make_room(&self, now: u64) -> bool {
-        self.table.purge(now, MAKE_ROOM) > 0 || (self.evict && self.table.evict())
     }
 
     /// Sets the gauge of records; does nothing without the `metrics` feature.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::clock::micros;
 use crate::{
     fingerprint::Fingerprint,
+    scope::StoreKey,
     store::{
         record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
         token::{Token, TraceId},
@@ -13,15 +14,13 @@ use crate::{
 
 /// A record in memory. Times are microseconds on the store's clock.
 pub(super) struct Row {
+    key: StoreKey,
     fingerprint: Fingerprint,
     token: Token,
     trace_id: Option<TraceId>,
     attempt: u32,
     state: State,
     expires: u64,
-    /// The deadline of the record's entry in the expiry index: at most [`Row::deadline`], because a renewal moves
-    /// only the latter. Maintained by the table.
-    pub(super) indexed: u64,
 }
 
 enum State {
@@ -33,16 +32,15 @@ impl Row {
     /// The first record of a key.
     pub(super) fn new(claim: &Claim, now: u64) -> Self {
         let mut row = Self {
+            key: claim.key,
             fingerprint: claim.fingerprint,
             token: claim.token,
             trace_id: None,
             attempt: 0,
             state: State::InFlight { lease_until: now },
             expires: now,
-            indexed: 0,
         };
         row.lease_to(claim, now);
-        row.indexed = row.deadline();
         row
     }
 
@@ -108,6 +106,10 @@ impl Row {
             }
             _ => Write::Fenced,
         }
+    }
+
+    pub(super) fn key(&self) -> &StoreKey {
+        &self.key
     }
 
     /// Whether the record is in flight under this token; the lease may have lapsed.

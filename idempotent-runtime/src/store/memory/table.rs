@@ -1,223 +1,226 @@
-//! The rows, their expiry index and their meter, kept consistent.
+//! The shards, and what is left of the bounds of the whole store.
 //!
-//! The invariant: while no row is locked, the index holds exactly one entry per row, the row's own
-//! ([`index_entry`]), and the meter has counted exactly what the map holds. Every function here restores the
-//! invariant before it unlocks the row.
-//!
-//! Lock order: a row in the map, then a shard of the index. Neither is held while another of its kind is
-//! requested. A purge or an eviction starts from the index, so it unlocks the index first and then checks that the
-//! row still has the entry it saw.
+//! An operation locks the one shard of its key. What needs all shards (a purge, a store at a bound) locks one after the
+//! other, never two at once.
 
 use super::{
-    index::{Index, IndexEntry},
-    map::{Entry, Map},
+    hash::Hasher,
     row::Row,
-    usage::{Limits, Meter, Usage},
+    shard::{ClaimResult, Context, Shard},
+    usage::{Budget, Limits, Usage},
 };
 use crate::{
     scope::StoreKey,
     store::{
-        record::{Acquisition, Claim, Record, Write},
+        record::{Claim, Record, Write},
         token::Token,
+    },
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+        lock,
     },
 };
 
-/// How many entries are read from the index at once. Bounds the memory of a purge and how long it holds a shard of
-/// the index.
+/// Keys are digests, so their first byte spreads them evenly.
+#[cfg(not(idempotent_shuttle))]
+pub(super) const SHARDS: usize = 64;
+/// Two, so that some keys share a lock and others do not.
+#[cfg(idempotent_shuttle)]
+pub(super) const SHARDS: usize = 2;
+
+/// How many expired records each claim deletes. A claim adds at most one record, so any number above one shrinks a
+/// backlog; a small one keeps the cost of a single request flat.
+const SWEEP: usize = 4;
+/// How many expired records are deleted under one lock.
 const BATCH: usize = 64;
 
-pub(super) enum ClaimResult {
-    Decided(Acquisition),
-    /// The key is new and the store is at a bound.
-    NoRoom,
+pub(super) struct Table {
+    lanes: [Lane; SHARDS],
+    hasher: Hasher,
+    budget: Budget,
 }
 
-pub(super) struct Table {
-    rows: Map,
-    index: Index,
-    meter: Meter,
-    limits: Limits,
+/// A shard, and what it holds, to be read without its lock. Alone on its cache lines.
+#[repr(align(128))]
+struct Lane {
+    shard: Mutex<Shard>,
+    records: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl Table {
     pub(super) fn new(limits: Limits) -> Self {
+        let lane = |_| Lane {
+            shard: Mutex::new(Shard::new()),
+            records: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+        };
         Self {
-            rows: Map::new(),
-            index: Index::new(),
-            meter: Meter::default(),
-            limits,
+            lanes: std::array::from_fn(lane),
+            hasher: Hasher::new(),
+            budget: Budget::new(limits),
         }
     }
 
     pub(super) fn claim(&self, claim: &Claim, now: u64) -> ClaimResult {
-        match self.rows.entry(claim.key) {
-            Entry::Occupied(mut row) => {
-                ClaimResult::Decided(
-                    self.change(&claim.key, row.get_mut(), |row| row.acquire(claim, now)),
-                )
+        let at = self.context(self.hasher.hash(&claim.key), now);
+        // The expired ones are dropped when the lock is free.
+        let (result, _swept) = self.lane(&claim.key).with(|shard| {
+            let result = shard.claim(claim, at);
+            // After the decision, so that an expired record of this key is reused and keeps counting its attempts.
+            let swept: [Option<Box<Row>>; SWEEP] =
+                std::array::from_fn(|_| shard.pop_expired(now, at.budget));
+            if shard.should_look(now) {
+                shard.purge_in_flight(BATCH, at);
             }
-            Entry::Vacant(vacant) => {
-                if self.meter.bytes() >= self.limits.bytes || !self.meter.admit(self.limits.records)
-                {
-                    return ClaimResult::NoRoom;
-                }
-                let row = Box::new(Row::new(claim, now));
-                self.index.insert(claim.key, index_entry(&row));
-                vacant.insert(row);
-                ClaimResult::Decided(Acquisition::Acquired { attempt: 1 })
-            }
-        }
+            (result, swept)
+        });
+        result
     }
 
-    /// Writes to a row that must exist.
-    pub(super) fn write(&self, key: &StoreKey, decide: impl FnOnce(&mut Row) -> Write) -> Write {
-        self.rows
-            .update(key, |row| self.change(key, row, decide))
-            .unwrap_or(Write::Missing)
+    /// Writes to a record that must exist.
+    pub(super) fn write(
+        &self,
+        key: &StoreKey,
+        now: u64,
+        decide: impl FnOnce(&mut Row) -> Write,
+    ) -> Write {
+        let at = self.context(self.hasher.hash(key), now);
+        self.lane(key).with(|shard| shard.write(key, at, decide))
     }
 
     pub(super) fn release(&self, key: &StoreKey, token: &Token) -> Write {
-        match self.rows.entry(*key) {
-            Entry::Occupied(row) if row.get().holds(token) => {
-                self.index.remove(*key, index_entry(row.get()));
-                self.meter.remove(row.get().bytes());
-                row.remove();
-                Write::Applied
-            }
-            Entry::Occupied(_) => Write::Fenced,
-            Entry::Vacant(_) => Write::Missing,
-        }
+        let at = self.context(self.hasher.hash(key), 0);
+        self.lane(key).with(|shard| shard.release(key, token, at))
     }
 
     pub(super) fn get(&self, key: &StoreKey, now: u64) -> Option<Record> {
-        self.rows
-            .view(key, |row| (!row.expired(now)).then(|| row.record(now)))
-            .flatten()
+        let shard = lock(&self.lane(key).shard);
+        let row = shard.get(key, self.hasher.hash(key))?;
+        (!row.expired(now)).then(|| row.record(now))
     }
 
-    /// Deletes up to `limit` expired rows of this key's shard.
-    pub(super) fn sweep(&self, key: &StoreKey, now: u64, limit: usize) {
-        self.purge_shard(Index::shard_of(key), now, limit);
-    }
-
-    /// Deletes up to `limit` expired rows and returns how many it deleted.
+    /// Deletes up to `limit` expired records and returns how many it deleted.
     pub(super) fn purge(&self, now: u64, limit: usize) -> usize {
-        (0..Index::shards()).fold(0, |purged, shard| {
-            purged + self.purge_shard(shard, now, limit - purged)
+        self.lanes.iter().fold(0, |purged, lane| {
+            purged + self.purge_lane(lane, now, limit - purged)
         })
     }
 
-    /// Deletes the completed row that expires first; returns whether there was one.
-    pub(super) fn evict(&self) -> bool {
-        // A row that changed meanwhile has another entry now, so each iteration sees a new one.
-        while let Some((key, seen)) = self.index.first_completed() {
-            if self.remove_if(key, seen, Row::completed) {
+    /// Makes room for a new record: credit that other shards hold, expired records, or if `evict` allows it the completed
+    /// record that expires first. Returns whether there may be room now.
+    pub(super) fn make_room(&self, now: u64, evict: bool) -> bool {
+        let surrender = || {
+            let surrender = |lane: &Lane| lane.with(|shard| shard.surrender(&self.budget));
+            self.lanes.iter().filter(|lane| surrender(lane)).count() > 0
+        };
+        // What was deleted becomes credit of its shard, so it is surrendered too.
+        surrender()
+            || (self.purge(now, BATCH) > 0 && surrender())
+            || (evict && self.evict() && surrender())
+    }
+
+    /// What the store holds.
+    pub(super) fn usage(&self) -> Usage {
+        let sum = |count: fn(&Lane) -> &AtomicUsize| {
+            self.lanes
+                .iter()
+                .map(|lane| count(lane).load(Ordering::Relaxed))
+                .sum()
+        };
+        Usage {
+            records: sum(|lane| &lane.records),
+            bytes: sum(|lane| &lane.bytes),
+        }
+    }
+
+    /// What the store holds, if that is worth a warning now.
+    pub(super) fn warning(&self) -> Option<Usage> {
+        self.budget.warning(|| self.usage())
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.budget.limits()
+    }
+
+    fn purge_lane(&self, lane: &Lane, now: u64, limit: usize) -> usize {
+        let at = self.context(0, now);
+        let mut purged = lane.with(|shard| shard.purge_in_flight(limit, at));
+        loop {
+            let batch = BATCH.min(limit - purged);
+            let rows: Vec<_> = lane.with(|shard| {
+                std::iter::from_fn(|| shard.pop_expired(now, at.budget))
+                    .take(batch)
+                    .collect()
+            });
+            purged += rows.len();
+            if rows.len() < batch || batch == 0 {
+                return purged;
+            }
+        }
+    }
+
+    /// Deletes the completed record that expires first; returns whether there was one.
+    fn evict(&self) -> bool {
+        let first = |lane: &Lane| lock(&lane.shard).first_due();
+        // An entry may belong to no record any more; then another look finds the next one.
+        while let Some((_, lane)) = self
+            .lanes
+            .iter()
+            .filter_map(|lane| Some((first(lane)?, lane)))
+            .min_by_key(|(due, _)| *due)
+        {
+            let evicted = lane.with(|shard| {
+                let due = shard.first_due()?;
+                shard.pop_expired(due, &self.budget)
+            });
+            if evicted.is_some() {
                 return true;
             }
         }
         false
     }
 
-    pub(super) fn usage(&self) -> Usage {
-        self.meter.read()
+    fn lane(&self, key: &StoreKey) -> &Lane {
+        &self.lanes[usize::from(key.as_bytes()[0]) % SHARDS]
     }
 
-    /// What the store holds, if that is worth a warning now.
-    pub(super) fn warning(&self) -> Option<Usage> {
-        self.meter.warning(self.limits)
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    fn purge_shard(&self, shard: usize, now: u64, limit: usize) -> usize {
-        let mut purged = 0;
-        while purged < limit {
-            let due = self.index.due(shard, now, BATCH.min(limit - purged));
-            if due.is_empty() {
-                break;
-            }
-            for (key, seen) in due {
-                purged += usize::from(self.remove_if(key, seen, |row| row.expired(now)));
-            }
+    fn context(&self, hash: u64, now: u64) -> Context<'_> {
+        Context {
+            hash,
+            now,
+            hasher: &self.hasher,
+            budget: &self.budget,
         }
-        purged
     }
+}
 
-    /// Deletes the row if it still has the entry that was seen and meets the condition. A row that does not meet
-    /// it, because it was renewed after it was indexed, is indexed again.
-    fn remove_if(
-        &self,
-        key: StoreKey,
-        seen: IndexEntry,
-        condition: impl FnOnce(&Row) -> bool,
-    ) -> bool {
-        let Entry::Occupied(mut row) = self.rows.entry(key) else {
-            return false;
-        };
-        if index_entry(row.get()) != seen {
-            return false;
-        }
-        if condition(row.get()) {
-            self.index.remove(key, seen);
-            self.meter.remove(row.get().bytes());
-            row.remove();
-            return true;
-        }
-        self.reindex(&key, row.get_mut(), seen);
-        false
-    }
-
-    /// Applies a decision to a row and restores the invariant.
-    fn change<R>(&self, key: &StoreKey, row: &mut Row, decide: impl FnOnce(&mut Row) -> R) -> R {
-        let (before, bytes) = (index_entry(row), row.bytes());
-        let answer = decide(row);
-        self.meter.resize(bytes, row.bytes());
-        // A later deadline is indexed when the old one passes: a renewal costs the index nothing.
-        if row.completed() != before.completed || row.deadline() < before.deadline {
-            self.reindex(key, row, before);
-        }
-        answer
-    }
-
-    /// Moves a row's entry to the row's deadline.
-    fn reindex(&self, key: &StoreKey, row: &mut Row, from: IndexEntry) {
-        row.indexed = row.deadline();
-        self.index.replace(*key, from, index_entry(row));
+impl Lane {
+    /// Changes the shard, and publishes what it holds then.
+    fn with<R>(&self, change: impl FnOnce(&mut Shard) -> R) -> R {
+        let mut shard = lock(&self.shard);
+        let result = change(&mut shard);
+        self.records.store(shard.records(), Ordering::Relaxed);
+        self.bytes.store(shard.bytes(), Ordering::Relaxed);
+        result
     }
 }
 
 #[cfg(test)]
 impl Table {
-    /// Checks the invariant, row by row.
+    /// Checks the invariants of all shards, and that no room was lost or invented. Nothing may run meanwhile.
     pub(super) fn audit(&self) {
-        let (mut rows, mut bytes) = (0, 0);
-        self.rows.each(|key, row| {
-            assert!(
-                self.index.holds(*key, index_entry(row)),
-                "the index has the entry of every row"
-            );
-            assert!(
-                row.indexed <= row.deadline(),
-                "no entry is later than its row's expiry"
-            );
-            rows += 1;
-            bytes += row.bytes();
-        });
-        assert_eq!(self.index.len(), rows, "the index has no other entries");
-        assert_eq!(
-            (self.usage().records, self.usage().bytes),
-            (rows, bytes),
-            "the meter is exact"
-        );
-    }
-}
-
-/// The entry that the index holds for this row.
-fn index_entry(row: &Row) -> IndexEntry {
-    IndexEntry {
-        completed: row.completed(),
-        deadline: row.indexed,
+        let shards: Vec<_> = self.lanes.iter().map(|lane| lock(&lane.shard)).collect();
+        for shard in &shards {
+            shard.audit(&self.hasher);
+        }
+        let records: usize = shards.iter().map(|shard| shard.records()).sum();
+        let bytes: usize = shards.iter().map(|shard| shard.bytes()).sum();
+        let usage = self.usage();
+        assert_eq!((usage.records, usage.bytes), (records, bytes));
+        let (room, counted) = self.budget.audit(shards.iter().map(|shard| shard.share()));
+        assert_eq!(room, self.limits().records - records, "the room is exact");
+        assert_eq!(counted, bytes, "the bytes are exact");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::advance;
 
-use super::MemoryStore;
+use super::{MemoryStore, Usage};
 use crate::{
     fingerprint::Fingerprint,
     response::{ResponseLimits, StoredResponse},
@@ -208,6 +208,88 @@ async fn the_longest_durations_do_not_overflow() {
     advance(Duration::from_secs(1_000_000)).await;
     assert_eq!(store.purge_expired(10).await.unwrap(), 0);
     assert!(store.get(&claim.key).await.unwrap().is_some());
+}
+
+/// With a bound of 10,000 each shard takes room for nine records at a time.
+#[tokio::test(start_paused = true)]
+async fn room_that_other_shards_hold_is_found_before_a_key_is_refused() {
+    let store = MemoryStore::builder().max_records(10_000).build();
+    let claims: Vec<_> = (0..10_000).map(claim).collect();
+    for claim in &claims {
+        acquired(&store, claim).await;
+    }
+    assert_full(&store, &claim(10_000)).await;
+    store.audit();
+    // One key a shard makes room that every shard can use.
+    for claim in &claims[..64] {
+        let released = store.release(&claim.key, &claim.token).await.unwrap();
+        assert_eq!(released, Write::Applied);
+    }
+    let mut same_shard = (10_000..u16::MAX).filter(|n| n % 256 == 3).map(claim);
+    for claim in same_shard.by_ref().take(64) {
+        acquired(&store, &claim).await;
+    }
+    assert_full(&store, &same_shard.next().unwrap()).await;
+    assert_eq!(store.len(), 10_000);
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_also_delete_what_expired_in_flight() {
+    let store = MemoryStore::new();
+    for n in 0..1_000 {
+        acquired(&store, &claim(n)).await;
+    }
+    // The first look of a shard finds that each was renewed, and the time at which the next one is worth it.
+    advance(LEASE + TTL).await;
+    for n in 1_000..1_256 {
+        acquired(&store, &claim(n)).await;
+    }
+    assert_eq!(store.len(), 256, "none of the thousand is left");
+    store.audit();
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_many_ttls_expire_each_at_its_time() {
+    let store = MemoryStore::new();
+    for n in 0..2_000 {
+        let ttl = Duration::from_secs(u64::from(n % 20) + 1);
+        let claim = Claim { ttl, ..claim(n) };
+        acquired(&store, &claim).await;
+        complete(&store, &claim, 10).await;
+    }
+    for left in (0..20).rev() {
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(store.purge_expired(usize::MAX).await.unwrap(), 100);
+        assert_eq!(store.len(), left * 100);
+        store.audit();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_expired_and_completed_again_expires_at_its_new_time() {
+    let store = MemoryStore::new();
+    let first = claim(1);
+    acquired(&store, &first).await;
+    complete(&store, &first, 10).await;
+    advance(TTL).await;
+    let second = claim(1);
+    let again = acquire(&store, &second).await;
+    assert_eq!(again, Acquisition::Acquired { attempt: 2 });
+    complete(&store, &second, 20).await;
+    advance(TTL - Duration::from_secs(1)).await;
+    assert_eq!(store.purge_expired(10).await.unwrap(), 0);
+    store.audit();
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(store.purge_expired(10).await.unwrap(), 1);
+    assert_eq!(
+        store.usage(),
+        Usage {
+            records: 0,
+            bytes: 0
+        }
+    );
+    store.audit();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,293 @@
+//! One shard of the table: its records, their expiry and its share of the room, under one lock.
+//!
+//! Records in flight and completed ones are kept apart:
+//!
+//! - Those in flight are few, come and go with each request, and are often renewed. They stand in no order of expiry: a
+//!   time before which none of them expires says when a look at all of them is worth it.
+//! - Completed ones are many and never change. Each is one allocation, found by a slot of sixteen bytes, and has one entry
+//!   in [`Expiry`].
+//!
+//! The invariants: a key has at most one record; every completed record has its entry in `expiry`; `share` has counted
+//! exactly what the shard holds.
+
+use hashbrown::HashTable;
+
+use super::{
+    expiry::{Due, Expiry},
+    hash::Hasher,
+    row::Row,
+    usage::{Admission, Budget, Share},
+};
+use crate::{
+    scope::StoreKey,
+    store::{
+        record::{Acquisition, Claim, Write},
+        token::Token,
+    },
+};
+
+/// What every operation on a shard needs: the key's hash, the time, and what all shards share.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) hash: u64,
+    pub(super) now: u64,
+    pub(super) hasher: &'a Hasher,
+    pub(super) budget: &'a Budget,
+}
+
+/// What became of a claim.
+pub(super) enum ClaimResult {
+    Decided {
+        acquisition: Acquisition,
+        /// Whether it is time to look how full the store is.
+        look: bool,
+    },
+    /// The key is new and the store is at a bound.
+    NoRoom,
+}
+
+pub(super) struct Shard {
+    in_flight: HashTable<Row>,
+    /// No record in flight expires before this time.
+    quiet_until: u64,
+    /// When a claim may next look through the records in flight.
+    next_look: u64,
+    completed: HashTable<Slot>,
+    expiry: Expiry,
+    share: Share,
+}
+
+/// A completed record, beside the hash of its key: a table that grows moves its slots and reads no record.
+struct Slot {
+    hash: u64,
+    row: Box<Row>,
+}
+
+/// How long claims let expired records in flight be after a look through all of them, in microseconds.
+const PAUSE: u64 = 1_000_000;
+
+impl Shard {
+    pub(super) fn new() -> Self {
+        Self {
+            in_flight: HashTable::new(),
+            quiet_until: u64::MAX,
+            next_look: 0,
+            completed: HashTable::new(),
+            expiry: Expiry::default(),
+            share: Share::default(),
+        }
+    }
+
+    pub(super) fn claim(&mut self, claim: &Claim, at: Context<'_>) -> ClaimResult {
+        let key = &claim.key;
+        if let Some(row) = self.in_flight.find_mut(at.hash, |row| row.key() == key) {
+            let acquisition = row.acquire(claim, at.now);
+            self.quiet_until = self.quiet_until.min(row.deadline());
+            return ClaimResult::decided(acquisition);
+        }
+        if let Ok(mut found) = self
+            .completed
+            .find_entry(at.hash, |slot| slot.is(at.hash, key))
+        {
+            let row = &mut found.get_mut().row;
+            let bytes = row.bytes();
+            let acquisition = row.acquire(claim, at.now);
+            if !row.completed() {
+                // It had expired, and counts its attempts on. Its entry is passed over when it is due.
+                let (slot, _) = found.remove();
+                self.share.resize(bytes, 0, at.budget);
+                self.put_in_flight(*slot.row, at);
+            }
+            return ClaimResult::decided(acquisition);
+        }
+        match self.share.admit(at.budget) {
+            Admission::Full => ClaimResult::NoRoom,
+            Admission::Admitted { asked } => {
+                self.put_in_flight(Row::new(claim, at.now), at);
+                ClaimResult::Decided {
+                    acquisition: Acquisition::Acquired { attempt: 1 },
+                    look: asked,
+                }
+            }
+        }
+    }
+
+    /// Writes to a record that must exist.
+    pub(super) fn write(
+        &mut self,
+        key: &StoreKey,
+        at: Context<'_>,
+        decide: impl FnOnce(&mut Row) -> Write,
+    ) -> Write {
+        let Ok(mut found) = self.in_flight.find_entry(at.hash, |row| row.key() == key) else {
+            // A completed record does not change: this only finds the answer.
+            return self
+                .completed
+                .find_mut(at.hash, |slot| slot.is(at.hash, key))
+                .map_or(Write::Missing, |slot| decide(&mut slot.row));
+        };
+        let write = decide(found.get_mut());
+        if found.get().completed() {
+            let (row, _) = found.remove();
+            self.put_completed(row, at);
+        } else {
+            self.quiet_until = self.quiet_until.min(found.get().deadline());
+        }
+        write
+    }
+
+    pub(super) fn release(&mut self, key: &StoreKey, token: &Token, at: Context<'_>) -> Write {
+        if let Ok(found) = self.in_flight.find_entry(at.hash, |row| row.key() == key) {
+            if !found.get().holds(token) {
+                return Write::Fenced;
+            }
+            found.remove();
+            self.share.leave(at.budget);
+            return Write::Applied;
+        }
+        match self.get(key, at.hash) {
+            Some(_) => Write::Fenced,
+            None => Write::Missing,
+        }
+    }
+
+    pub(super) fn get(&self, key: &StoreKey, hash: u64) -> Option<&Row> {
+        let completed = || {
+            let slot = self.completed.find(hash, |slot| slot.is(hash, key))?;
+            Some(&*slot.row)
+        };
+        self.in_flight
+            .find(hash, |row| row.key() == key)
+            .or_else(completed)
+    }
+
+    /// Removes the completed record that expires first, if it has expired. The caller drops it once the lock is free.
+    pub(super) fn pop_expired(&mut self, now: u64, budget: &Budget) -> Option<Box<Row>> {
+        while let Some(due) = self.expiry.pop(now) {
+            let expires = |slot: &Slot| slot.hash == due.hash && slot.row.deadline() == due.at;
+            if let Ok(found) = self.completed.find_entry(due.hash, expires) {
+                let (slot, _) = found.remove();
+                self.share.resize(slot.row.bytes(), 0, budget);
+                self.share.leave(budget);
+                return Some(slot.row);
+            }
+            // Else the record expired earlier and was claimed again.
+        }
+        None
+    }
+
+    /// When the completed record that expires first does so. An entry that was passed over may be earlier.
+    pub(super) fn first_due(&self) -> Option<u64> {
+        self.expiry.first().map(|due| due.at)
+    }
+
+    /// Whether a claim should look through the records in flight for expired ones.
+    pub(super) fn should_look(&self, now: u64) -> bool {
+        self.quiet_until <= now && self.next_look <= now
+    }
+
+    /// Removes up to `limit` expired records in flight, and returns how many it removed.
+    pub(super) fn purge_in_flight(&mut self, limit: usize, at: Context<'_>) -> usize {
+        if self.quiet_until > at.now {
+            return 0;
+        }
+        let (mut purged, mut earliest) = (0, u64::MAX);
+        self.in_flight.retain(|row| {
+            let remove = purged < limit && row.expired(at.now);
+            if remove {
+                purged += 1;
+            } else {
+                earliest = earliest.min(row.deadline());
+            }
+            !remove
+        });
+        for _ in 0..purged {
+            self.share.leave(at.budget);
+        }
+        self.quiet_until = earliest;
+        self.next_look = at.now.saturating_add(PAUSE);
+        purged
+    }
+
+    /// Gives all credit back to the budget; returns whether that may have made room.
+    pub(super) fn surrender(&mut self, budget: &Budget) -> bool {
+        self.share.surrender(budget)
+    }
+
+    pub(super) fn records(&self) -> usize {
+        self.in_flight.len() + self.completed.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.share.bytes()
+    }
+
+    fn put_in_flight(&mut self, row: Row, at: Context<'_>) {
+        self.quiet_until = self.quiet_until.min(row.deadline());
+        self.in_flight
+            .insert_unique(at.hash, row, |row| at.hasher.hash(row.key()));
+    }
+
+    fn put_completed(&mut self, row: Row, at: Context<'_>) {
+        let due = Due {
+            at: row.deadline(),
+            hash: at.hash,
+        };
+        self.expiry.insert(due.at.saturating_sub(at.now), due);
+        self.share.resize(0, row.bytes(), at.budget);
+        let slot = Slot {
+            hash: at.hash,
+            row: Box::new(row),
+        };
+        self.completed
+            .insert_unique(at.hash, slot, |slot| slot.hash);
+    }
+}
+
+impl Slot {
+    fn is(&self, hash: u64, key: &StoreKey) -> bool {
+        self.hash == hash && self.row.key() == key
+    }
+}
+
+impl ClaimResult {
+    fn decided(acquisition: Acquisition) -> Self {
+        Self::Decided {
+            acquisition,
+            look: false,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Shard {
+    /// Checks the invariants, record by record.
+    pub(super) fn audit(&self, hasher: &Hasher) {
+        for row in &self.in_flight {
+            assert!(!row.completed(), "completed records stand apart");
+            assert!(
+                row.deadline() >= self.quiet_until,
+                "a record in flight expires before the next look"
+            );
+            assert!(
+                !self
+                    .completed
+                    .iter()
+                    .any(|slot| slot.row.key() == row.key())
+            );
+        }
+        let mut bytes = 0;
+        for Slot { hash, row } in &self.completed {
+            assert!(row.completed(), "records in flight stand apart");
+            assert_eq!(*hash, hasher.hash(row.key()));
+            let (at, hash) = (row.deadline(), *hash);
+            assert!(self.expiry.contains(Due { at, hash }), "it has its entry");
+            bytes += row.bytes();
+        }
+        assert_eq!(self.share.bytes(), bytes, "the bytes are exact");
+    }
+
+    pub(super) fn share(&self) -> &Share {
+        &self.share
+    }
+}
