@@ -3,7 +3,7 @@
 //! Hashing values one after the other is ambiguous: `"ab", "c"` and `"a", "bc"` are the same bytes.
 //! [`Framed`] writes them so that only equal lists of parts are equal bytes:
 //!
-//! 1. The first part is a domain such as `idempotent/store-key/v1`, so that digests of different kinds or
+//! 1. The first part is a domain such as `idempotent/store-key/v2`, so that digests of different kinds or
 //!    versions are unrelated even over the same values.
 //! 2. Every part is preceded by its length, every list by the number of its entries, every optional value
 //!    by a byte that says whether it is there.

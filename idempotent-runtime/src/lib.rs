@@ -126,6 +126,7 @@ pub mod store;
 mod backoff;
 mod catch_unwind;
 mod digest;
+mod endpoint;
 mod engine;
 mod execution;
 mod fingerprint;

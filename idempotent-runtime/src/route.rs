@@ -4,11 +4,11 @@ use std::{borrow::Cow, fmt};
 
 use http::{Extensions, Method, Uri};
 
-use crate::names::Name;
+use crate::{endpoint::UNMATCHED, names::Name};
 
 /// Where a request arrived, before any router rewrote its URI.
 pub(crate) struct Route {
-    /// The route's identity in the scope: `POST /orders/{id}`, or the policy's name.
+    /// Names the route in the scope: `POST /orders/{id}`, or the policy's name.
     pub(crate) endpoint: Cow<'static, str>,
     /// What metrics and spans call it instead, where it names what clients choose: labels are
     /// bounded in number.
@@ -36,13 +36,12 @@ impl fmt::Debug for Route {
 ///
 /// 1. The endpoint is `name`, if the policy has one.
 /// 2. Else it is the method and the route template that the router matched, as `POST /orders/{id}`.
-/// 3. If no router matched a template, as in a fallback, it is the method and `handler`, or without that the method
-///    and the path itself; metrics then say `unmatched` instead of a path that clients can choose.
+/// 3. If no router matched a template, as in a fallback, it is the method and [`UNMATCHED`]. The fingerprint has the
+///    path, so that keys are compared and not shared between paths.
 ///
 /// The path is the one that the client sent: nested routers strip prefixes from the request's own URI.
 pub(crate) fn route(
     name: Option<&Name>,
-    handler: Option<&'static str>,
     method: &Method,
     uri: &Uri,
     extensions: &Extensions,
@@ -55,27 +54,18 @@ pub(crate) fn route(
             uri,
         };
     }
-    if let Some(template) = template(extensions).or(handler) {
-        let other = || Cow::Owned(["OTHER ", template].concat());
-        return Route {
-            endpoint: Cow::Owned([method.as_str(), " ", template].concat()),
-            label: known(method).is_none().then(other),
-            uri,
-        };
-    }
-    let endpoint = Cow::Owned([method.as_str(), " ", uri.path()].concat());
+    let template = template(extensions).unwrap_or(UNMATCHED);
+    let other = || Cow::Owned(["OTHER ", template].concat());
     Route {
-        endpoint,
-        label: Some(Cow::Owned(
-            [known(method).unwrap_or("OTHER"), " unmatched"].concat(),
-        )),
+        endpoint: Cow::Owned([method.as_str(), " ", template].concat()),
+        label: (!is_standard(method)).then(other),
         uri,
     }
 }
 
-/// The method, if it is a standard one: clients can invent others, and the number of labels must stay bounded.
-fn known(method: &Method) -> Option<&str> {
-    const KNOWN: [Method; 9] = [
+/// Whether this is a standard method: clients can invent others, and the number of labels must stay bounded.
+fn is_standard(method: &Method) -> bool {
+    const STANDARD: [Method; 9] = [
         Method::POST,
         Method::PUT,
         Method::PATCH,
@@ -86,7 +76,7 @@ fn known(method: &Method) -> Option<&str> {
         Method::TRACE,
         Method::CONNECT,
     ];
-    KNOWN.contains(method).then(|| method.as_str())
+    STANDARD.contains(method)
 }
 
 /// The URI that the client sent, before any router rewrote it.
@@ -122,15 +112,11 @@ fn template(_: &Extensions) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn of(
-        name: Option<&'static str>,
-        handler: Option<&'static str>,
-        method: &str,
-    ) -> (String, String) {
+    fn of(name: Option<&'static str>, method: &str) -> (String, String) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let uri = Uri::from_static("/orders/7?x=1");
         let name = name.map(Name::Static);
-        let route = route(name.as_ref(), handler, &method, &uri, &Extensions::new());
+        let route = route(name.as_ref(), &method, &uri, &Extensions::new());
         assert_eq!(route.uri, uri);
         let label = route.label().to_owned();
         (route.endpoint.into_owned(), label)
@@ -138,34 +124,20 @@ mod tests {
 
     #[test]
     fn a_name_is_the_endpoint() {
-        assert_eq!(
-            of(Some("pay"), Some("shop::pay"), "POST"),
-            ("pay".into(), "pay".into())
-        );
+        assert_eq!(of(Some("pay"), "POST"), ("pay".into(), "pay".into()));
     }
 
     #[test]
-    fn without_a_template_the_handler_is_the_endpoint() {
-        let endpoint = || "POST shop::pay".to_owned();
-        assert_eq!(
-            of(None, Some("shop::pay"), "POST"),
-            (endpoint(), endpoint())
-        );
+    fn without_a_template_all_paths_of_a_method_are_one_endpoint() {
+        let endpoint = || "POST unmatched".to_owned();
+        assert_eq!(of(None, "POST"), (endpoint(), endpoint()));
     }
 
     #[test]
     fn labels_contain_nothing_that_clients_choose() {
         assert_eq!(
-            of(None, None, "POST"),
-            ("POST /orders/7".into(), "POST unmatched".into())
-        );
-        assert_eq!(
-            of(None, None, "BREW"),
-            ("BREW /orders/7".into(), "OTHER unmatched".into())
-        );
-        assert_eq!(
-            of(None, Some("h"), "BREW"),
-            ("BREW h".into(), "OTHER h".into())
+            of(None, "BREW"),
+            ("BREW unmatched".into(), "OTHER unmatched".into())
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Whose key it is: the caller's namespace, and the record's identity made from it.
 //!
-//! A key is unique within its *scope*: the endpoint (method and route template, or the policy's name) plus
-//! the caller. The same key on another route or by another caller is another key.
+//! A key is unique within its *scope*: the endpoint (method and route template without the names of its parameters,
+//! or the policy's name) plus the caller. The same key on another route or by another caller is another key.
 //!
 //! 1. Only the application knows its callers. A scope function takes the request's parts, after the
 //!    authentication layer saw them, and returns a [`Scope`]: [`extension`] reads what that layer inserted,
@@ -27,6 +27,7 @@ use sha2::Sha256;
 
 use crate::{
     digest::{Framed, Hex, debug_secret},
+    endpoint,
     key::IdempotencyKey,
 };
 
@@ -122,8 +123,8 @@ impl Digester {
         key: &IdempotencyKey,
     ) -> StoreKey {
         let scope = scope.map(|scope| &*scope.0);
-        StoreKey(self.digest("idempotent/store-key/v1", |parts| {
-            parts.part(endpoint.as_bytes());
+        StoreKey(self.digest("idempotent/store-key/v2", |parts| {
+            endpoint::write(parts, endpoint);
             parts.optional(scope);
             parts.part(key.expose().as_bytes());
         }))
@@ -221,24 +222,29 @@ mod tests {
         let store_key = plain.store_key(endpoint, Some(&scope), &key("k"));
         assert_eq!(
             hex(store_key.as_bytes()),
-            "4bbc9b9eb9514f7c9c02361e1627136e624e7ad1ed22cfe663bbffaf82b9bbfa"
+            "d5f59136335e536359d9ade518edfbce0e6b07ef1413d565f109a6ecec279010"
         );
         assert_eq!(
             hex(plain.store_key(endpoint, None, &key("k")).as_bytes()),
-            "deeb8d173cedc19621d7a387ea1d54a6d3c74a3cc75dd42d902b4fe953ead6a5"
+            "de576dbc625c3fc40054af9444bfc7913438ccaf61f013cf76fbaa25b0883bd0"
+        );
+        let template = "POST /p/{id}/f/{*rest}";
+        assert_eq!(
+            hex(plain.store_key(template, None, &key("k")).as_bytes()),
+            "8ed5cf747a22efbd1b211e4ac7ed8c3f033f773fab2da3536dee4515726fb15b"
         );
         let keyed_store_key = keyed.store_key(endpoint, Some(&scope), &key("k"));
         assert_eq!(
             hex(keyed_store_key.as_bytes()),
-            "36acc349d092b9f142aac74db80b7c86707da3c70d1faded44a6fbb340416604"
+            "52e7ca1b50db05121f5351e487651d110991765a2037718a4cccb7d2728767ac"
         );
         assert_eq!(
             plain.downstream_key(store_key, "stripe"),
-            "50f57c1f-fa78-8a57-9013-a49bab054a0a"
+            "79e99d0f-a5e3-8d51-908d-8daa2fd9dac0"
         );
         assert_eq!(
             keyed.downstream_key(store_key, "stripe"),
-            "49ddb295-4705-844b-80c3-dcc1298f8bdd"
+            "835bf52d-7ad5-8ce8-b472-c1dd997ea697"
         );
         assert_eq!(
             hex(&plain.caller(b"Bearer t")),

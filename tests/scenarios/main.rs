@@ -16,6 +16,7 @@ mod blocked_threads;
 mod chaos;
 mod concurrency;
 mod crashes;
+mod deploys;
 mod disconnects;
 mod doubt;
 mod full_stores;

@@ -399,5 +399,6 @@ fn a_client_cannot_create_time_series() {
             .collect();
         assert_eq!(requests.len(), 1, "{requests:?}");
         assert_eq!(requests[0].1, 50);
+        assert!(requests[0].0.contains("POST unmatched"), "{requests:?}");
     });
 }

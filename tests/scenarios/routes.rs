@@ -144,7 +144,6 @@ fn a_layer_around_a_nested_router_sees_the_full_path() {
         let (engine, handler) = (engine(), CountingHandler::new());
         let inner = Router::new()
             .route("/pay", post(bare))
-            .fallback(bare)
             .layer(IdempotencyLayer::new(engine.clone()))
             .with_state(handler.clone());
         let app = Router::new()
@@ -152,29 +151,47 @@ fn a_layer_around_a_nested_router_sees_the_full_path() {
             .nest_service("/b", inner.clone())
             .nest("/c", inner.clone())
             .merge(inner);
-        let paths = [
-            "/a/pay", "/b/pay", "/c/pay", "/pay", "/a/else", "/b/else", "/else",
-        ];
+        let paths = ["/a/pay", "/b/pay", "/c/pay", "/pay"];
         assert_all_execute(&app, &paths.map(TestRequest::post)).await;
     });
 }
 
 #[test]
-fn a_layer_around_the_whole_app_keeps_paths_apart() {
+fn without_a_route_a_key_is_compared_and_not_shared_between_paths() {
     with_paused_clock(async {
+        // Given services that no router matched a template for: fallbacks, nested ones, and a layer around a whole app.
         let (engine, handler) = (engine(), CountingHandler::new());
-        let app = Router::new()
-            .nest(
-                "/v1",
-                Router::new()
-                    .route("/pay", post(bare))
-                    .route("/refund", post(bare)),
-            )
-            .with_state(handler.clone());
-        let service = tower::Layer::layer(&IdempotencyLayer::new(engine), app);
-        let app = Router::new().fallback_service(service);
-        let paths = ["/v1/pay", "/v1/refund"];
-        assert_all_execute(&app, &paths.map(TestRequest::post)).await;
+        let layer = || IdempotencyLayer::new(engine.clone());
+        let fallback = || Router::new().fallback(bare).with_state(handler.clone());
+        let whole = || {
+            let app = Router::new().route("/{*path}", any(bare));
+            tower::Layer::layer(&layer(), app.with_state(handler.clone()))
+        };
+        let apps = [
+            fallback().layer(layer()),
+            Router::new().fallback_service(whole()),
+            Router::new().nest("/a", fallback().layer(layer())),
+            Router::new().nest_service("/a", fallback().layer(layer())),
+            Router::new().nest_service("/a", tower::Layer::layer(&layer(), fallback())),
+            Router::new().nest("/a/{t}", fallback().layer(layer())),
+        ];
+        for (n, app) in apps.iter().enumerate() {
+            let request = |path: &str| TestRequest::post(path).key(&format!("k{n}"));
+            let before = handler.starts();
+            send(app, &request("/a/one"))
+                .await
+                .assert_charge(before + 1);
+
+            // Then another path is a mismatch, another method another key, and the same request a replay.
+            send(app, &request("/a/two"))
+                .await
+                .assert_problem(409, "mismatch");
+            let put = TestRequest::new(Method::PUT, "/a/one").key(&format!("k{n}"));
+            send(app, &put).await.assert_charge(before + 2);
+            send(app, &request("/a/one"))
+                .await
+                .assert_replay_of_charge(before + 1);
+        }
     });
 }
 

@@ -2,8 +2,8 @@
 //! they use the same format.
 //!
 //! After an update, a record that is not found or whose fingerprint differs is a payment made twice, and a record
-//! that cannot be read is a payment with an unknown outcome. So `vectors/stored_1.json` never changes; a new format
-//! gets a file of its own.
+//! that cannot be read is a payment with an unknown outcome. So from the first release on, `vectors/stored_1.json` never changes; a
+//! new format gets a file of its own.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode};

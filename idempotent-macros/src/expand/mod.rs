@@ -3,7 +3,7 @@
 //! ```text
 //! pub fn create_payment(_: Placeholder<State<App>>, call: FromRouter<(State<App>, Json<NewPayment>)>) -> HandlerFuture {
 //!     async fn create_payment(State(app): State<App>, Json(p): Json<NewPayment>) -> Out { …untouched… }
-//!     run_handler(call, &Policy::new().ttl(…), "module::create_payment", |a| respond(create_payment, a, into_response))
+//!     run_handler(call, &Policy::new().ttl(…), |a| respond(create_payment, a, into_response))
 //! }
 //! ```
 //!

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Signature, Type, ext::IdentExt};
+use syn::{Signature, Type};
 
 use super::{
     expansion::Expansion,
@@ -29,7 +29,6 @@ pub(super) fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStre
     let here = at(ident.span());
     let call = call(expansion, private);
     let policy = policy(options, private);
-    let name = ident.unraw().to_string();
     let path = place.path(handler);
     let arguments = Ident::new("__arguments", Span::mixed_site());
     let turbofish = turbofish(generics.params.iter(), here);
@@ -38,7 +37,6 @@ pub(super) fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStre
         #private::run_handler(
             #call,
             const { &#policy },
-            ::core::concat!(::core::module_path!(), "::", #name),
             |#arguments| #private::respond(#path #turbofish, #arguments, #converter),
         )
     }

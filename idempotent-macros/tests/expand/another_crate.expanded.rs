@@ -14,8 +14,7 @@ fn handler(
     facade::idempotent_runtime::__private::within!(
         __private, __private::run_handler(__call, const { & __private::Policy::new()
         .on_crash(__private::OnCrash::Recover(| crash | __private::recovery(find_out,
-        crash))) }, ::core::concat!(::core::module_path!(), "::", "handler"), |
-        __arguments | __private::respond(handler, __arguments,
+        crash))) }, | __arguments | __private::respond(handler, __arguments,
         __private::into_response),)
     )
 }

@@ -12,7 +12,6 @@ fn handler(
             .engine(::idempotent_runtime::__private::engine::<App, State<Idempotency>>)
             .extracting(()),
         const { &::idempotent_runtime::__private::Policy::new() },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

@@ -39,7 +39,6 @@ fn handler(
                 .max_body(65536usize)
                 .max_response(1048576usize)
         },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

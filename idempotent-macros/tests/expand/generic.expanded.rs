@@ -19,7 +19,6 @@ where
     ::idempotent_runtime::__private::run_handler(
         __call,
         const { &::idempotent_runtime::__private::Policy::new() },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler::<T, U, N>,
             __arguments,

@@ -7,7 +7,6 @@ fn pay<U: ::core::marker::Send + 'static>(
     ::idempotent_runtime::__private::run_handler(
         __call,
         const { &::idempotent_runtime::__private::Policy::new() },
-        ::core::concat!(::core::module_path!(), "::", "pay"),
         |__arguments| ::idempotent_runtime::__private::respond(
             Self::pay_inner::<U>,
             __arguments,

@@ -14,7 +14,6 @@ pub(crate) fn pay(
     ::idempotent_runtime::__private::run_handler(
         __call,
         const { &::idempotent_runtime::__private::Policy::new() },
-        ::core::concat!(::core::module_path!(), "::", "pay"),
         |__arguments| ::idempotent_runtime::__private::respond(
             pay_inner,
             __arguments,

@@ -7,7 +7,6 @@ fn r#fn(
     ::idempotent_runtime::__private::run_handler(
         __call,
         const { &::idempotent_runtime::__private::Policy::new() },
-        ::core::concat!(::core::module_path!(), "::", "fn"),
         |__arguments| ::idempotent_runtime::__private::respond(
             r#type,
             __arguments,

@@ -15,7 +15,6 @@ fn handler(
                 ::idempotent_runtime::__private::last::<App, Json<u32>, _>(),
             )),
         const { &::idempotent_runtime::__private::Policy::new() },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

@@ -13,7 +13,6 @@ fn handler(
             &::idempotent_runtime::__private::Policy::new()
                 .cache(::idempotent_runtime::__private::Cache::Success)
         },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

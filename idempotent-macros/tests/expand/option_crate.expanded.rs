@@ -11,8 +11,8 @@ fn handler(
         body
     }
     facade::runtime::__private::within!(
-        __private, __private::run_handler(__call, const { & __private::Policy::new() },
-        ::core::concat!(::core::module_path!(), "::", "handler"), | __arguments |
-        __private::respond(handler, __arguments, __private::into_response),)
+        __private, __private::run_handler(__call, const { & __private::Policy::new() }, |
+        __arguments | __private::respond(handler, __arguments,
+        __private::into_response),)
     )
 }

@@ -18,7 +18,6 @@ fn handler(
                         .ignore_query(),
                 )
         },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

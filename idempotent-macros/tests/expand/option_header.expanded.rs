@@ -12,7 +12,6 @@ fn handler(
         const {
             &::idempotent_runtime::__private::Policy::new().header("x-request-key")
         },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

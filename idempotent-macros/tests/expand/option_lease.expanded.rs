@@ -13,7 +13,6 @@ fn handler(
             &::idempotent_runtime::__private::Policy::new()
                 .lease(::idempotent_runtime::__private::Duration::from_millis(10000u64))
         },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

@@ -15,7 +15,6 @@ fn handler(
                     ::idempotent_runtime::__private::Duration::from_millis(3600000u64),
                 )
         },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

@@ -18,7 +18,6 @@ fn handler(
                     )),
                 )
         },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

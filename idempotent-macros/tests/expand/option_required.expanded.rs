@@ -10,7 +10,6 @@ fn handler(
     ::idempotent_runtime::__private::run_handler(
         __call,
         const { &::idempotent_runtime::__private::Policy::new().required(true) },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

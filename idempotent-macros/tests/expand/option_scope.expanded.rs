@@ -13,7 +13,6 @@ fn handler(
             &::idempotent_runtime::__private::Policy::new()
                 .scope(|parts| ::idempotent_runtime::__private::scope(tenant_of, parts))
         },
-        ::core::concat!(::core::module_path!(), "::", "handler"),
         |__arguments| ::idempotent_runtime::__private::respond(
             handler,
             __arguments,

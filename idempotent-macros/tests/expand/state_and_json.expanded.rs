@@ -29,7 +29,6 @@ pub fn create_payment(
                 .ttl(::idempotent_runtime::__private::Duration::from_millis(86400000u64))
                 .wait(true)
         },
-        ::core::concat!(::core::module_path!(), "::", "create_payment"),
         |__arguments| ::idempotent_runtime::__private::respond(
             create_payment,
             __arguments,

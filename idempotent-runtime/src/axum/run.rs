@@ -50,12 +50,9 @@ struct Covered(Handling);
 struct Step(Box<dyn Start>);
 
 /// Runs a handler under its policy.
-///
-/// `name` is the handler's path, the endpoint where no router says which route matched.
 pub fn run_handler<T, E>(
     call: FromRouter<T, E>,
     policy: &'static Policy,
-    name: &'static str,
     then: Then<T>,
 ) -> HandlerFuture
 where
@@ -68,7 +65,7 @@ where
         ..
     } = call;
     extraction.then(then);
-    run(request, engine.as_ref(), policy, name, Step(extraction))
+    run(request, engine.as_ref(), policy, Step(extraction))
 }
 
 /// The same for all handlers, compiled once.
@@ -76,13 +73,11 @@ fn run(
     request: Request,
     engine: Option<&Idempotency>,
     policy: &'static Policy,
-    name: &'static str,
     step: Step,
 ) -> HandlerFuture {
     let matched = || {
         route(
             policy.name.as_ref(),
-            Some(name),
             request.method(),
             request.uri(),
             request.extensions(),

@@ -44,8 +44,8 @@ pub enum ResolveError {
 }
 
 impl Idempotency {
-    /// The identity of a record: endpoint as in [`Policy::name`](crate::Policy::name) or `POST /orders/{id}`, scope,
-    /// and the client's key.
+    /// The identity of a record: endpoint as in [`Policy::name`](crate::Policy::name) or `POST /orders/{id}` with any
+    /// names of parameters (`POST unmatched` for a fallback), scope, and the client's key.
     #[must_use]
     pub fn store_key(
         &self,

@@ -176,7 +176,6 @@ where
         let IdempotencyLayer { engine, policy, .. } = &self.layer;
         let route = route(
             policy.name.as_ref(),
-            None,
             request.method(),
             request.uri(),
             request.extensions(),

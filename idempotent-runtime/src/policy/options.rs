@@ -200,7 +200,8 @@ impl Policy {
         max_response: usize;
     }
 
-    /// Replaces "method + route template" as the endpoint in the scope, so that a renamed route keeps its records.
+    /// Replaces "method + route template" as the endpoint in the scope, so that a route whose path changes keeps its
+    /// records.
     pub const fn name(mut self, name: &'static str) -> Self {
         set(&mut self.name, Some(Name::Static(name)));
         self
