@@ -1,5 +1,7 @@
 //! Collecting a body, up to a limit.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
@@ -18,8 +20,10 @@ pub(crate) struct Collected {
 /// Why a body could not be collected.
 #[derive(Debug)]
 pub(crate) enum CollectError {
-    /// It is larger than the limit, ours or that of a layer around us; the rest of it was not read.
+    /// It is larger than the limit; the rest of it was not read.
     TooLarge,
+    /// It is larger than the limit of a layer around us, which we do not know.
+    TooLargeForAnother,
     /// It ended with this error.
     Broken(BoxError),
 }
@@ -29,13 +33,13 @@ pub(crate) async fn collect<B>(body: B, limit: usize) -> Result<Collected, Colle
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
+    // What the body itself reports is wrapped, so that its limit is not taken for ours.
+    let body = body.map_err(|error| Own(error.into()));
     let collected = Limited::new(body, limit).collect().await;
-    let collected = collected.map_err(|error| {
-        if is_too_large(&*error) {
-            CollectError::TooLarge
-        } else {
-            CollectError::Broken(error)
-        }
+    let collected = collected.map_err(|error| match error.downcast::<Own>() {
+        Err(_ours) => CollectError::TooLarge,
+        Ok(own) if is_limit(&*own.0) => CollectError::TooLargeForAnother,
+        Ok(own) => CollectError::Broken(own.0),
     })?;
     let trailers = collected.trailers().cloned().map(Box::new);
     Ok(Collected {
@@ -44,8 +48,20 @@ where
     })
 }
 
-/// Whether a limit was hit, ours or that of a layer around us.
-fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+/// An error of the body itself.
+#[derive(Debug)]
+struct Own(BoxError);
+
+impl fmt::Display for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Own {}
+
+/// Whether a limit was hit.
+fn is_limit(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .any(<dyn std::error::Error>::is::<LengthLimitError>)
 }
@@ -108,6 +124,16 @@ mod tests {
         assert!(read([data("ab"), data("cd")], 4).await.is_ok());
         let broken = read([data("ab"), data("cde")], 4).await.unwrap_err();
         assert!(matches!(broken, CollectError::TooLarge), "{broken:?}");
+    }
+
+    #[tokio::test]
+    async fn the_limit_of_another_is_not_taken_for_ours() {
+        let limited = Limited::new(Frames([data("abc")].into()), 2);
+        let broken = collect(limited, 2).await.unwrap_err();
+        assert!(
+            matches!(broken, CollectError::TooLargeForAnother),
+            "{broken:?}"
+        );
     }
 
     #[tokio::test]

@@ -101,6 +101,7 @@ where
     match collect(body, limit).await {
         Ok(collected) => Ok(collected.bytes),
         Err(CollectError::TooLarge) => Err(Problem::request_too_large(limit)),
+        Err(CollectError::TooLargeForAnother) => Err(ProblemCode::RequestTooLarge.into()),
         Err(CollectError::Broken(error)) => {
             tracing::debug!(
                 error = &*error as &dyn std::error::Error,

@@ -261,6 +261,10 @@ where
             tracing::error!("the response body is larger than its size hint said");
             None
         }
+        Err(CollectError::TooLargeForAnother) => {
+            tracing::error!("the response body is larger than a limit that was put around it");
+            None
+        }
         Err(CollectError::Broken(error)) => {
             let error = &*error as &dyn std::error::Error;
             tracing::error!(error, "the response body broke off");
