@@ -27,6 +27,7 @@ pub use error::KeyError;
 /// 4. `"k"` and `k` are the same key. After decoding it has 1 to [`MAX_LEN`](Self::MAX_LEN) bytes and is not
 ///    blank. Bytes count as they are: no case folding, no percent-decoding.
 /// 5. [`KeyRules::uuid`] also asks for the form of a UUID.
+/// 6. [`KeyRules::opaque`] replaces rules 2 to 4: the key is the value of the header, whatever bytes it has.
 ///
 /// # A key is a secret
 ///
@@ -47,6 +48,10 @@ pub struct KeyRules {
     /// Refuse keys that are not a UUID in the hyphenated form (8-4-4-4-12 hexadecimal digits in any case,
     /// any version); the nil UUID is refused too, because it is what a client without randomness sends.
     pub uuid: bool,
+    /// Take the header's value as it is, quotes and all: `order 123`, `a,b` and `{"order":7}` are keys, and `"k"` is
+    /// not `k`. It has 1 to [`IdempotencyKey::MAX_LEN`] bytes of any kind; spaces and tabs around it are not part of
+    /// it (RFC 9110, section 5.5). `strict` and `uuid` ask for a form, and go before this.
+    pub opaque: bool,
     /// The longest key in bytes: [`IdempotencyKey::MAX_LEN`], or less.
     pub max_len: usize,
 }
@@ -56,6 +61,7 @@ impl Default for KeyRules {
         Self {
             strict: false,
             uuid: false,
+            opaque: false,
             max_len: IdempotencyKey::MAX_LEN,
         }
     }
@@ -105,6 +111,8 @@ impl IdempotencyKey {
     }
 
     /// The secret itself, decoded. Do not store, log or send it back.
+    ///
+    /// The bytes of an [opaque](KeyRules::opaque) key are characters of ISO-8859-1, as they are for most clients.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -121,23 +129,37 @@ impl fmt::Debug for IdempotencyKey {
 /// later version of it may accept more.
 fn parse_line(line: &[u8], rules: KeyRules) -> Result<IdempotencyKey, KeyError> {
     let value = line.trim_ascii();
+    if rules.opaque && !rules.strict && !rules.uuid {
+        return parse_opaque(value, rules);
+    }
     let key = match value.first() {
         None => return Err(KeyError::Empty),
         Some(b'"') => parse_quoted(value)?,
         Some(_) if rules.strict => return Err(KeyError::NotAString),
         Some(_) => parse_bare(value)?,
     };
-    let len = key.expose().len();
-    if len > rules.max_len {
-        return Err(KeyError::TooLong {
-            len,
-            max: rules.max_len,
-        });
-    }
+    check_length(key.expose().len(), rules)?;
     if rules.uuid && !is_uuid(key.expose().as_bytes()) {
         return Err(KeyError::NotAUuid);
     }
     Ok(key)
+}
+
+fn check_length(len: usize, KeyRules { max_len: max, .. }: KeyRules) -> Result<(), KeyError> {
+    if len > max {
+        return Err(KeyError::TooLong { len, max });
+    }
+    Ok(())
+}
+
+/// Each byte becomes one character, so that different bytes are different keys, also where they are not UTF-8.
+fn parse_opaque(value: &[u8], rules: KeyRules) -> Result<IdempotencyKey, KeyError> {
+    if value.is_empty() {
+        return Err(KeyError::Empty);
+    }
+    check_length(value.len(), rules)?;
+    let text: String = value.iter().copied().map(char::from).collect();
+    Ok(IdempotencyKey(text.into()))
 }
 
 fn parse_quoted(value: &[u8]) -> Result<IdempotencyKey, KeyError> {

@@ -6,16 +6,19 @@ use super::*;
 const LENIENT: KeyRules = KeyRules {
     strict: false,
     uuid: false,
+    opaque: false,
     max_len: IdempotencyKey::MAX_LEN,
 };
 const STRICT: KeyRules = KeyRules {
     strict: true,
     uuid: false,
+    opaque: false,
     max_len: IdempotencyKey::MAX_LEN,
 };
 const UUID: KeyRules = KeyRules {
     strict: false,
     uuid: true,
+    opaque: false,
     max_len: IdempotencyKey::MAX_LEN,
 };
 
@@ -183,8 +186,27 @@ proptest! {
     fn arbitrary_bytes_never_panic_and_every_parsed_key_is_valid(
         line in proptest::collection::vec(any::<u8>(), 0..300), strict: bool, uuid: bool,
     ) {
-        if let Ok(key) = parse_line(&line, KeyRules { strict, uuid, ..KeyRules::default() }) {
+        if let Ok(key) = parse_line(&line, KeyRules { strict, uuid, ..LENIENT }) {
             prop_assert!(IdempotencyKey::new(key.expose()).is_ok());
+        }
+    }
+
+    #[test]
+    fn every_value_is_an_opaque_key_of_its_own(
+        line in proptest::collection::vec(1..=255_u8, 0..300),
+        other in proptest::collection::vec(1..=255_u8, 0..300),
+    ) {
+        let opaque = KeyRules { opaque: true, ..LENIENT };
+        let value = line.trim_ascii();
+        let expected = match value.len() {
+            0 => Err(KeyError::Empty),
+            1..=255 => Ok(value.len()),
+            len => Err(KeyError::TooLong { len, max: 255 }),
+        };
+        let key = parse_line(&line, opaque);
+        prop_assert_eq!(key.as_ref().map(|key| key.expose().chars().count()), expected.as_ref().copied());
+        if let (Ok(key), Ok(other_key)) = (key, parse_line(&other, opaque)) {
+            prop_assert_eq!(key.expose() == other_key.expose(), value == other.trim_ascii());
         }
     }
 

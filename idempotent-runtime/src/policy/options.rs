@@ -94,6 +94,7 @@ pub struct Policy {
     pub(crate) header: Option<KeyHeader>,
     pub(crate) strict: Option<bool>,
     pub(crate) uuid: Option<bool>,
+    pub(crate) opaque: Option<bool>,
     pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
     pub(crate) fingerprint: Option<FingerprintRule>,
     pub(crate) cache: Option<Cache>,
@@ -146,6 +147,7 @@ impl Policy {
             header: None,
             strict: None,
             uuid: None,
+            opaque: None,
             scope: None,
             fingerprint: None,
             cache: None,
@@ -189,6 +191,9 @@ impl Policy {
         strict: bool;
         /// Whether a key must be a UUID (any version but nil).
         uuid: bool;
+        /// Whether a key is the value of its header as it is, whatever bytes it has; see
+        /// [`KeyRules::opaque`](crate::KeyRules::opaque). `strict` and `uuid` go before it.
+        opaque: bool;
         /// Returns the caller's namespace for keys, on this route.
         scope: fn(&Parts) -> Option<Scope>;
         /// Which responses become the stored outcome.
@@ -258,6 +263,7 @@ impl Policy {
             header,
             strict,
             uuid,
+            opaque,
             scope,
             fingerprint,
             cache,

@@ -51,6 +51,7 @@ impl Settings {
             key_rules: KeyRules {
                 strict: chosen!(strict).unwrap_or(false),
                 uuid: chosen!(uuid).unwrap_or(false),
+                opaque: chosen!(opaque).unwrap_or(false),
                 ..KeyRules::default()
             },
             scope: chosen!(scope),
