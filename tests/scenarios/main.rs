@@ -10,6 +10,7 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod at_rest;
 mod attribute;
 mod blocked_threads;

@@ -1,107 +1,25 @@
-//! The engine's own answers, as problem details (DESIGN.md, section 7).
+//! Profiles, and the details of the engine's own answers (DESIGN.md, section 7); `answers` has the table.
 
 use std::time::Duration;
 
 use axum::Router;
-use http::{HeaderName, StatusCode};
-use idempotent_runtime::{
-    Builder, Idempotency, MemoryStore, Policy, Profile, store::StoreErrorKind,
-};
+use http::{HeaderName, HeaderValue, StatusCode};
+use http_body::Frame;
+use idempotent_runtime::{BuildError, Idempotency, Policy, Profile};
 use tower::ServiceExt;
+use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::support::{
     Adapter, CountingHandler, Fault, FaultyStore, Operation, TestRequest, TestResponse, advance,
-    app_without_engine, crash, frames, run_ready_tasks, send, send_in_task, with_each_adapter,
+    app_without_engine, frames, run_ready_tasks, send, send_in_task, with_each_adapter,
     with_paused_clock,
 };
-
-/// A row of the table: code, status, whether there is a `Retry-After`, and the action.
-type Row = (&'static str, u16, bool, &'static str);
-
-const TABLE: [Row; 12] = [
-    ("missing_key", 400, false, "fix_request"),
-    ("invalid_key", 400, false, "fix_request"),
-    ("unreadable_body", 400, false, "retry_same_key"),
-    ("request_too_large", 413, false, "fix_request"),
-    ("mismatch", 409, false, "fix_request"),
-    ("conflict", 409, true, "retry_same_key"),
-    ("outcome_unknown", 409, true, "retry_same_key"),
-    ("response_not_stored", 409, false, "none"),
-    ("store_unavailable", 503, true, "retry_same_key"),
-    ("overloaded", 503, true, "retry_same_key"),
-    ("record_unreadable", 500, false, "none"),
-    ("handler_panicked", 500, false, "none"),
-];
 
 /// Quoted, so that the strict profile accepts it too.
 const KEY: &str = "\"k\"";
 
 fn payment() -> TestRequest {
     TestRequest::payment(KEY)
-}
-
-/// Makes an engine with these settings give this answer.
-async fn provoke(code: &str, adapter: Adapter, settings: impl Fn() -> Builder) -> TestResponse {
-    let handler = CountingHandler::new();
-    let app = |builder: Builder, handler: &CountingHandler| {
-        adapter.app(&builder.build().unwrap(), handler)
-    };
-    let with = |policy: Policy| settings().policy(policy);
-    match code {
-        "missing_key" => {
-            let app = app(with(Policy::new().required(true)), &handler);
-            send(&app, &TestRequest::post("/pay")).await
-        }
-        "invalid_key" => send(&app(settings(), &handler), &payment().key(KEY)).await,
-        "unreadable_body" => broken_body(&app(settings(), &handler)).await,
-        "request_too_large" => {
-            let app = app(with(Policy::new().max_body(8)), &handler);
-            send(&app, &payment()).await
-        }
-        "mismatch" => {
-            let app = app(settings(), &handler);
-            send(&app, &payment()).await.assert_charge(1);
-            send(&app, &payment().body("{}")).await
-        }
-        "conflict" => {
-            let app = app(with(Policy::new().wait(false)), &handler);
-            handler.close_gate();
-            let _first = send_in_task(&app, &payment());
-            handler.started(1).await;
-            send(&app, &payment()).await
-        }
-        "outcome_unknown" => {
-            let store = MemoryStore::new();
-            handler.close_gate();
-            crash(adapter, settings(), store.clone(), &payment(), &handler).await;
-            advance(Duration::from_secs(31)).await;
-            send(&app(settings().store(store), &handler), &payment()).await
-        }
-        "response_not_stored" => {
-            let app = app(with(Policy::new().max_response(4)), &handler);
-            send(&app, &payment()).await.assert_charge(1);
-            send(&app, &payment()).await
-        }
-        "store_unavailable" => {
-            let store = FaultyStore::new();
-            store.fail_always(Operation::Acquire, Fault::Unreachable);
-            send(&app(settings().store(store), &handler), &payment()).await
-        }
-        "overloaded" => {
-            let store = MemoryStore::builder().max_records(0).build();
-            send(&app(settings().store(store), &handler), &payment()).await
-        }
-        "record_unreadable" => {
-            let store = FaultyStore::new();
-            store.fail_always(Operation::Acquire, Fault::Error(StoreErrorKind::Corrupt));
-            send(&app(settings().store(store), &handler), &payment()).await
-        }
-        "handler_panicked" => {
-            let handler = CountingHandler::responding(|_| panic!("a panic of the scenario"));
-            send(&app(settings(), &handler), &payment()).await
-        }
-        other => unreachable!("no way to provoke {other}"),
-    }
 }
 
 /// Sends a request whose body ends in an error.
@@ -114,135 +32,103 @@ async fn broken_body(app: &Router) -> TestResponse {
     TestResponse::read(response.unwrap()).await
 }
 
-/// Asserts that all members of a problem are there and agree with each other.
-#[track_caller]
-fn assert_complete_problem(
-    answer: &TestResponse,
-    type_base: &str,
-    (code, status, retry_after, action): Row,
-) {
-    let problem = answer.json();
-    let members: Vec<_> = problem.as_object().unwrap().keys().cloned().collect();
-    let mut expected = [
-        "type",
-        "title",
-        "status",
-        "detail",
-        "code",
-        "retryable",
-        "action",
-    ];
-    expected.sort_unstable();
-    assert_eq!(members, expected, "{code}");
-    assert_eq!(answer.status.as_u16(), status, "{code}");
-    assert_eq!(
-        answer.lines("content-type"),
-        ["application/problem+json"],
-        "{code}"
-    );
-    assert_eq!(answer.lines("cache-control"), ["no-store"], "{code}");
-    assert_eq!(problem["type"], format!("{type_base}{code}"));
-    assert_eq!(problem["status"], status, "{code}");
-    assert_eq!(problem["code"], code);
-    assert_eq!(problem["action"], action, "{code}");
-    assert_eq!(problem["retryable"], action == "retry_same_key", "{code}");
-    for text in ["title", "detail"] {
-        assert!(!problem[text].as_str().unwrap().is_empty(), "{code}");
-    }
-    let seconds: Vec<u64> = answer
-        .lines("retry-after")
-        .iter()
-        .map(|seconds| seconds.parse().unwrap())
-        .collect();
-    assert_eq!(seconds.len(), usize::from(retry_after), "{code}");
-    assert!(seconds.iter().all(|seconds| *seconds >= 1), "{code}");
-    for replay in ["idempotent-replay", "idempotent-replayed", "x-again"] {
-        assert!(!answer.headers.contains_key(replay), "{code}");
-    }
-}
-
 #[test]
-fn every_answer_of_the_engine_is_a_problem() {
+fn a_profile_decides_about_keys() {
     with_each_adapter(async |adapter| {
-        for row in TABLE {
-            let answer = provoke(row.0, adapter, Idempotency::builder).await;
-            assert_complete_problem(&answer, "/problems/idempotency/", row);
-        }
-    });
-}
-
-#[test]
-fn the_ietf_profile_answers_a_mismatch_with_422() {
-    with_each_adapter(async |adapter| {
-        for mut row in TABLE {
-            if row.0 == "mismatch" {
-                row.1 = 422;
-            }
-            let settings = || {
-                Idempotency::builder()
-                    .profile(Profile::Ietf)
-                    .problem_type_base("https://example.com/problems/")
-            };
-            let answer = provoke(row.0, adapter, settings).await;
-            assert_complete_problem(&answer, "https://example.com/problems/", row);
-        }
-    });
-}
-
-#[test]
-fn the_stripe_profile_answers_a_mismatch_with_400() {
-    with_each_adapter(async |adapter| {
-        for mut row in TABLE {
-            if row.0 == "mismatch" {
-                row.1 = 400;
-            }
-            let settings = || {
-                Idempotency::builder()
-                    .profile(Profile::Stripe)
-                    .problem_type_base("urn:problem:")
-            };
-            assert_complete_problem(
-                &provoke(row.0, adapter, settings).await,
-                "urn:problem:",
-                row,
-            );
-        }
-    });
-}
-
-#[test]
-fn a_profile_decides_about_keys_waiting_and_the_replay_header() {
-    with_each_adapter(async |adapter| {
-        for (profile, bare, waits, header) in [
-            (Profile::Default, true, true, "idempotent-replay"),
-            (Profile::Ietf, false, false, "idempotent-replay"),
-            (Profile::Stripe, true, false, "idempotent-replayed"),
+        // By profile: whether a bare key is accepted, one with a space, and whether quotes belong to the key.
+        for (profile, bare, space, quotes) in [
+            (Profile::Default, true, false, false),
+            (Profile::Ietf, false, false, false),
+            (Profile::Stripe, true, true, true),
         ] {
-            // Given an engine of this profile and nothing else.
             let handler = CountingHandler::new();
             let engine = Idempotency::builder().profile(profile).build().unwrap();
             let app = adapter.app(&engine, &handler);
+            for (key, accepted) in [("bare", bare), ("order 123", space), ("\"quoted\"", true)] {
+                let answer = send(&app, &TestRequest::payment(key)).await;
+                let expected = if accepted { 201 } else { 400 };
+                assert_eq!(answer.status, expected, "{profile:?} {key}");
+            }
+            if bare {
+                let before = handler.effects();
+                send(&app, &TestRequest::payment("quoted")).await;
+                assert_eq!(
+                    handler.effects() - before,
+                    usize::from(quotes),
+                    "{profile:?}"
+                );
+            }
+        }
+    });
+}
 
-            // Then bare keys are accepted or refused.
-            let answer = send(&app, &TestRequest::payment("bare")).await;
-            assert_eq!(answer.status == StatusCode::CREATED, bare, "{profile:?}");
-            let n = usize::from(bare);
-
-            // And a concurrent duplicate waits or does not.
+#[test]
+fn in_every_profile_a_duplicate_waits_before_it_gets_a_conflict() {
+    with_each_adapter(async |adapter| {
+        for (profile, seconds) in [
+            (Profile::Default, 30),
+            (Profile::Ietf, 5),
+            (Profile::Stripe, 5),
+        ] {
+            // Given an execution that takes longer than a duplicate waits.
+            let handler = CountingHandler::new();
+            let engine = Idempotency::builder().profile(profile).build().unwrap();
+            let app = adapter.app(&engine, &handler);
             handler.close_gate();
             let first = send_in_task(&app, &payment());
-            handler.started(n + 1).await;
+            handler.started(1).await;
             let second = send_in_task(&app, &payment());
-            run_ready_tasks().await;
-            assert_eq!(second.is_finished(), !waits, "{profile:?}");
-            handler.open_gate();
-            first.await.unwrap().assert_charge(n + 1);
 
-            // And replays carry the profile's header.
-            let again = send(&app, &payment()).await;
-            assert_eq!(again.lines(header), ["true"], "{profile:?}");
-            assert_eq!(handler.effects(), n + 1, "{profile:?}");
+            // Then the duplicate gets its conflict after that time, and not before.
+            run_ready_tasks().await;
+            advance(Duration::from_secs(seconds - 1)).await;
+            assert!(!second.is_finished(), "{profile:?}");
+            advance(Duration::from_secs(2)).await;
+            assert!(second.is_finished(), "{profile:?}");
+            second.await.unwrap().assert_problem(409, "conflict");
+            handler.open_gate();
+            first.await.unwrap().assert_charge(1);
         }
+    });
+}
+
+#[test]
+fn every_value_of_the_header_is_a_key_with_the_stripe_profile() {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
+        let engine = Idempotency::builder().profile(Profile::Stripe);
+        let app = adapter.app(&engine.build().unwrap(), &handler);
+        let longest = "x".repeat(255);
+        let keys: [&[u8]; 12] = [
+            b"order 123",
+            b"a,b",
+            br#"{"order":7}"#,
+            br"back\slash",
+            b"\"",
+            b"\"k\"",
+            b"k",
+            b"\"k",
+            b"k;v=1",
+            b"\xc3\xa9",
+            b"\xe9",
+            longest.as_bytes(),
+        ];
+        for (n, key) in keys.into_iter().enumerate() {
+            // When a request with this key is sent twice, then it executes once, and no other key is the same.
+            let mut request = TestRequest::post("/pay");
+            let value = HeaderValue::from_bytes(key).unwrap();
+            request.headers.append("idempotency-key", value);
+            send(&app, &request).await.assert_charge(n + 1);
+            let again = send(&app, &request).await;
+            assert_eq!(again.lines("idempotent-replayed"), ["true"], "{key:?}");
+            assert_eq!(handler.effects(), n + 1);
+        }
+        for bad in ["", " ", "\t", &"x".repeat(256)] {
+            let answer = send(&app, &TestRequest::payment(bad)).await;
+            answer.assert_problem(400, "invalid_key");
+        }
+        let two = TestRequest::payment("k").key("k");
+        send(&app, &two).await.assert_problem(400, "invalid_key");
     });
 }
 
@@ -253,7 +139,7 @@ fn each_option_of_a_profile_can_be_overridden() {
         let handler = CountingHandler::new();
         let engine = Idempotency::builder()
             .profile(Profile::Ietf)
-            .policy(Policy::new().strict(false).wait(true))
+            .policy(Policy::new().strict(false))
             .mismatch_status(StatusCode::BAD_REQUEST)
             .replay_header(HeaderName::from_static("x-again"))
             .build()
@@ -271,6 +157,65 @@ fn each_option_of_a_profile_can_be_overridden() {
         assert_eq!(again.lines("x-again"), ["true"]);
         assert!(!again.replayed());
         other.assert_problem(400, "mismatch");
+
+        // And so with that of Stripe: a rule about the form of keys goes before its own.
+        for (policy, bare) in [
+            (Policy::new().opaque(false), 201),
+            (Policy::new().strict(true), 400),
+            (Policy::new().uuid(true), 400),
+        ] {
+            let engine = Idempotency::builder().profile(Profile::Stripe);
+            let engine = engine.policy(policy.wait(false)).build().unwrap();
+            let app = adapter.app(&engine, &CountingHandler::new());
+            let answer = send(&app, &TestRequest::payment("a b")).await;
+            answer.assert_problem(400, "invalid_key");
+            let answer = send(&app, &TestRequest::payment("bare")).await;
+            assert_eq!(answer.status, bare);
+        }
+    });
+}
+
+#[test]
+fn the_headers_for_replays_and_outcomes_cannot_be_one() {
+    for profile in [Profile::Default, Profile::Stripe] {
+        let name = HeaderName::from_static("idempotent-replayed");
+        let built = Idempotency::builder().profile(profile);
+        let built = built.outcome_header(name.clone()).build();
+        match profile {
+            Profile::Stripe => assert_eq!(built.unwrap_err(), BuildError::SameHeader { name }),
+            _ => assert!(built.is_ok()),
+        }
+    }
+}
+
+#[test]
+fn a_body_over_the_limit_of_a_layer_outside_is_refused_without_a_number() {
+    with_paused_clock(async {
+        for (max_body, size, named) in [(None, 1500, None), (Some(700), 800, Some("700"))] {
+            // Given a layer outside with a limit of 1,000 bytes, and a route with one of its own.
+            let handler = CountingHandler::new();
+            let policy = max_body.map_or(Policy::new(), |most| Policy::new().max_body(most));
+            let engine = Idempotency::builder().policy(policy).build().unwrap();
+            let app = Adapter::Attribute.app(&engine, &handler);
+            let app = app.layer(RequestBodyLimitLayer::new(1000));
+
+            // When a body without a length is over one of them.
+            let (sender, body) = frames();
+            sender
+                .send(Ok(Frame::data("x".repeat(size).into())))
+                .unwrap();
+            drop(sender);
+            let response = app.oneshot(payment().request_with(body)).await;
+            let answer = TestResponse::read(response.unwrap()).await;
+
+            // Then the detail names the limit only where that is ours.
+            answer.assert_problem(413, "request_too_large");
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            let numbers: Vec<_> = detail.split(|c: char| !c.is_ascii_digit()).collect();
+            let numbers: Vec<_> = numbers.into_iter().filter(|n| !n.is_empty()).collect();
+            assert_eq!(numbers, Vec::from_iter(named), "{detail}");
+            assert_eq!(handler.starts(), 0);
+        }
     });
 }
 

@@ -32,6 +32,7 @@ pub struct Builder {
     scope: Option<ScopeFn>,
     secret: Option<Vec<u8>>,
     replay_header: Option<HeaderName>,
+    outcome_header: Option<HeaderName>,
     mismatch_status: Option<StatusCode>,
     problem_type_base: Option<Cow<'static, str>>,
     on_store_error: OnStoreError,
@@ -72,6 +73,11 @@ pub enum BuildError {
     MismatchStatus {
         /// What was given.
         status: StatusCode,
+    },
+    /// The header for outcomes is also the one that marks replays.
+    SameHeader {
+        /// Its name.
+        name: HeaderName,
     },
     /// `max_detached` is zero: no execution could outlive its client, so none could ever start.
     NoRoom,
@@ -118,6 +124,7 @@ impl Builder {
             scope: None,
             secret: None,
             replay_header: None,
+            outcome_header: None,
             mismatch_status: None,
             problem_type_base: None,
             on_store_error: OnStoreError::Refuse,
@@ -181,7 +188,18 @@ impl Builder {
         self
     }
 
-    /// The status of `mismatch`. Default: the profile's, 409.
+    /// A response header that says on every answer to a request with a key how that request ended. Default: none.
+    ///
+    /// Its value is that of the metric label `outcome`: `executed`, `rejected` (by an extractor), `replayed`,
+    /// `replayed_after_wait`, `unprotected` (executed without a record, as `on_store_error` says), or the
+    /// [`ProblemCode`](crate::ProblemCode) of an answer of the engine's own. It describes one request, so it is never
+    /// stored, and what a handler sets under that name is dropped.
+    pub fn outcome_header(mut self, name: HeaderName) -> Self {
+        self.outcome_header = Some(name);
+        self
+    }
+
+    /// The status of `mismatch` and `caller_mismatch`. Default: the profile's, 409.
     pub fn mismatch_status(mut self, status: StatusCode) -> Self {
         self.mismatch_status = Some(status);
         self
@@ -283,12 +301,22 @@ impl Builder {
             Some(store) => store,
             None => default_store().ok_or(BuildError::NoStore)?,
         };
-        let mut problem_style = ProblemStyle::default();
+        let mut problem_style = ProblemStyle {
+            for_stripe: self.profile == Profile::Stripe,
+            ..ProblemStyle::default()
+        };
         if let Some(base) = self.problem_type_base {
             problem_style.type_base = base;
         }
         if let Some(status) = self.mismatch_status.or(self.profile.mismatch_status()) {
             problem_style.mismatch_status = status;
+        }
+        let replay_header = self
+            .replay_header
+            .unwrap_or_else(|| self.profile.replay_header());
+        if self.outcome_header.as_ref() == Some(&replay_header) {
+            let name = replay_header;
+            return Err(BuildError::SameHeader { name });
         }
         let core = Arc::new(Core {
             store: StoreClient::new(store, self.store_timeout),
@@ -296,9 +324,8 @@ impl Builder {
             scope: self.scope,
             digester: Arc::new(Digester::new(self.secret.as_deref())),
             problem_style,
-            replay_header: self
-                .replay_header
-                .unwrap_or_else(|| self.profile.replay_header()),
+            replay_header,
+            outcome_header: self.outcome_header,
             on_store_error: self.on_store_error,
             wait_queues: WaitQueues::new(
                 self.max_waiters,
@@ -419,6 +446,10 @@ impl fmt::Display for BuildError {
                     "a mismatch is the client's error: {status} is not a 4xx status"
                 )
             }
+            Self::SameHeader { name } => write!(
+                f,
+                "`{name}` is the header for outcomes and the one for replays: give one of them another name"
+            ),
             Self::NoRoom => f.write_str(
                 "max_detached is 0, so no execution could start: every client may leave; allow at least 1",
             ),

@@ -82,7 +82,7 @@ use tracing::Instrument;
 
 use crate::{
     execution::Execution,
-    observe,
+    observe::{self, RequestResult},
     policy::Policy,
     problem::ProblemCode,
     route::{Route, uri_as_sent},
@@ -155,7 +155,8 @@ impl Idempotency {
 
     /// This engine, if its problems look different from those of an engine with all defaults.
     pub(crate) fn with_own_style(&self) -> Option<Self> {
-        self.0.problem_style.is_own().then(|| self.clone())
+        let is_own = self.0.problem_style.is_own() || self.0.outcome_header.is_some();
+        is_own.then(|| self.clone())
     }
 
     /// The problem `missing_key` in this engine's style, for a response that an [`Execution`] extractor made without
@@ -165,7 +166,10 @@ impl Idempotency {
         extensions: &http::Extensions,
     ) -> Option<http::Response<bytes::Bytes>> {
         extensions.get::<Unstyled>()?;
-        Some(reply::problem(&self.0, &ProblemCode::MissingKey.into()))
+        let mut problem = reply::problem(&self.0, &ProblemCode::MissingKey.into());
+        let result = RequestResult::Problem(ProblemCode::MissingKey);
+        reply::name_outcome(&self.0, result, &mut problem);
+        Some(problem)
     }
 
     /// Serves one request that the engine [covers](Self::covers).

@@ -54,9 +54,21 @@ pub(crate) fn refuse<B>(core: &Core, refusal: &Problem) -> (RequestResult, Reply
     )
 }
 
-/// A handler's response. Only the engine marks replays, whatever response of another service a handler passes on.
+/// Says in the reply how the request ended, if the engine has a header for that. It never goes into a record.
+pub(crate) fn name_outcome<B>(core: &Core, result: RequestResult, reply: &mut Response<B>) {
+    if let Some(name) = &core.outcome_header {
+        let outcome = HeaderValue::from_static(result.as_str());
+        reply.headers_mut().insert(name.clone(), outcome);
+    }
+}
+
+/// A handler's response. Only the engine marks replays and outcomes, whatever response of another service a handler
+/// passes on.
 pub(crate) fn first_hand<B>(core: &Core, mut response: Response<B>) -> Response<B> {
     response.headers_mut().remove(&core.replay_header);
+    if let Some(name) = &core.outcome_header {
+        response.headers_mut().remove(name);
+    }
     response
 }
 
@@ -98,9 +110,9 @@ fn replay<B>(
     let mut reply = Response::new(ResponseBody::full(body));
     *reply.status_mut() = status;
     *reply.headers_mut() = headers;
-    reply
-        .headers_mut()
-        .insert(core.replay_header.clone(), HeaderValue::from_static("true"));
+    let headers = reply.headers_mut();
+    headers.insert(core.replay_header.clone(), HeaderValue::from_static("true"));
+    core.problem_style.mark_replay(status, headers);
     let result = if waited {
         RequestResult::ReplayedAfterWait
     } else {

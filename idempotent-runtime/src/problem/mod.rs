@@ -3,6 +3,7 @@
 //! ```text
 //! code     the codes, their documentation and order
 //! table    from each code to its status, title, action, Retry-After and detail
+//! stripe   what Stripe's SDKs read beside that
 //! mod      the response that is made of them
 //! ```
 //!
@@ -13,7 +14,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde::Serialize;
@@ -21,6 +22,7 @@ use serde::Serialize;
 use crate::key::KeyError;
 
 mod code;
+mod stripe;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,8 @@ pub(crate) struct ProblemStyle {
     pub(crate) type_base: Cow<'static, str>,
     /// The status of `mismatch` and `caller_mismatch`: 409, or what the profile says.
     pub(crate) mismatch_status: StatusCode,
+    /// Whether problems and replays also say what Stripe's SDKs read.
+    pub(crate) for_stripe: bool,
 }
 
 impl Default for ProblemStyle {
@@ -46,6 +50,7 @@ impl Default for ProblemStyle {
         Self {
             type_base: Cow::Borrowed(DEFAULT_TYPE_BASE),
             mismatch_status: ProblemCode::Mismatch.status(),
+            for_stripe: false,
         }
     }
 }
@@ -53,7 +58,16 @@ impl Default for ProblemStyle {
 impl ProblemStyle {
     /// Whether an application chose something about the problems that an extractor makes without it.
     pub(crate) fn is_own(&self) -> bool {
-        self.type_base != DEFAULT_TYPE_BASE
+        self.type_base != DEFAULT_TYPE_BASE || self.for_stripe
+    }
+
+    /// Adds to the headers of a replay what it has to say about repetitions.
+    pub(crate) fn mark_replay(&self, status: StatusCode, headers: &mut HeaderMap) {
+        if self.for_stripe
+            && let Some((name, value)) = stripe::final_replay(status)
+        {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -87,7 +101,8 @@ impl Problem {
         Self::new(code).detail(format!("header {header}: {error}"))
     }
 
-    /// A body of more than `limit` bytes.
+    /// A body of more than `limit` bytes. A limit that somebody else set and we do not know has the detail of the table,
+    /// which names no number.
     pub(crate) fn request_too_large(limit: usize) -> Self {
         Self::new(ProblemCode::RequestTooLarge).detail(format!(
             "the request body is larger than the {limit} bytes that this operation accepts, and \
@@ -153,6 +168,9 @@ impl Problem {
             code: row.code,
             retryable: self.action == Action::RetrySameKey,
             action: self.action,
+            error: style
+                .for_stripe
+                .then(|| stripe::Error::new(self.code, &self.detail)),
         };
         let body = serde_json::to_vec(&body).expect("strings and numbers have a JSON form");
         let mut response = Response::new(Bytes::from(body));
@@ -166,6 +184,10 @@ impl Problem {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if style.for_stripe {
+            let (name, value) = stripe::should_retry(self.code, self.action);
+            headers.insert(name, value);
         }
         response
     }
@@ -187,4 +209,6 @@ struct Body<'a> {
     code: &'static str,
     retryable: bool,
     action: Action,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<stripe::Error>,
 }

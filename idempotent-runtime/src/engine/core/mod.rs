@@ -68,6 +68,8 @@ pub(crate) struct Core {
     pub(super) digester: Arc<Digester>,
     pub(super) problem_style: ProblemStyle,
     pub(super) replay_header: HeaderName,
+    /// The header that names how a request ended, if any.
+    pub(super) outcome_header: Option<HeaderName>,
     pub(super) on_store_error: OnStoreError,
     pub(super) wait_queues: WaitQueues,
     pub(super) in_flight: InFlight,

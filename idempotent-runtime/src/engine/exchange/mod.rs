@@ -18,7 +18,7 @@ use http_body::Body;
 
 use super::{
     handler::{BoxError, Handler},
-    reply::{Reply, refuse},
+    reply::{Reply, name_outcome, refuse},
 };
 use crate::{
     catch_unwind::{Panicked, catching, drop_catching},
@@ -54,7 +54,7 @@ impl Exchange {
         // that has served many requests those cost more than all the rest of a replay.
         //
         // The body, the scope function and the destructors of both are foreign code, and may panic.
-        let (result, reply) = match catching(self.receive(request)).await {
+        let (result, mut reply) = match catching(self.receive(request)).await {
             Ok(Ok(request)) => {
                 let answered = catching(self.claim_and_answer(request, handler)).await;
                 answered.unwrap_or_else(|Panicked| {
@@ -73,6 +73,7 @@ impl Exchange {
             }
         };
         observe::request(self.route.label(), result);
+        name_outcome(&self.core, result, &mut reply);
         reply
     }
 

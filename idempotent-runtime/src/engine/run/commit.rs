@@ -5,7 +5,7 @@
 //! do it: a shutdown at its deadline (`shutdown.rs`), the withdrawal of a claim in doubt (`core/doubt.rs`) and an operator
 //! (`admin.rs`).
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use http::response::Parts;
 use tokio::time::{Instant, sleep};
@@ -50,13 +50,22 @@ enum LastWrite<'a> {
 
 impl Run {
     /// Commits the outcome and returns what the client gets.
-    pub(super) async fn keep<B>(
-        mut self: Box<Self>,
+    pub(super) fn keep<B>(
+        self: Box<Self>,
         outcome: &Outcome,
         reply: Reply<B>,
+    ) -> impl Future<Output = RunResult<B>> {
+        self.keep_as(outcome, (RequestResult::Executed, reply))
+    }
+
+    /// The same for an answer of the engine's own.
+    pub(super) async fn keep_as<B>(
+        mut self: Box<Self>,
+        outcome: &Outcome,
+        own: (RequestResult, Reply<B>),
     ) -> RunResult<B> {
         match self.commit(outcome).await {
-            CommitOutcome::Applied => Ok((RequestResult::Executed, reply)),
+            CommitOutcome::Applied => Ok(own),
             CommitOutcome::Fenced => Err(FencedOut),
             CommitOutcome::Missing => Ok(self.refuse(ProblemCode::OutcomeUnknown)),
             CommitOutcome::Unacknowledged => {

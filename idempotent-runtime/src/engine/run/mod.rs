@@ -210,8 +210,8 @@ impl Run {
 
     /// The handler ran, and the body of its response broke off or panicked: executed, without a response.
     async fn body_lost<B>(self: Box<Self>) -> RunResult<B> {
-        let (_, reply) = refuse(&self.core, &ProblemCode::ResponseNotStored.into());
-        self.keep(&Outcome::Tombstone, reply).await
+        let own = self.refuse(ProblemCode::ResponseNotStored);
+        self.keep_as(&Outcome::Tombstone, own).await
     }
 
     /// The handler panicked: an outcome like any other, unless the route executes crashed requests again.
@@ -230,11 +230,9 @@ impl Run {
         let problem = problem(&self.core, &ProblemCode::HandlerPanicked.into());
         let (head, body) = problem.into_parts();
         let outcome = self.outcome(&head, &body);
-        self.keep(
-            &outcome,
-            Response::from_parts(head, ResponseBody::full(body)),
-        )
-        .await
+        let reply = Response::from_parts(head, ResponseBody::full(body));
+        let own = (RequestResult::Problem(ProblemCode::HandlerPanicked), reply);
+        self.keep_as(&outcome, own).await
     }
 }
 
