@@ -33,7 +33,9 @@ fn folder(path: &str) -> PathBuf {
 fn exists(folder: &Path, path: &str) -> bool {
     let mut names: Vec<_> = path.split("::").collect();
     let function = names.pop().expect("a name");
-    let (mut folder, mut source) = (folder.to_owned(), String::new());
+    let mut folder = folder.to_owned();
+    // A path without a module names a function of the target's root.
+    let mut source = fs::read_to_string(folder.join("main.rs")).unwrap_or_default();
     for name in names {
         let files = [format!("{name}.rs"), format!("{name}/mod.rs")];
         let read = |file: &String| fs::read_to_string(folder.join(file)).ok();
@@ -52,6 +54,9 @@ fn exists(folder: &Path, path: &str) -> bool {
 fn resolve(column: usize, test: &str) -> (PathBuf, &str) {
     if let Some(rule) = test.strip_prefix("model::") {
         return (folder("model/tests"), rule);
+    }
+    if let Some(test) = test.strip_prefix("install::") {
+        return (folder("install"), test);
     }
     match column {
         1 => (folder("scenarios"), test),
