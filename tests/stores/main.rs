@@ -16,6 +16,9 @@ mod custom;
 #[path = "../../examples/custom_store.rs"]
 #[allow(dead_code, reason = "the example's own service is for its reader")]
 mod custom_store;
+#[path = "../support/gauges.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod gauges;
 mod memory;
 mod model;
 mod mysql;
@@ -24,6 +27,7 @@ mod mysql;
 mod observe;
 mod postgres;
 #[path = "../support/proxy.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod proxy;
 mod redis;
 #[cfg(target_os = "linux")]

@@ -50,12 +50,17 @@ pub(crate) struct Conn {
 
 impl Conn {
     pub(crate) async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self {
+        Self::try_open(address).await.unwrap()
+    }
+
+    /// A connection to a server that may have gone.
+    pub(crate) async fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
             stream,
             read: BytesMut::new(),
-        }
+        })
     }
 
     /// Sends bytes. A closed connection shows when the response is read.

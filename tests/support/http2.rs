@@ -27,38 +27,53 @@ pub(crate) struct H2Stream {
 
 impl H2Conn {
     pub(crate) async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (send, mut connection) = handshake(stream).await.unwrap();
+        Self::try_open(address).await.unwrap()
+    }
+
+    /// A connection to a server that may have gone.
+    pub(crate) async fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        let (send, mut connection) = handshake(stream).await.map_err(io::Error::other)?;
         let pings = connection.ping_pong().expect("taken once");
         let driver = tokio::spawn(async move {
             let _ended = connection.await;
         });
-        Self {
+        Ok(Self {
             send,
             pings,
             driver,
-        }
+        })
     }
 
     /// Sends a complete request.
     pub(crate) async fn send(&mut self, request: &TestRequest) -> H2Stream {
-        let mut stream = self.begin(request).await;
-        stream
-            .request
-            .send_data(request.body.clone(), true)
-            .unwrap();
-        stream
+        self.try_send(request).await.unwrap()
+    }
+
+    /// Sends a complete request to a server that may have gone.
+    pub(crate) async fn try_send(&mut self, request: &TestRequest) -> io::Result<H2Stream> {
+        let mut stream = self.try_begin(request).await?;
+        let body = request.body.clone();
+        let sent = stream.request.send_data(body, true);
+        sent.map_err(io::Error::other)?;
+        Ok(stream)
     }
 
     /// Sends the head of a request only.
     pub(crate) async fn begin(&mut self, request: &TestRequest) -> H2Stream {
+        self.try_begin(request).await.unwrap()
+    }
+
+    /// Sends the head of a request only, to a server that may have gone.
+    pub(crate) async fn try_begin(&mut self, request: &TestRequest) -> io::Result<H2Stream> {
         let mut head = Request::new(());
         *head.method_mut() = request.method.clone();
         *head.uri_mut() = format!("http://localhost{}", request.path).parse().unwrap();
         *head.headers_mut() = request.headers.clone();
-        self.send = self.send.clone().ready().await.unwrap();
-        let (response, request) = self.send.send_request(head, false).unwrap();
-        H2Stream { response, request }
+        self.send = self.send.clone().ready().await.map_err(io::Error::other)?;
+        let sent = self.send.send_request(head, false);
+        let (response, request) = sent.map_err(io::Error::other)?;
+        Ok(H2Stream { response, request })
     }
 
     /// Waits until the server has read everything that was sent before.

@@ -5,6 +5,8 @@ mod app;
 mod backends;
 mod bodies;
 mod faulty_store;
+#[allow(dead_code, reason = "the soak uses more of it")]
+mod gauges;
 mod handler;
 mod http;
 mod http1;
@@ -17,11 +19,12 @@ pub(crate) use app::{Adapter, PAY, app_without_engine, two_engines, unprotected_
 pub(crate) use backends::{Backend, FileBackend, MemoryBackend, PlantedRecord, outcome};
 pub(crate) use bodies::{Frames, endless, frames, stream};
 pub(crate) use faulty_store::{Fault, FaultyStore, Operation};
+pub(crate) use gauges::{detached, waiters};
 pub(crate) use handler::{BoxFuture, CountingHandler};
 pub(crate) use http::{TestRequest, TestResponse, poll_once, send, send_in_task};
 pub(crate) use http1::{Conn, Server};
 pub(crate) use http2::H2Conn;
-pub(crate) use observe::{Log, Metrics, detached, waiters};
+pub(crate) use observe::{Log, Metrics};
 pub(crate) use process::{Process, crash};
 pub(crate) use time::{
     advance, in_real_time, random_pause, run_ready_tasks, wait_until, with_each_adapter,

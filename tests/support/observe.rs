@@ -1,4 +1,4 @@
-//! What an engine shows: its log, its spans, its metrics and its debug output.
+//! What an engine shows: its log, its spans and its metrics.
 
 use std::{
     collections::HashMap,
@@ -6,31 +6,10 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use idempotent_runtime::Idempotency;
 use metrics::LocalRecorderGuard;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tracing::{Dispatch, Subscriber, subscriber::DefaultGuard};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
-
-/// How many duplicates wait in this engine.
-pub(crate) fn waiters(engine: &Idempotency) -> usize {
-    field(engine, "waiters: ")
-}
-
-/// How many executions of this engine are detached.
-pub(crate) fn detached(engine: &Idempotency) -> usize {
-    field(engine, "detached: ")
-}
-
-fn field(engine: &Idempotency, name: &str) -> usize {
-    let debug = format!("{engine:?}");
-    let value = debug
-        .split(name)
-        .nth(1)
-        .expect("a field of the engine's debug output");
-    let digits = value.split(|c: char| !c.is_ascii_digit()).next();
-    digits.and_then(|digits| digits.parse().ok()).unwrap()
-}
 
 /// Everything that is logged on this thread at any level, with its spans.
 #[derive(Clone, Default)]

@@ -33,6 +33,7 @@ struct State {
     /// Replaces the next reply; then the connection is closed.
     replacement: Mutex<Option<Vec<u8>>>,
     delay_ms: AtomicU64,
+    request_ms: AtomicU64,
     greeting_ms: AtomicU64,
     lost: AtomicU64,
     accepted: AtomicU64,
@@ -114,6 +115,11 @@ impl Proxy {
         self.state.delay_ms.store(millis(by), Ordering::SeqCst);
     }
 
+    /// Delays every request by this, also if its connection is closed meanwhile: it arrives late.
+    pub(crate) fn delay_requests(&self, by: Duration) {
+        self.state.request_ms.store(millis(by), Ordering::SeqCst);
+    }
+
     /// Delays the first reply on a new connection by this.
     pub(crate) fn delay_greetings(&self, by: Duration) {
         self.state.greeting_ms.store(millis(by), Ordering::SeqCst);
@@ -142,7 +148,10 @@ impl State {
         self.accepted.fetch_add(1, Ordering::SeqCst);
         let state = Arc::clone(self);
         thread::spawn(move || {
-            copy(requests, server, || Next::Pass);
+            copy(requests, server, || {
+                sleep(&state.request_ms);
+                Next::Pass
+            });
             state.closed.fetch_add(1, Ordering::SeqCst);
         });
         let state = Arc::clone(self);

@@ -9,7 +9,7 @@ use idempotent_runtime::store::{
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
-    observe::waiters,
+    gauges::waiters,
     servers::{mariadb::MariaDb, postgres::Postgres},
     service::{Executions, Gate, Service, paid},
     sql::new_table,

@@ -69,6 +69,11 @@ impl InFlight {
         leases.map(|lease| Arc::clone(&lease)).collect()
     }
 
+    /// How many keys this process executes, or has an outcome of to store.
+    pub(crate) fn len(&self) -> usize {
+        self.0.leases.len()
+    }
+
     /// Marks the token of a claim as this process's own, from before the claim is sent.
     pub(crate) fn own(&self, token: Token) -> OwnToken {
         self.0.own_tokens.insert(token);

@@ -120,8 +120,10 @@ impl std::fmt::Debug for Idempotency {
         f.debug_struct("Idempotency")
             .field("store", &self.0.store.store().name())
             .field("policy", &self.0.defaults)
+            .field("in_flight", &self.0.in_flight.len())
             .field("detached", &self.0.room.detached().count())
             .field("waiters", &self.0.wait_queues.len())
+            .field("withdrawals", &self.0.withdrawals.count())
             .finish_non_exhaustive()
     }
 }

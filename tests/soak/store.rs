@@ -1,0 +1,220 @@
+//! The stores of the run, each behind something that makes it slow, silent or dead.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use idempotent_runtime::{
+    Builder, Idempotency,
+    store::{redis::RedisStore, sql::postgres::PostgresStore},
+};
+use tokio::{sync::Semaphore, time::sleep};
+
+use crate::{
+    proxy::Proxy,
+    random::Random,
+    servers::{postgres::Postgres, redis::Redis},
+    service::policy,
+    support::{Fault, FaultyStore, Operation, Process},
+    watch::{Watch, WatchedStore},
+};
+
+/// The store time-out of the engines: short, so that a store that is away for a second is away for long.
+const STORE_TIME_OUT: Duration = Duration::from_millis(500);
+
+/// Which store to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Memory,
+    Redis,
+    Postgres,
+}
+
+/// What keeps the records, while processes come and go.
+pub(crate) enum Backend {
+    Memory(FaultyStore),
+    Redis {
+        #[expect(dead_code, reason = "its drop ends it")]
+        server: Redis,
+        proxy: Proxy,
+    },
+    Postgres {
+        #[expect(dead_code, reason = "its drop ends it")]
+        server: Postgres,
+        proxy: Proxy,
+    },
+}
+
+impl StoreKind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let all = [Self::Memory, Self::Redis, Self::Postgres];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Starts it; nothing if its server is not installed.
+    pub(crate) fn start(self) -> Option<Backend> {
+        Some(match self {
+            Self::Memory => Backend::Memory(FaultyStore::new()),
+            Self::Redis => {
+                let server = Redis::start()?;
+                let proxy = Proxy::to(server.port());
+                Backend::Redis { server, proxy }
+            }
+            Self::Postgres => {
+                let server = Postgres::start()?;
+                let proxy = Proxy::to(server.port());
+                Backend::Postgres { server, proxy }
+            }
+        })
+    }
+}
+
+impl Backend {
+    /// A new process on this store, whose claims are watched.
+    pub(crate) async fn open(
+        &self,
+        watch: &Arc<Watch>,
+    ) -> Result<Process, Box<dyn Error + Send + Sync>> {
+        let watch = Arc::clone(watch);
+        Ok(match self {
+            Self::Memory(store) => {
+                let store = store.clone();
+                Process::start(builder(), WatchedStore { store, watch })
+            }
+            Self::Redis { proxy, .. } => {
+                let store = RedisStore::builder(format!("redis://127.0.0.1:{}", proxy.port()))
+                    .connect_timeout(Duration::from_millis(400))
+                    .response_timeout(Duration::from_millis(200));
+                let store = store.connect().await?;
+                Process::start(builder(), WatchedStore { store, watch })
+            }
+            Self::Postgres { proxy, .. } => {
+                let store = PostgresStore::builder()
+                    .migrate(true)
+                    .time_out(Duration::from_millis(400));
+                let store = store.connect(&Postgres::url_of(proxy.port())).await?;
+                Process::start(builder(), WatchedStore { store, watch })
+            }
+        })
+    }
+
+    /// Makes the store fail in a random way for a while, and returns what was done. It is well again afterwards.
+    pub(crate) async fn fail(&self, random: &mut Random) -> &'static str {
+        match self {
+            Self::Memory(store) => fail_in_memory(store, random).await,
+            Self::Redis { proxy, .. } | Self::Postgres { proxy, .. } => {
+                fail_behind(proxy, random).await
+            }
+        }
+    }
+
+    /// Ends all faults.
+    pub(crate) fn heal(&self) {
+        match self {
+            Self::Memory(store) => store.heal(),
+            Self::Redis { proxy, .. } | Self::Postgres { proxy, .. } => heal(proxy),
+        }
+    }
+}
+
+fn builder() -> Builder {
+    Idempotency::builder()
+        .policy(policy())
+        .store_timeout(STORE_TIME_OUT)
+        .max_detached(256)
+}
+
+async fn fail_in_memory(store: &FaultyStore, random: &mut Random) -> &'static str {
+    let seed = random.between(0, u64::MAX - 1);
+    let (what, percent, time) = match random.between(0, 3) {
+        0 => (
+            "store faults: some operations fail",
+            25,
+            random.millis(300, 1500),
+        ),
+        1 => (
+            "store faults: most operations fail",
+            75,
+            random.millis(200, 1000),
+        ),
+        2 => ("store faults: dead", 100, random.millis(200, 1500)),
+        _ => {
+            let arrives = Arc::new(Semaphore::new(0));
+            for _ in 0..8 {
+                store.fail_next(Operation::Acquire, Fault::Late(Arc::clone(&arrives)));
+            }
+            sleep(random.millis(100, 900)).await;
+            arrives.add_permits(8);
+            return "store faults: acquires that arrive late";
+        }
+    };
+    store.fail_randomly(seed, percent);
+    sleep(time).await;
+    store.heal();
+    what
+}
+
+async fn fail_behind(proxy: &Proxy, random: &mut Random) -> &'static str {
+    let what = match random.between(0, 6) {
+        0 => {
+            proxy.delay(random.millis(5, 150));
+            sleep(random.millis(300, 1000)).await;
+            "store faults: slow replies"
+        }
+        1 => {
+            proxy.delay_requests(random.millis(5, 150));
+            sleep(random.millis(300, 1000)).await;
+            "store faults: slow requests"
+        }
+        2 => {
+            // Longer than any time-out: what was given up arrives after all.
+            proxy.delay_requests(random.millis(300, 1500));
+            sleep(random.millis(200, 800)).await;
+            proxy.delay_requests(Duration::ZERO);
+            sleep(Duration::from_millis(1500)).await;
+            "store faults: requests that arrive late"
+        }
+        3 => {
+            proxy.silence(true);
+            sleep(random.millis(200, 1500)).await;
+            "store faults: no replies"
+        }
+        4 => {
+            proxy.refuse(true);
+            proxy.cut();
+            sleep(random.millis(200, 2000)).await;
+            "store faults: dead"
+        }
+        5 => {
+            for _ in 0..random.between(1, 6) {
+                proxy.lose_next_reply();
+                sleep(random.millis(10, 80)).await;
+            }
+            "store faults: lost replies"
+        }
+        _ => {
+            for _ in 0..random.between(1, 4) {
+                proxy.cut();
+                sleep(random.millis(10, 200)).await;
+            }
+            "store faults: cut connections"
+        }
+    };
+    heal(proxy);
+    what
+}
+
+fn heal(proxy: &Proxy) {
+    proxy.delay(Duration::ZERO);
+    proxy.delay_requests(Duration::ZERO);
+    proxy.silence(false);
+    proxy.refuse(false);
+    // A client keeps a connection whose reply it still waits for.
+    proxy.cut();
+}
