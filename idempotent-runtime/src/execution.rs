@@ -10,11 +10,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderValue, Method, Request, Response, Uri};
+use http::{Extensions, Method, Request, Response, Uri};
 use tokio::time::Instant;
 
 use crate::{
-    key::{IdempotencyKey, KeyRules},
+    key::IdempotencyKey,
     scope::{Digester, StoreKey},
 };
 
@@ -91,28 +91,17 @@ impl Execution {
         self.0.digester.downstream_key(self.0.store_key, label)
     }
 
-    /// Whether this execution serves a request to this method and URI whose key header has these lines.
+    /// Whether this execution serves a request to this method and URI, in which its route finds this key.
     ///
     /// An engine that meets a request with an execution in its extensions must not claim the key again, which would wait
     /// for itself. That holds for this request only: a handler may copy the extensions into requests of its own, which
     /// have keys, or paths, of their own.
-    pub(crate) fn serves<'a>(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        mut lines: impl Iterator<Item = &'a HeaderValue>,
-    ) -> bool {
+    pub(crate) fn serves(&self, method: &Method, uri: &Uri, key: Option<&IdempotencyKey>) -> bool {
         let (own_method, own_uri) = &self.0.request;
-        if own_method != method || own_uri.path() != uri.path() {
-            return false;
-        }
-        match (lines.next(), lines.next()) {
-            // A layer may have found the key elsewhere: without one in the header the request is the same.
-            (None, _) => true,
-            (Some(line), None) => IdempotencyKey::parse([line], KeyRules::default())
-                .is_ok_and(|key| key.expose() == self.0.key.expose()),
-            _ => false,
-        }
+        own_method == method
+            && own_uri.path() == uri.path()
+            // A layer may have found the key elsewhere: without one of its own the request is the same.
+            && key.is_none_or(|key| key.expose() == self.0.key.expose())
     }
 
     /// Whether the lease could not be kept: another execution may have taken the key over.

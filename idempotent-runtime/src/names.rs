@@ -116,6 +116,14 @@ impl HeaderNames {
     }
 }
 
+impl HeaderNames {
+    /// Whether this header is among them.
+    pub(crate) fn contains(&self, name: &HeaderName) -> bool {
+        self.iter()
+            .any(|own| own.eq_ignore_ascii_case(name.as_str()))
+    }
+}
+
 impl Default for HeaderNames {
     fn default() -> Self {
         Self::NONE

@@ -39,6 +39,7 @@ mod request_bodies;
 mod response_ends;
 mod responses;
 mod room;
+mod route_functions;
 mod routes;
 mod setup;
 mod shutdown_races;

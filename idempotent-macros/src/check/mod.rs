@@ -10,7 +10,7 @@ use syn::{Error, ext::IdentExt};
 use crate::{
     errors::Errors,
     handler::Handler,
-    options::{Given, Inner, Options},
+    options::{FingerprintBy, Given, Inner, Options},
 };
 use arguments::{arguments, body_extractors};
 pub(crate) use attributes::misplaced;
@@ -41,19 +41,44 @@ pub(crate) fn options(options: &Options, errors: &mut Errors) {
         let message = "`lease` is longer than `max_lifetime`: make it shorter, since a lease is renewed many times within a lifetime";
         errors.push(Error::new(lease.at, message));
     }
-    if let Some(fingerprint) = &options.fingerprint {
+    key(options, errors);
+    if let (Some(_), Some(dropped)) = (&options.keep_headers, &options.drop_headers) {
+        let message = "`drop_headers` and `keep_headers` contradict each other: `keep_headers` lists all that is stored, so drop one of them";
+        errors.push(Error::new(dropped.name, message));
+    }
+    if let Some(Given {
+        value: FingerprintBy::Rules(rules),
+        ..
+    }) = &options.fingerprint
+    {
         let on = |flag: &Option<Given<bool>>| {
             flag.as_ref()
                 .filter(|flag| flag.value)
                 .map(|flag| flag.name)
         };
-        let rules = &fingerprint.value;
         if let (Some(json), Some(_)) = (on(&rules.json), on(&rules.ignore_body)) {
             errors.push(Error::new(
                 json,
                 "`json` has no effect with `ignore_body`: drop one of them",
             ));
         }
+    }
+}
+
+/// Checks `key` against the options that say how a header carries it.
+fn key(options: &Options, errors: &mut Errors) {
+    if options.key.is_none() {
+        return;
+    }
+    if let Some(header) = &options.header {
+        let message =
+            "`header` has no effect with `key`, whose function finds the key: drop one of them";
+        errors.push(Error::new(header.name, message));
+    }
+    if let Some(strict) = options.strict.as_ref().filter(|strict| strict.value) {
+        let message =
+            "`strict` has no effect with `key`: it is about the form of a key in a header";
+        errors.push(Error::new(strict.name, message));
     }
 }
 

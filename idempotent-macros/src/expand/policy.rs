@@ -2,10 +2,10 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::Path;
+use syn::{LitStr, Path};
 
 use super::spans::{ends, located};
-use crate::options::{Cache, Fingerprint, Given, OnCrash, Options};
+use crate::options::{Cache, Fingerprint, FingerprintBy, Given, OnCrash, Options};
 
 /// `Policy::new().ttl(…)`
 pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
@@ -29,10 +29,26 @@ pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
         setter("header", options.header.as_ref(), ToTokens::to_token_stream),
         setter("strict", options.strict.as_ref(), ToTokens::to_token_stream),
         setter("uuid", options.uuid.as_ref(), ToTokens::to_token_stream),
-        setter("scope", options.scope.as_ref(), |path| scope(path, private)),
-        setter("fingerprint", options.fingerprint.as_ref(), |rules| {
-            fingerprint(rules, private)
+        setter("key", options.key.as_ref(), |path| {
+            called("key", path, private)
         }),
+        setter("when", options.when.as_ref(), |path| {
+            called("when", path, private)
+        }),
+        setter("scope", options.scope.as_ref(), |path| {
+            called("scope", path, private)
+        }),
+        setter("fingerprint", options.fingerprint.as_ref(), |rules| {
+            fingerprint_by(rules, private)
+        }),
+        setter("keep_headers", options.keep_headers.as_ref(), |names| {
+            kept_headers(names, private)
+        }),
+        setter(
+            "drop_headers",
+            options.drop_headers.as_ref(),
+            |names| quote!(&[#(#names),*]),
+        ),
         setter("cache", options.cache.as_ref(), |value| {
             cache(*value, private)
         }),
@@ -66,10 +82,22 @@ fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
 }
 
 /// A closure around the call, so that a function of another type is one error, at its path.
-fn scope(path: &Path, private: &TokenStream) -> TokenStream {
+fn called(check: &str, path: &Path, private: &TokenStream) -> TokenStream {
     let (start, _) = ends(path);
     let private = located(private.clone(), start);
-    quote_spanned!(start=> |parts| #private::scope(#path, parts))
+    let check = Ident::new(check, start);
+    quote_spanned!(start=> |parts| #private::#check(#path, parts))
+}
+
+/// A list of headers to keep. The runtime knows which ones nobody can keep: a constant of its own for each makes the
+/// compiler ask, at the place of the name.
+fn kept_headers(names: &[LitStr], private: &TokenStream) -> TokenStream {
+    let checks = names.iter().map(|name| {
+        let (at, _) = ends(name);
+        let private = located(private.clone(), at);
+        quote_spanned!(at=> const _: () = #private::check_kept(#name);)
+    });
+    quote!({ #(#checks)* &[#(#names),*] })
 }
 
 fn cache(cache: Cache, private: &TokenStream) -> TokenStream {
@@ -80,7 +108,18 @@ fn cache(cache: Cache, private: &TokenStream) -> TokenStream {
     }
 }
 
-fn fingerprint(fingerprint: &Fingerprint, private: &TokenStream) -> TokenStream {
+fn fingerprint_by(fingerprint: &FingerprintBy, private: &TokenStream) -> TokenStream {
+    match fingerprint {
+        FingerprintBy::Rules(rules) => fingerprint_rules(rules, private),
+        FingerprintBy::Function(path) => {
+            let (start, _) = ends(path);
+            let private = located(private.clone(), start);
+            quote_spanned!(start=> #private::FingerprintRule::by(|parts, body| #private::fingerprint(#path, parts, body)))
+        }
+    }
+}
+
+fn fingerprint_rules(fingerprint: &Fingerprint, private: &TokenStream) -> TokenStream {
     let mut rule = quote!(#private::FingerprintRule::new());
     if let Some(headers) = &fingerprint.headers {
         let headers = &headers.value;

@@ -1,18 +1,18 @@
 //! The rules inside `fingerprint(…)`.
 
-use syn::Error;
+use syn::{LitStr, Path};
 
 use super::{
     setting::Setting,
     table::{Entry, Given, read_all, table},
-    values::header_name,
+    values::header_names,
 };
 use crate::errors::Errors;
 
 table! {
     /// The rules that were given.
     pub(super) FINGERPRINT: Fingerprint {
-        "headers" => headers: Vec<String> = headers,
+        "headers" => headers: Vec<LitStr> = headers,
         "json" => json: bool = Setting::flag,
         "ignore_query" => ignore_query: bool = Setting::flag,
         "ignore_body" => ignore_body: bool = Setting::flag,
@@ -20,29 +20,23 @@ table! {
     }
 }
 
-fn headers(setting: &Setting) -> syn::Result<Vec<String>> {
-    let texts = setting.texts("header names, as in `headers(\"x-currency\")`")?;
-    let mut errors = Errors::default();
-    let mut names = Vec::new();
-    for text in texts {
-        match header_name(&text) {
-            Ok(name) if names.contains(&name) => {
-                errors.push(Error::new(
-                    text.span(),
-                    format!("`{name}` is listed twice: keep one"),
-                ));
-            }
-            Ok(name) => names.push(name),
-            Err(error) => errors.push(error),
-        }
-    }
-    errors.into_result(names)
+fn headers(setting: &Setting) -> syn::Result<Vec<LitStr>> {
+    header_names(setting, "header names, as in `headers(\"x-currency\")`")
 }
 
-pub(super) fn fingerprint(setting: &Setting) -> syn::Result<Fingerprint> {
-    let takes = "rules in parentheses, as in `fingerprint(headers(\"x-currency\"), json)`";
+/// How a request is compared.
+pub(crate) enum FingerprintBy {
+    Rules(Fingerprint),
+    Function(Path),
+}
+
+pub(super) fn fingerprint(setting: &Setting) -> syn::Result<FingerprintBy> {
+    let takes = "rules in parentheses, as in `fingerprint(headers(\"x-currency\"), json)`, or the path of a function, as in `fingerprint = order_of`";
+    if setting.has_value() {
+        return setting.parsed(takes).map(FingerprintBy::Function);
+    }
     let rules = setting.list(takes)?;
     let mut errors = Errors::default();
     let rules = read_all(FINGERPRINT, rules, "fingerprint rule", &mut errors);
-    errors.into_result(rules)
+    errors.into_result(FingerprintBy::Rules(rules))
 }

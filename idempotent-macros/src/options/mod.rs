@@ -16,15 +16,15 @@ mod table;
 mod values;
 
 use proc_macro2::TokenStream;
-use syn::{Path, Type};
+use syn::{LitStr, Path, Type};
 
 use crate::errors::Errors;
-pub(crate) use fingerprint::Fingerprint;
+pub(crate) use fingerprint::{Fingerprint, FingerprintBy};
 use setting::Setting;
 pub(crate) use table::Given;
 use table::{Entry, read_all, table};
 pub(crate) use values::{Cache, Inner, OnCrash};
-use values::{cache, duration, engine, header, inner, name, on_crash, size};
+use values::{cache, duration, engine, header, header_names, inner, name, on_crash, size};
 
 table! {
     /// The options that were given, without those that have a mistake.
@@ -39,10 +39,18 @@ table! {
         "header" => header: String = header,
         "strict" => strict: bool = Setting::flag,
         "uuid" => uuid: bool = Setting::flag,
+        "key" => key: Path = |setting| setting.parsed("the path of a function, as in `key = event_id`"),
+        "when" => when: Path = |setting| setting.parsed("the path of a function, as in `when = is_payment`"),
         "name" => name: String = name,
         "scope" => scope: Path = |setting| setting.parsed("the path of a function, as in `scope = tenant_of`"),
-        "fingerprint" => fingerprint: Fingerprint = fingerprint::fingerprint,
+        "fingerprint" => fingerprint: FingerprintBy = fingerprint::fingerprint,
         "cache" => cache: Cache = cache,
+        "keep_headers" => keep_headers: Vec<LitStr> = |setting| {
+            header_names(setting, "header names, as in `keep_headers(\"location\")`")
+        },
+        "drop_headers" => drop_headers: Vec<LitStr> = |setting| {
+            header_names(setting, "header names, as in `drop_headers(\"x-served-by\")`")
+        },
         "max_body" => max_body: u32 = size,
         "max_response" => max_response: u32 = size,
         "engine" => engine: Type = engine,

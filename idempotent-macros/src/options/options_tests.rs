@@ -26,7 +26,7 @@ fn every_option_is_read() {
         ttl = "24h", wait = true, wait_timeout = "30s", lease = "20s", max_lifetime = "15m", on_crash = "retry",
         required, header = "X-Key", strict, uuid = false, name = "pay", scope = tenant::of, cache = "success",
         fingerprint(headers("X-Currency", "x-b",), json, ignore_query, ignore_body = false, ignore_content_type),
-        max_body = "64KiB", max_response = "2MiB", engine = State<Of<A, B>>, state = App<A, B>, inner = plain,
+        when = is_payment, drop_headers("X-Served-By"), max_body = "64KiB", max_response = "2MiB", engine = State<Of<A, B>>, state = App<A, B>, inner = plain,
         crate = facade::rt,
     });
     assert_eq!(messages, Vec::<String>::new());
@@ -71,11 +71,16 @@ fn every_option_is_read() {
         options.max_response.map(|given| given.value),
         Some(2_097_152)
     );
-    let rules = options.fingerprint.expect("given").value;
-    assert_eq!(
-        rules.headers.map(|given| given.value),
-        Some(vec!["x-currency".to_owned(), "x-b".to_owned()])
-    );
+    let Some(FingerprintBy::Rules(rules)) = options.fingerprint.map(|given| given.value) else {
+        panic!("rules were given");
+    };
+    let values = |names: Option<Given<Vec<LitStr>>>| {
+        let names = names.expect("given").value;
+        names.iter().map(LitStr::value).collect::<Vec<_>>()
+    };
+    assert_eq!(values(rules.headers), ["x-currency", "x-b"]);
+    assert_eq!(values(options.drop_headers), ["x-served-by"]);
+    assert!(options.when.is_some() && options.key.is_none());
     assert_eq!(
         (flag(&rules.json), flag(&rules.ignore_body)),
         (Some(true), Some(false))
@@ -114,6 +119,19 @@ fn on_crash_takes_a_path() {
                 })
             )
     );
+}
+
+#[test]
+fn fingerprint_takes_a_path() {
+    let (options, messages) = parse(quote!(fingerprint = orders::asked));
+    assert_eq!(messages, Vec::<String>::new());
+    assert!(matches!(
+        options.fingerprint,
+        Some(Given {
+            value: FingerprintBy::Function(_),
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -204,6 +222,13 @@ const MISTAKES: &[(&str, &str)] = &[
     ("engine = Extension<Idempotency>", "leave out the option"),
     ("engine = Result<A, B>", "`engine` takes an extractor that finds the engine"),
     (r#"crate = "rt""#, "`crate` takes the path of the runtime"),
+    (r#"key = "x-event-id""#, "`key` takes the path of a function"),
+    ("key", "`key` takes the path of a function"),
+    ("when = true", "`when` takes the path of a function"),
+    ("keep_headers", "`keep_headers` takes header names"),
+    (r#"keep_headers = "location""#, "`keep_headers` takes header names"),
+    (r#"drop_headers("a", "A")"#, "`a` is listed twice"),
+    (r#"drop_headers("a b")"#, "cannot contain ' '"),
     ("fingerprint", "`fingerprint` takes rules in parentheses"),
     ("fingerprint()", "`fingerprint` takes rules in parentheses"),
     (r#"fingerprint = "json""#, "`fingerprint` takes rules in parentheses"),

@@ -161,6 +161,11 @@ impl Setting {
         ))
     }
 
+    /// Whether it is `name = …`.
+    pub(crate) fn has_value(&self) -> bool {
+        matches!(self.value, Value::Equals(_))
+    }
+
     /// `name = <a path, a type>`.
     pub(crate) fn parsed<T: Parse>(&self, takes: &str) -> syn::Result<T> {
         match &self.value {

@@ -5,7 +5,9 @@ use syn::{Error, LitStr, Path, Type};
 
 use super::setting::{Choices, Setting};
 use crate::{
-    duration, size,
+    duration,
+    errors::Errors,
+    size,
     types::{plain, type_arguments},
 };
 
@@ -121,6 +123,24 @@ pub(super) fn inner(setting: &Setting) -> syn::Result<Inner> {
         }
         _ => Err(setting.wrong(takes)),
     }
+}
+
+/// `name("…", "…")`: names in lower case, each once, at their places.
+pub(super) fn header_names(setting: &Setting, takes: &str) -> syn::Result<Vec<LitStr>> {
+    let texts = setting.texts(takes)?;
+    let mut errors = Errors::default();
+    let mut names: Vec<LitStr> = Vec::new();
+    for text in texts {
+        match header_name(&text) {
+            Ok(name) if names.iter().any(|listed| listed.value() == name) => {
+                let message = format!("`{name}` is listed twice: keep one");
+                errors.push(Error::new(text.span(), message));
+            }
+            Ok(name) => names.push(LitStr::new(&name, text.span())),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.into_result(names)
 }
 
 /// A header name in lower case, as HTTP/2 sends it.

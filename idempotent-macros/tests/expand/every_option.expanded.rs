@@ -28,6 +28,7 @@ fn handler(
                 .header("x-key")
                 .strict(true)
                 .uuid(true)
+                .when(|parts| ::idempotent_runtime::__private::when(is_payment, parts))
                 .scope(|parts| ::idempotent_runtime::__private::scope(tenant_of, parts))
                 .fingerprint(
                     ::idempotent_runtime::__private::FingerprintRule::new()
@@ -35,6 +36,7 @@ fn handler(
                         .json()
                         .ignore_query(),
                 )
+                .drop_headers(&["x-served-by"])
                 .cache(::idempotent_runtime::__private::Cache::NoServerErrors)
                 .max_body(65536usize)
                 .max_response(1048576usize)

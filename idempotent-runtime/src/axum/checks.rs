@@ -7,11 +7,16 @@ use ::axum::{http::request::Parts, response::Response};
 
 use super::{
     arguments::Argument,
-    hints::{EngineIn, IntoHandlerResponse, Last, Part, RecoveryFunction, ScopeFunction},
+    hints::{
+        EngineIn, FingerprintFunction, IntoHandlerResponse, KeyFunction, Last, Part,
+        RecoveryFunction, ScopeFunction, WhenFunction,
+    },
 };
 use crate::{
     engine::Idempotency,
     execution::{Crash, Recovery},
+    key::{IdempotencyKey, KeyError},
+    response::check_name,
     scope::Scope,
 };
 
@@ -36,6 +41,37 @@ pub fn engine<S, E: EngineIn<S>>(state: &S) -> Option<Idempotency> {
 /// Calls a scope function.
 pub fn scope<F: ScopeFunction<V>, V>(function: F, parts: &Parts) -> Option<Scope> {
     function.scope(parts)
+}
+
+/// Calls a function that finds the key.
+pub fn key<'a, F: KeyFunction<'a, V>, V>(
+    function: F,
+    parts: &'a Parts,
+) -> Option<Result<IdempotencyKey, KeyError>> {
+    function.key(parts)
+}
+
+/// Calls a function that says whether a request is covered.
+pub fn when<F: WhenFunction<V>, V>(function: F, parts: &Parts) -> bool {
+    function.covers(parts)
+}
+
+/// Calls a function that says what a request asks for.
+pub fn fingerprint<'a, F: FingerprintFunction<'a, V>, V>(
+    function: F,
+    parts: &'a Parts,
+    body: &'a [u8],
+) -> Vec<u8> {
+    function.asked(parts, body)
+}
+
+/// Checks that a header can be kept with a stored response.
+///
+/// # Panics
+///
+/// If it cannot. Generated code calls it in a constant.
+pub const fn check_kept(name: &str) {
+    check_name(name, true);
 }
 
 /// Calls a recovery function and boxes what it returns.

@@ -26,6 +26,7 @@ use ::axum::{
 use crate::{
     engine::Idempotency,
     execution::{Crash, Recovery},
+    key::{IdempotencyKey, KeyError},
     scope::Scope,
 };
 
@@ -118,6 +119,49 @@ pub trait ScopeFunction<V> {
     fn scope(self, parts: &Parts) -> Option<Scope>;
 }
 
+/// What `key = path` takes.
+///
+/// The mistake: a path to an `async` function, or to one of another type. The user sees the message below at the
+/// path (`paths`).
+#[diagnostic::on_unimplemented(
+    message = "`key` takes a function `fn(&Parts) -> Option<T>`, with text or bytes as `T`",
+    label = "this function takes or returns something else, or is `async`",
+    note = "as in `fn event_id(parts: &axum::http::request::Parts) -> Option<String>`; `&HeaderValue` will do for `T`, too",
+    note = "`None` is a request without a key; a key that is empty, too long or not ASCII is refused with `invalid_key`"
+)]
+pub trait KeyFunction<'a, V> {
+    /// Calls it.
+    fn key(self, parts: &'a Parts) -> Option<Result<IdempotencyKey, KeyError>>;
+}
+
+/// What `when = path` takes.
+///
+/// The mistake: a path to an `async` function, or to one of another type. The user sees the message below at the
+/// path (`paths`).
+#[diagnostic::on_unimplemented(
+    message = "`when` takes a function `fn(&Parts) -> bool`",
+    label = "this function takes or returns something else, or is `async`",
+    note = "as in `fn is_payment(parts: &axum::http::request::Parts) -> bool`"
+)]
+pub trait WhenFunction<V> {
+    /// Calls it.
+    fn covers(self, parts: &Parts) -> bool;
+}
+
+/// What `fingerprint = path` takes.
+///
+/// The mistake: a path to an `async` function, or to one of another type. The user sees the message below at the
+/// path (`paths`).
+#[diagnostic::on_unimplemented(
+    message = "`fingerprint` takes a function `fn(&Parts, &[u8]) -> T`, with text or bytes as `T`",
+    label = "this function takes or returns something else, or is `async`",
+    note = "as in `fn order(parts: &axum::http::request::Parts, body: &[u8]) -> Vec<u8>`; any `Into<Vec<u8>>` will do"
+)]
+pub trait FingerprintFunction<'a, V> {
+    /// Calls it.
+    fn asked(self, parts: &'a Parts, body: &'a [u8]) -> Vec<u8>;
+}
+
 /// What `on_crash = path` takes.
 ///
 /// The mistake: a path to a function that is not `async`, or that takes or returns something else. The user sees the
@@ -159,7 +203,7 @@ pub enum ViaParts {}
 #[derive(Debug)]
 pub enum ViaRequest {}
 
-/// The first candidate of [`ScopeFunction`] and [`RecoveryFunction`]: the function is called.
+/// The first candidate of the traits for functions, such as [`ScopeFunction`]: the function is called.
 #[derive(Debug)]
 pub enum ViaCall {}
 
@@ -209,6 +253,56 @@ impl<F: FnOnce(&Parts) -> Option<Scope>> ScopeFunction<ViaCall> for F {
 #[diagnostic::do_not_recommend]
 impl<F: Unsatisfiable> ScopeFunction<ViaNothing> for F {
     fn scope(self, _: &Parts) -> Option<Scope> {
+        self.never()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a, F, T> KeyFunction<'a, ViaCall> for F
+where
+    F: FnOnce(&'a Parts) -> Option<T>,
+    T: AsRef<[u8]>,
+{
+    fn key(self, parts: &'a Parts) -> Option<Result<IdempotencyKey, KeyError>> {
+        self(parts).map(IdempotencyKey::from_bytes)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: Unsatisfiable> KeyFunction<'_, ViaNothing> for F {
+    fn key(self, _: &Parts) -> Option<Result<IdempotencyKey, KeyError>> {
+        self.never()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: FnOnce(&Parts) -> bool> WhenFunction<ViaCall> for F {
+    fn covers(self, parts: &Parts) -> bool {
+        self(parts)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: Unsatisfiable> WhenFunction<ViaNothing> for F {
+    fn covers(self, _: &Parts) -> bool {
+        self.never()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a, F, T> FingerprintFunction<'a, ViaCall> for F
+where
+    F: FnOnce(&'a Parts, &'a [u8]) -> T,
+    T: Into<Vec<u8>>,
+{
+    fn asked(self, parts: &'a Parts, body: &'a [u8]) -> Vec<u8> {
+        self(parts, body).into()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<F: Unsatisfiable> FingerprintFunction<'_, ViaNothing> for F {
+    fn asked(self, _: &Parts, _: &[u8]) -> Vec<u8> {
         self.never()
     }
 }

@@ -7,7 +7,9 @@ pub use ::axum::response::Response;
 
 pub use super::{
     call::{FromRouter, Placeholder},
-    checks::{engine, into_response, last, part, recovery, scope},
+    checks::{
+        check_kept, engine, fingerprint, into_response, key, last, part, recovery, scope, when,
+    },
     hints::{
         AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, OnlyInARouterWithState,
         UseInnerToCallDirectlyOrPutDebugHandlerBelow,

@@ -20,8 +20,8 @@ use crate::{
     Policy,
     catch_unwind::{Panicked, catch_unwind},
     engine::{
-        BodyKind, BoxFuture, Detachable, Handler, HandlerResult, Idempotency, Reply,
-        is_covered_already,
+        BodyKind, BoxFuture, Coverage, Detachable, FoundKey, Handler, HandlerResult, Idempotency,
+        Reply, coverage,
     },
     route::route,
 };
@@ -70,36 +70,36 @@ where
 
 /// The same for all handlers, compiled once.
 fn run(
-    request: Request,
+    mut request: Request,
     engine: Option<&Idempotency>,
     policy: &'static Policy,
     step: Step,
 ) -> HandlerFuture {
-    let matched = || {
-        route(
-            policy.name.as_ref(),
-            request.method(),
-            request.uri(),
-            request.extensions(),
-        )
-    };
     let chosen = engine
         .or_else(|| request.extensions().get())
         .or_else(|| Idempotency::process_wide());
-    let engine = match chosen {
-        Some(engine) => engine,
-        // A layer with an engine of its own executes this request: no other engine is needed.
-        None if is_covered_already(policy, &Policy::new(), &request) => {
-            return HandlerFuture(Kind::Plain(step.handling(request), None));
-        }
-        None => Idempotency::fallback(|| matched().label().to_owned()),
+    let chosen = chosen.cloned();
+    let covered = match &chosen {
+        Some(engine) => engine.coverage(policy, &mut request),
+        None => coverage(policy, &Policy::new(), &mut request),
     };
-    if !is_covered(engine, policy, &request) {
-        let style = engine.with_own_style();
+    let Coverage::Protected(found) = covered else {
+        let style = chosen.and_then(|engine| engine.with_own_style());
         return HandlerFuture(Kind::Plain(step.handling(request), style));
-    }
-    let (engine, route) = (engine.clone(), matched());
-    HandlerFuture(Kind::Covered(engine.run(policy, route, request, step)))
+    };
+    let route = route(
+        policy.name.as_ref(),
+        request.method(),
+        request.uri(),
+        request.extensions(),
+    );
+    let engine = chosen.unwrap_or_else(|| {
+        let keyed = !matches!(found, FoundKey::Missing);
+        Idempotency::fallback(route.label(), keyed).clone()
+    });
+    HandlerFuture(Kind::Covered(
+        engine.run(policy, route, found, request, step),
+    ))
 }
 
 pin_project! {
@@ -132,12 +132,6 @@ where
 {
     let function = handler.invoke(arguments);
     Box::pin(Responding { function, answer })
-}
-
-/// Whether the engine handles this request.
-fn is_covered(engine: &Idempotency, policy: &Policy, request: &Request) -> bool {
-    // A layer around this handler may have claimed the key: a second claim would wait for the first.
-    engine.covers(policy, request.headers()) && !engine.is_covered_already(policy, request)
 }
 
 impl Step {

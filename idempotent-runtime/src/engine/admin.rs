@@ -100,8 +100,10 @@ impl Idempotency {
             Resolution::NotExecuted => None,
             Resolution::Completed(response) => {
                 let (head, body) = response.into_parts();
-                let limits = self.0.response_limits(&self.0.settings(&Policy::new()));
-                let stored = StoredResponse::encode(&head, &body, &limits);
+                let settings = self.0.settings(&Policy::new());
+                let limits = self.0.response_limits(&settings);
+                let stored =
+                    StoredResponse::encode(&head, &body, &limits, settings.stored_headers.as_ref());
                 let stored = stored.map_err(ResolveError::NotStorable)?;
                 let binding = Binding {
                     key: *key,

@@ -107,7 +107,7 @@ impl Idempotency {
     ///
     /// It protects one process only and forgets everything when that process ends, and says so once in the log. If the
     /// application has another engine, the route was meant to use that one: an error in the log then names the route.
-    pub(crate) fn fallback(endpoint: impl Fn() -> String) -> &'static Self {
+    pub(crate) fn fallback(endpoint: &str, keyed: bool) -> &'static Self {
         let process_wide = ENGINE.get_or_init(|| {
             if Alive::count() == 0 {
                 tracing::warn!(
@@ -119,15 +119,16 @@ impl Idempotency {
             ProcessWide::Fallback {
                 // Invariant: no default is refused, and the `axum` feature brings the `memory` store along.
                 engine: Self::builder().build().expect("the defaults are valid"),
-                endpoint: endpoint(),
+                endpoint: endpoint.to_owned(),
             }
         });
         match process_wide {
             ProcessWide::Installed(engine) => engine,
             ProcessWide::Fallback { engine, .. } => {
-                // One of them is the fall-back itself.
-                if Alive::count() > 1 {
-                    report(endpoint());
+                // One of them is the fall-back itself. Without a key nothing is kept, and a layer around the route may have
+                // an engine for requests with one.
+                if keyed && Alive::count() > 1 {
+                    report(endpoint);
                 }
                 engine
             }
@@ -136,10 +137,10 @@ impl Idempotency {
 }
 
 /// Says once for each endpoint that it lost the application's engine.
-fn report(endpoint: String) {
+fn report(endpoint: &str) {
     static REPORTED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
     let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if reported.contains(&endpoint) {
+    if reported.contains(endpoint) {
         return;
     }
     tracing::error!(
@@ -148,7 +149,7 @@ fn report(endpoint: String) {
          `Extension(idempotency)` reaches it (`Router::layer` reaches only routes that were added before), and it has \
          no `engine = State<…>`. Build the engine with `install()`, and every route uses it"
     );
-    reported.insert(endpoint);
+    reported.insert(endpoint.to_owned());
 }
 
 impl ProcessWide {

@@ -6,7 +6,7 @@
 //! # A request's way
 //!
 //! ```text
-//! adapter            axum/run.rs or layer/: is the request covered? which route? which handler?
+//! adapter            axum/run.rs or layer/: is the request covered (coverage.rs)? which route? which handler?
 //! run                here: settings, span, and a future that outlives its client (detach.rs)
 //! exchange/receive   parse the key -> read the body -> scope, fingerprint
 //! exchange/look      does this process execute the key? else: room for an execution? -> acquire, or read only
@@ -22,7 +22,7 @@
 //!
 //! | group | modules |
 //! |---|---|
-//! | the request | `exchange/`, `reply`, `body/`, `handler` (what an adapter brings), `detach` (clients that leave) |
+//! | the request | `coverage`, `exchange/`, `reply`, `body/`, `handler` (what an adapter brings), `detach` (clients that leave) |
 //! | the execution | `run/`: commit, recorder, what is stored; `core/lease` and `core/keeper`: the lease and its heartbeat |
 //! | waiting | `wait/`: the queues of the duplicates; `exchange/follow` uses them |
 //! | doubt | `core/doubt`: acquires without an answer, and their withdrawal |
@@ -81,17 +81,17 @@ use http_body::Body;
 use tracing::Instrument;
 
 use crate::{
-    execution::Execution,
     observe::{self, RequestResult},
-    policy::Policy,
+    policy::{KeySource, Policy},
     problem::ProblemCode,
-    route::{Route, uri_as_sent},
+    route::Route,
 };
 
 mod admin;
 mod body;
 mod builder;
 mod core;
+mod coverage;
 mod detach;
 mod exchange;
 #[cfg(feature = "axum")]
@@ -109,6 +109,7 @@ pub(crate) use body::BodyKind;
 pub use body::ResponseBody;
 pub use builder::{BuildError, Builder};
 pub use core::{Idempotency, on_store_error::OnStoreError};
+pub(crate) use coverage::{Coverage, FoundKey, coverage};
 use detach::DetachState;
 pub(crate) use detach::Detachable;
 use exchange::Exchange;
@@ -124,33 +125,19 @@ pub use shutdown::Shutdown;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unstyled;
 
-/// Whether an execution around this request has claimed the key of a route with this policy, in an engine with these
-/// defaults.
-pub(crate) fn is_covered_already<B>(
-    policy: &Policy,
-    defaults: &Policy,
-    request: &Request<B>,
-) -> bool {
-    let Some(execution) = Execution::from_extensions(request.extensions()) else {
-        return false;
-    };
-    let header = policy.key_header(defaults);
-    execution.serves(
-        request.method(),
-        uri_as_sent(request.uri(), request.extensions()),
-        header.lines(request.headers()).iter(),
-    )
-}
-
 impl Idempotency {
-    /// Whether the engine handles this request: it has a key, or the route requires one.
-    pub(crate) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
-        self.0.covers(policy, headers)
+    /// What this engine has to do with a request to a route with this policy.
+    pub(crate) fn coverage<B>(&self, policy: &Policy, request: &mut Request<B>) -> Coverage {
+        coverage(policy, &self.0.defaults, request)
     }
 
-    /// Whether an execution around this request, by a layer or a handler, has claimed its key already.
-    pub(crate) fn is_covered_already<B>(&self, policy: &Policy, request: &Request<B>) -> bool {
-        is_covered_already(policy, &self.0.defaults, request)
+    /// Whether the request may have a key for a route with this policy, as far as that can be said without calling the
+    /// route's functions.
+    pub(crate) fn may_cover(&self, policy: &Policy, headers: &HeaderMap) -> bool {
+        match policy.key_source(&self.0.defaults) {
+            KeySource::Header(header) => header.is_in(headers),
+            KeySource::Function(_) => true,
+        }
     }
 
     /// This engine, if its problems look different from those of an engine with all defaults.
@@ -172,11 +159,12 @@ impl Idempotency {
         Some(problem)
     }
 
-    /// Serves one request that the engine [covers](Self::covers).
+    /// Serves one request that the engine [covers](Self::coverage).
     pub(crate) fn run<B, H>(
         self,
         policy: &Policy,
         route: Route,
+        found: FoundKey,
         request: Request<B>,
         handler: H,
     ) -> Detachable<Reply<H::Body>>
@@ -191,6 +179,7 @@ impl Idempotency {
             settings: self.0.settings(policy),
             core: self.0,
             route,
+            found,
             detach: Arc::clone(&state),
             admission: None,
             waiting_bytes: 0,

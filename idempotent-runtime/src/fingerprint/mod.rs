@@ -74,6 +74,21 @@ pub(crate) fn fingerprint(
     Fingerprint(parts.finish())
 }
 
+/// The fingerprint of a request of which a function of the application says what it asks for.
+pub(crate) fn fingerprint_by_function(
+    method: &Method,
+    path: &str,
+    caller: Option<&[u8]>,
+    asked: &[u8],
+) -> Fingerprint {
+    let mut parts = Framed::sha256("idempotent/fingerprint-by-function/v1");
+    parts.part(method.as_str().as_bytes());
+    parts.part(path.as_bytes());
+    parts.optional(caller);
+    parts.part(asked);
+    Fingerprint(parts.finish())
+}
+
 /// No query counts no pairs; an empty query counts one empty pair.
 fn write_query(parts: &mut Framed, query: Option<&str>) {
     let mut pairs: Vec<&str> = query

@@ -110,6 +110,25 @@ impl IdempotencyKey {
         Ok(Self(text))
     }
 
+    /// A key from its decoded bytes, such as the value of another header or of a query parameter.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new); bytes that are not ASCII are refused too.
+    pub fn from_bytes(text: impl AsRef<[u8]>) -> Result<Self, KeyError> {
+        let text = std::str::from_utf8(text.as_ref()).map_err(|_| KeyError::BadCharacter)?;
+        Self::new(text)
+    }
+
+    /// This key, if it also keeps the route's rules.
+    pub(crate) fn checked(self, rules: KeyRules) -> Result<Self, KeyError> {
+        check_length(self.0.len(), rules)?;
+        if rules.uuid && !is_uuid(self.0.as_bytes()) {
+            return Err(KeyError::NotAUuid);
+        }
+        Ok(self)
+    }
+
     /// The secret itself, decoded. Do not store, log or send it back.
     ///
     /// The bytes of an [opaque](KeyRules::opaque) key are characters of ISO-8859-1, as they are for most clients.
@@ -138,11 +157,7 @@ fn parse_line(line: &[u8], rules: KeyRules) -> Result<IdempotencyKey, KeyError> 
         Some(_) if rules.strict => return Err(KeyError::NotAString),
         Some(_) => parse_bare(value)?,
     };
-    check_length(key.expose().len(), rules)?;
-    if rules.uuid && !is_uuid(key.expose().as_bytes()) {
-        return Err(KeyError::NotAUuid);
-    }
-    Ok(key)
+    key.checked(rules)
 }
 
 fn check_length(len: usize, KeyRules { max_len: max, .. }: KeyRules) -> Result<(), KeyError> {

@@ -40,7 +40,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    engine::{BoxError, BoxFuture, Detachable, Handler, HandlerResult, Idempotency, ResponseBody},
+    engine::{
+        BoxError, BoxFuture, Coverage, Detachable, Handler, HandlerResult, Idempotency,
+        ResponseBody,
+    },
     policy::Policy,
     problem::ProblemCode,
     route::route,
@@ -107,16 +110,16 @@ impl IdempotencyLayer {
 
     /// An annotated handler inside uses this layer's engine, also for a method that the layer does not cover.
     fn offer_engine<B>(&self, request: &mut Request<B>) {
-        if self.engine.covers(&self.policy, request.headers()) {
+        if self.engine.may_cover(&self.policy, request.headers()) {
             request.extensions_mut().insert(self.engine.clone());
         }
     }
 
-    fn covers<B>(&self, request: &Request<B>) -> bool {
-        self.methods.contains(request.method())
-            // A layer or handler around this one has already claimed the key.
-            && self.engine.covers(&self.policy, request.headers())
-            && !self.engine.is_covered_already(&self.policy, request)
+    fn coverage<B>(&self, request: &mut Request<B>) -> Coverage {
+        if !self.methods.contains(request.method()) {
+            return Coverage::Unprotected;
+        }
+        self.engine.coverage(&self.policy, request)
     }
 }
 
@@ -155,7 +158,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if !self.layer.covers(&request) {
+        let Coverage::Protected(found) = self.layer.coverage(&mut request) else {
             self.layer.offer_engine(&mut request);
             return ResponseFuture {
                 kind: Kind::Passed {
@@ -163,7 +166,7 @@ where
                     style: self.layer.engine.with_own_style(),
                 },
             };
-        }
+        };
         // The service that was polled ready goes with the request, a clone stays.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
@@ -180,7 +183,7 @@ where
             request.uri(),
             request.extensions(),
         );
-        let future = engine.clone().run(policy, route, request, handler);
+        let future = engine.clone().run(policy, route, found, request, handler);
         ResponseFuture {
             kind: Kind::Covered { future, failure },
         }

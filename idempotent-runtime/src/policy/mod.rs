@@ -11,5 +11,6 @@ mod options;
 mod settings;
 
 pub use choices::{Cache, OnCrash, RecoverFn};
+pub(crate) use options::KeySource;
 pub use options::Policy;
 pub(crate) use settings::Settings;

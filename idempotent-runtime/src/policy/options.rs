@@ -7,7 +7,9 @@ use http::{HeaderName, request::Parts};
 use super::choices::{Cache, OnCrash};
 use crate::{
     fingerprint::FingerprintRule,
-    names::{KeyHeader, Name, is_header_name, set},
+    key::{IdempotencyKey, KeyError},
+    names::{HeaderNames, KeyHeader, Name, is_header_name, set},
+    response::{StoredHeaders, check_name, check_names},
     scope::Scope,
 };
 
@@ -34,6 +36,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | [`header`](Self::header) | `idempotency-key` |
 /// | [`cache`](Self::cache) | [`Cache::All`] |
 /// | [`max_body`](Self::max_body), [`max_response`](Self::max_response) | 1 MiB |
+/// | [`keep_headers`](Self::keep_headers), [`drop_headers`](Self::drop_headers) | all headers but those that are never stored |
 ///
 /// # In a constant, and at run time
 ///
@@ -45,6 +48,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | [`name`](Self::name) | [`owned_name`](Self::owned_name) |
 /// | [`header`](Self::header) | [`header_name`](Self::header_name) |
 /// | [`FingerprintRule::headers`] | [`FingerprintRule::header_names`] |
+/// | [`keep_headers`](Self::keep_headers), [`drop_headers`](Self::drop_headers) | [`keep_header_names`](Self::keep_header_names), [`drop_header_names`](Self::drop_header_names) |
 ///
 /// A clone copies no text. The setters for durations panic at a value that is out of range, also at run time. A
 /// policy read from a file:
@@ -95,11 +99,24 @@ pub struct Policy {
     pub(crate) strict: Option<bool>,
     pub(crate) uuid: Option<bool>,
     pub(crate) opaque: Option<bool>,
+    pub(crate) key: Option<KeyFn>,
+    pub(crate) when: Option<fn(&Parts) -> bool>,
     pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
     pub(crate) fingerprint: Option<FingerprintRule>,
     pub(crate) cache: Option<Cache>,
     pub(crate) max_body: Option<usize>,
     pub(crate) max_response: Option<usize>,
+    pub(crate) stored_headers: Option<StoredHeaders>,
+}
+
+/// Finds the key of a request.
+pub(crate) type KeyFn = fn(&Parts) -> Option<Result<IdempotencyKey, KeyError>>;
+
+/// Where a key comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum KeySource<'a> {
+    Header(&'a KeyHeader),
+    Function(KeyFn),
 }
 
 /// Setters that only record what was chosen.
@@ -148,11 +165,14 @@ impl Policy {
             strict: None,
             uuid: None,
             opaque: None,
+            key: None,
+            when: None,
             scope: None,
             fingerprint: None,
             cache: None,
             max_body: None,
             max_response: None,
+            stored_headers: None,
         }
     }
 
@@ -194,6 +214,27 @@ impl Policy {
         /// Whether a key is the value of its header as it is, whatever bytes it has; see
         /// [`KeyRules::opaque`](crate::KeyRules::opaque). `strict` and `uuid` go before it.
         opaque: bool;
+        /// Finds the key of a request, instead of the [`header`](Self::header): in a query parameter, in the id of a
+        /// webhook's event. `None` is a request without a key. [`strict`](Self::strict) and
+        /// [`opaque`](Self::opaque) do not apply to it; [`uuid`](Self::uuid) and the longest length do.
+        ///
+        /// ```
+        /// use idempotent_runtime::{IdempotencyKey, Policy};
+        ///
+        /// static WEBHOOK: Policy = Policy::new().key(|request| {
+        ///     let id = request.headers.get("x-event-id")?;
+        ///     Some(IdempotencyKey::from_bytes(id)) // a bad one is refused with `invalid_key`
+        /// });
+        /// # let _ = &WEBHOOK;
+        /// ```
+        ///
+        /// A panic in it is answered with 500, and the request claims nothing. In an engine's default policy it holds for
+        /// routes that name neither a function nor a header.
+        key: fn(&Parts) -> Option<Result<IdempotencyKey, KeyError>>;
+        /// Whether a request is covered at all. Where it returns `false`, the handler runs as if there were no engine, also
+        /// for a request with a key and where one is [`required`](Self::required). It is called for every request. A
+        /// panic in it is answered with 500, and the request claims nothing.
+        when: fn(&Parts) -> bool;
         /// Returns the caller's namespace for keys, on this route.
         scope: fn(&Parts) -> Option<Scope>;
         /// Which responses become the stored outcome.
@@ -244,11 +285,74 @@ impl Policy {
         self
     }
 
+    /// Which headers of a response are stored at most, named in any case: a replay has these, and `Content-Type` and
+    /// `Content-Encoding`, without which the body cannot be read. The first response keeps all its headers. Default: all
+    /// but those that are [never stored](crate::StoredResponse).
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not a header name or is never stored, or after [`drop_headers`](Self::drop_headers). In a
+    /// `static` policy that is a compile error.
+    pub const fn keep_headers(self, names: &'static [&'static str]) -> Self {
+        check_names(names, true);
+        self.storing(StoredHeaders::Keep(HeaderNames::Static(names)))
+    }
+
+    /// Does what [`keep_headers`](Self::keep_headers) does, with names known only at run time.
+    ///
+    /// # Panics
+    ///
+    /// As `keep_headers`.
+    pub fn keep_header_names(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let names: Arc<[HeaderName]> = names.into_iter().collect();
+        names
+            .iter()
+            .for_each(|name| check_name(name.as_str(), true));
+        self.storing(StoredHeaders::Keep(HeaderNames::Shared(names)))
+    }
+
+    /// Which headers of a response are not stored, named in any case, besides those that are [never
+    /// stored](crate::StoredResponse). The first response keeps all its headers.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not a header name, or after [`keep_headers`](Self::keep_headers). In a `static` policy that is a
+    /// compile error.
+    pub const fn drop_headers(self, names: &'static [&'static str]) -> Self {
+        check_names(names, false);
+        self.storing(StoredHeaders::Drop(HeaderNames::Static(names)))
+    }
+
+    /// Does what [`drop_headers`](Self::drop_headers) does, with names known only at run time.
+    ///
+    /// # Panics
+    ///
+    /// After `keep_headers`.
+    pub fn drop_header_names(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let names = names.into_iter().collect();
+        self.storing(StoredHeaders::Drop(HeaderNames::Shared(names)))
+    }
+
+    const fn storing(mut self, headers: StoredHeaders) -> Self {
+        assert!(
+            !matches!(
+                (&self.stored_headers, &headers),
+                (Some(StoredHeaders::Keep(_)), StoredHeaders::Drop(_))
+                    | (Some(StoredHeaders::Drop(_)), StoredHeaders::Keep(_))
+            ),
+            "keep_headers and drop_headers contradict each other: choose one"
+        );
+        set(&mut self.stored_headers, Some(headers));
+        self
+    }
+
     /// This policy, with its gaps filled from `other`.
     pub fn or(self, other: &Self) -> Self {
+        // A policy that names a header has said where the key is.
+        let key = self.key.or(other.key.filter(|_| self.header.is_none()));
         macro_rules! fill {
             ($($field:ident),*) => {
-                Self { $($field: self.$field.or_else(|| other.$field.clone())),* }
+                Self { key, $($field: self.$field.or_else(|| other.$field.clone())),* }
             };
         }
         fill!(
@@ -264,12 +368,24 @@ impl Policy {
             strict,
             uuid,
             opaque,
+            when,
             scope,
             fingerprint,
             cache,
             max_body,
-            max_response
+            max_response,
+            stored_headers
         )
+    }
+
+    /// Where the key comes from on a route with this policy. What the route says goes before what the engine says,
+    /// whichever of the two it is.
+    pub(crate) fn key_source<'a>(&'a self, engine: &'a Self) -> KeySource<'a> {
+        let function = self.key.or(engine.key.filter(|_| self.header.is_none()));
+        match function {
+            Some(function) => KeySource::Function(function),
+            None => KeySource::Header(self.key_header(engine)),
+        }
     }
 
     /// The header that carries the key on a route with this policy. Every look-up of a key must use it: a request whose

@@ -6,9 +6,12 @@ use http::request::Parts;
 
 use super::{
     choices::{Cache, OnCrash},
-    options::Policy,
+    options::{KeySource, Policy},
 };
-use crate::{fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader, scope::Scope};
+use crate::{
+    fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader, response::StoredHeaders,
+    scope::Scope,
+};
 
 /// What a route gets: its own choices, the engine's, and the defaults.
 #[derive(Clone, Debug)]
@@ -20,12 +23,15 @@ pub(crate) struct Settings {
     pub(crate) max_lifetime: Duration,
     pub(crate) on_crash: OnCrash,
     pub(crate) header: KeyHeader,
+    /// Whether the key comes from a function instead.
+    pub(crate) key_by_function: bool,
     pub(crate) key_rules: KeyRules,
     pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
     pub(crate) fingerprint: FingerprintRule,
     pub(crate) cache: Cache,
     pub(crate) max_body: usize,
     pub(crate) max_response: usize,
+    pub(crate) stored_headers: Option<StoredHeaders>,
 }
 
 impl Settings {
@@ -48,6 +54,7 @@ impl Settings {
                 .max(lease),
             on_crash: chosen!(on_crash).unwrap_or_default(),
             header: route.key_header(engine).clone(),
+            key_by_function: matches!(route.key_source(engine), KeySource::Function(_)),
             key_rules: KeyRules {
                 strict: chosen!(strict).unwrap_or(false),
                 uuid: chosen!(uuid).unwrap_or(false),
@@ -59,6 +66,7 @@ impl Settings {
             cache: chosen!(cache).unwrap_or_default(),
             max_body: chosen!(max_body).unwrap_or(MEBIBYTE),
             max_response: chosen!(max_response).unwrap_or(MEBIBYTE),
+            stored_headers: chosen!(stored_headers),
         }
     }
 }

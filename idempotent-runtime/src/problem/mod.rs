@@ -94,11 +94,12 @@ impl Problem {
 
     /// The key in the request header of this name is missing or not valid.
     pub(crate) fn key(error: KeyError, header: &str) -> Self {
-        let code = match error {
-            KeyError::Missing => ProblemCode::MissingKey,
-            _ => ProblemCode::InvalidKey,
-        };
-        Self::new(code).detail(format!("header {header}: {error}"))
+        Self::new(key_code(error)).detail(format!("header {header}: {error}"))
+    }
+
+    /// The key that the route's function finds in the request is missing or not valid.
+    pub(crate) fn key_of_the_request(error: KeyError) -> Self {
+        Self::new(key_code(error)).detail(error.to_string())
     }
 
     /// A body of more than `limit` bytes. A limit that somebody else set and we do not know has the detail of the table,
@@ -190,6 +191,13 @@ impl Problem {
             headers.insert(name, value);
         }
         response
+    }
+}
+
+fn key_code(error: KeyError) -> ProblemCode {
+    match error {
+        KeyError::Missing => ProblemCode::MissingKey,
+        _ => ProblemCode::InvalidKey,
     }
 }
 

@@ -2,23 +2,25 @@
 
 use http::{HeaderMap, HeaderName, header::CONNECTION};
 
+use super::kept::StoredHeaders;
+use crate::names::is_header_name;
+
 /// Decides for the headers of one response.
 pub(super) struct Filter<'a> {
     headers: &'a HeaderMap,
+    chosen: Option<&'a StoredHeaders>,
 }
 
 impl<'a> Filter<'a> {
-    pub(super) fn new(headers: &'a HeaderMap) -> Self {
-        Self { headers }
+    pub(super) fn new(headers: &'a HeaderMap, chosen: Option<&'a StoredHeaders>) -> Self {
+        Self { headers, chosen }
     }
 
     pub(super) fn keeps(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
-        !(is_hop_by_hop(text)
-            || is_of_the_client(text)
-            || is_of_the_exchange(text)
-            || is_trace(text)
-            || self.connection_names(text))
+        !is_never_stored(text.as_bytes())
+            && !self.connection_names(text)
+            && self.chosen.is_none_or(|chosen| chosen.keeps(name))
     }
 
     /// Whether a `Connection` header declares this one hop-by-hop.
@@ -31,63 +33,120 @@ impl<'a> Filter<'a> {
     }
 }
 
+/// Checks the names of a list, in a constant too.
+///
+/// # Panics
+///
+/// If one is not a header name or, in a list of headers to keep, is never stored.
+pub(crate) const fn check_names(names: &[&str], keep: bool) {
+    let mut at = 0;
+    while at < names.len() {
+        check_name(names[at], keep);
+        at += 1;
+    }
+}
+
+/// Checks one name. See [`check_names`].
+pub(crate) const fn check_name(name: &str, keep: bool) {
+    assert!(
+        is_header_name(name),
+        "one of the headers has an invalid name: use letters, digits and `-`"
+    );
+    assert!(
+        !keep || !is_never_stored_in_any_case(name),
+        "one of the headers to keep is never stored, because it belongs to one exchange or to one client \
+         (hop-by-hop headers, `Set-Cookie`, credentials, `Date`, `Content-Length`, trace and request ids): remove it"
+    );
+}
+
+/// [`is_never_stored`] for a name as an application writes it.
+const fn is_never_stored_in_any_case(name: &str) -> bool {
+    // Longer than every such name; of a longer one the beginning decides.
+    let mut lower = [0; 64];
+    let bytes = name.as_bytes();
+    let mut len = 0;
+    while len < bytes.len() && len < lower.len() {
+        lower[len] = bytes[len].to_ascii_lowercase();
+        len += 1;
+    }
+    let (lower, _) = lower.split_at(len);
+    is_never_stored(lower)
+}
+
+/// Whether the header of this name, in lower case, is never stored.
+pub(super) const fn is_never_stored(name: &[u8]) -> bool {
+    is_hop_by_hop(name) || is_of_the_client(name) || is_of_the_exchange(name) || is_trace(name)
+}
+
 /// RFC 9110, section 7.6.1, and what older software sends instead.
-fn is_hop_by_hop(name: &str) -> bool {
+const fn is_hop_by_hop(name: &[u8]) -> bool {
     matches!(
         name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
+        b"connection"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
     )
 }
 
 /// Sessions and authentication: a replay must not hand them to anyone who sends the key.
-fn is_of_the_client(name: &str) -> bool {
+const fn is_of_the_client(name: &[u8]) -> bool {
     matches!(
         name,
-        "set-cookie"
-            | "set-cookie2"
-            | "www-authenticate"
-            | "authentication-info"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-authentication-info"
+        b"set-cookie"
+            | b"set-cookie2"
+            | b"www-authenticate"
+            | b"authentication-info"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"proxy-authentication-info"
     )
 }
 
 /// Written by the server for every response.
-fn is_of_the_exchange(name: &str) -> bool {
-    matches!(name, "date" | "content-length")
+const fn is_of_the_exchange(name: &[u8]) -> bool {
+    matches!(name, b"date" | b"content-length")
 }
 
 /// Ids and timings of one request: W3C Trace Context and Baggage, B3, Jaeger, and the common vendors.
-fn is_trace(name: &str) -> bool {
+const fn is_trace(name: &[u8]) -> bool {
     matches!(
         name,
-        "traceparent"
-            | "tracestate"
-            | "traceresponse"
-            | "baggage"
-            | "server-timing"
-            | "request-id"
-            | "x-request-id"
-            | "correlation-id"
-            | "x-correlation-id"
-            | "x-trace-id"
-            | "b3"
-            | "uber-trace-id"
-            | "sentry-trace"
-            | "x-amzn-trace-id"
-            | "x-amzn-requestid"
-            | "x-amz-request-id"
-            | "x-cloud-trace-context"
-            | "x-ms-request-id"
-    ) || name.starts_with("x-b3-")
-        || name.starts_with("x-datadog-")
+        b"traceparent"
+            | b"tracestate"
+            | b"traceresponse"
+            | b"baggage"
+            | b"server-timing"
+            | b"request-id"
+            | b"x-request-id"
+            | b"correlation-id"
+            | b"x-correlation-id"
+            | b"x-trace-id"
+            | b"b3"
+            | b"uber-trace-id"
+            | b"sentry-trace"
+            | b"x-amzn-trace-id"
+            | b"x-amzn-requestid"
+            | b"x-amz-request-id"
+            | b"x-cloud-trace-context"
+            | b"x-ms-request-id"
+    ) || starts_with(name, b"x-b3-")
+        || starts_with(name, b"x-datadog-")
+}
+
+/// `slice::starts_with` in a constant.
+const fn starts_with(name: &[u8], start: &[u8]) -> bool {
+    let mut at = 0;
+    while at < start.len() {
+        if at == name.len() || name[at] != start[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
 }
 
 #[cfg(test)]
@@ -102,7 +161,7 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             map.append(name, HeaderValue::from_str(value).unwrap());
         }
-        let filter = Filter::new(&map);
+        let filter = Filter::new(&map, None);
         map.keys()
             .filter(|name| filter.keeps(name))
             .map(ToString::to_string)

@@ -19,7 +19,7 @@
 //!
 //! ```text
 //! stored    the public type
-//! filter    which headers are kept
+//! filter    which headers are kept; kept is a route's choice among them
 //! limits    how much is kept
 //! codec     the form above, written and read
 //! seal      the form around it: compression and encryption; keyring has the keys
@@ -29,13 +29,16 @@
 mod codec;
 mod filter;
 mod form;
+mod kept;
 #[cfg(feature = "encryption")]
 mod keyring;
 mod limits;
 mod seal;
 mod stored;
 
+pub(crate) use filter::{check_name, check_names};
 pub(crate) use form::Binding;
+pub(crate) use kept::StoredHeaders;
 #[cfg(feature = "encryption")]
 pub use keyring::Keyring;
 pub use limits::NotStorable;

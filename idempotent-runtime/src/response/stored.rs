@@ -9,6 +9,7 @@ use super::{
     codec,
     filter::Filter,
     form::{self, Flaw},
+    kept::StoredHeaders,
     limits::{NotStorable, ResponseLimits},
 };
 
@@ -35,7 +36,8 @@ pub struct StoredResponse(pub(super) Bytes);
 pub struct CorruptResponse(Flaw);
 
 impl StoredResponse {
-    /// Encodes the parts of a response that are stored.
+    /// Encodes the parts of a response that are stored: its headers, as far as the route `chosen` them and they may be
+    /// stored at all.
     ///
     /// # Errors
     ///
@@ -44,11 +46,12 @@ impl StoredResponse {
         head: &Parts,
         body: &[u8],
         limits: &ResponseLimits,
+        chosen: Option<&StoredHeaders>,
     ) -> Result<Self, NotStorable> {
         if body.len() > limits.max_body {
             return Err(NotStorable::BodyTooLarge);
         }
-        let filter = Filter::new(&head.headers);
+        let filter = Filter::new(&head.headers, chosen);
         let kept = || head.headers.iter().filter(|(name, _)| filter.keeps(name));
         codec::encode(head.status, kept, body, limits).map(Self)
     }
@@ -150,7 +153,13 @@ mod tests {
     }
 
     fn stored(status: u16, of: &[(&str, &str)], body: &[u8]) -> StoredResponse {
-        StoredResponse::encode(&head(status, &lines(of)), body, &ResponseLimits::default()).unwrap()
+        StoredResponse::encode(
+            &head(status, &lines(of)),
+            body,
+            &ResponseLimits::default(),
+            None,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -202,7 +211,7 @@ mod tests {
             max_header_bytes: 10,
         };
         let encode = |of: &[(&str, &str)], body: &[u8]| {
-            StoredResponse::encode(&head(200, &lines(of)), body, &limits).map(drop)
+            StoredResponse::encode(&head(200, &lines(of)), body, &limits, None).map(drop)
         };
         assert_eq!(
             encode(&[("a", "1234"), ("b", "5678"), ("date", "now")], b"123"),
@@ -297,7 +306,7 @@ mod tests {
         #[test]
         fn a_stored_response_decodes_to_the_original((status, lines, body) in a_response()) {
             let head = head(status, &lines);
-            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default()).unwrap();
+            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default(), None).unwrap();
             let read = StoredResponse::from_bytes(stored.as_bytes().clone()).unwrap();
             let (read_status, read_headers, read_body) = read.decode().unwrap();
             prop_assert_eq!(read_status, head.status);
@@ -319,7 +328,7 @@ mod tests {
             damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
         ) {
             let head = head(status, &lines);
-            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default()).unwrap();
+            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default(), None).unwrap();
             let mut bytes = stored.as_bytes().to_vec();
             for (at, byte) in damage {
                 let at = at.index(bytes.len());

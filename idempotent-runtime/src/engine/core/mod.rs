@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, request::Parts};
+use http::{HeaderName, request::Parts};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -88,12 +88,6 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Whether the engine handles this request: it has a key, or the route requires one.
-    pub(super) fn covers(&self, policy: &Policy, headers: &HeaderMap) -> bool {
-        let required = policy.required.or(self.defaults.required);
-        required.unwrap_or(false) || policy.key_header(&self.defaults).is_in(headers)
-    }
-
     /// What a route with this policy gets.
     pub(super) fn settings(&self, policy: &Policy) -> Settings {
         let mut settings = Settings::resolve(policy, &self.defaults);

@@ -105,7 +105,7 @@ mod tests {
             .body(Bytes::from_static(b"paid"))
             .unwrap()
             .into_parts();
-        StoredResponse::encode(&head, &body, &ResponseLimits::default()).unwrap()
+        StoredResponse::encode(&head, &body, &ResponseLimits::default(), None).unwrap()
     }
 
     /// Everything that can be seen, under every policy that matters.

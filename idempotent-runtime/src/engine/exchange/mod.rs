@@ -67,7 +67,7 @@ impl Exchange {
             Ok(Err(refusal)) => refuse(&self.core, &refusal),
             Err(Panicked) => {
                 tracing::error!(
-                    "a request's body or its scope function panicked; nothing was executed"
+                    "a request's body, or a function of its route such as `scope`, panicked; nothing was executed"
                 );
                 refuse(&self.core, &Problem::panicked_before_the_handler())
             }

@@ -1,5 +1,7 @@
 //! Everything before the store: the key is parsed, the body is read, the request is identified. Nothing is claimed yet.
 
+use std::mem;
+
 use bytes::Bytes;
 use http::{HeaderValue, Request, header::AUTHORIZATION, request::Parts};
 use http_body::Body;
@@ -7,11 +9,12 @@ use http_body::Body;
 use super::state::{Exchange, KeyedRequest};
 use crate::{
     engine::{
+        FoundKey,
         body::collect::{CollectError, collect},
         handler::BoxError,
     },
-    fingerprint::{Fingerprint, fingerprint},
-    key::IdempotencyKey,
+    fingerprint::{Fingerprint, fingerprint, fingerprint_by_function},
+    key::{IdempotencyKey, KeyError},
     observe,
     problem::{Problem, ProblemCode},
     scope::Scope,
@@ -27,9 +30,7 @@ impl Exchange {
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let (head, body) = request.into_parts();
-        let lines = self.settings.header.lines(&head.headers);
-        let key = IdempotencyKey::parse(lines.iter(), self.settings.key_rules)
-            .map_err(|error| Problem::key(error, self.settings.header.as_str()))?;
+        let key = self.key(&head)?;
         if self.core.in_flight.is_closing() {
             return Err(ProblemCode::Overloaded.into());
         }
@@ -50,6 +51,28 @@ impl Exchange {
             head,
             body,
         }))
+    }
+
+    fn key(&mut self, head: &Parts) -> Result<IdempotencyKey, Problem> {
+        let (header, rules) = (&self.settings.header, self.settings.key_rules);
+        let in_header = |error| Problem::key(error, header.as_str());
+        match mem::replace(&mut self.found, FoundKey::InHeader) {
+            FoundKey::InHeader => {
+                let lines = header.lines(&head.headers);
+                IdempotencyKey::parse(lines.iter(), rules).map_err(in_header)
+            }
+            FoundKey::ByFunction(key) => key
+                .and_then(|key| key.checked(rules))
+                .map_err(Problem::key_of_the_request),
+            FoundKey::Missing if self.settings.key_by_function => {
+                Err(Problem::key_of_the_request(KeyError::Missing))
+            }
+            FoundKey::Missing => Err(in_header(KeyError::Missing)),
+            FoundKey::Panicked => {
+                tracing::error!("the function of `key` or `when` panicked; nothing was executed");
+                Err(Problem::panicked_before_the_handler())
+            }
+        }
     }
 
     fn scope(&self, head: &Parts) -> Option<Scope> {
@@ -78,6 +101,11 @@ impl Exchange {
         };
         let caller = caller.map(|value| self.core.digester.caller(value.as_bytes()));
         let uri = &self.route.uri;
+        if let Some(function) = &self.settings.fingerprint.function {
+            let asked = function.call(head, body);
+            let caller = caller.as_ref().map(<[u8; 32]>::as_slice);
+            return fingerprint_by_function(&head.method, uri.path(), caller, &asked);
+        }
         fingerprint(
             &self.settings.fingerprint,
             &head.method,

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     engine::{
+        FoundKey,
         core::{Core, doubt::Doubt, in_flight::Admission, lease::Lease},
         detach::DetachState,
         reply::{Answer, Reply, conflict, refuse, reply},
@@ -34,6 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) core: Arc<Core>,
     pub(crate) settings: Settings,
     pub(crate) route: Route,
+    /// Where the key is; taken when it is read.
+    pub(crate) found: FoundKey,
     pub(crate) detach: Arc<DetachState>,
     /// Held from before the claim until the outcome, but not while waiting.
     pub(crate) admission: Option<Admission>,

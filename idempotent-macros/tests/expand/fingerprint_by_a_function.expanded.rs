@@ -1,0 +1,28 @@
+fn handler(
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (String,),
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
+    >,
+) -> ::idempotent_runtime::__private::HandlerFuture {
+    async fn handler(body: String) -> String {
+        body
+    }
+    ::idempotent_runtime::__private::run_handler(
+        __call,
+        const {
+            &::idempotent_runtime::__private::Policy::new()
+                .fingerprint(
+                    ::idempotent_runtime::__private::FingerprintRule::by(|parts, body| ::idempotent_runtime::__private::fingerprint(
+                        orders::asked,
+                        parts,
+                        body,
+                    )),
+                )
+        },
+        |__arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            __arguments,
+            ::idempotent_runtime::__private::into_response,
+        ),
+    )
+}

@@ -1,0 +1,4 @@
+#[idempotent(fingerprint = orders::asked)]
+async fn handler(body: String) -> String {
+    body
+}

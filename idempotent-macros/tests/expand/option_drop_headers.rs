@@ -1,0 +1,4 @@
+#[idempotent(drop_headers("X-Served-By"))]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,27 @@
+fn handler(
+    __call: ::idempotent_runtime::__private::FromRouter<
+        (String,),
+        ::idempotent_runtime::__private::AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly,
+    >,
+) -> ::idempotent_runtime::__private::HandlerFuture {
+    async fn handler(body: String) -> String {
+        body
+    }
+    ::idempotent_runtime::__private::run_handler(
+        __call,
+        const {
+            &::idempotent_runtime::__private::Policy::new()
+                .keep_headers({
+                    const _: () = ::idempotent_runtime::__private::check_kept(
+                        "location",
+                    );
+                    &["location"]
+                })
+        },
+        |__arguments| ::idempotent_runtime::__private::respond(
+            handler,
+            __arguments,
+            ::idempotent_runtime::__private::into_response,
+        ),
+    )
+}

@@ -1,0 +1,4 @@
+#[idempotent(keep_headers("Location"))]
+async fn handler(body: String) -> String {
+    body
+}

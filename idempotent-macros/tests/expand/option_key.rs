@@ -1,0 +1,4 @@
+#[idempotent(key = event_id)]
+async fn handler(body: String) -> String {
+    body
+}

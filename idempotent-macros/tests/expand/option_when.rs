@@ -1,0 +1,4 @@
+#[idempotent(when = is_payment)]
+async fn handler(body: String) -> String {
+    body
+}
