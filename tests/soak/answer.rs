@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{StatusCode, header::CONTENT_TYPE};
+use serde_json::Value;
 
 use crate::support::TestResponse;
 
@@ -53,7 +54,8 @@ impl Answer {
     pub(crate) fn of(response: &TestResponse) -> Self {
         let json = response.headers.get(CONTENT_TYPE);
         if json.is_some_and(|json| json == "application/problem+json") {
-            return match response.json()["code"].as_str().unwrap_or_default() {
+            let problem: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+            return match problem["code"].as_str().unwrap_or_default() {
                 "conflict" => Self::Conflict,
                 "mismatch" => Self::Mismatch,
                 "outcome_unknown" => Self::Unknown,

@@ -16,9 +16,6 @@ use crate::{
 /// Stores count in milliseconds, and round.
 const CLOCK_STEP: Duration = Duration::from_millis(10);
 
-/// At most so many violations are printed as they are found.
-const PRINTED: usize = 10;
-
 /// A rule of the run that was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rule {
@@ -190,9 +187,6 @@ impl Ledger {
     }
 
     pub(crate) fn violation(&self, rule: Rule, what: String) {
-        if self.violations().len() < PRINTED {
-            eprintln!("violation: {rule:?}: {what}");
-        }
         let violations = self.violations.lock();
         let mut violations = violations.unwrap_or_else(PoisonError::into_inner);
         violations.push((rule, what));

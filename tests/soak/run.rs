@@ -69,6 +69,8 @@ pub(crate) enum Plant {
 const KEPT: u64 = 16;
 /// How many rounds may follow until a run has reached what it has to.
 const MORE_ROUNDS: usize = 6;
+/// At most so many violations are printed after each round.
+const PRINTED: usize = 5;
 /// How many keys are audited at the same time.
 const AUDITORS: usize = 24;
 /// The longest that a claim is withdrawn for, with the pause before the last withdrawal.
@@ -190,6 +192,7 @@ impl Soak {
     /// The traffic, the rest and the audit.
     async fn round(&self, number: usize, fleet: &Arc<Fleet>, random: &mut Random) {
         let since = self.samples.elapsed();
+        let before = self.ledger.violations().len();
         let first = self.next_key.load(Ordering::SeqCst);
         self.traffic(number, fleet).await;
         fleet.heal();
@@ -202,6 +205,7 @@ impl Soak {
         fleet.rest(self.plan.patience).await;
         fleet.forget_ended();
         self.keep(fleet.kind, keys.clone());
+        self.print_violations(before);
         println!(
             "{:7.1} s  round {number:3} {:8} {:5} keys, at rest after {:4.1} s, audited in {:4.1} s, {}, rss {:3.0} MiB",
             since.as_secs_f64(),
@@ -212,6 +216,13 @@ impl Soak {
             shown(&fleet.gauges()),
             self.samples.take(),
         );
+    }
+
+    /// Prints what was found since there were so many violations.
+    fn print_violations(&self, before: usize) {
+        for (rule, what) in self.ledger.violations().iter().skip(before).take(PRINTED) {
+            println!("{rule:?}: {what}");
+        }
     }
 
     async fn traffic(&self, number: usize, fleet: &Arc<Fleet>) {
