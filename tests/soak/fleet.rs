@@ -14,12 +14,9 @@ use crate::{
     node::{Gauges, Node},
     order::Order,
     random::Random,
-    store::{Backend, StoreKind},
+    store::{Backend, NODES, StoreKind},
     watch::Watch,
 };
-
-/// How many processes a fleet has.
-const NODES: usize = 3;
 
 /// Processes on one store.
 pub(crate) struct Fleet {
@@ -42,16 +39,16 @@ impl Fleet {
             nodes: Mutex::default(),
             ended: Mutex::default(),
         };
-        for _ in 0..NODES {
-            let node = fleet.start_node().await;
+        for place in 0..NODES {
+            let node = fleet.start_node(place).await;
             fleet.nodes().push(Some(node));
         }
         Some(fleet)
     }
 
-    async fn start_node(&self) -> Node {
+    async fn start_node(&self, place: usize) -> Node {
         loop {
-            match Node::start(&self.backend, &self.ledger).await {
+            match Node::start(&self.backend, place, &self.ledger).await {
                 Ok(node) => return node,
                 // The store is away: a process supervisor tries again too.
                 Err(_) => self.ledger.count("processes that found no store"),
@@ -94,7 +91,7 @@ impl Fleet {
             self.ledger.count("processes shut down");
             node.shut_down(random.millis(0, 800)).await;
         }
-        let node = self.start_node().await;
+        let node = self.start_node(index).await;
         self.nodes()[index] = Some(node);
     }
 
@@ -159,18 +156,16 @@ impl Fleet {
 
     /// Replaces a process without a note of what it left behind.
     pub(crate) async fn lose(&self, address: SocketAddr) {
-        let lost = self.nodes().iter_mut().find_map(|node| {
-            let found = node.as_ref().is_some_and(|node| node.address == address);
-            found.then(|| node.take()).flatten()
+        let place = self.nodes().iter().position(|node| {
+            let address_of = |node: &Node| node.address;
+            node.as_ref().map(address_of) == Some(address)
         });
-        if let Some(node) = lost {
+        let Some(place) = place else { return };
+        if let Some(node) = self.nodes()[place].take() {
             node.kill();
         }
-        let node = self.start_node().await;
-        let mut nodes = self.nodes();
-        if let Some(place) = nodes.iter_mut().find(|node| node.is_none()) {
-            *place = Some(node);
-        }
+        let node = self.start_node(place).await;
+        self.nodes()[place] = Some(node);
     }
 
     /// Shuts all processes down. Nothing goes on in them, so nothing may be left.

@@ -131,6 +131,12 @@ impl Ledger {
     pub(crate) fn effect(&self, key: u64, number: usize) {
         self.of_start(key, number, |start| start.effect = true);
         self.count("effects");
+        let last = self
+            .entry(key)
+            .map(|entry| (entry.order.route, entry.starts.len()));
+        if last.is_some_and(|(route, last)| route == Route::Retry && last > number) {
+            self.count("effects after another process had taken over");
+        }
     }
 
     /// The execution says that nothing happened, and that the key is free.

@@ -43,6 +43,7 @@ impl Node {
     /// Starts one. An error if the store cannot be reached.
     pub(crate) async fn start(
         backend: &Arc<Backend>,
+        place: usize,
         ledger: &Arc<Ledger>,
     ) -> Result<Self, String> {
         let runtime = Builder::new_multi_thread()
@@ -56,7 +57,7 @@ impl Node {
         let watched = Arc::clone(&watch);
         let started = runtime.spawn(async move {
             let process = backend
-                .open(&watched)
+                .open(place, &watched)
                 .await
                 .map_err(|error| error.to_string())?;
             let server = Server::start(app(&process.engine, &ledger)).await;

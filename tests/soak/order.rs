@@ -188,6 +188,7 @@ fn work(route: Route, random: &mut Random) -> Work {
         (_, 56..62) => Work::BlocksInPlace(blocked),
         (_, 62..70) => Work::Streams(random.millis(0, 40)),
         (_, 70..76) => Work::Panics(times),
+        (Route::Retry, 76..88) => Work::Takes(LEASE + random.millis(100, 1500)),
         (Route::Retry, _) => Work::Takes(random.millis(1, 400)),
         (_, 76..79) => Work::Fails,
         (_, 79..81) => Work::Floods,

@@ -43,7 +43,8 @@ mod traffic;
 mod watch;
 
 /// What tells that the traffic was mixed enough.
-const REACHES: [&str; 10] = [
+const REACHES: [&str; 11] = [
+    "effects after another process had taken over",
     "executions after a take-over",
     "outcomes shown after `outcome_unknown`",
     "answers: handler_panicked",

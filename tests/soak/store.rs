@@ -3,12 +3,13 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use idempotent_runtime::{
-    Builder, Idempotency,
+    Builder, Idempotency, MemoryStore,
     store::{redis::RedisStore, sql::postgres::PostgresStore},
 };
 use tokio::{sync::Semaphore, time::sleep};
 
 use crate::{
+    order::LEASE,
     proxy::Proxy,
     random::Random,
     servers::{postgres::Postgres, redis::Redis},
@@ -16,6 +17,9 @@ use crate::{
     support::{Fault, FaultyStore, Operation, Process},
     watch::{Watch, WatchedStore},
 };
+
+/// How many processes use one store.
+pub(crate) const NODES: usize = 3;
 
 /// The store time-out of the engines: short, so that a store that is away for a second is away for long.
 const STORE_TIME_OUT: Duration = Duration::from_millis(500);
@@ -29,18 +33,26 @@ pub(crate) enum StoreKind {
 }
 
 /// What keeps the records, while processes come and go.
-pub(crate) enum Backend {
+pub(crate) struct Backend {
+    /// How each process reaches them.
+    ways: [Way; NODES],
+    #[expect(dead_code, reason = "its drop ends it")]
+    server: Server,
+}
+
+#[allow(dead_code, reason = "their drops end them")]
+enum Server {
+    None,
+    Redis(Redis),
+    Postgres(Postgres),
+}
+
+/// How one process reaches the records, and what can fail on it.
+#[derive(Clone)]
+enum Way {
     Memory(FaultyStore),
-    Redis {
-        #[expect(dead_code, reason = "its drop ends it")]
-        server: Redis,
-        proxy: Proxy,
-    },
-    Postgres {
-        #[expect(dead_code, reason = "its drop ends it")]
-        server: Postgres,
-        proxy: Proxy,
-    },
+    Redis(Proxy),
+    Postgres(Proxy),
 }
 
 impl StoreKind {
@@ -59,42 +71,54 @@ impl StoreKind {
 
     /// Starts it; nothing if its server is not installed.
     pub(crate) fn start(self) -> Option<Backend> {
+        let nodes = [(); NODES];
         Some(match self {
-            Self::Memory => Backend::Memory(FaultyStore::new()),
+            Self::Memory => {
+                let store = MemoryStore::new();
+                Backend {
+                    ways: nodes.map(|()| Way::Memory(FaultyStore::over(store.clone()))),
+                    server: Server::None,
+                }
+            }
             Self::Redis => {
                 let server = Redis::start()?;
-                let proxy = Proxy::to(server.port());
-                Backend::Redis { server, proxy }
+                Backend {
+                    ways: nodes.map(|()| Way::Redis(Proxy::to(server.port()))),
+                    server: Server::Redis(server),
+                }
             }
             Self::Postgres => {
                 let server = Postgres::start()?;
-                let proxy = Proxy::to(server.port());
-                Backend::Postgres { server, proxy }
+                Backend {
+                    ways: nodes.map(|()| Way::Postgres(Proxy::to(server.port()))),
+                    server: Server::Postgres(server),
+                }
             }
         })
     }
 }
 
 impl Backend {
-    /// A new process on this store, whose claims are watched.
+    /// A process in this place, whose claims are watched.
     pub(crate) async fn open(
         &self,
+        place: usize,
         watch: &Arc<Watch>,
     ) -> Result<Process, Box<dyn Error + Send + Sync>> {
         let watch = Arc::clone(watch);
-        Ok(match self {
-            Self::Memory(store) => {
+        Ok(match &self.ways[place] {
+            Way::Memory(store) => {
                 let store = store.clone();
                 Process::start(builder(), WatchedStore { store, watch })
             }
-            Self::Redis { proxy, .. } => {
+            Way::Redis(proxy) => {
                 let store = RedisStore::builder(format!("redis://127.0.0.1:{}", proxy.port()))
                     .connect_timeout(Duration::from_millis(400))
                     .response_timeout(Duration::from_millis(200));
                 let store = store.connect().await?;
                 Process::start(builder(), WatchedStore { store, watch })
             }
-            Self::Postgres { proxy, .. } => {
+            Way::Postgres(proxy) => {
                 let store = PostgresStore::builder()
                     .migrate(true)
                     .time_out(Duration::from_millis(400));
@@ -106,19 +130,56 @@ impl Backend {
 
     /// Makes the store fail in a random way for a while, and returns what was done. It is well again afterwards.
     pub(crate) async fn fail(&self, random: &mut Random) -> &'static str {
-        match self {
-            Self::Memory(store) => fail_in_memory(store, random).await,
-            Self::Redis { proxy, .. } | Self::Postgres { proxy, .. } => {
-                fail_behind(proxy, random).await
+        let one = &self.ways[random.index(NODES)];
+        match random.between(0, 2) {
+            // For longer than a lease: others take over what this process executes.
+            0 => {
+                one.cut_off();
+                sleep(LEASE + random.millis(200, 1500)).await;
+                one.heal();
+                "store faults: one process is cut off"
+            }
+            1 => one.fail(random).await,
+            _ => {
+                // The same happens to all.
+                let seed = random.between(0, u64::MAX - 1);
+                let [first, second, third] = self.ways.each_ref().map(|way| async move {
+                    let mut random = Random::new(seed);
+                    way.fail(&mut random).await
+                });
+                tokio::join!(first, second, third).0
             }
         }
     }
 
     /// Ends all faults.
     pub(crate) fn heal(&self) {
+        self.ways.iter().for_each(Way::heal);
+    }
+}
+
+impl Way {
+    async fn fail(&self, random: &mut Random) -> &'static str {
+        match self {
+            Self::Memory(store) => fail_in_memory(store, random).await,
+            Self::Redis(proxy) | Self::Postgres(proxy) => fail_behind(proxy, random).await,
+        }
+    }
+
+    fn cut_off(&self) {
+        match self {
+            Self::Memory(store) => store.fail_randomly(0, 100),
+            Self::Redis(proxy) | Self::Postgres(proxy) => {
+                proxy.refuse(true);
+                proxy.cut();
+            }
+        }
+    }
+
+    fn heal(&self) {
         match self {
             Self::Memory(store) => store.heal(),
-            Self::Redis { proxy, .. } | Self::Postgres { proxy, .. } => heal(proxy),
+            Self::Redis(proxy) | Self::Postgres(proxy) => heal(proxy),
         }
     }
 }
