@@ -12,8 +12,9 @@ use idempotent_runtime::Idempotency;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::support::{
-    Adapter, BoxFuture, Conn, CountingHandler, H2Conn, Server, TestRequest, advance, detached,
-    in_real_time, random_pause, run_ready_tasks, send_in_task, wait_until, with_paused_clock,
+    Adapter, BoxFuture, Conn, CountingHandler, DISCONNECTS, Disconnect, Server, TestRequest,
+    advance, detached, in_real_time, random_pause, run_ready_tasks, send_and_disconnect,
+    send_in_task, wait_until, with_paused_clock,
 };
 
 /// How often each kind of disconnect is tried.
@@ -36,56 +37,6 @@ fn app(handler: &CountingHandler) -> (Idempotency, Router) {
     let engine = Idempotency::builder().build().unwrap();
     let app = Adapter::Attribute.app(&engine, handler);
     (engine, app)
-}
-
-/// How a client disconnects.
-#[derive(Clone, Copy, Debug)]
-enum Disconnect {
-    Close,
-    Reset,
-    HalfClose,
-    ResetStream,
-    CloseAll,
-}
-
-const DISCONNECTS: [Disconnect; 5] = [
-    Disconnect::Close,
-    Disconnect::Reset,
-    Disconnect::HalfClose,
-    Disconnect::ResetStream,
-    Disconnect::CloseAll,
-];
-
-/// Sends a request, waits until `when` is over, and disconnects.
-async fn send_and_disconnect(
-    server: &Server,
-    request: &TestRequest,
-    disconnect: Disconnect,
-    when: impl Future<Output = ()>,
-) {
-    if let Disconnect::ResetStream | Disconnect::CloseAll = disconnect {
-        let mut conn = H2Conn::open(server.address).await;
-        let stream = conn.send(request).await;
-        when.await;
-        if let Disconnect::ResetStream = disconnect {
-            stream.reset();
-            // Without this the end of the connection might overtake the reset.
-            conn.flush().await;
-        }
-        conn.close();
-        return;
-    }
-    let mut conn = Conn::open(server.address).await;
-    conn.send(&request.wire()).await;
-    when.await;
-    match disconnect {
-        Disconnect::Reset => conn.reset(),
-        Disconnect::HalfClose => {
-            conn.half_close().await;
-            conn.closed().await;
-        }
-        _ => conn.close(),
-    }
 }
 
 /// Clients disconnect at random moments; each effect happens once, and the retry gets its outcome.

@@ -4,6 +4,7 @@
 mod app;
 mod backends;
 mod bodies;
+mod disconnect;
 mod faulty_store;
 #[allow(dead_code, reason = "the soak uses more of it")]
 mod gauges;
@@ -18,6 +19,7 @@ mod time;
 pub(crate) use app::{Adapter, PAY, app_without_engine, two_engines, unprotected_app};
 pub(crate) use backends::{Backend, FileBackend, MemoryBackend, PlantedRecord, outcome};
 pub(crate) use bodies::{Frames, endless, frames, stream};
+pub(crate) use disconnect::{DISCONNECTS, Disconnect, send_and_disconnect};
 pub(crate) use faulty_store::{Fault, FaultyStore, Operation};
 pub(crate) use gauges::{detached, waiters};
 pub(crate) use handler::{BoxFuture, CountingHandler};
