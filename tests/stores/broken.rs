@@ -89,6 +89,9 @@ broken! {
     a_repeated_acquire_that_conflicts: RepeatConflicts fails
         a_repeated_acquire_is_acquired_with_the_same_attempt,
         repetitions_of_one_acquire_share_its_lease;
+    /// An acquire whose reply was lost is repeated by the store itself.
+    a_lost_reply_that_is_hidden: HidesLostReply fails
+        an_acquire_whose_reply_was_lost_is_an_error_and_is_repeated_by_its_caller;
     /// The second acquire with one token counts as another attempt.
     a_repeated_acquire_that_counts: RepeatCounts fails
         a_repeated_acquire_is_acquired_with_the_same_attempt,

@@ -13,6 +13,7 @@ use idempotent_runtime::{
 use sqlx::{Connection, MySqlConnection};
 
 use crate::{
+    proxy::{Proxy, Treatment},
     servers::mariadb::MariaDb,
     sql::{new_table, server::ServerKind},
 };
@@ -105,6 +106,15 @@ impl Harness for MariaDbHarness {
             .execute(&mut Self::connection().await)
             .await
             .expect("times move");
+    }
+
+    async fn losing_handle(&self, key: &StoreKey) -> Option<MySqlStore> {
+        let proxy = Proxy::to(Self::server().port());
+        let url = MariaDb::url_of(proxy.port());
+        let store = MySqlStore::builder().table(self.table.clone());
+        let store = store.connect(&url).await.expect("a store");
+        proxy.treat(*key.as_bytes(), 0, Treatment::LoseReply);
+        Some(store)
     }
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {

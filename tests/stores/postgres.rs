@@ -12,7 +12,11 @@ use idempotent_runtime::{
 };
 use sqlx::{Connection, PgConnection};
 
-use crate::{servers::postgres::Postgres, sql::new_table};
+use crate::{
+    proxy::{Proxy, Treatment},
+    servers::postgres::Postgres,
+    sql::new_table,
+};
 
 mod durability;
 mod purge;
@@ -78,6 +82,15 @@ impl Harness for PostgresHarness {
             .execute(&mut Self::connection().await)
             .await
             .expect("times move");
+    }
+
+    async fn losing_handle(&self, key: &StoreKey) -> Option<PostgresStore> {
+        let proxy = Proxy::to(Self::server().port());
+        let url = Postgres::url_of(proxy.port());
+        let store = PostgresStore::builder().table(self.table.clone());
+        let store = store.connect(&url).await.expect("a store");
+        proxy.treat(*key.as_bytes(), 0, Treatment::LoseReply);
+        Some(store)
     }
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {

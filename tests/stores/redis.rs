@@ -14,7 +14,10 @@ use idempotent_runtime::{
     },
 };
 
-use crate::servers::redis::Redis;
+use crate::{
+    proxy::{Proxy, Treatment},
+    servers::redis::Redis,
+};
 
 mod cluster;
 mod cluster_failover;
@@ -86,6 +89,13 @@ impl Harness for RedisHarness {
 
     async fn advance(&self, by: Duration) {
         shift(Self::server(), &self.prefix, by);
+    }
+
+    async fn losing_handle(&self, key: &StoreKey) -> Option<RedisStore> {
+        let proxy = Proxy::to(Self::server().port());
+        let store = at(proxy.port()).prefix(&self.prefix).connect().await;
+        proxy.treat(*key.as_bytes(), 0, Treatment::LoseReply);
+        Some(store.expect("a store"))
     }
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {

@@ -4,7 +4,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     thread,
@@ -38,6 +38,105 @@ struct State {
     lost: AtomicU64,
     accepted: AtomicU64,
     closed: AtomicU64,
+    /// Requests that are treated by themselves, and what happens to them.
+    awaited: Mutex<Vec<Awaited>>,
+}
+
+/// The next request about a record, after so many that are passed on.
+#[derive(Debug)]
+struct Awaited {
+    record: [u8; 32],
+    skip: usize,
+    message: Message,
+}
+
+/// A message that the proxy treats by itself. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Message(Arc<Treated>);
+
+#[derive(Debug)]
+struct Treated {
+    treatment: Treatment,
+    stage: Mutex<Stage>,
+    changed: Condvar,
+}
+
+/// What happens to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Treatment {
+    /// The request is held back until it is let go; its connection stays open.
+    HoldRequest,
+    /// The request is held back, and its connection is closed at once, as by a balancer that loses its state.
+    HoldRequestAndClose,
+    /// The server gets the request; its reply is held back.
+    HoldReply,
+    /// The server gets the request; its connection is closed instead of the reply.
+    LoseReply,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Awaited,
+    /// The proxy has it.
+    Arrived,
+    LetGo,
+    /// The server has answered it.
+    Answered,
+}
+
+/// What both directions of one connection share.
+#[derive(Debug, Default)]
+struct Line {
+    /// How many replies the server has sent.
+    replies: Mutex<u64>,
+    replied: Condvar,
+    /// The message whose reply comes next.
+    next_reply: Mutex<Option<Message>>,
+}
+
+impl Message {
+    /// Whether the proxy has it: a request, or for a reply the server's answer.
+    pub(crate) fn arrived(&self) -> bool {
+        *self.stage() >= Stage::Arrived
+    }
+
+    /// Passes it on. A request reaches the server even if its sender has gone.
+    pub(crate) fn let_go(&self) {
+        self.reach(Stage::LetGo);
+    }
+
+    /// Whether the server has carried the request out and answered it.
+    pub(crate) fn answered(&self) -> bool {
+        *self.stage() == Stage::Answered
+    }
+
+    fn holds_request(&self) -> bool {
+        matches!(
+            self.0.treatment,
+            Treatment::HoldRequest | Treatment::HoldRequestAndClose
+        )
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        lock(&self.0.stage)
+    }
+
+    fn reach(&self, stage: Stage) {
+        let mut reached = self.stage();
+        *reached = stage.max(*reached);
+        self.0.changed.notify_all();
+    }
+
+    fn wait_until_let_go(&self) {
+        let mut stage = self.stage();
+        while *stage < Stage::LetGo {
+            stage = self
+                .0
+                .changed
+                .wait(stage)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 impl Proxy {
@@ -120,6 +219,21 @@ impl Proxy {
         self.state.request_ms.store(millis(by), Ordering::SeqCst);
     }
 
+    /// Treats the next request about the record with this store key by itself, after `skip` others about it.
+    pub(crate) fn treat(&self, record: [u8; 32], skip: usize, treatment: Treatment) -> Message {
+        let message = Message(Arc::new(Treated {
+            treatment,
+            stage: Mutex::new(Stage::Awaited),
+            changed: Condvar::new(),
+        }));
+        lock(&self.state.awaited).push(Awaited {
+            record,
+            skip,
+            message: message.clone(),
+        });
+        message
+    }
+
     /// Delays the first reply on a new connection by this.
     pub(crate) fn delay_greetings(&self, by: Duration) {
         self.state.greeting_ms.store(millis(by), Ordering::SeqCst);
@@ -127,12 +241,12 @@ impl Proxy {
 }
 
 impl State {
-    fn connections(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
-        self.connections.lock().expect("nothing panics under it")
+    fn connections(&self) -> MutexGuard<'_, Vec<TcpStream>> {
+        lock(&self.connections)
     }
 
-    fn replacement(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
-        self.replacement.lock().expect("nothing panics under it")
+    fn replacement(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        lock(&self.replacement)
     }
 
     fn pass(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
@@ -146,24 +260,94 @@ impl State {
             .extend([client.try_clone()?, server.try_clone()?]);
         let (requests, replies) = (client.try_clone()?, server.try_clone()?);
         self.accepted.fetch_add(1, Ordering::SeqCst);
-        let state = Arc::clone(self);
+        let line = Arc::new(Line::default());
+        let (state, of) = (Arc::clone(self), Arc::clone(&line));
         thread::spawn(move || {
-            copy(requests, server, || {
-                sleep(&state.request_ms);
-                Next::Pass
-            });
+            state.copy_requests(&requests, &server, &of);
+            close(&requests, &server);
             state.closed.fetch_add(1, Ordering::SeqCst);
         });
         let state = Arc::clone(self);
         thread::spawn(move || {
             sleep(&state.greeting_ms);
-            copy(replies, client, || state.reply());
+            state.copy_replies(&replies, &client, &line);
+            close(&replies, &client);
         });
         Ok(())
     }
 
+    fn copy_requests(&self, mut client: &TcpStream, mut server: &TcpStream, line: &Line) {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(length @ 1..) = client.read(&mut buffer) {
+            sleep(&self.request_ms);
+            let request = &buffer[..length];
+            let (held, of_reply) = match self.awaited(request) {
+                Some(message) if message.holds_request() => (Some(message), None),
+                message => (None, message),
+            };
+            if let Some(held) = &held {
+                if held.0.treatment == Treatment::HoldRequestAndClose {
+                    let _closed = client.shutdown(Shutdown::Both);
+                }
+                held.reach(Stage::Arrived);
+                held.wait_until_let_go();
+            }
+            let replies = line.replies();
+            *lock(&line.next_reply) = of_reply;
+            if server.write_all(request).is_err() {
+                return;
+            }
+            // Its sender has probably gone: the connection must not end before the server has carried the request out.
+            if let Some(held) = held
+                && line.replied_since(replies)
+            {
+                held.reach(Stage::Answered);
+            }
+        }
+    }
+
+    fn copy_replies(&self, mut server: &TcpStream, mut client: &TcpStream, line: &Line) {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(length @ 1..) = server.read(&mut buffer) {
+            let message = lock(&line.next_reply).take();
+            line.reply();
+            if let Some(message) = message {
+                message.reach(Stage::Arrived);
+                if message.0.treatment == Treatment::LoseReply {
+                    message.reach(Stage::Answered);
+                    return;
+                }
+                message.wait_until_let_go();
+                message.reach(Stage::Answered);
+            }
+            match self.next() {
+                Next::Pass if client.write_all(&buffer[..length]).is_ok() => {}
+                Next::Swallow => {}
+                Next::Last(reply) => {
+                    // The client may have closed its end.
+                    let _gone = client.write_all(&reply);
+                    return;
+                }
+                Next::Pass | Next::Close => return,
+            }
+        }
+    }
+
+    /// The message that this request is, if it is to be treated by itself.
+    fn awaited(&self, request: &[u8]) -> Option<Message> {
+        let mut awaited = lock(&self.awaited);
+        let at = awaited
+            .iter()
+            .position(|awaited| is_about(request, &awaited.record))?;
+        if let Some(left) = awaited[at].skip.checked_sub(1) {
+            awaited[at].skip = left;
+            return None;
+        }
+        Some(awaited.remove(at).message)
+    }
+
     /// Decides what happens to a reply.
-    fn reply(&self) -> Next {
+    fn next(&self) -> Next {
         sleep(&self.delay_ms);
         if self.lose.swap(false, Ordering::SeqCst) {
             self.lost.fetch_add(1, Ordering::SeqCst);
@@ -176,6 +360,40 @@ impl State {
             Next::Pass
         }
     }
+}
+
+impl Line {
+    fn replies(&self) -> u64 {
+        *lock(&self.replies)
+    }
+
+    fn reply(&self) {
+        *lock(&self.replies) += 1;
+        self.replied.notify_all();
+    }
+
+    /// Waits until the server has sent one more reply; `false` if it sends none.
+    fn replied_since(&self, before: u64) -> bool {
+        let replies = lock(&self.replies);
+        let answer = self
+            .replied
+            .wait_timeout_while(replies, Duration::from_secs(20), |replies| {
+                *replies == before
+            });
+        !answer.is_ok_and(|(_, waited)| waited.timed_out())
+    }
+}
+
+/// Whether a request names this record: stores send its key as bytes or in hexadecimal.
+fn is_about(request: &[u8], record: &[u8; 32]) -> bool {
+    let hex = record.map(|byte| format!("{byte:02x}")).concat();
+    let contains = |text: &[u8]| request.windows(text.len()).any(|window| window == text);
+    contains(record) || contains(hex.as_bytes())
+}
+
+/// The values are consistent whenever their lock is free, so a poisoned lock is as good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn millis(delay: Duration) -> u64 {
@@ -193,20 +411,6 @@ enum Next {
     Close,
 }
 
-/// Copies until an end closes, then closes the other.
-fn copy(mut from: TcpStream, mut to: TcpStream, next: impl Fn() -> Next) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        match next() {
-            Next::Pass if to.write_all(&buffer[..length]).is_ok() => {}
-            Next::Swallow => {}
-            Next::Last(reply) => {
-                // The client may have closed its end.
-                let _gone = to.write_all(&reply);
-                break;
-            }
-            _ => break,
-        }
-    }
-    let _closed = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+fn close(one: &TcpStream, other: &TcpStream) {
+    let _closed = (one.shutdown(Shutdown::Both), other.shutdown(Shutdown::Both));
 }

@@ -150,6 +150,14 @@ pub trait Harness: Sized + Send + Sync + 'static {
         let _ = (key, stored);
         async { false }
     }
+
+    /// Opens another handle on the same records whose next operation on this key is carried out by the server, while its
+    /// reply is lost and its connection closed. For stores that reach their records over a network; others leave this
+    /// default, which is `None`, as it is.
+    fn losing_handle(&self, key: &StoreKey) -> impl Future<Output = Option<Self::Store>> + Send {
+        let _ = key;
+        async { None }
+    }
 }
 
 /// One case, ready to run on one kind of store.

@@ -14,7 +14,10 @@
 //!    each new lease of a record.
 //! 3. **Repetition.** An operation may arrive twice, because the reply to the first was lost. Acquire with the
 //!    token that already holds the lease answers `Acquired` with the same attempt; complete with the token and
-//!    outcome already stored answers [`Applied`](Write::Applied).
+//!    outcome already stored answers [`Applied`](Write::Applied). A store may repeat an operation by itself, but **not an
+//!    acquire that was sent and not answered**: that is an error ([`Unavailable`](StoreErrorKind::Unavailable)), also where
+//!    a repetition would be answered. The first copy may still be on its way and claim the key after it was released, and
+//!    only a caller that knows of it gives it back.
 //! 4. **Clock.** One clock decides about leases and expiry: the store's. Callers pass durations, never points
 //!    in time.
 //! 5. **Durability.** A completion that was acknowledged is there until it expires, within the failures that
@@ -87,8 +90,8 @@
 //!    answer with a copy until then, and only to a claim with the same fingerprint (another one is a
 //!    `Mismatch`). `Acquired`, `InFlight`, `Unknown`, `Fenced` and `Missing` are true for one moment and come
 //!    from the inner store each time. [`Store::get`] is for inspection and always asks the inner store.
-//! 3. **It repeats an operation with the same token or not at all** (rule 3), and a release not at all: the
-//!    second answer to a release differs from the first.
+//! 3. **It repeats an operation with the same token or not at all** (rule 3), and neither an acquire nor a release: the
+//!    caller has to know of an acquire without an answer, and the second answer to a release differs from the first.
 //! 4. **It attaches every [`Wake`] to the inner store**, which knows when a record changes. Forgetting it fails
 //!    no conformance case and delays every waiter in another process to its next poll.
 //! 5. **It passes `purge_expired` on once, with the same limit**, and returns the answer: a purger takes less
@@ -130,8 +133,8 @@ pub use wake::Wake;
 
 /// How late an operation may be applied, counted from when it was sent.
 ///
-/// The engine gives a claim in doubt back until this time has passed, and relies on no acquire arriving later. A store
-/// bounds it by the time-outs of its statements and connections. It is shorter than any ttl that makes sense.
+/// The engine gives a claim in doubt back until this time has passed, and relies on no acquire arriving later. It is
+/// shorter than any ttl that makes sense.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(10 * 60);
 
 /// Persistence of records. See the [module documentation](self) for the contract.
@@ -144,6 +147,9 @@ pub trait Store: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Claims the key, or returns its current state. The only operation that can create a record.
+    ///
+    /// Never sent again by the store once it may have arrived and was not answered: that is an error, and the caller
+    /// repeats it.
     fn acquire(
         &self,
         claim: &Claim,

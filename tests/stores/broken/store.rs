@@ -2,7 +2,10 @@
 
 use std::{
     cell::Cell,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,8 @@ pub(crate) struct BrokenStore {
     rows: Arc<Mutex<Vec<Row>>>,
     opened: Instant,
     second: bool,
+    /// The reply to the next acquire is lost.
+    loses: AtomicBool,
 }
 
 impl Harness for BrokenHarness {
@@ -54,6 +59,7 @@ impl Harness for BrokenHarness {
             rows: Arc::default(),
             opened: Instant::now(),
             second: false,
+            loses: AtomicBool::new(false),
         })
     }
 
@@ -67,7 +73,14 @@ impl Harness for BrokenHarness {
             rows: Arc::clone(&self.0.rows),
             opened: self.0.opened,
             second: true,
+            loses: AtomicBool::new(false),
         }
+    }
+
+    async fn losing_handle(&self, _: &StoreKey) -> Option<BrokenStore> {
+        let handle = self.second_handle().await;
+        handle.loses.store(true, Ordering::SeqCst);
+        Some(handle)
     }
 
     async fn advance(&self, by: Duration) {
@@ -90,6 +103,10 @@ impl Store for BrokenStore {
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         self.read(&claim.key)?;
+        if self.loses.swap(false, Ordering::SeqCst) && !self.is(Flaw::HidesLostReply) {
+            self.decide(claim);
+            return Err(StoreError::new(self.name(), StoreErrorKind::Unavailable));
+        }
         if self.is(Flaw::CheckThenAct) && find(self.flaw, &mut self.rows(), &claim.key).is_none() {
             yield_now().await;
             self.rows().retain(|row| row.key != claim.key);

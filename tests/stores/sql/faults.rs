@@ -27,7 +27,7 @@ use crate::{
 on_each_server! {
     claims_and_outcomes_survive_a_kill_at_any_point,
     nothing_is_executed_twice_or_lost_while_the_server_is_killed_repeatedly,
-    an_operation_whose_reply_was_lost_is_repeated,
+    an_operation_whose_reply_was_lost_is_repeated_but_an_acquire_only_by_its_caller,
     a_silence_of_the_server_blocks_no_later_operation,
     operations_on_a_silent_server_time_out_by_themselves,
     a_server_slower_to_connect_than_a_time_out_is_reached,
@@ -180,8 +180,11 @@ async fn execute_until(
     }
 }
 
-/// The server carries the operation out, and the reply is lost: the store repeats it with the same token.
-async fn an_operation_whose_reply_was_lost_is_repeated(kind: ServerKind) {
+/// The server carries the operation out, and the reply is lost: the store repeats it with the same token, unless it is an
+/// acquire, whose caller has to know.
+async fn an_operation_whose_reply_was_lost_is_repeated_but_an_acquire_only_by_its_caller(
+    kind: ServerKind,
+) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
     let store = server.store(proxy.port(), 2).await;
@@ -190,6 +193,8 @@ async fn an_operation_whose_reply_was_lost_is_repeated(kind: ServerKind) {
         // Connects first, so that the lost reply is that of the operation and not that of a preparation.
         store.get(&key(n)).await.unwrap();
         proxy.lose_next_reply();
+        let error = store.acquire(&mine).await.expect_err("the reply was lost");
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
         assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
         proxy.lose_next_reply();
         assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
@@ -275,8 +280,9 @@ async fn a_server_slower_to_connect_than_a_time_out_is_reached(kind: ServerKind)
         proxy.cut();
         proxy.delay_greetings(Duration::from_millis(1500));
         let started = Instant::now();
+        // Not an acquire, which ends with the connection that was cut.
         let error = store
-            .acquire(&mine)
+            .get(&mine.key)
             .await
             .expect_err("connecting takes longer");
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     scope::StoreKey,
     store::{
+        error::StoreErrorKind,
         record::{Acquisition, Claim, Outcome, Write},
         token::Token,
     },
@@ -26,6 +27,25 @@ use crate::{
 pub async fn a_new_key_is_acquired_as_the_first_attempt(subject: Arc<Subject>) {
     let first = acquire(subject.store(), &subject.claim(key(1))).await;
     assert_eq!(first, Acquisition::Acquired { attempt: 1 });
+}
+
+/// The server carried the acquire out, and its reply was lost. The store must not hide that by a repetition of its own: a
+/// copy that is still on its way would claim the key after the caller has released it. The caller's repetition is answered
+/// as the first would have been.
+pub async fn an_acquire_whose_reply_was_lost_is_an_error_and_is_repeated_by_its_caller(
+    subject: Arc<Subject>,
+) {
+    let claim = subject.claim(key(1));
+    let Some(losing) = subject.losing_handle(&claim.key).await else {
+        return;
+    };
+    let error = losing.acquire(&claim).await;
+    let error = error.expect_err("the reply was lost");
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    assert_eq!(
+        acquire(&*losing, &claim).await,
+        Acquisition::Acquired { attempt: 1 }
+    );
 }
 
 /// Records are stored under their whole key: keys that differ in one byte, at any position, are different records.

@@ -26,6 +26,7 @@ macro_rules! __store_conformance_list {
             run acquire::a_take_over_applies_to_no_other_lease,
             run acquire::attempts_rise_by_one_with_every_lease,
             run acquire::an_acquire_dropped_half_way_frees_no_lease,
+            run acquire::an_acquire_whose_reply_was_lost_is_an_error_and_is_repeated_by_its_caller,
             run acquire::a_second_handle_sees_the_same_records_at_the_same_time,
             run lease::a_renewal_extends_the_lease,
             run lease::a_renewal_pushes_the_expiry,

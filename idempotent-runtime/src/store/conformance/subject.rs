@@ -44,6 +44,10 @@ impl Subject {
         self.harness.corrupt(key, stored).await
     }
 
+    pub(super) async fn losing_handle(&self, key: &StoreKey) -> Option<Box<dyn ErasedStore>> {
+        self.harness.losing_handle(key).await
+    }
+
     pub(super) fn ticks(&self, n: u32) -> Duration {
         self.tick * n
     }
@@ -68,6 +72,7 @@ trait ErasedHarness: Send + Sync {
     fn second_handle(&self) -> Boxed<'_, Box<dyn ErasedStore>>;
     fn advance(&self, by: Duration) -> Boxed<'_, ()>;
     fn corrupt<'a>(&'a self, key: &'a StoreKey, stored: &'a [u8]) -> Boxed<'a, bool>;
+    fn losing_handle<'a>(&'a self, key: &'a StoreKey) -> Boxed<'a, Option<Box<dyn ErasedStore>>>;
 }
 
 impl<H: Harness> ErasedHarness for H {
@@ -85,5 +90,12 @@ impl<H: Harness> ErasedHarness for H {
 
     fn corrupt<'a>(&'a self, key: &'a StoreKey, stored: &'a [u8]) -> Boxed<'a, bool> {
         Box::pin(Harness::corrupt(self, key, stored))
+    }
+
+    fn losing_handle<'a>(&'a self, key: &'a StoreKey) -> Boxed<'a, Option<Box<dyn ErasedStore>>> {
+        Box::pin(async {
+            let losing = Harness::losing_handle(self, key).await?;
+            Some(Box::new(losing) as Box<dyn ErasedStore>)
+        })
     }
 }

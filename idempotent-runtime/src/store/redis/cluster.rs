@@ -113,10 +113,14 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Runs a script on the node of its record. `repeat`: it may be sent once more when its reply was lost, because
-    /// running it twice equals running it once. If that fails too, the first error is returned: the first call may have
+    /// Runs a script on the node of its record. `after_loss`: it may be sent once more when its reply was lost, as in
+    /// [`Link::run`](super::link::Link::run). If that fails too, the first error is returned: the first call may have
     /// been executed, whatever a node answers to the repetition.
-    pub(super) async fn run(self: &Arc<Self>, call: &Call<'_>, repeat: bool) -> RedisResult<Value> {
+    pub(super) async fn run(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        after_loss: bool,
+    ) -> RedisResult<Value> {
         let slot = slot(call.record());
         let (mut to, mut lost) = (None, None);
         let (mut attempt, begun) = (1, Instant::now());
@@ -145,7 +149,7 @@ impl Cluster {
                     }
                 }
                 Next::Later if again => self.wait(attempt).await,
-                Next::Lost if repeat && lost.is_none() && again => {
+                Next::Lost if after_loss && lost.is_none() && again => {
                     lost = Some(error);
                     self.wait_for_refresh().await;
                 }

@@ -60,11 +60,13 @@ impl Confirm {
         }
     }
 
-    /// Runs a script. `is_write` tells by its answer whether replicas must confirm it.
+    /// Runs a script. `is_write` tells by its answer whether replicas must confirm it; `after_loss` is as in
+    /// [`Link::run`](super::link::Link::run).
     pub(super) async fn run(
         &self,
         call: &Call<'_>,
         is_write: fn(&Value) -> bool,
+        after_loss: bool,
     ) -> Result<Value, StoreError> {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.ok();
@@ -75,9 +77,11 @@ impl Confirm {
         };
         let replies = match self.call(&mut connection, call).await {
             // While it was idle, the connection broke or its server stopped being the primary; the same is true of the
-            // other idle ones. Confirmed operations may arrive twice. If the second attempt fails, the first may have
-            // been applied, so its error is returned.
-            Err(error) if error.is_connection_dropped() || code(&error) == Some(READONLY) => {
+            // other idle ones. If the second attempt fails, the first may have been applied, so its error is returned.
+            Err(error)
+                if (after_loss && error.is_connection_dropped())
+                    || code(&error) == Some(READONLY) =>
+            {
                 self.idle().clear();
                 connection = self.connect().await.map_err(error::store_error)?;
                 self.call(&mut connection, call).await.map_err(|_| error)

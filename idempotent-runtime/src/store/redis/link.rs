@@ -14,17 +14,17 @@ pub(super) enum Link {
 }
 
 impl Link {
-    /// Runs a script. `repeat`: it may be sent once more over a new connection, because running it twice equals running
-    /// it once. If that fails too, the first error is returned: the first call may have been executed, whatever the
-    /// server answers to the repetition.
-    pub(super) async fn run(&self, call: &Call<'_>, repeat: bool) -> RedisResult<Value> {
+    /// Runs a script. `after_loss`: when its connection broke, it may be sent once more over a new one, because running it
+    /// twice, the second time at any moment, equals running it once. If that fails too, the first error is returned: the
+    /// first call may have been executed, whatever the server answers to the repetition.
+    pub(super) async fn run(&self, call: &Call<'_>, after_loss: bool) -> RedisResult<Value> {
         let server = match self {
             Self::Server(server) => server,
-            Self::Cluster(cluster) => return cluster.run(call, repeat).await,
+            Self::Cluster(cluster) => return cluster.run(call, after_loss).await,
         };
         match server.call(call, false).await {
             // This is what a restart of the server looks like: the connection is gone, the server is available.
-            Err(error) if repeat && error.is_connection_dropped() => {
+            Err(error) if after_loss && error.is_connection_dropped() => {
                 server.call(call, false).await.map_err(|_| error)
             }
             other => other,

@@ -8,8 +8,9 @@
 //! 3. A key lives at least as long as its lease: acquire and renew set both in one step.
 //! 4. Completions, releases and abandoned leases are published, so that waiters in other processes read the record at
 //!    once. One connection per store listens.
-//! 5. An operation that meets a broken connection is sent once more over a new one, if sending it twice is harmless:
-//!    the token makes the server apply it once.
+//! 5. An operation that meets a broken connection is sent once more over a new one, if a second copy is harmless whenever
+//!    it arrives. It is not for a release, whose second answer differs, and not for an acquire, which would claim a key
+//!    that was released meanwhile: their callers get the error.
 //!
 //! # What survives which failure
 //!
@@ -190,17 +191,22 @@ impl RedisStore {
             .map_err(error::store_error)
     }
 
-    /// Runs a script whose write replicas must confirm, if that is set. `is_write` tells by the answer whether there is
-    /// something to confirm.
-    async fn confirmed(
-        &self,
-        call: &Call<'_>,
-        is_write: fn(&Value) -> bool,
-    ) -> Result<Value, StoreError> {
+    /// Runs a script that may be executed twice, and whose write replicas must confirm, if that is set.
+    async fn confirmed(&self, call: &Call<'_>) -> Result<Value, StoreError> {
         match &self.0.confirm {
-            Some(confirm) => confirm.run(call, is_write).await,
+            Some(confirm) => confirm.run(call, applied, true).await,
             None => self.run(call).await,
         }
+    }
+
+    /// Runs the script for acquire. Not repeated here when its reply was lost: the caller has to know that a copy of it may
+    /// still arrive (contract, rule 3).
+    async fn claimed(&self, call: &Call<'_>) -> Result<Value, StoreError> {
+        let answer = match &self.0.confirm {
+            Some(confirm) => return confirm.run(call, acquired_or_completed, false).await,
+            None => self.0.link.run(call, false).await,
+        };
+        answer.map_err(error::store_error)
     }
 
     /// Whether the claim holds the lease already. At its memory limit the server refuses an acquire before the script
@@ -231,7 +237,7 @@ impl RedisStore {
         ];
         let call = self.0.scripts.renew.call(&record, &arguments);
         let answer = if confirm {
-            self.confirmed(&call, applied).await?
+            self.confirmed(&call).await?
         } else {
             self.run(&call).await?
         };
@@ -271,7 +277,7 @@ impl Store for RedisStore {
             flag(self.0.confirm.is_some()),
         ];
         let call = self.0.scripts.acquire.call(&record, &arguments);
-        match self.confirmed(&call, acquired_or_completed).await {
+        match self.claimed(&call).await {
             Ok(answer) => acquisition(answer),
             Err(error) if error.kind() == StoreErrorKind::Full => {
                 self.held_already(claim).await?.ok_or(error)
@@ -299,7 +305,7 @@ impl Store for RedisStore {
             held.key.as_bytes(),
         ];
         let call = self.0.scripts.complete.call(&record, &arguments);
-        write(&self.confirmed(&call, applied).await?)
+        write(&self.confirmed(&call).await?)
     }
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {

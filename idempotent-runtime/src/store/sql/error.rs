@@ -238,8 +238,15 @@ pub(super) enum Repeat {
     /// Yes: it was rolled back in favour of a concurrent one.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     Raced,
-    /// Yes: the connection was dead, as all connections of the pool may be after a restart of the server.
-    Dead {
+    /// Yes: the server ended the session and did not execute the statement, or has executed it to its end. All
+    /// connections of the pool may be in that state, as after a change of primaries.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    Ended {
+        connections: usize,
+    },
+    /// The connection broke without an answer, as all connections of the pool may after a restart of the server: the
+    /// statement may still arrive. It may be repeated if a second copy of it changes nothing.
+    Lost {
         connections: usize,
     },
 }
@@ -252,10 +259,19 @@ impl Verdict {
         }
     }
 
-    pub(super) const fn dead(connections: usize) -> Self {
+    /// The server answered that it ended the session.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(super) const fn ended(connections: usize) -> Self {
         Self {
             kind: StoreErrorKind::Unavailable,
-            repeat: Repeat::Dead { connections },
+            repeat: Repeat::Ended { connections },
+        }
+    }
+
+    const fn lost(connections: usize) -> Self {
+        Self {
+            kind: StoreErrorKind::Unavailable,
+            repeat: Repeat::Lost { connections },
         }
     }
 
@@ -269,7 +285,7 @@ impl Verdict {
     pub(super) fn of_client_error(error: &sqlx::Error, connections: usize) -> Self {
         match error {
             // Only errors of an established connection. When a new connection fails, another one would fail too.
-            sqlx::Error::Io(error) if is_dead(error.kind()) => Self::dead(connections),
+            sqlx::Error::Io(error) if is_dead(error.kind()) => Self::lost(connections),
             sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::ColumnIndexOutOfBounds { .. }
             | sqlx::Error::Decode(_)
@@ -281,6 +297,11 @@ impl Verdict {
             _ => Self::lasting(StoreErrorKind::Unavailable),
         }
     }
+}
+
+/// Whether the error is that of a connection that broke without an answer.
+pub(super) fn is_lost(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if is_dead(error.kind()))
 }
 
 fn is_dead(kind: io::ErrorKind) -> bool {

@@ -8,6 +8,10 @@
 //!    the claim.
 //! 2. When a fenced write changes nothing, the record is read to find out why.
 //! 3. A step that loses a race changes nothing. It is repeated a few times with the same token.
+//! 4. A statement whose connection broke without an answer may still arrive (a proxy in between has it, or the server's
+//!    machine). It is repeated on another connection, because a second copy changes nothing; but not an acquire, which
+//!    would claim the key again after it was released. Its caller gets the error, repeats it, and remembers that one got
+//!    no answer (contract, rule 3).
 
 use super::{
     error::{Repeat, Verdict},
@@ -86,7 +90,7 @@ pub(super) async fn acquire<R: Records>(
     records: &mut R,
     claim: &Claim,
 ) -> Result<Acquisition, StoreError> {
-    let mut budget = RetryBudget::new();
+    let mut budget = RetryBudget::for_acquire();
     loop {
         match step(records, claim, &mut budget).await? {
             Some(acquisition) => return Ok(acquisition),
@@ -209,6 +213,8 @@ struct RetryBudget {
     rounds: usize,
     /// How many dead connections the operation met. They are bounded by the size of the pool, not by the rounds.
     dead: usize,
+    /// Whether a statement may be repeated that was sent and not answered.
+    after_loss: bool,
     last: Option<sqlx::Error>,
 }
 
@@ -217,7 +223,15 @@ impl RetryBudget {
         Self {
             rounds: ROUNDS,
             dead: 0,
+            after_loss: true,
             last: None,
+        }
+    }
+
+    fn for_acquire() -> Self {
+        Self {
+            after_loss: false,
+            ..Self::new()
         }
     }
 
@@ -235,16 +249,29 @@ impl RetryBudget {
             Repeat::No => return Err(StoreError::new(R::NAME, verdict.kind).with_source(error)),
             #[cfg(any(feature = "mysql", feature = "postgres"))]
             Repeat::Raced => {}
-            Repeat::Dead { connections } => {
-                self.dead += 1;
-                if self.dead > connections {
-                    return Err(StoreError::new(R::NAME, verdict.kind).with_source(error));
-                }
-                self.rounds += 1;
+            Repeat::Lost { .. } if !self.after_loss => {
+                return Err(StoreError::new(R::NAME, verdict.kind).with_source(error));
             }
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
+            Repeat::Ended { connections } if self.has_met(connections) => {
+                return Err(StoreError::new(R::NAME, verdict.kind).with_source(error));
+            }
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
+            Repeat::Ended { .. } => {}
+            Repeat::Lost { connections } if self.has_met(connections) => {
+                return Err(StoreError::new(R::NAME, verdict.kind).with_source(error));
+            }
+            Repeat::Lost { .. } => {}
         }
         self.last = Some(error);
         Ok(())
+    }
+
+    /// Counts one more dead connection, and tells whether the operation has met all of them.
+    fn has_met(&mut self, connections: usize) -> bool {
+        self.dead += 1;
+        self.rounds += 1;
+        self.dead > connections
     }
 
     /// Counts a repetition; an error if none is left.

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use self::own::{Connected, OwnPool};
+use super::error::is_lost;
 
 mod idle;
 mod own;
@@ -79,7 +80,10 @@ enum Inner<DB: Database, G> {
         pool: Arc<OwnPool<DB, G>>,
         since: Instant,
     },
-    Application(PoolConnection<DB>),
+    Application {
+        connection: PoolConnection<DB>,
+        pool: Pool<DB>,
+    },
 }
 
 impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
@@ -133,7 +137,10 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
                 pool: Arc::clone(pool),
                 since: Instant::now(),
             },
-            Source::Application(pool) => Inner::Application(acquire_from_application(pool).await?),
+            Source::Application(pool) => Inner::Application {
+                connection: acquire_from_application(pool).await?,
+                pool: pool.clone(),
+            },
         };
         Ok(Pooled { inner: Some(inner) })
     }
@@ -201,6 +208,9 @@ fn client_time_out(time_out: Duration) -> Duration {
 
 impl<DB: Database, G> Pooled<DB, G> {
     /// Releases the connection if the server has answered to the end and without an error of its own; else closes it.
+    ///
+    /// A connection that broke leaves no older one in its pool: after a restart of the server they are broken too, and an
+    /// acquire may be repeated once only.
     pub(super) fn release<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         let reusable = match &result {
             Ok(_) => true,
@@ -218,8 +228,18 @@ impl<DB: Database, G> Pooled<DB, G> {
                 inner => drop(inner),
             }
         } else {
+            let lost = matches!(&result, Err(error) if is_lost(error));
             match self.inner.take() {
-                Some(Inner::Application(mut connection)) => connection.close_on_drop(),
+                Some(Inner::Application {
+                    mut connection,
+                    pool,
+                }) => {
+                    connection.close_on_drop();
+                    if lost {
+                        evict_untested(&pool);
+                    }
+                }
+                Some(Inner::Own { pool, since, .. }) if lost => pool.invalidate_before(since),
                 inner => drop(inner),
             }
         }
@@ -227,10 +247,23 @@ impl<DB: Database, G> Pooled<DB, G> {
     }
 }
 
+/// Closes the idle connections of an application's pool that does not test them by itself.
+fn evict_untested<DB: Database>(pool: &Pool<DB>) {
+    if pool.options().get_test_before_acquire() {
+        return;
+    }
+    for _ in 0..pool.num_idle() {
+        match pool.try_acquire() {
+            Some(mut idle) => idle.close_on_drop(),
+            None => return,
+        }
+    }
+}
+
 impl<DB: Database, G> Drop for Pooled<DB, G> {
     fn drop(&mut self) {
         match self.inner.take() {
-            Some(Inner::Application(mut connection)) => connection.close_on_drop(),
+            Some(Inner::Application { mut connection, .. }) => connection.close_on_drop(),
             // The statement was not answered.
             Some(Inner::Own { pool, since, .. }) => pool.invalidate_before(since),
             None => {}
@@ -248,7 +281,7 @@ impl<DB: Database, G> Deref for Pooled<DB, G> {
             .expect("the connection is there until `release`, which consumes it")
         {
             Inner::Own { live, .. } => &live.connection,
-            Inner::Application(connection) => connection,
+            Inner::Application { connection, .. } => connection,
         }
     }
 }
@@ -261,7 +294,7 @@ impl<DB: Database, G> DerefMut for Pooled<DB, G> {
             .expect("the connection is there until `release`, which consumes it")
         {
             Inner::Own { live, .. } => &mut live.connection,
-            Inner::Application(connection) => connection,
+            Inner::Application { connection, .. } => connection,
         }
     }
 }

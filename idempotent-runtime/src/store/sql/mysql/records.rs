@@ -192,7 +192,7 @@ fn classify(error: &sqlx::Error, connections: usize) -> Verdict {
         // The server is shutting down, has become a replica, is a cluster node that is not ready, or ended an idle
         // session; or a prepared statement of this session is gone, as after a change of servers behind a proxy.
         // Another connection may work.
-        Some(1053 | 1927 | 1290 | 1836 | 1047 | 4031 | 1243 | 1615) => Verdict::dead(connections),
+        Some(1053 | 1927 | 1290 | 1836 | 1047 | 4031 | 1243 | 1615) => Verdict::ended(connections),
         // The disk or the table is full.
         Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
         Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),

@@ -181,9 +181,9 @@ fn classify(error: &sqlx::Error, connections: usize) -> Verdict {
         "40001" | "40P01" | "23505" => Verdict::RACED,
         // The server is shutting down, has become a replica, or ended an idle session; or a prepared statement of this
         // session is gone, as after `discard all`. Another connection may work.
-        "57P01" | "57P02" | "57P05" | "25006" | "26000" => Verdict::dead(connections),
+        "57P01" | "57P02" | "57P05" | "25006" | "26000" => Verdict::ended(connections),
         // The table has changed since the statement was prepared.
-        "0A000" if replanned(error) => Verdict::dead(connections),
+        "0A000" if replanned(error) => Verdict::ended(connections),
         "53100" => Verdict::lasting(StoreErrorKind::Full),
         // Not XX000, which poolers use for errors of every kind.
         "XX001" | "XX002" => Verdict::lasting(StoreErrorKind::Corrupt),
