@@ -59,11 +59,38 @@
 //!   record is gone.
 //! - An operation whose future was dropped, or whose caller gave up, may be applied *later* than anything the
 //!   caller does next, but not later than [`LONGEST_DELAY`] after it was sent. A late acquire leaves a claim that
-//!   nobody uses, so its caller gives it back, again and again until that time has passed. A store bounds the
-//!   delay by the time-outs of its statements and connections; what it sends again itself counts from the call.
+//!   nobody uses, so its caller gives it back, again and again until that time has passed. A store does not send what
+//!   nobody waits for any more, and bounds the rest
+//!   [by its time-outs](#how-late-an-operation-may-arrive); what it sends again itself counts from the call.
 //! - A token belongs to one claim. The attempt is undefined when an acquire is repeated with another
 //!   fingerprint, or after the record expired.
 //! - Where the server deletes expired records by itself, `purge_expired` may have nothing to do and answer 0.
+//!
+//! # How late an operation may arrive
+//!
+//! An operation whose caller has given up is on its way in one of three places: in the client, in the systems and the
+//! network between, or in the server. A store bounds the first by not sending what nobody waits for, the second by
+//! closing the connection, and the third by the server's time-outs:
+//!
+//! | store | in the client | on the network | in the server |
+//! |---|---|---|---|
+//! | memory | applied at once, or never | | |
+//! | SQLite | not executed if its caller has gone when the write lock is there | | one transaction: as long as the disk takes |
+//! | Redis | not sent if its caller has gone; a reply that does not come in time closes the connection | a closed connection is reset, so that nothing more of it is delivered; an open one ends 30 seconds after the server stopped receiving (Linux) | one script, without waiting |
+//! | PostgreSQL | not sent without a connection; given up after twice the `time_out`, which closes the connection | after the close the system goes on delivering, on Linux for about two minutes (`tcp_orphan_retries`) | `statement_timeout` and `lock_timeout`, set by the store in its own sessions |
+//! | MySQL, MariaDB | the same | the same | `max_statement_time` (MariaDB), the wait for a lock (MySQL) |
+//!
+//! With usual settings each of these takes seconds, and at most minutes: [`LONGEST_DELAY`] leaves room for all of them.
+//! What a client cannot bound:
+//!
+//! - A server, a proxy or a machine that is stopped with the request in its memory (`SIGSTOP`, a virtual machine that is
+//!   paused or moved) and goes on later than that.
+//! - PostgreSQL with synchronous replication: a statement that waits for its standby has committed and is not visible, and
+//!   no time-out ends that wait.
+//! - Sessions of an application's own pool: their `statement_timeout` and `lock_timeout` are the application's. Set them.
+//!
+//! An acquire that arrives later than that claims its key for nobody: nothing executes, and the key is blocked until the
+//! lease lapses. Then a retry hears `outcome_unknown`, or executes where the route says `on_crash = "retry"`.
 //!
 //! # Sharing and cloning
 //!
@@ -134,7 +161,8 @@ pub use wake::Wake;
 /// How late an operation may be applied, counted from when it was sent.
 ///
 /// The engine gives a claim in doubt back until this time has passed, and relies on no acquire arriving later. It is
-/// shorter than any ttl that makes sense.
+/// shorter than any ttl that makes sense. What bounds the delay in each store, and what does not, is in
+/// [the contract](self#how-late-an-operation-may-arrive).
 pub const LONGEST_DELAY: Duration = Duration::from_secs(10 * 60);
 
 /// Persistence of records. See the [module documentation](self) for the contract.

@@ -106,6 +106,30 @@ async fn a_long_transaction_of_another_process_delays_operations_and_fails_none(
     assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
 }
 
+/// It would claim a key for a request that was answered already.
+#[tokio::test]
+async fn an_operation_that_was_given_up_while_the_file_was_locked_is_not_executed() {
+    let file = DatabaseFile::new();
+    let store = file.open().await;
+    let mut other = file.connect().await;
+    let (waits, follows) = (new_claim(key(1)), new_claim(key(2)));
+    for statement in ["begin immediate", "rollback"] {
+        let run = sqlx::query(statement).execute(&mut other).await;
+        run.expect("the statement runs");
+        if statement == "begin immediate" {
+            // The first operation is the writer's own by now, the second is in its queue.
+            for claim in [&waits, &follows] {
+                let waiting = store.acquire(claim);
+                let waiting = tokio::time::timeout(Duration::from_millis(100), waiting).await;
+                waiting.expect_err("the transaction excludes other writers");
+            }
+        }
+    }
+    for claim in [&waits, &follows] {
+        assert!(store.get(&claim.key).await.unwrap().is_none());
+    }
+}
+
 /// The next process would find another file, or none, and would execute again what is completed here.
 #[cfg(unix)]
 #[tokio::test]

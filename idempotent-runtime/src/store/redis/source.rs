@@ -192,12 +192,22 @@ fn tuned(node: ConnectionInfo) -> ConnectionInfo {
     node.set_tcp_settings(tcp())
 }
 
-/// Small packets are sent at once, and keepalive detects a peer that vanished.
+/// For how long the system sends again what the peer has not received. Without it Linux gives up after fifteen minutes,
+/// later than an operation may arrive ([`LONGEST_DELAY`](crate::store::LONGEST_DELAY)).
+#[cfg(target_os = "linux")]
+const UNRECEIVED: Duration = Duration::from_secs(30);
+
+/// Small packets are sent at once, and keepalive detects a peer that vanished. A connection that is closed delivers nothing
+/// more: otherwise the system would go on for minutes with requests that were given up.
 fn tcp() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15));
-    TcpSettings::default()
+    let settings = TcpSettings::default()
         .set_nodelay(true)
         .set_keepalive(keepalive)
+        .set_linger_time(Duration::ZERO);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNRECEIVED);
+    settings
 }
 
 #[cfg(test)]
@@ -225,6 +235,33 @@ mod tests {
         let role = format!("*2\r\n{}*0\r\n", text("sentinel"));
         sentinel.says("ROLE", role);
         sentinel.says("SENTINEL MASTERS", format!("*1\r\n*8\r\n{words}"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_given_up_delivers_nothing_more() {
+        use tokio::io::AsyncReadExt as _;
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let silent = listener.expect("a port");
+        let port = silent.local_addr().expect("an address").port();
+        let url = format!("redis://127.0.0.1:{port}");
+        let info = redis::IntoConnectionInfo::into_connection_info(url).expect("a URL");
+        let time_outs = TimeOuts {
+            connect: Duration::from_millis(200),
+            response: Duration::from_millis(200),
+        };
+        let source = Source::node(info, time_outs).expect("a source");
+        let accepted = async { silent.accept().await.expect("a connection").0 };
+        let (connected, mut stream) = tokio::join!(source.connect(time_outs.response), accepted);
+        connected.expect_err("the server does not answer");
+        let ended = loop {
+            match stream.read(&mut [0; 1024]).await {
+                Ok(1..) => {}
+                ended => break ended,
+            }
+        };
+        let reset = ended.expect_err("a reset, and no orderly end");
+        assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
     }
 
     async fn port(source: &Source) -> u16 {

@@ -8,7 +8,8 @@
 //!    another process nor have to start again.
 //! 2. If a step fails, the transaction is rolled back and its steps run again, each in its own transaction, so that a
 //!    step fails alone.
-//! 3. An operation whose caller went away before its turn is not executed.
+//! 3. An operation whose caller went away before its turn is not executed. The turn comes when the write lock is there: a
+//!    caller may have gone while another process held it.
 //! 4. If the thread panics, all waiting and later calls return the error that the writer has ended.
 //! 5. No operation is answered if the file is not the one that was opened.
 //! 6. If a flush fails, its steps are rolled back and all their callers get the error. After a crash of the machine the
@@ -176,7 +177,9 @@ impl WriterTask {
         match self.transact(&jobs).await {
             Ok(answers) => {
                 for (job, answer) in jobs.into_iter().zip(answers) {
-                    let _ = job.reply.send(Ok(answer));
+                    if let Some(answer) = answer {
+                        let _ = job.reply.send(Ok(answer));
+                    }
                 }
             }
             Err(TransactionError::Shared(error)) => {
@@ -191,7 +194,7 @@ impl WriterTask {
                 for job in jobs {
                     let answer = self.transact(slice::from_ref(&job)).await;
                     let _ = job.reply.send(match answer {
-                        Ok(mut answers) => answers.pop().ok_or_else(unanswered),
+                        Ok(mut answers) => answers.pop().flatten().ok_or_else(unanswered),
                         Err(TransactionError::Shared(error)) => Err(shared(&error)),
                         Err(TransactionError::Step(error)) => Err(error),
                     });
@@ -200,15 +203,20 @@ impl WriterTask {
         }
     }
 
-    async fn transact(&mut self, jobs: &[Job]) -> Result<Vec<Answer>, TransactionError> {
+    /// Runs jobs in one transaction. Those whose callers have gone have no answer, and were not executed.
+    async fn transact(&mut self, jobs: &[Job]) -> Result<Vec<Option<Answer>>, TransactionError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
         self.execute("begin immediate").await?;
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
+            if job.reply.is_closed() {
+                answers.push(None);
+                continue;
+            }
             match self.step(&job.operation).await {
-                Ok(answer) => answers.push(answer),
+                Ok(answer) => answers.push(Some(answer)),
                 Err(error) => {
                     self.roll_back().await;
                     return Err(TransactionError::Step(error));
