@@ -4,6 +4,9 @@
 //! Most scenarios move tokio's paused clock and hold handlers at a gate. Where the connection matters, they send
 //! requests to a real server over real sockets. None sleeps and hopes that something has happened by then.
 
+#[path = "../support/proxy.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod proxy;
 #[path = "../support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
@@ -46,4 +49,5 @@ mod shutdown_races;
 mod shutdowns;
 mod store_faults;
 mod stored_formats;
+mod through_a_proxy;
 mod waiting;
