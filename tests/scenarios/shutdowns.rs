@@ -9,7 +9,11 @@ use std::{
 };
 
 use axum::response::IntoResponse;
-use idempotent_runtime::{Idempotency, OnCrash, Policy};
+use idempotent_runtime::{
+    Idempotency, OnCrash, Policy,
+    store::{LONGEST_DELAY, Store},
+};
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::support::{
     Adapter, Conn, CountingHandler, Fault, FaultyStore, Operation, Server, TestRequest, advance,
@@ -245,6 +249,51 @@ fn an_unreachable_store_does_not_delay_the_shutdown() {
                 (report.drained, report.unknown, report.unconfirmed),
                 (0, 0, 2000)
             );
+        }
+    });
+}
+
+#[test]
+fn a_shutdown_gives_withdrawals_what_is_left_of_its_deadline() {
+    with_each_adapter(async |adapter| {
+        for (minutes, store_is_back) in [(1, false), (1, true), (60, true)] {
+            // Given a claim in doubt, which is being withdrawn.
+            let (handler, store) = (CountingHandler::new(), FaultyStore::new());
+            let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+            let app = adapter.app(&engine, &handler);
+            let late = Arc::new(Semaphore::new(0));
+            store.fail_next(Operation::Acquire, Fault::Late(Arc::clone(&late)));
+            store.fail_next(Operation::Acquire, Fault::Unreachable);
+            store.fail_always(Operation::Release, Fault::Unreachable);
+            send(&app, &TestRequest::payment("k"))
+                .await
+                .assert_problem(503, "store_unavailable");
+            let deadline = Duration::from_secs(60 * minutes);
+            let (ending, since) = (engine.clone(), Instant::now());
+            let shutdown = tokio::spawn(async move { ending.shutdown(deadline).await });
+            run_ready_tasks().await;
+
+            // When the late acquire arrives before the deadline.
+            advance(Duration::from_secs(20)).await;
+            assert!(!shutdown.is_finished(), "it waits");
+            late.add_permits(1);
+            if store_is_back {
+                store.heal();
+            }
+            while !shutdown.is_finished() {
+                advance(Duration::from_secs(1)).await;
+            }
+
+            // Then it was withdrawn, and the shutdown says what it left undone, at its deadline.
+            let report = shutdown.await.unwrap();
+            let withdrawn = deadline > LONGEST_DELAY;
+            assert_eq!(report.withdrawing, usize::from(!withdrawn));
+            let took = since.elapsed();
+            assert!(took <= deadline + Duration::from_secs(1), "{took:?}");
+            assert!(!withdrawn || took < LONGEST_DELAY * 2, "{took:?}");
+            let key = store.keys()[0];
+            let blocked = store.get(&key).await.unwrap().is_some();
+            assert_eq!(blocked, !store_is_back);
         }
     });
 }

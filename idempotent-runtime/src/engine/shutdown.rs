@@ -28,6 +28,10 @@ pub struct Shutdown {
     /// Executions still in flight whose key could not be marked, because the store did not answer. They become
     /// unknown by themselves when their lease lapses.
     pub unconfirmed: usize,
+    /// Claims in doubt that were still being withdrawn at the deadline: an acquire of theirs got no answer, and a copy of it
+    /// may still arrive. That goes on for as long as the process lives. A copy that arrives later claims its key for nobody,
+    /// until the lease lapses: retries then hear `outcome_unknown`, or execute where the route says `on_crash = "retry"`.
+    pub withdrawing: usize,
 }
 
 impl Idempotency {
@@ -41,6 +45,9 @@ impl Idempotency {
     ///    `outcome_unknown` (or executes again where the route says `on_crash = "retry"`). Nothing is released.
     ///    The handlers themselves are not stopped; an outcome that is completed before the process ends is stored.
     /// 4. Requests that still wait get `overloaded`.
+    /// 5. Claims in doubt go on being withdrawn for what is left of the deadline. That takes until no copy of their acquire
+    ///    can arrive any more ([`LONGEST_DELAY`](crate::store::LONGEST_DELAY)), so a shutdown soon after the store did not
+    ///    answer takes its whole deadline.
     ///
     /// It ends within the deadline plus one store time-out, however many executions there are and whether or not the store
     /// answers.
@@ -63,6 +70,7 @@ impl Idempotency {
             drained: before,
             unknown: 0,
             unconfirmed: 0,
+            withdrawing: 0,
         };
         // Before anything is marked, so that no heartbeat renews what is marked.
         in_flight.finish_closing();
@@ -76,7 +84,16 @@ impl Idempotency {
                 "executions were still in flight at the shutdown deadline; their outcomes are unknown"
             );
         }
+        // Before the withdrawals: a waiter may leave one behind.
         self.0.wait_queues.close();
+        if !self.0.withdrawals.none(deadline).await {
+            report.withdrawing = self.0.withdrawals.count();
+            tracing::warn!(
+                withdrawing = report.withdrawing,
+                "claims in doubt were still being withdrawn at the shutdown deadline; an acquire that arrives later blocks \
+                 its key"
+            );
+        }
         report
     }
 }
