@@ -91,6 +91,11 @@ impl Execution {
         self.0.digester.downstream_key(self.0.store_key, label)
     }
 
+    /// The method of its request.
+    pub(crate) fn method(&self) -> &Method {
+        &self.0.request.0
+    }
+
     /// Whether this execution serves a request to this method and URI, in which its route finds this key.
     ///
     /// An engine that meets a request with an execution in its extensions must not claim the key again, which would wait

@@ -34,6 +34,7 @@ mod mismatches;
 mod nested_requests;
 mod observability;
 mod outcomes;
+mod over_each_protocol;
 mod panics;
 mod problems;
 mod recovery;

@@ -35,8 +35,14 @@ fn payment() -> TestRequest {
 }
 
 /// Panics while the counter is below its limit.
-#[derive(Clone)]
-struct Panics(Arc<AtomicUsize>);
+#[derive(Clone, Default)]
+pub(super) struct Panics(Arc<AtomicUsize>);
+
+impl Panics {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 impl<S: Sync> FromRequestParts<S> for Panics {
     type Rejection = Infallible;
@@ -52,13 +58,15 @@ impl<S: Sync> FromRequestParts<S> for Panics {
 }
 
 #[idempotent]
-async fn extracting(_: Panics) -> (StatusCode, &'static str) {
+pub(super) async fn extracting(_: Panics) -> (StatusCode, &'static str) {
     (StatusCode::CREATED, "charge 1")
 }
 
 /// Not an `async fn`: its own code runs before it returns its future.
 #[idempotent]
-fn before_the_future(Extension(starts): Extension<Panics>) -> impl Future<Output = String> {
+pub(super) fn before_the_future(
+    Extension(starts): Extension<Panics>,
+) -> impl Future<Output = String> {
     let n = starts.0.fetch_add(1, Ordering::SeqCst);
     assert!(n > 0, "the handler, before its future");
     std::future::ready(format!("start {n}"))
@@ -70,7 +78,7 @@ fn a_panic_of_an_extractor_releases_the_key() {
         let engine = Idempotency::builder().build().unwrap();
         let app = Router::new()
             .route("/pay", post(extracting))
-            .layer(Extension(Panics(Arc::default())))
+            .layer(Extension(Panics::default()))
             .layer(Extension(engine));
         let answer = send(&app, &payment()).await;
         answer.assert_problem(500, "handler_panicked");
@@ -82,7 +90,7 @@ fn a_panic_of_an_extractor_releases_the_key() {
 #[test]
 fn a_panic_of_a_handler_before_its_future_is_a_panic_of_the_handler() {
     with_paused_clock(async {
-        let starts = Panics(Arc::default());
+        let starts = Panics::default();
         let engine = Idempotency::builder().build().unwrap();
         let app = Router::new()
             .route("/pay", post(before_the_future))
@@ -93,7 +101,7 @@ fn a_panic_of_a_handler_before_its_future_is_a_panic_of_the_handler() {
             answer.assert_problem(500, "handler_panicked");
             assert_eq!(answer.json()["action"], "none");
         }
-        assert_eq!(starts.0.load(Ordering::SeqCst), 1, "it started once");
+        assert_eq!(starts.count(), 1, "it started once");
     });
 }
 
@@ -116,7 +124,7 @@ fn a_panic_of_a_scope_function_is_answered_and_claims_nothing() {
 }
 
 /// A body that panics somewhere.
-struct Fragile(&'static str);
+pub(super) struct Fragile(pub(super) &'static str);
 
 impl HttpBody for Fragile {
     type Data = Bytes;
@@ -168,7 +176,7 @@ fn a_panic_of_a_response_body_is_answered_and_never_executed_again() {
 
 /// Panics when it is dropped.
 #[derive(Clone)]
-struct Grenade;
+pub(super) struct Grenade;
 
 impl Drop for Grenade {
     fn drop(&mut self) {

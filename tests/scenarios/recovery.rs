@@ -315,3 +315,23 @@ fn a_recovered_response_does_not_say_of_itself_that_it_is_a_replay() {
         assert_eq!(handler.starts(), 1);
     });
 }
+
+#[test]
+fn a_recovered_response_with_a_wrong_length_is_sent_and_replayed_whole() {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
+        let policy = Policy::new().on_crash(OnCrash::Recover(|_| {
+            let found = Response::builder().header("content-length", "3");
+            let found = found.body(Bytes::from_static(b"found")).unwrap();
+            Box::pin(async { Recovery::Completed(found) })
+        }));
+        let app = adapter.app(&after_crash(adapter, policy, &handler).await, &handler);
+        advance(LEASE * 2).await;
+        for _ in 0..2 {
+            let answer = send(&app, &payment()).await;
+            assert_eq!(&answer.body[..], b"found");
+            assert!(!answer.lines("content-length").contains(&"3"));
+        }
+        assert_eq!(handler.starts(), 1);
+    });
+}

@@ -17,6 +17,8 @@ mod http1;
 mod http2;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/seen.rs"]
+mod seen;
 
 pub(crate) use app::{Adapter, PAY, unprotected_app};
 pub(crate) use faulty_store::{Fault, FaultyStore, Operation};
@@ -26,3 +28,4 @@ pub(crate) use http::{TestRequest, TestResponse, poll_once};
 pub(crate) use http1::{Conn, Server};
 pub(crate) use http2::{H2Conn, H2Stream};
 pub(crate) use process::Process;
+use seen::Seen;

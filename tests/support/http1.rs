@@ -12,7 +12,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{TestRequest, TestResponse};
+use super::{Seen, TestRequest, TestResponse};
 
 /// A running server; ends when dropped.
 pub(crate) struct Server {
@@ -93,12 +93,18 @@ impl Conn {
 
     /// Reads one response, or how the connection ended.
     pub(crate) async fn try_answer(&mut self) -> io::Result<TestResponse> {
+        self.watch(&Seen::default()).await
+    }
+
+    /// The same, and notes what has arrived.
+    pub(super) async fn watch(&mut self, seen: &Seen) -> io::Result<TestResponse> {
         loop {
             let (status, headers) = self.try_head().await?;
             if status.is_informational() {
                 continue;
             }
-            let body = self.body(&headers).await?;
+            seen.head();
+            let body = self.body(&headers, seen).await?;
             return Ok(TestResponse {
                 status,
                 headers,
@@ -141,7 +147,7 @@ impl Conn {
         while matches!(self.more().await, Ok(())) {}
     }
 
-    async fn body(&mut self, headers: &HeaderMap) -> io::Result<Bytes> {
+    async fn body(&mut self, headers: &HeaderMap, seen: &Seen) -> io::Result<Bytes> {
         if let Some(length) = headers.get("content-length") {
             let length = length.to_str().unwrap().parse().unwrap();
             return self.exactly(length).await;
@@ -155,6 +161,7 @@ impl Conn {
             if chunk.is_empty() {
                 return Ok(body.freeze());
             }
+            seen.piece(&chunk);
             body.extend_from_slice(&chunk);
         }
     }

@@ -10,7 +10,7 @@ use h2::{
 use http::Request;
 use tokio::{net::TcpStream, task::JoinHandle};
 
-use super::{TestRequest, TestResponse};
+use super::{Seen, TestRequest, TestResponse};
 
 /// A connection.
 pub(crate) struct H2Conn {
@@ -109,11 +109,18 @@ impl H2Stream {
     }
 
     pub(crate) async fn try_answer(self) -> io::Result<TestResponse> {
+        self.watch(&Seen::default()).await
+    }
+
+    /// The same, and notes what has arrived.
+    pub(super) async fn watch(self, seen: &Seen) -> io::Result<TestResponse> {
         let (head, mut pieces) = self.response.await.map_err(io::Error::other)?.into_parts();
+        seen.head();
         let mut body = BytesMut::new();
         while let Some(piece) = pieces.data().await {
             let piece = piece.map_err(io::Error::other)?;
             let _ = pieces.flow_control().release_capacity(piece.len());
+            seen.piece(&piece);
             body.extend_from_slice(&piece);
         }
         Ok(TestResponse {

@@ -4,6 +4,7 @@
 mod app;
 mod backends;
 mod bodies;
+mod client;
 mod disconnect;
 mod faulty_store;
 #[allow(dead_code, reason = "the soak uses more of it")]
@@ -14,11 +15,13 @@ mod http1;
 mod http2;
 mod observe;
 mod process;
+mod seen;
 mod time;
 
 pub(crate) use app::{Adapter, PAY, app_without_engine, two_engines, unprotected_app};
 pub(crate) use backends::{Backend, FileBackend, MemoryBackend, PlantedRecord, outcome};
 pub(crate) use bodies::{Frames, endless, frames, stream};
+pub(crate) use client::{Client, PROTOCOLS, Protocol};
 pub(crate) use disconnect::{DISCONNECTS, Disconnect, send_and_disconnect};
 pub(crate) use faulty_store::{Fault, FaultyStore, Operation};
 pub(crate) use gauges::{detached, waiters};
@@ -28,6 +31,7 @@ pub(crate) use http1::{Conn, Server};
 pub(crate) use http2::H2Conn;
 pub(crate) use observe::{Log, Metrics};
 pub(crate) use process::{Process, crash};
+pub(crate) use seen::Seen;
 pub(crate) use time::{
     advance, in_real_time, random_pause, run_ready_tasks, wait_until, with_each_adapter,
     with_paused_clock,

@@ -65,7 +65,7 @@
 //! | a problem code | `crate::problem`: `code` (variant, documentation), `table` (status, text); the metric label follows |
 //! | which header carries the key | `policy/options` (`key_header`, default `HEADER`); `crate::names::KeyHeader` is the only reader |
 //! | which responses are stored | `run/cacheable` |
-//! | which response is stored before it is sent | `run/mod` (`claimed_size`) |
+//! | which response is stored before it is sent | `run/length` |
 //! | which headers are stored | `response/filter` |
 //! | what a duplicate gets | `exchange/decide`; without room to wait, or when its time is up: `exchange/follow` |
 //! | how keys are shown in logs | `crate::scope` (`StoreKey`: its first eight bytes) |

@@ -4,14 +4,16 @@
 //! |---|---|
 //! | `state` | what an execution holds; its lease is in `core/lease`, the heartbeat in `core/keeper` |
 //! | `cacheable` | whether a response is stored or releases the key |
+//! | `length` | what a response says about its length, and whether that is true |
 //! | `commit` | the last write: complete, release, abandon, with its retries |
 //! | `recorder` | the same for a response of unknown length |
 
 use std::future::Future;
 
 use bytes::Bytes;
-use http::{Request, Response, header::CONTENT_LENGTH, response::Parts};
+use http::{Request, Response};
 use http_body::Body;
+use http_body_util::Full;
 
 use super::{
     body::{
@@ -34,11 +36,13 @@ use crate::{
 
 mod cacheable;
 mod commit;
+mod length;
 mod recorder;
 mod state;
 
 pub use cacheable::Retention;
 use cacheable::is_cacheable;
+use length::Announced;
 pub(super) use state::{FencedOut, Run, RunResult};
 
 impl Run {
@@ -140,7 +144,10 @@ impl Run {
             Ok(Recovery::NotExecuted) if self.may_start() => Err(self),
             Ok(Recovery::NotExecuted) => Ok(self.decline().await),
             Ok(Recovery::Completed(response)) => {
-                let (head, body) = first_hand(&self.core, response).into_parts();
+                let (mut head, body) = first_hand(&self.core, response).into_parts();
+                // The bytes are what was found: a length that contradicts them is taken off.
+                let found = Full::new(body.clone());
+                let _exact = Announced::of(&mut head, &found, self.lease.execution().method());
                 let outcome = self.outcome(&head, &body);
                 Ok(self
                     .keep(
@@ -175,26 +182,38 @@ impl Run {
             return self.release(own).await;
         }
         let limit = self.settings.max_response;
-        let (head, body) = response.into_parts();
-        match claimed_size(&head, &body) {
-            Err(Panicked) => {
-                tracing::error!("the response body panicked when it was asked for its size");
+        let (mut head, body) = response.into_parts();
+        let Ok(announced) = Announced::of(&mut head, &body, self.lease.execution().method()) else {
+            tracing::error!("the response body panicked when it was asked for its size");
+            return self.body_lost().await;
+        };
+        match announced {
+            Announced::Nonsense => {
+                tracing::error!("the Content-Length of the response is not a length");
                 self.body_lost().await
             }
-            Ok(None) => {
+            Announced::Nothing => {
                 let recording = recorder::start(self, head.clone(), body);
                 let reply = Response::from_parts(head, ResponseBody::recording(recording));
                 Ok((RequestResult::Executed, reply))
             }
-            Ok(Some(size)) if size > limit as u64 => {
+            Announced::Exact(size) | Announced::Claimed(size) if size > limit as u64 => {
                 let reply = Response::from_parts(head, ResponseBody::live(body));
                 self.keep(&Outcome::Tombstone, reply).await
             }
-            Ok(Some(_)) => {
+            Announced::Exact(_) | Announced::Claimed(_) => {
                 let Ok(Some(collected)) = catching(whole(body, limit)).await else {
                     return self.body_lost().await;
                 };
                 let body = collected.bytes;
+                if !announced.is_kept_by(body.len()) {
+                    tracing::error!(
+                        ?announced,
+                        bytes = body.len(),
+                        "the response body is not as long as its Content-Length"
+                    );
+                    return self.body_lost().await;
+                }
                 if let Some(trailers) = collected.trailers {
                     // A replay without the trailers would pretend to be complete.
                     let body = ResponseBody::recording(Recording::of(body, *trailers));
@@ -234,18 +253,6 @@ impl Run {
         let own = (RequestResult::Problem(ProblemCode::HandlerPanicked), reply);
         self.keep_as(&outcome, own).await
     }
-}
-
-/// The size that a response claims, by its body or by its head.
-///
-/// A server ends a response with a `Content-Length` after so many bytes, whatever the body says: such a response has a
-/// known size, as one with an exact body has, and is stored before any of it is sent.
-fn claimed_size<B: Body>(head: &Parts, body: &B) -> Result<Option<u64>, Panicked> {
-    if let Some(size) = catch_unwind(|| body.size_hint().exact())? {
-        return Ok(Some(size));
-    }
-    let claimed = head.headers.get(CONTENT_LENGTH);
-    Ok(claimed.and_then(|value| value.to_str().ok()?.trim().parse().ok()))
 }
 
 /// The whole body of a response, if it arrives whole and within the limit.
