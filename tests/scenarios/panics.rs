@@ -22,12 +22,13 @@ use bytes::Bytes;
 use http::{StatusCode, request::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use idempotent_runtime::{
-    Idempotency, MemoryStore, Policy, Scope, idempotent,
+    Idempotency, MemoryStore, OnCrash, Policy, Scope, idempotent,
     store::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write},
 };
 
 use crate::support::{
-    CountingHandler, TestRequest, advance, send, send_in_task, with_each_adapter, with_paused_clock,
+    CountingHandler, TestRequest, advance, crash, send, send_in_task, with_each_adapter,
+    with_paused_clock,
 };
 
 fn payment() -> TestRequest {
@@ -273,5 +274,144 @@ fn a_store_that_panics_on_renewal_does_not_end_the_execution() {
         handler.open_gate();
         first.await.unwrap().assert_charge(1);
         send(&app, &payment()).await.assert_replay_of_charge(1);
+    });
+}
+
+/// Where an extractor panics for the first time.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    BeforeItsFuture,
+    AfterAnAwait,
+    InItsRejection,
+}
+
+/// An extractor that panics in this place, once.
+struct PanicsOnce;
+
+/// Its rejection.
+struct Rejection;
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        panic!("the rejection");
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for PanicsOnce {
+    type Rejection = Rejection;
+
+    fn from_request_parts(
+        parts: &mut Parts,
+        _: &S,
+    ) -> impl Future<Output = Result<Self, Rejection>> + Send {
+        let extensions = &parts.extensions;
+        let place = *extensions.get::<Place>().unwrap();
+        let first = extensions
+            .get::<Panics>()
+            .unwrap()
+            .0
+            .fetch_add(1, Ordering::SeqCst)
+            == 0;
+        assert!(
+            !(first && matches!(place, Place::BeforeItsFuture)),
+            "before the future"
+        );
+        async move {
+            tokio::task::yield_now().await;
+            match place {
+                Place::AfterAnAwait if first => panic!("after an await"),
+                Place::InItsRejection if first => Err(Rejection),
+                _ => Ok(Self),
+            }
+        }
+    }
+}
+
+#[idempotent]
+async fn extracting_once(_: PanicsOnce) -> (StatusCode, &'static str) {
+    (StatusCode::CREATED, "charge 1")
+}
+
+#[test]
+fn a_panic_of_an_extractor_releases_the_key_wherever_it_happens() {
+    with_paused_clock(async {
+        for place in [
+            Place::BeforeItsFuture,
+            Place::AfterAnAwait,
+            Place::InItsRejection,
+        ] {
+            let engine = Idempotency::builder().build().unwrap();
+            let app = Router::new()
+                .route("/pay", post(extracting_once))
+                .layer(Extension(place))
+                .layer(Extension(Panics::default()))
+                .layer(Extension(engine));
+            let answer = send(&app, &payment()).await;
+            answer.assert_problem(500, "handler_panicked");
+            assert_eq!(answer.json()["action"], "retry_same_key", "{place:?}");
+            send(&app, &payment()).await.assert_charge(1);
+        }
+    });
+}
+
+/// What the handler returns, after its effect.
+struct Unpresentable;
+
+impl IntoResponse for Unpresentable {
+    fn into_response(self) -> Response {
+        panic!("the response");
+    }
+}
+
+#[idempotent]
+async fn returning(starts: Extension<Panics>) -> Unpresentable {
+    starts.0.0.fetch_add(1, Ordering::SeqCst);
+    Unpresentable
+}
+
+#[test]
+fn a_panic_of_the_conversion_of_a_response_is_a_panic_of_the_handler() {
+    with_paused_clock(async {
+        let starts = Panics::default();
+        let engine = Idempotency::builder().build().unwrap();
+        let app = Router::new()
+            .route("/pay", post(returning))
+            .layer(Extension(starts.clone()))
+            .layer(Extension(engine));
+        for _ in 0..2 {
+            let answer = send(&app, &payment()).await;
+            answer.assert_problem(500, "handler_panicked");
+            assert_eq!(answer.json()["action"], "none");
+        }
+        assert_eq!(starts.count(), 1);
+    });
+}
+
+#[test]
+fn a_panic_of_a_recovery_function_leaves_the_outcome_unknown_wherever_it_happens() {
+    with_each_adapter(async |adapter| {
+        let before: OnCrash = OnCrash::Recover(|_| panic!("before the future"));
+        let within = OnCrash::Recover(|_| {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                panic!("after an await")
+            })
+        });
+        for on_crash in [before, within] {
+            let (handler, records) = (CountingHandler::new(), MemoryStore::new());
+            let policy = Policy::new().on_crash(on_crash);
+            let builder = || Idempotency::builder().policy(policy.clone());
+            handler.close_gate();
+            crash(adapter, builder(), records.clone(), &payment(), &handler).await;
+            handler.open_gate();
+            advance(Duration::from_secs(60)).await;
+            let app = adapter.app(&builder().store(records).build().unwrap(), &handler);
+            for _ in 0..2 {
+                send(&app, &payment())
+                    .await
+                    .assert_problem(409, "outcome_unknown");
+            }
+            assert_eq!(handler.starts(), 1);
+        }
     });
 }
