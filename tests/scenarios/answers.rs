@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{Extension, Router, response::IntoResponse, routing::post};
 use http::{HeaderName, StatusCode};
 use idempotent_runtime::{
-    Builder, Execution, Idempotency, MemoryStore, OnCrash, Policy, Profile, idempotent,
+    Builder, Execution, Idempotency, MemoryStore, OnCrash, Policy, Profile, Resolution, idempotent,
     store::StoreErrorKind,
 };
 use serde_json::{Value, json};
@@ -375,6 +375,21 @@ fn an_extractor_without_a_key_answers_in_the_style_of_its_engine() {
                 assert_answer(&answer, index, TABLE[0], base);
             }
         }
+
+        // Given the same with the profile of Stripe and nothing else, then its SDKs understand that, too.
+        let engine = Idempotency::builder()
+            .profile(Profile::Stripe)
+            .build()
+            .unwrap();
+        let app = Router::new()
+            .route("/pay", post(pay))
+            .layer(Extension(engine));
+        let answer = Server::start(app)
+            .await
+            .send(&TestRequest::post("/pay"))
+            .await;
+        assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
+        assert_eq!(answer.lines("stripe-should-retry"), ["false"]);
     });
 }
 
@@ -420,5 +435,41 @@ fn the_outcome_of_each_request_is_named_and_never_stored() {
                 assert_eq!(answer.lines("x-outcome"), ["mine"]);
             }
         }
+    });
+}
+
+#[test]
+fn a_response_that_an_operator_supplies_is_stored_without_the_engines_marks() {
+    in_real_time(async {
+        // Given a request whose outcome is unknown.
+        let store = FaultyStore::new();
+        let settings = || outcome_header(Idempotency::builder()).store(store.clone());
+        let ended = Service::start(Adapter::Attribute, settings(), CountingHandler::new()).await;
+        let _first = ended.begin(&payment()).await;
+        ended.engine.shutdown(Duration::ZERO).await;
+
+        // When an operator resolves it with a response that was read from a replay.
+        let service = Service::start(Adapter::Attribute, settings(), CountingHandler::new()).await;
+        let response = http::Response::builder()
+            .header("x-outcome", "replayed")
+            .header("idempotent-replay", "true")
+            .body("charge 1".into())
+            .unwrap();
+        let resolution = Resolution::Completed(response);
+        service
+            .engine
+            .resolve(&store.keys()[0], resolution)
+            .await
+            .unwrap();
+
+        // Then the marks of the replay are not stored, and a retry has its own.
+        for name in ["x-outcome", "idempotent-replay"] {
+            assert!(!store.written().contains(name), "{}", store.written());
+        }
+        let again = service.send(&payment()).await;
+        assert_eq!(
+            headers(&again),
+            [("idempotent-replay", "true"), ("x-outcome", "replayed")]
+        );
     });
 }

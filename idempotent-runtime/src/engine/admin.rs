@@ -5,6 +5,7 @@ use http::Response;
 
 use super::{
     core::{Core, Idempotency, doubt::Doubt},
+    reply::first_hand,
     wait::Verdict,
 };
 
@@ -99,7 +100,7 @@ impl Idempotency {
         let outcome = match resolution {
             Resolution::NotExecuted => None,
             Resolution::Completed(response) => {
-                let (head, body) = response.into_parts();
+                let (head, body) = first_hand(&self.0, response).into_parts();
                 let settings = self.0.settings(&Policy::new());
                 let limits = self.0.response_limits(&settings);
                 let stored =
