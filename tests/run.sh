@@ -2,7 +2,7 @@
 # Runs all tests. On Debian and Ubuntu it first installs what they need and the machine does not have.
 #
 #   bash tests/run.sh            all of it
-#   bash tests/run.sh --quick    without the model checkers and the feature combinations
+#   bash tests/run.sh --quick    without the model checkers, the feature combinations and the clients of other languages
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -81,6 +81,8 @@ if ! $quick; then
         selection cargo test -p idempotent-runtime --lib --release -- interleavings
     RUSTFLAGS="--cfg idempotent_shuttle" CARGO_TARGET_DIR="$target/shuttle" \
         selection cargo test -p idempotent-runtime --features postgres --lib --release -- interleavings
+    # Clients as their registries have them, which are installed into the target folder.
+    step bash tests/clients/run.sh
 fi
 
 step bash examples/try.sh
