@@ -26,11 +26,9 @@ if ((${#missing[@]})); then
     "${sudo[@]}" apt-get update -qq
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
-# The clients for Node.js are of these times.
-if (($(node -p 'process.versions.node.split(".")[0]') < 20)); then
-    echo "error: Node.js 20 or newer is needed, and this is $(node --version): install a newer one first" >&2
-    exit 1
-fi
+# The clients for Node.js need 20, which Debian 12 does not have yet.
+with_node=true
+(($(node -p 'process.versions.node.split(".")[0]') >= 20)) || with_node=false
 
 # Installed once: a changed list of versions is another folder's content.
 if ! cmp -s "$here/python/requirements.txt" "$room/python/requirements.txt"; then
@@ -41,7 +39,9 @@ if ! cmp -s "$here/python/requirements.txt" "$room/python/requirements.txt"; the
     cp "$here/python/requirements.txt" "$room/python/"
 fi
 cp "$here/node/package.json" "$here/node/clients.mjs" "$room/node/"
-if ! cmp -s "$here/node/package-lock.json" "$room/node/package-lock.json" || [[ ! -d $room/node/node_modules ]]; then
+if ! $with_node; then
+    echo "skipped: the clients for Node.js need version 20, and this is $(node --version)" >&2
+elif ! cmp -s "$here/node/package-lock.json" "$room/node/package-lock.json" || [[ ! -d $room/node/node_modules ]]; then
     cp "$here/node/package-lock.json" "$room/node/"
     (cd "$room/node" && npm ci --silent --ignore-scripts --no-audit --no-fund)
 fi
@@ -62,19 +62,24 @@ rows() {
 
 rows python "$room/python/bin/python" "$here/python/clients.py" &
 python=$!
-rows node node "$room/node/clients.mjs" &
-node=$!
-wait "$python" "$node"
+: >"$room/node.log"
+if $with_node; then
+    rows node node "$room/node/clients.mjs" &
+    wait "$!"
+fi
+wait "$python"
 
 cat "$room/python.log" "$room/node.log"
 # `grep -c` fails where it counts none.
 passed=$(cat "$room"/{python,node}.log | grep -c '^ok ') || true
 failed=$(cat "$room"/{python,node}.log | grep -vc '^ok ') || true
 # A run that was cut off, or a client that could not be started, has fewer rows.
-rows=70
-if ((passed + failed < rows)); then
-    echo "error: $((passed + failed)) rows instead of $rows" >&2
+of_python=31 of_node=39
+expected=$((of_python + of_node)) skipped=0
+$with_node || expected=$of_python skipped=$of_node
+if ((passed + failed < expected)); then
+    echo "error: $((passed + failed)) rows instead of $expected" >&2
     failed=$((failed + 1))
 fi
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed, $skipped skipped"
 ((failed == 0))
