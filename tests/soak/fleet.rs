@@ -7,7 +7,7 @@ use std::{
 };
 
 use idempotent_runtime::{IdempotencyKey, StoreKey};
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     ledger::{Ledger, Rule},
@@ -171,9 +171,15 @@ impl Fleet {
     /// Shuts all processes down. Nothing goes on in them, so nothing may be left.
     pub(crate) async fn end(&self) {
         let nodes = std::mem::take(&mut *self.nodes());
+        let mut ends = JoinSet::new();
         for node in nodes.into_iter().flatten() {
-            let gauges = node.gauges();
-            let report = node.shut_down(Duration::from_secs(5)).await;
+            ends.spawn(async move {
+                let gauges = node.gauges();
+                (gauges, node.shut_down(Duration::from_secs(1)).await)
+            });
+        }
+        while let Some(ended) = ends.join_next().await {
+            let (gauges, report) = ended.expect("a shutdown does not panic");
             if report.unknown + report.unconfirmed > 0 {
                 let what = format!("{}: {report:?} of {gauges:?}", self.kind.name());
                 self.ledger.violation(Rule::NotIdle, what);
