@@ -8,7 +8,7 @@ use crate::{
     answer::{Answer, Shown},
     ledger::{Ledger, Rule, outcome},
     measure::growth,
-    order::{Order, Protection, Route, Work},
+    order::{MAX_LIFETIME, Order, Protection, Route, Work},
     report::Report,
     run::{Plan, Plant},
     store::StoreKind,
@@ -119,6 +119,27 @@ fn an_answer_that_contradicts_an_acknowledged_outcome_is_found() {
     ledger.answered(1, false, before, &shown(execution, 7));
     ledger.answered(1, false, Instant::now(), &Answer::NotStored);
     assert_broken(&ledger, &[Rule::Lost]);
+}
+
+#[test]
+fn a_response_that_is_not_stored_is_found_unless_a_stream_may_have_outlived_its_lifetime() {
+    let ledger = ledger(Route::Refuse);
+    ledger.start(1, 1, false);
+    ledger.answered(1, false, Instant::now(), &Answer::NotStored);
+    assert_broken(&ledger, &[Rule::Unexpected]);
+
+    let streaming = Ledger::default();
+    streaming.order(Order {
+        work: Work::Streams(Duration::ZERO),
+        ..ledger.entry(1).expect("ordered").order
+    });
+    let execution = streaming.start(1, 1, false);
+    streaming.ended(1, execution);
+    streaming.answered(1, false, Instant::now(), &Answer::NotStored);
+    assert_broken(&streaming, &[Rule::Unexpected]);
+    streaming.start_earlier(1, MAX_LIFETIME);
+    streaming.answered(1, false, Instant::now(), &Answer::NotStored);
+    assert_broken(&streaming, &[Rule::Unexpected]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     answer::{Answer, Shown},
-    order::{BRIEF_TTL, Order, Route, Work},
+    order::{BRIEF_TTL, LEASE, MAX_LIFETIME, Order, Route, Work},
 };
 
 /// Stores count in milliseconds, and round.
@@ -70,6 +70,8 @@ pub(crate) struct Start {
     at: Instant,
     effect: bool,
     released: bool,
+    /// When its stream ended.
+    ended: Option<Instant>,
 }
 
 impl Ledger {
@@ -144,6 +146,11 @@ impl Ledger {
         self.of_start(key, number, |start| start.released = true);
     }
 
+    /// The stream of the execution has ended.
+    pub(crate) fn ended(&self, key: u64, number: usize) {
+        self.of_start(key, number, |start| start.ended = Some(Instant::now()));
+    }
+
     /// Whether the request is refused once more, of so many times.
     pub(crate) fn refuses(&self, key: u64, times: u32) -> bool {
         let mut keys = self.keys();
@@ -153,6 +160,14 @@ impl Ledger {
         let refuses = entry.refusals < times;
         entry.refusals += u32::from(refuses);
         refuses
+    }
+
+    /// Makes the starts of this key earlier by this.
+    #[cfg(test)]
+    pub(crate) fn start_earlier(&self, key: u64, by: Duration) {
+        if let Some(entry) = self.keys().get_mut(&key) {
+            entry.starts.iter_mut().for_each(|start| start.at -= by);
+        }
     }
 
     fn of_start(&self, key: u64, number: usize, change: impl FnOnce(&mut Start)) {
@@ -226,6 +241,7 @@ impl Entry {
             at: now,
             effect: false,
             released: false,
+            ended: None,
         });
         twice
     }
@@ -243,7 +259,10 @@ impl Entry {
             {
                 Some(Rule::Lost)
             }
-            Answer::NotStored => (!work.leaves_a_tombstone()).then_some(Rule::Unexpected),
+            Answer::NotStored => {
+                let outlived = self.starts.iter().any(|start| self.outlived(start));
+                (!work.leaves_a_tombstone() && !outlived).then_some(Rule::Unexpected)
+            }
             Answer::Panicked => (!work.panics()).then_some(Rule::Unexpected),
             Answer::Refused => (!work.refuses()).then_some(Rule::Unexpected),
             Answer::Mismatch => (!self.order.rivals).then_some(Rule::Unexpected),
@@ -259,7 +278,20 @@ impl Entry {
 
     /// Whether an outcome was shown that every later answer has to repeat.
     pub(crate) fn is_replayable(&self) -> bool {
-        self.shown.is_some() && self.order.route != Route::Brief && self.order.work != Work::Floods
+        let Some(shown) = &self.shown else {
+            return false;
+        };
+        let start = self.starts.get(shown.execution - 1);
+        self.order.route != Route::Brief
+            && self.order.work != Work::Floods
+            && !start.is_some_and(|start| self.outlived(start))
+    }
+
+    /// Whether this execution was a stream that may have gone on for longer than a lifetime, which counts from the claim: it
+    /// leaves a tombstone. A starved machine makes such streams.
+    fn outlived(&self, start: &Start) -> bool {
+        let ended = start.ended.unwrap_or_else(Instant::now);
+        matches!(self.order.work, Work::Streams(_)) && ended - start.at + LEASE > MAX_LIFETIME
     }
 
     fn outcome(&mut self, rival: bool, shown: &Shown) -> Option<Rule> {

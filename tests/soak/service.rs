@@ -188,7 +188,7 @@ async fn work(
 }
 
 /// Has the effect, and responds.
-fn respond(order: Order, execution: usize, ledger: &Ledger) -> Response {
+fn respond(order: Order, execution: usize, ledger: &Arc<Ledger>) -> Response {
     let mut size = order.size;
     if order.work == Work::Floods {
         size += MAX_RESPONSE;
@@ -208,6 +208,7 @@ fn respond(order: Order, execution: usize, ledger: &Ledger) -> Response {
         _ => return (status, headers(execution), body).into_response(),
     };
     let body = Body::new(Pieces {
+        of: (Arc::clone(ledger), order.key, execution),
         left: body,
         pause,
         sleep: Box::pin(sleep(pause)),
@@ -236,6 +237,8 @@ enum End {
 
 /// A body of unknown size, piece by piece.
 struct Pieces {
+    /// The ledger, the key and the execution.
+    of: (Arc<Ledger>, u64, usize),
     left: Bytes,
     pause: std::time::Duration,
     sleep: Pin<Box<Sleep>>,
@@ -258,7 +261,11 @@ impl HttpBody for Pieces {
         }
         if self.left.len() <= 8 {
             match self.end {
-                End::Whole if self.left.is_empty() => return Poll::Ready(None),
+                End::Whole if self.left.is_empty() => {
+                    let (ledger, key, execution) = &self.of;
+                    ledger.ended(*key, *execution);
+                    return Poll::Ready(None);
+                }
                 End::Whole => {}
                 End::Breaks => {
                     return Poll::Ready(Some(Err(std::io::Error::other("the body breaks off"))));
