@@ -36,21 +36,26 @@ pub(crate) fn drop_catching<T>(value: T) {
 }
 
 /// A future whose panic is a value, also one of its destructor.
-pub(crate) struct Catching<F>(Option<Pin<Box<F>>>);
+pub(crate) struct Catching<F>(Option<F>);
 
-/// Catches the panics of a future.
-pub(crate) fn catching<F: Future>(future: F) -> Catching<F> {
-    Catching(Some(Box::pin(future)))
+/// Catches the panics of a future, in a box: a pinned future could not be dropped here.
+pub(crate) fn catching<F: Future>(future: F) -> Catching<Pin<Box<F>>> {
+    catching_unpin(Box::pin(future))
 }
 
-impl<F: Future> Future for Catching<F> {
+/// Catches the panics of a future that may be moved, such as one that is boxed already.
+pub(crate) fn catching_unpin<F: Future + Unpin>(future: F) -> Catching<F> {
+    Catching(Some(future))
+}
+
+impl<F: Future + Unpin> Future for Catching<F> {
     type Output = Result<F::Output, Panicked>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(future) = &mut self.0 else {
             return Poll::Ready(Err(Panicked));
         };
-        match catch_unwind(|| future.as_mut().poll(context)) {
+        match catch_unwind(|| Pin::new(future).poll(context)) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => {
                 let future = self.0.take();

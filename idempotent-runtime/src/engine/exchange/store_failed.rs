@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::state::{Claiming, Exchange, KeyedRequest};
 use crate::{
-    catch_unwind::{Panicked, catch_unwind, catching},
+    catch_unwind::{Panicked, catch_unwind, catching_unpin},
     engine::{
         body::ResponseBody,
         core::on_store_error::OnStoreError,
@@ -69,7 +69,7 @@ impl Exchange {
         );
         request.extensions_mut().insert(execution);
         let result = match catch_unwind(|| handler.call(request)) {
-            Ok(called) => catching(called).await,
+            Ok(called) => catching_unpin(called).await,
             Err(panicked) => Err(panicked),
         };
         match result {

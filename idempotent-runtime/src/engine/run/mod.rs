@@ -26,7 +26,7 @@ use super::{
     reply::{first_hand, problem, refuse},
 };
 use crate::{
-    catch_unwind::{Panicked, catch_unwind, catching},
+    catch_unwind::{Panicked, catch_unwind, catching, catching_unpin},
     execution::{Crash, Recovery},
     observe::{self, RequestResult, Stopwatch},
     policy::{OnCrash, RecoverFn},
@@ -77,7 +77,7 @@ impl Run {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
         let result = match called {
-            Ok(handler) => catching(handler).await,
+            Ok(handler) => catching_unpin(handler).await,
             Err(panicked) => Err(panicked),
         };
         match result {
