@@ -234,6 +234,11 @@ impl Proxy {
         message
     }
 
+    /// Messages that have not come yet are passed on. Those that are held back stay so.
+    pub(crate) fn treat_no_more(&self) {
+        lock(&self.state.awaited).clear();
+    }
+
     /// Delays the first reply on a new connection by this.
     pub(crate) fn delay_greetings(&self, by: Duration) {
         self.state.greeting_ms.store(millis(by), Ordering::SeqCst);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::response::IntoResponse;
 use http::StatusCode;
-use idempotent_runtime::{Idempotency, OnCrash, Policy};
+use idempotent_runtime::{Idempotency, OnCrash, Policy, store::RecordState};
 
 use super::place::{
     LATE, Place, ServerKind, arrives, for_each, no_wait, on_each_server, record_of,
@@ -75,19 +75,32 @@ async fn a_take_over_that_arrives_late_ends_no_lease_of_its_own_process(place: &
         service.send(&request).await
     };
     let lapses = async {
-        // When one of the two requests of the process has taken over and executes, its lease lapses, and the late
-        // take-over arrives.
+        // When one of the two requests of the process has taken over and executes, its lease lapses because its renewals
+        // do not arrive, and the late take-over arrives.
         handler.started(2).await;
-        place.cut_off(true);
+        for _ in 0..100 {
+            place.proxy.treat(record, 0, Treatment::HoldRequest);
+        }
         let since = Instant::now();
         wait_until(|| since.elapsed() > LEASE * 2).await;
-        place.cut_off(false);
-        late.let_go();
+        let lapsed = place.record(record).await.expect("a record");
+        assert!(
+            matches!(lapsed.state, RecordState::InFlight { remaining } if remaining.is_zero()),
+            "{lapsed:?}"
+        );
+        arrives(&late).await;
+
+        // Then it has changed nothing.
+        assert_eq!(
+            place.record(record).await.map(|record| record.attempt),
+            Some(2)
+        );
+        place.proxy.treat_no_more();
         wait_until(|| waiters(&service.engine) == 1).await;
         handler.open_gate();
     };
 
-    // Then the other one follows it.
+    // And the other one follows it.
     let (first, second, ()) = tokio::join!(first, second, lapses);
     let (executed, followed) = if first.replayed() {
         (second, first)
