@@ -88,6 +88,23 @@ async function stripeRows() {
     await once();
     return pay(sdk(), "k", 9999);
   }, "StripeIdempotencyError 400 idempotency_error", 1, 2);
+  await check("plain", "the same parameters in another order", async () => {
+    const results = [];
+    for (const parameters of [PAYMENT, Object.fromEntries(Object.entries(PAYMENT).reverse())]) {
+      const payment = await sdk().paymentIntents.create(parameters, { idempotencyKey: "k" });
+      results.push(`${payment.id} of ${payment.amount}`);
+    }
+    return results.join(" and ");
+  }, "pi_1 of 100 and pi_1 of 100", 1, 2);
+  await check("plain", "the same key for two accounts", async () => {
+    const results = [];
+    for (const stripeAccount of ["acct_1", "acct_2"]) results.push(await pay(sdk(), "k", 100, { stripeAccount }));
+    return results.join(" and ");
+  }, "pi_1 of 100 and pi_2 of 100", 2, 2);
+  await check("plain", "the same key of another caller", async () => {
+    await once();
+    return pay(sdk({ secret: "sk_test_2" }), "k");
+  }, "StripeIdempotencyError 400 idempotency_error", 1, 2);
   await check("500", "an error of the handler", once, "StripeAPIError 500 api_error", 1, 2);
   await check("503", "an error of the handler", once, "StripeAPIError 503 api_error", 1, 2);
   await check("panic", "a panic", once, "StripeAPIError 500 api_error", 1, 1);

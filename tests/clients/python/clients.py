@@ -137,11 +137,28 @@ def stripe_rows():
         keys = ["order 123", "a,b", '{"order":7}', "back\\slash", '"quoted"', "quoted"]
         return ", ".join(pay(sdk(), key) for key in keys for _ in range(2))
 
+    def the_same_parameters_in_another_order():
+        results = []
+        for parameters in [PAYMENT, dict(reversed(PAYMENT.items()))]:
+            payment = sdk().v1.payment_intents.create(parameters, {"idempotency_key": "k"})
+            results.append(f"{payment.id} of {payment.amount}")
+        return " and ".join(results)
+
+    def the_same_key_for_two_accounts():
+        return " and ".join(pay(sdk(), "k", stripe_account=account) for account in ["acct_1", "acct_2"])
+
+    def the_same_key_of_another_caller():
+        pay(sdk(), "k")
+        return pay(sdk(secret="sk_test_2"), "k")
+
     check("plain", a_payment, "pi_1 of 100", 1, 1)
     check("cut", a_lost_answer, "pi_1 of 100", 1, 2)
     check("slow", a_handler_slower_than_the_client, "pi_1 of 100", 1, (2, 4))
     check("slow", concurrent_duplicates, "pi_1 of 100 and pi_1 of 100", 1, 2)
     check("plain", another_amount_under_the_same_key, "IdempotencyError 400 idempotency_error", 1, 2)
+    check("plain", the_same_parameters_in_another_order, "pi_1 of 100 and pi_1 of 100", 1, 2)
+    check("plain", the_same_key_for_two_accounts, "pi_1 of 100 and pi_2 of 100", 2, 2)
+    check("plain", the_same_key_of_another_caller, "IdempotencyError 400 idempotency_error", 1, 2)
     check("500", an_error_of_the_handler, "APIError 500 api_error", 1, 2)
     check("503", an_error_of_the_handler, "APIError 503 api_error", 1, 2)
     check("panic", a_panic, "APIError 500 api_error", 1, 1)
