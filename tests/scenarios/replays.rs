@@ -35,6 +35,10 @@ fn response_with_many_headers(n: usize) -> axum::response::Response {
         ("keep-alive", "timeout=5"),
         ("x-hop", "secret"),
         ("www-authenticate", "Basic"),
+        ("authorization", "Bearer secret"),
+        ("x-auth-token", "secret"),
+        ("x-csrf-token", "secret"),
+        ("x-api-key", "secret"),
         (
             "traceparent",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -66,11 +70,15 @@ const STORED: [&str; 9] = [
     "vary",
     "x-execution",
 ];
-const LEFT_OUT: [&str; 8] = [
+const LEFT_OUT: [&str; 12] = [
     "set-cookie",
     "keep-alive",
     "x-hop",
     "www-authenticate",
+    "authorization",
+    "x-auth-token",
+    "x-csrf-token",
+    "x-api-key",
     "traceparent",
     "x-request-id",
     "server-timing",

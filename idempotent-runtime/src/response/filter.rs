@@ -92,18 +92,63 @@ const fn is_hop_by_hop(name: &[u8]) -> bool {
     )
 }
 
-/// Sessions and authentication: a replay must not hand them to anyone who sends the key.
+/// Sessions, challenges, credentials and tokens: a replay must not hand them to anyone who sends the key, and a token
+/// that is good for one request is useless in a replay.
 const fn is_of_the_client(name: &[u8]) -> bool {
     matches!(
         name,
+        // Sessions.
         b"set-cookie"
             | b"set-cookie2"
+            // Challenges and what follows them: RFC 9110, section 11, RFC 8053, RFC 8555 and RFC 9449.
             | b"www-authenticate"
             | b"authentication-info"
+            | b"authentication-control"
+            | b"optional-www-authenticate"
             | b"proxy-authenticate"
             | b"proxy-authorization"
             | b"proxy-authentication-info"
-    )
+            | b"replay-nonce"
+            | b"dpop-nonce"
+            // Credentials that services return, as after a login.
+            | b"authorization"
+            | b"x-authorization"
+            | b"x-api-key"
+            | b"api-key"
+            | b"apikey"
+            | b"x-apikey"
+            | b"x-auth-token"
+            | b"auth-token"
+            | b"x-access-token"
+            | b"access-token"
+            | b"x-refresh-token"
+            | b"refresh-token"
+            | b"x-id-token"
+            | b"x-session-token"
+            | b"x-subject-token"
+            | b"x-storage-token"
+            | b"x-jwt-token"
+            | b"x-amz-security-token"
+            | b"x-amzn-remapped-authorization"
+            | b"x-amzn-remapped-www-authenticate"
+    ) || contains(name, *b"csrf")
+        || contains(name, *b"xsrf")
+}
+
+/// Whether these four bytes are somewhere in a name.
+const fn contains(name: &[u8], part: [u8; 4]) -> bool {
+    let mut at = 0;
+    while at + part.len() <= name.len() {
+        if name[at] == part[0]
+            && name[at + 1] == part[1]
+            && name[at + 2] == part[2]
+            && name[at + 3] == part[3]
+        {
+            return true;
+        }
+        at += 1;
+    }
+    false
 }
 
 /// Written by the server for every response.
@@ -175,7 +220,13 @@ mod tests {
             proxy-authentication-info date content-length traceparent tracestate traceresponse baggage \
             server-timing request-id x-request-id correlation-id x-correlation-id x-trace-id b3 \
             x-b3-traceid x-b3-sampled x-datadog-trace-id uber-trace-id sentry-trace x-amzn-trace-id \
-            x-amzn-requestid x-amz-request-id x-cloud-trace-context x-ms-request-id Set-Cookie DATE";
+            x-amzn-requestid x-amz-request-id x-cloud-trace-context x-ms-request-id Set-Cookie DATE \
+            authorization x-authorization x-api-key api-key apikey x-apikey x-auth-token auth-token \
+            x-access-token access-token x-refresh-token refresh-token x-id-token x-session-token \
+            x-subject-token x-storage-token x-jwt-token x-amz-security-token \
+            x-amzn-remapped-authorization x-amzn-remapped-www-authenticate authentication-control \
+            optional-www-authenticate replay-nonce dpop-nonce csrf-token x-csrf-token x-xsrf-token \
+            X-CSRFToken";
         for name in names.split_whitespace() {
             assert_eq!(kept(&[(name, "1")]), [""; 0], "{name}");
         }
@@ -195,6 +246,8 @@ mod tests {
             "link",
             "x-b3",
             "authorization-hint",
+            "x-token-count",
+            "x-api-version",
             "expires",
             "x-custom",
         ] {
