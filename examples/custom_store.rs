@@ -70,7 +70,9 @@ impl Store for PlainStore {
             return Ok(row.claim(claim, now));
         }
         if row.fingerprint != claim.fingerprint {
-            return Ok(Acquisition::Mismatch);
+            return Ok(Acquisition::Mismatch {
+                fingerprint: row.fingerprint,
+            });
         }
         if let Some(outcome) = &row.outcome {
             return Ok(Acquisition::Completed(outcome.clone()));

@@ -192,7 +192,11 @@ async fn a_cached_outcome_is_a_mismatch_for_another_fingerprint() {
     let store = Cached::new(empty(), MAX_BYTES);
     execute(&store, &mine(), &done()).await;
     let other = mismatching();
-    assert_eq!(store.acquire(&other).await.unwrap(), Acquisition::Mismatch);
+    let fingerprint = mine().fingerprint;
+    assert_eq!(
+        store.acquire(&other).await.unwrap(),
+        Acquisition::Mismatch { fingerprint }
+    );
     assert_eq!(store.inner().take(), 2);
 }
 
@@ -208,7 +212,11 @@ async fn answers_without_an_outcome_are_not_cached() {
         let answer = store.acquire(&mine()).await.unwrap();
         let named = matches!(answer, Acquisition::InFlight { lease, .. } if lease == owner.token);
         assert!(named, "{answer:?}");
-        assert_eq!(store.acquire(&other).await.unwrap(), Acquisition::Mismatch);
+        let fingerprint = owner.fingerprint;
+        assert_eq!(
+            store.acquire(&other).await.unwrap(),
+            Acquisition::Mismatch { fingerprint }
+        );
     }
     tokio::time::advance(Duration::from_secs(11)).await;
     for _ in 0..3 {

@@ -195,7 +195,7 @@ async fn take_over(
             Acquisition::Completed(_) => return Err(ResolveError::AlreadyCompleted),
             // Another caller was faster.
             Acquisition::InFlight { .. } | Acquisition::Unknown { .. } => break,
-            Acquisition::Mismatch => return Err(ResolveError::NotFound),
+            Acquisition::Mismatch { .. } => return Err(ResolveError::NotFound),
         }
     }
     Err(ResolveError::InFlight)

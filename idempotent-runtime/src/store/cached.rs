@@ -205,7 +205,9 @@ impl Memory {
         Some(if kept.fingerprint == claim.fingerprint {
             Acquisition::Completed(kept.outcome)
         } else {
-            Acquisition::Mismatch
+            Acquisition::Mismatch {
+                fingerprint: kept.fingerprint,
+            }
         })
     }
 

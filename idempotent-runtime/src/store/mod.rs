@@ -33,7 +33,7 @@
 //! ```text
 //! acquire: absent or expired            -> in flight (attempt +1 if the row is still there)   Acquired
 //!          in flight, same token        -> lease renewed                                       Acquired
-//!          other fingerprint            -> unchanged                                           Mismatch
+//!          other fingerprint            -> unchanged                                           Mismatch(fingerprint)
 //!          in flight, lease live        -> unchanged                                           InFlight(lease)
 //!          completed or tombstone       -> unchanged                                           Completed
 //!          in flight, lease lapsed      -> claim takes over this lease: new token, attempt +1  Acquired

@@ -109,7 +109,10 @@ pub enum Acquisition {
         attempt: u32,
     },
     /// The record belongs to a request that asks for something else.
-    Mismatch,
+    Mismatch {
+        /// What that request asks for: it shows in which respect the two differ.
+        fingerprint: Fingerprint,
+    },
     /// Another execution holds a live lease.
     InFlight {
         /// The rest of its lease.

@@ -71,7 +71,9 @@ impl Row {
         }
         if self.expired(now) {
             if self.is(Flaw::ExpiredMismatch) && self.fingerprint != claim.fingerprint {
-                return Acquisition::Mismatch;
+                return Acquisition::Mismatch {
+                    fingerprint: self.fingerprint,
+                };
             }
             return self.take_over(claim, now);
         }
@@ -80,7 +82,9 @@ impl Row {
             return self.in_flight(claim, now);
         }
         if self.fingerprint != claim.fingerprint && !self.is(Flaw::NoFingerprint) {
-            return Acquisition::Mismatch;
+            return Acquisition::Mismatch {
+                fingerprint: self.fingerprint,
+            };
         }
         if let Some(outcome) = self.outcome.clone() {
             if self.is(Flaw::TakesOverCompleted) && self.named_by(claim) && self.lease_until <= now

@@ -105,7 +105,14 @@ impl Model {
             );
             row.extend(now);
         } else if row.fingerprint != fingerprint {
-            assert_eq!(*answer, Acquisition::Mismatch);
+            let Acquisition::Mismatch { fingerprint } = answer else {
+                panic!("the fingerprints differ: {answer:?}");
+            };
+            assert_eq!(
+                *fingerprint.as_bytes(),
+                [row.fingerprint; 32],
+                "the record's is named"
+            );
         } else if let Some(outcome) = &row.outcome {
             assert_eq!(*answer, Acquisition::Completed(outcome.clone()));
         } else if row.lease_until > now {

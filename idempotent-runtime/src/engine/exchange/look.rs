@@ -49,7 +49,7 @@ impl Exchange {
             }
             // No end of a doubt: the record may expire before a late copy of the acquire arrives.
             Ok(Acquisition::Completed(outcome)) => Seen::Completed(outcome),
-            Ok(Acquisition::Mismatch) => Seen::Mismatch,
+            Ok(Acquisition::Mismatch { .. }) => Seen::Mismatch,
             Ok(Acquisition::InFlight { remaining, .. }) => Seen::InFlight { remaining },
             // A request of this process made that lease, and goes on with it or gives it back.
             Ok(Acquisition::Unknown { lease }) if self.core.in_flight.is_own(&lease) => {

@@ -196,7 +196,9 @@ pub async fn another_fingerprint_is_a_mismatch_in_every_state(subject: Arc<Subje
             let answer = acquire(store, &other).await;
             assert_eq!(
                 answer,
-                Acquisition::Mismatch,
+                Acquisition::Mismatch {
+                    fingerprint: FINGERPRINT
+                },
                 "key {n}, take_over {take_over:?}"
             );
         }

@@ -57,7 +57,9 @@ impl Row {
         }
         // Before any other answer: a different request must learn nothing about this one.
         if self.fingerprint != claim.fingerprint {
-            return Acquisition::Mismatch;
+            return Acquisition::Mismatch {
+                fingerprint: self.fingerprint,
+            };
         }
         match &self.state {
             State::Completed(outcome) => Acquisition::Completed(outcome.clone()),

@@ -1,8 +1,8 @@
 -- Claims the record, or returns its state: every line of the state machine in one atomic step.
 -- KEYS[1] the record. ARGV: token, fingerprint, lease, lease + ttl, lapsed lease to take over or '', trace id or '',
 -- confirm (1 or 0). Durations are milliseconds; the clock is this server's.
--- Returns {0, attempt} acquired, {1} mismatch, {2, rest of the lease, its token} in flight, {3, response} completed,
--- {4} tombstone, {5, token of the lapsed lease} unknown, {-1} unreadable.
+-- Returns {0, attempt} acquired, {1, fingerprint of the record} mismatch, {2, rest of the lease, its token} in flight,
+-- {3, response} completed, {4} tombstone, {5, token of the lapsed lease} unknown, {-1} unreadable.
 local key, token, fingerprint, confirm = KEYS[1], ARGV[1], ARGV[2], ARGV[7]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -39,7 +39,7 @@ if state == 'R' and read[3] == token then
   return {0, attempt}
 end
 -- Before any other answer: a different request must learn nothing about this one.
-if read[2] ~= fingerprint then return {1} end
+if read[2] ~= fingerprint then return {1, read[2]} end
 if state == 'R' then
   if ends > now then return {2, ends - now, read[3]} end
   -- Only the lease that the caller saw lapse: it may have been taken over since.

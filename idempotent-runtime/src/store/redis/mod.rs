@@ -384,7 +384,9 @@ fn acquisition(value: Value) -> Result<Acquisition, StoreError> {
         0 => Acquisition::Acquired {
             attempt: reply.number("the attempt is not a valid number")?,
         },
-        1 => Acquisition::Mismatch,
+        1 => Acquisition::Mismatch {
+            fingerprint: fingerprint(&mut reply)?,
+        },
         2 => Acquisition::InFlight {
             remaining: Duration::from_millis(reply.number("the lease is not a valid time")?),
             lease: token(&mut reply)?,
@@ -410,6 +412,14 @@ fn token(reply: &mut Reply) -> Result<Token, StoreError> {
         .ok_or_else(|| unreadable("its lease has no token"))
 }
 
+/// The fingerprint of the record.
+fn fingerprint(reply: &mut Reply) -> Result<Fingerprint, StoreError> {
+    let bytes = reply.bytes().and_then(|bytes| bytes[..].try_into().ok());
+    bytes
+        .map(Fingerprint::from_bytes)
+        .ok_or_else(|| unreadable("the record has no fingerprint"))
+}
+
 /// The answer of the script for get.
 fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
     let mut reply = Reply::new(value)?;
@@ -417,8 +427,7 @@ fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
         return Ok(None);
     }
     let state = reply.bytes();
-    let fingerprint = reply.bytes().and_then(|bytes| bytes[..].try_into().ok());
-    let fingerprint = fingerprint.ok_or_else(|| unreadable("the record has no fingerprint"))?;
+    let fingerprint = fingerprint(&mut reply)?;
     let attempt = reply.number("the record has no attempt")?;
     let lease = reply.number("").ok().map(Duration::from_millis);
     // Negative if the expiry of the key was removed by hand.
@@ -435,7 +444,6 @@ fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
             ));
         }
     };
-    let fingerprint = Fingerprint::from_bytes(fingerprint);
     let trace_id = trace_id.and_then(TraceId::from_bytes);
     Ok(Some(Record::new(
         fingerprint,

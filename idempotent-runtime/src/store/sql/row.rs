@@ -91,7 +91,9 @@ impl Row {
             Assessment::Free
         } else if self.fingerprint != claim.fingerprint {
             // Before any other answer: a different request must learn nothing about this one.
-            Assessment::Decided(Acquisition::Mismatch)
+            Assessment::Decided(Acquisition::Mismatch {
+                fingerprint: self.fingerprint,
+            })
         } else {
             match self.record_state()? {
                 RecordState::Completed(outcome) => {
@@ -267,7 +269,7 @@ mod tests {
         match row.assess(claim) {
             Ok(Assessment::Own) => "own",
             Ok(Assessment::Free) => "free",
-            Ok(Assessment::Decided(Acquisition::Mismatch)) => "mismatch",
+            Ok(Assessment::Decided(Acquisition::Mismatch { .. })) => "mismatch",
             Ok(Assessment::Decided(Acquisition::InFlight { .. })) => "in flight",
             Ok(Assessment::Decided(Acquisition::Unknown { .. })) => "unknown",
             Ok(Assessment::Decided(Acquisition::Completed(_))) => "completed",
