@@ -24,20 +24,25 @@
 //! deletes what has expired, and ends in order:
 //!
 //! ```no_run
-//! use axum::{Router, http::HeaderName, routing::post};
-//! use idempotent_runtime::{Idempotency, idempotent, scope, store, store::purger::Purger};
+//! use axum::{Router, http::{StatusCode, request::Parts}, response::{IntoResponse, Response}, routing::post};
+//! use idempotent_runtime::{Idempotency, Scope, idempotent, store, store::purger::Purger};
 //!
 //! #[idempotent(name = "pay", required)]
 //! async fn pay() -> &'static str {
 //!     "paid"
 //! }
 //!
+//! async fn authenticate(parts: Parts) -> Result<(Parts, Scope), Response> { // first, on every request with a key
+//!     let account: Option<String> = None; // ask your sessions: the account, not the token, which changes
+//!     let account = account.ok_or_else(|| StatusCode::UNAUTHORIZED.into_response())?;
+//!     Ok((parts, Scope::new(account)))
+//! }
+//!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let store = store::migrate(&std::env::var("DATABASE_URL")?).await?; // makes the table; `connect` expects it
 //!     let purger = Purger::builder().start(store.clone());
-//!     let caller = scope::header(HeaderName::from_static("x-account")); // which the gateway sets, not the client
-//!     let idempotency = Idempotency::builder().store(store).scope(caller).install()?; // for every route
+//!     let idempotency = Idempotency::builder().store(store).caller(authenticate).install()?; // for every route
 //!     let app = Router::new().route("/payments", post(pay));
 //!     let listener = tokio::net::TcpListener::bind("0.0.0.0:8000").await?;
 //!     let stop = async { drop(tokio::signal::ctrl_c().await) };
@@ -61,8 +66,10 @@
 //! - A library cannot undo effects outside of the handler's process. `at most once` means that the handler is not
 //!   *started* twice; what it did before a crash is for the recovery function, or a person, to find out. Pass
 //!   [`Execution::downstream_key`] on, so that the next service can be asked.
-//! - Callers that differ by anything but the `Authorization` header (a cookie, an API key, a client certificate, the
-//!   host) are told apart only if the engine has a [scope](Builder::scope).
+//! - A replay runs neither the handler nor its extractors: **where they alone authenticate, a revoked token still gets
+//!   its stored answers**, unless the route has a [`caller`](macro@idempotent#caller). A
+//!   [scope by a header](scope::header) authenticates nobody. See [whose key it is](guide::callers).
+//! - Without a caller and a scope, callers are told apart by their [credentials](scope::Credentials) alone.
 //! - A record lives for its ttl. After that the key is free, and the same request executes again.
 //! - [`MemoryStore`] protects one process for as long as it runs.
 //! - A request without a key runs unprotected, unless the route says `required`.
@@ -75,7 +82,7 @@
 //! - [`Execution`]: what a handler can ask; [`Retention`]: what it can decide.
 //! - [`store`]: the stores by URL, and the contract for authors of stores.
 //! - [`guide::clients`]: how clients should retry. [`guide::answers`]: what they get, and when.
-//! - [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::money`]: moving money
+//! - [`guide::callers`]: who calls, and who may see a stored answer. [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::money`]: moving money
 //!   safely. [`guide::unknown`]: when something is unknown.
 //!
 //! # Features
@@ -124,7 +131,9 @@ pub mod scope;
 pub mod store;
 
 mod backoff;
+mod caller;
 mod catch_unwind;
+mod credentials;
 mod digest;
 mod endpoint;
 mod engine;
@@ -144,6 +153,7 @@ pub use axum::ExecutionRejection;
 #[cfg(feature = "axum")]
 #[doc(hidden)]
 pub use axum::private as __private;
+pub use caller::Caller;
 #[cfg(feature = "axum")]
 pub use engine::InstallError;
 pub use engine::{

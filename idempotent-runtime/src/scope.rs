@@ -3,17 +3,20 @@
 //! A key is unique within its *scope*: the endpoint (method and route template without the names of its parameters,
 //! or the policy's name) plus the caller. The same key on another route or by another caller is another key.
 //!
-//! 1. Only the application knows its callers. A scope function takes the request's parts, after the
-//!    authentication layer saw them, and returns a [`Scope`]: [`extension`] reads what that layer inserted,
-//!    [`header`] reads a header, and any other function of the parts will do.
-//! 2. `None` means "no caller", which is a namespace of its own: it differs from every `Some`, even from an
-//!    empty one.
+//! 1. Only the application knows its callers. Its [`Caller`] finds and authenticates them before anything else:
+//!    `#[idempotent(caller = …)]`, or [`Builder::caller`](crate::Builder::caller) with [`extractor`]. Or a scope function
+//!    takes the request's parts, after the authentication layer saw them, and returns a [`Scope`]: [`extension`] reads
+//!    what that layer inserted, [`header`] reads a header, and any other function of the parts will do.
+//! 2. `None` means that nobody was found. It fails safe: the request's [`Credentials`] count then, as where no scope is
+//!    set, and another caller's key is neither replayed nor executed. The keys of nobody are a namespace of their own,
+//!    which differs from every `Some`, even from an empty one.
 //! 3. Endpoint, scope and key become one [`StoreKey`], the only identity that stores, logs and metrics see:
 //!    HMAC-SHA256 when a secret is set, else SHA-256.
 //!
 //! # Caveats
 //!
-//! * A client can send any header. Scope by a header only if something in front of the handler checks it.
+//! * A scope authenticates nobody, and a client can send any header. Scope by a header only if something in front of the
+//!   service replaces what clients send in it, and refuses strangers. See [whose key it is](crate::guide::callers).
 //! * Without a secret, anyone who can read the store can test guesses at a key: random keys (UUIDs) cannot be
 //!   guessed, `order-42` can. Set a secret if clients choose such keys.
 //! * Another secret gives other store keys. Changing it orphans the stored records: a retry after the change
@@ -26,10 +29,15 @@ use http::{HeaderName, request::Parts};
 use sha2::Sha256;
 
 use crate::{
+    credentials::CallerId,
     digest::{Framed, Hex, debug_secret},
     endpoint,
     key::IdempotencyKey,
 };
+
+#[cfg(feature = "axum")]
+pub use crate::axum::extractor;
+pub use crate::{caller::Caller, credentials::Credentials};
 
 /// A caller's namespace for keys, such as a tenant or account id. Any bytes; longer ones cost only hashing.
 ///
@@ -45,7 +53,13 @@ pub struct Scope(Box<[u8]>);
 pub struct StoreKey([u8; 32]);
 
 /// Returns the caller's scope.
-pub(crate) type ScopeFn = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
+#[derive(Clone)]
+pub(crate) enum ScopeFn {
+    Static(fn(&Parts) -> Option<Scope>),
+    Shared(Arc<SharedScopeFn>),
+}
+
+type SharedScopeFn = dyn Fn(&Parts) -> Option<Scope> + Send + Sync;
 
 /// Computes the digests that are keyed if a secret is set.
 #[derive(Clone)]
@@ -56,28 +70,48 @@ pub(crate) struct Digester {
 
 /// Scopes keys by a request header; several lines of it count together, in their order.
 ///
-/// A request without the header has no caller. The header must come from something trusted, such as a
-/// gateway that replaces what clients send.
-pub fn header(name: HeaderName) -> impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static {
-    move |parts| {
-        let mut lines = parts.headers.get_all(&name).iter();
-        let mut scope = lines.next()?.as_bytes().to_vec();
-        for line in lines {
-            // A line feed cannot occur in a header value, so two lines never look like one.
-            scope.push(b'\n');
-            scope.extend_from_slice(line.as_bytes());
-        }
-        Some(Scope::new(scope))
+/// A request without the header has no caller.
+///
+/// **A header authenticates nobody.** A client can send any value, and gets the stored answers of the caller whose name
+/// it sends. Use it only where something in front of the service, such as a gateway, replaces what clients send, and
+/// refuses whoever is not authenticated, replays included.
+///
+/// # Panics
+///
+/// If it is not the name of a header.
+pub fn header<N>(name: N) -> impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static
+where
+    N: TryInto<HeaderName, Error: fmt::Display>,
+{
+    let name: HeaderName = match name.try_into() {
+        Ok(name) => name,
+        Err(error) => panic!("`scope::header` takes the name of a header: {error}"),
+    };
+    move |parts| of_lines(parts, &name)
+}
+
+/// The scope that all lines of a header are together.
+pub(crate) fn of_lines(head: &Parts, name: &HeaderName) -> Option<Scope> {
+    let mut lines = head.headers.get_all(name).iter();
+    let mut scope = lines.next()?.as_bytes().to_vec();
+    for line in lines {
+        // A line feed cannot occur in a header value, so two lines never look like one.
+        scope.push(b'\n');
+        scope.extend_from_slice(line.as_bytes());
     }
+    Some(Scope::new(scope))
 }
 
 /// Scopes keys by a request extension, as an authentication layer inserts it.
 ///
-/// A request without the extension has no caller.
-pub fn extension<T: Send + Sync + 'static>(
-    scope: impl Fn(&T) -> Scope + Send + Sync + 'static,
-) -> impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static {
-    move |parts| parts.extensions.get::<T>().map(&scope)
+/// A request without the extension has no caller. So has every request if the authentication layer is inside of an
+/// [`IdempotencyLayer`](crate::IdempotencyLayer); the log says so once for each route.
+///
+/// For a type that cannot implement [`Caller`], write the function:
+/// `|parts: &Parts| Some(Scope::new(&parts.extensions.get::<Claims>()?.subject))`.
+pub fn extension<T: Caller + Send + Sync + 'static>()
+-> impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static {
+    |parts| parts.extensions.get::<T>().map(T::scope)
 }
 
 impl Scope {
@@ -87,8 +121,38 @@ impl Scope {
         Self(name.as_ref().into())
     }
 
+    /// Several namespaces as one: each counts, and their order.
+    pub(crate) fn of_several<const N: usize>(scopes: [Self; N]) -> Self {
+        let mut all = vec![];
+        for Self(name) in scopes {
+            all.extend_from_slice(&(name.len() as u64).to_be_bytes());
+            all.extend_from_slice(&name);
+        }
+        Self(all.into())
+    }
+
+    /// The namespace of this account within another one, or within that of nobody.
+    pub(crate) fn of_account(within: Option<Self>, account: Self) -> Self {
+        let known = Self::new([u8::from(within.is_some())]);
+        let within = within.unwrap_or_else(|| Self::new([]));
+        Self::of_several([known, within, account])
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl ScopeFn {
+    pub(crate) fn shared(scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static) -> Self {
+        Self::Shared(Arc::new(scope))
+    }
+
+    pub(crate) fn of(&self, head: &Parts) -> Option<Scope> {
+        match self {
+            Self::Static(scope) => scope(head),
+            Self::Shared(scope) => scope(head),
+        }
     }
 }
 
@@ -149,11 +213,15 @@ impl Digester {
         format!("{time}-{mid}-{version}-{variant}-{node}")
     }
 
-    /// The caller's part of the fingerprint if no scope is configured.
+    /// The caller's part of the fingerprint if no scope says who calls.
     ///
-    /// A fingerprint is stored, and credentials can be guessed: this digest is keyed if a secret is set.
-    pub(crate) fn caller(&self, authorization: &[u8]) -> [u8; 32] {
-        self.digest("idempotent/caller/v1", |parts| parts.part(authorization))
+    /// A fingerprint is stored, and credentials can be guessed: this digest is keyed if a secret is set. It is another
+    /// one for each record, so that what is stored does not show which records are of one caller.
+    pub(crate) fn caller(&self, key: &StoreKey, credentials: &CallerId) -> [u8; 32] {
+        self.digest("idempotent/caller/v2", |parts| {
+            parts.part(&key.0);
+            parts.part(credentials.as_bytes());
+        })
     }
 
     fn digest(&self, domain: &str, write: impl FnOnce(&mut Framed)) -> [u8; 32] {
@@ -163,6 +231,12 @@ impl Digester {
         };
         write(&mut framed);
         framed.finish()
+    }
+}
+
+impl fmt::Debug for ScopeFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScopeFn(_)")
     }
 }
 
@@ -246,9 +320,12 @@ mod tests {
             keyed.downstream_key(store_key, "stripe"),
             "835bf52d-7ad5-8ce8-b472-c1dd997ea697"
         );
+        let mut headers = http::HeaderMap::new();
+        headers.insert("authorization", "Bearer t".parse().unwrap());
+        let credentials = Credentials::new().of(&headers).unwrap();
         assert_eq!(
-            hex(&plain.caller(b"Bearer t")),
-            "2071a92dead7b69dc64da8ca556fa7c1ac99f3123c7594f13ffda6f7ee792a00"
+            hex(&plain.caller(&store_key, &credentials)),
+            "e2a8fab93c7186eb53bb7b9f4919324ae7c828cf04e0a7f4db0e4f97ff9391f1"
         );
     }
 
@@ -303,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_header_scopes_by_all_of_its_lines_in_order() {
-        let scope = header(HeaderName::from_static("x-tenant"));
+        let scope = header("X-Tenant");
         let of = |values: &[&str]| {
             let request = values
                 .iter()
@@ -318,10 +395,15 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_scopes_by_the_result_of_the_function() {
+    fn an_extension_scopes_by_the_caller_that_it_is() {
         #[derive(Clone)]
         struct Account(u64);
-        let scope = extension(|account: &Account| Scope::new(account.0.to_be_bytes()));
+        impl Caller for Account {
+            fn scope(&self) -> Scope {
+                Scope::new(self.0.to_be_bytes())
+            }
+        }
+        let scope = extension::<Account>();
         assert!(scope(&parts(Request::builder())).is_none());
         let found = scope(&parts(Request::builder().extension(Account(7)))).unwrap();
         assert_eq!(*found.0, 7_u64.to_be_bytes());

@@ -26,7 +26,6 @@ fn another_request_is_a_mismatch_in_every_state_of_the_record() {
                 payment().body(r#"{"amount":101}"#),
                 payment().body(""),
                 payment().header("content-type", "text/plain"),
-                payment().header("authorization", "Bearer x"),
                 TestRequest {
                     path: "/pay?a=1".into(),
                     ..payment()

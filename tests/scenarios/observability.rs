@@ -27,7 +27,7 @@ async fn run_through_everything(adapter: Adapter, key: &str) -> FaultyStore {
     let engine = Idempotency::builder().store(store.clone()).policy(policy);
     let engine = engine.build().unwrap();
     let app = adapter.app(&engine, &handler);
-    let payment = TestRequest::payment(key).header("authorization", "Bearer credential");
+    let payment = TestRequest::payment(key).header("authorization", "Bearer canary-token");
     for _ in 1..=5 {
         for _ in 0..2 {
             send(&app, &payment).await;
@@ -81,7 +81,7 @@ fn neither_the_log_nor_the_store_contains_the_key_or_the_credentials() {
         let store = run_through_everything(adapter, key).await;
         for (place, text) in [("the log", log.text()), ("the store", store.written())] {
             assert!(text.len() > 1000, "{place} is nearly empty");
-            for secret in ["secret-key", "credential", "amount"] {
+            for secret in ["secret-key", "canary-token", "amount"] {
                 assert!(!text.contains(secret), "{place} contains {secret:?}");
             }
         }

@@ -3,8 +3,8 @@
 
 use axum::response::{AppendHeaders, IntoResponse};
 use bytes::Bytes;
-use http::{HeaderName, StatusCode};
-use idempotent_runtime::{Idempotency, Policy, Scope, scope};
+use http::StatusCode;
+use idempotent_runtime::{Caller, Idempotency, Policy, Scope, scope};
 
 use crate::support::{
     Adapter, Conn, CountingHandler, H2Conn, Server, TestRequest, in_real_time, send, stream,
@@ -201,61 +201,22 @@ fn responses_with_empty_or_no_bodies_replay_unchanged() {
     });
 }
 
-#[test]
-fn another_callers_key_is_neither_replayed_nor_executed() {
-    with_each_adapter(async |adapter| {
-        // Given no scope, and a caller with credentials.
-        let handler = CountingHandler::new();
-        let engine = Idempotency::builder().build().unwrap();
-        let app = adapter.app(&engine, &handler);
-        let alice = TestRequest::payment("k").header("authorization", "Bearer alice");
-        send(&app, &alice).await.assert_charge(1);
-
-        // When other callers send the same request with the same key.
-        for other in [
-            TestRequest::payment("k").header("authorization", "Bearer mallory"),
-            TestRequest::payment("k").header("authorization", "Bearer Alice"),
-            TestRequest::payment("k"),
-        ] {
-            // Then they learn nothing and execute nothing.
-            let answer = send(&app, &other).await;
-            answer.assert_problem(409, "mismatch");
-            assert!(!answer.text().contains("charge"), "{answer:?}");
-        }
-        assert_eq!(handler.starts(), 1);
-        send(&app, &alice).await.assert_replay_of_charge(1);
-    });
-}
-
-#[test]
-fn another_caller_learns_nothing_of_an_execution_in_flight() {
-    with_each_adapter(async |adapter| {
-        let handler = CountingHandler::new();
-        let engine = Idempotency::builder().build().unwrap();
-        let app = adapter.app(&engine, &handler);
-        handler.close_gate();
-        let alice = TestRequest::payment("k").header("authorization", "Bearer alice");
-        let first = crate::support::send_in_task(&app, &alice);
-        handler.started(1).await;
-        let mallory = TestRequest::payment("k").header("authorization", "Bearer mallory");
-        // Then the mismatch comes before a conflict and before waiting.
-        send(&app, &mallory).await.assert_problem(409, "mismatch");
-        handler.open_gate();
-        first.await.unwrap().assert_charge(1);
-    });
-}
-
 #[derive(Clone)]
 struct Account(&'static str);
+
+impl Caller for Account {
+    fn scope(&self) -> Scope {
+        Scope::new(self.0)
+    }
+}
 
 #[test]
 fn within_a_scope_keys_are_unique_and_across_scopes_they_are_not() {
     with_each_adapter(async |adapter| {
-        let tenant = HeaderName::from_static("x-tenant");
         let builders = [
-            Idempotency::builder().scope(scope::header(tenant)),
-            Idempotency::builder()
-                .scope(scope::extension(|account: &Account| Scope::new(account.0))),
+            Idempotency::builder().scope(scope::header("x-tenant")),
+            Idempotency::builder().scope(scope::extension::<Account>()),
+            Idempotency::builder().policy(Policy::new().shared_scope(scope::header("x-tenant"))),
             Idempotency::builder().scope(|parts| {
                 let tenant = parts.headers.get("x-tenant")?;
                 Some(Scope::new(tenant.as_bytes()))
@@ -290,7 +251,7 @@ fn within_a_scope_new_credentials_are_the_same_caller() {
         // Given a scope, and a caller whose token was renewed before its retry.
         let handler = CountingHandler::new();
         let engine = Idempotency::builder();
-        let engine = engine.scope(scope::header(HeaderName::from_static("x-tenant")));
+        let engine = engine.scope(scope::header("x-tenant"));
         let app = adapter.app(&engine.build().unwrap(), &handler);
         let with = |token: &str| {
             let request = TestRequest::payment("k").header("x-tenant", "one");
@@ -308,7 +269,7 @@ fn within_a_scope_new_credentials_are_the_same_caller() {
             .assert_charge(2);
         send(&app, &without_scope("Bearer new"))
             .await
-            .assert_problem(409, "mismatch");
+            .assert_problem(409, "caller_mismatch");
         send(&app, &with("Bearer new").header("x-tenant", ""))
             .await
             .assert_charge(3);

@@ -29,6 +29,12 @@ pub(crate) fn options(options: &Options, errors: &mut Errors) {
             "`wait_timeout` has no effect with `wait = false`: drop one of them",
         ));
     }
+    if let (Some(_), Some(scope)) = (&options.caller, &options.scope) {
+        errors.push(Error::new(
+            scope.name,
+            "`scope` contradicts `caller`, which says the scope as well: drop one of them",
+        ));
+    }
     if let Some(lease) = &options.lease
         && lease.value < SHORTEST_LEASE
     {

@@ -23,7 +23,9 @@ impl<'a> Expansion<'a> {
     /// The router's state, if the attribute named it and something is extracted from it.
     pub(super) fn state(&self) -> Option<&'a Type> {
         let state = self.options.state.as_ref().map(|given| &given.value)?;
-        let uses_it = self.options.engine.is_some() || self.handler.arguments().next().is_some();
+        let Options { engine, caller, .. } = self.options;
+        let uses_it =
+            engine.is_some() || caller.is_some() || self.handler.arguments().next().is_some();
         uses_it.then_some(state)
     }
 

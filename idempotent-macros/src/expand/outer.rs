@@ -79,18 +79,34 @@ fn request(
     } else {
         quote!((#(#arguments,)*))
     };
-    let engine = expansion.options.engine.as_ref().map(|given| &given.value);
-    let (name, inside) = match (expansion.state(), engine) {
-        (Some(state), _) => ("OnlyInARouterWithState", quote!(#state, #values)),
-        (None, Some(engine)) => ("FromRouter", quote!(#values, #engine)),
-        (None, None) if arguments.is_empty() => ("FromRouter", values),
-        (None, None) => {
-            let hint = private.ty(&quote!(
-                AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly
-            ));
-            ("FromRouter", quote!(#values, #hint))
+    if let Some(state) = expansion.state() {
+        let inside = quote!(#state, #values);
+        return parameter(last, "OnlyInARouterWithState", &inside, private);
+    }
+    let options = expansion.options;
+    let generics = &expansion.handler.sig.generics;
+    let engine = options
+        .engine
+        .as_ref()
+        .map(|given| given.value.to_token_stream());
+    let caller = options.caller.as_ref().map(|given| {
+        let ty = owned(given.value.to_token_stream(), generics);
+        private.ty(&quote!(CallerIs<#ty>))
+    });
+    let hint = || {
+        private.ty(&quote!(
+            AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly
+        ))
+    };
+    let inside = match (engine, caller) {
+        (None, None) if arguments.is_empty() => values,
+        (engine, caller) => {
+            let engine = engine.unwrap_or_else(hint);
+            let caller = caller.map(|caller| quote!(, #caller));
+            quote!(#values, #engine #caller)
         }
     };
+    let name = "FromRouter";
     parameter(last, name, &inside, private)
 }
 

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{LitStr, Path};
+use syn::{Expr, LitStr};
 
 use super::spans::{ends, located};
 use crate::options::{Cache, Fingerprint, FingerprintBy, Given, OnCrash, Options};
@@ -35,9 +35,14 @@ pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
         setter("when", options.when.as_ref(), |path| {
             called("when", path, private)
         }),
-        setter("scope", options.scope.as_ref(), |path| {
-            called("scope", path, private)
+        setter("scope", options.scope.as_ref(), |value| {
+            scope(value, private)
         }),
+        setter(
+            "require_caller",
+            options.require_caller.as_ref(),
+            ToTokens::to_token_stream,
+        ),
         setter("fingerprint", options.fingerprint.as_ref(), |rules| {
             fingerprint_by(rules, private)
         }),
@@ -82,7 +87,7 @@ fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
 }
 
 /// A closure around the call, so that a function of another type is one error, at its path.
-fn called(check: &str, path: &Path, private: &TokenStream) -> TokenStream {
+fn called(check: &str, path: &impl ToTokens, private: &TokenStream) -> TokenStream {
     let (start, _) = ends(path);
     let private = located(private.clone(), start);
     let check = Ident::new(check, start);
@@ -98,6 +103,23 @@ fn kept_headers(names: &[LitStr], private: &TokenStream) -> TokenStream {
         quote_spanned!(at=> const _: () = #private::check_kept(#name);)
     });
     quote!({ #(#checks)* &[#(#names),*] })
+}
+
+/// For a path a closure around the call, so that a function of another type is one error, at its path. Any other
+/// expression is evaluated once, when the first request needs it.
+fn scope(value: &Expr, private: &TokenStream) -> TokenStream {
+    let (start, _) = ends(value);
+    let private = located(private.clone(), start);
+    if let Expr::Path(path) = value {
+        return called("scope", path, &private);
+    }
+    quote_spanned! {start=>
+        |parts| {
+            static __SCOPE: #private::LazyScope =
+                #private::LazyScope::new(|| #private::scope_by(#value));
+            (*__SCOPE)(parts)
+        }
+    }
 }
 
 fn cache(cache: Cache, private: &TokenStream) -> TokenStream {

@@ -49,8 +49,16 @@ fn call(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
         handler, options, ..
     } = expansion;
     let call = expansion.request_name();
+    let generics = &handler.sig.generics;
+    let caller = options.caller.as_ref().map(|given| &given.value);
     let Some(state) = expansion.state() else {
-        return call.to_token_stream();
+        let Some(ty) = caller else {
+            return call.to_token_stream();
+        };
+        let start = ends(ty).0;
+        let private = located(private.clone(), start);
+        let ty = owned(ty.to_token_stream(), generics);
+        return quote_spanned!(start=> #private::caller::<#ty, _>(#call));
     };
     let checked = |ty: &Type, check: &str| {
         let (start, end) = ends(ty);
@@ -62,15 +70,20 @@ fn call(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
         let (engine, end) = checked(ty, "engine");
         quote_spanned!(end=> .engine(#engine::<#state, #ty>))
     });
+    let caller = caller.map(|ty| {
+        let (caller, end) = checked(ty, "caller_in");
+        let ty = owned(ty.to_token_stream(), generics);
+        quote_spanned!(end=> .caller(#caller::<#state, #ty, _>()))
+    });
     let arguments: Vec<_> = handler.arguments().collect();
     let of_last = arguments.len().saturating_sub(1);
     let arguments = arguments.into_iter().enumerate().map(|(index, ty)| {
         let (check, end) = checked(ty, if index == of_last { "last" } else { "part" });
         let parens = quote_spanned!(end=> ());
-        let ty = owned(ty.to_token_stream(), &handler.sig.generics);
+        let ty = owned(ty.to_token_stream(), generics);
         quote_spanned!(end=> #check::<#state, #ty, _>#parens)
     });
-    quote!(#call #engine.extracting((#(#arguments,)*)))
+    quote!(#call #engine #caller.extracting((#(#arguments,)*)))
 }
 
 /// The function that makes the response, located at the return type: a type that is not a response is one error there.

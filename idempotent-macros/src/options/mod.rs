@@ -16,7 +16,7 @@ mod table;
 mod values;
 
 use proc_macro2::TokenStream;
-use syn::{LitStr, Path, Type};
+use syn::{Expr, LitStr, Path, Type};
 
 use crate::errors::Errors;
 pub(crate) use fingerprint::{Fingerprint, FingerprintBy};
@@ -24,7 +24,7 @@ use setting::Setting;
 pub(crate) use table::Given;
 use table::{Entry, read_all, table};
 pub(crate) use values::{Cache, Inner, OnCrash};
-use values::{cache, duration, engine, header, header_names, inner, name, on_crash, size};
+use values::{cache, duration, engine, header, header_names, inner, name, on_crash, scope, size};
 
 table! {
     /// The options that were given, without those that have a mistake.
@@ -42,7 +42,11 @@ table! {
         "key" => key: Path = |setting| setting.parsed("the path of a function, as in `key = event_id`"),
         "when" => when: Path = |setting| setting.parsed("the path of a function, as in `when = is_payment`"),
         "name" => name: String = name,
-        "scope" => scope: Path = |setting| setting.parsed("the path of a function, as in `scope = tenant_of`"),
+        "caller" => caller: Type = |setting| {
+            setting.parsed("the type of an extractor that says who calls, as in `caller = CurrentUser`")
+        },
+        "scope" => scope: Expr = scope,
+        "require_caller" => require_caller: bool = Setting::flag,
         "fingerprint" => fingerprint: FingerprintBy = fingerprint::fingerprint,
         "cache" => cache: Cache = cache,
         "keep_headers" => keep_headers: Vec<LitStr> = |setting| {

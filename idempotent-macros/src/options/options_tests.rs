@@ -24,7 +24,8 @@ fn refused(tokens: &TokenStream) -> String {
 fn every_option_is_read() {
     let (options, messages) = parse(quote! {
         ttl = "24h", wait = true, wait_timeout = "30s", lease = "20s", max_lifetime = "15m", on_crash = "retry",
-        required, header = "X-Key", strict, uuid = false, name = "pay", scope = tenant::of, cache = "success",
+        required, header = "X-Key", strict, uuid = false, name = "pay", caller = User<A, B>,
+        scope = tenant::of::<A, B>("x"), require_caller, cache = "success",
         fingerprint(headers("X-Currency", "x-b",), json, ignore_query, ignore_body = false, ignore_content_type),
         when = is_payment, drop_headers("X-Served-By"), max_body = "64KiB", max_response = "2MiB", engine = State<Of<A, B>>, state = App<A, B>, inner = plain,
         crate = facade::rt,
@@ -216,8 +217,9 @@ const MISTAKES: &[(&str, &str)] = &[
     (r#"header = "x key""#, "cannot contain ' '"),
     (r#"header = "naïve""#, "cannot contain 'ï'"),
     (r#"name = " ""#, "the name is empty"),
-    (r#"scope = "tenant""#, "`scope` takes the path of a function"),
-    ("scope = |parts| None", "`scope` takes the path of a function"),
+    (r#"scope = "tenant""#, "`scope` takes a function of the request's parts"),
+    (r#"caller = "user""#, "`caller` takes the type of an extractor"),
+    ("caller", "`caller` takes the type of an extractor"),
     (r#"engine = "State""#, "`engine` takes an extractor that finds the engine"),
     ("engine = Extension<Idempotency>", "leave out the option"),
     ("engine = Result<A, B>", "`engine` takes an extractor that finds the engine"),

@@ -1,7 +1,7 @@
 //! The types of the options' values, and a reader for each.
 
 use proc_macro2::Ident;
-use syn::{Error, LitStr, Path, Type};
+use syn::{Error, Expr, LitStr, Path, Type};
 
 use super::setting::{Choices, Setting};
 use crate::{
@@ -79,6 +79,15 @@ pub(super) fn name(setting: &Setting) -> syn::Result<String> {
             "the name is empty: name the endpoint, or leave out `name`",
         )),
         name => Ok(name),
+    }
+}
+
+/// A function, or an expression that makes one.
+pub(super) fn scope(setting: &Setting) -> syn::Result<Expr> {
+    let takes = "a function of the request's parts, as in `scope = tenant_of` or `scope = scope::header(\"x-account\")`";
+    match setting.parsed(takes)? {
+        Expr::Lit(_) => Err(setting.wrong(takes)),
+        function => Ok(function),
     }
 }
 

@@ -13,21 +13,22 @@ use ::axum::{
 };
 
 use super::{
-    arguments::Arguments,
+    arguments::{Argument, Arguments, ExtractFromParts},
+    caller::{Anyone, FindsCaller, step},
     extraction::{Extract, ExtractEach, Extraction},
     hints::{EngineIn, OnlyInARouterWithState, UseInnerToCallDirectlyOrPutDebugHandlerBelow},
 };
-use crate::engine::Idempotency;
+use crate::{caller::Caller, engine::Idempotency};
 
 /// Stands for an argument that is extracted later, so that the number of arguments stays what it was.
 pub struct Placeholder<T>(PhantomData<fn() -> T>);
 
-/// A request, and how to extract the handler's arguments `T` from it. The engine comes from `E`.
-pub struct FromRouter<T, E = FromExtensions> {
+/// A request, and how to extract the handler's arguments `T` from it. The engine comes from `E`, the caller from `C`.
+pub struct FromRouter<T, E = FromExtensions, C = Anyone> {
     pub(super) request: Request,
     pub(super) engine: Option<Idempotency>,
     pub(super) extraction: Box<dyn Extraction<T>>,
-    source: PhantomData<fn() -> E>,
+    source: PhantomData<fn() -> (E, C)>,
 }
 
 /// The engine is an extension of the request or, if there is none, the one of this process.
@@ -69,12 +70,13 @@ impl<S: Sync> FromRequestParts<S> for UseInnerToCallDirectlyOrPutDebugHandlerBel
     }
 }
 
-impl<S, M, T, E> FromRequest<S, Via<M>> for FromRouter<T, E>
+impl<S, M, T, E, C> FromRequest<S, Via<M>> for FromRouter<T, E, C>
 where
     S: Clone + Send + Sync + 'static,
     M: 'static,
     T: FromRequest<S, M> + 'static,
     E: EngineIn<S>,
+    C: FindsCaller<S>,
 {
     type Rejection = Infallible;
 
@@ -83,7 +85,7 @@ where
         state: &S,
     ) -> impl Future<Output = Result<Self, Infallible>> + Send {
         let engine = E::engine(state);
-        let extraction = Box::new(Extract::<S, M, T>::new(state.clone()));
+        let extraction = Box::new(Extract::<S, M, T>::new(state.clone(), C::STEP));
         arrived(Self {
             request,
             engine,
@@ -107,6 +109,7 @@ where
         arrived(Self {
             request,
             engine: None,
+            caller: None,
             state: S::from_ref(state),
             arguments: PhantomData,
         })
@@ -124,6 +127,18 @@ where
         self
     }
 
+    /// Takes the caller from this extractor.
+    #[must_use]
+    pub fn caller<C, V>(mut self, _: Argument<C, V>) -> Self
+    where
+        S: Clone,
+        C: Caller + 'static,
+        V: ExtractFromParts<S, C> + 'static,
+    {
+        self.caller = Some(step::<S, C, V>);
+        self
+    }
+
     /// Fixes what is extracted from the request.
     pub fn extracting<A>(self, _: A) -> FromRouter<A::Values>
     where
@@ -132,10 +147,11 @@ where
         let Self {
             request,
             engine,
+            caller,
             state,
             ..
         } = self;
-        let extraction = Box::new(ExtractEach::<S, A>::new(state));
+        let extraction = Box::new(ExtractEach::<S, A>::new(state, caller));
         FromRouter {
             request,
             engine,
@@ -156,7 +172,7 @@ impl<T> fmt::Debug for Placeholder<T> {
     }
 }
 
-impl<T, E> fmt::Debug for FromRouter<T, E> {
+impl<T, E, C> fmt::Debug for FromRouter<T, E, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FromRouter").finish_non_exhaustive()
     }

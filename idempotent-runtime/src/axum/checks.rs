@@ -9,10 +9,11 @@ use super::{
     arguments::Argument,
     hints::{
         EngineIn, FingerprintFunction, IntoHandlerResponse, KeyFunction, Last, Part,
-        RecoveryFunction, ScopeFunction, WhenFunction,
+        RecoveryFunction, ScopeFunction, SharedScope, WhenFunction,
     },
 };
 use crate::{
+    caller::Caller,
     engine::Idempotency,
     execution::{Crash, Recovery},
     key::{IdempotencyKey, KeyError},
@@ -36,6 +37,18 @@ pub fn last<S, T: Last<S, V>, V>() -> Argument<T, V> {
 #[must_use]
 pub fn engine<S, E: EngineIn<S>>(state: &S) -> Option<Idempotency> {
     E::engine(state)
+}
+
+/// Checks that the caller of a handler is a [`Caller`].
+#[must_use]
+pub fn caller<C: Caller, T>(call: T) -> T {
+    call
+}
+
+/// Checks that it is an extractor, and finds how it is extracted. The step that takes it checks the rest.
+#[must_use]
+pub fn caller_in<S, C: Part<S, V>, V>() -> Argument<C, V> {
+    Argument::new()
 }
 
 /// Calls a scope function.
@@ -72,6 +85,15 @@ pub fn fingerprint<'a, F: FingerprintFunction<'a, V>, V>(
 /// If it cannot. Generated code calls it in a constant.
 pub const fn check_kept(name: &str) {
     check_name(name, true);
+}
+
+/// Keeps what an expression returns as a scope function.
+#[must_use]
+pub fn scope_by<F>(function: F) -> SharedScope
+where
+    F: Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
+{
+    Box::new(function)
 }
 
 /// Calls a recovery function and boxes what it returns.

@@ -7,11 +7,12 @@ use std::{
 
 use ::axum::{
     extract::{FromRequest, Request},
+    http::request::Parts,
     response::{IntoResponse, Response},
 };
 
-use super::arguments::Arguments;
-use crate::engine::BoxFuture;
+use super::{arguments::Arguments, caller::CallerStep};
+use crate::{caller::Authentication, engine::BoxFuture};
 
 /// Calls the handler with its arguments. It is a plain function, so that a handler adds only it and its own future to
 /// the compiled code.
@@ -25,6 +26,9 @@ pub(super) trait Extraction<T>: Start {
 
 /// The same step with its arguments erased, too.
 pub(super) trait Start: Send {
+    /// Starts to find out who calls, if the handler names its caller.
+    fn authenticate(&self, head: Parts) -> Authentication;
+
     /// Extracts the arguments and calls the function that was set. Its future is not polled here, so that there is one
     /// state less to compile for each handler.
     fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted>;
@@ -36,6 +40,7 @@ pub(super) type Extracted = Result<BoxFuture<Response>, Response>;
 /// The step for the state `S` and arguments that are extracted together, by way of `M`.
 pub(super) struct Extract<S, M, T> {
     state: S,
+    caller: Option<CallerStep<S>>,
     then: Option<Then<T>>,
     way: PhantomData<fn() -> M>,
 }
@@ -43,13 +48,15 @@ pub(super) struct Extract<S, M, T> {
 /// The step for the state `S` and arguments that are extracted one by one.
 pub(super) struct ExtractEach<S, A: Arguments<S>> {
     state: S,
+    caller: Option<CallerStep<S>>,
     then: Option<Then<A::Values>>,
 }
 
 impl<S, M, T> Extract<S, M, T> {
-    pub(super) fn new(state: S) -> Self {
+    pub(super) fn new(state: S, caller: Option<CallerStep<S>>) -> Self {
         Self {
             state,
+            caller,
             then: None,
             way: PhantomData,
         }
@@ -57,8 +64,12 @@ impl<S, M, T> Extract<S, M, T> {
 }
 
 impl<S, A: Arguments<S>> ExtractEach<S, A> {
-    pub(super) fn new(state: S) -> Self {
-        Self { state, then: None }
+    pub(super) fn new(state: S, caller: Option<CallerStep<S>>) -> Self {
+        Self {
+            state,
+            caller,
+            then: None,
+        }
     }
 }
 
@@ -77,6 +88,10 @@ where
     S: Send + Sync + 'static,
     T: FromRequest<S, M> + 'static,
 {
+    fn authenticate(&self, head: Parts) -> Authentication {
+        authenticate(self.caller, head, &self.state)
+    }
+
     fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted> {
         let Self { state, then, .. } = *self;
         let then = chosen(then);
@@ -104,13 +119,24 @@ where
     S: Send + Sync + 'static,
     A: Arguments<S> + 'static,
 {
+    fn authenticate(&self, head: Parts) -> Authentication {
+        authenticate(self.caller, head, &self.state)
+    }
+
     fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted> {
-        let Self { state, then } = *self;
+        let Self { state, then, .. } = *self;
         let then = chosen(then);
         Box::pin(async move {
             let arguments = A::extract(request, &state).await?;
             Ok(call(then, arguments))
         })
+    }
+}
+
+fn authenticate<S>(caller: Option<CallerStep<S>>, head: Parts, state: &S) -> Authentication {
+    match caller {
+        Some(step) => Authentication::Pending(step(head, state).into_future()),
+        None => Authentication::None(head),
     }
 }
 

@@ -15,6 +15,7 @@
 use std::{
     future::{Future, Pending},
     marker::PhantomData,
+    sync::LazyLock,
 };
 
 use ::axum::{
@@ -23,6 +24,7 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
+use super::caller::CallerStep;
 use crate::{
     engine::Idempotency,
     execution::{Crash, Recovery},
@@ -57,6 +59,7 @@ pub struct AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly;
 pub struct OnlyInARouterWithState<S, T> {
     pub(super) request: Request,
     pub(super) engine: Option<Idempotency>,
+    pub(super) caller: Option<CallerStep<S>>,
     pub(super) state: S,
     pub(super) arguments: PhantomData<fn() -> T>,
 }
@@ -161,6 +164,12 @@ pub trait FingerprintFunction<'a, V> {
     /// Calls it.
     fn asked(self, parts: &'a Parts, body: &'a [u8]) -> Vec<u8>;
 }
+
+/// A scope function that an expression made (`scope = expression`).
+pub(super) type SharedScope = Box<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
+
+/// The same, made when the first request needs it.
+pub type LazyScope = LazyLock<SharedScope>;
 
 /// What `on_crash = path` takes.
 ///

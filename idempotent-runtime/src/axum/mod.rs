@@ -17,6 +17,7 @@
 //! ```text
 //! private      what generated code names
 //! call         the arguments of an annotated handler, as axum sees them
+//! caller       who calls, found by an extractor
 //! extraction   the erased step: extract the arguments, then call the handler
 //! arguments    arguments that are extracted one by one, with the option `state`
 //! invoke       a function called with a tuple of arguments
@@ -29,6 +30,7 @@
 
 mod arguments;
 mod call;
+mod caller;
 mod checks;
 mod extract;
 mod extraction;
@@ -39,4 +41,5 @@ mod run;
 #[cfg(feature = "typed-routing")]
 mod typed;
 
+pub use caller::extractor;
 pub use extract::ExecutionRejection;

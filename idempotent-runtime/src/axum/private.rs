@@ -7,11 +7,13 @@ pub use ::axum::response::Response;
 
 pub use super::{
     call::{FromRouter, Placeholder},
+    caller::CallerIs,
     checks::{
-        check_kept, engine, fingerprint, into_response, key, last, part, recovery, scope, when,
+        caller, caller_in, check_kept, engine, fingerprint, into_response, key, last, part,
+        recovery, scope, scope_by, when,
     },
     hints::{
-        AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, OnlyInARouterWithState,
+        AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, LazyScope, OnlyInARouterWithState,
         UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     },
     run::{HandlerFuture, respond, run_handler},

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use ::axum::{body::Body, extract::Request, response::Response};
+use ::axum::{body::Body, extract::Request, http::request::Parts, response::Response};
 use bytes::Bytes;
 use pin_project_lite::pin_project;
 
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     Policy,
+    caller::Authentication,
     catch_unwind::{Panicked, catch_unwind},
     engine::{
         BodyKind, BoxFuture, Coverage, Detachable, FoundKey, Handler, HandlerResult, Idempotency,
@@ -50,8 +51,8 @@ struct Covered(Handling);
 struct Step(Box<dyn Start>);
 
 /// Runs a handler under its policy.
-pub fn run_handler<T, E>(
-    call: FromRouter<T, E>,
+pub fn run_handler<T, E, C>(
+    call: FromRouter<T, E, C>,
     policy: &'static Policy,
     then: Then<T>,
 ) -> HandlerFuture
@@ -83,9 +84,17 @@ fn run(
         Some(engine) => engine.coverage(policy, &mut request),
         None => coverage(policy, &Policy::new(), &mut request),
     };
-    let Coverage::Protected(found) = covered else {
-        let style = chosen.and_then(|engine| engine.with_own_style());
-        return HandlerFuture(Kind::Plain(step.handling(request), style));
+    let found = match covered {
+        Coverage::Protected(found) => found,
+        unprotected => {
+            let style = chosen.and_then(|engine| engine.with_own_style());
+            let handling = match unprotected {
+                // Who calls is asked all the same, since the handler may rely on it.
+                Coverage::Claimed => step.authenticated(request),
+                _ => step.handling(request),
+            };
+            return HandlerFuture(Kind::Plain(handling, style));
+        }
     };
     let route = route(
         policy.name.as_ref(),
@@ -138,11 +147,29 @@ impl Step {
     fn handling(self, request: Request) -> Handling {
         Handling::Extracting(self.0.start(request))
     }
+
+    /// The same after the caller step.
+    fn authenticated(self, request: Request) -> Handling {
+        let (head, body) = request.into_parts();
+        match self.0.authenticate(head) {
+            Authentication::None(head) => self.handling(Request::from_parts(head, body)),
+            Authentication::Pending(found) => Handling::Extracting(Box::pin(async move {
+                match found.await {
+                    Ok((head, _)) => self.0.start(Request::from_parts(head, body)).await,
+                    Err(rejection) => Err(rejection.map(Body::new)),
+                }
+            })),
+        }
+    }
 }
 
 impl Handler for Step {
     type Body = Body;
     type Future = Covered;
+
+    fn authenticate(&self, head: Parts) -> Authentication {
+        self.0.authenticate(head)
+    }
 
     fn call(self, request: ::http::Request<Bytes>) -> Covered {
         Covered(self.handling(request.map(Body::from)))
@@ -207,6 +234,7 @@ impl Future for HandlerFuture {
                     BodyKind::Full(bytes) => Body::from(bytes),
                     BodyKind::Live(body) => body,
                     BodyKind::Recording(recording) => Body::new(recording),
+                    BodyKind::Rejection(body) => Body::new(body),
                 })
             }),
         }

@@ -16,7 +16,7 @@ impl<P: TypedPath> TypedPath for Placeholder<P> {
     const PATH: &'static str = P::PATH;
 }
 
-impl<P: TypedPath, E> TypedPath for FromRouter<(P,), E> {
+impl<P: TypedPath, E, C> TypedPath for FromRouter<(P,), E, C> {
     const PATH: &'static str = P::PATH;
 }
 
@@ -31,7 +31,7 @@ impl<P: TypedPath> fmt::Display for Placeholder<P> {
     }
 }
 
-impl<P: TypedPath, E> fmt::Display for FromRouter<(P,), E> {
+impl<P: TypedPath, E, C> fmt::Display for FromRouter<(P,), E, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(P::PATH)
     }

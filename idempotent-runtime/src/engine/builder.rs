@@ -1,19 +1,24 @@
 //! How an engine is put together.
 
-use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
-use http::{HeaderName, StatusCode, request::Parts};
+use bytes::Bytes;
+use http::{HeaderName, Response, StatusCode, request::Parts};
 use tokio::sync::Semaphore;
 
 use super::{
     core::{
-        Core, Idempotency, alive::Alive, doubt::WITHDRAWING, gauge::Gauge, in_flight::InFlight,
-        keeper::Keeper, on_store_error::OnStoreError, room::Room, store_client::StoreClient,
+        Core, Idempotency, Warnings, alive::Alive, doubt::WITHDRAWING, gauge::Gauge,
+        in_flight::InFlight, keeper::Keeper, on_store_error::OnStoreError, room::Room,
+        store_client::StoreClient,
     },
+    handler::BoxError,
     profile::Profile,
     wait::WaitQueues,
 };
 use crate::{
+    caller::CallerFn,
+    credentials::Credentials,
     key::IdempotencyKey,
     observe,
     policy::Policy,
@@ -29,7 +34,9 @@ pub struct Builder {
     store: Option<Box<dyn ErasedStore>>,
     policy: Policy,
     profile: Profile,
+    caller: Option<CallerFn>,
     scope: Option<ScopeFn>,
+    credentials: Credentials,
     secret: Option<Vec<u8>>,
     replay_header: Option<HeaderName>,
     outcome_header: Option<HeaderName>,
@@ -81,6 +88,8 @@ pub enum BuildError {
     },
     /// `max_detached` is zero: no execution could outlive its client, so none could ever start.
     NoRoom,
+    /// Both a caller and a scope say who calls.
+    CallerAndScope,
     /// The store time-out is zero, so that no store could ever answer, or longer than an hour.
     StoreTimeout {
         /// What was given.
@@ -121,7 +130,9 @@ impl Builder {
             store: None,
             policy: Policy::new(),
             profile: Profile::Default,
+            caller: None,
             scope: None,
+            credentials: Credentials::new(),
             secret: None,
             replay_header: None,
             outcome_header: None,
@@ -159,18 +170,60 @@ impl Builder {
         self
     }
 
+    /// Finds out who calls, on every route that names no caller of its own: keys of different callers never meet, and
+    /// nobody gets a stored answer who is not let in.
+    ///
+    /// It runs on every request with a key, replays included, before anything else: before the key is read, and before
+    /// the store is asked. The response that it returns instead of a caller is the answer, and the key is not touched.
+    /// If it panics, the answer is 500, and the key is not touched either. The parts that it returns are those that the
+    /// handler sees. A request that does not carry a key passes by.
+    ///
+    /// With axum, [`scope::extractor`](crate::scope::extractor) makes such a function of an extractor.
+    ///
+    /// ```
+    /// use http::{Response, request::Parts};
+    /// use idempotent_runtime::{Idempotency, Scope};
+    ///
+    /// async fn authenticate(parts: Parts) -> Result<(Parts, Scope), Response<String>> {
+    ///     match session(&parts).await {
+    ///         Some(account) => Ok((parts, Scope::new(account))),
+    ///         None => Err(Response::builder().status(401).body(String::new()).expect("a valid status")),
+    ///     }
+    /// }
+    /// # async fn session(_: &Parts) -> Option<String> { None }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let idempotency = Idempotency::builder().caller(authenticate).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn caller<F, R, B>(mut self, find: F) -> Self
+    where
+        F: Fn(Parts) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(Parts, Scope), Response<B>>> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.caller = Some(CallerFn::new(find));
+        self
+    }
+
     /// Who the caller is: keys of different callers never meet.
     ///
     /// See [`scope::header`](crate::scope::header) and [`scope::extension`](crate::scope::extension) for ready
-    /// ones. Where the function answers `None`, as without any, the `Authorization` header becomes part of the
-    /// request's fingerprint: another caller's key is then a mismatch, never a replay. A service that knows its
-    /// callers by anything else (a cookie, an API key, a client certificate, the host) **must** set a scope, or one
-    /// caller can be answered with what was stored for another.
+    /// ones. Where the function answers `None`, as without any, the request's [credentials](Self::credentials) become
+    /// part of its fingerprint: another caller's key then gets `caller_mismatch`, and is neither replayed nor executed.
+    /// So does the same caller's with a renewed token, which is why a service whose callers have accounts sets a scope.
     pub fn scope(
         mut self,
         scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
     ) -> Self {
-        self.scope = Some(Arc::new(scope));
+        self.scope = Some(ScopeFn::shared(scope));
+        self
+    }
+
+    /// Which request headers say who calls where no scope does. Default: see [`Credentials`].
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
         self
     }
 
@@ -321,7 +374,10 @@ impl Builder {
         let core = Arc::new(Core {
             store: StoreClient::new(store, self.store_timeout),
             defaults,
+            caller: self.caller,
             scope: self.scope,
+            credentials: self.credentials,
+            account_headers: self.profile.account_headers(),
             digester: Arc::new(Digester::new(self.secret.as_deref())),
             problem_style,
             replay_header,
@@ -341,6 +397,7 @@ impl Builder {
             response_limits: self.response_limits,
             sealer: self.sealer,
             _alive: Alive::new(),
+            warnings: Warnings::default(),
         });
         wake_waiters(&core);
         Ok(Idempotency(core))
@@ -353,6 +410,9 @@ impl Builder {
             return Err(BuildError::ShortSecret {
                 length: secret.len(),
             });
+        }
+        if self.caller.is_some() && (self.scope.is_some() || defaults.scope.is_some()) {
+            return Err(BuildError::CallerAndScope);
         }
         if let Some(name) = &defaults.name {
             let name = name.as_str().to_owned();
@@ -452,6 +512,10 @@ impl fmt::Display for BuildError {
             ),
             Self::NoRoom => f.write_str(
                 "max_detached is 0, so no execution could start: every client may leave; allow at least 1",
+            ),
+            Self::CallerAndScope => f.write_str(
+                "both `caller` and `scope` are set, and each says whose keys are one namespace; keep `caller`, which returns \
+                 the scope",
             ),
             Self::StoreTimeout { timeout } => {
                 write!(

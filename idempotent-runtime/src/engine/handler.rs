@@ -6,7 +6,9 @@
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
+
+use crate::caller::Authentication;
 
 /// A boxed error, as `http-body` implementations carry it.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -21,6 +23,9 @@ pub(crate) trait Handler: Send + 'static {
 
     /// What the call returns.
     type Future: Future<Output = HandlerResult<Self::Body>> + Send + Unpin + 'static;
+
+    /// Starts to find out who calls, if the route names a caller. It reads nothing but the head.
+    fn authenticate(&self, head: Parts) -> Authentication;
 
     /// Calls it with the request, whose body has been read.
     fn call(self, request: Request<Bytes>) -> Self::Future;

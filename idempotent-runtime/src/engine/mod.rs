@@ -8,7 +8,7 @@
 //! ```text
 //! adapter            axum/run.rs or layer/: is the request covered (coverage.rs)? which route? which handler?
 //! run                here: settings, span, and a future that outlives its client (detach.rs)
-//! exchange/receive   parse the key -> read the body -> scope, fingerprint
+//! exchange/receive   who calls? -> parse the key -> read the body -> fingerprint
 //! exchange/look      does this process execute the key? else: room for an execution? -> acquire, or read only
 //! exchange/decide    what was seen + what the route asks for -> the next step (pure)
 //!   exchange/follow    another execution is in flight: wait in its queue (wait/), become the leader, look again
@@ -33,7 +33,7 @@
 //!
 //! # In which order a request is checked
 //!
-//! Covered at all · key · shutdown · size of the body · an execution of this process under the key · room for one more
+//! Covered at all · caller · key · shutdown · size of the body · an execution of this process under the key · room for one more
 //! execution (without it the record is only read) · acquire: mismatch before conflict.
 //!
 //! # Where limits and times live

@@ -15,6 +15,7 @@ use crate::policy::Policy;
 /// | concurrent duplicates | wait 30 s, then 409 | wait 5 s, then 409 | wait 5 s, then 409 |
 /// | `mismatch`, `caller_mismatch` | 409 | 422 | 400 |
 /// | replay header | `Idempotent-Replay` | `Idempotent-Replay` | `Idempotent-Replayed` |
+/// | part of the caller | | | `Stripe-Account`, `Stripe-Context` |
 /// | problems | RFC 9457 | RFC 9457 | also `error` and `Stripe-Should-Retry` |
 ///
 /// `Ietf` follows draft-ietf-httpapi-idempotency-key-header-07, sections 2.1 (structured-field strings) and 2.7
@@ -68,6 +69,18 @@ impl Profile {
             Self::Default => None,
             Self::Ietf => Some(StatusCode::UNPROCESSABLE_ENTITY),
             Self::Stripe => Some(StatusCode::BAD_REQUEST),
+        }
+    }
+
+    /// Request headers that name the account on whose behalf a caller acts: it is part of the caller.
+    pub(crate) fn account_headers(self) -> &'static [HeaderName] {
+        static STRIPE: [HeaderName; 2] = [
+            HeaderName::from_static("stripe-account"),
+            HeaderName::from_static("stripe-context"),
+        ];
+        match self {
+            Self::Default | Self::Ietf => &[],
+            Self::Stripe => &STRIPE,
         }
     }
 

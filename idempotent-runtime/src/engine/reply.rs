@@ -7,6 +7,7 @@ use http::{HeaderValue, Response};
 
 use super::{body::ResponseBody, core::Core};
 use crate::{
+    fingerprint::Difference,
     observe::RequestResult,
     problem::{Problem, ProblemCode},
     response::{Binding, StoredResponse},
@@ -23,8 +24,8 @@ pub(crate) enum Answer {
     Replay(StoredResponse),
     /// Executed, but the response was not stored.
     NotStored,
-    /// The key belongs to a request that asks for something else.
-    Mismatch,
+    /// The key belongs to another request.
+    Mismatch(Difference),
     /// The first request is still being executed.
     Conflict { remaining: Duration },
     /// Whether the effect happened is unknown.
@@ -82,7 +83,8 @@ pub(crate) fn reply<B>(
     match answer {
         Answer::Replay(response) => replay(core, &response, waited, binding),
         Answer::NotStored => refuse(core, &ProblemCode::ResponseNotStored.into()),
-        Answer::Mismatch => refuse(core, &ProblemCode::Mismatch.into()),
+        Answer::Mismatch(Difference::Request) => refuse(core, &ProblemCode::Mismatch.into()),
+        Answer::Mismatch(Difference::Caller) => refuse(core, &ProblemCode::CallerMismatch.into()),
         Answer::Conflict { remaining } => refuse(core, &conflict(remaining)),
         Answer::Unknown => refuse(core, &ProblemCode::OutcomeUnknown.into()),
     }

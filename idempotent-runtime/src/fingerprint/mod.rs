@@ -21,6 +21,9 @@ pub use rule::FingerprintRule;
 
 /// The digest of what a request asks for. See [`FingerprintRule`] for what it is made of.
 ///
+/// The first 24 bytes are of a SHA-256 over all of it, the caller included; the last 8 are of the caller's digest alone,
+/// or zero if no caller counts. So two fingerprints show whether they differ in the caller.
+///
 /// `Debug` shows its first eight bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
@@ -37,7 +40,37 @@ impl Fingerprint {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    fn new(mut digest: [u8; 32], caller: Option<&[u8; 32]>) -> Self {
+        let of_caller = caller.map_or(&[0; 32], |caller| caller);
+        digest[CALLER_FROM..].copy_from_slice(&of_caller[..32 - CALLER_FROM]);
+        Self(digest)
+    }
+
+    /// In which respect a request differs from the one with the fingerprint `first`.
+    pub(crate) fn difference(&self, first: &Self) -> Option<Difference> {
+        if self == first {
+            None
+        } else if self.0[CALLER_FROM..] == first.0[CALLER_FROM..] {
+            Some(Difference::Request)
+        } else {
+            Some(Difference::Caller)
+        }
+    }
 }
+
+/// In which respect a request differs from the first one with its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Difference {
+    /// It asks for something else.
+    Request,
+    /// It is another caller's.
+    Caller,
+}
+
+/// Where the caller's part of a fingerprint begins. What is before it has 192 bits: to find two requests of one
+/// fingerprint takes 2^96 attempts.
+const CALLER_FROM: usize = 24;
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,41 +85,41 @@ const BODY_JSON: u8 = 2;
 
 /// The fingerprint of a request.
 ///
-/// `caller` is the digest of `Authorization` ([`Digester::caller`](crate::scope::Digester::caller)) if no scope
-/// is configured and the request has the header.
+/// `caller` is the digest of the credentials ([`Digester::caller`](crate::scope::Digester::caller)) if no scope says who
+/// calls and the request has any.
 pub(crate) fn fingerprint(
     rule: &FingerprintRule,
     method: &Method,
     path: &str,
     query: Option<&str>,
     headers: &HeaderMap,
-    caller: Option<&[u8]>,
+    caller: Option<&[u8; 32]>,
     body: &[u8],
 ) -> Fingerprint {
-    let mut parts = Framed::sha256("idempotent/fingerprint/v1");
+    let mut parts = Framed::sha256("idempotent/fingerprint/v2");
     parts.part(method.as_str().as_bytes());
     parts.part(path.as_bytes());
     write_query(&mut parts, query.filter(|_| !rule.ignore_query));
     write_media_type(&mut parts, headers, rule.ignore_content_type);
     write_headers(&mut parts, headers, &rule.headers);
-    parts.optional(caller);
+    parts.optional(caller.map(<[u8; 32]>::as_slice));
     write_body(&mut parts, body, rule);
-    Fingerprint(parts.finish())
+    Fingerprint::new(parts.finish(), caller)
 }
 
 /// The fingerprint of a request of which a function of the application says what it asks for.
 pub(crate) fn fingerprint_by_function(
     method: &Method,
     path: &str,
-    caller: Option<&[u8]>,
+    caller: Option<&[u8; 32]>,
     asked: &[u8],
 ) -> Fingerprint {
-    let mut parts = Framed::sha256("idempotent/fingerprint-by-function/v1");
+    let mut parts = Framed::sha256("idempotent/fingerprint-by-function/v2");
     parts.part(method.as_str().as_bytes());
     parts.part(path.as_bytes());
-    parts.optional(caller);
+    parts.optional(caller.map(<[u8; 32]>::as_slice));
     parts.part(asked);
-    Fingerprint(parts.finish())
+    Fingerprint::new(parts.finish(), caller)
 }
 
 /// No query counts no pairs; an empty query counts one empty pair.

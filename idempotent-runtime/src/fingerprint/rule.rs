@@ -16,8 +16,8 @@ use crate::names::{HeaderNames, is_header_name, set};
 /// 4. The media type of `Content-Type` in lower case, without parameters. The spelling of a charset does not
 ///    count, nor does a multipart boundary, which is new with each attempt.
 /// 5. The chosen [`headers`](Self::headers): for each the number of its lines and every value, in order.
-/// 6. If no scope is configured, a digest of `Authorization`, so that another caller's key is a mismatch
-///    and never a replay.
+/// 6. If no scope says who calls, a digest of the request's [credentials](crate::scope::Credentials), so that another
+///    caller's key is a `caller_mismatch` and never a replay.
 /// 7. The body: its bytes, or its meaning with [`json`](Self::json).
 ///
 /// # Caveats

@@ -11,7 +11,7 @@ struct TestRequest {
     path: &'static str,
     query: Option<&'static str>,
     headers: Vec<(&'static str, &'static str)>,
-    caller: Option<&'static [u8]>,
+    caller: Option<&'static [u8; 32]>,
     body: &'static str,
 }
 
@@ -59,11 +59,11 @@ impl TestRequest {
 // A changed digest turns the retries of stored requests into mismatches. If this fails, the change needs
 // a new version in its domain and a note on migration; correcting the value here is not enough.
 #[test]
-fn digests_are_those_of_version_1() {
+fn digests_are_those_of_version_2() {
     let hex = |fingerprint: Fingerprint| Hex(fingerprint.as_bytes()).to_string();
     assert_eq!(
         hex(TestRequest::with(|_| ())),
-        "f4d5ee7c58d7f546f0e4d2131ce8794e997dbd4099921e2d1a6557acffeba80b"
+        "c0be17ead5d79481ac3cad9f40eba9a27884a69c4873ff770000000000000000"
     );
     let everything = TestRequest::with(|request| {
         request.rule = FingerprintRule::new().headers(&["X-B", "x-a"]).json();
@@ -73,7 +73,7 @@ fn digests_are_those_of_version_1() {
     });
     assert_eq!(
         hex(everything),
-        "4e2730212784dab203c444410528d818164efb36d02cf57c1a03010976ea3a41"
+        "ee0b15d26489a4bc9dc7132f4974d358f8a9b55c1fd96b700707070707070707"
     );
 }
 
@@ -88,8 +88,8 @@ fn method_path_query_caller_and_body_count() {
         TestRequest::with(|request| request.query = Some("")),
         TestRequest::with(|request| request.query = Some("b=2&a=1&a=1")),
         TestRequest::with(|request| request.query = Some("b=2&a=%31")),
-        TestRequest::with(|request| request.caller = Some(b"")),
-        TestRequest::with(|request| request.caller = Some(b"alice")),
+        TestRequest::with(|request| request.caller = Some(&[1; 32])),
+        TestRequest::with(|request| request.caller = Some(&[2; 32])),
         TestRequest::with(|request| request.body = r#"{"amount":101}"#),
         TestRequest::with(|request| request.body = r#"{"amount": 100}"#),
         TestRequest::with(|request| request.body = ""),
@@ -103,6 +103,35 @@ fn method_path_query_caller_and_body_count() {
             "change {at} equals an earlier one"
         );
     }
+}
+
+#[test]
+fn two_fingerprints_show_whether_they_differ_in_the_caller() {
+    let of = |caller, body| {
+        TestRequest::with(|request| {
+            request.caller = caller;
+            request.body = body;
+        })
+    };
+    let callers = [None, Some(&[1; 32]), Some(&[2; 32])];
+    for one in callers {
+        let first = of(one, "a");
+        assert_eq!(of(one, "a").difference(&first), None);
+        assert_eq!(of(one, "b").difference(&first), Some(Difference::Request));
+        for other in callers.into_iter().filter(|other| *other != one) {
+            for body in ["a", "b"] {
+                let difference = of(other, body).difference(&first);
+                assert_eq!(difference, Some(Difference::Caller), "{one:?} {other:?}");
+            }
+        }
+    }
+    // All of the caller's digest counts, not only the part that is kept.
+    let mut similar = [1; 32];
+    similar[31] = 2;
+    let one = TestRequest::with(|request| request.caller = Some(&[1; 32]));
+    let mut other = TestRequest::new();
+    other.caller = Some(Box::leak(Box::new(similar)));
+    assert_ne!(one, other.fingerprint());
 }
 
 #[test]

@@ -33,13 +33,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
+    caller::{Authentication, CallerFn},
     engine::{
         BoxError, BoxFuture, Coverage, Detachable, Handler, HandlerResult, Idempotency,
         ResponseBody,
@@ -47,6 +48,7 @@ use crate::{
     policy::Policy,
     problem::ProblemCode,
     route::route,
+    scope::Scope,
 };
 
 mod body;
@@ -59,6 +61,7 @@ pub struct IdempotencyLayer {
     engine: Idempotency,
     policy: Policy,
     methods: Arc<[Method]>,
+    caller: Option<CallerFn>,
 }
 
 impl IdempotencyLayer {
@@ -70,6 +73,7 @@ impl IdempotencyLayer {
             engine,
             policy: Policy::new(),
             methods,
+            caller: None,
         }
     }
 
@@ -105,6 +109,57 @@ impl IdempotencyLayer {
     #[must_use]
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.methods = methods.into_iter().collect();
+        self
+    }
+
+    /// Finds out who calls, instead of the engine's [`caller`](crate::Builder::caller), which says more about it.
+    ///
+    /// ```
+    /// use axum::{Router, extract::FromRequestParts, http::{StatusCode, request::Parts}, routing::post};
+    /// use idempotent_runtime::{Caller, Idempotency, IdempotencyLayer, Scope, scope};
+    ///
+    /// #[derive(Clone)]
+    /// struct App;
+    ///
+    /// struct CurrentUser {
+    ///     id: u64,
+    /// }
+    ///
+    /// impl FromRequestParts<App> for CurrentUser {
+    ///     type Rejection = StatusCode;
+    ///
+    ///     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, StatusCode> {
+    ///         # let _ = (parts, app);
+    ///         Err(StatusCode::UNAUTHORIZED) // unless a session says otherwise
+    ///     }
+    /// }
+    ///
+    /// impl Caller for CurrentUser {
+    ///     fn scope(&self) -> Scope {
+    ///         Scope::new(self.id.to_string())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = App;
+    /// let idempotency = Idempotency::builder().build()?;
+    /// let layer = IdempotencyLayer::new(idempotency)
+    ///     .caller(scope::extractor::<CurrentUser, App>(app.clone()));
+    /// let router: Router = Router::new()
+    ///     .route("/payments", post(async |user: CurrentUser| format!("paid by {}", user.id)))
+    ///     .route_layer(layer)
+    ///     .with_state(app);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn caller<F, R, B>(mut self, find: F) -> Self
+    where
+        F: Fn(Parts) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(Parts, Scope), Response<B>>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.caller = Some(CallerFn::new(find));
         self
     }
 
@@ -173,6 +228,7 @@ where
         let failure = Arc::new(Mutex::new(None));
         let handler = WrappedService {
             service: ready,
+            caller: self.layer.caller.clone(),
             failure: Arc::clone(&failure),
             body: std::marker::PhantomData,
         };
@@ -193,6 +249,7 @@ where
 /// The wrapped service, called at most once.
 struct WrappedService<S, E, B> {
     service: S,
+    caller: Option<CallerFn>,
     /// Where its error goes, past the engine.
     failure: Arc<Mutex<Option<E>>>,
     body: std::marker::PhantomData<fn(B)>,
@@ -208,6 +265,13 @@ where
 {
     type Body = R;
     type Future = BoxFuture<HandlerResult<R>>;
+
+    fn authenticate(&self, head: Parts) -> Authentication {
+        match &self.caller {
+            Some(caller) => caller.start(head),
+            None => Authentication::None(head),
+        }
+    }
 
     fn call(mut self, request: Request<Bytes>) -> Self::Future {
         let called = self.service.call(request.map(RequestBody::read));

@@ -10,7 +10,7 @@ use crate::{
     key::{IdempotencyKey, KeyError},
     names::{HeaderNames, KeyHeader, Name, is_header_name, set},
     response::{StoredHeaders, check_name, check_names},
-    scope::Scope,
+    scope::{Scope, ScopeFn},
 };
 
 /// The longest duration that a policy accepts: a hundred years, which every store's clock can add without overflow.
@@ -34,6 +34,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | [`on_crash`](Self::on_crash) | [`OnCrash::Refuse`] |
 /// | [`required`](Self::required) | false |
 /// | [`header`](Self::header) | `idempotency-key` |
+/// | [`require_caller`](Self::require_caller) | false |
 /// | [`cache`](Self::cache) | [`Cache::All`] |
 /// | [`max_body`](Self::max_body), [`max_response`](Self::max_response) | 1 MiB |
 /// | [`keep_headers`](Self::keep_headers), [`drop_headers`](Self::drop_headers) | all headers but those that are never stored |
@@ -47,6 +48,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// |---|---|
 /// | [`name`](Self::name) | [`owned_name`](Self::owned_name) |
 /// | [`header`](Self::header) | [`header_name`](Self::header_name) |
+/// | [`scope`](Self::scope) | [`shared_scope`](Self::shared_scope) |
 /// | [`FingerprintRule::headers`] | [`FingerprintRule::header_names`] |
 /// | [`keep_headers`](Self::keep_headers), [`drop_headers`](Self::drop_headers) | [`keep_header_names`](Self::keep_header_names), [`drop_header_names`](Self::drop_header_names) |
 ///
@@ -101,7 +103,8 @@ pub struct Policy {
     pub(crate) opaque: Option<bool>,
     pub(crate) key: Option<KeyFn>,
     pub(crate) when: Option<fn(&Parts) -> bool>,
-    pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
+    pub(crate) scope: Option<ScopeFn>,
+    pub(crate) require_caller: Option<bool>,
     pub(crate) fingerprint: Option<FingerprintRule>,
     pub(crate) cache: Option<Cache>,
     pub(crate) max_body: Option<usize>,
@@ -168,6 +171,7 @@ impl Policy {
             key: None,
             when: None,
             scope: None,
+            require_caller: None,
             fingerprint: None,
             cache: None,
             max_body: None,
@@ -235,8 +239,10 @@ impl Policy {
         /// for a request with a key and where one is [`required`](Self::required). It is called for every request. A
         /// panic in it is answered with 500, and the request claims nothing.
         when: fn(&Parts) -> bool;
-        /// Returns the caller's namespace for keys, on this route.
-        scope: fn(&Parts) -> Option<Scope>;
+        /// Whether a request for which no scope finds a caller is refused with 401 `caller_unknown`, before its body is
+        /// read. Otherwise its credentials count, see [`Credentials`](crate::scope::Credentials). The answer has no
+        /// `WWW-Authenticate`, since only the application knows which scheme it expects: a layer outside can add it.
+        require_caller: bool;
         /// Which responses become the stored outcome.
         cache: Cache;
         /// Largest request body in bytes; a larger one is refused with 413, and the key stays free. Extractors have
@@ -256,6 +262,22 @@ impl Policy {
     /// Does what [`name`](Self::name) does, with a name known only at run time.
     pub fn owned_name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(Name::Shared(name.into()));
+        self
+    }
+
+    /// Returns the caller's namespace for keys, on this route.
+    pub const fn scope(mut self, scope: fn(&Parts) -> Option<Scope>) -> Self {
+        set(&mut self.scope, Some(ScopeFn::Static(scope)));
+        self
+    }
+
+    /// Does what [`scope`](Self::scope) does, for a function that owns something, such as those of
+    /// [`scope`](mod@crate::scope).
+    pub fn shared_scope(
+        mut self,
+        scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
+    ) -> Self {
+        self.scope = Some(ScopeFn::shared(scope));
         self
     }
 
@@ -370,6 +392,7 @@ impl Policy {
             opaque,
             when,
             scope,
+            require_caller,
             fingerprint,
             cache,
             max_body,

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use http::request::Parts;
-
 use super::{
     choices::{Cache, OnCrash},
     options::{KeySource, Policy},
 };
 use crate::{
     fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader, response::StoredHeaders,
-    scope::Scope,
+    scope::ScopeFn,
 };
 
 /// What a route gets: its own choices, the engine's, and the defaults.
@@ -26,7 +24,8 @@ pub(crate) struct Settings {
     /// Whether the key comes from a function instead.
     pub(crate) key_by_function: bool,
     pub(crate) key_rules: KeyRules,
-    pub(crate) scope: Option<fn(&Parts) -> Option<Scope>>,
+    pub(crate) scope: Option<ScopeFn>,
+    pub(crate) require_caller: bool,
     pub(crate) fingerprint: FingerprintRule,
     pub(crate) cache: Cache,
     pub(crate) max_body: usize,
@@ -62,6 +61,7 @@ impl Settings {
                 ..KeyRules::default()
             },
             scope: chosen!(scope),
+            require_caller: chosen!(require_caller).unwrap_or(false),
             fingerprint: chosen!(fingerprint).unwrap_or_default(),
             cache: chosen!(cache).unwrap_or_default(),
             max_body: chosen!(max_body).unwrap_or(MEBIBYTE),

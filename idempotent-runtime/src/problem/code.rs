@@ -47,11 +47,13 @@ use super::table::{Row, TABLE};
 ///
 /// ## `caller_mismatch`
 ///
-/// The status of `mismatch`. The key was used with other credentials, on a route that knows its callers by nothing else.
+/// The status of `mismatch`. The key was used with other credentials, on a route that knows its callers by nothing else:
+/// by another caller, or by the same one before its token was renewed. With a [scope](crate::scope) it cannot happen.
 ///
 /// ## `caller_unknown`
 ///
-/// Status 401. The route requires a caller, and nothing in the request says who that is. This request was not executed.
+/// Status 401. The route requires a caller ([`Policy::require_caller`](crate::Policy::require_caller)), and nothing in
+/// the request says who that is. This request was not executed, and its body was not read.
 ///
 /// ## `conflict`
 ///

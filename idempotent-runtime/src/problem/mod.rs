@@ -123,8 +123,8 @@ impl Problem {
         }
     }
 
-    /// A panic before the handler began, in an extractor, the body or the scope function: nothing was executed, and the
-    /// key is free.
+    /// A panic before the handler began, in an extractor, the body or what finds out who calls: nothing was executed,
+    /// and the key is free.
     pub(crate) fn panicked_before_the_handler() -> Self {
         Self {
             action: Action::RetrySameKey,

@@ -115,11 +115,13 @@ fn mismatch_has_the_status_of_the_profile() {
         mismatch_status: StatusCode::UNPROCESSABLE_ENTITY,
         ..ProblemStyle::default()
     };
-    let response = Problem::new(ProblemCode::Mismatch).response(&style);
-    assert_eq!(
-        (response.status().as_u16(), &json(&response)["status"]),
-        (422, &422.into())
-    );
+    for code in [ProblemCode::Mismatch, ProblemCode::CallerMismatch] {
+        let response = Problem::new(code).response(&style);
+        assert_eq!(
+            (response.status().as_u16(), &json(&response)["status"]),
+            (422, &422.into())
+        );
+    }
     let other = Problem::new(ProblemCode::Conflict).response(&style);
     assert_eq!(other.status(), 409);
 }

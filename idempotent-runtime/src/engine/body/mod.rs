@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::handler::BoxError;
+use crate::caller::RejectionBody;
 use recording::Recording;
 
 /// The body of a response: stored or replayed, passed through, or a stream that is recorded while it passes.
@@ -23,6 +24,7 @@ enum Kind<B> {
     Full(Option<Bytes>),
     Live(B),
     Recording(Recording),
+    Rejection(RejectionBody),
 }
 
 impl<B> ResponseBody<B> {
@@ -38,6 +40,10 @@ impl<B> ResponseBody<B> {
         Self(Kind::Recording(recording))
     }
 
+    pub(crate) fn rejection(body: RejectionBody) -> Self {
+        Self(Kind::Rejection(body))
+    }
+
     /// What the body is, for an adapter that has a shorter way to send some of them.
     #[cfg(feature = "axum")]
     pub(crate) fn into_kind(self) -> BodyKind<B> {
@@ -45,6 +51,7 @@ impl<B> ResponseBody<B> {
             Kind::Full(bytes) => BodyKind::Full(bytes.unwrap_or_default()),
             Kind::Live(body) => BodyKind::Live(body),
             Kind::Recording(recording) => BodyKind::Recording(recording),
+            Kind::Rejection(body) => BodyKind::Rejection(body),
         }
     }
 }
@@ -55,6 +62,7 @@ pub(crate) enum BodyKind<B> {
     Full(Bytes),
     Live(B),
     Recording(Recording),
+    Rejection(RejectionBody),
 }
 
 impl<B> Body for ResponseBody<B>
@@ -75,6 +83,7 @@ where
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Kind::Recording(recording) => Pin::new(recording).poll_frame(context),
+            Kind::Rejection(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -83,6 +92,7 @@ where
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Live(body) => body.is_end_stream(),
             Kind::Recording(_) => false,
+            Kind::Rejection(body) => body.is_end_stream(),
         }
     }
 
@@ -91,6 +101,7 @@ where
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Live(body) => body.size_hint(),
             Kind::Recording(_) => SizeHint::default(),
+            Kind::Rejection(body) => body.size_hint(),
         }
     }
 }
@@ -101,6 +112,7 @@ impl<B> fmt::Debug for ResponseBody<B> {
             Kind::Full(_) => "ResponseBody::Full",
             Kind::Live(_) => "ResponseBody::Live",
             Kind::Recording(_) => "ResponseBody::Recording",
+            Kind::Rejection(_) => "ResponseBody::Rejection",
         })
     }
 }

@@ -10,18 +10,21 @@
 //! | `room` | the places for executions without a client, in all and per caller |
 //! | `alive` | how many engines there are |
 //! | `gauge` | counts what exists at the same time |
+//! | `warnings` | what the log says once |
 //! | `on_store_error` | the choice for a store that cannot be asked |
 
 use std::sync::Arc;
 
-use http::{HeaderName, request::Parts};
+use http::HeaderName;
 use tokio::sync::Semaphore;
 
 use crate::{
+    caller::CallerFn,
+    credentials::Credentials,
     policy::{Policy, Settings},
     problem::ProblemStyle,
     response::{ResponseLimits, Sealer},
-    scope::{Digester, Scope, ScopeFn},
+    scope::{Digester, ScopeFn},
 };
 
 pub(super) mod alive;
@@ -33,6 +36,7 @@ pub(super) mod lease;
 pub(super) mod on_store_error;
 pub(super) mod room;
 pub(super) mod store_client;
+mod warnings;
 
 use super::wait::WaitQueues;
 use alive::Alive;
@@ -42,6 +46,7 @@ use keeper::Keeper;
 use on_store_error::OnStoreError;
 use room::Room;
 use store_client::StoreClient;
+pub(super) use warnings::Warnings;
 
 /// The engine: one store, one default policy, all routes that use it. Cloning shares it.
 ///
@@ -51,7 +56,7 @@ use store_client::StoreClient;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let idempotency = Idempotency::builder()
 ///     .policy(Policy::new().ttl(std::time::Duration::from_secs(3600)))
-///     .scope(scope::header(http::HeaderName::from_static("x-tenant")))
+///     .scope(scope::header("x-tenant"))
 ///     .build()?;
 /// # Ok(())
 /// # }
@@ -64,7 +69,13 @@ pub(crate) struct Core {
     pub(super) store: StoreClient,
     /// What a route gets that did not choose for itself.
     pub(super) defaults: Policy,
+    /// Finds out who calls, before all else.
+    pub(super) caller: Option<CallerFn>,
     pub(super) scope: Option<ScopeFn>,
+    /// Who calls where no scope says it.
+    pub(super) credentials: Credentials,
+    /// Which headers name the account on whose behalf a caller acts.
+    pub(super) account_headers: &'static [HeaderName],
     pub(super) digester: Arc<Digester>,
     pub(super) problem_style: ProblemStyle,
     pub(super) replay_header: HeaderName,
@@ -85,6 +96,7 @@ pub(crate) struct Core {
     pub(super) sealer: Sealer,
     /// Counted for as long as it lives.
     pub(super) _alive: Alive,
+    pub(super) warnings: Warnings,
 }
 
 impl Core {
@@ -101,11 +113,6 @@ impl Core {
             max_body: settings.max_response,
             ..self.response_limits
         }
-    }
-
-    /// The caller, by the engine's own scope function.
-    pub(super) fn scope(&self, head: &Parts) -> Option<Scope> {
-        self.scope.as_ref().and_then(|scope| scope(head))
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     engine::reply::Answer,
+    fingerprint::Difference,
     policy::{OnCrash, Settings},
     store::{Outcome, StoreError, Token},
 };
@@ -15,8 +16,8 @@ use crate::{
 pub(super) enum Seen {
     /// This request owns the key, by an acquire that was sent at that instant.
     Acquired { attempt: u32, sent: Instant },
-    /// The key belongs to a request that asks for something else.
-    Mismatch,
+    /// The key belongs to another request.
+    Mismatch(Difference),
     /// Another execution is in flight.
     InFlight { remaining: Duration },
     /// The outcome is known.
@@ -72,7 +73,7 @@ pub(super) fn decide(seen: Seen, settings: &Settings) -> Decision {
 pub(super) fn next(seen: Seen, settings: &Settings) -> Next {
     match seen {
         Seen::Acquired { attempt, sent } => Next::Execute { attempt, sent },
-        Seen::Mismatch => Next::Answer(Answer::Mismatch),
+        Seen::Mismatch(difference) => Next::Answer(Answer::Mismatch(difference)),
         Seen::InFlight { remaining } => Next::Answer(Answer::Conflict { remaining }),
         Seen::Completed(outcome) => Next::Answer(Answer::from(outcome)),
         Seen::Lapsed { lease } => match settings.on_crash {
@@ -141,7 +142,14 @@ mod tests {
                     Seen::Acquired { attempt: 4, sent },
                     proceed(Next::Execute { attempt: 4, sent }),
                 ),
-                (Seen::Mismatch, answer(Answer::Mismatch)),
+                (
+                    Seen::Mismatch(Difference::Request),
+                    answer(Answer::Mismatch(Difference::Request)),
+                ),
+                (
+                    Seen::Mismatch(Difference::Caller),
+                    answer(Answer::Mismatch(Difference::Caller)),
+                ),
                 (Seen::InFlight { remaining: LEFT }, in_flight),
                 (Seen::Completed(response), answer(Answer::Replay(stored()))),
                 (

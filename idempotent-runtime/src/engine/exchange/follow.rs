@@ -113,14 +113,15 @@ impl Exchange {
 /// What follows from a published verdict for this request.
 fn conclude(verdict: Verdict, claiming: &Claiming) -> Next {
     let Claim { fingerprint, .. } = claiming.claim;
-    match verdict {
-        Verdict::ShutDown => Next::Overloaded,
+    let (first, answer) = match verdict {
+        Verdict::ShutDown => return Next::Overloaded,
         Verdict::Completed {
-            fingerprint: of,
+            fingerprint,
             outcome,
-        } if of == fingerprint => Next::Answer(Answer::from(outcome)),
-        Verdict::Unknown { fingerprint: of } if of == fingerprint => Next::Answer(Answer::Unknown),
-        // The key was released meanwhile and now belongs to a request that asks for something else.
-        Verdict::Completed { .. } | Verdict::Unknown { .. } => Next::Answer(Answer::Mismatch),
-    }
+        } => (fingerprint, Answer::from(outcome)),
+        Verdict::Unknown { fingerprint } => (fingerprint, Answer::Unknown),
+    };
+    // If they differ, the key was released meanwhile and now belongs to another request.
+    let difference = fingerprint.difference(&first);
+    Next::Answer(difference.map_or(answer, Answer::Mismatch))
 }

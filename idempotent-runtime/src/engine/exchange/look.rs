@@ -9,6 +9,7 @@ use super::{
     state::{Claiming, Exchange},
 };
 use crate::{
+    fingerprint::Difference,
     policy::OnCrash,
     store::{Acquisition, Claim, RecordState, Token},
 };
@@ -49,7 +50,12 @@ impl Exchange {
             }
             // No end of a doubt: the record may expire before a late copy of the acquire arrives.
             Ok(Acquisition::Completed(outcome)) => Seen::Completed(outcome),
-            Ok(Acquisition::Mismatch { .. }) => Seen::Mismatch,
+            Ok(Acquisition::Mismatch { fingerprint: first }) => {
+                let own = claiming.claim.fingerprint;
+                // The store found them different.
+                let difference = own.difference(&first).unwrap_or(Difference::Request);
+                Seen::Mismatch(difference)
+            }
             Ok(Acquisition::InFlight { remaining, .. }) => Seen::InFlight { remaining },
             // A request of this process made that lease, and goes on with it or gives it back.
             Ok(Acquisition::Unknown { lease }) if self.core.in_flight.is_own(&lease) => {
@@ -78,8 +84,9 @@ impl Exchange {
     /// What this process itself knows of the key.
     fn look_here(&self, claim: &Claim) -> Option<Seen> {
         let lease = self.core.in_flight.lease(&claim.key)?;
-        Some(if lease.fingerprint() != claim.fingerprint {
-            Seen::Mismatch
+        let difference = claim.fingerprint.difference(&lease.fingerprint());
+        Some(if let Some(difference) = difference {
+            Seen::Mismatch(difference)
         } else if lease.is_in_doubt() {
             Seen::InDoubt
         } else {
@@ -107,8 +114,10 @@ impl Exchange {
                 return otherwise;
             }
         };
+        if let Some(difference) = claim.fingerprint.difference(&record.fingerprint) {
+            return Seen::Mismatch(difference);
+        }
         match record.state {
-            _ if record.fingerprint != claim.fingerprint => Seen::Mismatch,
             RecordState::Completed(outcome) => Seen::Completed(outcome),
             RecordState::InFlight { remaining } if !remaining.is_zero() => {
                 Seen::InFlight { remaining }

@@ -3,7 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `state` | what an exchange holds |
-//! | `receive` | everything before the store: key, body, scope, fingerprint, admission |
+//! | `receive` | everything before the store: caller, key, body, fingerprint, admission |
 //! | `look` | a look at the key: in this process, then in the store |
 //! | `decide` | what was seen and what the route asks for -> the next step (pure) |
 //! | `follow` | waits for another execution until its outcome is known or the key falls to this request |
@@ -17,11 +17,12 @@ use http::Request;
 use http_body::Body;
 
 use super::{
+    body::ResponseBody,
     handler::{BoxError, Handler},
-    reply::{Reply, name_outcome, refuse},
+    reply::{Reply, first_hand, name_outcome, refuse},
 };
 use crate::{
-    catch_unwind::{Panicked, catching, drop_catching},
+    catch_unwind::{Panicked, catch_unwind, catching, drop_catching},
     observe::{self, RequestResult, Stopwatch},
     policy::OnCrash,
     problem::{Problem, ProblemCode},
@@ -36,6 +37,7 @@ mod state;
 mod store_failed;
 
 use decide::{Decision, Next, Seen, decide};
+use receive::Refusal;
 pub(super) use state::Exchange;
 use state::{Claiming, KeyedRequest};
 
@@ -50,11 +52,16 @@ impl Exchange {
         B: Body<Data = Bytes, Error: Into<BoxError>>,
         H: Handler,
     {
+        let (head, body) = request.into_parts();
         // Each step in a box of its own, under 1 KB: larger ones miss the allocator's fast lists, and in a process
         // that has served many requests those cost more than all the rest of a replay.
         //
-        // The body, the scope function and the destructors of both are foreign code, and may panic.
-        let (result, mut reply) = match catching(self.receive(request)).await {
+        // What finds out who calls, the body and the destructors of both are foreign code, and may panic.
+        let received = match catch_unwind(|| self.authentication(&handler, head)) {
+            Ok(authentication) => catching(self.receive(authentication, body)).await,
+            Err(panicked) => Err(panicked),
+        };
+        let (result, mut reply) = match received {
             Ok(Ok(request)) => {
                 let answered = catching(self.claim_and_answer(request, handler)).await;
                 answered.unwrap_or_else(|Panicked| {
@@ -64,8 +71,20 @@ impl Exchange {
                     self.refuse_as(ProblemCode::OutcomeUnknown)
                 })
             }
-            Ok(Err(refusal)) => refuse(&self.core, &refusal),
+            Ok(Err(Refusal::Problem(problem))) => {
+                drop_catching(handler);
+                refuse(&self.core, &problem)
+            }
+            Ok(Err(Refusal::Rejected(rejection))) => {
+                drop_catching(handler);
+                let rejection = first_hand(&self.core, *rejection);
+                (
+                    RequestResult::Rejected,
+                    rejection.map(ResponseBody::rejection),
+                )
+            }
             Err(Panicked) => {
+                drop_catching(handler);
                 tracing::error!(
                     "a request's body, or a function of its route such as `scope`, panicked; nothing was executed"
                 );

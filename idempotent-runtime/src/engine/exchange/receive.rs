@@ -3,47 +3,79 @@
 use std::mem;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header::AUTHORIZATION, request::Parts};
+use http::{Response, request::Parts};
 use http_body::Body;
 
 use super::state::{Exchange, KeyedRequest};
 use crate::{
+    caller::{Authentication, RejectionBody},
+    credentials::CallerId,
     engine::{
         FoundKey,
         body::collect::{CollectError, collect},
-        handler::BoxError,
+        handler::{BoxError, Handler},
     },
     fingerprint::{Fingerprint, fingerprint, fingerprint_by_function},
     key::{IdempotencyKey, KeyError},
     observe,
     problem::{Problem, ProblemCode},
-    scope::Scope,
+    scope::{Scope, of_lines},
 };
 
+/// Why a request goes no further.
+pub(super) enum Refusal {
+    Problem(Problem),
+    /// The answer of what finds out who calls.
+    Rejected(Box<Response<RejectionBody>>),
+}
+
+/// Who calls.
+struct Identity {
+    /// The namespace of the key.
+    scope: Option<Scope>,
+    /// Only where no scope says it.
+    credentials: Option<CallerId>,
+}
+
 impl Exchange {
-    /// Reads and identifies the request.
+    /// Starts to find out who calls: as the route says or, if it does not, as the engine does.
+    pub(super) fn authentication<H: Handler>(&self, handler: &H, head: Parts) -> Authentication {
+        match (handler.authenticate(head), &self.core.caller) {
+            (Authentication::None(head), Some(caller)) => caller.start(head),
+            (authentication, _) => authentication,
+        }
+    }
+
+    /// Reads and identifies the request. Who calls comes first: a request that is not let in touches nothing.
     pub(super) async fn receive<B>(
         &mut self,
-        request: Request<B>,
-    ) -> Result<Box<KeyedRequest>, Problem>
+        authentication: Authentication,
+        body: B,
+    ) -> Result<Box<KeyedRequest>, Refusal>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        let (head, body) = request.into_parts();
+        let (head, found) = match authentication {
+            Authentication::None(head) => (head, None),
+            Authentication::Pending(found) => match found.await {
+                Ok((head, scope)) => (head, Some(scope)),
+                Err(rejection) => return Err(Refusal::Rejected(Box::new(rejection))),
+            },
+        };
+        let identity = self.identify(&head, found)?;
         let key = self.key(&head)?;
         if self.core.in_flight.is_closing() {
-            return Err(ProblemCode::Overloaded.into());
+            return Err(Refusal::Problem(ProblemCode::Overloaded.into()));
         }
         let body = read(body, self.settings.max_body).await?;
         self.waiting_bytes = body.len();
-        let scope = self.scope(&head);
-        self.identify_caller(&head, scope.as_ref());
-        let store_key = self
-            .core
-            .digester
-            .store_key(&self.route.endpoint, scope.as_ref(), &key);
+        self.share_room(&identity);
+        let digester = &self.core.digester;
+        let store_key = digester.store_key(&self.route.endpoint, identity.scope.as_ref(), &key);
         observe::record_key(&store_key);
-        let fingerprint = self.fingerprint(&head, scope.as_ref(), &body);
+        let credentials = identity.credentials.as_ref();
+        let credentials = credentials.map(|id| digester.caller(&store_key, id));
+        let fingerprint = self.fingerprint(&head, credentials.as_ref(), &body);
         Ok(Box::new(KeyedRequest {
             key,
             store_key,
@@ -75,35 +107,56 @@ impl Exchange {
         }
     }
 
-    fn scope(&self, head: &Parts) -> Option<Scope> {
-        match self.settings.scope {
-            Some(scope) => scope(head),
-            None => self.core.scope(head),
+    /// Who calls: by the route's scope function, else whom the caller step found, else by the engine's scope function.
+    /// Where they find nobody, the credentials count as if there were no scope.
+    fn identify(&self, head: &Parts, found: Option<Scope>) -> Result<Identity, Problem> {
+        let (of_route, of_engine) = (&self.settings.scope, &self.core.scope);
+        let scope = match (of_route, of_engine) {
+            (Some(scope), _) => scope.of(head).or(found),
+            (None, Some(scope)) if found.is_none() => scope.of(head),
+            _ => found,
+        };
+        let mut credentials = None;
+        if scope.is_none() {
+            if self.settings.require_caller {
+                return Err(ProblemCode::CallerUnknown.into());
+            }
+            credentials = self.core.credentials.of(&head.headers);
+            if of_route.is_some() || of_engine.is_some() {
+                self.core.warnings.nobody_found(self.route.label());
+            } else if credentials.is_some() {
+                self.core.warnings.no_scope();
+            }
         }
+        let scope = self.within_account(head, scope);
+        Ok(Identity { scope, credentials })
+    }
+
+    /// The scope within the account that the request names, if the profile has headers for that.
+    fn within_account(&self, head: &Parts, scope: Option<Scope>) -> Option<Scope> {
+        let names = self.core.account_headers.iter();
+        names.fold(scope, |scope, name| match of_lines(head, name) {
+            Some(account) => Some(Scope::of_account(
+                scope,
+                Scope::of_several([Scope::new(name.as_str()), account]),
+            )),
+            None => scope,
+        })
     }
 
     /// Remembers who calls, for the share of one caller in the room for detached executions.
-    fn identify_caller(&self, head: &Parts, scope: Option<&Scope>) {
-        let identity = match scope {
-            Some(scope) => Some(scope.as_bytes()),
-            None => head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
-        };
-        if let Some(identity) = identity {
-            self.detach.set_caller(self.core.room.caller(identity));
+    fn share_room(&self, identity: &Identity) {
+        let credentials = identity.credentials.as_ref().map(CallerId::as_bytes);
+        let bytes = credentials.or(identity.scope.as_ref().map(Scope::as_bytes));
+        if let Some(bytes) = bytes {
+            self.detach.set_caller(self.core.room.caller(bytes));
         }
     }
 
-    fn fingerprint(&self, head: &Parts, scope: Option<&Scope>, body: &[u8]) -> Fingerprint {
-        let caller = match scope {
-            Some(_) => None,
-            // Without a scope, a caller with other credentials asks for something else.
-            None => head.headers.get(AUTHORIZATION),
-        };
-        let caller = caller.map(|value| self.core.digester.caller(value.as_bytes()));
+    fn fingerprint(&self, head: &Parts, caller: Option<&[u8; 32]>, body: &[u8]) -> Fingerprint {
         let uri = &self.route.uri;
         if let Some(function) = &self.settings.fingerprint.function {
             let asked = function.call(head, body);
-            let caller = caller.as_ref().map(<[u8; 32]>::as_slice);
             return fingerprint_by_function(&head.method, uri.path(), caller, &asked);
         }
         fingerprint(
@@ -112,9 +165,15 @@ impl Exchange {
             uri.path(),
             uri.query(),
             &head.headers,
-            caller.as_ref().map(<[u8; 32]>::as_slice),
+            caller,
             body,
         )
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
     }
 }
 

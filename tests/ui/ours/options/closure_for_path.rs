@@ -1,7 +1,7 @@
 use axum::{Router, routing::post};
 use idempotent_runtime::idempotent;
 
-#[idempotent(scope = |parts| None)]
+#[idempotent(on_crash = |crash| None)]
 async fn handler() {}
 
 fn main() {

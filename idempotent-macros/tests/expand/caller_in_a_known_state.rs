@@ -1,0 +1,4 @@
+#[idempotent(caller = CurrentUser, engine = State<Idempotency>, state = App)]
+async fn handler(State(app): State<App>) -> String {
+    app.name()
+}

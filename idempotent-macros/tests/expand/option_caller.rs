@@ -1,0 +1,4 @@
+#[idempotent(caller = CurrentUser)]
+async fn handler(body: String) -> String {
+    body
+}

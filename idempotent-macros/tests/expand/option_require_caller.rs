@@ -1,0 +1,4 @@
+#[idempotent(require_caller)]
+async fn handler(body: String) -> String {
+    body
+}

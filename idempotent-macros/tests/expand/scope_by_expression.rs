@@ -1,0 +1,4 @@
+#[idempotent(scope = scope::header("x-account"))]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,41 @@
+//! What the log says once, and not for each request.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dashmap::DashMap;
+
+/// The most endpoints to remember. Beyond it nothing more is said: names of endpoints are bounded, but by no number.
+const MOST: usize = 1000;
+
+/// What was said already.
+#[derive(Debug, Default)]
+pub(crate) struct Warnings {
+    no_scope: AtomicBool,
+    nobody_found: DashMap<Box<str>, ()>,
+}
+
+impl Warnings {
+    /// A request has credentials, and nothing else says who calls.
+    pub(crate) fn no_scope(&self) {
+        if !self.no_scope.load(Ordering::Relaxed) && !self.no_scope.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "no scope is set, so callers are told apart by their credentials alone: a retry with a renewed token gets \
+                 `caller_mismatch`. Set `Builder::scope`, or the `caller` of each route"
+            );
+        }
+    }
+
+    /// The scope of this endpoint found nobody.
+    pub(crate) fn nobody_found(&self, endpoint: &str) {
+        if self.nobody_found.contains_key(endpoint) || self.nobody_found.len() >= MOST {
+            return;
+        }
+        if self.nobody_found.insert(endpoint.into(), ()).is_none() {
+            tracing::warn!(
+                endpoint,
+                "the scope found no caller for a request, so its credentials count instead: if the scope reads what a \
+                 layer inserts, that layer must be outside; to refuse such requests, set `require_caller`"
+            );
+        }
+    }
+}
