@@ -11,13 +11,14 @@
 //! | `POST /api/orders` | duplicates get a conflict; an error of the handler is an outcome too |
 //! | `PUT`, `PATCH`, `DELETE /api/orders/{id}` | any method can be idempotent by key |
 //! | `POST /api/reports?bytes=N` | the key is required; responses of any size, `&stream=1` of unknown length |
+//! | `DELETE /api/tokens/{token}` | a revoked token gets 401, and never a stored response |
 //! | `GET /api/effects` | how often each handler really ran |
 //! | `GET /health`, `GET /metrics` | whether the demo is up; metrics as Prometheus text |
 //!
 //! The request header `x-delay-ms: N` makes a handler sleep before its effect, a minute at most, and
 //! `x-panic: 1` makes a payment panic after it; see [`knobs`]. The environment sets the rest, see [`settings`].
 //!
-//! Modules: `settings` reads the environment, `store` opens the store, `effects` counts and records effects, `knobs`
+//! Modules: `settings` reads the environment, `accounts` authenticates, `store` opens the store, `effects` counts and records effects, `knobs`
 //! are the headers above, `routes` has the handlers, `metrics` the metrics. This file starts the service and shuts it
 //! down.
 
@@ -41,6 +42,8 @@ use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
 use self::{effects::Effects, settings::Settings};
 
 // An example's file is the root of its crate, so the compiler would look for its modules beside it.
+#[path = "payments/accounts.rs"]
+mod accounts;
 #[path = "payments/effects.rs"]
 mod effects;
 #[path = "payments/knobs.rs"]

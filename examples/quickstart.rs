@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Without any set-up the records are kept in this process's memory, and the log says so. With a store, for all routes:
-//! `Idempotency::builder().store(store::connect(url).await?).install()?`. `payments.rs` is the complete program: a store, a
-//! graceful shutdown, metrics.
+//! `Idempotency::builder().store(store::connect(url).await?).install()?`. `payments.rs` is the complete program:
+//! authentication, a store, a graceful shutdown, metrics.
 
 use std::time::Duration;
 

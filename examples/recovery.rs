@@ -17,7 +17,8 @@
 //! every attempt has the same one. The handler sends it to the provider as the *provider's* idempotency key, and the
 //! recovery function asks the provider about it.
 //!
-//! When `NotExecuted` is safe is said at [`ask_the_provider`].
+//! When `NotExecuted` is safe is said at [`ask_the_provider`]. Authentication is left out here: a service names the `caller`
+//! of the route, as `payments.rs` does.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -57,7 +57,8 @@ everything_against_one_demo() {
     scenario 'its retry is a byte-identical replay without an effect' replay
     scenario 'a key is the same with and without quotes' quotes
     scenario 'the same key with another request is a mismatch' mismatch
-    scenario 'the same key of another caller is a mismatch' other_caller
+    scenario 'the same key of another caller is another key' other_caller
+    scenario 'a revoked token gets 401 and no stored response' revoked_token
     scenario 'the same key on another route is another key' other_route
     scenario 'without a key every request executes' no_key
     scenario 'a duplicate in flight gets a conflict where waiting is off' conflict
@@ -130,12 +131,27 @@ mismatch() {
 }
 
 other_caller() {
-    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header 'authorization: Bearer one'
+    local first
+    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header "authorization: Bearer $RUN-one"
     expect status 201 "$STATUS"
-    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header 'authorization: Bearer two'
-    expect_problem 409 mismatch
-    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header 'authorization: Bearer one'
-    expect 'replay header' true "$(header idempotent-replay)"
+    first=$BODY
+    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header "authorization: Bearer $RUN-two"
+    expect 'status and replay header' '201 ' "$STATUS $(header idempotent-replay)"
+    [[ $BODY != "$first" ]] || fault 'the other caller got the first one'"'"'s payment'
+    send POST /api/payments "$RUN-caller" '{"amount": 1}' --header "authorization: bearer $RUN-one"
+    expect 'answer to the first caller' "true $first" "$(header idempotent-replay) $BODY"
+}
+
+revoked_token() {
+    local before
+    send POST /api/payments "$RUN-revoked" '{"amount": 1}' --header "authorization: Bearer $RUN-revoked"
+    expect status 201 "$STATUS"
+    before=$(count payments)
+    send DELETE "/api/tokens/$RUN-revoked" '' ''
+    expect 'status of the revocation' 204 "$STATUS"
+    send POST /api/payments "$RUN-revoked" '{"amount": 1}' --header "authorization: Bearer $RUN-revoked"
+    expect 'status and replay header' '401 ' "$STATUS $(header idempotent-replay)"
+    expect payments "$before" "$(count payments)"
 }
 
 other_route() {

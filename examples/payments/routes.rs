@@ -1,5 +1,8 @@
 //! The handlers, each with its attribute.
 //!
+//! Each names its `caller`: who sends a key is authenticated before anything else, replays included, and the same key of
+//! another account is another key. Each takes it as an argument too, which authenticates the requests without a key.
+//!
 //! None sets the ttl, the lease or `on_crash`: these come from the engine's default policy, which the environment sets.
 //! A route sets only the options in which it differs.
 
@@ -8,16 +11,17 @@ use std::{io, iter};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Path, Query, State},
+    extract::{FromRef, Path, Query, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use futures_util::stream;
 use idempotent_runtime::idempotent;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
+    accounts::{Account, Revoked, revoke},
     effects::{Counts, Effects, Kind},
     knobs::{Delay, Panic},
 };
@@ -27,6 +31,25 @@ const LONGEST_REPORT: u32 = 64 * 1024 * 1024;
 
 /// A streamed report is sent in pages of about this many bytes.
 const PAGE: usize = 16 * 1024;
+
+/// The router's state.
+#[derive(Clone)]
+struct Demo {
+    effects: Effects,
+    revoked: Revoked,
+}
+
+impl FromRef<Demo> for Effects {
+    fn from_ref(demo: &Demo) -> Self {
+        demo.effects.clone()
+    }
+}
+
+impl FromRef<Demo> for Revoked {
+    fn from_ref(demo: &Demo) -> Self {
+        demo.revoked.clone()
+    }
+}
 
 /// All routes but the metrics. The attributes use the installed engine.
 pub(crate) fn app(effects: Effects) -> Router {
@@ -38,9 +61,13 @@ pub(crate) fn app(effects: Effects) -> Router {
             put(replace_order).patch(change_order).delete(delete_order),
         )
         .route("/api/reports", post(create_report))
+        .route("/api/tokens/{token}", delete(revoke))
         .route("/api/effects", get(counts))
         .route("/health", get(async || "ok\n"))
-        .with_state(effects)
+        .with_state(Demo {
+            effects,
+            revoked: Revoked::default(),
+        })
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,9 +83,10 @@ struct Payment {
 }
 
 /// Duplicates wait for the first request's response.
-#[idempotent(wait = true)]
+#[idempotent(caller = Account, wait = true)]
 async fn create_payment(
     State(effects): State<Effects>,
+    _: Account,
     delay: Delay,
     panic: Panic,
     Json(NewPayment { amount }): Json<NewPayment>,
@@ -87,9 +115,10 @@ struct Order {
 
 /// Duplicates get a conflict while the first request is in flight. A refused order is an outcome like any other: its
 /// retry replays the refusal, and a corrected order needs a new key.
-#[idempotent(wait = false)]
+#[idempotent(caller = Account, wait = false)]
 async fn create_order(
     State(effects): State<Effects>,
+    _: Account,
     delay: Delay,
     Json(NewOrder { item, quantity }): Json<NewOrder>,
 ) -> Result<(StatusCode, Json<Order>), Failure> {
@@ -130,9 +159,10 @@ struct Changed {
     order: OrderChange,
 }
 
-#[idempotent(wait = false)]
+#[idempotent(caller = Account, wait = false)]
 async fn replace_order(
     State(effects): State<Effects>,
+    _: Account,
     Path(id): Path<String>,
     delay: Delay,
     Json(NewOrder { item, quantity }): Json<NewOrder>,
@@ -141,9 +171,10 @@ async fn replace_order(
     changed(&effects, "put", id, delay, OrderChange { item, quantity }).await
 }
 
-#[idempotent(wait = false)]
+#[idempotent(caller = Account, wait = false)]
 async fn change_order(
     State(effects): State<Effects>,
+    _: Account,
     Path(id): Path<String>,
     delay: Delay,
     Json(order): Json<OrderChange>,
@@ -151,9 +182,10 @@ async fn change_order(
     changed(&effects, "patch", id, delay, order).await
 }
 
-#[idempotent(wait = false)]
+#[idempotent(caller = Account, wait = false)]
 async fn delete_order(
     State(effects): State<Effects>,
+    _: Account,
     Path(id): Path<String>,
     delay: Delay,
 ) -> Result<Json<Changed>, Failure> {
@@ -191,9 +223,10 @@ struct ReportQuery {
 
 /// A report larger than `max_response` (1 MiB by default) leaves a tombstone: its retry gets `response_not_stored`, and
 /// does not execute.
-#[idempotent(required = true)]
+#[idempotent(caller = Account, required = true)]
 async fn create_report(
     State(effects): State<Effects>,
+    _: Account,
     delay: Delay,
     Query(query): Query<ReportQuery>,
 ) -> Result<Response, Failure> {
