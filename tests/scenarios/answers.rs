@@ -30,12 +30,14 @@ type Row = (
 
 /// The contract, by hand: whoever changes an answer changes it here and in DESIGN.md.
 #[rustfmt::skip]
-const TABLE: [Row; 12] = [
+const TABLE: [Row; 14] = [
     ("missing_key",         [400, 400, 400], None,       "fix_request",    false, "invalid_request_error", None,                        "false"),
     ("invalid_key",         [400, 400, 400], None,       "fix_request",    false, "invalid_request_error", None,                        "false"),
     ("unreadable_body",     [400, 400, 400], None,       "retry_same_key", true,  "invalid_request_error", None,                        "true"),
     ("request_too_large",   [413, 413, 413], None,       "fix_request",    false, "invalid_request_error", None,                        "false"),
     ("mismatch",            [409, 422, 400], None,       "fix_request",    false, "idempotency_error",     None,                        "false"),
+    ("caller_mismatch",     [409, 422, 400], None,       "fix_request",    false, "idempotency_error",     None,                        "false"),
+    ("caller_unknown",      [401, 401, 401], None,       "fix_request",    false, "invalid_request_error", None,                        "false"),
     ("conflict",            [409, 409, 409], Some("5"),  "retry_same_key", true,  "idempotency_error",     Some("idempotency_key_in_use"), "true"),
     ("outcome_unknown",     [409, 409, 409], Some("60"), "retry_same_key", true,  "api_error",             Some("outcome_unknown"),     "false"),
     ("response_not_stored", [409, 409, 409], None,       "none",           false, "api_error",             Some("response_not_stored"), "false"),
@@ -119,6 +121,16 @@ async fn provoke(code: &str, adapter: Adapter, settings: impl Fn() -> Builder) -
             let service = service(settings()).await;
             service.send(&payment()).await.assert_charge(1);
             service.send(&payment().body("{}")).await
+        }
+        "caller_mismatch" => {
+            let service = service(settings()).await;
+            let of = |caller| payment().header("authorization", caller);
+            service.send(&of("Bearer alice")).await.assert_charge(1);
+            service.send(&of("Bearer bob")).await
+        }
+        "caller_unknown" => {
+            let service = with(Policy::new().require_caller(true)).await;
+            service.send(&payment()).await
         }
         "conflict" => {
             let service = with(Policy::new().wait(false)).await;
@@ -216,7 +228,11 @@ fn assert_answer(answer: &TestResponse, profile: usize, row: Row, type_base: &st
     if stripe {
         let mut error = members.remove("error").unwrap();
         let message = error.as_object_mut().unwrap().remove("message").unwrap();
-        let begin = if code == "mismatch" { REUSED } else { "" };
+        let begin = if code.ends_with("mismatch") {
+            REUSED
+        } else {
+            ""
+        };
         let message = message.as_str().unwrap();
         assert!(
             message.starts_with(begin) && message.ends_with(&detail),
