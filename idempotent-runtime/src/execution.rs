@@ -91,7 +91,7 @@ impl Execution {
         self.0.digester.downstream_key(self.0.store_key, label)
     }
 
-    /// The method of its request.
+    /// The method of the request that it serves.
     pub(crate) fn method(&self) -> &Method {
         &self.0.request.0
     }

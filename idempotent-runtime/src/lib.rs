@@ -131,6 +131,7 @@ pub mod scope;
 pub mod store;
 
 mod backoff;
+mod body_limit;
 mod caller;
 mod catch_unwind;
 mod credentials;

@@ -103,8 +103,8 @@ impl Idempotency {
                 let (head, body) = first_hand(&self.0, response).into_parts();
                 let settings = self.0.settings(&Policy::new());
                 let limits = self.0.response_limits(&settings);
-                let stored =
-                    StoredResponse::encode(&head, &body, &limits, settings.stored_headers.as_ref());
+                let chosen = settings.stored_headers.as_ref();
+                let stored = StoredResponse::encode(&head, &body, &limits, chosen, None);
                 let stored = stored.map_err(ResolveError::NotStorable)?;
                 let binding = Binding {
                     key: *key,

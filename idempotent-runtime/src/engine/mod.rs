@@ -81,6 +81,7 @@ use http_body::Body;
 use tracing::Instrument;
 
 use crate::{
+    body_limit::body_limit,
     observe::{self, RequestResult},
     policy::{KeySource, Policy},
     problem::ProblemCode,
@@ -165,7 +166,7 @@ impl Idempotency {
         policy: &Policy,
         route: Route,
         found: FoundKey,
-        request: Request<B>,
+        mut request: Request<B>,
         handler: H,
     ) -> Detachable<Reply<H::Body>>
     where
@@ -175,8 +176,12 @@ impl Idempotency {
         let state = Arc::new(DetachState::default());
         let span = observe::span(route.label());
         let core = Arc::clone(&self.0);
+        let mut settings = self.0.settings(policy);
+        if policy.max_body.or(self.0.defaults.max_body).is_none() {
+            settings.max_body = body_limit(request.extensions_mut());
+        }
         let exchange = Box::new(Exchange {
-            settings: self.0.settings(policy),
+            settings,
             core: self.0,
             route,
             found,

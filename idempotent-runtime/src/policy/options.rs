@@ -36,7 +36,8 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | [`header`](Self::header) | `idempotency-key` |
 /// | [`require_caller`](Self::require_caller) | false |
 /// | [`cache`](Self::cache) | [`Cache::All`] |
-/// | [`max_body`](Self::max_body), [`max_response`](Self::max_response) | 1 MiB |
+/// | [`max_body`](Self::max_body) | what the route accepts: axum's `DefaultBodyLimit`, 2 MB unless changed |
+/// | [`max_response`](Self::max_response) | 1 MiB |
 /// | [`keep_headers`](Self::keep_headers), [`drop_headers`](Self::drop_headers) | all headers but those that are never stored |
 ///
 /// # In a constant, and at run time
@@ -246,7 +247,8 @@ impl Policy {
         /// Which responses become the stored outcome.
         cache: Cache;
         /// Largest request body in bytes; a larger one is refused with 413, and the key stays free. Extractors have
-        /// limits of their own: above 2 MB, axum's `DefaultBodyLimit` has to be raised too.
+        /// limits of their own: above 2 MB, axum's `DefaultBodyLimit` has to be raised too. Without this choice the
+        /// limit is that of the route, `DefaultBodyLimit`, and 64 MiB where that is disabled.
         max_body: usize;
         /// Largest response body in bytes that is stored; a larger one leaves a tombstone.
         max_response: usize;

@@ -7,8 +7,8 @@ use super::{
     options::{KeySource, Policy},
 };
 use crate::{
-    fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader, response::StoredHeaders,
-    scope::ScopeFn,
+    body_limit, fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader,
+    response::StoredHeaders, scope::ScopeFn,
 };
 
 /// What a route gets: its own choices, the engine's, and the defaults.
@@ -64,7 +64,7 @@ impl Settings {
             require_caller: chosen!(require_caller).unwrap_or(false),
             fingerprint: chosen!(fingerprint).unwrap_or_default(),
             cache: chosen!(cache).unwrap_or_default(),
-            max_body: chosen!(max_body).unwrap_or(MEBIBYTE),
+            max_body: chosen!(max_body).unwrap_or(body_limit::DEFAULT),
             max_response: chosen!(max_response).unwrap_or(MEBIBYTE),
             stored_headers: chosen!(stored_headers),
         }

@@ -1,6 +1,9 @@
 //! Which headers of a response are stored.
 
-use http::{HeaderMap, HeaderName, header::CONNECTION};
+use http::{
+    HeaderMap, HeaderName,
+    header::{CONNECTION, CONTENT_LENGTH},
+};
 
 use super::kept::StoredHeaders;
 use crate::names::is_header_name;
@@ -9,14 +12,27 @@ use crate::names::is_header_name;
 pub(super) struct Filter<'a> {
     headers: &'a HeaderMap,
     chosen: Option<&'a StoredHeaders>,
+    keeps_length: bool,
 }
 
 impl<'a> Filter<'a> {
-    pub(super) fn new(headers: &'a HeaderMap, chosen: Option<&'a StoredHeaders>) -> Self {
-        Self { headers, chosen }
+    /// Decides by the route's choice. `keeps_length` where `Content-Length` is not that of the body.
+    pub(super) fn new(
+        headers: &'a HeaderMap,
+        chosen: Option<&'a StoredHeaders>,
+        keeps_length: bool,
+    ) -> Self {
+        Self {
+            headers,
+            chosen,
+            keeps_length,
+        }
     }
 
     pub(super) fn keeps(&self, name: &HeaderName) -> bool {
+        if self.keeps_length && name == CONTENT_LENGTH {
+            return true;
+        }
         let text = name.as_str();
         !is_never_stored(text.as_bytes())
             && !self.connection_names(text)
@@ -206,7 +222,7 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             map.append(name, HeaderValue::from_str(value).unwrap());
         }
-        let filter = Filter::new(&map, None);
+        let filter = Filter::new(&map, None, false);
         map.keys()
             .filter(|name| filter.keeps(name))
             .map(ToString::to_string)

@@ -188,7 +188,7 @@ mod tests {
             .body(())
             .unwrap()
             .into_parts();
-        StoredResponse::encode(&head, body, &ResponseLimits::default(), None).unwrap()
+        StoredResponse::encode(&head, body, &ResponseLimits::default(), None, None).unwrap()
     }
 
     fn binding(key: u8, fingerprint: u8) -> Binding {

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, response::Parts};
+use http::{HeaderMap, Method, StatusCode, response::Parts};
 
 use super::{
     codec,
@@ -20,7 +20,8 @@ use super::{
 ///
 /// 1. hop-by-hop headers, and those that `Connection` names;
 /// 2. `Set-Cookie` and the headers of authentication: a replay must not hand out a session;
-/// 3. `Date` and `Content-Length`, which the server writes for each response;
+/// 3. `Date` and `Content-Length`, which the server writes for each response. A response to HEAD, and one with 204 or 304,
+///    keeps its `Content-Length`, which is that of another response;
 /// 4. ids and timings of traces and requests, such as `traceparent` and `X-Request-Id`: they name the
 ///    execution, not the replay.
 ///
@@ -37,7 +38,7 @@ pub struct CorruptResponse(Flaw);
 
 impl StoredResponse {
     /// Encodes the parts of a response that are stored: its headers, as far as the route `chosen` them and they may be
-    /// stored at all.
+    /// stored at all. `method` is that of the request.
     ///
     /// # Errors
     ///
@@ -47,11 +48,16 @@ impl StoredResponse {
         body: &[u8],
         limits: &ResponseLimits,
         chosen: Option<&StoredHeaders>,
+        method: Option<&Method>,
     ) -> Result<Self, NotStorable> {
         if body.len() > limits.max_body {
             return Err(NotStorable::BodyTooLarge);
         }
-        let filter = Filter::new(&head.headers, chosen);
+        let filter = Filter::new(
+            &head.headers,
+            chosen,
+            says_another_length(method, head.status),
+        );
         let kept = || head.headers.iter().filter(|(name, _)| filter.keeps(name));
         codec::encode(head.status, kept, body, limits).map(Self)
     }
@@ -99,6 +105,12 @@ impl StoredResponse {
         }
         Ok((reader.status(), headers, reader.body()?))
     }
+}
+
+/// Whether the `Content-Length` of a response is not that of its own body (RFC 9110, section 8.6).
+fn says_another_length(method: Option<&Method>, status: StatusCode) -> bool {
+    method == Some(&Method::HEAD)
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 impl fmt::Debug for StoredResponse {
@@ -158,6 +170,7 @@ mod tests {
             body,
             &ResponseLimits::default(),
             None,
+            None,
         )
         .unwrap()
     }
@@ -211,7 +224,7 @@ mod tests {
             max_header_bytes: 10,
         };
         let encode = |of: &[(&str, &str)], body: &[u8]| {
-            StoredResponse::encode(&head(200, &lines(of)), body, &limits, None).map(drop)
+            StoredResponse::encode(&head(200, &lines(of)), body, &limits, None, None).map(drop)
         };
         assert_eq!(
             encode(&[("a", "1234"), ("b", "5678"), ("date", "now")], b"123"),
@@ -306,7 +319,7 @@ mod tests {
         #[test]
         fn a_stored_response_decodes_to_the_original((status, lines, body) in a_response()) {
             let head = head(status, &lines);
-            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default(), None).unwrap();
+            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default(), None, None).unwrap();
             let read = StoredResponse::from_bytes(stored.as_bytes().clone()).unwrap();
             let (read_status, read_headers, read_body) = read.decode().unwrap();
             prop_assert_eq!(read_status, head.status);
@@ -328,7 +341,7 @@ mod tests {
             damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
         ) {
             let head = head(status, &lines);
-            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default(), None).unwrap();
+            let stored = StoredResponse::encode(&head, &body, &ResponseLimits::default(), None, None).unwrap();
             let mut bytes = stored.as_bytes().to_vec();
             for (at, byte) in damage {
                 let at = at.index(bytes.len());

@@ -106,7 +106,7 @@ mod tests {
             .body(Bytes::from_static(b"paid"))
             .unwrap()
             .into_parts();
-        StoredResponse::encode(&head, &body, &ResponseLimits::default(), None).unwrap()
+        StoredResponse::encode(&head, &body, &ResponseLimits::default(), None, None).unwrap()
     }
 
     /// Everything that can be seen, under every policy that matters.

@@ -79,7 +79,9 @@ impl Run {
     /// What is stored for this response: the response itself, or a tombstone where it exceeds the limits.
     pub(crate) fn outcome(&self, head: &Parts, body: &[u8]) -> Outcome {
         let limits = self.core.response_limits(&self.settings);
-        match StoredResponse::encode(head, body, &limits, self.settings.stored_headers.as_ref()) {
+        let chosen = self.settings.stored_headers.as_ref();
+        let method = self.lease.execution().method();
+        match StoredResponse::encode(head, body, &limits, chosen, Some(method)) {
             Ok(response) => {
                 let binding = Binding {
                     key: self.lease.held().key,

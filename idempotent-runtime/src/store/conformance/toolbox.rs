@@ -55,7 +55,7 @@ pub fn response(status: u16, headers: &[(&str, &str)], body: &[u8]) -> StoredRes
         max_body: body.len(),
         ..ResponseLimits::default()
     };
-    StoredResponse::encode(&parts, body, &limits, None).expect("a response within the limits")
+    StoredResponse::encode(&parts, body, &limits, None, None).expect("a response within the limits")
 }
 
 /// A response with this body: outcomes with different bodies differ.

@@ -354,8 +354,14 @@ async fn assert_full(store: &MemoryStore, claim: &Claim) {
 
 async fn complete(store: &MemoryStore, claim: &Claim, body: usize) {
     let (head, ()) = http::Response::new(()).into_parts();
-    let response =
-        StoredResponse::encode(&head, &vec![b'x'; body], &ResponseLimits::default(), None).unwrap();
+    let response = StoredResponse::encode(
+        &head,
+        &vec![b'x'; body],
+        &ResponseLimits::default(),
+        None,
+        None,
+    )
+    .unwrap();
     let write = store
         .complete(&claim.held(), &Outcome::Response(response))
         .await
