@@ -12,6 +12,7 @@
 
 mod fingerprint;
 mod setting;
+mod synonyms;
 mod table;
 mod values;
 

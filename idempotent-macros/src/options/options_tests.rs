@@ -206,6 +206,14 @@ const MISTAKES: &[(&str, &str)] = &[
     ("wait = 1", "`wait` takes `true` or `false`"),
     ("wait(true)", "`wait` takes `true` or `false`"),
     ("transaction", "`transaction` is not available: no store writes"),
+    (r#"expires = "1h""#, "unknown option `expires`: did you mean `ttl`?"),
+    ("ttl_seconds = 60", "did you mean `ttl`?"),
+    ("store = redis", "`store`: the store belongs to the engine"),
+    (r#"timeout = "5s""#, "write `wait_timeout` for how long a duplicate waits, or `lease`"),
+    ("methods(POST)", "`IdempotencyLayer::methods`"),
+    ("status = 200", "did you mean `cache`?"),
+    ("skip_if = is_dry", "did you mean `when`?"),
+    ("fingerprint(store)", "unknown fingerprint rule `store`: expected one of"),
     ("bananas", "unknown option `bananas`: expected one of `ttl`, `wait`"),
     ("max_body = 1024", "`max_body` takes a size"),
     (r#"max_body = "1MB""#, "did you mean `1MiB`?"),
@@ -249,6 +257,22 @@ fn every_message_says_what_to_write() {
         let tokens = options.parse().expect("tokens");
         let message = refused(&tokens);
         assert!(message.contains(says), "{options}: {message}");
+    }
+}
+
+#[test]
+fn every_synonym_is_another_name_for_an_option() {
+    let is_option = |name: &str| OPTIONS.iter().any(|entry| entry.name == name);
+    let mut seen = Vec::new();
+    for (names, meant) in synonyms::SYNONYMS {
+        if let synonyms::Meant::Option(meant) = meant {
+            assert!(is_option(meant), "{meant}");
+        }
+        for name in *names {
+            assert!(!is_option(name), "`{name}` is an option");
+            assert!(!seen.contains(name), "`{name}` is listed twice");
+            seen.push(name);
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 use proc_macro2::{Span, TokenStream};
 use syn::Error;
 
-use super::setting::{Setting, settings};
+use super::{
+    setting::{Setting, settings},
+    synonyms::{self, Meant},
+};
 use crate::{errors::Errors, suggest};
 
 /// A value and its place.
@@ -89,9 +92,13 @@ fn unknown<O>(table: &[Entry<O>], setting: &Setting, kind: &str) -> Error {
         return Error::new(setting.name.span(), message);
     }
     let names = || table.iter().map(|entry| entry.name);
-    let message = match suggest::nearest(&name, names()) {
-        Some(meant) => format!("unknown {kind} `{name}`: did you mean `{meant}`?"),
-        None => format!(
+    let did_you_mean = |meant: &str| format!("unknown {kind} `{name}`: did you mean `{meant}`?");
+    let synonym = synonyms::meant(&name).filter(|_| kind == "option");
+    let message = match (synonym, suggest::nearest(&name, names())) {
+        (Some(Meant::Elsewhere(advice)), _) => format!("unknown {kind} `{name}`: {advice}"),
+        (Some(Meant::Option(meant)), _) => did_you_mean(meant),
+        (None, Some(meant)) => did_you_mean(meant),
+        (None, None) => format!(
             "unknown {kind} `{name}`: expected {}",
             suggest::one_of(names())
         ),
