@@ -528,3 +528,51 @@ impl fmt::Display for BuildError {
 }
 
 impl Error for BuildError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Settings;
+
+    /// The table of limits in DESIGN.md, section 11. The bounds of the memory store are tested beside it.
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let builder = Builder::new();
+        assert_eq!(builder.max_key_length, 255);
+        assert_eq!(builder.response_limits.max_headers, 64);
+        assert_eq!(builder.response_limits.max_header_bytes, 16 * 1024);
+        assert_eq!(builder.max_detached, 1024);
+        assert_eq!(builder.max_waiters_per_key, 128);
+        assert_eq!(builder.max_waiters, 4096);
+        assert_eq!(builder.max_waiting_bytes, 64 * 1024 * 1024);
+        assert_eq!(builder.store_timeout, Duration::from_secs(2));
+
+        let settings = Settings::resolve(&Policy::new(), &builder.policy);
+        assert_eq!(settings.max_body, 2 * 1024 * 1024);
+        assert_eq!(settings.max_response, 1024 * 1024);
+        assert_eq!(settings.lease, Duration::from_secs(30));
+        assert_eq!(settings.max_lifetime, Duration::from_secs(15 * 60));
+        assert_eq!(settings.ttl, Duration::from_secs(24 * 60 * 60));
+        assert_eq!(settings.wait_timeout, Duration::from_secs(30));
+        assert!(settings.wait && !settings.key_rules.strict && !settings.key_rules.uuid);
+    }
+
+    /// What was asked for is what the engine enforces: no default of another place takes its part.
+    #[test]
+    fn the_engine_gets_what_was_chosen() {
+        let engine = Idempotency::builder()
+            .max_key_length(7)
+            .max_response_headers(3)
+            .max_response_header_bytes(99)
+            .policy(Policy::new().max_response(11))
+            .build()
+            .unwrap();
+        let settings = engine.0.settings(&Policy::new());
+        assert_eq!(settings.key_rules.max_len, 7);
+        let limits = engine.0.response_limits(&settings);
+        assert_eq!(
+            (limits.max_headers, limits.max_header_bytes, limits.max_body),
+            (3, 99, 11)
+        );
+    }
+}

@@ -352,6 +352,15 @@ async fn assert_full(store: &MemoryStore, claim: &Claim) {
     assert!(!error.is_transient());
 }
 
+/// DESIGN.md, section 11.
+#[test]
+fn the_default_bounds_are_those_of_the_contract() {
+    let builder = MemoryStore::builder();
+    assert_eq!(builder.limits.records, 1_000_000);
+    assert_eq!(builder.limits.bytes, 1024 * 1024 * 1024);
+    assert!(!builder.evict);
+}
+
 async fn complete(store: &MemoryStore, claim: &Claim, body: usize) {
     let (head, ()) = http::Response::new(()).into_parts();
     let response = StoredResponse::encode(
