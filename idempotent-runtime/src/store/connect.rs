@@ -1,6 +1,11 @@
 //! [`connect`] and [`migrate`]: a URL chooses the store at run time.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Store,
@@ -24,6 +29,11 @@ pub enum ConnectError {
     UnknownScheme {
         /// The part of the URL before the first `:`; empty if it cannot be a scheme.
         scheme: Box<str>,
+    },
+    /// A store is named, but not by a URL.
+    NotAUrl {
+        /// What to write instead.
+        write: &'static str,
     },
     /// The store of this scheme is not compiled in.
     MissingFeature {
@@ -50,7 +60,8 @@ pub enum ConnectError {
 /// | `mysql://`, `mariadb://` | `MySqlStore` | `mysql` |
 /// | `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`, … and `valkey` likewise | `RedisStore` | `redis` |
 ///
-/// For other settings use the store's own builder.
+/// The scheme may be in any case, and white space around the URL does not count. For a server that may still be starting,
+/// see [`ConnectOptions::retry_for`]; for other settings use the store's own builder.
 ///
 /// ```no_run
 /// use idempotent_runtime::{Idempotency, store};
@@ -68,7 +79,7 @@ pub enum ConnectError {
 ///
 /// If the URL is wrong, its store is not compiled in, or the store cannot be opened. The message says what to do.
 pub async fn connect(url: &str) -> Result<AnyStore, ConnectError> {
-    open(url, Tables::MustExist).await
+    ConnectOptions::new().connect(url).await
 }
 
 /// Creates the table of this URL's store or brings it up to date, and opens the store. Many processes may do so
@@ -78,7 +89,93 @@ pub async fn connect(url: &str) -> Result<AnyStore, ConnectError> {
 ///
 /// As [`connect`], or if the URL's user may not change the schema.
 pub async fn migrate(url: &str) -> Result<AnyStore, ConnectError> {
-    open(url, Tables::Migrate).await
+    ConnectOptions::new().migrate(true).connect(url).await
+}
+
+/// How the store of a URL is opened.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use idempotent_runtime::store::ConnectOptions;
+///
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// // The database may still be starting, as in one deployment with the service.
+/// let options = ConnectOptions::new().migrate(true).retry_for(Duration::from_secs(30));
+/// let store = options.connect("postgres://app@db/app").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use = "call `connect(url)` to open the store"]
+pub struct ConnectOptions {
+    migrate: bool,
+    retry_for: Duration,
+}
+
+impl ConnectOptions {
+    /// As [`connect`] does it: the table must exist, and one attempt is made.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to create the table, or bring it up to date, as [`migrate`] does. Default: no.
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// For how long to try again while the server cannot be reached: nobody listens there yet, or it is starting up or
+    /// loading its data. Other errors are returned at once. Default: zero, one attempt.
+    pub fn retry_for(mut self, time: Duration) -> Self {
+        self.retry_for = time;
+        self
+    }
+
+    /// Opens the store of this URL.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`] and [`migrate`]: the last error, when the time for further attempts is over.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future ends the attempt; nothing remains but a table that was created.
+    pub async fn connect(self, url: &str) -> Result<AnyStore, ConnectError> {
+        let url = normal_form(url);
+        let tables = if self.migrate {
+            Tables::Migrate
+        } else {
+            Tables::MustExist
+        };
+        let since = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let error = match open(&url, tables).await {
+                Ok(store) => return Ok(store),
+                Err(error) => error,
+            };
+            let left = self.retry_for.saturating_sub(since.elapsed());
+            if left.is_zero() || !error.may_pass() {
+                return Err(error);
+            }
+            tracing::warn!(
+                error = &error as &dyn Error,
+                "the store cannot be reached yet; trying again"
+            );
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+}
+
+/// The URL without white space around it and with its scheme in lower case (RFC 3986, section 3.1).
+fn normal_form(url: &str) -> String {
+    let url = url.trim();
+    match url.split_once(':') {
+        Some((scheme, rest)) => format!("{}:{rest}", scheme.to_ascii_lowercase()),
+        None => url.to_owned(),
+    }
 }
 
 /// What to do about a database's table.
@@ -116,6 +213,17 @@ impl Kind {
         }
     }
 
+    /// A URL of this kind.
+    fn form(self) -> &'static str {
+        match self {
+            Self::Memory => "memory:",
+            Self::Redis => "redis://host:6379",
+            Self::Postgres => "postgres://user:password@host/database",
+            Self::MySql => "mysql://user:password@host/database",
+            Self::Sqlite => "sqlite://path/to/file.db",
+        }
+    }
+
     fn feature(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -138,8 +246,11 @@ impl Kind {
 async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let Some(kind) = Kind::of(scheme) else {
-        return Err(ConnectError::UnknownScheme {
-            scheme: printable(scheme),
+        return Err(match Kind::of(&url.to_ascii_lowercase()) {
+            Some(kind) => ConnectError::NotAUrl { write: kind.form() },
+            None => ConnectError::UnknownScheme {
+                scheme: printable(scheme),
+            },
         });
     };
     match kind {
@@ -249,6 +360,12 @@ impl fmt::Display for ConnectError {
                 f,
                 "no store has the scheme {scheme:?}: use memory:, sqlite://, postgres://, mysql:// or redis://"
             ),
+            Self::NotAUrl { write } => {
+                write!(
+                    f,
+                    "this is the name of a store and not a URL: write `{write}`"
+                )
+            }
             Self::MissingFeature { scheme, feature } => write!(
                 f,
                 "support for `{scheme}:` URLs is not compiled in: build idempotent-runtime with the feature `{feature}`"
@@ -257,6 +374,19 @@ impl fmt::Display for ConnectError {
             Self::Redis(error) => error.fmt(f),
             #[cfg(feature = "sql")]
             Self::Sql(error) => error.fmt(f),
+        }
+    }
+}
+
+impl ConnectError {
+    /// Whether the same attempt may succeed later, because a server is only not there yet.
+    fn may_pass(&self) -> bool {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(error) => error.is_of_a_server_that_starts(),
+            #[cfg(feature = "sql")]
+            Self::Sql(error) => error.is_of_a_server_that_starts(),
+            _ => false,
         }
     }
 }
@@ -285,14 +415,18 @@ impl From<super::sql::ConnectError> for ConnectError {
 mod tests {
     use super::*;
 
-    fn connect_error(url: &str) -> String {
+    fn refused(options: ConnectOptions, url: &str) -> ConnectError {
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
             .build()
             .expect("a runtime");
         runtime
-            .block_on(connect(url))
+            .block_on(options.connect(url))
             .expect_err("no store")
-            .to_string()
+    }
+
+    fn connect_error(url: &str) -> String {
+        refused(ConnectOptions::new(), url).to_string()
     }
 
     #[test]
@@ -301,7 +435,7 @@ mod tests {
             "",
             "records.db",
             "http://example.com",
-            "Memory",
+            "Memories:",
             "memory+sentinel://host",
             "postgres+tls://host",
         ] {
@@ -312,6 +446,71 @@ mod tests {
             );
             assert!(message.contains("sqlite://"), "{message}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_store_is_answered_with_its_url() {
+        for (name, write) in [
+            ("memory", "`memory:`"),
+            ("Memory ", "`memory:`"),
+            ("redis", "`redis://host:6379`"),
+            ("postgresql", "`postgres://"),
+            ("sqlite", "`sqlite://path/to/file.db`"),
+        ] {
+            let message = connect_error(name);
+            assert!(message.contains(write), "{name}: {message}");
+        }
+    }
+
+    /// Counts the attempts at a server that closes every connection at once, as one behind a proxy does that starts.
+    #[cfg(feature = "postgres")]
+    fn attempts(retry_for: Duration) -> (usize, ConnectError) {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!(
+            "postgres://app@{}/app",
+            listener.local_addr().expect("bound")
+        );
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            while let Ok((connection, _)) = listener.accept() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                drop(connection);
+            }
+        });
+        let error = refused(ConnectOptions::new().retry_for(retry_for), &url);
+        (seen.load(Ordering::SeqCst), error)
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn a_server_that_cannot_be_reached_is_tried_again_for_the_chosen_time() {
+        let (once, error) = attempts(Duration::ZERO);
+        assert!(
+            error.to_string().contains("could not be reached"),
+            "{error}"
+        );
+        let (often, error) = attempts(Duration::from_millis(400));
+        assert!(
+            error.to_string().contains("could not be reached"),
+            "{error}"
+        );
+        assert!(
+            often >= 2 * once && once >= 1,
+            "{once} and {often} attempts"
+        );
+    }
+
+    #[test]
+    fn what_no_time_mends_is_not_tried_again() {
+        let since = Instant::now();
+        refused(
+            ConnectOptions::new().retry_for(Duration::from_secs(600)),
+            "http://example.com",
+        );
+        assert!(since.elapsed() < Duration::from_secs(60));
     }
 
     #[test]
@@ -328,7 +527,7 @@ mod tests {
     #[cfg(feature = "memory")]
     #[tokio::test]
     async fn memory_urls_open_the_memory_store() {
-        for url in ["memory:", "memory://"] {
+        for url in ["memory:", "memory://", "Memory:", " MEMORY: \n"] {
             let store = connect(url).await.expect("a store");
             assert_eq!(Store::name(&store), "memory");
         }

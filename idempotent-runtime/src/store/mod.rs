@@ -152,7 +152,7 @@ pub mod sql;
 mod token;
 mod wake;
 
-pub use connect::{AnyStore, ConnectError, connect, migrate};
+pub use connect::{AnyStore, ConnectError, ConnectOptions, connect, migrate};
 pub use error::{StoreError, StoreErrorKind};
 pub use record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write};
 pub use token::{Token, TraceId};

@@ -57,7 +57,26 @@ async fn a_missing_folder_is_named() {
     );
     let text = chain(&error);
     assert!(text.contains("/nowhere/at/all/records.db: "), "{text}");
-    assert!(text.contains("folder has to exist"), "{text}");
+    assert!(
+        text.contains("folder /nowhere/at/all does not exist"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_folder_in_the_place_of_a_file_or_a_file_in_the_place_of_a_folder_is_named() {
+    let folder = std::env::temp_dir().join(format!("idempotent-folder-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a folder");
+    let text = chain(&refusal(&format!("sqlite://{}", folder.display())).await);
+    assert!(text.contains("is a folder: name a file in it"), "{text}");
+    let file = folder.join("file");
+    std::fs::write(&file, "").expect("a file");
+    let text = chain(&refusal(&format!("sqlite://{}/records.db", file.display())).await);
+    assert!(
+        text.contains(&format!("{} is not a folder", file.display())),
+        "{text}"
+    );
+    std::fs::remove_dir_all(&folder).expect("the folder exists");
 }
 
 #[tokio::test]

@@ -194,6 +194,23 @@ pub(super) fn store_error(error: RedisError) -> StoreError {
     StoreError::new(NAME, kind).with_source(error)
 }
 
+impl ConnectError {
+    /// Whether a server is not there yet: nobody listens, or it is loading its data.
+    pub(in crate::store) fn is_of_a_server_that_starts(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::UnreachablePrimaries { .. }
+            | Self::Uncovered { .. } => true,
+            other => other
+                .source()
+                .and_then(|source| source.downcast_ref::<RedisError>())
+                .is_some_and(|error| {
+                    error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
+                }),
+        }
+    }
+}
+
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -161,6 +161,13 @@ impl Error for ConnectError {
     }
 }
 
+impl ConnectError {
+    /// Whether a server is not there yet: nobody listens, or it is starting up. A file does not appear by itself.
+    pub(in crate::store) fn is_of_a_server_that_starts(&self) -> bool {
+        matches!(self, Self::Unreachable { store, .. } if *store != "sqlite")
+    }
+}
+
 impl From<TableNameError> for ConnectError {
     fn from(error: TableNameError) -> Self {
         Self::TableName(error)

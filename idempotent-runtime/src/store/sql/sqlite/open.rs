@@ -150,6 +150,27 @@ async fn connect(
     Ok((connection, identity))
 }
 
+/// Why SQLite cannot open a file, which it does not say.
+fn why_not_opened(file: &Path, error: &sqlx::Error) -> String {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let (shown, folder_shown) = (file.display(), folder.display());
+    if file.is_dir() {
+        return format!("{shown} is a folder: name a file in it");
+    }
+    match std::fs::metadata(folder) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => format!(
+            "{shown}: the folder {folder_shown} does not exist, and the folder has to exist: create it"
+        ),
+        Ok(found) if !found.is_dir() => format!("{shown}: {folder_shown} is not a folder"),
+        _ => format!(
+            "{shown}: {error}. This process needs permission to read and write the file, and to write in its folder"
+        ),
+    }
+}
+
 /// Connects and identifies the file that SQLite opened: the one that was there before and after. The inner error is one
 /// after which to try again.
 async fn connect_once(
@@ -162,13 +183,9 @@ async fn connect_once(
         // Changing a new file to WAL mode is the one step for which SQLite ignores the busy time-out.
         Err(error) if is_busy(&error) => return Ok(Err(error)),
         Err(error) if primary_code(&error) == Some(14) => {
-            let message = format!(
-                "{}: {error}. The folder has to exist, and this process needs permission to write there",
-                file.display()
-            );
             return Err(unreachable(io::Error::new(
                 io::ErrorKind::NotFound,
-                message,
+                why_not_opened(file, &error),
             )));
         }
         Err(error) => return Err(SETUP.unreachable(error)),
