@@ -211,6 +211,36 @@ fn a_route_can_require_uuids() {
 }
 
 #[test]
+fn every_spelling_of_a_uuid_is_one_key() {
+    in_real_time(async {
+        for adapter in [Adapter::Attribute, Adapter::Layer] {
+            let handler = CountingHandler::new();
+            let policy = Policy::new().uuid(true);
+            let engine = Idempotency::builder().policy(policy).build().unwrap();
+            let server = Server::start(adapter.app(&engine, &handler)).await;
+            let payment = |key: &str| TestRequest::payment(key);
+            let first = payment("8E03978E-40D5-43E8-BC93-6894A57F9324");
+            server.send(&first).await.assert_charge(1);
+            let passed_on = handler.execution(1).downstream_key("bank");
+            for spelling in [
+                "8e03978e-40d5-43e8-bc93-6894a57f9324",
+                "8e03978e40d543e8bc936894a57f9324",
+                "{8e03978e-40d5-43e8-bc93-6894a57f9324}",
+                "urn:uuid:8e03978e-40d5-43e8-bc93-6894a57f9324",
+                "\"8E03978e-40d5-43e8-bc93-6894a57f9324\"",
+            ] {
+                let replay = server.send(&payment(spelling)).await;
+                replay.assert_replay_of_charge(1);
+            }
+            // Another one is another key, and the next service gets a key of its own for it.
+            let other = payment("8e03978e-40d5-43e8-bc93-6894a57f9325");
+            server.send(&other).await.assert_charge(2);
+            assert_ne!(handler.execution(2).downstream_key("bank"), passed_on);
+        }
+    });
+}
+
+#[test]
 fn a_bad_key_is_refused_before_the_body_is_read_or_the_store_is_touched() {
     with_each_adapter(async |adapter| {
         // Given a request with a bad key and a body that never comes.

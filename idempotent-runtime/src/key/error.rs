@@ -25,7 +25,7 @@ pub enum KeyError {
     Syntax,
     /// The key is bare and the route is strict.
     NotAString,
-    /// The key is not a UUID, or the nil UUID, and the route asks for one.
+    /// The key is not a UUID, or is the nil or the max UUID, and the route asks for one.
     NotAUuid,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for KeyError {
             }
             Self::NotAUuid => {
                 "the key is not a UUID: send a random one in the form 8-4-4-4-12, in hexadecimal \
-                 digits"
+                 digits, not all of them 0 or f"
             }
         })
     }

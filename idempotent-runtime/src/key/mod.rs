@@ -26,7 +26,8 @@ pub use error::KeyError;
 ///    `,`, `;` and the space. [`KeyRules::strict`] refuses bare keys.
 /// 4. `"k"` and `k` are the same key. After decoding it has 1 to [`MAX_LEN`](Self::MAX_LEN) bytes and is not
 ///    blank. Bytes count as they are: no case folding, no percent-decoding.
-/// 5. [`KeyRules::uuid`] also asks for the form of a UUID.
+/// 5. [`KeyRules::uuid`] also asks for a UUID. The key is then that UUID: its spelling makes no other key, and
+///    [`expose`](Self::expose) shows it in lower case with hyphens.
 /// 6. [`KeyRules::opaque`] replaces rules 2 to 4: the key is the value of the header, whatever bytes it has.
 ///
 /// # A key is a secret
@@ -45,8 +46,9 @@ pub struct IdempotencyKey(Box<str>);
 pub struct KeyRules {
     /// Refuse bare keys: only the quoted form of RFC 9651 is accepted.
     pub strict: bool,
-    /// Refuse keys that are not a UUID in the hyphenated form (8-4-4-4-12 hexadecimal digits in any case,
-    /// any version); the nil UUID is refused too, because it is what a client without randomness sends.
+    /// Refuse keys that are not a UUID of any version (RFC 9562), and take every spelling of one UUID for the same key:
+    /// upper and lower case, with hyphens (8-4-4-4-12) or none, in braces, or after `urn:uuid:`. The nil and the max
+    /// UUID are refused too: they are what a client without randomness sends.
     pub uuid: bool,
     /// Take the header's value as it is, quotes and all: `order 123`, `a,b` and `{"order":7}` are keys, and `"k"` is
     /// not `k`. It has 1 to [`IdempotencyKey::MAX_LEN`] bytes of any kind; spaces and tabs around it are not part of
@@ -121,11 +123,11 @@ impl IdempotencyKey {
     }
 
     /// This key, if it also keeps the route's rules.
-    pub(crate) fn checked(self, rules: KeyRules) -> Result<Self, KeyError> {
-        check_length(self.0.len(), rules)?;
-        if rules.uuid && !is_uuid(self.0.as_bytes()) {
-            return Err(KeyError::NotAUuid);
+    pub(crate) fn checked(mut self, rules: KeyRules) -> Result<Self, KeyError> {
+        if rules.uuid {
+            self.0 = uuid(&self.0).ok_or(KeyError::NotAUuid)?;
         }
+        check_length(self.0.len(), rules)?;
         Ok(self)
     }
 
@@ -204,11 +206,34 @@ fn is_printable(byte: u8) -> bool {
     matches!(byte, b' '..=b'~')
 }
 
-fn is_uuid(key: &[u8]) -> bool {
-    let shape = key.len() == 36
-        && key.iter().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-    shape && key.iter().any(|byte| !matches!(byte, b'0' | b'-'))
+/// The UUID of any spelling in its canonical form, 8-4-4-4-12 in lower case (RFC 9562, section 4); neither nil nor max
+/// (sections 5.9 and 5.10).
+fn uuid(text: &str) -> Option<Box<str>> {
+    const URN: &str = "urn:uuid:";
+    let digits = match text.get(..URN.len()) {
+        Some(prefix) if prefix.eq_ignore_ascii_case(URN) => &text[URN.len()..],
+        _ => match text.strip_prefix('{') {
+            Some(braced) => braced.strip_suffix('}')?,
+            None => text,
+        },
+    };
+    let hyphens = match digits.len() {
+        32 => false,
+        36 => true,
+        _ => return None,
+    };
+    let mut uuid = String::with_capacity(36);
+    for (at, byte) in digits.bytes().enumerate() {
+        match byte {
+            b'-' if hyphens && matches!(at, 8 | 13 | 18 | 23) => continue,
+            byte if byte.is_ascii_hexdigit() => {}
+            _ => return None,
+        }
+        if matches!(uuid.len(), 8 | 13 | 18 | 23) {
+            uuid.push('-');
+        }
+        uuid.push(char::from(byte.to_ascii_lowercase()));
+    }
+    let constant = |digit| uuid.bytes().all(|byte| byte == digit || byte == b'-');
+    (uuid.len() == 36 && !constant(b'0') && !constant(b'f')).then(|| uuid.into())
 }

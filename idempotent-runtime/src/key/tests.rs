@@ -131,21 +131,46 @@ fn the_length_counts_after_decoding() {
 }
 
 #[test]
-fn the_uuid_rule_accepts_hyphenated_uuids_only() {
-    for good in [
+fn under_the_uuid_rule_every_spelling_of_a_uuid_is_one_key() {
+    for spelling in [
         "8e03978e-40d5-43e8-bc93-6894a57f9324",
         "8E03978E-40D5-43E8-BC93-6894A57F9324",
-        "\"01890a5d-ac96-774b-bcce-b302099a8057\"",
+        "8e03978E-40d5-43E8-bc93-6894A57f9324",
+        "8e03978e40d543e8bc936894a57f9324",
+        "8E03978E40D543E8BC936894A57F9324",
+        "{8e03978e-40d5-43e8-bc93-6894a57f9324}",
+        "{8E03978E40D543E8BC936894A57F9324}",
+        "urn:uuid:8e03978e-40d5-43e8-bc93-6894a57f9324",
+        "URN:UUID:8E03978E-40D5-43E8-BC93-6894A57F9324",
+        "\"8E03978E-40D5-43E8-BC93-6894A57F9324\"",
+        "\"{8e03978e-40d5-43e8-bc93-6894a57f9324}\";a=1",
+        "\"urn:uuid:8e03978e-40d5-43e8-bc93-6894a57f9324\"",
     ] {
-        assert!(parse(&[good], UUID).is_ok(), "{good}");
+        let key = parse(&[spelling], UUID).unwrap();
+        assert_eq!(key, "8e03978e-40d5-43e8-bc93-6894a57f9324", "{spelling}");
     }
+}
+
+#[test]
+fn under_the_uuid_rule_nothing_else_is_a_key() {
     for bad in [
         "00000000-0000-0000-0000-000000000000",
-        "8e03978e40d543e8bc936894a57f9324",
-        "{8e03978e-40d5-43e8-bc93-6894a57f9324}",
+        "{00000000000000000000000000000000}",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "urn:uuid:FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
         "8e03978e-40d5-43e8-bc93-6894a57f932",
         "8e03978e-40d5-43e8-bc93-6894a57f932g",
         "8e03978-e40d5-43e8-bc93-6894a57f9324",
+        "8e03978e-40d5-43e8-bc936894a57f93241",
+        "8e03978e-40d543e8-bc93-6894a57f9324",
+        "8e03978e40d543e8bc936894a57f93240000",
+        "-8e03978e40d543e8bc936894a57f932",
+        "{8e03978e-40d5-43e8-bc93-6894a57f9324",
+        "8e03978e-40d5-43e8-bc93-6894a57f9324}",
+        "{urn:uuid:8e03978e-40d5-43e8-bc93-6894a57f9324}",
+        "urn:uuid:{8e03978e-40d5-43e8-bc93-6894a57f9324}",
+        "urn:uuid:",
+        "uuid:8e03978e-40d5-43e8-bc93-6894a57f9324",
         "order-42",
     ] {
         assert_eq!(parse(&[bad], UUID), Err(KeyError::NotAUuid), "{bad}");

@@ -214,7 +214,8 @@ impl Policy {
         required: bool;
         /// Whether bare keys, without the quotes of RFC 9651, are refused.
         strict: bool;
-        /// Whether a key must be a UUID (any version but nil).
+        /// Whether a key must be a UUID (any version, but neither nil nor max) and is compared as one, whatever its
+        /// spelling.
         uuid: bool;
         /// Whether a key is the value of its header as it is, whatever bytes it has; see
         /// [`KeyRules::opaque`](crate::KeyRules::opaque). `strict` and `uuid` go before it.
