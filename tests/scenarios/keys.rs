@@ -241,6 +241,45 @@ fn every_spelling_of_a_uuid_is_one_key() {
 }
 
 #[test]
+fn a_key_under_the_name_of_before_rfc_6648_is_warned_of_once() {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::new();
+        let engine = Idempotency::builder().build().unwrap();
+        let app = adapter.app(&engine, &handler);
+        let (log, _guard) = crate::support::Log::collect();
+        let warnings = || {
+            log.text()
+                .matches("a request has `x-idempotency-key`")
+                .count()
+        };
+
+        // Given requests whose key is in the right header, or in none.
+        send(
+            &app,
+            &TestRequest::payment("k").header("x-idempotency-key", "a"),
+        )
+        .await;
+        send(&app, &TestRequest::post("/pay")).await;
+        assert_eq!(warnings(), 0);
+
+        // When keys come under another name, then they execute unprotected, and the log says so once.
+        let misnamed = TestRequest::post("/pay").header("x-idempotency-key", "secret-1");
+        send(&app, &misnamed).await.assert_charge(3);
+        send(&app, &misnamed).await.assert_charge(4);
+        assert_eq!(warnings(), 1, "{}", log.text());
+        assert!(!log.text().contains("secret-1"));
+
+        // A route whose keys have that name reads it.
+        let policy = Policy::new().header("X-Idempotency-Key");
+        let engine = Idempotency::builder().policy(policy).build().unwrap();
+        let app = adapter.app(&engine, &handler);
+        send(&app, &misnamed).await.assert_charge(5);
+        send(&app, &misnamed).await.assert_replay_of_charge(5);
+        assert_eq!(warnings(), 1);
+    });
+}
+
+#[test]
 fn a_bad_key_is_refused_before_the_body_is_read_or_the_store_is_touched() {
     with_each_adapter(async |adapter| {
         // Given a request with a bad key and a body that never comes.

@@ -1,6 +1,13 @@
 //! How an engine is put together.
 
-use std::{borrow::Cow, error::Error, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt,
+    future::Future,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode, request::Parts};
@@ -394,6 +401,7 @@ impl Builder {
             withdrawals: Gauge::internal(),
             withdrawing: Semaphore::new(WITHDRAWING),
             max_key_length: self.max_key_length,
+            misnamed_key_seen: AtomicBool::new(false),
             response_limits: self.response_limits,
             sealer: self.sealer,
             _alive: Alive::new(),

@@ -129,7 +129,11 @@ pub(crate) struct Unstyled;
 impl Idempotency {
     /// What this engine has to do with a request to a route with this policy.
     pub(crate) fn coverage<B>(&self, policy: &Policy, request: &mut Request<B>) -> Coverage {
-        coverage(policy, &self.0.defaults, request)
+        let coverage = coverage(policy, &self.0.defaults, request);
+        if let Coverage::Unprotected | Coverage::Protected(FoundKey::Missing) = coverage {
+            self.0.warn_of_a_misnamed_key(policy, request.headers());
+        }
+        coverage
     }
 
     /// Whether the request may have a key for a route with this policy, as far as that can be said without calling the

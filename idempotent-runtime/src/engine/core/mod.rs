@@ -13,15 +13,18 @@
 //! | `warnings` | what the log says once |
 //! | `on_store_error` | the choice for a store that cannot be asked |
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use tokio::sync::Semaphore;
 
 use crate::{
     caller::CallerFn,
     credentials::Credentials,
-    policy::{Policy, Settings},
+    policy::{KeySource, Policy, Settings},
     problem::ProblemStyle,
     response::{ResponseLimits, Sealer},
     scope::{Digester, ScopeFn},
@@ -64,6 +67,9 @@ pub(super) use warnings::Warnings;
 #[derive(Clone)]
 pub struct Idempotency(pub(super) Arc<Core>);
 
+/// What some clients call the header of their keys.
+const MISNAMED: &str = "x-idempotency-key";
+
 /// What an [`Idempotency`] is a handle on.
 pub(crate) struct Core {
     pub(super) store: StoreClient,
@@ -92,6 +98,8 @@ pub(crate) struct Core {
     /// The turns that they take.
     pub(super) withdrawing: Semaphore,
     pub(super) max_key_length: usize,
+    /// Whether a key under another name was warned of.
+    pub(super) misnamed_key_seen: AtomicBool,
     pub(super) response_limits: ResponseLimits,
     pub(super) sealer: Sealer,
     /// Counted for as long as it lives.
@@ -100,6 +108,21 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Says once that a client sends its keys under a name that this route does not read: nothing else would show it.
+    pub(super) fn warn_of_a_misnamed_key(&self, policy: &Policy, headers: &HeaderMap) {
+        if let KeySource::Header(header) = policy.key_source(&self.defaults)
+            && !self.misnamed_key_seen.load(Ordering::Relaxed)
+            && headers.contains_key(MISNAMED)
+            && !self.misnamed_key_seen.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "a request has `{MISNAMED}` and no `{}`, which this route reads: it is not protected. Have the client \
+                 rename its header, or set `header = \"{MISNAMED}\"`. This is said once",
+                header.as_str()
+            );
+        }
+    }
+
     /// What a route with this policy gets.
     pub(super) fn settings(&self, policy: &Policy) -> Settings {
         let mut settings = Settings::resolve(policy, &self.defaults);
