@@ -162,7 +162,7 @@ pub use engine::{
     ResponseBody, Retention, Shutdown,
 };
 pub use execution::{Crash, Execution, Recovery};
-pub use fingerprint::{Fingerprint, FingerprintRule};
+pub use fingerprint::{Fingerprint, FingerprintRule, InvalidPointer, JsonPointer};
 #[cfg(feature = "macros")]
 pub use idempotent_macros::idempotent;
 pub use key::{IdempotencyKey, KeyError, KeyRules};

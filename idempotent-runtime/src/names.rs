@@ -31,6 +31,13 @@ pub(crate) enum HeaderNames {
     Shared(Arc<[HeaderName]>),
 }
 
+/// Any other texts of a rule: JSON pointers, names of query parameters.
+#[derive(Clone)]
+pub(crate) enum Texts {
+    Static(&'static [&'static str]),
+    Shared(Arc<[Box<str>]>),
+}
+
 /// Whether this is a token of RFC 9110, section 5.6.2, which `http` cannot say in a `const`.
 pub(crate) const fn is_header_name(name: &str) -> bool {
     let bytes = name.as_bytes();
@@ -121,6 +128,46 @@ impl HeaderNames {
     pub(crate) fn contains(&self, name: &HeaderName) -> bool {
         self.iter()
             .any(|own| own.eq_ignore_ascii_case(name.as_str()))
+    }
+}
+
+impl Texts {
+    pub(crate) const NONE: Self = Self::Static(&[]);
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        let (written, read): (&[&str], &[Box<str>]) = match self {
+            Self::Static(texts) => (texts, &[]),
+            Self::Shared(texts) => (&[], texts),
+        };
+        written
+            .iter()
+            .copied()
+            .chain(read.iter().map(|text| &**text))
+    }
+
+    pub(crate) fn contains(&self, text: &[u8]) -> bool {
+        self.iter().any(|one| one.as_bytes() == text)
+    }
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// Equal if they are the same texts in the same order, wherever they come from.
+impl PartialEq for Texts {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Texts {}
+
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

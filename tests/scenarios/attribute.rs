@@ -257,7 +257,10 @@ fn fingerprint_says_what_must_be_equal() {
         send(&app, &same).await.assert_replay_of_charge(1);
 
         let app = app!(handler, json);
-        let amount = |body: &'static str| TestRequest::payment("j").body(body);
+        let amount = |body: &'static str| {
+            let request = TestRequest::payment("j").body(body);
+            request.header("content-type", "application/json")
+        };
         send(&app, &amount(r#"{"a":9007199254740993,"b":"x"}"#))
             .await
             .assert_charge(2);

@@ -19,7 +19,7 @@ mod seen;
 mod time;
 
 pub(crate) use app::{Adapter, PAY, app_without_engine, two_engines, unprotected_app};
-pub(crate) use backends::{Backend, FileBackend, MemoryBackend, PlantedRecord, outcome};
+pub(crate) use backends::{Backend, FileBackend, MemoryBackend, PlantedRecord, hex, outcome};
 pub(crate) use bodies::{Frames, endless, frames, stream};
 pub(crate) use client::{Client, PROTOCOLS, Protocol};
 pub(crate) use disconnect::{DISCONNECTS, Disconnect, send_and_disconnect};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use crate::policy::Policy;
+use crate::{fingerprint::FingerprintRule, policy::Policy};
 
 /// A bundle of options; each is still overridable on the [`Builder`](crate::Builder), and by a route's
 /// [`Policy`](crate::Policy).
@@ -14,6 +14,7 @@ use crate::policy::Policy;
 /// | keys | quoted or bare | quoted only (`strict`) | the header's value as it is (`opaque`) |
 /// | concurrent duplicates | wait 30 s, then 409 | wait 5 s, then 409 | wait 5 s, then 409 |
 /// | `mismatch`, `caller_mismatch` | 409 | 422 | 400 |
+/// | bodies | by their bytes | by their bytes | forms by their pairs ([`FingerprintRule::form`]) |
 /// | replay header | `Idempotent-Replay` | `Idempotent-Replay` | `Idempotent-Replayed` |
 /// | part of the caller | | | `Stripe-Account`, `Stripe-Context` |
 /// | problems | RFC 9457 | RFC 9457 | also `error` and `Stripe-Should-Retry` |
@@ -22,7 +23,9 @@ use crate::policy::Policy;
 /// (409 for a concurrent request, 422 for a reused key). It waits before it says 409, which the draft allows: hardly any
 /// client that retries repeats a 409, so one that came at once would be final.
 ///
-/// `Stripe` is for services that Stripe's own SDKs call, or clients written after them. They read a member `error` of the
+/// `Stripe` compares forms by their pairs, because its SDKs write parameters in any order.
+///
+/// It is for services that Stripe's own SDKs call, or clients written after them. They read a member `error` of the
 /// body, which problems carry beside their own members, and the header `Stripe-Should-Retry`:
 ///
 /// | code | status | `error.type` | `error.code` | `Stripe-Should-Retry` |
@@ -60,7 +63,10 @@ impl Profile {
         match self {
             Self::Default => Policy::new(),
             Self::Ietf => Policy::new().strict(true).wait_timeout(PATIENCE),
-            Self::Stripe => Policy::new().opaque(true).wait_timeout(PATIENCE),
+            Self::Stripe => Policy::new()
+                .opaque(true)
+                .wait_timeout(PATIENCE)
+                .fingerprint(FingerprintRule::new().form()),
         }
     }
 

@@ -5,7 +5,12 @@
 
 use std::fmt;
 
-use http::{HeaderMap, Method, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{
+        CONTENT_TYPE, GetAll, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+    },
+};
 
 use crate::{
     digest::{Framed, Hex},
@@ -13,10 +18,16 @@ use crate::{
 };
 
 mod json;
+mod media;
+mod multipart;
+mod pairs;
+mod pointer;
 mod rule;
 #[cfg(test)]
 mod tests;
 
+use media::MediaType;
+pub use pointer::{InvalidPointer, JsonPointer};
 pub use rule::FingerprintRule;
 
 /// The digest of what a request asks for. See [`FingerprintRule`] for what it is made of.
@@ -82,6 +93,16 @@ impl fmt::Debug for Fingerprint {
 const BODY_IGNORED: u8 = 0;
 const BODY_RAW: u8 = 1;
 const BODY_JSON: u8 = 2;
+const BODY_FORM: u8 = 3;
+const BODY_MULTIPART: u8 = 4;
+
+/// What a client expects to find. With another expectation a request asks for something else (RFC 9110, section 13.1).
+const PRECONDITIONS: [HeaderName; 4] = [
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+];
 
 /// The fingerprint of a request.
 ///
@@ -99,11 +120,15 @@ pub(crate) fn fingerprint(
     let mut parts = Framed::sha256("idempotent/fingerprint/v2");
     parts.part(method.as_str().as_bytes());
     parts.part(path.as_bytes());
-    write_query(&mut parts, query.filter(|_| !rule.ignore_query));
-    write_media_type(&mut parts, headers, rule.ignore_content_type);
+    pairs::write_query(&mut parts, query, rule);
+    let media_type = media_type(headers);
+    write_content_type(&mut parts, headers, rule.ignore_content_type);
+    for name in &PRECONDITIONS {
+        write_lines(&mut parts, headers.get_all(name));
+    }
     write_headers(&mut parts, headers, &rule.headers);
     parts.optional(caller.map(<[u8; 32]>::as_slice));
-    write_body(&mut parts, body, rule);
+    write_body(&mut parts, body, media_type.as_ref(), rule);
     Fingerprint::new(parts.finish(), caller)
 }
 
@@ -122,30 +147,26 @@ pub(crate) fn fingerprint_by_function(
     Fingerprint::new(parts.finish(), caller)
 }
 
-/// No query counts no pairs; an empty query counts one empty pair.
-fn write_query(parts: &mut Framed, query: Option<&str>) {
-    let mut pairs: Vec<&str> = query
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .collect();
-    pairs.sort_unstable();
-    parts.count(pairs.len());
-    for pair in pairs {
-        parts.part(pair.as_bytes());
-    }
+/// The media type of the body, which decides how it may be read. Two lines say nothing reliable.
+fn media_type(headers: &HeaderMap) -> Option<MediaType<'_>> {
+    let mut lines = headers.get_all(CONTENT_TYPE).iter();
+    let line = lines.next().filter(|_| lines.next().is_none())?;
+    MediaType::parse(line.as_bytes())
 }
 
-fn write_media_type(parts: &mut Framed, headers: &HeaderMap, ignore: bool) {
+fn write_content_type(parts: &mut Framed, headers: &HeaderMap, ignore: bool) {
     let lines = headers.get_all(CONTENT_TYPE);
     let lines = || lines.iter().filter(|_| !ignore);
     parts.count(lines().count());
     for line in lines() {
-        let line = line.as_bytes();
-        let end = line
-            .iter()
-            .position(|byte| *byte == b';')
-            .unwrap_or(line.len());
-        parts.part(&line[..end].trim_ascii().to_ascii_lowercase());
+        media::write(parts, line.as_bytes());
+    }
+}
+
+fn write_lines(parts: &mut Framed, lines: GetAll<'_, HeaderValue>) {
+    parts.count(lines.iter().count());
+    for line in lines {
+        parts.part(line.as_bytes());
     }
 }
 
@@ -155,24 +176,37 @@ fn write_headers(parts: &mut Framed, headers: &HeaderMap, names: &HeaderNames) {
     names.dedup();
     parts.count(names.len());
     for name in names {
-        let lines = headers.get_all(&name);
         parts.part(name.as_bytes());
-        parts.count(lines.iter().count());
-        for line in lines {
-            parts.part(line.as_bytes());
-        }
+        write_lines(parts, headers.get_all(&name));
     }
 }
 
-fn write_body(parts: &mut Framed, body: &[u8], rule: &FingerprintRule) {
+/// Writes the body as the rule and its media type say, or by its bytes if it cannot be read that way.
+fn write_body(
+    parts: &mut Framed,
+    body: &[u8],
+    media_type: Option<&MediaType<'_>>,
+    rule: &FingerprintRule,
+) {
     if rule.ignore_body {
         return parts.tag(BODY_IGNORED);
     }
-    if let Some(meaning) = rule.json.then(|| json::digest(body)).flatten() {
-        parts.tag(BODY_JSON);
-        parts.part(&meaning);
-    } else {
-        parts.tag(BODY_RAW);
-        parts.part(body);
+    if let Some(media_type) = media_type {
+        let read = if rule.json && media_type.is_json() {
+            json::digest(body, &rule.ignored_pointers).map(|meaning| (BODY_JSON, meaning))
+        } else if let Some(boundary) = media_type.boundary() {
+            multipart::digest(body, boundary).map(|meaning| (BODY_MULTIPART, meaning))
+        } else {
+            None
+        };
+        if let Some((tag, meaning)) = read {
+            parts.tag(tag);
+            return parts.part(&meaning);
+        }
+        if rule.form && media_type.is_form() && pairs::write_form(parts, BODY_FORM, body) {
+            return;
+        }
     }
+    parts.tag(BODY_RAW);
+    parts.part(body);
 }

@@ -1,3 +1,5 @@
+use std::fmt::Write;
+
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
@@ -63,17 +65,19 @@ fn digests_are_those_of_version_2() {
     let hex = |fingerprint: Fingerprint| Hex(fingerprint.as_bytes()).to_string();
     assert_eq!(
         hex(TestRequest::with(|_| ())),
-        "c0be17ead5d79481ac3cad9f40eba9a27884a69c4873ff770000000000000000"
+        "c36365d4cd194457db448cccc402bf4315cfcad9f2f173200000000000000000"
     );
     let everything = TestRequest::with(|request| {
         request.rule = FingerprintRule::new().headers(&["X-B", "x-a"]).json();
-        request.headers.extend([("x-a", "1"), ("x-a", "2")]);
+        request
+            .headers
+            .extend([("x-a", "1"), ("x-a", "2"), ("if-match", "\"v1\"")]);
         request.caller = Some(&[7; 32]);
         request.body = r#"{"b":[1.50,-2e3,0,true,null,"é"],"a":{}}"#;
     });
     assert_eq!(
         hex(everything),
-        "ee0b15d26489a4bc9dc7132f4974d358f8a9b55c1fd96b700707070707070707"
+        "3bbdfa564134834ec596d0eb1d0349781559127f991f75150707070707070707"
     );
 }
 
@@ -95,6 +99,12 @@ fn method_path_query_caller_and_body_count() {
         TestRequest::with(|request| request.body = ""),
         TestRequest::with(|request| request.headers.clear()),
         TestRequest::with(|request| request.headers = vec![("content-type", "text/plain")]),
+        TestRequest::with(|request| request.headers.push(("content-type", "application/json"))),
+        TestRequest::with(|request| request.headers.push(("if-match", "\"v1\""))),
+        TestRequest::with(|request| request.headers.push(("if-match", "\"v2\""))),
+        TestRequest::with(|request| request.headers.push(("if-none-match", "\"v1\""))),
+        TestRequest::with(|request| request.headers.push(("if-modified-since", "\"v1\""))),
+        TestRequest::with(|request| request.headers.push(("if-unmodified-since", "\"v1\""))),
     ];
     for (at, one) in changed.iter().enumerate() {
         assert_ne!(*one, plain, "change {at}");
@@ -141,20 +151,6 @@ fn the_order_of_the_query_does_not_count() {
         TestRequest::with(|request| request.query = Some("a=1&b=2")),
         plain
     );
-}
-
-#[test]
-fn only_the_media_type_of_the_content_type_counts() {
-    let plain = TestRequest::with(|_| ());
-    for same in [
-        "application/json; charset=utf-8",
-        "Application/JSON;charset=\"UTF-8\"",
-        "application/json ;x",
-    ] {
-        let fingerprint =
-            TestRequest::with(|request| request.headers = vec![("content-type", same)]);
-        assert_eq!(fingerprint, plain, "{same}");
-    }
 }
 
 #[test]
@@ -209,6 +205,20 @@ fn ignored_parts_do_not_count() {
     ignoring(FingerprintRule::new().ignore_query(), |request| {
         request.query = None;
     });
+    let names = FingerprintRule::new().ignore_query_parameters(&["no nce", "b"]);
+    ignoring(names, |request| {
+        request.query = Some("a=1&no+nce=7&%62=3&b");
+    });
+    let names = FingerprintRule::new().ignore_query_parameter_names([String::from("b")]);
+    ignoring(names, |request| request.query = Some("b=&a=1"));
+    let pointers = FingerprintRule::new().ignore(&["/at"]);
+    ignoring(pointers, |request| {
+        request.body = r#"{"at":1,"amount":1e2}"#;
+    });
+    let pointers = FingerprintRule::new().ignore_pointers(["/at".parse().unwrap()]);
+    ignoring(pointers, |request| {
+        request.body = r#"{"amount":100.0,"at":1}"#;
+    });
     ignoring(FingerprintRule::new().ignore_body(), |request| {
         request.body = "other";
     });
@@ -239,38 +249,201 @@ fn json_is_compared_by_meaning_and_other_bodies_by_their_bytes() {
 }
 
 #[test]
+#[should_panic(expected = "one of the JSON pointers to ignore is invalid")]
+fn a_rule_with_an_invalid_pointer_is_refused() {
+    let _ = FingerprintRule::new().ignore(&["/ok", "sent_at"]);
+}
+
+#[test]
+fn a_body_is_read_only_as_its_media_type_says() {
+    let of = |rule: FingerprintRule, types: &[&'static str], body: &'static str| {
+        TestRequest::with(|request| {
+            request.rule = rule;
+            request.headers = types.iter().map(|value| ("content-type", *value)).collect();
+            request.body = body;
+        })
+    };
+    let json = || FingerprintRule::new().json();
+    let form = || FingerprintRule::new().form();
+    let equal = |rule: fn() -> FingerprintRule, types: &[&'static str], a, b| {
+        of(rule(), types, a) == of(rule(), types, b)
+    };
+    for types in ["application/json", "Application/Problem+JSON; v=1"] {
+        assert!(equal(json, &[types], "1.10", "1.1"), "{types}");
+        assert!(!equal(form, &[types], "1.10", "1.1"), "{types}");
+    }
+    for types in [
+        &["text/plain"] as &[_],
+        &[],
+        &["application/json"; 2],
+        &["application/json; x"],
+    ] {
+        assert!(!equal(json, types, "1.10", "1.1"), "{types:?}");
+    }
+    let urlencoded = "application/X-www-form-urlencoded; charset=UTF-8";
+    assert!(equal(form, &[urlencoded], "a=1&b=2", "b=2&a=1"));
+    assert!(!equal(json, &[urlencoded], "a=1&b=2", "b=2&a=1"));
+    for types in [
+        "text/plain",
+        "application/json",
+        "multipart/form-data; boundary=x",
+    ] {
+        assert!(!equal(form, &[types], "a=1&b=2", "b=2&a=1"), "{types}");
+    }
+}
+
+#[test]
+fn a_multipart_body_that_cannot_be_parsed_counts_by_its_bytes() {
+    let of = |boundary: &'static str, body: &'static str| {
+        TestRequest::with(|request| {
+            request.headers = vec![("content-type", boundary)];
+            request.body = body;
+        })
+    };
+    let (x, y) = ("multipart/mixed; boundary=x", "multipart/mixed; boundary=y");
+    let parsed = of(x, "--x\r\n\r\n1\r\n--x--");
+    assert_eq!(parsed, of(y, "--y\r\n\r\n1\r\n--y--"));
+    // Of the same bytes, one can be parsed.
+    assert_ne!(parsed, of(y, "--x\r\n\r\n1\r\n--x--"));
+    assert_ne!(of(x, "--x\r\n\r\n1\r\n--x"), of(y, "--y\r\n\r\n1\r\n--y"));
+    assert_eq!(of(x, "--x\r\n\r\n1"), of(x, "--x\r\n\r\n1"));
+}
+
+#[test]
 fn debug_shows_eight_bytes() {
     let fingerprint = Fingerprint::from_bytes([0xab; 32]);
     assert_eq!(format!("{fingerprint:?}"), "Fingerprint(abababababababab…)");
 }
 
+/// Pairs of a form as they are meant.
+type Form = Vec<(String, String)>;
+
+fn form() -> impl Strategy<Value = Form> {
+    proptest::collection::vec(("[a-c \\[\\]]{0,3}", "[a +%&=é]{0,3}"), 0..6)
+}
+
+/// Writes each byte as itself, `+` or an escape, by chance, and leaves empty pairs in between.
+fn encode(form: &[(String, String)], mut chance: u64) -> String {
+    let mut next = move || {
+        chance = chance
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        chance >> 60
+    };
+    let mut text = String::new();
+    for (name, value) in form {
+        for (part, end) in [(name, '='), (value, '&')] {
+            for byte in part.bytes() {
+                match (byte, next()) {
+                    (b' ', 0..8) => text.push('+'),
+                    (b'a'..=b'z' | b'[' | b']', 0..8) => text.push(char::from(byte)),
+                    (_, 8..12) => write!(text, "%{byte:02x}").unwrap(),
+                    _ => write!(text, "%{byte:02X}").unwrap(),
+                }
+            }
+            text.push(end);
+        }
+        if next() < 4 {
+            text.push('&');
+        }
+    }
+    text
+}
+
+/// What stays the same however pairs of other names are moved.
+fn by_group(form: &[(String, String)]) -> std::collections::BTreeMap<&str, Form> {
+    let mut groups = std::collections::BTreeMap::<_, Form>::new();
+    for pair in form {
+        let end = pair.0.find("[]").map_or(pair.0.len(), |end| end + 2);
+        groups.entry(&pair.0[..end]).or_default().push(pair.clone());
+    }
+    groups
+}
+
+fn form_fingerprint(body: &str) -> Fingerprint {
+    let mut headers = HeaderMap::new();
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    headers.insert(CONTENT_TYPE, form);
+    let rule = FingerprintRule::new().form();
+    fingerprint(
+        &rule,
+        &Method::POST,
+        "/",
+        None,
+        &headers,
+        None,
+        body.as_bytes(),
+    )
+}
+
+fn multipart_fingerprint(parts: &[(String, String, String)], boundary: &str) -> Fingerprint {
+    let mut headers = HeaderMap::new();
+    let value = format!("multipart/form-data; boundary=\"{boundary}\"");
+    headers.insert(CONTENT_TYPE, value.parse().unwrap());
+    let mut body = String::new();
+    for (name, file, bytes) in parts {
+        write!(
+ body,
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{file}\"\r\n\r\n{bytes}\r\n"
+ ).unwrap();
+    }
+    write!(body, "--{boundary}--\r\n").unwrap();
+    let rule = FingerprintRule::new();
+    fingerprint(
+        &rule,
+        &Method::POST,
+        "/",
+        None,
+        &headers,
+        None,
+        body.as_bytes(),
+    )
+}
+
 proptest! {
     #[test]
-    fn any_order_of_the_pairs_is_the_same_query(
-        (pairs, shuffled) in proptest::collection::vec("[a-c=%]{0,3}", 1..6)
-            .prop_flat_map(|pairs| (Just(pairs.clone()), Just(pairs).prop_shuffle())),
+    fn forms_are_equal_exactly_if_they_mean_the_same(
+        (a, b) in form().prop_flat_map(|form| (Just(form.clone()), Just(form).prop_shuffle())),
+        other in form(),
+        chance in any::<[u64; 2]>(),
     ) {
-        let of = |query: &str| {
-            let mut parts = Framed::sha256("test");
-            write_query(&mut parts, Some(query));
-            parts.finish()
-        };
-        prop_assert_eq!(of(&pairs.join("&")), of(&shuffled.join("&")));
+        let of = |form: &[(String, String)], chance| form_fingerprint(&encode(form, chance));
+        prop_assert_eq!(of(&a, chance[0]), of(&a, chance[1]), "{:?}", a);
+        prop_assert_eq!(of(&a, chance[0]) == of(&b, chance[1]), by_group(&a) == by_group(&b));
+        prop_assert_eq!(of(&a, chance[0]) == of(&other, chance[1]), by_group(&a) == by_group(&other));
     }
 
     #[test]
-    fn different_pairs_are_different_queries(
-        mut a in proptest::collection::vec("[a-b=]{0,2}", 1..4),
-        mut b in proptest::collection::vec("[a-b=]{0,2}", 1..4),
+    fn queries_are_equal_exactly_if_the_pairs_of_each_name_are(
+        (a, b) in proptest::collection::vec("[a-b=]{0,2}", 1..5)
+            .prop_flat_map(|pairs| (Just(pairs.clone()), Just(pairs).prop_shuffle())),
+        other in proptest::collection::vec("[a-b=]{0,2}", 1..5),
     ) {
         let of = |pairs: &[String]| {
             let mut parts = Framed::sha256("test");
-            write_query(&mut parts, Some(&pairs.join("&")));
+            pairs::write_query(&mut parts, Some(&pairs.join("&")), &FingerprintRule::new());
             parts.finish()
         };
-        let same = of(&a) == of(&b);
-        a.sort();
-        b.sort();
-        prop_assert_eq!(same, a == b);
+        let by_name = |pairs: &[String]| {
+            let mut names = std::collections::BTreeMap::<String, Vec<String>>::new();
+            for pair in pairs {
+                let name = pair.split('=').next().unwrap_or_default();
+                names.entry(name.to_owned()).or_default().push(pair.clone());
+            }
+            names
+        };
+        prop_assert_eq!(of(&a) == of(&b), by_name(&a) == by_name(&b));
+        prop_assert_eq!(of(&a) == of(&other), by_name(&a) == by_name(&other));
+    }
+
+    #[test]
+    fn multipart_bodies_are_equal_exactly_if_their_parts_are(
+        parts in proptest::collection::vec(("[ab]{0,2}", "[ab]{0,1}", "[ab\r\n-]{0,6}"), 0..4),
+        others in proptest::collection::vec(("[ab]{0,2}", "[ab]{0,1}", "[ab\r\n-]{0,6}"), 0..4),
+        boundaries in ["[x-z]{1,4}", "[x-z '()+_,./:=?-]{0,8}[x-z]"],
+    ) {
+        let first = multipart_fingerprint(&parts, &boundaries[0]);
+        prop_assert_eq!(first, multipart_fingerprint(&parts, &boundaries[1]));
+        prop_assert_eq!(first == multipart_fingerprint(&others, &boundaries[1]), parts == others);
     }
 }

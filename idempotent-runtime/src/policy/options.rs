@@ -52,6 +52,8 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | [`scope`](Self::scope) | [`shared_scope`](Self::shared_scope) |
 /// | [`FingerprintRule::headers`] | [`FingerprintRule::header_names`] |
 /// | [`keep_headers`](Self::keep_headers), [`drop_headers`](Self::drop_headers) | [`keep_header_names`](Self::keep_header_names), [`drop_header_names`](Self::drop_header_names) |
+/// | [`FingerprintRule::ignore`] | [`FingerprintRule::ignore_pointers`] |
+/// | [`FingerprintRule::ignore_query_parameters`] | [`FingerprintRule::ignore_query_parameter_names`] |
 ///
 /// A clone copies no text. The setters for durations panic at a value that is out of range, also at run time. A
 /// policy read from a file:

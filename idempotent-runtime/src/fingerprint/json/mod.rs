@@ -10,6 +10,8 @@
 //!    `0`; `9007199254740992` and `9007199254740993` are not. RFC 8785 rounds to a binary double and would
 //!    make two amounts of money equal.
 //!
+//! What the pointers of a rule point to is left out: the member with its name, or the element.
+//!
 //! Not every text has a meaning here: [`digest`] returns `None` for a text that `serde_json` does not accept
 //! (that includes invalid UTF-8 and escapes of lone surrogates), for one with more than
 //! [`MAX_DEPTH`](tape::MAX_DEPTH) levels or an exponent of more than 38 digits, and for one of 4 GiB or more. Its
@@ -23,7 +25,7 @@
 
 use serde::de::IgnoredAny;
 
-use crate::digest::Framed;
+use crate::{digest::Framed, names::Texts};
 
 mod number;
 mod tape;
@@ -32,12 +34,13 @@ mod tests;
 
 use tape::Tape;
 
-/// The digest of the value that this text means, or `None` if it has no meaning.
-pub(super) fn digest(text: &[u8]) -> Option<[u8; 32]> {
+/// The digest of the value that this text means, without what these pointers point to, or `None` if it has no meaning.
+pub(super) fn digest(text: &[u8], ignored: &Texts) -> Option<[u8; 32]> {
     let text = std::str::from_utf8(text).ok()?;
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let tape = Tape::scan(text)?;
     let mut hash = Framed::sha256("idempotent/json/v1");
-    tape.feed(0, &mut hash)?;
+    let ignored: Vec<&str> = ignored.iter().collect();
+    tape.feed(0, &ignored, &mut hash)?;
     Some(hash.finish())
 }

@@ -3,7 +3,10 @@
 use std::{borrow::Cow, cmp::Ordering};
 
 use super::number::Number;
-use crate::digest::Framed;
+use crate::{
+    digest::Framed,
+    fingerprint::pointer::{inside_element, inside_member},
+};
 
 /// The deepest nesting that is compared by meaning: what `serde_json` itself accepts.
 pub(super) const MAX_DEPTH: usize = 128;
@@ -68,12 +71,12 @@ impl<'a> Tape<'a> {
     }
 
     /// Feeds the value at `index` to the hash. The bytes delimit themselves: those of one value are never the
-    /// beginning of another's.
-    pub(super) fn feed(&self, index: usize, hash: &mut Framed) -> Option<()> {
+    /// beginning of another's. What the pointers in `ignored` point to, seen from this value, is left out.
+    pub(super) fn feed(&self, index: usize, ignored: &[&str], hash: &mut Framed) -> Option<()> {
         let text = self.text_of(index)?;
         match text.as_bytes().first()? {
-            b'{' => self.feed_object(index, hash)?,
-            b'[' => self.feed_array(index, hash)?,
+            b'{' => self.feed_object(index, ignored, hash)?,
+            b'[' => self.feed_array(index, ignored, hash)?,
             b'"' => feed_string(&decode(text)?, hash),
             first @ (b't' | b'f' | b'n') => hash.tag(*first),
             _ => Number::parse(text)?.feed(hash),
@@ -81,16 +84,18 @@ impl<'a> Tape<'a> {
         Some(())
     }
 
-    fn feed_array(&self, index: usize, hash: &mut Framed) -> Option<()> {
+    fn feed_array(&self, index: usize, ignored: &[&str], hash: &mut Framed) -> Option<()> {
         hash.tag(b'[');
-        for element in self.inside(index) {
-            self.feed(element, hash)?;
+        for (position, element) in self.inside(index).enumerate() {
+            if let Some(ignored) = inside_element(ignored, position) {
+                self.feed(element, &ignored, hash)?;
+            }
         }
         hash.tag(b']');
         Some(())
     }
 
-    fn feed_object(&self, index: usize, hash: &mut Framed) -> Option<()> {
+    fn feed_object(&self, index: usize, ignored: &[&str], hash: &mut Framed) -> Option<()> {
         let mut members: Vec<(Cow<'_, str>, usize)> = Vec::new();
         let mut inside = self.inside(index);
         while let Some(name) = inside.next() {
@@ -100,8 +105,10 @@ impl<'a> Tape<'a> {
         members.sort_by(|a, b| utf16_order(&a.0, &b.0));
         hash.tag(b'{');
         for (name, value) in members {
-            feed_string(&name, hash);
-            self.feed(value, hash)?;
+            if let Some(ignored) = inside_member(ignored, &name) {
+                feed_string(&name, hash);
+                self.feed(value, &ignored, hash)?;
+            }
         }
         hash.tag(b'}');
         Some(())

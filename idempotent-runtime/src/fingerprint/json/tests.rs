@@ -7,6 +7,10 @@ use super::{
     *,
 };
 
+fn digest(text: &[u8]) -> Option<[u8; 32]> {
+    super::digest(text, &Texts::NONE)
+}
+
 fn of(text: &str) -> [u8; 32] {
     digest(text.as_bytes()).unwrap_or_else(|| panic!("{text} has a meaning"))
 }
@@ -155,6 +159,59 @@ fn invalid_json_has_no_digest() {
     }
     assert_eq!(digest(b"\"\xff\""), None);
     assert_eq!(digest(b"\"\xed\xa0\x80\""), None);
+}
+
+/// Pointers, and texts that are equal without what these point to.
+#[rustfmt::skip]
+const IGNORED: &[(&[&str], &[&str])] = &[
+    // The value may change, change its type, or be missing.
+    (&["/at"], &[r#"{"a":1,"at":1}"#, r#"{"at":[{}],"a":1.0}"#, r#"{"a":1}"#, r#"{"at":1,"a":1,"at":2}"#]),
+    (&["/meta/at", "/n"], &[r#"{"meta":{"at":1,"x":2},"n":1}"#, r#"{"meta":{"x":2}}"#]),
+    (&["/items/0/at"], &[r#"{"items":[{"at":1},{"at":2}]}"#, r#"{"items":[{"at":9},{"at":2}]}"#, r#"{"items":[{},{"at":2}]}"#]),
+    (&["/items/1"], &[r#"{"items":[1,2]}"#, r#"{"items":[1,[3]]}"#, r#"{"items":[1]}"#]),
+    (&["/0"], &["[1,2]", "[9,2]"]),
+    (&["/a~1b", "/~0"], &[r#"{"a/b":1,"~":1}"#, r#"{"~":2}"#, "{}"]),
+    (&["/"], &[r#"{"":1}"#, "{}"]),
+    (&["/é"], &[r#"{"\u00e9":1}"#, "{}"]),
+    (&["/a", "/a/b"], &[r#"{"a":{"b":1}}"#, "{}"]),
+];
+
+/// Pointers, and two texts that differ in what these do not point to.
+#[rustfmt::skip]
+const NOT_IGNORED: &[(&[&str], &str, &str)] = &[
+    (&["/at"], r#"{"at":1,"a":1}"#, r#"{"at":1,"a":2}"#),
+    // A member of the same name elsewhere counts.
+    (&["/at"], r#"{"x":{"at":1}}"#, r#"{"x":{"at":2}}"#),
+    (&["/x/at"], r#"{"at":1,"x":{}}"#, r#"{"at":2,"x":{}}"#),
+    (&["/meta/at"], r#"{"meta":{"at":1}}"#, "{}"),
+    (&["/items/0"], r#"{"items":[1,2]}"#, r#"{"items":[1,3]}"#),
+    (&["/items/00"], r#"{"items":[1]}"#, r#"{"items":[2]}"#),
+    (&["/items/-"], r#"{"items":[1]}"#, r#"{"items":[2]}"#),
+    (&["/at/x"], r#"{"at":1}"#, r#"{"at":2}"#),
+    (&["/0"], r#"["a"]"#, r#"{"1":"a"}"#),
+];
+
+#[test]
+fn what_a_pointer_points_to_does_not_count() {
+    let digest = |pointers: &'static [&'static str], text: &str| {
+        super::digest(text.as_bytes(), &Texts::Static(pointers)).expect("valid")
+    };
+    for (pointers, same) in IGNORED {
+        for text in *same {
+            assert_eq!(
+                digest(pointers, text),
+                digest(pointers, same[0]),
+                "{pointers:?} {text}"
+            );
+        }
+    }
+    for (pointers, a, b) in NOT_IGNORED {
+        assert_ne!(
+            digest(pointers, a),
+            digest(pointers, b),
+            "{pointers:?} {a} {b}"
+        );
+    }
 }
 
 #[test]
@@ -332,7 +389,7 @@ proptest! {
     fn a_tape_of_unchecked_text_never_panics(text in "[\\[\\]{}\",:0-9eE.+\\\\utfn é-]{0,40}") {
         // Safe even for texts whose syntax was not checked.
         if let Some(tape) = Tape::scan(&text) {
-            let _ = tape.feed(0, &mut Framed::sha256("test"));
+            let _ = tape.feed(0, &[], &mut Framed::sha256("test"));
         }
     }
 
