@@ -242,6 +242,9 @@ fn fingerprint_says_what_must_be_equal() {
     endpoint!(headers, fingerprint(headers("X-Currency", "accept")));
     endpoint!(json, fingerprint(json));
     endpoint!(query, fingerprint(ignore_query));
+    endpoint!(parameters, fingerprint(ignore_query("nonce")));
+    endpoint!(ignore, fingerprint(ignore("/m/at")));
+    endpoint!(form, fingerprint(form));
     endpoint!(body, fingerprint(ignore_body, ignore_content_type));
     with_paused_clock(async {
         let handler = CountingHandler::new();
@@ -287,6 +290,39 @@ fn fingerprint_says_what_must_be_equal() {
         send(&app, &payment().body("a")).await.assert_charge(4);
         let other = payment().body("b").header("content-type", "text/plain");
         send(&app, &other).await.assert_replay_of_charge(4);
+
+        let app = app!(handler, parameters);
+        send(&app, &path("/pay?a=1&nonce=1")).await.assert_charge(5);
+        send(&app, &path("/pay?nonce=2&a=1"))
+            .await
+            .assert_replay_of_charge(5);
+        send(&app, &path("/pay?a=2"))
+            .await
+            .assert_problem(409, "mismatch");
+
+        let app = app!(handler, ignore);
+        send(&app, &amount(r#"{"a":1,"m":{"at":1}}"#))
+            .await
+            .assert_charge(6);
+        send(&app, &amount(r#"{"m":{},"a":1.0}"#))
+            .await
+            .assert_replay_of_charge(6);
+        send(&app, &amount(r#"{"a":2,"m":{"at":1}}"#))
+            .await
+            .assert_problem(409, "mismatch");
+
+        let app = app!(handler, form);
+        let pairs = |body: &'static str| {
+            let request = TestRequest::payment("f").body(body);
+            request.header("content-type", "application/x-www-form-urlencoded")
+        };
+        send(&app, &pairs("a=1&b=2")).await.assert_charge(7);
+        send(&app, &pairs("b=2&a=%31"))
+            .await
+            .assert_replay_of_charge(7);
+        send(&app, &pairs("a=2&b=1"))
+            .await
+            .assert_problem(409, "mismatch");
     });
 }
 

@@ -62,11 +62,26 @@ pub(crate) fn options(options: &Options, errors: &mut Errors) {
                 .filter(|flag| flag.value)
                 .map(|flag| flag.name)
         };
-        if let (Some(json), Some(_)) = (on(&rules.json), on(&rules.ignore_body)) {
-            errors.push(Error::new(
-                json,
-                "`json` has no effect with `ignore_body`: drop one of them",
-            ));
+        let ignore = rules.ignore.as_ref().map(|ignore| ignore.name);
+        if on(&rules.ignore_body).is_some() {
+            let of_body = [
+                ("json", on(&rules.json)),
+                ("ignore", ignore),
+                ("form", on(&rules.form)),
+            ];
+            for (name, at) in of_body {
+                if let Some(at) = at {
+                    let message =
+                        format!("`{name}` has no effect with `ignore_body`: drop one of them");
+                    errors.push(Error::new(at, message));
+                }
+            }
+        }
+        if let (Some(json), Some(_)) = (&rules.json, ignore)
+            && !json.value
+        {
+            let message = "`ignore` compares bodies as JSON: drop `json = false`";
+            errors.push(Error::new(json.at, message));
         }
     }
 }

@@ -5,7 +5,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::{Expr, LitStr};
 
 use super::spans::{ends, located};
-use crate::options::{Cache, Fingerprint, FingerprintBy, Given, OnCrash, Options};
+use crate::options::{Cache, Fingerprint, FingerprintBy, Given, IgnoreQuery, OnCrash, Options};
 
 /// `Policy::new().ttl(…)`
 pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
@@ -147,9 +147,20 @@ fn fingerprint_rules(fingerprint: &Fingerprint, private: &TokenStream) -> TokenS
         let headers = &headers.value;
         rule.extend(quote!(.headers(&[#(#headers),*])));
     }
+    if let Some(pointers) = &fingerprint.ignore {
+        let pointers = &pointers.value;
+        rule.extend(quote!(.ignore(&[#(#pointers),*])));
+    }
+    match fingerprint.ignore_query.as_ref().map(|query| &query.value) {
+        Some(IgnoreQuery::All(true)) => rule.extend(quote!(.ignore_query())),
+        Some(IgnoreQuery::Parameters(names)) => {
+            rule.extend(quote!(.ignore_query_parameters(&[#(#names),*])));
+        }
+        Some(IgnoreQuery::All(false)) | None => {}
+    }
     let flags = [
         ("json", &fingerprint.json),
-        ("ignore_query", &fingerprint.ignore_query),
+        ("form", &fingerprint.form),
         ("ignore_body", &fingerprint.ignore_body),
         ("ignore_content_type", &fingerprint.ignore_content_type),
     ];

@@ -20,7 +20,7 @@ use proc_macro2::TokenStream;
 use syn::{Expr, LitStr, Path, Type};
 
 use crate::errors::Errors;
-pub(crate) use fingerprint::{Fingerprint, FingerprintBy};
+pub(crate) use fingerprint::{Fingerprint, FingerprintBy, IgnoreQuery};
 use setting::Setting;
 pub(crate) use table::Given;
 use table::{Entry, read_all, table};

@@ -26,7 +26,8 @@ fn every_option_is_read() {
         ttl = "24h", wait = true, wait_timeout = "30s", lease = "20s", max_lifetime = "15m", on_crash = "retry",
         required, header = "X-Key", strict, uuid = false, name = "pay", caller = User<A, B>,
         scope = tenant::of::<A, B>("x"), require_caller, cache = "success",
-        fingerprint(headers("X-Currency", "x-b",), json, ignore_query, ignore_body = false, ignore_content_type),
+        fingerprint(headers("X-Currency", "x-b",), json, ignore("/a~1b", "/"), form = false, ignore_query("nonce", "a b"),
+            ignore_body = false, ignore_content_type),
         when = is_payment, drop_headers("X-Served-By"), max_body = "64KiB", max_response = "2MiB", engine = State<Of<A, B>>, state = App<A, B>, inner = plain,
         crate = facade::rt,
     });
@@ -82,6 +83,13 @@ fn every_option_is_read() {
     assert_eq!(values(rules.headers), ["x-currency", "x-b"]);
     assert_eq!(values(options.drop_headers), ["x-served-by"]);
     assert!(options.when.is_some() && options.key.is_none());
+    assert_eq!(values(rules.ignore), ["/a~1b", "/"]);
+    assert!(matches!(
+        rules.ignore_query,
+        Some(Given { value: IgnoreQuery::Parameters(names), .. })
+            if names.iter().map(LitStr::value).eq(["nonce", "a b"])
+    ));
+    assert_eq!(flag(&rules.form), Some(false));
     assert_eq!(
         (flag(&rules.json), flag(&rules.ignore_body)),
         (Some(true), Some(false))
@@ -249,6 +257,20 @@ const MISTAKES: &[(&str, &str)] = &[
     ("fingerprint(headers(1))", "`headers` takes header names"),
     (r#"fingerprint(headers("a", "A"))"#, "`a` is listed twice"),
     (r#"fingerprint(headers("a b"))"#, "cannot contain ' '"),
+    ("fingerprint(ignore)", "`ignore` takes JSON pointers"),
+    ("fingerprint(ignore())", "`ignore` takes JSON pointers"),
+    ("fingerprint(ignore(sent_at))", "`ignore` takes JSON pointers"),
+    (r#"fingerprint(ignore = "/a")"#, "`ignore` takes JSON pointers"),
+    (r#"fingerprint(ignore(""))"#, "write `ignore_body` instead"),
+    (r#"fingerprint(ignore("sent_at"))"#, "write `/sent_at`"),
+    (r#"fingerprint(ignore("/a~b"))"#, "`~` is written `~0`"),
+    (r#"fingerprint(ignore("/a~"))"#, "`~` is written `~0`"),
+    (r#"fingerprint(ignore("/a", "/b", "/a"))"#, "`/a` is listed twice"),
+    ("fingerprint(ignore_query())", "`ignore_query` takes names of query parameters"),
+    ("fingerprint(ignore_query(nonce))", "`ignore_query` takes names of query parameters"),
+    (r#"fingerprint(ignore_query = "nonce")"#, "`ignore_query` takes `true` or `false`"),
+    (r#"fingerprint(ignore_query(""))"#, "the parameter's name is empty"),
+    (r#"fingerprint(ignore_query("a", "a"))"#, "`a` is listed twice"),
 ];
 
 #[test]

@@ -144,6 +144,11 @@ impl Setting {
         matches!(&self.value, Value::Equals(value) if matches!(syn::parse2(value.clone()), Ok(Lit::Str(_))))
     }
 
+    /// Whether it is `name(…)`.
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.value, Value::List(_))
+    }
+
     /// `name = "…"`, one of the given words. An error lists them, and then `or`: what else the option takes.
     pub(crate) fn choice<T: Copy>(&self, choices: Choices<T>, or: &str) -> syn::Result<T> {
         let words = || choices.iter().map(|(word, _)| *word);

@@ -136,20 +136,27 @@ pub(super) fn inner(setting: &Setting) -> syn::Result<Inner> {
 
 /// `name("…", "…")`: names in lower case, each once, at their places.
 pub(super) fn header_names(setting: &Setting, takes: &str) -> syn::Result<Vec<LitStr>> {
-    let texts = setting.texts(takes)?;
+    distinct(setting.texts(takes)?, header_name)
+}
+
+/// Reads each text; one that was read before is a mistake.
+pub(super) fn distinct(
+    texts: Vec<LitStr>,
+    read: fn(&LitStr) -> syn::Result<String>,
+) -> syn::Result<Vec<LitStr>> {
     let mut errors = Errors::default();
-    let mut names: Vec<LitStr> = Vec::new();
+    let mut values: Vec<LitStr> = Vec::new();
     for text in texts {
-        match header_name(&text) {
-            Ok(name) if names.iter().any(|listed| listed.value() == name) => {
-                let message = format!("`{name}` is listed twice: keep one");
+        match read(&text) {
+            Ok(value) if values.iter().any(|listed| listed.value() == value) => {
+                let message = format!("`{value}` is listed twice: keep one");
                 errors.push(Error::new(text.span(), message));
             }
-            Ok(name) => names.push(LitStr::new(&name, text.span())),
+            Ok(value) => values.push(LitStr::new(&value, text.span())),
             Err(error) => errors.push(error),
         }
     }
-    errors.into_result(names)
+    errors.into_result(values)
 }
 
 /// A header name in lower case, as HTTP/2 sends it.

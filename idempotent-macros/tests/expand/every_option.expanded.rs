@@ -33,8 +33,8 @@ fn handler(
                 .fingerprint(
                     ::idempotent_runtime::__private::FingerprintRule::new()
                         .headers(&["x-currency"])
-                        .json()
-                        .ignore_query(),
+                        .ignore_query()
+                        .json(),
                 )
                 .drop_headers(&["x-served-by"])
                 .cache(::idempotent_runtime::__private::Cache::NoServerErrors)

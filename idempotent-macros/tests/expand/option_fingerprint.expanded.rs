@@ -13,9 +13,10 @@ fn handler(
             &::idempotent_runtime::__private::Policy::new()
                 .fingerprint(
                     ::idempotent_runtime::__private::FingerprintRule::new()
-                        .headers(&["x-currency", "x-plan"])
-                        .json()
-                        .ignore_query(),
+                        .headers(&["x-plan"])
+                        .ignore(&["/sent_at"])
+                        .ignore_query_parameters(&["nonce"])
+                        .form(),
                 )
         },
         |__arguments| ::idempotent_runtime::__private::respond(

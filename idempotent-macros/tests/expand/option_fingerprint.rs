@@ -1,4 +1,4 @@
-#[idempotent(fingerprint(headers("x-currency", "X-Plan"), json, ignore_query))]
+#[idempotent(fingerprint(headers("X-Plan"), ignore("/sent_at"), form, ignore_query("nonce")))]
 async fn handler(body: String) -> String {
     body
 }
