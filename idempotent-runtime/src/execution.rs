@@ -106,7 +106,7 @@ impl Execution {
         own_method == method
             && own_uri.path() == uri.path()
             // A layer may have found the key elsewhere: without one of its own the request is the same.
-            && key.is_none_or(|key| key.expose() == self.0.key.expose())
+            && key.is_none_or(|key| key.is_sent_for(&self.0.key))
     }
 
     /// Whether the lease could not be kept: another execution may have taken the key over.

@@ -241,6 +241,29 @@ fn every_spelling_of_a_uuid_is_one_key() {
 }
 
 #[test]
+fn a_layer_and_an_attribute_that_spell_a_uuid_differently_execute_and_store_once() {
+    crate::support::with_paused_clock(async {
+        // Given a layer that takes UUIDs for what they are, around a handler whose keys are texts.
+        let handler = CountingHandler::new();
+        let store = crate::support::FaultyStore::new();
+        let builder = || Idempotency::builder().store(store.clone());
+        let uuids = builder().policy(Policy::new().uuid(true)).build().unwrap();
+        let app = Adapter::Attribute.app(&builder().build().unwrap(), &handler);
+        let app = app.layer(idempotent_runtime::IdempotencyLayer::new(uuids));
+        for spelling in [
+            "8E03978E-40D5-43E8-BC93-6894A57F9324",
+            "8e03978e40d543e8bc936894a57f9325",
+        ] {
+            let charge = handler.starts() + 1;
+            let request = TestRequest::payment(spelling);
+            send(&app, &request).await.assert_charge(charge);
+            send(&app, &request).await.assert_replay_of_charge(charge);
+        }
+        assert_eq!(store.calls(crate::support::Operation::Complete), 2);
+    });
+}
+
+#[test]
 fn a_key_under_the_name_of_before_rfc_6648_is_warned_of_once() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();

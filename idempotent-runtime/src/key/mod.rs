@@ -131,6 +131,11 @@ impl IdempotencyKey {
         Ok(self)
     }
 
+    /// Whether this key, as it was sent, is what an engine around made that key of: itself, or the same UUID.
+    pub(crate) fn is_sent_for(&self, key: &Self) -> bool {
+        self.0 == key.0 || uuid(&self.0).is_some_and(|uuid| uuid == key.0)
+    }
+
     /// The secret itself, decoded. Do not store, log or send it back.
     ///
     /// The bytes of an [opaque](KeyRules::opaque) key are characters of ISO-8859-1, as they are for most clients.
