@@ -355,6 +355,32 @@ fn cache_says_which_responses_are_stored() {
 }
 
 #[test]
+fn release_names_the_statuses_that_release() {
+    endpoint!(pay, release(404, 503));
+    endpoint!(default);
+    with_paused_clock(async {
+        for (status, stored) in [
+            (201, [true, true]),
+            (404, [false, true]),
+            (408, [true, true]),
+            (503, [false, true]),
+        ] {
+            let status = http::StatusCode::from_u16(status).unwrap();
+            let handler = CountingHandler::responding(move |_| {
+                axum::response::IntoResponse::into_response(status)
+            });
+            for (app, stored) in [app!(handler, pay), app!(handler, default)]
+                .iter()
+                .zip(stored)
+            {
+                assert!(!send(app, &payment()).await.replayed());
+                assert_eq!(send(app, &payment()).await.replayed(), stored, "{status}");
+            }
+        }
+    });
+}
+
+#[test]
 fn max_body_and_max_response_are_the_limits() {
     endpoint!(pay, max_body = "1KiB", max_response = "8B");
     with_paused_clock(async {

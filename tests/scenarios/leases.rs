@@ -164,11 +164,9 @@ fn a_fenced_execution_shows_its_own_answer_only_if_that_would_not_have_been_stor
     with_each_adapter(async |adapter| {
         type Own = fn() -> axum::response::Response;
         // With the status of an answer that would not be stored, whoever has the key.
-        let own: [(Own, Option<u16>); 5] = [
-            (
-                || StatusCode::SERVICE_UNAVAILABLE.into_response(),
-                Some(503),
-            ),
+        let own: [(Own, Option<u16>); 6] = [
+            (|| StatusCode::TOO_MANY_REQUESTS.into_response(), Some(429)),
+            (|| StatusCode::SERVICE_UNAVAILABLE.into_response(), None),
             (
                 || (Retention::Release, StatusCode::BAD_GATEWAY).into_response(),
                 Some(502),
@@ -390,7 +388,7 @@ fn a_second_attempt_that_releases_its_key_does_not_restart_the_fencing_token() {
     with_each_adapter(async |adapter| {
         // Given a crashed execution, and a second attempt whose status releases the key.
         let handler = CountingHandler::responding(|n| {
-            let status = if n == 2 { 503 } else { 201 };
+            let status = if n == 2 { 429 } else { 201 };
             let status = StatusCode::from_u16(status).unwrap();
             (status, format!("charge {n}")).into_response()
         });
@@ -403,7 +401,7 @@ fn a_second_attempt_that_releases_its_key_does_not_restart_the_fencing_token() {
         handler.open_gate();
         advance(LEASE + Duration::from_secs(1)).await;
         let app = adapter.app(&builder().store(store).build().unwrap(), &handler);
-        assert_eq!(send(&app, &payment()).await.status, 503);
+        assert_eq!(send(&app, &payment()).await.status, 429);
 
         // When the next one executes at once, then its attempt is higher than all before it.
         send(&app, &payment()).await.assert_charge(3);

@@ -17,7 +17,7 @@ async fn run_through_everything(adapter: Adapter, key: &str) -> FaultyStore {
     let handler = CountingHandler::responding(|n| match n {
         1 => (StatusCode::CREATED, "charged").into_response(),
         2 => panic!("a panic of the scenario"),
-        3 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        3 => StatusCode::TOO_MANY_REQUESTS.into_response(),
         4 => vec![b'x'; 2 << 20].into_response(),
         5 => stream(["a", "b"]).into_response(),
         n => (StatusCode::CREATED, n.to_string()).into_response(),

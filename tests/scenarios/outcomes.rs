@@ -18,7 +18,7 @@ use std::{collections::HashMap, io, time::Duration};
 
 use crate::support::{
     Adapter, CountingHandler, Fault, FaultyStore, Operation, TestRequest, TestResponse, advance,
-    run_ready_tasks, send, send_in_task, waiters, with_each_adapter, with_paused_clock,
+    run_ready_tasks, send, send_in_task, stream, waiters, with_each_adapter, with_paused_clock,
 };
 
 fn payment() -> TestRequest {
@@ -42,7 +42,7 @@ async fn is_stored(adapter: Adapter, policy: Policy, answer: fn() -> Response) -
 }
 
 #[test]
-fn only_statuses_that_ask_for_the_same_request_again_release_the_key() {
+fn only_statuses_that_refuse_before_processing_release_the_key() {
     with_each_adapter(async |adapter| {
         for status in 200..600 {
             let handler = CountingHandler::responding(move |_| {
@@ -52,7 +52,7 @@ fn only_statuses_that_ask_for_the_same_request_again_release_the_key() {
             for _ in 0..2 {
                 assert_eq!(send(&app, &payment()).await.status, status);
             }
-            let released = [401, 407, 408, 421, 425, 429, 503].contains(&status);
+            let released = [401, 407, 421, 425, 429].contains(&status);
             assert_eq!(handler.starts(), 1 + usize::from(released), "{status}");
         }
     });
@@ -61,7 +61,7 @@ fn only_statuses_that_ask_for_the_same_request_again_release_the_key() {
 #[test]
 fn a_route_chooses_which_responses_are_stored() {
     with_each_adapter(async |adapter| {
-        let answers: [fn() -> Response; 7] = [
+        let answers: [fn() -> Response; 8] = [
             || StatusCode::CREATED.into_response(),
             || StatusCode::SEE_OTHER.into_response(),
             || StatusCode::BAD_REQUEST.into_response(),
@@ -69,16 +69,20 @@ fn a_route_chooses_which_responses_are_stored() {
             || StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             || StatusCode::GATEWAY_TIMEOUT.into_response(),
             || StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            || StatusCode::TOO_MANY_REQUESTS.into_response(),
         ];
         for (cache, stored) in [
-            (Cache::All, [true, true, true, true, true, true, false]),
+            (
+                Cache::All,
+                [true, true, true, true, true, true, true, false],
+            ),
             (
                 Cache::NoServerErrors,
-                [true, true, true, true, false, false, false],
+                [true, true, true, true, false, false, false, false],
             ),
             (
                 Cache::Success,
-                [true, true, false, false, false, false, false],
+                [true, true, false, false, false, false, false, false],
             ),
         ] {
             for (answer, stored) in answers.into_iter().zip(stored) {
@@ -99,7 +103,7 @@ fn a_handler_decides_whether_one_response_is_stored() {
         for cache in [Cache::All, Cache::NoServerErrors, Cache::Success] {
             let policy = Policy::new().cache(cache);
             let store: [fn() -> Response; 3] = [
-                || (Retention::Store, StatusCode::SERVICE_UNAVAILABLE).into_response(),
+                || (Retention::Store, StatusCode::TOO_MANY_REQUESTS).into_response(),
                 || (Retention::Store, StatusCode::BAD_REQUEST).into_response(),
                 || (Retention::Store, StatusCode::INTERNAL_SERVER_ERROR).into_response(),
             ];
@@ -114,6 +118,131 @@ fn a_handler_decides_whether_one_response_is_stored() {
                 assert!(!is_stored(adapter, policy.clone(), answer).await);
             }
         }
+    });
+}
+
+#[test]
+fn a_route_names_the_statuses_that_prove_that_nothing_happened() {
+    with_each_adapter(async |adapter| {
+        let written = Policy::new().release(&[404, 503]);
+        let read = Policy::new()
+            .release_statuses([StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE]);
+        for policy in [written, read] {
+            let stored: [fn() -> Response; 3] = [
+                || StatusCode::REQUEST_TIMEOUT.into_response(),
+                || StatusCode::CREATED.into_response(),
+                || (Retention::Store, StatusCode::NOT_FOUND).into_response(),
+            ];
+            for answer in stored {
+                assert!(is_stored(adapter, policy.clone(), answer).await);
+            }
+            let released: [fn() -> Response; 3] = [
+                || StatusCode::NOT_FOUND.into_response(),
+                || StatusCode::SERVICE_UNAVAILABLE.into_response(),
+                || StatusCode::TOO_MANY_REQUESTS.into_response(),
+            ];
+            for answer in released {
+                assert!(!is_stored(adapter, policy.clone(), answer).await);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_policy_never_releases_a_panic() {
+    with_each_adapter(async |adapter| {
+        for policy in [
+            Policy::new().cache(Cache::NoServerErrors),
+            Policy::new().cache(Cache::Success),
+            Policy::new().release(&[500, 503]),
+        ] {
+            let handler = CountingHandler::responding(|_| panic!("a panic of the scenario"));
+            let app = adapter.app(&engine(policy), &handler);
+            for replayed in [false, true] {
+                let answer = send(&app, &payment()).await;
+                answer.assert_problem(500, "handler_panicked");
+                assert_eq!(answer.replayed(), replayed);
+            }
+            assert_eq!(handler.starts(), 1);
+        }
+    });
+}
+
+#[test]
+fn cache_control_decides_nothing() {
+    with_each_adapter(async |adapter| {
+        for value in [
+            "no-store",
+            "no-cache, no-store, private, max-age=0",
+            "public, max-age=60",
+        ] {
+            let handler = CountingHandler::responding(move |_| {
+                ([("cache-control", value)], StatusCode::SERVICE_UNAVAILABLE).into_response()
+            });
+            let app = adapter.app(&engine(Policy::new()), &handler);
+            send(&app, &payment()).await;
+            assert!(send(&app, &payment()).await.replayed(), "{value}");
+            let handler = CountingHandler::responding(move |_| {
+                ([("cache-control", value)], StatusCode::TOO_MANY_REQUESTS).into_response()
+            });
+            let app = adapter.app(&engine(Policy::new()), &handler);
+            send(&app, &payment()).await;
+            assert!(!send(&app, &payment()).await.replayed(), "{value}");
+        }
+    });
+}
+
+#[test]
+fn a_handler_decides_how_long_one_response_replays() {
+    with_each_adapter(async |adapter| {
+        for status in [StatusCode::CREATED, StatusCode::TOO_MANY_REQUESTS] {
+            for streamed in [false, true] {
+                // Given a route that keeps outcomes for an hour, and a handler that keeps its first one for a minute.
+                let handler = CountingHandler::responding(move |n| {
+                    let body = if streamed {
+                        stream(["charge ", "1"])
+                    } else {
+                        Body::from("charge 1")
+                    };
+                    let minute = Retention::StoreFor(Duration::from_secs(60));
+                    match n {
+                        1 => (status, minute, body).into_response(),
+                        n => (StatusCode::CREATED, format!("charge {n}")).into_response(),
+                    }
+                });
+                let policy = Policy::new().ttl(Duration::from_secs(3600));
+                let app = adapter.app(&engine(policy), &handler);
+                assert_eq!(send(&app, &payment()).await.text(), "charge 1");
+
+                // Then that one is replayed for a minute, and the next one for an hour.
+                advance(Duration::from_secs(59)).await;
+                let again = send(&app, &payment()).await;
+                assert_eq!((again.text(), again.replayed()), ("charge 1", true));
+                advance(Duration::from_secs(2)).await;
+                send(&app, &payment()).await.assert_charge(2);
+                advance(Duration::from_secs(3590)).await;
+                send(&app, &payment()).await.assert_replay_of_charge(2);
+                advance(Duration::from_secs(20)).await;
+                send(&app, &payment()).await.assert_charge(3);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_handler_may_keep_one_response_longer_than_its_route() {
+    with_each_adapter(async |adapter| {
+        let handler = CountingHandler::responding(|n| {
+            let day = Retention::StoreFor(Duration::from_secs(86_400));
+            (StatusCode::CREATED, day, format!("charge {n}")).into_response()
+        });
+        let app = adapter.app(
+            &engine(Policy::new().ttl(Duration::from_secs(60))),
+            &handler,
+        );
+        send(&app, &payment()).await.assert_charge(1);
+        advance(Duration::from_secs(7200)).await;
+        send(&app, &payment()).await.assert_replay_of_charge(1);
     });
 }
 

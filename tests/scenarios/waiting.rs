@@ -123,7 +123,7 @@ fn a_released_key_goes_to_one_waiter_at_a_time() {
     with_each_adapter(async |adapter| {
         // Given an execution whose status releases the key, and ten waiters.
         let (handler, engine) = (
-            CountingHandler::with_first_status(503),
+            CountingHandler::with_first_status(429),
             engine(Policy::new()),
         );
         let app = adapter.app(&engine, &handler);
@@ -136,7 +136,7 @@ fn a_released_key_goes_to_one_waiter_at_a_time() {
 
         // When it ends, then one of them executes, and the others get its outcome.
         handler.open_gate();
-        assert_eq!(first.await.unwrap().status, 503);
+        assert_eq!(first.await.unwrap().status, 429);
         let mut first_hand = 0;
         for waiter in waiting {
             let answer = waiter.await.unwrap();

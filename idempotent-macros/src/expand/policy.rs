@@ -57,6 +57,11 @@ pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
         setter("cache", options.cache.as_ref(), |value| {
             cache(*value, private)
         }),
+        setter(
+            "release",
+            options.release.as_ref(),
+            |statuses| quote!(&[#(#statuses),*]),
+        ),
         setter("max_body", options.max_body.as_ref(), size),
         setter("max_response", options.max_response.as_ref(), size),
     ];

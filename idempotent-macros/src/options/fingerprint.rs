@@ -36,7 +36,7 @@ fn headers(setting: &Setting) -> syn::Result<Vec<LitStr>> {
 
 fn ignore(setting: &Setting) -> syn::Result<Vec<LitStr>> {
     let takes = "JSON pointers, as in `ignore(\"/meta/sent_at\")`";
-    distinct(setting.texts(takes)?, pointer)
+    distinct(setting.literals(takes)?, pointer)
 }
 
 fn ignore_query(setting: &Setting) -> syn::Result<IgnoreQuery> {
@@ -44,7 +44,7 @@ fn ignore_query(setting: &Setting) -> syn::Result<IgnoreQuery> {
         return setting.flag().map(IgnoreQuery::All);
     }
     let takes = "names of query parameters, as in `ignore_query(\"nonce\")`, or nothing for the whole query";
-    distinct(setting.texts(takes)?, parameter).map(IgnoreQuery::Parameters)
+    distinct(setting.literals(takes)?, parameter).map(IgnoreQuery::Parameters)
 }
 
 /// A JSON pointer (RFC 6901) to a member or an element, as the runtime's `FingerprintRule::ignore` takes it.

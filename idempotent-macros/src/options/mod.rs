@@ -25,7 +25,9 @@ use setting::Setting;
 pub(crate) use table::Given;
 use table::{Entry, read_all, table};
 pub(crate) use values::{Cache, Inner, OnCrash};
-use values::{cache, duration, engine, header, header_names, inner, name, on_crash, scope, size};
+use values::{
+    cache, duration, engine, header, header_names, inner, name, on_crash, scope, size, statuses,
+};
 
 table! {
     /// The options that were given, without those that have a mistake.
@@ -50,6 +52,7 @@ table! {
         "require_caller" => require_caller: bool = Setting::flag,
         "fingerprint" => fingerprint: FingerprintBy = fingerprint::fingerprint,
         "cache" => cache: Cache = cache,
+        "release" => release: Vec<u16> = statuses,
         "keep_headers" => keep_headers: Vec<LitStr> = |setting| {
             header_names(setting, "header names, as in `keep_headers(\"location\")`")
         },

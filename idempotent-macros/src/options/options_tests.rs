@@ -28,7 +28,7 @@ fn every_option_is_read() {
         scope = tenant::of::<A, B>("x"), require_caller, cache = "success",
         fingerprint(headers("X-Currency", "x-b",), json, ignore("/a~1b", "/"), form = false, ignore_query("nonce", "a b"),
             ignore_body = false, ignore_content_type),
-        when = is_payment, drop_headers("X-Served-By"), max_body = "64KiB", max_response = "2MiB", engine = State<Of<A, B>>, state = App<A, B>, inner = plain,
+        when = is_payment, drop_headers("X-Served-By"), release(404, 503,), max_body = "64KiB", max_response = "2MiB", engine = State<Of<A, B>>, state = App<A, B>, inner = plain,
         crate = facade::rt,
     });
     assert_eq!(messages, Vec::<String>::new());
@@ -68,6 +68,10 @@ fn every_option_is_read() {
             ..
         })
     ));
+    assert_eq!(
+        options.release.map(|given| given.value),
+        Some(vec![404, 503])
+    );
     assert_eq!(options.max_body.map(|given| given.value), Some(65_536));
     assert_eq!(
         options.max_response.map(|given| given.value),
@@ -229,6 +233,17 @@ const MISTAKES: &[(&str, &str)] = &[
     ("on_crash = 3", r#"`on_crash` takes `"refuse"`, `"retry"` or the path of a function"#),
     (r#"cache = "none""#, r#"`cache` takes one of "all", "no-server-errors", "success""#),
     (r#"cache = "no_server_errors""#, r#"did you mean "no-server-errors"?"#),
+    ("release", "`release` takes statuses, as in `release(404, 503)`"),
+    ("release()", "`release` takes statuses"),
+    ("release = 404", "`release` takes statuses"),
+    (r#"release("404")"#, "`release` takes statuses"),
+    ("release(-404)", "`-404` is not a status"),
+    ("release(NOT_FOUND)", "`release` takes statuses"),
+    ("release(404, 404)", "`404` is listed twice"),
+    ("release(404, 101)", "`101` ends no request"),
+    ("release(99)", "`99` is not a status"),
+    ("release(600)", "`600` is not a status"),
+    ("release(99999999)", "`99999999` is not a status"),
     (r#"header = """#, "the header name is empty"),
     (r#"header = "x key""#, "cannot contain ' '"),
     (r#"header = "naïve""#, "cannot contain 'ï'"),

@@ -187,9 +187,9 @@ impl Setting {
         }
     }
 
-    /// `name("…", "…")`, not empty.
-    pub(crate) fn texts(&self, takes: &str) -> syn::Result<Vec<LitStr>> {
-        let text = |tokens: Vec<TokenTree>| {
+    /// `name("…", "…")`, `name(1, 2)`: literals of one kind, not empty.
+    pub(crate) fn literals<T: Parse>(&self, takes: &str) -> syn::Result<Vec<T>> {
+        let literal = |tokens: Vec<TokenTree>| {
             let tokens: TokenStream = tokens.into_iter().collect();
             let at = if tokens.is_empty() {
                 self.name.to_token_stream()
@@ -199,7 +199,7 @@ impl Setting {
             syn::parse2(tokens)
                 .map_err(|_| Error::new_spanned(at, format!("`{}` takes {takes}", self.name)))
         };
-        split(self.list(takes)?).into_iter().map(text).collect()
+        split(self.list(takes)?).into_iter().map(literal).collect()
     }
 
     fn not_a_flag(&self) -> Error {

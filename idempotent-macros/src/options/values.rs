@@ -1,7 +1,7 @@
 //! The types of the options' values, and a reader for each.
 
 use proc_macro2::Ident;
-use syn::{Error, Expr, LitStr, Path, Type};
+use syn::{Error, Expr, LitInt, LitStr, Path, Type};
 
 use super::setting::{Choices, Setting};
 use crate::{
@@ -95,6 +95,35 @@ pub(super) fn cache(setting: &Setting) -> syn::Result<Cache> {
     setting.choice(CACHE, "")
 }
 
+/// `release(404, 503)`
+pub(super) fn statuses(setting: &Setting) -> syn::Result<Vec<u16>> {
+    let literals: Vec<LitInt> = setting.literals("statuses, as in `release(404, 503)`")?;
+    let mut errors = Errors::default();
+    let mut statuses = Vec::new();
+    for literal in literals {
+        match literal.base10_parse::<u16>() {
+            Ok(status) if statuses.contains(&status) => {
+                let message = format!("`{status}` is listed twice: keep one");
+                errors.push(Error::new(literal.span(), message));
+            }
+            Ok(status) if (200..600).contains(&status) => statuses.push(status),
+            Ok(status @ 100..200) => {
+                let message = format!(
+                    "`{status}` ends no request: write statuses from 200 to 599, as in `release(404, 503)`"
+                );
+                errors.push(Error::new(literal.span(), message));
+            }
+            _ => {
+                let message = format!(
+                    "`{literal}` is not a status: write statuses from 200 to 599, as in `release(404, 503)`"
+                );
+                errors.push(Error::new(literal.span(), message));
+            }
+        }
+    }
+    errors.into_result(statuses)
+}
+
 /// `State<…>`, under any name: only the compiler can check which type that is and what is inside.
 pub(super) fn engine(setting: &Setting) -> syn::Result<Type> {
     let takes = "an extractor that finds the engine in the router's state, as in `engine = State<Idempotency>`";
@@ -136,7 +165,7 @@ pub(super) fn inner(setting: &Setting) -> syn::Result<Inner> {
 
 /// `name("…", "…")`: names in lower case, each once, at their places.
 pub(super) fn header_names(setting: &Setting, takes: &str) -> syn::Result<Vec<LitStr>> {
-    distinct(setting.texts(takes)?, header_name)
+    distinct(setting.literals(takes)?, header_name)
 }
 
 /// Reads each text; one that was read before is a mistake.

@@ -38,6 +38,7 @@ fn handler(
                 )
                 .drop_headers(&["x-served-by"])
                 .cache(::idempotent_runtime::__private::Cache::NoServerErrors)
+                .release(&[404u16, 503u16])
                 .max_body(65536usize)
                 .max_response(1048576usize)
         },

@@ -15,6 +15,7 @@
     drop_headers("x-served-by"),
     fingerprint(headers("x-currency"), json, ignore_query),
     cache = "no-server-errors",
+    release(404, 503),
     max_body = "64KiB",
     max_response = "1MiB",
     engine = State<Idempotency>,

@@ -6,8 +6,9 @@ use crate::execution::{Crash, Recovery};
 
 /// Which responses of the handler become the stored outcome.
 ///
-/// With every choice, 401, 407, 408, 421, 425, 429 and 503 release the key: they ask for the same request again. A
-/// handler can decide for one response with [`Retention`](crate::Retention).
+/// With every choice, 401, 407, 421, 425 and 429 release the key, since they refuse before processing, and so do the
+/// statuses of [`Policy::release`](crate::Policy::release). A handler can decide for one response with
+/// [`Retention`](crate::Retention).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cache {

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, request::Parts};
+use http::{HeaderName, StatusCode, request::Parts};
 
-use super::choices::{Cache, OnCrash};
+use super::{
+    choices::{Cache, OnCrash},
+    statuses::{self, Statuses},
+};
 use crate::{
     fingerprint::FingerprintRule,
     key::{IdempotencyKey, KeyError},
@@ -14,7 +17,7 @@ use crate::{
 };
 
 /// The longest duration that a policy accepts: a hundred years, which every store's clock can add without overflow.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The shortest lease that a heartbeat every third of it can keep, on a busy machine and over a network.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
@@ -36,6 +39,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | [`header`](Self::header) | `idempotency-key` |
 /// | [`require_caller`](Self::require_caller) | false |
 /// | [`cache`](Self::cache) | [`Cache::All`] |
+/// | [`release`](Self::release) | none beyond 401, 407, 421, 425 and 429 |
 /// | [`max_body`](Self::max_body) | what the route accepts: axum's `DefaultBodyLimit`, 2 MB unless changed |
 /// | [`max_response`](Self::max_response) | 1 MiB |
 /// | [`keep_headers`](Self::keep_headers), [`drop_headers`](Self::drop_headers) | all headers but those that are never stored |
@@ -50,6 +54,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | [`name`](Self::name) | [`owned_name`](Self::owned_name) |
 /// | [`header`](Self::header) | [`header_name`](Self::header_name) |
 /// | [`scope`](Self::scope) | [`shared_scope`](Self::shared_scope) |
+/// | [`release`](Self::release) | [`release_statuses`](Self::release_statuses) |
 /// | [`FingerprintRule::headers`] | [`FingerprintRule::header_names`] |
 /// | [`keep_headers`](Self::keep_headers), [`drop_headers`](Self::drop_headers) | [`keep_header_names`](Self::keep_header_names), [`drop_header_names`](Self::drop_header_names) |
 /// | [`FingerprintRule::ignore`] | [`FingerprintRule::ignore_pointers`] |
@@ -110,6 +115,7 @@ pub struct Policy {
     pub(crate) require_caller: Option<bool>,
     pub(crate) fingerprint: Option<FingerprintRule>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) release: Option<Statuses>,
     pub(crate) max_body: Option<usize>,
     pub(crate) max_response: Option<usize>,
     pub(crate) stored_headers: Option<StoredHeaders>,
@@ -177,6 +183,7 @@ impl Policy {
             require_caller: None,
             fingerprint: None,
             cache: None,
+            release: None,
             max_body: None,
             max_response: None,
             stored_headers: None,
@@ -373,6 +380,34 @@ impl Policy {
         self
     }
 
+    /// The statuses that prove, on this route, that nothing happened: a response with one of them releases the key, and a
+    /// retry executes again. 401, 407, 421, 425 and 429 release on every route.
+    ///
+    /// A status proves that only if neither the handler nor a layer inside answers with it after an effect. Time-out layers
+    /// answer 408 or 503 for a handler that they cut off half-way.
+    ///
+    /// # Panics
+    ///
+    /// If one is not between 200 and 599, or is listed twice. In a `static` policy that is a compile error.
+    pub const fn release(mut self, statuses: &'static [u16]) -> Self {
+        statuses::check(statuses);
+        set(&mut self.release, Some(Statuses::Static(statuses)));
+        self
+    }
+
+    /// Does what [`release`](Self::release) does, with statuses known only at run time.
+    ///
+    /// # Panics
+    ///
+    /// If one is not between 200 and 599, or is listed twice.
+    pub fn release_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        let statuses: Arc<[StatusCode]> = statuses.into_iter().collect();
+        let numbers: Vec<u16> = statuses.iter().map(StatusCode::as_u16).collect();
+        statuses::check(&numbers);
+        self.release = Some(Statuses::Shared(statuses));
+        self
+    }
+
     /// This policy, with its gaps filled from `other`.
     pub fn or(self, other: &Self) -> Self {
         // A policy that names a header has said where the key is.
@@ -400,6 +435,7 @@ impl Policy {
             require_caller,
             fingerprint,
             cache,
+            release,
             max_body,
             max_response,
             stored_headers
@@ -436,6 +472,18 @@ mod tests {
     #[should_panic(expected = "ttl must be longer than zero")]
     fn a_ttl_of_zero_is_refused() {
         let _ = Policy::new().ttl(Duration::ZERO);
+    }
+
+    #[test]
+    #[should_panic(expected = "release takes statuses of final responses: 200 to 599")]
+    fn a_status_below_200_is_refused() {
+        let _ = Policy::new().release_statuses([StatusCode::CONTINUE]);
+    }
+
+    #[test]
+    #[should_panic(expected = "release lists a status twice")]
+    fn a_status_that_is_listed_twice_is_refused() {
+        let _ = Policy::new().release(&[404, 503, 404]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     choices::{Cache, OnCrash},
     options::{KeySource, Policy},
+    statuses::Statuses,
 };
 use crate::{
     body_limit, fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader,
@@ -28,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) require_caller: bool,
     pub(crate) fingerprint: FingerprintRule,
     pub(crate) cache: Cache,
+    pub(crate) release: Statuses,
     pub(crate) max_body: usize,
     pub(crate) max_response: usize,
     pub(crate) stored_headers: Option<StoredHeaders>,
@@ -64,6 +66,7 @@ impl Settings {
             require_caller: chosen!(require_caller).unwrap_or(false),
             fingerprint: chosen!(fingerprint).unwrap_or_default(),
             cache: chosen!(cache).unwrap_or_default(),
+            release: chosen!(release).unwrap_or_default(),
             max_body: chosen!(max_body).unwrap_or(body_limit::DEFAULT),
             max_response: chosen!(max_response).unwrap_or(MEBIBYTE),
             stored_headers: chosen!(stored_headers),

@@ -116,6 +116,11 @@ impl Doubt {
         }
     }
 
+    /// The outcome replays for this time instead of the route's ttl.
+    pub(crate) fn keep_for(&mut self, ttl: Duration) {
+        self.held.ttl = ttl;
+    }
+
     /// The completion was fenced, or found no record: nothing is owned any more, and what was executed is never released.
     pub(crate) fn fenced(&mut self) {
         self.give_back = GiveBack::Abandon;

@@ -146,6 +146,7 @@ impl Exchange {
             doubt,
             detach: Arc::clone(&self.detach),
             admission,
+            ttl: None,
         });
         Ok(Started {
             run,

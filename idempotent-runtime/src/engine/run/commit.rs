@@ -243,10 +243,13 @@ impl Run {
 
     /// Sends a last write once.
     async fn send(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
-        let held = *self.lease.held();
+        let mut held = *self.lease.held();
         let store = &self.core.store;
         match write {
-            LastWrite::Complete(outcome) => store.complete(&held, outcome).await,
+            LastWrite::Complete(outcome) => {
+                held.ttl = self.ttl.unwrap_or(held.ttl);
+                store.complete(&held, outcome).await
+            }
             LastWrite::Release => store.release(&held.key, &held.token).await,
             LastWrite::Abandon => store.abandon(&held.key, &held.token).await,
         }

@@ -40,8 +40,8 @@ mod length;
 mod recorder;
 mod state;
 
+use cacheable::Decision;
 pub use cacheable::Retention;
-use cacheable::is_cacheable;
 use length::Announced;
 pub(super) use state::{FencedOut, Run, RunResult};
 
@@ -129,7 +129,7 @@ impl Run {
     /// Asks the recovery function what became of the crashed execution. `Err` gives the run back: the handler is to be
     /// executed.
     pub(crate) async fn recover<B>(
-        self: Box<Self>,
+        mut self: Box<Self>,
         recover: RecoverFn,
         request: Request<Bytes>,
     ) -> Result<RunResult<B>, Box<Self>>
@@ -144,6 +144,12 @@ impl Run {
             Ok(Recovery::NotExecuted) if self.may_start() => Err(self),
             Ok(Recovery::NotExecuted) => Ok(self.decline().await),
             Ok(Recovery::Completed(response)) => {
+                // It happened, so it is stored, whatever its status; only the ttl is the function's to choose.
+                let decision =
+                    cacheable::decide(&self.settings, response.status(), response.extensions());
+                if let Decision::StoreFor(ttl) = decision {
+                    self.keep_for(ttl);
+                }
                 let (mut head, body) = first_hand(&self.core, response).into_parts();
                 // The bytes are what was found: a length that contradicts them is taken off.
                 let found = Full::new(body.clone());
@@ -169,17 +175,17 @@ impl Run {
     }
 
     /// The handler returned: stores the response, then answers with it.
-    async fn answer<B>(self: Box<Self>, response: Response<B>) -> RunResult<B>
+    async fn answer<B>(mut self: Box<Self>, response: Response<B>) -> RunResult<B>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        if !is_cacheable(
-            self.settings.cache,
-            response.status(),
-            response.extensions(),
-        ) {
-            let own = Ok((RequestResult::Executed, response.map(ResponseBody::live)));
-            return self.release(own).await;
+        match cacheable::decide(&self.settings, response.status(), response.extensions()) {
+            Decision::Store => {}
+            Decision::StoreFor(ttl) => self.keep_for(ttl),
+            Decision::Release => {
+                let own = Ok((RequestResult::Executed, response.map(ResponseBody::live)));
+                return self.release(own).await;
+            }
         }
         let limit = self.settings.max_response;
         let (mut head, body) = response.into_parts();

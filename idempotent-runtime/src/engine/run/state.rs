@@ -1,6 +1,6 @@
 //! What one execution holds.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     engine::{
@@ -24,6 +24,8 @@ pub(crate) struct Run {
     pub(crate) detach: Arc<DetachState>,
     /// The registration of the execution; a shutdown waits for as long as it exists.
     pub(crate) admission: Admission,
+    /// How long the outcome replays, where the handler chose that.
+    pub(crate) ttl: Option<Duration>,
 }
 
 /// How a run is answered: by itself, or by the execution that fenced it out.
@@ -34,6 +36,12 @@ pub(crate) type RunResult<B> = Result<(RequestResult, Reply<B>), FencedOut>;
 pub(crate) struct FencedOut;
 
 impl Run {
+    /// The outcome replays for this time instead of the route's ttl.
+    pub(super) fn keep_for(&mut self, ttl: Duration) {
+        self.ttl = Some(ttl);
+        self.doubt.keep_for(ttl);
+    }
+
     pub(super) fn refuse<B>(&self, code: ProblemCode) -> (RequestResult, Reply<B>) {
         refuse(&self.core, &code.into())
     }

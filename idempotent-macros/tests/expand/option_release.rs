@@ -1,0 +1,4 @@
+#[idempotent(release(404, 503))]
+async fn handler(body: String) -> String {
+    body
+}

@@ -1,0 +1,9 @@
+use axum::{Router, routing::post};
+use idempotent_runtime::idempotent;
+
+#[idempotent(release(600))]
+async fn handler() {}
+
+fn main() {
+    let _: Router = Router::new().route("/", post(handler));
+}
