@@ -131,6 +131,7 @@ pub mod scope;
 pub mod store;
 
 mod backoff;
+mod body;
 mod body_limit;
 mod caller;
 mod catch_unwind;
@@ -158,8 +159,8 @@ pub use caller::Caller;
 #[cfg(feature = "axum")]
 pub use engine::InstallError;
 pub use engine::{
-    BuildError, Builder, Idempotency, OnStoreError, Profile, Resolution, ResolveError,
-    ResponseBody, Retention, Shutdown,
+    BuildError, Builder, Idempotency, OnStoreError, Profile, Resolution, ResolveError, Retention,
+    Shutdown,
 };
 pub use execution::{Crash, Execution, Recovery};
 pub use fingerprint::{Fingerprint, FingerprintRule, InvalidPointer, JsonPointer};

@@ -11,7 +11,7 @@ use std::{
 
 use axum::body::Body;
 use http::{Request, Response};
-use idempotent_runtime::{Idempotency, IdempotencyLayer, MemoryStore, layer::RequestBody};
+use idempotent_runtime::{Idempotency, IdempotencyLayer, MemoryStore};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::{
@@ -108,7 +108,7 @@ fn after_three_hundred_thousand_keys_the_first_is_still_replayed() {
         let engine = Idempotency::builder().store(store.clone()).build().unwrap();
         let service = {
             let executions = Arc::clone(&executions);
-            service_fn(move |_: Request<RequestBody<Body>>| {
+            service_fn(move |_: Request<Body>| {
                 let n = executions.fetch_add(1, Ordering::Relaxed);
                 async move { Ok::<_, Infallible>(Response::new(Body::from(n.to_string()))) }
             })

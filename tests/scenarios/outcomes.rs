@@ -11,7 +11,7 @@ use axum::{
 use http::StatusCode;
 use idempotent_runtime::{
     Builder, Cache, Idempotency, IdempotencyLayer, MemoryStore, OnCrash, Policy, Retention,
-    idempotent, layer::RequestBody,
+    idempotent,
 };
 use serde_json::Value;
 use std::{collections::HashMap, io, time::Duration};
@@ -437,11 +437,7 @@ fn after_a_rejection_a_waiter_executes_its_own_request() {
 /// Names the request type of the layer's inner service, which a closure alone leaves open.
 fn typed<S>(service: S) -> S
 where
-    S: tower::Service<
-            http::Request<idempotent_runtime::layer::RequestBody<axum::body::Body>>,
-            Response = Response,
-            Error = io::Error,
-        >,
+    S: tower::Service<http::Request<Body>, Response = Response, Error = io::Error>,
 {
     service
 }
@@ -483,8 +479,8 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_its_own_error() {
         store.fail_always(Operation::Renew, Fault::Hang);
         let service = tower::service_fn({
             let handler = handler.clone();
-            move |request: http::Request<RequestBody<Body>>| {
-                let answer = handler.clone().call(request.map(Body::new));
+            move |request: http::Request<Body>| {
+                let answer = handler.clone().call(request);
                 async {
                     let answer = answer.await;
                     let failed = answer.status() == StatusCode::INTERNAL_SERVER_ERROR;
@@ -509,7 +505,7 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_its_own_error() {
         advance(Duration::from_secs(31)).await;
         handler.let_through(2);
         let new = tower::ServiceExt::oneshot(there, payment().request()).await;
-        let new = new.unwrap().map(Body::new);
+        let new = new.unwrap();
         TestResponse::read(new).await.assert_charge(2);
         handler.let_through(1);
 
@@ -518,7 +514,7 @@ fn a_service_that_fails_after_it_was_fenced_out_answers_with_its_own_error() {
         assert_eq!(old.unwrap_err().to_string(), "gone");
 
         // And retries get the winner's response, which was not abandoned.
-        let retry = retry.await.unwrap().map(Body::new);
+        let retry = retry.await.unwrap();
         TestResponse::read(retry).await.assert_replay_of_charge(2);
     });
 }

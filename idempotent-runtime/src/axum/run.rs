@@ -18,11 +18,12 @@ use super::{
 };
 use crate::{
     Policy,
+    body::from_engine,
     caller::Authentication,
     catch_unwind::{Panicked, catch_unwind},
     engine::{
-        BodyKind, BoxFuture, Coverage, Detachable, FoundKey, Handler, HandlerResult, Idempotency,
-        Reply, coverage,
+        BoxFuture, Coverage, Detachable, FoundKey, Handler, HandlerResult, Idempotency, Reply,
+        coverage,
     },
     route::route,
 };
@@ -225,18 +226,13 @@ impl Future for HandlerFuture {
                         .and_then(|engine| engine.restyled(response.extensions()));
                     Poll::Ready(restyled.map_or(response, |problem| problem.map(Body::from)))
                 }
-                HandlerResult::ExtractorPanicked | HandlerResult::Failed => {
+                HandlerResult::ExtractorPanicked
+                | HandlerResult::NotStarted
+                | HandlerResult::Failed => {
                     unreachable!("an axum handler always answers, and its panics pass through")
                 }
             },
-            Kind::Covered(future) => Pin::new(future).poll(context).map(|reply| {
-                reply.map(|body| match body.into_kind() {
-                    BodyKind::Full(bytes) => Body::from(bytes),
-                    BodyKind::Live(body) => body,
-                    BodyKind::Recording(recording) => Body::new(recording),
-                    BodyKind::Rejection(body) => Body::new(body),
-                })
-            }),
+            Kind::Covered(future) => Pin::new(future).poll(context).map(from_engine),
         }
     }
 }

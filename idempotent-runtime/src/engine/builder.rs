@@ -50,6 +50,7 @@ pub struct Builder {
     mismatch_status: Option<StatusCode>,
     problem_type_base: Option<Cow<'static, str>>,
     on_store_error: OnStoreError,
+    not_started: Option<fn(&BoxError) -> bool>,
     store_timeout: Duration,
     max_detached: usize,
     max_waiters: usize,
@@ -146,6 +147,7 @@ impl Builder {
             mismatch_status: None,
             problem_type_base: None,
             on_store_error: OnStoreError::Refuse,
+            not_started: None,
             store_timeout: Duration::from_secs(2),
             max_detached: 1024,
             max_waiters: 4096,
@@ -282,6 +284,33 @@ impl Builder {
         self
     }
 
+    /// Says which errors of a service behind an [`IdempotencyLayer`](crate::IdempotencyLayer) come before any work, so that
+    /// the key is released and a retry executes. Any other error of its call leaves the outcome unknown. Default: only
+    /// tower's `load_shed::error::Overloaded`, which counts whatever the function says.
+    ///
+    /// The function is asked about the error itself, as the service returned it, where the service's error type is tower's
+    /// `BoxError`, as it is of tower's own layers. Name an error only if the service never returns it after it has begun.
+    ///
+    /// ```
+    /// # use idempotent_runtime::Idempotency;
+    /// # #[derive(Debug)]
+    /// # struct CircuitOpen;
+    /// # impl std::fmt::Display for CircuitOpen {
+    /// #     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) }
+    /// # }
+    /// # impl std::error::Error for CircuitOpen {}
+    /// # fn build() -> Result<(), idempotent_runtime::BuildError> {
+    /// let idempotency = Idempotency::builder()
+    ///     .not_started(|error| error.is::<CircuitOpen>())
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn not_started(mut self, names: fn(&BoxError) -> bool) -> Self {
+        self.not_started = Some(names);
+        self
+    }
+
     /// How long one request waits for one store operation, repetitions included; at most an hour. Default: 2 seconds.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.store_timeout = timeout;
@@ -390,6 +419,7 @@ impl Builder {
             replay_header,
             outcome_header: self.outcome_header,
             on_store_error: self.on_store_error,
+            not_started: self.not_started,
             wait_queues: WaitQueues::new(
                 self.max_waiters,
                 self.max_waiters_per_key,

@@ -65,6 +65,8 @@
 //! | a problem code | `crate::problem`: `code` (variant, documentation), `table` (status, text); the metric label follows |
 //! | which header carries the key | `policy/options` (`key_header`, default `HEADER`); `crate::names::KeyHeader` is the only reader |
 //! | which responses are stored | `run/cacheable` |
+//! | which errors of a wrapped service come before any work | here (`comes_before_any_work`) |
+//! | what waits for a wrapped service | `handler` (`ready`), asked in `exchange/execute` |
 //! | which response is stored before it is sent | `run/length` |
 //! | which headers are stored | `response/filter` |
 //! | what a duplicate gets | `exchange/decide`; without room to wait, or when its time is up: `exchange/follow` |
@@ -74,10 +76,11 @@
 //! | a metric or span field | `crate::observe` |
 //! | an engine-wide setting | `builder`, `core/mod` |
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use http::{HeaderMap, Request};
 use http_body::Body;
+use tower::load_shed::error::Overloaded;
 use tracing::Instrument;
 
 use crate::{
@@ -105,9 +108,7 @@ mod shutdown;
 mod wait;
 
 pub use admin::{Resolution, ResolveError};
-#[cfg(feature = "axum")]
-pub(crate) use body::BodyKind;
-pub use body::ResponseBody;
+pub(crate) use body::ResponseBody;
 pub use builder::{BuildError, Builder};
 pub use core::{Idempotency, on_store_error::OnStoreError};
 pub(crate) use coverage::{Coverage, FoundKey, coverage};
@@ -116,7 +117,7 @@ pub(crate) use detach::Detachable;
 use exchange::Exchange;
 #[cfg(feature = "axum")]
 pub use global::InstallError;
-pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult};
+pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, NotReady};
 pub use profile::Profile;
 pub(crate) use reply::Reply;
 pub use run::Retention;
@@ -143,6 +144,15 @@ impl Idempotency {
             KeySource::Header(header) => header.is_in(headers),
             KeySource::Function(_) => true,
         }
+    }
+
+    /// Whether this error of a wrapped service's call is known to come before any work.
+    pub(crate) fn comes_before_any_work(&self, error: &dyn Any) -> bool {
+        let Some(error) = error.downcast_ref::<BoxError>() else {
+            return error.is::<Overloaded>();
+        };
+        // Not its sources: a service that has done its work may pass on that another one was overloaded.
+        error.is::<Overloaded>() || self.0.not_started.is_some_and(|names| names(error))
     }
 
     /// This engine, if its problems look different from those of an engine with all defaults.

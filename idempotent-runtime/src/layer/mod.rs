@@ -4,10 +4,9 @@
 //! It differs from the attribute in three ways:
 //!
 //! 1. It has one policy for all it wraps.
-//! 2. It cannot tell an extractor's rejection from an answer of the handler: both are outcomes. Statuses that
-//!    ask for the same request again still release the key.
+//! 2. It cannot tell an extractor's rejection from an answer of the handler: both are outcomes.
 //! 3. A service can fail without a response, a handler cannot. The error is passed on, and the key's outcome is
-//!    unknown.
+//!    unknown, unless the error is known to come before any work (below).
 //!
 //! Where both are on one route, the layer, being outside, decides, and the handler executes and is stored once.
 //!
@@ -23,37 +22,55 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Bodies
+//!
+//! The wrapped service gets requests with axum's [`Body`], whatever the body outside, and the layer answers with it,
+//! whatever the body inside: the engine has to make requests from bytes that it has read, and responses from bytes that a
+//! store has kept. So the layer stands in `ServiceBuilder` stacks beside layers that require one body type
+//! (`axum::middleware::from_fn`) or one that has a default (CORS, time-outs). No part of axum but its body is needed: a
+//! service without the feature `axum` finds the type here.
+//!
+//! # Readiness
+//!
+//! 1. The layer itself is always ready. A replay, a wait, a mismatch or a conflict takes nothing from the wrapped service
+//!    and is answered while that one is busy, full or sheds load. A load-shedding layer *outside* therefore never sheds:
+//!    it belongs inside, next to the limit that makes it shed.
+//! 2. A request that executes claims its key first. Then a clone of the wrapped service is waited for until it is ready, and
+//!    called. Its duplicates wait meanwhile as for any execution. If that takes longer than a lease, the claim is given
+//!    back and the client gets 503 `overloaded`.
+//! 3. An error of the readiness releases the key and is the caller's error. So does an error of the call that is known to
+//!    come before any work: tower's `load_shed::error::Overloaded`, and what
+//!    [`Builder::not_started`](crate::Builder::not_started) names.
+//! 4. A request that is not covered goes to the wrapped service as soon as that one is ready.
 
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use http::{Method, Request, Response, request::Parts};
-use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use crate::body::Body;
 use crate::{
+    body::{from_engine, full},
     caller::{Authentication, CallerFn},
     engine::{
-        BoxError, BoxFuture, Coverage, Detachable, Handler, HandlerResult, Idempotency,
-        ResponseBody,
+        BoxError, BoxFuture, Coverage, Detachable, Handler, HandlerResult, Idempotency, NotReady,
+        Reply,
     },
     policy::Policy,
-    problem::ProblemCode,
     route::route,
     scope::Scope,
 };
-
-mod body;
-
-pub use body::RequestBody;
 
 /// Wraps services in idempotency. See the [module documentation](self).
 #[derive(Clone, Debug)]
@@ -157,7 +174,7 @@ impl IdempotencyLayer {
     where
         F: Fn(Parts) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(Parts, Scope), Response<B>>> + Send + 'static,
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         self.caller = Some(CallerFn::new(find));
         self
@@ -198,39 +215,32 @@ pub struct IdempotencyService<S> {
 
 impl<S, B, R> Service<Request<B>> for IdempotencyService<S>
 where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response<ResponseBody<R>>;
+    type Response = Response<Body>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, R, S::Error>;
+    type Future = ResponseFuture<S>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+    /// Always ready: only a request that executes needs the wrapped service, which is waited for then.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Coverage::Protected(found) = self.layer.coverage(&mut request) else {
             self.layer.offer_engine(&mut request);
-            return ResponseFuture {
-                kind: Kind::Passed {
-                    future: self.inner.call(request.map(RequestBody::unread)),
-                    style: self.layer.engine.with_own_style(),
-                },
-            };
+            return self.pass(request.map(Body::new));
         };
-        // The service that was polled ready goes with the request, a clone stays.
-        let clone = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, clone);
-        let failure = Arc::new(Mutex::new(None));
+        let failure = Failure::default();
         let handler = WrappedService {
-            service: ready,
+            service: self.inner.clone(),
             caller: self.layer.caller.clone(),
-            failure: Arc::clone(&failure),
-            body: std::marker::PhantomData,
+            failure: failure.clone(),
+            engine: self.layer.engine.clone(),
         };
         let IdempotencyLayer { engine, policy, .. } = &self.layer;
         let route = route(
@@ -246,25 +256,87 @@ where
     }
 }
 
-/// The wrapped service, called at most once.
-struct WrappedService<S, E, B> {
-    service: S,
-    caller: Option<CallerFn>,
-    /// Where its error goes, past the engine.
-    failure: Arc<Mutex<Option<E>>>,
-    body: std::marker::PhantomData<fn(B)>,
+impl<S> IdempotencyService<S>
+where
+    S: Service<Request<Body>> + Clone,
+{
+    /// Sends a request that is not covered to the wrapped service, or lets it wait until that one is ready.
+    fn pass(&mut self, request: Request<Body>) -> ResponseFuture<S> {
+        let style = self.layer.engine.with_own_style();
+        // Most services are ready at once, and need no clone. One that is not is asked again, with a waker, below.
+        let step = match self
+            .inner
+            .poll_ready(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(Ok(())) => Step::Calling {
+                future: self.inner.call(request),
+            },
+            Poll::Ready(Err(error)) => Step::Failed { error: Some(error) },
+            Poll::Pending => {
+                // What was asked goes with the request: it may stand in a queue already, which a clone does not.
+                let clone = self.inner.clone();
+                Step::Waiting {
+                    service: mem::replace(&mut self.inner, clone),
+                    request: Some(request),
+                }
+            }
+        };
+        ResponseFuture {
+            kind: Kind::Passed { step, style },
+        }
+    }
 }
 
-impl<S, B, R> Handler for WrappedService<S, S::Error, B>
+/// Where the error of a wrapped service goes, past the engine.
+struct Failure<E>(Arc<Mutex<Option<E>>>);
+
+impl<E> Failure<E> {
+    fn set(&self, error: E) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    fn take(&self) -> Option<E> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<E> Default for Failure<E> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<E> Clone for Failure<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// The wrapped service, called at most once.
+struct WrappedService<S, E> {
+    service: S,
+    caller: Option<CallerFn>,
+    failure: Failure<E>,
+    engine: Idempotency,
+}
+
+impl<S, R> Handler for WrappedService<S, S::Error>
 where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
-    B: 'static,
-    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Body = R;
-    type Future = BoxFuture<HandlerResult<R>>;
+    type Body = Body;
+    type Future = BoxFuture<HandlerResult<Body>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), NotReady>> {
+        let ready = ready!(self.service.poll_ready(context));
+        Poll::Ready(ready.map_err(|error| {
+            self.failure.set(error);
+            NotReady::Failed
+        }))
+    }
 
     fn authenticate(&self, head: Parts) -> Authentication {
         match &self.caller {
@@ -274,14 +346,21 @@ where
     }
 
     fn call(mut self, request: Request<Bytes>) -> Self::Future {
-        let called = self.service.call(request.map(RequestBody::read));
-        let failure = self.failure;
+        let called = self.service.call(request.map(Body::from));
+        let Self {
+            failure, engine, ..
+        } = self;
         Box::pin(async move {
             match called.await {
-                Ok(response) => HandlerResult::Returned(response),
+                Ok(response) => HandlerResult::Returned(response.map(Body::new)),
                 Err(error) => {
-                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    HandlerResult::Failed
+                    let not_started = engine.comes_before_any_work(&error);
+                    failure.set(error);
+                    if not_started {
+                        HandlerResult::NotStarted
+                    } else {
+                        HandlerResult::Failed
+                    }
                 }
             }
         })
@@ -290,67 +369,84 @@ where
 
 pin_project! {
     /// The future of [`IdempotencyService`].
-    pub struct ResponseFuture<F, R, E>
-    where
-        R: Send,
-        R: 'static,
-    {
+    pub struct ResponseFuture<S: Service<Request<Body>>> {
         #[pin]
-        kind: Kind<F, R, E>,
+        kind: Kind<S>,
     }
 }
 
 pin_project! {
-    #[project = Projected]
-    enum Kind<F, R, E>
-    where
-        R: Send,
-        R: 'static,
-    {
-        Passed { #[pin] future: F, style: Option<Idempotency> },
-        Covered { future: Detachable<Response<ResponseBody<R>>>, failure: Arc<Mutex<Option<E>>> },
+    #[project = ProjectedKind]
+    enum Kind<S: Service<Request<Body>>> {
+        Passed { #[pin] step: Step<S>, style: Option<Idempotency> },
+        Covered { future: Detachable<Reply<Body>>, failure: Failure<S::Error> },
     }
 }
 
-impl<F, R, E> Future for ResponseFuture<F, R, E>
+pin_project! {
+    /// A request that is not covered, on its way through the wrapped service.
+    #[project = ProjectedStep]
+    enum Step<S: Service<Request<Body>>> {
+        Waiting { service: S, request: Option<Request<Body>> },
+        Calling { #[pin] future: S::Future },
+        Failed { error: Option<S::Error> },
+    }
+}
+
+impl<S: Service<Request<Body>>> Future for Step<S> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let future = match self.as_mut().project() {
+                ProjectedStep::Waiting { service, request } => {
+                    ready!(service.poll_ready(context))?;
+                    let Some(request) = request.take() else {
+                        panic!("an answered request was polled again");
+                    };
+                    service.call(request)
+                }
+                ProjectedStep::Calling { future } => return future.poll(context),
+                ProjectedStep::Failed { error } => {
+                    let Some(error) = error.take() else {
+                        panic!("an answered request was polled again");
+                    };
+                    return Poll::Ready(Err(error));
+                }
+            };
+            self.set(Self::Calling { future });
+        }
+    }
+}
+
+impl<S, R> Future for ResponseFuture<S>
 where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: Send,
+    S: Service<Request<Body>, Response = Response<R>>,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Output = Result<Response<ResponseBody<R>>, E>;
+    type Output = Result<Response<Body>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {
-            Projected::Passed { future, style } => {
-                let answered = ready!(future.poll(context));
+            ProjectedKind::Passed { step, style } => {
+                let answered = ready!(step.poll(context));
                 Poll::Ready(answered.map(|response| {
                     let restyled = style
                         .as_ref()
                         .and_then(|engine| engine.restyled(response.extensions()));
-                    match restyled {
-                        Some(problem) => problem.map(ResponseBody::full),
-                        None => response.map(ResponseBody::live),
-                    }
+                    restyled.map_or_else(|| response.map(Body::new), |problem| problem.map(full))
                 }))
             }
-            Projected::Covered { future, failure } => {
+            ProjectedKind::Covered { future, failure } => {
                 let reply = ready!(Pin::new(future).poll(context));
-                // The error of a service that failed is its answer, also if it was fenced out.
-                let unknown = reply.extensions().get() == Some(&ProblemCode::OutcomeUnknown);
-                let failed = failure
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take();
-                Poll::Ready(match failed {
-                    Some(error) if unknown => Err(error),
-                    _ => Ok(reply),
-                })
+                // The error of a service that failed is its answer, whatever became of the key.
+                Poll::Ready(failure.take().map_or_else(|| Ok(from_engine(reply)), Err))
             }
         }
     }
 }
 
-impl<F, R: Send, E> fmt::Debug for ResponseFuture<F, R, E> {
+impl<S: Service<Request<Body>>> fmt::Debug for ResponseFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

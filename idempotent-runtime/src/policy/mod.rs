@@ -13,7 +13,7 @@ mod settings;
 mod statuses;
 
 pub use choices::{Cache, OnCrash, RecoverFn};
-pub(crate) use options::{KeySource, LONGEST};
 pub use options::Policy;
+pub(crate) use options::{KeySource, LONGEST};
 pub(crate) use settings::Settings;
 pub(crate) use statuses::Statuses;

@@ -41,7 +41,7 @@ pub(super) mod room;
 pub(super) mod store_client;
 mod warnings;
 
-use super::wait::WaitQueues;
+use super::{handler::BoxError, wait::WaitQueues};
 use alive::Alive;
 use gauge::Gauge;
 use in_flight::InFlight;
@@ -88,6 +88,8 @@ pub(crate) struct Core {
     /// The header that names how a request ended, if any.
     pub(super) outcome_header: Option<HeaderName>,
     pub(super) on_store_error: OnStoreError,
+    /// Names errors of wrapped services that come before any work.
+    pub(super) not_started: Option<fn(&BoxError) -> bool>,
     pub(super) wait_queues: WaitQueues,
     pub(super) in_flight: InFlight,
     pub(super) keeper: Keeper,

@@ -5,6 +5,7 @@ use tokio::time::{Instant, sleep};
 use super::state::{Beside, Exchange, Started};
 use crate::{
     backoff::Backoff,
+    catch_unwind::drop_catching,
     engine::{
         handler::Handler,
         reply::Reply,
@@ -21,10 +22,10 @@ impl Exchange {
     pub(super) async fn execute<H: Handler>(
         &self,
         started: Result<Started, Beside>,
-        handler: H,
+        mut handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
         let Started {
-            mut run,
+            run,
             claim,
             request,
         } = match started {
@@ -35,6 +36,13 @@ impl Exchange {
             let declined = Box::pin(run.decline()).await;
             return self.answer(declined, claim).await;
         }
+        let mut run = match run.until_ready(&mut handler).await {
+            Ok(run) => run,
+            Err(not_ready) => {
+                drop_catching((request, handler));
+                return self.answer(not_ready, claim).await;
+            }
+        };
         run.doubt.start();
         let result = run.handler(handler, request, self.route.label()).await;
         self.answer(result, claim).await
@@ -46,7 +54,7 @@ impl Exchange {
         &self,
         started: Result<Started, Beside>,
         recover: RecoverFn,
-        handler: H,
+        mut handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
         let Started {
             mut run,
@@ -66,6 +74,13 @@ impl Exchange {
         match run.recover(recover, retry).await {
             Ok(result) => self.answer(result, claim).await,
             Err(run) => {
+                let run = match run.until_ready(&mut handler).await {
+                    Ok(run) => run,
+                    Err(not_ready) => {
+                        drop_catching((request, handler));
+                        return self.answer(not_ready, claim).await;
+                    }
+                };
                 let result = run.handler(handler, request, self.route.label()).await;
                 self.answer(result, claim).await
             }

@@ -10,7 +10,7 @@ use crate::{
     engine::{
         body::ResponseBody,
         core::on_store_error::OnStoreError,
-        handler::{Handler, HandlerResult},
+        handler::{Handler, HandlerResult, NotReady, ready},
         reply::{Reply, first_hand},
     },
     execution::Execution,
@@ -55,8 +55,16 @@ impl Exchange {
         &self,
         claim: &Claim,
         request: Box<KeyedRequest>,
-        handler: H,
+        mut handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
+        match ready(&mut handler, || {}).await {
+            Ok(()) => {}
+            // Its client gets the error, which the adapter has, instead of this answer.
+            Err(NotReady::Failed) => return self.refuse_as(ProblemCode::Overloaded),
+            Err(NotReady::Panicked) => {
+                return self.refuse(&Problem::panicked_before_the_handler());
+            }
+        }
         let (key, mut request) = request.into_parts();
         let digester = Arc::clone(&self.core.digester);
         let execution = Execution::new(
@@ -80,6 +88,7 @@ impl Exchange {
             Ok(HandlerResult::ExtractorPanicked) => {
                 self.refuse(&Problem::panicked_before_the_handler())
             }
+            Ok(HandlerResult::NotStarted) => self.refuse_as(ProblemCode::Overloaded),
             Ok(HandlerResult::Failed) => self.refuse_as(ProblemCode::OutcomeUnknown),
             Err(Panicked) => self.refuse_as(ProblemCode::HandlerPanicked),
         }

@@ -8,7 +8,7 @@
 //! | `commit` | the last write: complete, release, abandon, with its retries |
 //! | `recorder` | the same for a response of unknown length |
 
-use std::future::Future;
+use std::{future::Future, mem};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -22,7 +22,7 @@ use super::{
         recording::Recording,
     },
     core::keeper::keep,
-    handler::{BoxError, Handler, HandlerResult},
+    handler::{BoxError, Handler, HandlerResult, NotReady, ready},
     reply::{first_hand, problem, refuse},
 };
 use crate::{
@@ -97,6 +97,7 @@ impl Run {
                 let own = Ok(refuse(&self.core, &Problem::panicked_before_the_handler()));
                 self.release(own).await
             }
+            Ok(HandlerResult::NotStarted) => self.not_started().await,
             Ok(HandlerResult::Failed) => {
                 observe::executed(endpoint, since);
                 tracing::error!("the service failed without a response; the outcome is unknown");
@@ -108,6 +109,37 @@ impl Run {
                 Box::pin(self.panicked()).await
             }
         }
+    }
+
+    /// Waits until the handler can be called. `Err` is the answer where it never can, or not any more: nothing was
+    /// executed.
+    pub(crate) async fn until_ready<H: Handler>(
+        self: Box<Self>,
+        handler: &mut H,
+    ) -> Result<Box<Self>, RunResult<H::Body>> {
+        let mut waited = false;
+        let ready = ready(handler, || {
+            if !mem::replace(&mut waited, true) {
+                keep(&self.core, &self.lease);
+            }
+        });
+        match ready.await {
+            Ok(()) if waited && !self.may_start() => Err(Box::pin(self.decline()).await),
+            Ok(()) => Ok(self),
+            Err(NotReady::Failed) => Err(Box::pin(self.not_started()).await),
+            Err(NotReady::Panicked) => {
+                tracing::error!("the readiness of a service panicked; nothing was executed");
+                let own = Ok(refuse(&self.core, &Problem::panicked_before_the_handler()));
+                Err(Box::pin(self.release(own)).await)
+            }
+        }
+    }
+
+    /// The service failed before any work. Its client gets the error, which the adapter has, instead of this answer.
+    async fn not_started<B>(self: Box<Self>) -> RunResult<B> {
+        tracing::debug!("the service failed before any work; nothing was executed");
+        let (_, reply) = self.refuse(ProblemCode::Overloaded);
+        self.release(Ok((RequestResult::Rejected, reply))).await
     }
 
     /// Whether the handler may start: less than one lease has passed since the acknowledged acquire was sent. After that
