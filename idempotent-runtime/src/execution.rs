@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,6 @@ use crate::{
 ///
 /// The engine puts it into the request's extensions. In axum it is an extractor: `Execution` where the key is
 /// required, `Option<Execution>` where a request without a key runs unprotected.
-#[derive(Clone)]
 pub struct Execution(Arc<Inner>);
 
 struct Inner {
@@ -37,6 +36,15 @@ struct Inner {
     acquired: Instant,
     /// When it lapses, in microseconds after `acquired`; zero once another execution has taken it over.
     lapses: AtomicU64,
+    /// Whether somebody behind the engine asked for the execution, or read the body of the request.
+    touched: AtomicBool,
+}
+
+impl Clone for Execution {
+    fn clone(&self) -> Self {
+        self.touch();
+        self.again()
+    }
 }
 
 impl Execution {
@@ -58,13 +66,16 @@ impl Execution {
             request,
             acquired,
             lapses,
+            touched: AtomicBool::new(false),
         }))
     }
 
     /// The execution in a request's extensions, if it runs under a key.
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Option<&Self> {
-        extensions.get()
+        extensions
+            .get::<Self>()
+            .inspect(|execution| execution.touch())
     }
 
     /// The key that the client sent. A secret: do not log it.
@@ -107,6 +118,29 @@ impl Execution {
             && own_uri.path() == uri.path()
             // A layer may have found the key elsewhere: without one of its own the request is the same.
             && key.is_none_or(|key| key.is_sent_for(&self.0.key))
+    }
+
+    /// Another handle, for the engine itself.
+    pub(crate) fn again(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+
+    /// A handle that says whether anybody asks for the execution from now on.
+    #[cfg(feature = "axum")]
+    pub(crate) fn watch(&self) -> Self {
+        self.0.touched.store(false, Ordering::Relaxed);
+        self.again()
+    }
+
+    /// Somebody behind the engine looked at the request.
+    pub(crate) fn touch(&self) {
+        self.0.touched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anybody did since the execution is [watched](Self::watch).
+    #[cfg(feature = "axum")]
+    pub(crate) fn is_touched(&self) -> bool {
+        self.0.touched.load(Ordering::Relaxed)
     }
 
     /// Whether the lease could not be kept: another execution may have taken the key over.

@@ -43,12 +43,22 @@
 //!    come before any work: tower's `load_shed::error::Overloaded`, and what
 //!    [`Builder::not_started`](crate::Builder::not_started) names.
 //! 4. A request that is not covered goes to the wrapped service as soon as that one is ready.
+//!
+//! # The router's own answers
+//!
+//! Around axum's router (`Router::layer`, `route_layer`; feature `axum`), a 404 because no route matched and a 405 because
+//! the route has no such method release the key: nothing ran, and a deploy may add the route. A layer sees them as
+//! responses only, so they are recognised by what no handler's answer has together: no header, no body, given at once, by
+//! code that looked at neither the request's body nor its [`Execution`](crate::Execution), and for a 404 without a matched
+//! route. What is in doubt is stored, and so are the answers of a router as a whole, around which a layer stands
+//! (`ServiceBuilder::service(router)`). A fallback handler that has an effect and answers with a bare 404 says
+//! [`Retention::Store`](crate::Retention::Store).
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
@@ -71,6 +81,10 @@ use crate::{
     route::route,
     scope::Scope,
 };
+
+mod untouched;
+
+use untouched::Untouched;
 
 /// Wraps services in idempotency. See the [module documentation](self).
 #[derive(Clone, Debug)]
@@ -346,12 +360,24 @@ where
     }
 
     fn call(mut self, request: Request<Bytes>) -> Self::Future {
-        let called = self.service.call(request.map(Body::from));
+        let untouched = Untouched::watch(&request);
+        let request = request.map(|body| untouched.body(body));
+        let called = self.service.call(request);
         let Self {
             failure, engine, ..
         } = self;
         Box::pin(async move {
-            match called.await {
+            let mut called = pin!(called);
+            let mut at_once = true;
+            let answered = poll_fn(|context| {
+                let answered = called.as_mut().poll(context);
+                at_once &= answered.is_ready();
+                answered
+            });
+            match answered.await {
+                Ok(response) if at_once && untouched.is_routers_own(&response) => {
+                    HandlerResult::Rejected(response.map(Body::new))
+                }
                 Ok(response) => HandlerResult::Returned(response.map(Body::new)),
                 Err(error) => {
                     let not_started = engine.comes_before_any_work(&error);

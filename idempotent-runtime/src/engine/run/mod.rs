@@ -58,7 +58,7 @@ impl Run {
     ) -> impl Future<Output = RunResult<H::Body>> + Send {
         request
             .extensions_mut()
-            .insert(self.lease.execution().clone());
+            .insert(self.lease.execution().again());
         keep(&self.core, &self.lease);
         let since = Stopwatch::start();
         let called = catch_unwind(|| handler.call(request));
@@ -168,7 +168,7 @@ impl Run {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let crash = Crash::new(self.lease.execution().clone(), request);
+        let crash = Crash::new(self.lease.execution().again(), request);
         keep(&self.core, &self.lease);
         let found = catching(async move { recover(crash).await }).await;
         match found {
