@@ -3,14 +3,18 @@
 use std::convert::Infallible;
 
 use ::axum::{
+    Extension,
     body::Body,
     extract::{FromRequestParts, OptionalFromRequestParts},
     http::request::Parts,
+    middleware::AddExtension,
     response::{IntoResponse, IntoResponseParts, Response, ResponseParts},
 };
 
+use tower_layer::Layer;
+
 use crate::{
-    engine::{Retention, Unstyled},
+    engine::{Idempotency, Retention, Unstyled},
     execution::Execution,
     problem::{Problem, ProblemCode, ProblemStyle},
 };
@@ -57,6 +61,32 @@ impl std::fmt::Display for ExecutionRejection {
 }
 
 impl std::error::Error for ExecutionRejection {}
+
+/// The engine as a layer: annotated handlers inside use it, as with `Extension(engine)`. It protects nothing else; for
+/// handlers without the attribute there is [`IdempotencyLayer`](crate::IdempotencyLayer).
+///
+/// ```
+/// use axum::{Router, routing::post};
+/// use idempotent_runtime::{Idempotency, idempotent};
+///
+/// #[idempotent]
+/// async fn pay() -> &'static str {
+///     "paid"
+/// }
+///
+/// # fn main() -> Result<(), idempotent_runtime::BuildError> {
+/// let idempotency = Idempotency::builder().build()?;
+/// let app: Router = Router::new().route("/payments", post(pay)).layer(idempotency);
+/// # Ok(())
+/// # }
+/// ```
+impl<S> Layer<S> for Idempotency {
+    type Service = AddExtension<S, Self>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Extension(self.clone()).layer(inner)
+    }
+}
 
 impl IntoResponseParts for Retention {
     type Error = Infallible;
