@@ -10,11 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Extensions, Method, Request, Response, Uri};
+use http::{Extensions, Method, Request, Response};
 use tokio::time::Instant;
 
 use crate::{
     key::IdempotencyKey,
+    route::Target,
     scope::{Digester, StoreKey},
 };
 
@@ -30,8 +31,8 @@ struct Inner {
     attempt: u32,
     /// Makes the keys for downstream services.
     digester: Arc<Digester>,
-    /// The request that it serves: where it was sent, before any router rewrote the URI.
-    request: (Method, Uri),
+    /// The request that it serves.
+    request: Target,
     /// When the lease was acquired, by this process's clock.
     acquired: Instant,
     /// When it lapses, in microseconds after `acquired`; zero once another execution has taken it over.
@@ -55,7 +56,7 @@ impl Execution {
         store_key: StoreKey,
         attempt: u32,
         acquired: Instant,
-        request: (Method, Uri),
+        request: Target,
     ) -> Self {
         let lapses = AtomicU64::new(0);
         Self(Arc::new(Inner {
@@ -104,18 +105,16 @@ impl Execution {
 
     /// The method of the request that it serves.
     pub(crate) fn method(&self) -> &Method {
-        &self.0.request.0
+        self.0.request.method()
     }
 
-    /// Whether this execution serves a request to this method and URI, in which its route finds this key.
+    /// Whether this execution serves this request, in which its route finds this key.
     ///
     /// An engine that meets a request with an execution in its extensions must not claim the key again, which would wait
     /// for itself. That holds for this request only: a handler may copy the extensions into requests of its own, which
     /// have keys, or paths, of their own.
-    pub(crate) fn serves(&self, method: &Method, uri: &Uri, key: Option<&IdempotencyKey>) -> bool {
-        let (own_method, own_uri) = &self.0.request;
-        own_method == method
-            && own_uri.path() == uri.path()
+    pub(crate) fn serves<B>(&self, request: &Request<B>, key: Option<&IdempotencyKey>) -> bool {
+        self.0.request.is_of(request)
             // A layer may have found the key elsewhere: without one of its own the request is the same.
             && key.is_none_or(|key| key.is_sent_for(&self.0.key))
     }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use http::{Extensions, Method, Uri};
+use http::{Extensions, Method, Request, Uri};
 
 use crate::{endpoint::UNMATCHED, names::Name};
 
@@ -22,6 +22,15 @@ impl Route {
     pub(crate) fn label(&self) -> &str {
         self.label.as_ref().unwrap_or(&self.endpoint)
     }
+
+    /// The request that came by this route.
+    pub(crate) fn target<B>(&self, request: &Request<B>) -> Target {
+        Target::new(
+            request.method().clone(),
+            self.uri.clone(),
+            request.extensions(),
+        )
+    }
 }
 
 impl fmt::Debug for Route {
@@ -39,14 +48,15 @@ impl fmt::Debug for Route {
 /// 3. If no router matched a template, as in a fallback, it is the method and [`UNMATCHED`]. The fingerprint has the
 ///    path, so that keys are compared and not shared between paths.
 ///
-/// The path is the one that the client sent: nested routers strip prefixes from the request's own URI.
+/// The path is the one that the client sent: nested routers strip prefixes from the request's own URI. See
+/// [`uri_as_sent`] for requests to which that does not apply.
 pub(crate) fn route(
     name: Option<&Name>,
     method: &Method,
     uri: &Uri,
     extensions: &Extensions,
 ) -> Route {
-    let uri = uri_as_sent(uri, extensions).clone();
+    let uri = uri_as_sent(uri, extensions).into_owned();
     if let Some(name) = name {
         return Route {
             endpoint: name.to_endpoint(),
@@ -79,9 +89,90 @@ fn is_standard(method: &Method) -> bool {
     STANDARD.contains(method)
 }
 
-/// The URI that the client sent, before any router rewrote it.
-pub(crate) fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
-    original_uri(extensions).unwrap_or(uri)
+/// The URI that the client sent, before a nested router stripped its prefix.
+///
+/// A router that the request came through remembers it in the extensions. A handler may copy these into requests of its
+/// own, and a layer behind a router may rewrite a path: then the request's own URI is not the rest of the remembered one,
+/// and both together say what is asked for.
+fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> Cow<'a, Uri> {
+    match original_uri(extensions) {
+        None => Cow::Borrowed(uri),
+        Some(original) if is_rest_of(uri, original) => Cow::Borrowed(original),
+        Some(original) => Cow::Owned(both(original, uri)),
+    }
+}
+
+/// Whether this is a URI, or what nested routers leave of it.
+fn is_rest_of(uri: &Uri, original: &Uri) -> bool {
+    // Of the path of the nested router itself, `/` is left.
+    uri.path() == "/" || original.path().ends_with(uri.path())
+}
+
+/// One URI after the other. Paths begin with `/`, so that two of them are one path.
+fn both(original: &Uri, uri: &Uri) -> Uri {
+    let mut text = [original.path(), "/", uri.path()].concat();
+    for (n, query) in [original.query(), uri.query()]
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        text.push(if n == 0 { '?' } else { '&' });
+        text.push_str(query);
+    }
+    // Two URIs that are too long together for one: the request's own says where it goes.
+    text.parse().unwrap_or_else(|_| uri.clone())
+}
+
+/// The request that an execution serves: where it was sent, and which route it was for.
+#[derive(Debug)]
+pub(crate) struct Target {
+    method: Method,
+    /// As sent.
+    uri: Uri,
+    #[cfg(feature = "axum")]
+    matched: Option<axum::extract::MatchedPath>,
+}
+
+impl Target {
+    /// A request to this URI, as sent.
+    pub(crate) fn new(method: Method, uri: Uri, extensions: &Extensions) -> Self {
+        #[cfg(not(feature = "axum"))]
+        let _ = extensions;
+        Self {
+            method,
+            uri,
+            #[cfg(feature = "axum")]
+            matched: extensions.get().cloned(),
+        }
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Whether this is the same request, further inside. A copy of its extensions in another request is not enough: that
+    /// one has another method, path or route.
+    pub(crate) fn is_of<B>(&self, request: &Request<B>) -> bool {
+        self.method == request.method()
+            && is_rest_of(request.uri(), &self.uri)
+            && (self.uri.path() == request.uri().path()
+                || self
+                    .template()
+                    .is_none_or(|own| template(request.extensions()) == Some(own)))
+    }
+
+    #[cfg(feature = "axum")]
+    fn template(&self) -> Option<&str> {
+        self.matched
+            .as_ref()
+            .map(axum::extract::MatchedPath::as_str)
+    }
+
+    #[cfg(not(feature = "axum"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    fn template(&self) -> Option<&str> {
+        None
+    }
 }
 
 #[cfg(feature = "axum")]
@@ -120,6 +211,33 @@ mod tests {
         assert_eq!(route.uri, uri);
         let label = route.label().to_owned();
         (route.endpoint.into_owned(), label)
+    }
+
+    #[test]
+    fn what_nested_routers_leave_of_a_uri_is_the_same_request() {
+        for (original, uri, rest) in [
+            ("/api/pay?a=1", "/api/pay?a=1", true),
+            ("/api/pay?a=1", "/pay?a=1", true),
+            ("/api", "/", true),
+            ("/batch", "/pay", false),
+            ("/xpay", "/pay", false),
+            ("/orders/1/pay", "/orders/2/pay", false),
+        ] {
+            let (original, uri): (Uri, Uri) = (original.parse().unwrap(), uri.parse().unwrap());
+            assert_eq!(is_rest_of(&uri, &original), rest, "{original} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_uri_that_is_not_the_rest_of_the_other_counts_beside_it() {
+        for (original, uri, both_of_them) in [
+            ("/batch", "/pay/1", "/batch//pay/1"),
+            ("/batch?a=1", "/pay?b=2", "/batch//pay?a=1&b=2"),
+            ("/batch", "/pay?b=2", "/batch//pay?b=2"),
+        ] {
+            let both = both(&original.parse().unwrap(), &uri.parse().unwrap());
+            assert_eq!(both.to_string(), both_of_them);
+        }
     }
 
     #[test]

@@ -58,6 +58,69 @@ fn sub_requests_with_keys_of_their_own_are_protected() {
     });
 }
 
+/// Sends one request inside of a batch, with the extensions of that, and answers with its text.
+async fn forward(State((app, request)): State<(Router, TestRequest)>, batch: Request) -> Response {
+    let mut sub_request = request.request();
+    *sub_request.extensions_mut() = batch.extensions().clone();
+    app.oneshot(sub_request).await.unwrap()
+}
+
+#[test]
+fn the_marker_of_an_execution_counts_for_its_own_request_only() {
+    with_paused_clock(async {
+        for inner in [Adapter::Attribute, Adapter::Layer] {
+            for same_engine in [true, false] {
+                // Given a batch under the key `a`, which forwards one request with its extensions.
+                let put = TestRequest::new(http::Method::PUT, PAY).body("{}");
+                let forwarded = [
+                    ("another key, another path", TestRequest::payment("b")),
+                    ("the same key, another path", TestRequest::payment("a")),
+                    ("the same key, another method", put.key("a")),
+                    ("another key, quoted", TestRequest::payment("\"b\"")),
+                ];
+                for (what, request) in forwarded {
+                    let (engine, other) = (
+                        Idempotency::builder().build().unwrap(),
+                        Idempotency::builder().build().unwrap(),
+                    );
+                    let handler = CountingHandler::new();
+                    let payments = inner.app(if same_engine { &engine } else { &other }, &handler);
+                    let batches = Router::new()
+                        .route("/batch", post(forward))
+                        .with_state((payments.clone(), request.clone()))
+                        .route_layer(IdempotencyLayer::new(engine));
+                    let answer = send(&batches, &TestRequest::post("/batch").key("a")).await;
+                    assert_eq!(answer.text(), "charge 1", "{what}");
+
+                    // When another batch forwards it again, then it is replayed.
+                    let answer = send(&batches, &TestRequest::post("/batch").key("c")).await;
+                    assert_eq!(answer.text(), "charge 1", "{what}");
+                    assert_eq!(handler.starts(), 1, "{what} {inner:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_batch_on_the_path_of_its_sub_requests_protects_each() {
+    with_paused_clock(async {
+        // Given a batch at the path of its payments, under the same engine: only the key differs.
+        let engine = Idempotency::builder().build().unwrap();
+        let handler = CountingHandler::new();
+        let payments = Adapter::Layer.app(&engine, &handler);
+        let batches = Router::new()
+            .route(PAY, post(batch))
+            .with_state(payments)
+            .route_layer(IdempotencyLayer::new(engine));
+        for key in ["a", "b"] {
+            let answer = send(&batches, &TestRequest::post(PAY).key(key)).await;
+            assert_eq!(answer.text(), "charge 1 charge 2 ");
+        }
+        assert_eq!(handler.starts(), 2);
+    });
+}
+
 #[test]
 fn a_layer_and_the_attribute_on_one_route_execute_once_in_the_layers_engine() {
     with_paused_clock(async {

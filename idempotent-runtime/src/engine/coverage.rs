@@ -12,7 +12,6 @@ use crate::{
     execution::Execution,
     key::{IdempotencyKey, KeyError, KeyRules},
     policy::{KeySource, Policy},
-    route::uri_as_sent,
 };
 
 /// What an engine has to do with a request.
@@ -77,8 +76,7 @@ fn is_claimed<B>(
     let Some(execution) = Execution::from_extensions(request.extensions()) else {
         return false;
     };
-    let uri = uri_as_sent(request.uri(), request.extensions());
-    let serves = |key: Option<&IdempotencyKey>| execution.serves(request.method(), uri, key);
+    let serves = |key: Option<&IdempotencyKey>| execution.serves(request, key);
     match (found, source) {
         (None, _) => serves(None),
         (Some(FoundKey::InHeader), KeySource::Header(header)) => {

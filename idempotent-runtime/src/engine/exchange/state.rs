@@ -126,7 +126,7 @@ impl Exchange {
             claim.key,
             attempt,
             sent,
-            (request.method().clone(), self.route.uri.clone()),
+            self.route.target(&request),
         );
         let lease = Lease::new(
             claim.held(),

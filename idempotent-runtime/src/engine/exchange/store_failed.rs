@@ -73,7 +73,7 @@ impl Exchange {
             claim.key,
             1,
             Instant::now(),
-            (request.method().clone(), self.route.uri.clone()),
+            self.route.target(&request),
         );
         request.extensions_mut().insert(execution);
         let result = match catch_unwind(|| handler.call(request)) {
