@@ -55,6 +55,7 @@ mod scopes;
 mod setup;
 mod shutdown_races;
 mod shutdowns;
+mod stacks;
 mod store_faults;
 mod stored_formats;
 mod through_a_proxy;
