@@ -53,9 +53,9 @@ impl H2Conn {
     /// Sends a complete request to a server that may have gone.
     pub(crate) async fn try_send(&mut self, request: &TestRequest) -> io::Result<H2Stream> {
         let mut stream = self.try_begin(request).await?;
-        let body = request.body.clone();
-        let sent = stream.request.send_data(body, true);
-        sent.map_err(io::Error::other)?;
+        // A server that needs no body may have answered and closed the stream by now. One that has gone shows it where the
+        // answer is read.
+        let _closed = stream.request.send_data(request.body.clone(), true);
         Ok(stream)
     }
 
