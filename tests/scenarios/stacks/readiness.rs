@@ -422,10 +422,11 @@ pub(super) fn a_service_that_is_not_ready_within_the_lease_starts_nothing() {
             let service = service.clone();
             tokio::spawn(async move { call(&service, &payment()).await.unwrap() })
         };
+        // The answer does not wait for the service, which is never ready.
         advance(Duration::from_secs(31)).await;
-        ready.send_replace(Ready::Now);
         late.await.unwrap().assert_problem(503, "overloaded");
         assert_eq!(handler.starts(), 0);
+        ready.send_replace(Ready::Now);
         call(&service, &payment()).await.unwrap().assert_charge(1);
     });
 }

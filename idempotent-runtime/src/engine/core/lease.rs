@@ -86,6 +86,12 @@ impl Lease {
         self.acquired.elapsed() < self.held.lease
     }
 
+    /// When the lease of the acknowledged acquire ends, counted from when that was sent.
+    pub(crate) fn end_of_first(&self) -> Instant {
+        // A lease is at most a hundred years.
+        self.acquired + self.held.lease
+    }
+
     /// When the heartbeat ends.
     pub(crate) fn end_of_life(&self) -> Instant {
         self.end_of_life

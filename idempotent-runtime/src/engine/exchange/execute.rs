@@ -22,7 +22,7 @@ impl Exchange {
     pub(super) async fn execute<H: Handler>(
         &self,
         started: Result<Started, Beside>,
-        mut handler: H,
+        handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
         let Started {
             run,
@@ -36,10 +36,10 @@ impl Exchange {
             let declined = Box::pin(run.decline()).await;
             return self.answer(declined, claim).await;
         }
-        let mut run = match run.until_ready(&mut handler).await {
-            Ok(run) => run,
+        let (mut run, handler) = match run.until_ready(handler).await {
+            Ok(ready) => ready,
             Err(not_ready) => {
-                drop_catching((request, handler));
+                drop_catching(request);
                 return self.answer(not_ready, claim).await;
             }
         };
@@ -54,7 +54,7 @@ impl Exchange {
         &self,
         started: Result<Started, Beside>,
         recover: RecoverFn,
-        mut handler: H,
+        handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
         let Started {
             mut run,
@@ -74,10 +74,10 @@ impl Exchange {
         match run.recover(recover, retry).await {
             Ok(result) => self.answer(result, claim).await,
             Err(run) => {
-                let run = match run.until_ready(&mut handler).await {
-                    Ok(run) => run,
+                let (run, handler) = match run.until_ready(handler).await {
+                    Ok(ready) => ready,
                     Err(not_ready) => {
-                        drop_catching((request, handler));
+                        drop_catching(request);
                         return self.answer(not_ready, claim).await;
                     }
                 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::state::{Claiming, Exchange, KeyedRequest};
 use crate::{
@@ -57,11 +57,14 @@ impl Exchange {
         request: Box<KeyedRequest>,
         mut handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
-        match ready(&mut handler, || {}).await {
-            Ok(()) => {}
-            // Its client gets the error, which the adapter has, instead of this answer.
-            Err(NotReady::Failed) => return self.refuse_as(ProblemCode::Overloaded),
-            Err(NotReady::Panicked) => {
+        match timeout(claim.lease, ready(&mut handler, || {})).await {
+            Ok(Ok(())) => {}
+            // As long as with a lease. Where the service failed, its client gets the error, which the adapter has, instead
+            // of this answer.
+            Err(_) | Ok(Err(NotReady::Failed)) => {
+                return self.refuse_as(ProblemCode::Overloaded);
+            }
+            Ok(Err(NotReady::Panicked)) => {
                 return self.refuse(&Problem::panicked_before_the_handler());
             }
         }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
+use tokio::time::timeout_at;
 
 use super::{
     body::{
@@ -26,7 +27,7 @@ use super::{
     reply::{first_hand, problem, refuse},
 };
 use crate::{
-    catch_unwind::{Panicked, catch_unwind, catching, catching_unpin},
+    catch_unwind::{Panicked, catch_unwind, catching, catching_unpin, drop_catching},
     execution::{Crash, Recovery},
     observe::{self, RequestResult, Stopwatch},
     policy::{OnCrash, RecoverFn},
@@ -111,23 +112,27 @@ impl Run {
         }
     }
 
-    /// Waits until the handler can be called. `Err` is the answer where it never can, or not any more: nothing was
-    /// executed.
+    /// Waits until the handler can be called, for as long as it may start. `Err` is the answer where it cannot: nothing was
+    /// executed, and the handler was dropped before anything was written, because a service may hold a place for it.
     pub(crate) async fn until_ready<H: Handler>(
         self: Box<Self>,
-        handler: &mut H,
-    ) -> Result<Box<Self>, RunResult<H::Body>> {
+        mut handler: H,
+    ) -> Result<(Box<Self>, H), RunResult<H::Body>> {
         let mut waited = false;
-        let ready = ready(handler, || {
+        let ready = ready(&mut handler, || {
             if !mem::replace(&mut waited, true) {
                 keep(&self.core, &self.lease);
             }
         });
-        match ready.await {
-            Ok(()) if waited && !self.may_start() => Err(Box::pin(self.decline()).await),
-            Ok(()) => Ok(self),
-            Err(NotReady::Failed) => Err(Box::pin(self.not_started()).await),
-            Err(NotReady::Panicked) => {
+        let in_time = timeout_at(self.lease.end_of_first(), ready).await;
+        if matches!(in_time, Ok(Ok(()))) && (!waited || self.may_start()) {
+            return Ok((self, handler));
+        }
+        drop_catching(handler);
+        match in_time {
+            Ok(Ok(())) | Err(_) => Err(Box::pin(self.decline()).await),
+            Ok(Err(NotReady::Failed)) => Err(Box::pin(self.not_started()).await),
+            Ok(Err(NotReady::Panicked)) => {
                 tracing::error!("the readiness of a service panicked; nothing was executed");
                 let own = Ok(refuse(&self.core, &Problem::panicked_before_the_handler()));
                 Err(Box::pin(self.release(own)).await)
