@@ -54,8 +54,7 @@ pub(crate) fn coverage<B>(route: &Policy, engine: &Policy, request: &mut Request
             Err(Panicked) => Some(FoundKey::Panicked),
         },
     };
-    let opaque = route.opaque.or(engine.opaque).unwrap_or(false);
-    if is_claimed(source, found.as_ref(), opaque, request) {
+    if is_claimed(source, found.as_ref(), request) {
         return Coverage::Claimed;
     }
     let required = route.required.or(engine.required).unwrap_or(false);
@@ -67,25 +66,24 @@ pub(crate) fn coverage<B>(route: &Policy, engine: &Policy, request: &mut Request
 }
 
 /// Whether an execution around this request serves it: it has the same key, or none of its own.
-fn is_claimed<B>(
-    source: KeySource<'_>,
-    found: Option<&FoundKey>,
-    opaque: bool,
-    request: &Request<B>,
-) -> bool {
-    let Some(execution) = Execution::from_extensions(request.extensions()) else {
+fn is_claimed<B>(source: KeySource<'_>, found: Option<&FoundKey>, request: &Request<B>) -> bool {
+    // Not `Execution::from_extensions`: this look is not the handler's.
+    let Some(execution) = request.extensions().get::<Execution>() else {
         return false;
     };
     let serves = |key: Option<&IdempotencyKey>| execution.serves(request, key);
     match (found, source) {
         (None, _) => serves(None),
+        // The engine outside may read the header in the other way.
         (Some(FoundKey::InHeader), KeySource::Header(header)) => {
-            let rules = KeyRules {
-                opaque,
-                ..KeyRules::default()
-            };
-            let key = IdempotencyKey::parse(header.lines(request.headers()).iter(), rules);
-            key.is_ok_and(|key| serves(Some(&key)))
+            [false, true].iter().any(|&opaque| {
+                let rules = KeyRules {
+                    opaque,
+                    ..KeyRules::default()
+                };
+                let key = IdempotencyKey::parse(header.lines(request.headers()).iter(), rules);
+                key.is_ok_and(|key| serves(Some(&key)))
+            })
         }
         (Some(FoundKey::ByFunction(Ok(key))), _) => serves(Some(key)),
         _ => false,

@@ -78,7 +78,7 @@
 
 use std::{any::Any, sync::Arc};
 
-use http::{HeaderMap, Request};
+use http::Request;
 use http_body::Body;
 use tower::load_shed::error::Overloaded;
 use tracing::Instrument;
@@ -86,7 +86,7 @@ use tracing::Instrument;
 use crate::{
     body_limit::body_limit,
     observe::{self, RequestResult},
-    policy::{KeySource, Policy},
+    policy::Policy,
     problem::ProblemCode,
     route::Route,
 };
@@ -137,22 +137,15 @@ impl Idempotency {
         coverage
     }
 
-    /// Whether the request may have a key for a route with this policy, as far as that can be said without calling the
-    /// route's functions.
-    pub(crate) fn may_cover(&self, policy: &Policy, headers: &HeaderMap) -> bool {
-        match policy.key_source(&self.0.defaults) {
-            KeySource::Header(header) => header.is_in(headers),
-            KeySource::Function(_) => true,
-        }
-    }
-
-    /// Whether this error of a wrapped service's call is known to come before any work.
-    pub(crate) fn comes_before_any_work(&self, error: &dyn Any) -> bool {
+    /// Whether this error of a wrapped service's call is known to come before any work. A service that sheds load says so
+    /// `at_once`; one that says it later may have done some work, and pass on that another service was overloaded.
+    pub(crate) fn comes_before_any_work(&self, error: &dyn Any, at_once: bool) -> bool {
         let Some(error) = error.downcast_ref::<BoxError>() else {
-            return error.is::<Overloaded>();
+            return at_once && error.is::<Overloaded>();
         };
-        // Not its sources: a service that has done its work may pass on that another one was overloaded.
-        error.is::<Overloaded>() || self.0.not_started.is_some_and(|names| names(error))
+        // Not its sources, for the same reason.
+        (at_once && error.is::<Overloaded>())
+            || self.0.not_started.is_some_and(|names| names(error))
     }
 
     /// This engine, if its problems look different from those of an engine with all defaults.

@@ -40,7 +40,7 @@
 //!    called. Its duplicates wait meanwhile as for any execution. If that takes longer than a lease, the claim is given
 //!    back and the client gets 503 `overloaded`.
 //! 3. An error of the readiness releases the key and is the caller's error. So does an error of the call that is known to
-//!    come before any work: tower's `load_shed::error::Overloaded`, and what
+//!    come before any work: tower's `load_shed::error::Overloaded`, if the call fails with it at once, and what
 //!    [`Builder::not_started`](crate::Builder::not_started) names.
 //! 4. A request that is not covered goes to the wrapped service as soon as that one is ready.
 //!
@@ -51,8 +51,8 @@
 //! responses only, so they are recognised by what no handler's answer has together: no header, no body, given at once, by
 //! code that looked at neither the request's body nor its [`Execution`](crate::Execution), and for a 404 without a matched
 //! route. What is in doubt is stored, and so are the answers of a router as a whole, around which a layer stands
-//! (`ServiceBuilder::service(router)`). A fallback handler that has an effect and answers with a bare 404 says
-//! [`Retention::Store`](crate::Retention::Store).
+//! (`ServiceBuilder::service(router)`). A fallback handler that has an effect and answers with a bare 404, or a handler that
+//! has one and answers with a bare 405, says [`Retention::Store`](crate::Retention::Store).
 
 use std::{
     fmt,
@@ -194,11 +194,10 @@ impl IdempotencyLayer {
         self
     }
 
-    /// An annotated handler inside uses this layer's engine, also for a method that the layer does not cover.
+    /// An annotated handler inside uses this layer's engine, also for a method that the layer does not cover, and for a
+    /// key that only the handler knows of.
     fn offer_engine<B>(&self, request: &mut Request<B>) {
-        if self.engine.may_cover(&self.policy, request.headers()) {
-            request.extensions_mut().insert(self.engine.clone());
-        }
+        request.extensions_mut().insert(self.engine.clone());
     }
 
     fn coverage<B>(&self, request: &mut Request<B>) -> Coverage {
@@ -245,8 +244,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Coverage::Protected(found) = self.layer.coverage(&mut request) else {
-            self.layer.offer_engine(&mut request);
+        let coverage = self.layer.coverage(&mut request);
+        self.layer.offer_engine(&mut request);
+        let Coverage::Protected(found) = coverage else {
             return self.pass(request.map(Body::new));
         };
         let failure = Failure::default();
@@ -380,7 +380,7 @@ where
                 }
                 Ok(response) => HandlerResult::Returned(response.map(Body::new)),
                 Err(error) => {
-                    let not_started = engine.comes_before_any_work(&error);
+                    let not_started = engine.comes_before_any_work(&error, at_once);
                     failure.set(error);
                     if not_started {
                         HandlerResult::NotStarted
