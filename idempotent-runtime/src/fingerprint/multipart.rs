@@ -37,6 +37,10 @@ fn feed(hash: &mut Framed, body: &[u8], boundary: &[u8], depth: usize) -> Option
         Some(rest) => (&body[..0], rest),
         None => split(body, &finder)?,
     };
+    // Some parsers find the delimiter there, too: then they see other parts than these.
+    if Finder::new(&delimiter[2..]).find(before).is_some() {
+        return None;
+    }
     hash.part(before);
     loop {
         if let Some(after) = rest.strip_prefix(b"--") {
@@ -69,6 +73,12 @@ fn feed_part(hash: &mut Framed, part: &[u8], depth: usize) -> Option<()> {
     let Ok(Status::Complete((end, lines))) = parse_headers(part, &mut lines) else {
         return None;
     };
+    // A line feed alone ends the head for this parser and not for others, which then see another body.
+    let head = &part[..end];
+    let ends_alone = |at: usize| head[at] == b'\n' && (at == 0 || head[at - 1] != b'\r');
+    if (0..head.len()).any(ends_alone) {
+        return None;
+    }
     let mut headers: Vec<_> = lines
         .iter()
         .map(|line| (lower(line.name.as_bytes()), line.value))
@@ -206,8 +216,11 @@ mod tests {
             ("\r\n\r\n100", "\r\n100"),
             ("Content-Disposition:", "Content Disposition:"),
             ("--B--", "--B"),
+            // Other parsers see another body, or other parts.
+            ("\r\n\r\n100", "\n\nX\r\n\r\n100"),
+            ("--B\r\nC", "x--B\r\nC"),
         ] {
-            assert_eq!(of(&FORM.replace(from, to), "B"), None, "{to:?}");
+            assert_eq!(of(&FORM.replacen(from, to, 1), "B"), None, "{to:?}");
         }
         assert_eq!(of(FORM, ""), None);
         assert_eq!(of(FORM, "C"), None);

@@ -45,13 +45,14 @@ pub(super) fn write_form(parts: &mut Framed, tag: u8, body: &[u8]) -> bool {
     }
     let pair = |pair| {
         let (name, value) = split(pair);
-        (decode(name), value)
+        let name = decode(name);
+        (group(&name).len(), name, value)
     };
-    let mut pairs: Vec<(Cow<'_, [u8]>, &[u8])> = pairs().map(pair).collect();
-    pairs.sort_by(|a, b| group(&a.0).cmp(group(&b.0)));
+    let mut pairs: Vec<_> = pairs().map(pair).collect();
+    pairs.sort_by(|(len, name, _), (other_len, other, _)| name[..*len].cmp(&other[..*other_len]));
     parts.tag(tag);
     parts.count(count);
-    for (name, value) in pairs {
+    for (_, name, value) in pairs {
         parts.part(&name);
         parts.part(&decode(value));
     }
