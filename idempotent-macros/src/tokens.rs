@@ -1,6 +1,6 @@
 //! Searching and splitting tokens that are not parsed.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Ident, Spacing, TokenStream, TokenTree};
 
 /// The first occurrence of a word in the tokens.
 pub(crate) fn mentions(tokens: TokenStream, word: &str) -> Option<Ident> {
@@ -18,10 +18,15 @@ pub(crate) fn split(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
     let mut runs = Vec::new();
     let mut run = Vec::new();
     let mut depth = 0_usize;
+    // The `>` of `->` closes nothing.
+    let mut arrow = false;
     for token in tokens {
+        let after_minus = std::mem::take(&mut arrow);
         if let TokenTree::Punct(punct) = &token {
             match punct.as_char() {
                 '<' => depth += 1,
+                '-' => arrow = punct.spacing() == Spacing::Joint,
+                '>' if after_minus => {}
                 '>' => depth = depth.saturating_sub(1),
                 ',' if depth == 0 => {
                     if run.is_empty() {

@@ -24,7 +24,7 @@ fn refused(tokens: &TokenStream) -> String {
 fn every_option_is_read() {
     let (options, messages) = parse(quote! {
         ttl = "24h", wait = true, wait_timeout = "30s", lease = "20s", max_lifetime = "15m", on_crash = "retry",
-        required, header = "X-Key", strict, uuid = false, name = "pay", caller = User<A, B>,
+        required, header = "X-Key", strict, uuid = false, name = "pay", caller = User<fn(A) -> B, C>,
         scope = tenant::of::<A, B>("x"), require_caller, cache = "success",
         fingerprint(headers("X-Currency", "x-b",), json, ignore("/a~1b", "/"), form = false, ignore_query("nonce", "a b"),
             ignore_body = false, ignore_content_type),
