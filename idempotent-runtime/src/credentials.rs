@@ -60,7 +60,7 @@ pub(crate) struct CallerId(Vec<u8>);
 /// Cookies whose values change by themselves, by their full names. Sources: the vendors' pages on their cookies (AWS
 /// "Sticky sessions", Google Cloud "Session affinity", Azure "Application Gateway affinity", Cloudflare "Cookies"), and
 /// the Open Cookie Database (<https://github.com/jkwakman/Open-Cookie-Database>).
-const CHANGING: [&str; 70] = [
+const CHANGING: [&str; 68] = [
     // Load balancers: the value is encrypted anew for each response, or names the server of the moment.
     "AWSALB",
     "AWSALBCORS",
@@ -122,8 +122,6 @@ const CHANGING: [&str; 70] = [
     "_scid",
     "_rdt_uuid",
     "_dd_s",
-    "ai_session",
-    "ai_user",
     "__hstc",
     "__hssc",
     "__hssrc",
@@ -208,7 +206,7 @@ impl Credentials {
             let lines = headers.get_all(name);
             let lines = || {
                 let values = lines.iter().map(|line| line.as_bytes().trim_ascii());
-                values.filter(|value| !value.is_empty())
+                values.filter(|value| !value.is_empty() && !is_scheme_only(value))
             };
             let count = lines().count();
             if count == 0 {
@@ -259,6 +257,13 @@ impl Credentials {
             Cookies::Only(names) => is_one_of(names),
         }
     }
+}
+
+/// Whether this is a scheme without a token, as a client sends that has none to add: it names nobody.
+fn is_scheme_only(value: &[u8]) -> bool {
+    [&b"bearer"[..], b"basic", b"token"]
+        .iter()
+        .any(|scheme| value.eq_ignore_ascii_case(scheme))
 }
 
 /// The length of the scheme, which ends at the first space.

@@ -92,7 +92,15 @@ where
 
 /// The scope that all lines of a header are together.
 pub(crate) fn of_lines(head: &Parts, name: &HeaderName) -> Option<Scope> {
-    let mut lines = head.headers.get_all(name).iter();
+    let lines = head.headers.get_all(name);
+    // A header without a value names nobody.
+    if lines
+        .iter()
+        .all(|line| line.as_bytes().trim_ascii().is_empty())
+    {
+        return None;
+    }
+    let mut lines = lines.iter();
     let mut scope = lines.next()?.as_bytes().to_vec();
     for line in lines {
         // A line feed cannot occur in a header value, so two lines never look like one.
@@ -388,6 +396,8 @@ mod tests {
             scope(&parts(request)).map(|scope| scope.0)
         };
         assert_eq!(of(&[]), None);
+        assert_eq!(of(&[""]), None, "a header without a value names nobody");
+        assert_eq!(of(&["", " "]), None);
         assert_eq!(of(&["a"]).as_deref(), Some(&b"a"[..]));
         assert_ne!(of(&["a"]), of(&["a", "b"]));
         assert_ne!(of(&["a", "b"]), of(&["b", "a"]));

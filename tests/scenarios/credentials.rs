@@ -170,6 +170,27 @@ fn beside_another_credential_cookies_do_not_count() {
 }
 
 #[test]
+fn a_credential_without_a_value_is_none() {
+    with_each_adapter(async |adapter| {
+        // Given a client that sends its header also where it has no token to put into it.
+        for (header, value) in [
+            ("authorization", "Bearer"),
+            ("authorization", "bearer "),
+            ("authorization", "Basic"),
+            ("x-api-key", ""),
+        ] {
+            let app = adapter.app(&engine(Credentials::new()), &CountingHandler::new());
+            let with = |cookie| by(header, value).header("cookie", cookie);
+            send(&app, &with("session=alice")).await.assert_charge(1);
+            send(&app, &with("session=alice"))
+                .await
+                .assert_replay_of_charge(1);
+            assert_refused(&send(&app, &with("session=mallory")).await);
+        }
+    });
+}
+
+#[test]
 fn headers_and_cookies_can_be_chosen() {
     with_each_adapter(async |adapter| {
         // Given an API key that all browsers share: the session says who calls.

@@ -231,7 +231,7 @@ fn the_attribute_takes_what_the_builder_takes() {
 }
 
 #[test]
-fn a_routes_scope_goes_before_the_caller_that_the_engine_found() {
+fn a_routes_scope_stays_within_the_caller_that_the_engine_found() {
     with_paused_clock(async {
         // Given an engine that lets in whoever has a token, and routes scoped by tenant.
         let handler = CountingHandler::new();
@@ -261,12 +261,18 @@ fn a_routes_scope_goes_before_the_caller_that_the_engine_found() {
         };
         let of_tenant = |token| request(token).header("x-account", "a");
         send(&app, &of_tenant("one")).await.assert_charge(1);
-        send(&app, &of_tenant("two"))
+        // Naming another's tenant shows nobody what was stored for that caller.
+        send(&app, &of_tenant("two")).await.assert_charge(2);
+        // One caller has as many namespaces as it has tenants.
+        send(&app, &request("one").header("x-account", "b"))
+            .await
+            .assert_charge(3);
+        send(&app, &of_tenant("one"))
             .await
             .assert_replay_of_charge(1);
         // Where the route's scope finds nobody, the caller counts.
-        send(&app, &request("one")).await.assert_charge(2);
-        send(&app, &request("two")).await.assert_charge(3);
+        send(&app, &request("one")).await.assert_charge(4);
+        send(&app, &request("two")).await.assert_charge(5);
         // And nobody is let in without a token.
         let stranger = TestRequest::post("/path").key("k").header("x-account", "a");
         let answer = send(&app, &stranger).await;

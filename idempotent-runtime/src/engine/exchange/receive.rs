@@ -107,14 +107,19 @@ impl Exchange {
         }
     }
 
-    /// Who calls: by the route's scope function, else whom the caller step found, else by the engine's scope function.
+    /// Who calls: whom the caller step found, within the scope by the route's function; else by the engine's function.
     /// Where they find nobody, the credentials count as if there were no scope.
     fn identify(&self, head: &Parts, found: Option<Scope>) -> Result<Identity, Problem> {
         let (of_route, of_engine) = (&self.settings.scope, &self.core.scope);
-        let scope = match (of_route, of_engine) {
-            (Some(scope), _) => scope.of(head).or(found),
-            (None, Some(scope)) if found.is_none() => scope.of(head),
-            _ => found,
+        let scope = match (of_route, found) {
+            // A caller that was found stays one: a header alone cannot make another of it.
+            (Some(scope), Some(found)) => Some(match scope.of(head) {
+                Some(scope) => Scope::of_several([found, scope]),
+                None => found,
+            }),
+            (Some(scope), None) => scope.of(head),
+            (None, Some(found)) => Some(found),
+            (None, None) => of_engine.as_ref().and_then(|scope| scope.of(head)),
         };
         let mut credentials = None;
         if scope.is_none() {
