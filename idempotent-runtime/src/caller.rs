@@ -8,7 +8,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::{
-    engine::{BoxError, BoxFuture},
+    boxes::{BoxError, BoxFuture},
     scope::Scope,
 };
 

@@ -133,6 +133,7 @@ pub mod store;
 mod backoff;
 mod body;
 mod body_limit;
+mod boxes;
 mod caller;
 mod catch_unwind;
 mod credentials;

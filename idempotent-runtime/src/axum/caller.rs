@@ -1,6 +1,6 @@
 //! Who calls, found by an extractor.
 
-use std::{fmt, future::Future, marker::PhantomData, pin::Pin};
+use std::{future::Future, marker::PhantomData, pin::Pin};
 
 use ::axum::{
     Extension,
@@ -9,18 +9,14 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
-use super::arguments::ExtractFromParts;
+use super::{
+    arguments::ExtractFromParts,
+    caller_step::{CallerFuture, CallerStep},
+};
 use crate::{
-    caller::{Authenticated, Caller, boxed},
-    engine::BoxFuture,
+    caller::{Caller, boxed},
     scope::Scope,
 };
-
-/// The caller step of a handler: extracts who calls, in a router with this state.
-pub(super) type CallerStep<S> = fn(Parts, &S) -> CallerFuture;
-
-/// The caller step at work.
-pub struct CallerFuture(BoxFuture<Authenticated>);
 
 /// Whether a handler names its caller.
 pub trait FindsCaller<S> {
@@ -59,18 +55,12 @@ where
     V: ExtractFromParts<S, C> + 'static,
 {
     let state = state.clone();
-    CallerFuture(Box::pin(async move {
+    CallerFuture::new(async move {
         match V::extract(&mut head, &state).await {
             Ok(caller) => Ok((head, caller.scope())),
             Err(rejection) => Err(boxed(rejection)),
         }
-    }))
-}
-
-impl CallerFuture {
-    pub(super) fn into_future(self) -> BoxFuture<Authenticated> {
-        self.0
-    }
+    })
 }
 
 /// What [`extractor`]'s function returns.
@@ -103,11 +93,5 @@ where
 impl<T: Caller> Caller for Extension<T> {
     fn scope(&self) -> Scope {
         self.0.scope()
-    }
-}
-
-impl fmt::Debug for CallerFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CallerFuture")
     }
 }

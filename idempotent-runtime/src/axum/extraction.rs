@@ -11,7 +11,7 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{arguments::Arguments, caller::CallerStep};
+use super::{arguments::Arguments, caller_step::CallerStep};
 use crate::{caller::Authentication, engine::BoxFuture};
 
 /// Calls the handler with its arguments. It is a plain function, so that a handler adds only it and its own future to

@@ -24,7 +24,7 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
-use super::caller::CallerStep;
+use super::caller_step::CallerStep;
 use crate::{
     engine::Idempotency,
     execution::{Crash, Recovery},

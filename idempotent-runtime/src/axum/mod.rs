@@ -31,6 +31,7 @@
 mod arguments;
 mod call;
 mod caller;
+mod caller_step;
 mod checks;
 mod extract;
 mod extraction;

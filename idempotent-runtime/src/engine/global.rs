@@ -10,7 +10,8 @@ use std::{
 use once_cell::sync::OnceCell;
 
 use super::{
-    builder::{BuildError, Builder},
+    build_error::BuildError,
+    builder::Builder,
     core::{Idempotency, alive::Alive},
 };
 

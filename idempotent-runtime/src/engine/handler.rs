@@ -5,22 +5,14 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 
-use crate::caller::Authentication;
-
-use crate::catch_unwind::catch_unwind;
-
-/// A boxed error, as `http-body` implementations carry it.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A boxed future that may be handed to another task.
-pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(crate) use crate::boxes::{BoxError, BoxFuture};
+use crate::{caller::Authentication, catch_unwind::catch_unwind};
 
 /// The handler behind one request, called at most once, and only once it was ready.
 pub(crate) trait Handler: Send + 'static {

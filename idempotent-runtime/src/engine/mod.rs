@@ -27,7 +27,7 @@
 //! | waiting | `wait/`: the queues of the duplicates; `exchange/follow` uses them |
 //! | doubt | `core/doubt`: acquires without an answer, and their withdrawal |
 //! | shared by all | `core/`: store client, registry of what is in flight, room, gauges |
-//! | set-up | `builder`, `profile`, `global` (the engine of the process) |
+//! | set-up | `builder`, `build_error`, `profile`, `global` (the engine of the process) |
 //! | the end | `shutdown` |
 //! | operators | `admin`: inspect, resolve, purge |
 //!
@@ -93,6 +93,7 @@ use crate::{
 
 mod admin;
 mod body;
+mod build_error;
 mod builder;
 mod core;
 mod coverage;
@@ -109,7 +110,8 @@ mod wait;
 
 pub use admin::{Resolution, ResolveError};
 pub(crate) use body::ResponseBody;
-pub use builder::{BuildError, Builder};
+pub use build_error::BuildError;
+pub use builder::Builder;
 pub use core::{Idempotency, on_store_error::OnStoreError};
 pub(crate) use coverage::{Coverage, FoundKey, coverage};
 use detach::DetachState;

@@ -7,7 +7,7 @@ use super::{
     hash::Hasher,
     row::Row,
     shard::{ClaimResult, Context, Shard},
-    usage::{Budget, Limits, Usage},
+    usage::{Budget, Limits, SHARDS, Usage},
 };
 use crate::{
     scope::StoreKey,
@@ -21,13 +21,6 @@ use crate::{
         lock,
     },
 };
-
-/// Keys are digests, so their first byte spreads them evenly.
-#[cfg(not(idempotent_shuttle))]
-pub(super) const SHARDS: usize = 64;
-/// Two, so that some keys share a lock and others do not.
-#[cfg(idempotent_shuttle)]
-pub(super) const SHARDS: usize = 2;
 
 /// How many expired records each claim deletes. A claim adds at most one record, so any number above one shrinks a
 /// backlog; a small one keeps the cost of a single request flat.

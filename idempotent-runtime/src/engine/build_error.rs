@@ -1,0 +1,101 @@
+//! Why an engine cannot be built.
+
+use std::{error::Error, fmt, time::Duration};
+
+use http::{HeaderName, StatusCode};
+
+/// Settings that cannot work together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No store was given, and the crate was built without the `memory` feature.
+    NoStore,
+    /// The secret has fewer than 16 bytes, which can be guessed.
+    ShortSecret {
+        /// How many it has.
+        length: usize,
+    },
+    /// The default policy has a name, which would make one endpoint of all routes.
+    DefaultName {
+        /// What was given.
+        name: String,
+    },
+    /// The default policy's lease is longer than its `max_lifetime`.
+    LeaseOverLifetime {
+        /// The lease.
+        lease: Duration,
+        /// The lifetime.
+        max_lifetime: Duration,
+    },
+    /// The status for mismatches is not a client error.
+    MismatchStatus {
+        /// What was given.
+        status: StatusCode,
+    },
+    /// The header for outcomes is also the one that marks replays.
+    SameHeader {
+        /// Its name.
+        name: HeaderName,
+    },
+    /// `max_detached` is zero: no execution could outlive its client, so none could ever start.
+    NoRoom,
+    /// Both a caller and a scope say who calls.
+    CallerAndScope,
+    /// The store time-out is zero, so that no store could ever answer, or longer than an hour.
+    StoreTimeout {
+        /// What was given.
+        timeout: Duration,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStore => f.write_str(
+                "no store: call `.store(…)`, or enable the `memory` feature for an in-memory one",
+            ),
+            Self::ShortSecret { length } => {
+                write!(
+                    f,
+                    "the secret has {length} bytes; use at least 16 random ones"
+                )
+            }
+            Self::DefaultName { name } => write!(
+                f,
+                "the default policy has the name {name:?}, which would make one endpoint of all routes; name routes"
+            ),
+            Self::LeaseOverLifetime {
+                lease,
+                max_lifetime,
+            } => write!(
+                f,
+                "the lease ({lease:?}) is longer than max_lifetime ({max_lifetime:?}); shorten the lease"
+            ),
+            Self::MismatchStatus { status } => {
+                write!(
+                    f,
+                    "a mismatch is the client's error: {status} is not a 4xx status"
+                )
+            }
+            Self::SameHeader { name } => write!(
+                f,
+                "`{name}` is the header for outcomes and the one for replays: give one of them another name"
+            ),
+            Self::NoRoom => f.write_str(
+                "max_detached is 0, so no execution could start: every client may leave; allow at least 1",
+            ),
+            Self::CallerAndScope => f.write_str(
+                "both `caller` and `scope` are set, and each says whose keys are one namespace; keep `caller`, which returns \
+                 the scope",
+            ),
+            Self::StoreTimeout { timeout } => {
+                write!(
+                    f,
+                    "the store time-out is {timeout:?}; give it more than zero and at most an hour"
+                )
+            }
+        }
+    }
+}
+
+impl Error for BuildError {}
