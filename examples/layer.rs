@@ -170,7 +170,10 @@ async fn answer(
     headers: &[(&str, &str)],
     body: &'static str,
 ) -> Result<String, Box<dyn Error>> {
-    let mut request = Request::builder().method(method).uri("/bookings/room-7");
+    let mut request = Request::builder()
+        .method(method)
+        .uri("/bookings/room-7")
+        .header("content-type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
