@@ -291,7 +291,7 @@ rejected_header() {
 large_request() {
     local before padding
     before=$(count payments)
-    printf -v padding '%01100000d' 0
+    printf -v padding '%02200000d' 0
     printf '{"amount": 1, "padding": "%s"}' "$padding" >"$TMP/large.json"
     send POST /api/payments "$RUN-large" "@$TMP/large.json"
     expect_problem 413 request_too_large

@@ -64,10 +64,6 @@ pub(crate) enum HandlerResult<B> {
     /// The handler ran and returned this response.
     Returned(Response<B>),
     /// An extractor refused the request before the handler began, or no handler matched: nothing was executed.
-    #[cfg_attr(
-        not(feature = "axum"),
-        expect(dead_code, reason = "without a router no refusal is known")
-    )]
     Rejected(Response<B>),
     /// An extractor panicked before the handler began: nothing was executed.
     #[cfg_attr(
