@@ -264,6 +264,57 @@ fn a_layer_and_an_attribute_that_spell_a_uuid_differently_execute_and_store_once
 }
 
 #[test]
+fn a_layer_with_opaque_keys_and_an_attribute_without_execute_and_store_once() {
+    crate::support::with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let store = crate::support::FaultyStore::new();
+        let builder = || Idempotency::builder().store(store.clone());
+        let opaque = builder()
+            .policy(Policy::new().opaque(true))
+            .build()
+            .unwrap();
+        // Given an engine of the attribute's own, which takes no such keys.
+        let app = Adapter::Attribute.app(&builder().build().unwrap(), &handler);
+        let app = app.layer(idempotent_runtime::IdempotencyLayer::new(opaque));
+        for key in ["order 123", "a,b", r#"{"order":7}"#, r#""quoted""#] {
+            let charge = handler.starts() + 1;
+            let request = TestRequest::payment(key);
+            send(&app, &request).await.assert_charge(charge);
+            send(&app, &request).await.assert_replay_of_charge(charge);
+        }
+        assert_eq!(store.calls(crate::support::Operation::Complete), 4);
+    });
+}
+
+/// A handler that reads its key from a header of its own.
+#[idempotent_runtime::idempotent(header = "X-Event")]
+async fn event(
+    axum::extract::State(handler): axum::extract::State<CountingHandler>,
+    request: axum::extract::Request,
+) -> axum::response::Response {
+    handler.call(request).await
+}
+
+#[test]
+fn a_key_that_only_the_handler_knows_of_is_kept_in_the_layers_engine() {
+    crate::support::with_paused_clock(async {
+        // Given a layer whose store is the only one, around a handler without an engine.
+        let (handler, store) = (CountingHandler::new(), crate::support::FaultyStore::new());
+        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let app = axum::Router::new()
+            .route("/pay", axum::routing::post(event))
+            .layer(idempotent_runtime::IdempotencyLayer::new(engine))
+            .with_state(handler.clone());
+
+        // When its requests have no key for the layer.
+        let request = TestRequest::post("/pay").header("x-event", "e1");
+        send(&app, &request).await.assert_charge(1);
+        send(&app, &request).await.assert_replay_of_charge(1);
+        assert_eq!(store.calls(crate::support::Operation::Complete), 1);
+    });
+}
+
+#[test]
 fn a_key_under_the_name_of_before_rfc_6648_is_warned_of_once() {
     with_each_adapter(async |adapter| {
         let handler = CountingHandler::new();

@@ -574,6 +574,30 @@ pub(super) fn only_errors_that_come_before_any_work_release_the_key() {
 }
 
 #[test]
+pub(super) fn a_service_that_passes_on_after_its_work_that_another_was_overloaded_releases_nothing()
+{
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let charging = handler.clone();
+        let inner = tower::service_fn(move |request: Request| {
+            let handler = charging.clone();
+            async move {
+                drop(handler.call(request).await);
+                tokio::task::yield_now().await;
+                Err::<Response, BoxError>(Overloaded::new().into())
+            }
+        });
+        let service = IdempotencyLayer::new(engine()).layer(inner);
+        let request = || payment().request();
+        let failed = service.clone().oneshot(request()).await.unwrap_err();
+        assert!(failed.is::<Overloaded>());
+        let again = service.oneshot(request()).await.unwrap();
+        assert_eq!(again.status(), StatusCode::CONFLICT);
+        assert_eq!(handler.starts(), 1);
+    });
+}
+
+#[test]
 pub(super) fn a_function_that_panics_over_an_error_leaves_the_key_claimed() {
     with_paused_clock(async {
         let (handler, told) = failing(|| "the connection broke".into());

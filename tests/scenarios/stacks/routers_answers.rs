@@ -88,6 +88,10 @@ fn a_deploy_that_adds_the_route_executes_what_was_404() {
         deploy
             .assert_executes_after(other().layer(stack), 404)
             .await;
+        // Inside of two engines.
+        let deploy = Deploy::new();
+        let twice = other().layer(deploy.layer()).layer(deploy.layer());
+        deploy.assert_executes_after(twice, 404).await;
         // In a router that is nested, merged, or a service of its own.
         let deploy = Deploy::new();
         let outer = Router::new().merge(other().layer(deploy.layer()));
