@@ -424,6 +424,8 @@ pub(super) fn a_service_that_is_not_ready_within_the_lease_starts_nothing() {
         };
         // The answer does not wait for the service, which is never ready.
         advance(Duration::from_secs(31)).await;
+        run_ready_tasks().await;
+        assert!(late.is_finished(), "it waits for one lease only");
         late.await.unwrap().assert_problem(503, "overloaded");
         assert_eq!(handler.starts(), 0);
         ready.send_replace(Ready::Now);
