@@ -63,7 +63,7 @@ impl Fleet {
         Some(nodes[random.index(nodes.len())].as_ref()?.address)
     }
 
-    /// Makes the store fail again and again until it is told to stop, which it does when it is well.
+    /// Makes the store fail again and again until `over` says so. Every fault that it began has ended then.
     pub(crate) async fn fail_store(&self, random: &mut Random, over: impl Fn() -> bool) {
         while !over() {
             sleep(random.millis(100, 1500)).await;

@@ -1,4 +1,4 @@
-//! Longer reading: how clients should retry, what they are answered, who they are, and running a service in production.
+//! Guides: how clients retry, which answers they get, how callers are told apart, and how a service runs in production.
 
 #[doc = include_str!("clients.md")]
 pub mod clients {}

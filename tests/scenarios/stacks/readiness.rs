@@ -247,7 +247,7 @@ pub(super) fn a_status_made_of_shedding_inside_is_released_where_the_route_says_
     });
 }
 
-/// A service that is ready when it is told, and fails as it is told.
+/// A service whose readiness and whose error the test sets.
 #[derive(Clone)]
 struct Told {
     ready: watch::Receiver<Ready>,
@@ -682,7 +682,7 @@ pub(super) fn load_shedding_outside_refuses_before_any_key_is_touched() {
 #[test]
 pub(super) fn a_layer_inside_that_waits_does_not_make_the_layer_busy() {
     with_paused_clock(async {
-        // Given a middleware function inside that holds requests until it is told.
+        // Given a middleware function inside that holds requests until the test opens it.
         let (handler, open) = (CountingHandler::new(), watch::Sender::new(false));
         let gate = open.clone();
         let stack = ServiceBuilder::new()
