@@ -136,7 +136,7 @@ impl RedisStoreBuilder {
         let time_outs = self.time_outs;
         let source = match address {
             Address::Cluster(nodes) => {
-                return Cluster::of(&nodes, time_outs, runtime.clone()).map(Link::Cluster);
+                return Cluster::of(nodes, time_outs, runtime.clone()).map(Link::Cluster);
             }
             Address::Single(node) => Source::node(node, time_outs)?,
             Address::Sentinel {

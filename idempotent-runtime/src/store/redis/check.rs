@@ -3,16 +3,16 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cluster::NodeAddress};
 use tokio::time::{Instant, sleep};
 
 use super::{
     ConnectError, Weakness,
-    cluster::{Cluster, Node},
+    cluster::{Cluster, Next},
     error::denied,
     link::Link,
     server::Server,
-    slots::{Doubt, Gaps},
+    topology::View,
 };
 
 /// How long the probe of a Cluster is repeated while it is incomplete, and the pause between two probes. A failover
@@ -43,11 +43,10 @@ struct ServerProbe {
 
 /// The probe of a Cluster.
 struct ClusterProbe {
-    probes: Vec<(Arc<Node>, ServerProbe)>,
+    view: View,
+    probes: Vec<(Arc<Server>, ServerProbe)>,
     /// The primaries that could not be probed, and why.
-    unreachable: Vec<(Arc<Node>, RedisError)>,
-    /// The slots whose primary no node reported.
-    gaps: Gaps,
+    unreachable: Vec<(NodeAddress, RedisError)>,
 }
 
 /// Probes the servers, and returns an error if they may lose acknowledged writes.
@@ -60,7 +59,7 @@ pub(super) async fn check(
 ) -> Result<ServerFacts, ConnectError> {
     let mut probes = Vec::new();
     let mut servers = Vec::new();
-    let mut all = true;
+    let (mut all, mut view) = (true, None);
     match link {
         Link::Server(server) => {
             probes.push(ServerProbe::of(server, false).await?);
@@ -70,12 +69,13 @@ pub(super) async fn check(
             let found = primaries(cluster).await?;
             all = found.is_complete();
             if !all {
-                found.accepted(cluster, prefix, accept).await?;
+                found.accepted(prefix, accept).await?;
             }
-            for (node, probe) in found.probes {
+            for (server, probe) in found.probes {
                 probes.push(probe);
-                servers.push(Arc::clone(&node.server));
+                servers.push(server);
             }
+            view = Some((cluster, found.view));
         }
     }
     // Of all servers or of none: one that could not be probed may be the oldest.
@@ -88,6 +88,10 @@ pub(super) async fn check(
         servers,
     };
     verdict(probes, accept)?;
+    if let Some((cluster, view)) = view {
+        let opened = cluster.open(view).await;
+        opened.map_err(|error| ConnectError::of("CLUSTER SLOTS", error))?;
+    }
     Ok(facts)
 }
 
@@ -130,50 +134,57 @@ async fn primaries(cluster: &Cluster) -> Result<ClusterProbe, ConnectError> {
 
 impl ClusterProbe {
     async fn now(cluster: &Cluster) -> Result<Self, ConnectError> {
-        let nodes = cluster.primaries().await;
-        let nodes = nodes.map_err(|error| ConnectError::of("CLUSTER SLOTS", error))?;
-        let probes = nodes.iter().map(|node| ServerProbe::of(&node.server, true));
+        let unread = |error| ConnectError::of("CLUSTER SLOTS", error);
+        let view = cluster.view().await.map_err(unread)?;
+        let servers = view.primaries().into_iter().map(|node| {
+            let server = cluster.server(node).map_err(unread)?;
+            Ok((node.clone(), server))
+        });
+        let servers = servers.collect::<Result<Vec<_>, ConnectError>>()?;
+        let probes = servers
+            .iter()
+            .map(|(_, server)| ServerProbe::of(server, true));
         let probes = join_all(probes).await;
-        let mut found = Self {
-            probes: Vec::new(),
-            unreachable: Vec::new(),
-            gaps: cluster.gaps(),
-        };
-        for (node, probe) in nodes.into_iter().zip(probes) {
-            let (doubt, why) = match probe {
-                Ok(probe) => {
-                    found.probes.push((node, probe));
-                    continue;
-                }
-                Err(ConnectError::Unreachable { source }) => (Doubt::Unreachable, source),
+        let (mut found, mut unreachable) = (Vec::new(), Vec::new());
+        for ((node, server), probe) in servers.into_iter().zip(probes) {
+            match probe {
+                Ok(probe) => found.push((server, probe)),
+                Err(ConnectError::Unreachable { source }) => unreachable.push((node, source)),
                 // It was the primary until a moment ago. The new primary has to be probed.
                 Err(ConnectError::Replica) => {
-                    (Doubt::Refused, (ErrorKind::Io, "it is a replica").into())
+                    unreachable.push((node, (ErrorKind::Io, "it is a replica").into()));
                 }
                 Err(other) => return Err(other),
-            };
-            node.doubt(Some(doubt));
-            found.unreachable.push((node, why));
+            }
         }
-        Ok(found)
+        Ok(Self {
+            view,
+            probes: found,
+            unreachable,
+        })
     }
 
     fn is_complete(&self) -> bool {
-        self.unreachable.is_empty() && self.gaps.is_empty()
+        self.unreachable.is_empty() && self.view.gaps().is_empty()
     }
 
     /// Whether to use the Cluster although the probe is incomplete: an error if not, a warning if so.
-    async fn accepted(
-        &self,
-        cluster: &Cluster,
-        prefix: &str,
-        accept: bool,
-    ) -> Result<(), ConnectError> {
+    async fn accepted(&self, prefix: &str, accept: bool) -> Result<(), ConnectError> {
         let first = self.unreachable.first().map(|(_, source)| source.clone());
+        let slots = self.view.gaps();
         if !accept {
-            return Err(self.refusal(first));
+            return Err(match first {
+                Some(source) => {
+                    let nodes = self.unreachable.iter().map(|(node, _)| node.to_string());
+                    let nodes = nodes.collect::<Vec<_>>().join(", ");
+                    ConnectError::UnreachablePrimaries { nodes, source }
+                }
+                None => ConnectError::Uncovered {
+                    slots: slots.to_string(),
+                },
+            });
         }
-        self.any_serves(cluster, prefix, first).await?;
+        self.any_serves(prefix, first).await?;
         for (node, source) in &self.unreachable {
             let error: &dyn std::error::Error = source;
             tracing::warn!(
@@ -182,8 +193,7 @@ impl ClusterProbe {
                  durability is unknown"
             );
         }
-        if !self.gaps.is_empty() {
-            let slots = &self.gaps;
+        if !slots.is_empty() {
             tracing::warn!(
                 "no node of the Redis Cluster reports the owner of the slots {slots}: operations on their keys fail, \
                  and the durability of their primaries is unknown"
@@ -192,27 +202,33 @@ impl ClusterProbe {
         Ok(())
     }
 
-    fn refusal(&self, unreachable: Option<RedisError>) -> ConnectError {
-        let Some(source) = unreachable else {
-            let slots = self.gaps.to_string();
-            return ConnectError::Uncovered { slots };
-        };
-        let nodes = self.unreachable.iter().map(|(node, _)| node.to_string());
-        let nodes = nodes.collect::<Vec<_>>().join(", ");
-        ConnectError::UnreachablePrimaries { nodes, source }
-    }
-
-    /// An error unless one of the probed primaries serves its slots.
+    /// An error unless one of the probed primaries serves: without another node the Cluster may be down as a whole.
     async fn any_serves(
         &self,
-        cluster: &Cluster,
         prefix: &str,
         mut why: Option<RedisError>,
     ) -> Result<(), ConnectError> {
-        for (node, _) in &self.probes {
-            match cluster.serves(node, prefix).await {
-                Ok(()) => return Ok(()),
-                Err(error) => why = Some(error),
+        for (server, _) in &self.probes {
+            // A node that serves redirects all keys but its own. One name could be in a slot that has no owner.
+            for name in 0..NAMES {
+                // A write that changes nothing, because the key does not exist. A read may be served where a write is
+                // not.
+                let mut probe = redis::cmd("PEXPIRE");
+                probe.arg(format!("{prefix}served-{name}")).arg(1);
+                let Err(error) = server.send(&probe).await else {
+                    return Ok(());
+                };
+                let answers = matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Moved))
+                    || (Next::after(&error) == Next::End && !error.is_io_error());
+                if answers {
+                    // With a redirection, or a missing permission.
+                    return Ok(());
+                }
+                let silent = error.is_io_error();
+                why = Some(error);
+                if silent {
+                    break;
+                }
             }
         }
         let no_primary = || RedisError::from((ErrorKind::Io, "no primary is known"));
@@ -220,6 +236,9 @@ impl ClusterProbe {
         Err(ConnectError::Unreachable { source })
     }
 }
+
+/// How many names are tried on a node. Each is in another slot.
+const NAMES: u8 = 16;
 
 /// Settings that keep an append-only file from being flushed: the command that reads the setting, its name, the value
 /// that is a weakness, and the weakness.

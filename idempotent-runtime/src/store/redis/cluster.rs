@@ -1,116 +1,207 @@
-//! The link to a Cluster.
+//! The link to a Cluster: the cluster client of the `redis` crate, and what a store needs beside it.
 //!
-//! 1. Each node has a connection of its own, which is made again like that to a single server. A node that is down or
-//!    unreachable stops the operations for its own slots, and no others.
-//! 2. The slot map is read from a few nodes at once, by one task for all operations; see [`refresh`].
-//! 3. An operation that a node refuses because the slot has moved, or has no owner at the moment, was not executed: it
-//!    is sent again, a bounded number of times. For operations that were sent and not answered, see [`Cluster::run`].
+//! The client knows which node owns each slot, has one connection per node, makes broken ones again, and reads the slots
+//! anew when a node says that they have moved. What is done here:
 //!
-//! The cluster client of the `redis` crate repeats every operation that timed out, and keeps the unresponsive
-//! connection: a release could get the answer to its repetition, and a node whose machine vanished is asked for as long
-//! as the system keeps the connection. It reads the slots, and connects to new nodes, under a lock that all operations
-//! need, so that one slow node stops all operations.
+//! 1. **Repetition.** The client sends nothing again (`retries(0)`): it cannot tell an operation that a node refused from
+//!    one whose reply was lost, and an acquire or a release whose reply was lost must not be repeated here (contract,
+//!    rule 3). [`Cluster::run`] repeats what was not executed, and after a loss what may be executed twice.
+//! 2. **Silence.** The client keeps a connection over which no reply comes, and does not look for the slots' next owner.
+//!    So an operation without a reply has the whole connection replaced. The old one serves meanwhile.
+//! 3. **Identity.** Addresses are reused, among containers above all, and the client would follow a node of another
+//!    Cluster, which accepts the claims. Nodes have ids that never change: they are compared whenever slots have moved
+//!    or the connection is replaced, and once a minute. While no known node is left, no operation is carried out.
 
 use std::{
-    collections::{HashMap, HashSet},
-    fmt,
+    collections::HashSet,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use rand::seq::IteratorRandom as _;
-use redis::{ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{
+    Cmd, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    cluster::{ClusterClient, NodeAddress},
+    cluster_async::ClusterConnection,
+    cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr},
+};
 use tokio::{
     runtime::Handle,
     sync::watch,
     time::{Instant, sleep},
 };
 
-use self::refresh::Refresh;
 use super::{
-    error::{READONLY, code},
-    script::Call,
-    server::Server,
-    slots::{Doubt, NodeAddress, SLOTS, Slots, slot},
-    source::{Source, TimeOuts},
+    error::{READONLY, code, more_specific},
+    script::{Call, no_script},
+    server::{Server, is_broken},
+    shared::{Connect, Shared},
+    source::{Source, TimeOuts, tcp, within},
+    topology::{View, node_like},
 };
-
-#[cfg(test)]
-mod faults;
-mod refresh;
 
 /// How often an operation is sent at most.
 const ATTEMPTS: u32 = 6;
-/// The pause before the first repetition to the same node; it doubles with each further one.
+/// The pause before the second repetition; it doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(20);
-/// After this time an operation is not sent again. The last wait may have begun just before, and takes 320 ms of pause
-/// and [`refresh::REFRESH_WAIT`], so that the last repetition begins 1.6 s after the operation, and its reply may take
-/// until 2.5 s. The engine may have given up by then: its time-out is 2 s by default, and half of that for the first
-/// try of an acquire, which it then repeats with the same token. An operation that nobody waits for is not sent again.
+/// After this time an operation is not sent again, so that the last reply comes before the engine's time-out, which is
+/// 2 s by default.
 const REPEATED: Duration = Duration::from_secs(1);
+/// The time between two comparisons of the nodes with the known ones, in a store in use. Jittered.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The shortest time between two such comparisons.
+const REST: Duration = Duration::from_millis(200);
 
-/// The nodes and the slot map.
+/// The link to the nodes.
 pub(super) struct Cluster {
-    /// What all nodes have in common: credentials and TLS.
-    template: ConnectionInfo,
-    time_outs: TimeOuts,
-    seeds: HashSet<NodeAddress>,
-    /// The nodes of the URL, the primaries, and their replicas, whose view is read when no other node answers.
-    nodes: Mutex<HashMap<NodeAddress, Arc<Node>>>,
-    slots: RwLock<Arc<Slots<Arc<Node>>>>,
-    /// The ids of the nodes in the last view.
-    ids: Mutex<HashSet<String>>,
-    refresh_state: watch::Sender<Refresh>,
-    /// The age of the store, in milliseconds, at which the next periodic refresh is due.
-    due: AtomicU64,
-    opened: Instant,
+    shared: Arc<Shared<Nodes>>,
     runtime: Handle,
+    opened: Instant,
+    /// The age of the store, in milliseconds, at which the nodes were last compared, and that at which they are next.
+    compared: AtomicU64,
+    due: AtomicU64,
+    /// The node to which an operation was last redirected because its slot is being moved there.
+    importing: Mutex<Option<(NodeAddress, Arc<Server>)>>,
 }
 
-/// One node of a Cluster.
-pub(super) struct Node {
-    address: NodeAddress,
-    pub(super) server: Arc<Server>,
-    /// The doubt after the last operation on it: 0 none, 1 [`Doubt::Unreachable`], 2 [`Doubt::Refused`].
-    doubted: AtomicU8,
+/// What all connections to the Cluster have in common.
+struct Nodes {
+    seeds: Vec<ConnectionInfo>,
+    time_outs: TimeOuts,
+    /// The last view of this Cluster.
+    known: watch::Sender<Arc<View>>,
+    /// Whether the nodes were last found to be those of another Cluster.
+    foreign: AtomicBool,
 }
 
-/// The node to which another node redirected an operation.
-struct Redirection {
-    node: Arc<Node>,
-    /// The slot is being moved there: the operation has to be preceded by `ASKING`.
-    asking: bool,
+impl Connect for Nodes {
+    type Connection = ClusterConnection;
+
+    async fn connect(&self) -> RedisResult<ClusterConnection> {
+        let time_outs = self.time_outs;
+        let known = self.known.borrow().clone();
+        // The seeds may all be gone.
+        let seeds: HashSet<_> = self.seeds.iter().filter_map(address).collect();
+        let others = known.nodes().filter(|node| !seeds.contains(node));
+        let others = others.map(|node| self.node(node));
+        let nodes = self.seeds.iter().cloned().chain(others);
+        let client = ClusterClient::builder(nodes)
+            .retries(0)
+            .connection_timeout(time_outs.connect)
+            // Also the time-out of a whole operation: of waiting for the slots to be read, and for a connection.
+            .response_timeout(time_outs.response)
+            .tcp_settings(tcp())
+            .build()?;
+        // The nodes of the URL are connected to at once, and then all others.
+        let attempt = time_outs.connect.saturating_mul(4);
+        within(attempt, async {
+            let mut connection = client.get_async_connection().await?;
+            self.compare(&mut connection).await?;
+            Ok(connection)
+        })
+        .await
+    }
+}
+
+impl Nodes {
+    fn node(&self, address: &NodeAddress) -> ConnectionInfo {
+        node_like(&self.seeds[0], address)
+    }
+
+    /// Compares the nodes with the known ones. An error if they are those of another Cluster.
+    async fn compare(&self, connection: &mut ClusterConnection) -> RedisResult<()> {
+        let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+        let answer = connection.route_command(slots(), any).await;
+        let view = View::read(answer.and_then(Value::extract_error)?, None);
+        let foreign = !view.is_of(&self.known.borrow());
+        self.foreign.store(foreign, Ordering::Relaxed);
+        if foreign {
+            tracing::error!(
+                nodes = ?view.primaries(),
+                "the servers behind the addresses of this Redis Cluster belong to another Cluster, whose records are \
+                 others: no operation is carried out. If the Cluster was replaced, open the store again"
+            );
+            return Err(another_cluster());
+        }
+        if !view.primaries().is_empty() {
+            self.known.send_replace(Arc::new(view));
+        }
+        Ok(())
+    }
 }
 
 impl Cluster {
-    /// A Cluster by some of its nodes, from which the topology is read before the first operation.
+    /// A Cluster by some of its nodes. Sends nothing yet.
     pub(super) fn of(
-        seeds: &[ConnectionInfo],
+        seeds: Vec<ConnectionInfo>,
         time_outs: TimeOuts,
         runtime: Handle,
     ) -> RedisResult<Arc<Self>> {
-        let no_node = || RedisError::from((ErrorKind::InvalidClientConfig, "no node was given"));
-        let template = seeds.first().cloned().ok_or_else(no_node)?;
-        let addresses = seeds.iter().filter_map(|seed| NodeAddress::of(seed.addr()));
-        let cluster = Arc::new(Self {
-            template,
-            time_outs,
-            seeds: addresses.collect(),
-            nodes: Mutex::default(),
-            slots: RwLock::default(),
-            ids: Mutex::default(),
-            refresh_state: watch::Sender::new(Refresh::first()),
-            due: AtomicU64::new(refresh::first_due()),
-            opened: Instant::now(),
-            runtime,
-        });
-        for seed in &cluster.seeds {
-            cluster.node(seed)?;
+        if seeds.is_empty() {
+            return Err((ErrorKind::InvalidClientConfig, "no node was given").into());
         }
-        Ok(cluster)
+        let nodes = Nodes {
+            seeds,
+            time_outs,
+            known: watch::Sender::default(),
+            foreign: AtomicBool::new(false),
+        };
+        Ok(Arc::new(Self {
+            shared: Shared::new(nodes, runtime.clone()),
+            runtime,
+            opened: Instant::now(),
+            compared: AtomicU64::new(0),
+            due: AtomicU64::new(millis(jittered(INTERVAL))),
+            importing: Mutex::default(),
+        }))
+    }
+
+    /// The most complete view of the nodes of the URL: any of them if several are as complete.
+    pub(super) async fn view(&self) -> RedisResult<View> {
+        let nodes = self.nodes();
+        let asked = nodes.seeds.iter().map(async |seed| {
+            let source = Source::node(seed.clone(), nodes.time_outs)?;
+            let server = Server::new(source, self.runtime.clone());
+            let answer = server.send(&slots()).await?;
+            let host = address(seed);
+            let view = View::read(answer, host.as_ref().map(NodeAddress::host));
+            if view.primaries().is_empty() {
+                return Err((ErrorKind::Io, "the node reported no slots").into());
+            }
+            Ok(view)
+        });
+        let (mut views, mut failed) = (Vec::new(), None);
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(view) => views.push(view),
+                Err(error) => failed = Some(more_specific(failed, error)),
+            }
+        }
+        let fewest = views.iter().map(|view| view.gaps().count()).min();
+        let complete = views
+            .into_iter()
+            .filter(|view| Some(view.gaps().count()) == fewest);
+        let no_node = || RedisError::from((ErrorKind::Io, "no node is known"));
+        complete
+            .choose(&mut rand::rng())
+            .ok_or_else(|| failed.unwrap_or_else(no_node))
+    }
+
+    /// Connects, after the primaries of this view were probed.
+    pub(super) async fn open(&self, view: View) -> RedisResult<()> {
+        self.nodes().known.send_replace(Arc::new(view));
+        self.shared.connection().await.map(drop)
+    }
+
+    /// A link to this node alone.
+    pub(super) fn server(&self, address: &NodeAddress) -> RedisResult<Arc<Server>> {
+        let nodes = self.nodes();
+        let source = Source::node(nodes.node(address), nodes.time_outs)?;
+        Ok(Server::new(source, self.runtime.clone()))
     }
 
     /// Runs a script on the node of its record. `after_loss`: it may be sent once more when its reply was lost, as in
@@ -121,291 +212,218 @@ impl Cluster {
         call: &Call<'_>,
         after_loss: bool,
     ) -> RedisResult<Value> {
-        let slot = slot(call.record());
-        let (mut to, mut lost) = (None, None);
+        let mut lost = None;
         let (mut attempt, begun) = (1, Instant::now());
         loop {
-            let (node, reply) = self.attempt(call, slot, to.take()).await;
-            let next = reply.as_ref().err().map(Next::after);
-            if let Some(node) = &node {
-                node.record_result(next.as_ref());
-            }
-            let (error, next) = match (reply, next) {
-                (Err(error), Some(next)) => (error, next),
-                (reply, _) => {
-                    self.refresh_if_due();
-                    return reply;
+            let error = match self.send(call).await {
+                Ok(value) => {
+                    self.compare_if_due();
+                    return Ok(value);
                 }
+                Err(error) => error,
             };
+            let next = Next::after(&error);
+            if !matches!(next, Next::End) {
+                self.compare_soon();
+            }
             let again = attempt < ATTEMPTS && begun.elapsed() < REPEATED;
             match next {
-                Next::Elsewhere { asking } if again => {
-                    to = self.redirection(&error, node.as_deref(), asking);
-                    if !asking {
-                        self.start_refresh();
-                    }
-                    if to.is_none() {
-                        self.wait(attempt).await;
-                    }
-                }
-                Next::Later if again => self.wait(attempt).await,
-                Next::Lost if after_loss && lost.is_none() && again => {
-                    lost = Some(error);
-                    self.wait_for_refresh().await;
-                }
-                Next::Elsewhere { .. } | Next::Later | Next::Lost | Next::Unreachable => {
-                    self.start_refresh();
-                    return Err(lost.unwrap_or(error));
-                }
-                Next::End => return Err(lost.unwrap_or(error)),
+                Next::Refused if again => {}
+                Next::NotSent if again && after_loss => lost = lost.or(Some(error)),
+                Next::Lost if again && after_loss && lost.is_none() => lost = Some(error),
+                _ => return Err(lost.unwrap_or(error)),
+            }
+            // The client reads the slots anew before the next call; only if that was too early, time has to pass.
+            if attempt > 1 {
+                let pause = PAUSE * 2_u32.saturating_pow(attempt - 2);
+                sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
             }
             attempt += 1;
         }
     }
 
-    /// Sends the call once. Returns also the node it was sent to.
-    async fn attempt(
-        &self,
-        call: &Call<'_>,
-        slot: u16,
-        to: Option<Redirection>,
-    ) -> (Option<Arc<Node>>, RedisResult<Value>) {
-        let asking = to.as_ref().is_some_and(|to| to.asking);
-        let Some(node) = to.map(|to| to.node).or_else(|| self.owner(slot)) else {
-            let no_owner = (
-                ErrorKind::ClusterConnectionNotFound,
-                "no node owns the record's slot",
-            );
-            return (None, Err(no_owner.into()));
-        };
-        let reply = node.server.call(call, asking).await;
-        (Some(node), reply)
-    }
-
-    /// The redirection in an error of this node.
-    fn redirection(
-        &self,
-        error: &RedisError,
-        from: Option<&Node>,
-        asking: bool,
-    ) -> Option<Redirection> {
-        let (address, _) = error.redirect_node()?;
-        let (host, port) = address.rsplit_once(':')?;
-        let address = NodeAddress::announced(host, port.parse().ok()?, &from?.address)?;
-        let node = self.node(&address).ok()?;
-        Some(Redirection { node, asking })
-    }
-
-    /// Waits before the next attempt.
-    async fn wait(self: &Arc<Self>, attempt: u32) {
-        let pause = PAUSE * 2_u32.saturating_pow(attempt - 1);
-        sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-        self.wait_for_refresh().await;
-    }
-
-    /// Checks that the Cluster serves the slots of this node: without another node it may be down as a whole.
-    pub(super) async fn serves(&self, node: &Node, prefix: &str) -> RedisResult<()> {
-        let slots = self.slots();
-        let has = |slot| {
-            slots
-                .owner(slot)
-                .is_some_and(|owner| owner.address == node.address)
-        };
-        // Checked first, because without a slot of this node a million names would be tried in vain.
-        let any = slots.primaries().any(|owner| owner.address == node.address);
-        let mut keys = (0..u32::from(SLOTS) * 64).map(|n| format!("{prefix}served-{n}"));
-        let key = any.then(|| keys.find(|key| has(slot(key.as_bytes()))));
-        let Some(key) = key.flatten() else {
-            return Err((ErrorKind::Io, "the node owns no slots any more").into());
-        };
-        // A write that changes nothing, because the key does not exist. A read may be served where a write is not.
-        let mut probe = redis::cmd("PEXPIRE");
-        match node.server.send(probe.arg(key).arg(1)).await {
-            Err(error) => match Next::after(&error) {
-                Next::Later | Next::Lost | Next::Unreachable => Err(error),
-                // It answers, if only with a missing permission or a redirection.
-                Next::Elsewhere { .. } | Next::End => Ok(()),
-            },
-            Ok(_) => Ok(()),
+    async fn send(&self, call: &Call<'_>) -> RedisResult<Value> {
+        if self.nodes().foreign.load(Ordering::Relaxed) {
+            return Err(another_cluster());
         }
+        let (number, mut connection) = self.shared.connection().await?;
+        let route = Route::with_key(call.record(), SlotAddr::Master);
+        let mut exchange = async |command| {
+            let owner = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route));
+            let reply = connection.route_command(command, owner).await;
+            // An error that the server sent arrives as a value.
+            reply.and_then(Value::extract_error)
+        };
+        let reply = match exchange(call.by_hash()).await {
+            Err(error) if no_script(&error) => exchange(call.by_text()).await,
+            other => other,
+        };
+        let error = match reply {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {
+                return self.ask(call, error).await;
+            }
+            Err(error) => error,
+            reply => return reply,
+        };
+        if is_broken(&error) || matches!(Next::after(&error), Next::NotSent) || is_down(&error) {
+            self.shared.replace(number);
+        }
+        Err(error)
+    }
+
+    /// Runs a script on the node to which its slot is being moved. The client follows such a redirection only together
+    /// with its own repetitions.
+    async fn ask(&self, call: &Call<'_>, error: RedisError) -> RedisResult<Value> {
+        let to = error.redirect_node();
+        let Some(to) = to.and_then(|(node, _)| NodeAddress::try_from(node).ok()) else {
+            return Err(error);
+        };
+        let server = self.importing(to)?;
+        server.call(call, true).await
+    }
+
+    fn importing(&self, node: NodeAddress) -> RedisResult<Arc<Server>> {
+        // The value is only replaced under the lock, so a poisoned lock is as good.
+        let mut importing = self
+            .importing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((address, server)) = &*importing
+            && *address == node
+        {
+            return Ok(Arc::clone(server));
+        }
+        let server = self.server(&node)?;
+        *importing = Some((node, Arc::clone(&server)));
+        Ok(server)
     }
 
     /// A primary to subscribe on: each node receives the messages of all.
-    pub(super) fn node_to_listen_on(&self) -> RedisResult<Arc<Node>> {
-        let slots = self.slots();
-        let rng = &mut rand::rng();
-        let sound = slots.primaries().filter(|node| node.doubted().is_none());
-        let node = sound.choose(rng).or_else(|| slots.primaries().choose(rng));
+    pub(super) fn node_to_listen_on(&self) -> RedisResult<(NodeAddress, Arc<Source>)> {
+        let known = self.nodes().known.borrow().clone();
+        let node = known.primaries().into_iter().choose(&mut rand::rng());
         let no_primary =
             || RedisError::from((ErrorKind::ClusterConnectionNotFound, "no primary is known"));
-        node.cloned().ok_or_else(no_primary)
-    }
-
-    /// Records that a command other than an operation failed on this node. A missing permission says nothing about the
-    /// node.
-    pub(super) fn failed(self: &Arc<Self>, node: &Node, error: &RedisError) {
-        let next = Next::after(error);
-        if !matches!(next, Next::End) {
-            node.record_result(Some(&next));
-            self.start_refresh();
-        }
+        let address = node.ok_or_else(no_primary)?;
+        let nodes = self.nodes();
+        let source = Source::node(nodes.node(address), nodes.time_outs)?;
+        Ok((address.clone(), source))
     }
 
     /// Waits until this node is not a primary any more. It may have left the Cluster, and then receives no messages.
-    pub(super) async fn until_removed(&self, node: &Node) {
-        let mut refresh_state = self.refresh_state.subscribe();
-        while self
-            .slots()
-            .primaries()
-            .any(|primary| primary.address == node.address)
+    pub(super) async fn until_removed(&self, node: &NodeAddress) {
+        let mut known = self.nodes().known.subscribe();
+        // An error is not possible: the sender lives in `self`.
+        let _gone = known
+            .wait_for(|view| !view.primaries().contains(node))
+            .await;
+    }
+
+    /// Compares the nodes with the known ones if that is due.
+    pub(super) fn compare_if_due(self: &Arc<Self>) {
+        if self.age() > self.due.load(Ordering::Relaxed) {
+            self.compare_soon();
+        }
+    }
+
+    /// Compares the nodes with the known ones, unless that was done just now. It goes on when the operation that started
+    /// it is dropped, and ends by itself.
+    pub(super) fn compare_soon(self: &Arc<Self>) {
+        let (age, last) = (self.age(), self.compared.load(Ordering::Relaxed));
+        let rested = last == 0 || age >= last + millis(REST);
+        let order = Ordering::Relaxed;
+        // No other memory depends on the two numbers.
+        if !rested
+            || self
+                .compared
+                .compare_exchange(last, age.max(1), order, order)
+                .is_err()
         {
-            if refresh_state.changed().await.is_err() {
-                // The sender lives in `self`.
-                return;
+            return;
+        }
+        self.due.store(age + millis(jittered(INTERVAL)), order);
+        let cluster = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let compared = async {
+                let (_, mut connection) = cluster.shared.connection().await?;
+                cluster.nodes().compare(&mut connection).await
+            };
+            if let Err(error) = compared.await {
+                let error: &dyn std::error::Error = &error;
+                tracing::debug!(error, "the nodes of the Redis Cluster were not compared");
             }
-        }
-    }
-
-    fn owner(&self, slot: u16) -> Option<Arc<Node>> {
-        self.slots().owner(slot).cloned()
-    }
-
-    fn slots(&self) -> Arc<Slots<Arc<Node>>> {
-        // The map is only replaced under the lock, so a poisoned lock is as good.
-        Arc::clone(&self.slots.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeAddress, Arc<Node>>> {
-        // The map is consistent whenever the lock is free, so a poisoned lock is as good.
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The node at this address. Its connection is made when it is needed.
-    fn node(&self, address: &NodeAddress) -> RedisResult<Arc<Node>> {
-        let mut nodes = self.nodes();
-        if let Some(node) = nodes.get(address) {
-            return Ok(Arc::clone(node));
-        }
-        let info = self
-            .template
-            .clone()
-            .set_addr(address.address_like(&self.template));
-        let source = Source::node(info, self.time_outs)?;
-        let node = Arc::new(Node {
-            address: address.clone(),
-            server: Server::new(source, self.runtime.clone()),
-            doubted: AtomicU8::new(0),
         });
-        nodes.insert(address.clone(), Arc::clone(&node));
-        Ok(node)
+    }
+
+    fn nodes(&self) -> &Nodes {
+        self.shared.source()
+    }
+
+    /// Milliseconds since the store was opened.
+    fn age(&self) -> u64 {
+        millis(self.opened.elapsed())
     }
 }
 
-impl Node {
-    /// Records the result of an operation on this node.
-    fn record_result(&self, failure: Option<&Next>) {
-        match failure {
-            None => self.doubt(None),
-            Some(Next::Elsewhere { asking: false } | Next::Later) => {
-                self.doubt(Some(Doubt::Refused));
-            }
-            Some(Next::Lost | Next::Unreachable) => self.doubt(Some(Doubt::Unreachable)),
-            // It still owns the slot, or any node would refuse this.
-            Some(Next::Elsewhere { asking: true } | Next::End) => {}
-        }
-    }
+fn slots() -> Cmd {
+    let mut slots = redis::cmd("CLUSTER");
+    slots.arg("SLOTS");
+    slots
+}
 
-    /// Sets the doubt that the next refresh considers. No other memory depends on it.
-    pub(super) fn doubt(&self, doubt: Option<Doubt>) {
-        // It rarely changes, and reading first does not invalidate the cache line of other cores.
-        if self.doubted() != doubt {
-            let number = doubt.map_or(0, |doubt| 1 + doubt as u8);
-            self.doubted.store(number, Ordering::Relaxed);
-        }
-    }
+fn address(node: &ConnectionInfo) -> Option<NodeAddress> {
+    NodeAddress::try_from(node.addr()).ok()
+}
 
-    fn doubted(&self) -> Option<Doubt> {
-        match self.doubted.load(Ordering::Relaxed) {
-            0 => None,
-            1 => Some(Doubt::Unreachable),
-            _ => Some(Doubt::Refused),
-        }
-    }
+fn another_cluster() -> RedisError {
+    let what = "the nodes belong to another Cluster: open the store again";
+    (ErrorKind::Client, what).into()
+}
+
+/// Between half of the duration and all of it, so that the processes of a service do not all ask at once.
+fn jittered(most: Duration) -> Duration {
+    most.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the node serves no slot at the moment. The client goes on asking it.
+fn is_down(error: &RedisError) -> bool {
+    use ServerErrorKind::{ClusterDown, MasterDown};
+    matches!(error.kind(), ErrorKind::Server(ClusterDown | MasterDown))
 }
 
 /// What to do after an error.
-enum Next {
-    /// The call was not executed: the slot is on another node.
-    Elsewhere {
-        asking: bool,
-    },
-    /// The call was not executed: the node cannot serve it at the moment.
-    Later,
+#[derive(Debug, PartialEq)]
+pub(super) enum Next {
+    /// A node refused the call without executing it: the slot is on another node, or not served at the moment.
+    Refused,
+    /// The call was not executed, or an earlier one on its way was cut off by an error of the client's own, such as one
+    /// of reading the slots. The client tells both in the same way.
+    NotSent,
     /// The connection broke: it is unknown whether the call was executed.
     Lost,
-    /// The node did not answer: it is unknown whether the call was executed.
-    Unreachable,
     End,
 }
 
 impl Next {
-    fn after(error: &RedisError) -> Self {
+    pub(super) fn after(error: &RedisError) -> Self {
         use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, TryAgain};
         match error.kind() {
-            ErrorKind::Server(Moved) => Self::Elsewhere { asking: false },
-            ErrorKind::Server(Ask) => Self::Elsewhere { asking: true },
-            ErrorKind::Server(TryAgain | ClusterDown | MasterDown | BusyLoading)
-            | ErrorKind::ClusterConnectionNotFound => Self::Later,
-            // The node is not a primary any more; the refresh finds the new one.
-            _ if code(error) == Some(READONLY) => Self::Later,
+            // Only scripts get these: the client's own commands have no key.
+            ErrorKind::Server(Moved | Ask | TryAgain | ClusterDown) => Self::Refused,
+            ErrorKind::Server(MasterDown | BusyLoading) | ErrorKind::ClusterConnectionNotFound => {
+                Self::NotSent
+            }
+            // The node is not a primary any more.
+            _ if code(error) == Some(READONLY) => Self::Refused,
             _ if error.is_connection_dropped() => Self::Lost,
-            _ if error.is_io_error() || error.is_unrecoverable_error() => Self::Unreachable,
             _ => Self::End,
         }
     }
 }
 
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_before_and_after_execution_are_distinguished() {
-        let after = |line: &str| {
-            let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
-            let error = value.and_then(Value::extract_error).expect_err("an error");
-            Next::after(&error)
-        };
-        assert!(matches!(
-            after("MOVED 1 a:1"),
-            Next::Elsewhere { asking: false }
-        ));
-        assert!(matches!(
-            after("ASK 1 a:1"),
-            Next::Elsewhere { asking: true }
-        ));
-        for passing in [
-            "TRYAGAIN Multiple keys request during rehashing of slot",
-            "CLUSTERDOWN The cluster is down",
-            "LOADING Redis is loading the dataset in memory",
-            "READONLY You can't write against a read only replica.",
-        ] {
-            assert!(matches!(after(passing), Next::Later), "{passing}");
-        }
-        for end in ["OOM command not allowed", "NOPERM no", "ERR unknown"] {
-            assert!(matches!(after(end), Next::End), "{end}");
-        }
-        let io = |kind| Next::after(&RedisError::from(std::io::Error::from(kind)));
-        assert!(matches!(io(std::io::ErrorKind::BrokenPipe), Next::Lost));
-        assert!(matches!(
-            io(std::io::ErrorKind::TimedOut),
-            Next::Unreachable
-        ));
-    }
-}
+mod faults;

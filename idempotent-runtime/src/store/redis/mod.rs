@@ -58,10 +58,18 @@
 //! the first sentinel in the URL names. So list all sentinels, at least three, in the same order in all processes: a
 //! single one may be partitioned together with a former primary.
 //!
-//! The URL need not list all nodes of a Cluster: the topology is read from those it lists. It is refreshed when a node
-//! fails, and about once a minute while the store is in use. A view of the topology that contains no known node is
-//! taken for that of another Cluster and ignored: a service whose whole Cluster is replaced has to open its store
-//! again.
+//! # Clusters
+//!
+//! The URL need not list all nodes: the topology is read from those it lists, and later from all that are known. The
+//! cluster client of the `redis` crate finds the node of each record and follows slots that move. What to expect:
+//!
+//! - A node that does not answer stops the operations for its own slots until another node owns them and the store has
+//!   found that out, some seconds after the failover. While the slots are read anew, operations on other nodes wait; if
+//!   a node accepts no connection at that moment, for up to the [`connect_timeout`](RedisStoreBuilder::connect_timeout).
+//! - Nodes are recognised by their ids. If no known node is left behind the addresses, as when another Cluster got them,
+//!   the store logs an error and carries out no operation until a known node is back: the other Cluster would accept
+//!   claims that this one has completed. It is noticed when slots move or connections are made again, and within a
+//!   minute otherwise. A service whose whole Cluster is replaced at once has to open its store again.
 //!
 //! # Records
 //!
@@ -140,8 +148,9 @@ mod fake;
 mod link;
 mod script;
 mod server;
-mod slots;
+mod shared;
 mod source;
+mod topology;
 mod wakeup;
 
 pub use builder::RedisStoreBuilder;

@@ -1,84 +1,57 @@
-//! The connection to a server that all operations share: multiplexed, and made again when it breaks.
+//! The connection to a single server: the one of the URL, the primary that sentinels name, or one node of a Cluster.
 //!
-//! 1. One connection carries all operations. An operation that finds it broken invalidates it, and the next one starts
-//!    a single attempt to connect, for all.
-//! 2. An attempt belongs to no operation: it goes on when the operation that started it is dropped. All operations that
-//!    wait for it share its failure, so that none waits for more than one attempt.
-//! 3. A reply that does not come in time breaks the connection too: only that detects a peer that vanished without
-//!    closing the connection.
-//!
-//! The connection manager of the `redis` crate neither follows sentinels nor replaces an unresponsive connection.
+//! A reply that does not come in time breaks the connection: only that detects a peer that vanished without closing it,
+//! and a closed connection delivers nothing more (see [`source`](super::source)). The connection manager of the `redis`
+//! crate keeps such a connection, and does not follow sentinels.
 
 use std::sync::Arc;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value, aio::MultiplexedConnection};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::runtime::Handle;
 
 use super::{
     error::{READONLY, code},
     script::{Call, no_script},
+    shared::{Connect, Shared},
     source::Source,
 };
 
-/// The one connection to the primary, or to a node of a Cluster.
-pub(super) struct Server {
-    source: Arc<Source>,
-    live: watch::Sender<Live>,
-    runtime: Handle,
-}
+/// The one connection to a server.
+pub(super) struct Server(Arc<Shared<Arc<Source>>>);
 
-enum Live {
-    /// `number` distinguishes this connection from earlier ones.
-    Up {
-        number: u64,
-        connection: MultiplexedConnection,
-    },
-    /// An attempt is running, for the connection of this number.
-    Connecting { number: u64 },
-    /// There was no attempt yet, the last one failed, or its connection broke.
-    Down {
-        number: u64,
-        error: Option<RedisError>,
-    },
+impl Connect for Arc<Source> {
+    type Connection = MultiplexedConnection;
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        Source::connect(self, self.time_outs().response).await
+    }
 }
 
 impl Server {
     /// Its attempts to connect run on this runtime, whichever runtime the operations run on.
     pub(super) fn new(source: Arc<Source>, runtime: Handle) -> Arc<Self> {
-        let down = Live::Down {
-            number: 0,
-            error: None,
-        };
-        Arc::new(Self {
-            source,
-            live: watch::Sender::new(down),
-            runtime,
-        })
+        Arc::new(Self(Shared::new(source, runtime)))
     }
 
     pub(super) fn source(&self) -> &Arc<Source> {
-        &self.source
+        self.0.source()
     }
 
     /// Calls a script, by text if the server does not know its hash. `asking` is for a node of a Cluster to which the
     /// record's slot is being moved.
-    pub(super) async fn call(
-        self: &Arc<Self>,
-        call: &Call<'_>,
-        asking: bool,
-    ) -> RedisResult<Value> {
+    pub(super) async fn call(&self, call: &Call<'_>, asking: bool) -> RedisResult<Value> {
         match self.exchange(&call.by_hash(), asking).await {
             Err(error) if no_script(&error) => self.exchange(&call.by_text(), asking).await,
             other => other,
         }
     }
 
-    pub(super) async fn send(self: &Arc<Self>, command: &Cmd) -> RedisResult<Value> {
+    pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         self.exchange(command, false).await
     }
 
-    async fn exchange(self: &Arc<Self>, command: &Cmd, asking: bool) -> RedisResult<Value> {
-        let (number, mut connection) = self.connection().await?;
+    async fn exchange(&self, command: &Cmd, asking: bool) -> RedisResult<Value> {
+        let (number, mut connection) = self.0.connection().await?;
         let reply = if asking {
             after_asking(&mut connection, command).await
         } else {
@@ -89,106 +62,9 @@ impl Server {
         if let Err(error) = &reply
             && is_broken(error)
         {
-            self.invalidate(number);
+            self.0.invalidate(number);
         }
         reply
-    }
-
-    async fn connection(self: &Arc<Self>) -> RedisResult<(u64, MultiplexedConnection)> {
-        if let Live::Up { number, connection } = &*self.live.borrow() {
-            return Ok((*number, connection.clone()));
-        }
-        let mut live = self.live.subscribe();
-        let mut waited = false;
-        loop {
-            match &*live.borrow_and_update() {
-                Live::Up { number, connection } => return Ok((*number, connection.clone())),
-                Live::Down {
-                    error: Some(error), ..
-                } if waited => return Err(error.clone()),
-                Live::Connecting { .. } | Live::Down { .. } => {}
-            }
-            self.ensure_attempt();
-            // The next change is the end of this attempt or a later one.
-            waited = true;
-            if live.changed().await.is_err() {
-                // The sender lives in `self`.
-                return Err(RedisError::from((ErrorKind::Io, "the store is gone")));
-            }
-        }
-    }
-
-    /// Starts an attempt unless one is running or there is a connection.
-    fn ensure_attempt(self: &Arc<Self>) {
-        let mut mine = None;
-        self.live.send_if_modified(|live| {
-            let Live::Down { number, .. } = *live else {
-                return false;
-            };
-            mine = Some(number + 1);
-            *live = Live::Connecting { number: number + 1 };
-            true
-        });
-        let Some(number) = mine else { return };
-        // Created here and not in the task: a runtime that has shut down drops the task before it starts, and dropping
-        // the attempt then wakes the operations that wait for it.
-        let attempt = Attempt {
-            server: Arc::clone(self),
-            number,
-        };
-        self.runtime.spawn(async move {
-            let connected = attempt
-                .server
-                .source
-                .connect(attempt.server.source.time_outs().response);
-            let connected = connected.await;
-            attempt.end(connected);
-        });
-    }
-
-    /// Marks the connection of this number as broken.
-    fn invalidate(&self, number: u64) {
-        self.live.send_if_modified(|live| {
-            let broken = matches!(live, Live::Up { number: up, .. } if *up == number);
-            if broken {
-                *live = Live::Down {
-                    number,
-                    error: None,
-                };
-            }
-            broken
-        });
-    }
-}
-
-/// A running attempt. However it ends, also by a panic, the operations that wait for it are woken.
-struct Attempt {
-    server: Arc<Server>,
-    number: u64,
-}
-
-impl Attempt {
-    fn end(&self, connected: RedisResult<MultiplexedConnection>) {
-        let number = self.number;
-        self.server.live.send_replace(match connected {
-            Ok(connection) => Live::Up { number, connection },
-            Err(error) => Live::Down {
-                number,
-                error: Some(error),
-            },
-        });
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        let unfinished = matches!(*self.server.live.borrow(), Live::Connecting { number } if number == self.number);
-        if unfinished {
-            self.end(Err(RedisError::from((
-                ErrorKind::Io,
-                "the attempt to connect ended early",
-            ))));
-        }
     }
 }
 

@@ -199,7 +199,7 @@ const UNRECEIVED: Duration = Duration::from_secs(30);
 
 /// Small packets are sent at once, and keepalive detects a peer that vanished. A connection that is closed delivers nothing
 /// more: otherwise the system would go on for minutes with requests that were given up.
-fn tcp() -> TcpSettings {
+pub(super) fn tcp() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15));
     let settings = TcpSettings::default()
         .set_nodelay(true)

@@ -15,6 +15,7 @@ use redis::{Msg, RedisResult, aio::PubSub};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
+    error::denied,
     link::Link,
     source::{Source, TimeOuts, within},
 };
@@ -78,13 +79,18 @@ async fn listen_once(link: &Link, channel: &str, wakes: &Wakes) -> RedisResult<D
             forward(subscription, server.source().time_outs(), wakes, || {}).await;
         }
         Link::Cluster(cluster) => {
-            let node = cluster.node_to_listen_on()?;
-            let source = node.server.source();
-            let subscribed = subscribe(source, channel).await;
-            let subscription = subscribed.inspect_err(|error| cluster.failed(&node, error))?;
+            let (node, source) = cluster.node_to_listen_on()?;
+            let subscribed = subscribe(&source, channel).await;
+            let subscription = subscribed.inspect_err(|error| {
+                // A missing permission says nothing about the node.
+                if !denied(error) {
+                    cluster.compare_soon();
+                }
+            })?;
             begun = Instant::now();
-            let refresh = || cluster.refresh_if_due();
-            let forward = forward(subscription, source.time_outs(), wakes, refresh);
+            let forward = forward(subscription, source.time_outs(), wakes, || {
+                cluster.compare_if_due();
+            });
             // A node that left the Cluster still answers pings, and receives no more messages.
             tokio::select! {
                 () = forward => {}
