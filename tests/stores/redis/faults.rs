@@ -16,6 +16,7 @@ use idempotent_runtime::{
 
 use super::{at, on, open};
 use crate::{
+    observe::Log,
     proxy::Proxy,
     servers::redis::Redis,
     toolbox::{
@@ -117,6 +118,43 @@ async fn a_kill_without_persistence_loses_claims_as_accepted() {
     // The first one finds the lease of another.
     let late = store.complete(&mine.held(), &done()).await;
     assert_eq!(late.unwrap(), Write::Fenced);
+}
+
+/// The address leads to another server, or to the same one after a restart. Only the second one may be harmless.
+#[tokio::test]
+async fn another_server_behind_the_same_address_is_reported() {
+    let Some(mut first) = Redis::flushing() else {
+        return;
+    };
+    let Some(empty) = Redis::start() else { return };
+    let proxy = Proxy::to(first.port());
+    let store = through(&proxy).await;
+    store.acquire(&new_claim(key(1))).await.unwrap();
+    let (log, _guard) = Log::collect();
+    let known = key(1);
+    // As often as the connection is made again: what stays the same is not reported.
+    for _ in 0..2 {
+        proxy.cut();
+        store.get(&key(1)).await.unwrap();
+    }
+    assert!(!log.text().contains("replaced"), "{}", log.text());
+    first.restart();
+    assert!(answered(|| store.get(&known)).await.is_some());
+    proxy.move_to(empty.port());
+    proxy.cut();
+    assert!(answered(|| store.get(&known)).await.is_none());
+    let text = log.text();
+    let said: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("restarted or replaced"))
+        .collect();
+    assert_eq!(said.len(), 2, "{text}");
+    assert!(said[0].contains(" WARN "), "{}", said[0]);
+    assert!(
+        said[1].contains(" ERROR ") && said[1].contains("empty"),
+        "{}",
+        said[1]
+    );
 }
 
 /// The server carried the operation out, and the reply was lost: the store repeats it, unless its caller has to know.

@@ -19,6 +19,7 @@ use super::{
     refused,
 };
 use crate::{
+    observe::Log,
     servers::{
         Folder, Process, free_port,
         redis::{Redis, ask},
@@ -154,14 +155,32 @@ async fn a_silent_sentinel_is_skipped() {
         silent.local_addr().unwrap(),
         sentinel.port
     );
-    let builder = RedisStore::builder(&url).connect_timeout(Duration::from_millis(200));
-    let store = open(builder).await;
-    // The client alone would wait half a second or more for the silent one.
-    within(Duration::from_millis(450), async || {
+    // The client gives a silent one a second to accept the connection, and half a second to answer.
+    within(Duration::from_millis(1700), async || {
         let started = Instant::now();
         open(RedisStore::builder(&url)).await;
         vec![started.elapsed()]
     })
     .await;
+    let store = open(RedisStore::builder(&url)).await;
     assert_eq!(store.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
+}
+
+/// Then the processes that reach it and those that reach its successor would claim the same keys.
+#[tokio::test]
+async fn a_primary_that_writes_without_its_replicas_is_warned_of() {
+    let Some(primary) = Redis::start() else {
+        return;
+    };
+    let sentinel = Sentinel::of(&primary).unwrap();
+    for (replicas, warns) in [("0", true), ("1", false)] {
+        primary.ask(&["CONFIG", "SET", "min-replicas-to-write", replicas]);
+        let (log, _guard) = Log::collect();
+        open(RedisStore::builder(sentinel.url("main"))).await;
+        let text = log.text();
+        let warned = text
+            .lines()
+            .any(|line| line.contains(" WARN ") && line.contains("`min-replicas-to-write 1`"));
+        assert_eq!(warned, warns, "{text}");
+    }
 }

@@ -1,15 +1,16 @@
 //! Checks that the servers keep acknowledged writes.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cluster::NodeAddress};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, cluster::NodeAddress};
 use tokio::time::{Instant, sleep};
 
 use super::{
     ConnectError, Weakness,
     cluster::{Cluster, Next},
     error::denied,
+    info::{Info, texts},
     link::Link,
     server::Server,
     topology::View,
@@ -28,9 +29,6 @@ pub(super) struct ServerFacts {
     /// The servers that were probed.
     pub(super) servers: Vec<Arc<Server>>,
 }
-
-/// The reply of one server to `INFO`.
-struct Info(HashMap<String, String>);
 
 /// The probe of one server.
 struct ServerProbe {
@@ -62,7 +60,16 @@ pub(super) async fn check(
     let (mut all, mut view) = (true, None);
     match link {
         Link::Server(server) => {
-            probes.push(ServerProbe::of(server, false).await?);
+            let probe = ServerProbe::of(server, false).await?;
+            if server.source().is_by_sentinels()
+                && probe.info.as_ref().is_some_and(Info::writes_alone)
+            {
+                tracing::warn!(
+                    "the Redis primary goes on accepting writes when it is cut off from its replicas: two processes that \
+                     follow different sentinels may then execute the same key. Set `min-replicas-to-write 1`"
+                );
+            }
+            probes.push(probe);
             servers.push(Arc::clone(server));
         }
         Link::Cluster(cluster) => {
@@ -280,21 +287,6 @@ fn unverified(command: &'static str, error: RedisError, accept: bool) -> Result<
     Ok(())
 }
 
-/// The texts in a reply: the reply to `INFO`, or names and values of settings.
-fn texts(value: Value) -> Box<dyn Iterator<Item = String> + Send> {
-    match value {
-        Value::BulkString(bytes) => Box::new(std::iter::once(
-            String::from_utf8_lossy(&bytes).into_owned(),
-        )),
-        Value::VerbatimString { text, .. } | Value::SimpleString(text) => {
-            Box::new(std::iter::once(text))
-        }
-        Value::Array(values) => Box::new(values.into_iter().flat_map(texts)),
-        Value::Map(pairs) => Box::new(pairs.into_iter().flat_map(|(_, value)| texts(value))),
-        _ => Box::new(std::iter::empty()),
-    }
-}
-
 impl ServerProbe {
     /// Probes a server. An error if it does not answer, or cannot be used whatever the operator accepts.
     async fn of(server: &Arc<Server>, by_cluster: bool) -> Result<Self, ConnectError> {
@@ -304,7 +296,7 @@ impl ServerProbe {
             hidden: Vec::new(),
         };
         let info = match server.send(&redis::cmd("INFO")).await {
-            Ok(value) => Info::parse(&texts(value).collect::<String>()),
+            Ok(value) => Info::read(value),
             Err(error) => return probe.note_denied("INFO", error),
         };
         info.refuse(by_cluster)?;
@@ -315,6 +307,7 @@ impl ServerProbe {
             return Err(ConnectError::Unreachable { source });
         }
         info.weaknesses(&mut probe.weaknesses);
+        server.know(&info);
         let append_only = info.append_only();
         probe.info = Some(info);
         for (command, setting, bad, weakness) in FLUSHES.into_iter().filter(|_| append_only) {
@@ -338,59 +331,6 @@ impl ServerProbe {
         }
         self.hidden.push((command, error));
         Ok(self)
-    }
-}
-
-impl Info {
-    fn parse(text: &str) -> Self {
-        let pairs = text.lines().filter_map(|line| line.split_once(':'));
-        Self(
-            pairs
-                .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-                .collect(),
-        )
-    }
-
-    fn get(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
-    }
-
-    fn version(&self) -> Option<(u32, u32)> {
-        let mut numbers = self.get("redis_version").split('.').map(str::parse);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-    }
-
-    fn append_only(&self) -> bool {
-        self.get("aof_enabled") == "1"
-    }
-
-    /// An error for what the operator cannot accept.
-    fn refuse(&self, by_cluster: bool) -> Result<(), ConnectError> {
-        if self.version().is_some_and(|version| version < (6, 0)) {
-            return Err(ConnectError::TooOld {
-                version: self.get("redis_version").to_owned(),
-            });
-        }
-        if self.get("cluster_enabled") == "1" && !by_cluster {
-            return Err(ConnectError::PartOfCluster);
-        }
-        if matches!(self.get("role"), "slave" | "replica") {
-            return Err(ConnectError::Replica);
-        }
-        Ok(())
-    }
-
-    fn weaknesses(&self, found: &mut Vec<Weakness>) {
-        if !self.append_only() {
-            found.push(Weakness::NoAppendOnlyFile);
-        }
-        let policy = self.get("maxmemory_policy");
-        // Without a limit no key is ever evicted, whatever the policy.
-        if self.get("maxmemory") != "0" && policy != "noeviction" {
-            found.push(Weakness::Evicts {
-                policy: policy.to_owned(),
-            });
-        }
     }
 }
 

@@ -30,7 +30,8 @@
 //! reports the primary of some slots, the probe is repeated for five seconds, in which a failover normally ends and the
 //! new primary is probed. After that `connect` returns an error that names them. If weaker durability is accepted, it
 //! logs a warning instead and opens the store, as long as the Cluster serves other slots. The probe is made once: watch
-//! for changes of the configuration, and for replicas that take over later, yourself.
+//! for changes of the configuration, and for replicas that take over later, yourself. Only that a server has been
+//! restarted or replaced is noticed with each new connection: a warning in the log, or an error if its database is empty.
 //!
 //! `appendfsync everysec`, the default of a server with an append-only file, is accepted. With it up to one second of
 //! acknowledged claims and outcomes (two with a slow disk) is lost when the machine loses power, and retries of those
@@ -52,11 +53,16 @@
 //! host that the nodes or sentinels announce, which is an IP address unless they are set to announce a name
 //! (`cluster-announce-hostname` with `cluster-preferred-endpoint-type hostname`; `sentinel announce-hostnames yes`).
 //!
-//! All sentinels are asked at once. The store connects to the server that a quorum of the URL's sentinels (more than
-//! half) names as the primary, if that server itself confirms it. Without a quorum it waits up to 300 ms after each
-//! answer for the next one; then it connects to the server that most sentinels name, and among equals to the one that
-//! the first sentinel in the URL names. So list all sentinels, at least three, in the same order in all processes: a
-//! single one may be partitioned together with a former primary.
+//! # Sentinels
+//!
+//! List all of them, at least three. Several are asked at once. The store connects to the first server in the order of the
+//! URL that a sentinel names and that confirms itself that it is the primary.
+//!
+//! A primary that is cut off from the others may have a sentinel with it, and both take it for the primary: processes
+//! that reach it claim keys there, and those that reach its successor claim the same keys again. No client can prevent
+//! that for all processes. The server can: with `min-replicas-to-write 1`, and `min-replicas-max-lag` shorter than the
+//! sentinels' `down-after-milliseconds`, a primary without its replicas refuses writes. The store logs a warning when it
+//! is opened by sentinels on a primary without this setting.
 //!
 //! # Clusters
 //!
@@ -145,6 +151,7 @@ mod confirm;
 mod error;
 #[cfg(test)]
 mod fake;
+mod info;
 mod link;
 mod script;
 mod server;

@@ -4,37 +4,94 @@
 //! and a closed connection delivers nothing more (see [`source`](super::source)). The connection manager of the `redis`
 //! crate keeps such a connection, and does not follow sentinels.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::runtime::Handle;
 
 use super::{
     error::{READONLY, code},
+    info::Info,
     script::{Call, no_script},
     shared::{Connect, Shared},
     source::Source,
 };
 
 /// The one connection to a server.
-pub(super) struct Server(Arc<Shared<Arc<Source>>>);
+pub(super) struct Server(Arc<Shared<Identified>>);
 
-impl Connect for Arc<Source> {
+/// A server, and which one it was.
+struct Identified {
+    source: Arc<Source>,
+    /// The run id that it last reported.
+    run_id: Mutex<Option<String>>,
+}
+
+impl Connect for Identified {
     type Connection = MultiplexedConnection;
 
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        Source::connect(self, self.time_outs().response).await
+        let response = self.source.time_outs().response;
+        let mut connection = self.source.connect(response).await?;
+        if self.run_id().is_some() {
+            let reply = connection.send_packed_command(&redis::cmd("INFO")).await?;
+            // An error of the server is a missing permission, or a server that is loading its data.
+            if let Ok(info) = reply.extract_error() {
+                self.recognise(&Info::read(info));
+            }
+        }
+        Ok(connection)
+    }
+}
+
+impl Identified {
+    /// Says so if this is another server than before, or one that was restarted: what it does not have executes again.
+    fn recognise(&self, info: &Info) {
+        let now = info.run_id();
+        let before = std::mem::replace(&mut *self.run_id(), now.clone());
+        let (Some(before), Some(now)) = (before, now) else {
+            return;
+        };
+        if before == now {
+            return;
+        }
+        if info.has_keys(self.source.db()) {
+            tracing::warn!(
+                before,
+                now,
+                "the Redis server was restarted or replaced: retries of requests whose records it has not kept execute \
+                 again"
+            );
+        } else {
+            tracing::error!(
+                before,
+                now,
+                "the Redis server was restarted or replaced, and its database is empty: retries of all earlier requests \
+                 execute again. Check its append-only file, and that the address leads to the right server"
+            );
+        }
+    }
+
+    fn run_id(&self) -> MutexGuard<'_, Option<String>> {
+        // The value is only replaced under the lock, so a poisoned lock is as good.
+        self.run_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Server {
     /// Its attempts to connect run on this runtime, whichever runtime the operations run on.
     pub(super) fn new(source: Arc<Source>, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self(Shared::new(source, runtime)))
+        let run_id = Mutex::default();
+        Arc::new(Self(Shared::new(Identified { source, run_id }, runtime)))
     }
 
     pub(super) fn source(&self) -> &Arc<Source> {
-        self.0.source()
+        &self.0.source().source
+    }
+
+    /// From now on, each new connection is asked whether this is still the server that reported these facts.
+    pub(super) fn know(&self, info: &Info) {
+        *self.0.source().run_id() = info.run_id();
     }
 
     /// Calls a script, by text if the server does not know its hash. `asking` is for a node of a Cluster to which the

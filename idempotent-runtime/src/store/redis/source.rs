@@ -1,22 +1,16 @@
 //! Makes connections: to a single server, to the primary that sentinels name, or to a node of a Cluster.
 
-use std::{cmp::Reverse, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
-    RedisResult, TlsMode,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult,
+    TlsMode,
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::error::more_specific;
-
-/// How long to wait after one sentinel's answer for the next one. Shorter than the time-out of an operation, and longer
-/// than a healthy sentinel takes.
-const NEXT_ANSWER: Duration = Duration::from_millis(300);
 /// The shortest time-out with sentinels: the client has its own for each, of one to two seconds.
 const MIN_SENTINELS: Duration = Duration::from_millis(2500);
 
@@ -33,24 +27,33 @@ pub(super) struct TimeOuts {
 pub(super) struct Source {
     kind: Kind,
     time_outs: TimeOuts,
+    /// The number of the database.
+    db: i64,
 }
 
 enum Kind {
-    /// One client per sentinel: a client asks its sentinels in turn, and an unreachable one would cost it up to a
-    /// second and a half each time.
-    Sentinels(Vec<Mutex<SentinelClient>>),
+    Sentinels(Box<Mutex<SentinelClient>>),
     Node(Box<Client>),
 }
 
 impl Source {
     /// One server, or one node of a Cluster.
     pub(super) fn node(node: ConnectionInfo, time_outs: TimeOuts) -> RedisResult<Arc<Self>> {
-        let kind = Kind::Node(Box::new(Client::open(tuned(node))?));
-        Ok(Arc::new(Self { kind, time_outs }))
+        let db = node.redis_settings().db();
+        let node = node.set_tcp_settings(tcp());
+        let kind = Kind::Node(Box::new(Client::open(node)?));
+        Ok(Arc::new(Self {
+            kind,
+            time_outs,
+            db,
+        }))
     }
 
     /// The primary that these sentinels know by this name. `server` has its credentials, TLS and database; its host is
     /// not used.
+    ///
+    /// The client asks several sentinels at once, and connects to the first server in the order of the list that is
+    /// named and confirms itself that it is the primary.
     pub(super) fn sentinels(
         sentinels: Vec<ConnectionInfo>,
         primary: &str,
@@ -63,30 +66,38 @@ impl Source {
         if let ConnectionAddr::TcpTls { .. } = server.addr() {
             node = node.set_tls_mode(TlsMode::Secure);
         }
-        if sentinels.is_empty() {
-            return Err(no_sentinel());
-        }
-        let clients = sentinels.into_iter().map(|sentinel| {
-            let client = SentinelClient::build(
-                vec![tuned(sentinel)],
-                String::from(primary),
-                Some(node.clone()),
-                SentinelServerType::Master,
-            )?;
-            Ok(Mutex::new(client))
-        });
-        let kind = Kind::Sentinels(clients.collect::<RedisResult<_>>()?);
-        Ok(Arc::new(Self { kind, time_outs }))
+        let sentinels = sentinels
+            .into_iter()
+            .map(|sentinel| sentinel.set_tcp_settings(tcp()))
+            .collect();
+        let (name, kind) = (String::from(primary), SentinelServerType::Master);
+        let client = SentinelClient::build(sentinels, name, Some(node), kind)?;
+        let kind = Kind::Sentinels(Box::new(Mutex::new(client)));
+        let db = server.redis_settings().db();
+        Ok(Arc::new(Self {
+            kind,
+            time_outs,
+            db,
+        }))
     }
 
     pub(super) fn time_outs(&self) -> TimeOuts {
         self.time_outs
     }
 
+    pub(super) fn db(&self) -> i64 {
+        self.db
+    }
+
+    /// Whether sentinels are asked where the primary is.
+    pub(super) fn is_by_sentinels(&self) -> bool {
+        matches!(self.kind, Kind::Sentinels(_))
+    }
+
     /// A client for the current primary or the node.
     pub(super) async fn client(&self) -> RedisResult<Client> {
         match &self.kind {
-            Kind::Sentinels(sentinels) => primary_by_quorum(sentinels).await,
+            Kind::Sentinels(sentinels) => sentinels.lock().await.async_get_client().await,
             Kind::Node(client) => Ok(Client::clone(client)),
         }
     }
@@ -120,64 +131,6 @@ impl Source {
     }
 }
 
-/// A client for the server that most sentinels name, and that reports itself to be the primary. A quorum of more than
-/// half is enough; once a sentinel has answered, each further one is waited for no longer than [`NEXT_ANSWER`].
-///
-/// A sentinel that is partitioned from the others goes on naming the primary that is partitioned with it. Processes
-/// that used different primaries would claim the same key on two servers.
-async fn primary_by_quorum(sentinels: &[Mutex<SentinelClient>]) -> RedisResult<Client> {
-    let ask = async |(at, sentinel): (usize, &Mutex<SentinelClient>)| {
-        (at, sentinel.lock().await.async_get_client().await)
-    };
-    let mut asked: FuturesUnordered<_> = sentinels.iter().enumerate().map(ask).collect();
-    let (mut named, mut failed) = (Votes::default(), None);
-    loop {
-        let answer = if named.0.is_empty() {
-            asked.next().await
-        } else {
-            timeout(NEXT_ANSWER, asked.next()).await.unwrap_or(None)
-        };
-        match answer {
-            Some((at, Ok(client))) => {
-                named.0.push((at, client));
-                if let Some(client) = named.by_more_than(sentinels.len() / 2) {
-                    return Ok(client);
-                }
-            }
-            Some((_, Err(error))) => failed = Some(more_specific(failed, error)),
-            None => break,
-        }
-    }
-    let most = named.by_more_than(0);
-    most.ok_or_else(|| failed.unwrap_or_else(no_sentinel))
-}
-
-/// The servers that were named, each with the position of its sentinel in the URL.
-#[derive(Default)]
-struct Votes(Vec<(usize, Client)>);
-
-impl Votes {
-    /// The server that most sentinels name, if more than `few` do. Among equals the one that the first sentinel in the
-    /// URL names, so that all processes choose the same one.
-    fn by_more_than(&self, few: usize) -> Option<Client> {
-        let address = |client: &Client| client.get_connection_info().addr().clone();
-        let count = |client: &Client| {
-            let same = |(_, other): &&(usize, Client)| address(other) == address(client);
-            self.0.iter().filter(same).count()
-        };
-        let most = self
-            .0
-            .iter()
-            .max_by_key(|(at, client)| (count(client), Reverse(*at)));
-        let (_, client) = most.filter(|(_, client)| count(client) > few)?;
-        Some(client.clone())
-    }
-}
-
-fn no_sentinel() -> RedisError {
-    (ErrorKind::EmptySentinelList, "no sentinel was given").into()
-}
-
 /// The result, or the error of an unresponsive server.
 pub(super) async fn within<T>(
     time_outs: Duration,
@@ -185,11 +138,6 @@ pub(super) async fn within<T>(
 ) -> RedisResult<T> {
     let late = |_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
     timeout(time_outs, work).await.map_err(late)?
-}
-
-/// A node with the TCP settings of all connections.
-fn tuned(node: ConnectionInfo) -> ConnectionInfo {
-    node.set_tcp_settings(tcp())
 }
 
 /// For how long the system sends again what the peer has not received. Without it Linux gives up after fifteen minutes,
@@ -277,43 +225,28 @@ mod tests {
         fakes.try_into().ok().expect("as many as asked for")
     }
 
-    /// A sentinel that is partitioned together with the old primary answers first, and neither has noticed it.
+    /// A server that was demoted still has the sentinel beside it.
     #[tokio::test]
-    async fn two_sentinels_outvote_a_third() {
-        let [old, new, stale, second, third] = fakes().await;
+    async fn a_server_that_is_not_the_primary_any_more_is_not_used() {
+        let [old, new, stale, current] = fakes().await;
         names(&stale, &old);
-        for sentinel in [&second, &third] {
-            names(sentinel, &new);
-            sentinel.delay(Duration::from_millis(1));
-        }
-        for sentinels in [[&stale, &second, &third], [&second, &stale, &third]] {
-            assert_eq!(port(&source(&sentinels)).await, new.port());
-        }
-        // Two sentinels that name different servers: all processes choose the same one, whichever answers first.
-        assert_eq!(port(&source(&[&second, &stale])).await, new.port());
-        assert_eq!(port(&source(&[&stale, &second])).await, old.port());
-        // Two of five are not enough, even if they answer first.
-        let [fourth, fifth] = fakes().await;
-        names(&fourth, &old);
-        names(&fifth, &new);
-        fifth.delay(Duration::from_millis(1));
-        let all = source(&[&stale, &fourth, &second, &third, &fifth]);
-        assert_eq!(port(&all).await, new.port());
+        names(&current, &new);
+        let replica = format!("*2\r\n{}*0\r\n", text("slave"));
+        old.says("ROLE", replica);
+        old.says("INFO", super::super::fake::info("7.0.0", "1", "slave"));
+        assert_eq!(port(&source(&[&stale, &current])).await, new.port());
     }
 
-    /// The client waits longer than a second for an unreachable sentinel.
     #[tokio::test]
-    async fn unreachable_sentinels_are_not_waited_for_once_one_has_answered() {
-        let [primary, quick, unreachable, other] = fakes().await;
-        names(&quick, &primary);
+    async fn unreachable_sentinels_are_passed_over_in_time() {
+        let [primary, unreachable, other, third] = fakes().await;
+        names(&third, &primary);
         for sentinel in [&unreachable, &other] {
             sentinel.says("", None);
         }
-        let source = source(&[&unreachable, &other, &quick]);
-        let asked = async { port(&source).await };
-        let found = timeout(Duration::from_millis(800), asked).await;
-        assert_eq!(found.expect("no time-out"), primary.port());
-        assert_eq!(port(&super::tests::source(&[&quick])).await, primary.port());
+        let source = source(&[&unreachable, &other, &third]);
+        // Of the whole attempt.
+        assert_eq!(port(&source).await, primary.port());
     }
 
     /// The client has its own time-out for a sentinel, which is shorter than that of the whole attempt.
