@@ -59,7 +59,7 @@ use std::{
     future::{Future, poll_fn},
     mem,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
@@ -82,8 +82,10 @@ use crate::{
     scope::Scope,
 };
 
+mod failure;
 mod untouched;
 
+use failure::Failure;
 use untouched::Untouched;
 
 /// Wraps services in idempotency. See the [module documentation](self).
@@ -298,31 +300,6 @@ where
         ResponseFuture {
             kind: Kind::Passed { step, style },
         }
-    }
-}
-
-/// Where the error of a wrapped service goes, past the engine.
-struct Failure<E>(Arc<Mutex<Option<E>>>);
-
-impl<E> Failure<E> {
-    fn set(&self, error: E) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-    }
-
-    fn take(&self) -> Option<E> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl<E> Default for Failure<E> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl<E> Clone for Failure<E> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
     }
 }
 
