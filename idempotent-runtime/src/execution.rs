@@ -228,9 +228,18 @@ impl Crash {
         self.execution.downstream_key(label)
     }
 
+    /// The head of that retry for extractors, among them that of the execution under whose lease the function runs.
+    #[cfg(feature = "axum")]
+    pub(crate) fn head(&self) -> http::request::Parts {
+        let (mut head, _) = self.request.clone().into_parts();
+        head.extensions.insert(self.execution.again());
+        head
+    }
+
     /// The retry that found the crash: equal to the first request in everything that the fingerprint covers.
     ///
-    /// Its extensions carry what the application's layers inserted, such as a connection pool.
+    /// Its extensions carry what the application's layers inserted, such as a connection pool. A recovery function of
+    /// [`#[idempotent]`](macro@crate::idempotent#on_crash) can take it as an argument instead.
     #[must_use]
     pub fn request(&self) -> &Request<Bytes> {
         &self.request

@@ -44,6 +44,7 @@ mod over_each_protocol;
 mod panics;
 mod problems;
 mod recovery;
+mod recovery_arguments;
 mod replays;
 mod request_bodies;
 mod response_ends;

@@ -3,7 +3,7 @@
 use axum::{
     Extension, Json, Router,
     extract::{FromRef, State},
-    http::{Request, StatusCode, request::Parts},
+    http::{Method, Request, StatusCode, request::Parts},
     routing::post,
 };
 use idempotent_runtime::{Crash, Idempotency, IdempotencyKey, Recovery, Scope, idempotent};
@@ -169,6 +169,29 @@ async fn on_crash() {
     async fn asks() {}
     #[idempotent(on_crash = nested::find_out)]
     async fn asks_elsewhere() {}
+    #[allow(clippy::too_many_arguments, reason = "as many as there may be")]
+    async fn asks_all(
+        _: Crash,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: Method,
+        _: State<u32>,
+        _: State<u32>,
+    ) -> Recovery {
+        Recovery::StillUnknown
+    }
+    #[idempotent(on_crash = asks_all, state = u32)]
+    async fn asks_with_the_most_arguments() {}
     #[idempotent(on_crash = "retry")]
     async fn retries() {}
     #[idempotent(on_crash = "refuse")]
@@ -177,7 +200,10 @@ async fn on_crash() {
         .route("/a", post(asks))
         .route("/b", post(asks_elsewhere));
     let router = router.route("/c", post(retries)).route("/d", post(refuses));
-    let requests = ["/a", "/b", "/c", "/d"].map(|path| keyed(path, "", &[KEY]));
+    let router = router
+        .route("/e", post(asks_with_the_most_arguments))
+        .with_state(1);
+    let requests = ["/a", "/b", "/c", "/d", "/e"].map(|path| keyed(path, "", &[KEY]));
     assert!(
         send_all(router, requests)
             .await

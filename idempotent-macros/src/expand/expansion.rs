@@ -2,12 +2,12 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Attribute, Type, ext::IdentExt};
+use syn::{Attribute, Path, Type, ext::IdentExt};
 
 use super::spans::at;
 use crate::{
     handler::Handler,
-    options::{Inner, Options},
+    options::{Inner, OnCrash, Options},
 };
 
 /// One handler to expand.
@@ -24,9 +24,19 @@ impl<'a> Expansion<'a> {
     pub(super) fn state(&self) -> Option<&'a Type> {
         let state = self.options.state.as_ref().map(|given| &given.value)?;
         let Options { engine, caller, .. } = self.options;
-        let uses_it =
-            engine.is_some() || caller.is_some() || self.handler.arguments().next().is_some();
+        let uses_it = engine.is_some()
+            || caller.is_some()
+            || self.recovery().is_some()
+            || self.handler.arguments().next().is_some();
         uses_it.then_some(state)
+    }
+
+    /// The recovery function, if the attribute named one.
+    pub(super) fn recovery(&self) -> Option<&'a Path> {
+        match &self.options.on_crash.as_ref()?.value {
+            OnCrash::Recover(path) => Some(path),
+            OnCrash::Refuse | OnCrash::Retry => None,
+        }
     }
 
     /// The name of the parameter for the request. Parameters are hygienic, so no variable of the user's can collide

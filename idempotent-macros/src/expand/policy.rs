@@ -4,11 +4,15 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{Expr, LitStr};
 
-use super::spans::{ends, located};
-use crate::options::{Cache, Fingerprint, FingerprintBy, Given, IgnoreQuery, OnCrash, Options};
+use super::{
+    expansion::Expansion,
+    spans::{ends, located},
+};
+use crate::options::{Cache, Fingerprint, FingerprintBy, Given, IgnoreQuery, OnCrash};
 
 /// `Policy::new().ttl(…)`
-pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
+pub(super) fn policy(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
+    let options = expansion.options;
     let duration = |millis: &u64| quote!(#private::Duration::from_millis(#millis));
     let size = |bytes: &u32| (*bytes as usize).into_token_stream();
     let setters = [
@@ -19,7 +23,7 @@ pub(super) fn policy(options: &Options, private: &TokenStream) -> TokenStream {
         setter("lease", options.lease.as_ref(), duration),
         setter("max_lifetime", options.max_lifetime.as_ref(), duration),
         setter("on_crash", options.on_crash.as_ref(), |value| {
-            on_crash(value, private)
+            on_crash(value, expansion.state().is_some(), private)
         }),
         setter(
             "required",
@@ -79,10 +83,12 @@ fn setter<T>(
     Some(quote!(.#name(#value)))
 }
 
-fn on_crash(on_crash: &OnCrash, private: &TokenStream) -> TokenStream {
+/// With the router's state the handler asks the recovery function, see `run`.
+fn on_crash(on_crash: &OnCrash, state: bool, private: &TokenStream) -> TokenStream {
     match on_crash {
         OnCrash::Refuse => quote!(#private::OnCrash::Refuse),
         OnCrash::Retry => quote!(#private::OnCrash::Retry),
+        OnCrash::Recover(_) if state => quote!(#private::RECOVERED_BY_THE_HANDLER),
         OnCrash::Recover(path) => {
             let (start, _) = ends(path);
             let private = located(private.clone(), start);

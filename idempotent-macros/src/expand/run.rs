@@ -17,18 +17,13 @@ use crate::{
 
 /// `run_handler(…)`
 pub(super) fn run(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
-    let Expansion {
-        handler,
-        options,
-        place,
-        ..
-    } = expansion;
+    let Expansion { handler, place, .. } = expansion;
     let Signature {
         ident, generics, ..
     } = &handler.sig;
     let here = at(ident.span());
     let call = call(expansion, private);
-    let policy = policy(options, private);
+    let policy = policy(expansion, private);
     let path = place.path(handler);
     let arguments = Ident::new("__arguments", Span::mixed_site());
     let turbofish = turbofish(generics.params.iter(), here);
@@ -75,6 +70,12 @@ fn call(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
         let ty = owned(ty.to_token_stream(), generics);
         quote_spanned!(end=> .caller(#caller::<#state, #ty, _>()))
     });
+    let recovery = expansion.recovery().map(|path| {
+        let (start, end) = ends(path);
+        let private = located(private.clone(), start);
+        let ask = quote_spanned!(start=> |crash, state| #private::recovery_in(state, #path, crash));
+        quote_spanned!(end=> .recovering(#ask))
+    });
     let arguments: Vec<_> = handler.arguments().collect();
     let of_last = arguments.len().saturating_sub(1);
     let arguments = arguments.into_iter().enumerate().map(|(index, ty)| {
@@ -83,7 +84,7 @@ fn call(expansion: &Expansion<'_>, private: &TokenStream) -> TokenStream {
         let ty = owned(ty.to_token_stream(), generics);
         quote_spanned!(end=> #check::<#state, #ty, _>#parens)
     });
-    quote!(#call #engine #caller.extracting((#(#arguments,)*)))
+    quote!(#call #engine #caller #recovery.extracting((#(#arguments,)*)))
 }
 
 /// The function that makes the response, located at the return type: a type that is not a response is one error there.

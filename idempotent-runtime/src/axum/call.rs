@@ -17,6 +17,7 @@ use super::{
     caller::{Anyone, FindsCaller, step},
     extraction::{Extract, ExtractEach, Extraction},
     hints::{EngineIn, OnlyInARouterWithState, UseInnerToCallDirectlyOrPutDebugHandlerBelow},
+    recovery_step::RecoveryStep,
 };
 use crate::{caller::Caller, engine::Idempotency};
 
@@ -110,6 +111,7 @@ where
             request,
             engine: None,
             caller: None,
+            recovery: None,
             state: S::from_ref(state),
             arguments: PhantomData,
         })
@@ -139,6 +141,13 @@ where
         self
     }
 
+    /// Asks this function, with the state, what became of a crashed execution.
+    #[must_use]
+    pub fn recovering(mut self, step: RecoveryStep<S>) -> Self {
+        self.recovery = Some(step);
+        self
+    }
+
     /// Fixes what is extracted from the request.
     pub fn extracting<A>(self, _: A) -> FromRouter<A::Values>
     where
@@ -148,10 +157,11 @@ where
             request,
             engine,
             caller,
+            recovery,
             state,
             ..
         } = self;
-        let extraction = Box::new(ExtractEach::<S, A>::new(state, caller));
+        let extraction = Box::new(ExtractEach::<S, A>::new(state, caller, recovery));
         FromRouter {
             request,
             engine,

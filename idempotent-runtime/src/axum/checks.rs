@@ -1,21 +1,20 @@
 //! Functions that generated code calls at the user's own tokens: what does not fit is reported there, in the words
 //! of [`hints`](super::hints).
 
-use std::{future::Future, pin::Pin};
-
 use ::axum::{http::request::Parts, response::Response};
 
 use super::{
     arguments::Argument,
     hints::{
-        EngineIn, FingerprintFunction, IntoHandlerResponse, KeyFunction, Last, Part,
+        AnyState, EngineIn, FingerprintFunction, IntoHandlerResponse, KeyFunction, Last, Part,
         RecoveryFunction, ScopeFunction, SharedScope, WhenFunction,
     },
+    recovery::{RecoveryArguments, ask},
 };
 use crate::{
     caller::Caller,
-    engine::Idempotency,
-    execution::{Crash, Recovery},
+    engine::{Idempotency, Recovering},
+    execution::Crash,
     key::{IdempotencyKey, KeyError},
     response::check_name,
     scope::Scope,
@@ -96,12 +95,26 @@ where
     Box::new(function)
 }
 
-/// Calls a recovery function and boxes what it returns.
-pub fn recovery<H, V>(recover: H, crash: Crash) -> Pin<Box<dyn Future<Output = Recovery> + Send>>
+/// Asks a recovery function that needs no state.
+pub fn recovery<H, A, V>(recover: H, crash: Crash) -> Recovering<'static>
 where
-    H: RecoveryFunction<V, Future: Send>,
+    H: RecoveryFunction<A, Future: Send> + Send + 'static,
+    A: RecoveryArguments<AnyState, V>,
+    V: 'static,
 {
-    Box::pin(recover.recover(crash))
+    Box::pin(ask(recover, crash, &AnyState))
+}
+
+/// Asks a recovery function in a router with this state. The state comes first, so that the compiler knows its type when it
+/// looks at the function, and reports what is wrong with that.
+pub fn recovery_in<S, H, A, V>(state: &S, recover: H, crash: Crash) -> Recovering<'_>
+where
+    S: Sync,
+    H: RecoveryFunction<A, Future: Send> + Send + 'static,
+    A: RecoveryArguments<S, V>,
+    V: 'static,
+{
+    Box::pin(ask(recover, crash, state))
 }
 
 /// Makes the response of what a handler returned.

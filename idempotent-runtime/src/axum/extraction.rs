@@ -11,8 +11,13 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{arguments::Arguments, caller_step::CallerStep};
-use crate::{caller::Authentication, engine::BoxFuture};
+use super::{arguments::Arguments, caller_step::CallerStep, recovery_step::RecoveryStep};
+use crate::{
+    caller::Authentication,
+    engine::{BoxFuture, Recovering},
+    execution::Crash,
+    policy::RecoverFn,
+};
 
 /// Calls the handler with its arguments. It is a plain function, so that a handler adds only it and its own future to
 /// the compiled code.
@@ -28,6 +33,12 @@ pub(super) trait Extraction<T>: Start {
 pub(super) trait Start: Send {
     /// Starts to find out who calls, if the handler names its caller.
     fn authenticate(&self, head: Parts) -> Authentication;
+
+    /// Asks what became of a crashed execution: the function that the handler asks with its state or, if there is none,
+    /// the policy's.
+    fn recover(&mut self, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
+        recover(crash)
+    }
 
     /// Extracts the arguments and calls the function that was set. Its future is not polled here, so that there is one
     /// state less to compile for each handler.
@@ -49,6 +60,7 @@ pub(super) struct Extract<S, M, T> {
 pub(super) struct ExtractEach<S, A: Arguments<S>> {
     state: S,
     caller: Option<CallerStep<S>>,
+    recovery: Option<RecoveryStep<S>>,
     then: Option<Then<A::Values>>,
 }
 
@@ -64,10 +76,15 @@ impl<S, M, T> Extract<S, M, T> {
 }
 
 impl<S, A: Arguments<S>> ExtractEach<S, A> {
-    pub(super) fn new(state: S, caller: Option<CallerStep<S>>) -> Self {
+    pub(super) fn new(
+        state: S,
+        caller: Option<CallerStep<S>>,
+        recovery: Option<RecoveryStep<S>>,
+    ) -> Self {
         Self {
             state,
             caller,
+            recovery,
             then: None,
         }
     }
@@ -121,6 +138,13 @@ where
 {
     fn authenticate(&self, head: Parts) -> Authentication {
         authenticate(self.caller, head, &self.state)
+    }
+
+    fn recover(&mut self, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
+        match self.recovery {
+            Some(step) => step(crash, &self.state),
+            None => recover(crash),
+        }
     }
 
     fn start(self: Box<Self>, request: Request) -> BoxFuture<Extracted> {

@@ -12,11 +12,7 @@
 //!    the two apart. With a single candidate the compiler settles on it and reports which of its bounds failed; with
 //!    two it reports the trait itself. [`EngineIn`] and [`IntoHandlerResponse`] are reported without it.
 
-use std::{
-    future::{Future, Pending},
-    marker::PhantomData,
-    sync::LazyLock,
-};
+use std::{future::Future, marker::PhantomData, sync::LazyLock};
 
 use ::axum::{
     extract::{FromRef, FromRequest, FromRequestParts, Request, State},
@@ -24,7 +20,7 @@ use ::axum::{
     response::{IntoResponse, Response},
 };
 
-use super::caller_step::CallerStep;
+use super::{caller_step::CallerStep, recovery_step::RecoveryStep};
 use crate::{
     engine::Idempotency,
     execution::{Crash, Recovery},
@@ -60,6 +56,7 @@ pub struct OnlyInARouterWithState<S, T> {
     pub(super) request: Request,
     pub(super) engine: Option<Idempotency>,
     pub(super) caller: Option<CallerStep<S>>,
+    pub(super) recovery: Option<RecoveryStep<S>>,
     pub(super) state: S,
     pub(super) arguments: PhantomData<fn() -> T>,
 }
@@ -171,22 +168,42 @@ pub(super) type SharedScope = Box<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>
 /// The same, made when the first request needs it.
 pub type LazyScope = LazyLock<SharedScope>;
 
-/// What `on_crash = path` takes.
+/// What `on_crash = path` takes: a function of the crash and of a list of arguments, `A`.
 ///
 /// The mistake: a path to a function that is not `async`, or that takes or returns something else. The user sees the
-/// message below at the path (`paths`).
+/// message below at the path (`paths`). Its implementations, one for each number of arguments, are in
+/// [`recovery`](super::recovery).
 #[diagnostic::on_unimplemented(
-    message = "`on_crash` takes a function `async fn(Crash) -> Recovery`",
+    message = "`on_crash` takes a function `async fn(Crash, …) -> Recovery`",
     label = "this function is not `async`, or takes or returns something else",
-    note = "as in `async fn find_out(crash: idempotent_runtime::Crash) -> idempotent_runtime::Recovery`"
+    note = "as in `async fn find_out(crash: idempotent_runtime::Crash) -> idempotent_runtime::Recovery`",
+    note = "after the `Crash` it may take up to 15 extractors, such as `State<App>`"
 )]
-pub trait RecoveryFunction<V> {
+pub trait RecoveryFunction<A> {
     /// Its future.
     type Future: Future<Output = Recovery> + 'static;
 
     /// Calls it.
-    fn recover(self, crash: Crash) -> Self::Future;
+    fn recover(self, crash: Crash, arguments: A) -> Self::Future;
 }
+
+/// What a recovery function may extract.
+///
+/// The mistakes: an argument that is not an extractor, one that uses up the body, a `State<T>` that the router's state
+/// does not contain, and a `State<T>` without `state = App`. The user sees the message below at the path (`recovery`).
+#[diagnostic::on_unimplemented(
+    message = "a recovery function cannot take `{Self}`: it is not an extractor of a request's head for the state `{S}`",
+    label = "this function takes an argument that does not implement `FromRequestParts<{S}>`",
+    note = "after the `Crash`, every argument is such an extractor, as `State<…>` or `Extension<…>`; the body is `crash.request().body()`",
+    note = "an extractor that needs the router's state, such as `State<T>`, needs the option `state = App` beside `on_crash`; `T` is `App` then, or `T: FromRef<App>`"
+)]
+pub trait RecoveryArgument<S, V> {}
+
+/// Stands for the router's state where the option `state` does not name it: a recovery function extracts what needs none.
+///
+/// The mistake is that of `RecoveryArgument`, whose message names this type as the state.
+#[derive(Debug)]
+pub struct AnyState;
 
 /// What a handler may return.
 ///
@@ -204,7 +221,7 @@ pub trait IntoHandlerResponse {
     fn into_handler_response(self) -> Response;
 }
 
-/// The first candidate of [`Part`] and [`Last`]: the argument comes from the request's head.
+/// The first candidate of [`Part`], [`Last`] and [`RecoveryArgument`]: the argument comes from the request's head.
 #[derive(Debug)]
 pub enum ViaParts {}
 
@@ -237,6 +254,12 @@ impl<S, T: FromRequestParts<S>> Last<S, ViaParts> for T {}
 
 #[diagnostic::do_not_recommend]
 impl<S, T: FromRequest<S>> Last<S, ViaRequest> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<S, T: FromRequestParts<S>> RecoveryArgument<S, ViaParts> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<S, T: Unsatisfiable> RecoveryArgument<S, ViaNothing> for T {}
 
 #[diagnostic::do_not_recommend]
 impl<S> EngineIn<S> for AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly {
@@ -312,28 +335,6 @@ where
 #[diagnostic::do_not_recommend]
 impl<F: Unsatisfiable> FingerprintFunction<'_, ViaNothing> for F {
     fn asked(self, _: &Parts, _: &[u8]) -> Vec<u8> {
-        self.never()
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<H, F> RecoveryFunction<ViaCall> for H
-where
-    H: FnOnce(Crash) -> F,
-    F: Future<Output = Recovery> + 'static,
-{
-    type Future = F;
-
-    fn recover(self, crash: Crash) -> F {
-        self(crash)
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<H: Unsatisfiable> RecoveryFunction<ViaNothing> for H {
-    type Future = Pending<Recovery>;
-
-    fn recover(self, _: Crash) -> Self::Future {
         self.never()
     }
 }

@@ -21,6 +21,7 @@
 //! extraction   the erased step: extract the arguments, then call the handler
 //! arguments    arguments that are extracted one by one, with the option `state`
 //! invoke       a function called with a tuple of arguments
+//! recovery     recovery functions and what they extract
 //! run          the handler under its policy, up to its response
 //! checks       what generated code calls so that a type is checked at the user's token
 //! hints        what the compiler then shows
@@ -38,6 +39,8 @@ mod extraction;
 mod hints;
 mod invoke;
 pub mod private;
+mod recovery;
+mod recovery_step;
 mod run;
 #[cfg(feature = "typed-routing")]
 mod typed;

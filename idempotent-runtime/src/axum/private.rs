@@ -10,11 +10,11 @@ pub use super::{
     caller::CallerIs,
     checks::{
         caller, caller_in, check_kept, engine, fingerprint, into_response, key, last, part,
-        recovery, scope, scope_by, when,
+        recovery, recovery_in, scope, scope_by, when,
     },
     hints::{
-        AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, LazyScope, OnlyInARouterWithState,
-        UseInnerToCallDirectlyOrPutDebugHandlerBelow,
+        AddOptionStateToSeeWhichArgumentOrInnerToCallDirectly, AnyState, LazyScope,
+        OnlyInARouterWithState, UseInnerToCallDirectlyOrPutDebugHandlerBelow,
     },
     run::{HandlerFuture, respond, run_handler},
 };
@@ -24,6 +24,9 @@ pub use crate::{
     fingerprint::FingerprintRule,
     policy::{Cache, OnCrash, Policy},
 };
+
+/// What the policy says where the handler asks its recovery function with the router's state.
+pub const RECOVERED_BY_THE_HANDLER: OnCrash = OnCrash::BY_THE_HANDLER;
 
 /// A type of this module, where the attribute names the runtime (`crate = path`).
 ///

@@ -22,9 +22,11 @@ use crate::{
     caller::Authentication,
     catch_unwind::{Panicked, catch_unwind},
     engine::{
-        BoxFuture, Coverage, Detachable, FoundKey, Handler, HandlerResult, Idempotency, Reply,
-        coverage,
+        BoxFuture, Coverage, Detachable, FoundKey, Handler, HandlerResult, Idempotency, Recovering,
+        Reply, coverage,
     },
+    execution::Crash,
+    policy::RecoverFn,
     route::route,
 };
 
@@ -170,6 +172,10 @@ impl Handler for Step {
 
     fn authenticate(&self, head: Parts) -> Authentication {
         self.0.authenticate(head)
+    }
+
+    fn recover(&mut self, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
+        self.0.recover(recover, crash)
     }
 
     fn call(self, request: ::http::Request<Bytes>) -> Covered {

@@ -5,6 +5,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -12,7 +13,15 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 
 pub(crate) use crate::boxes::{BoxError, BoxFuture};
-use crate::{caller::Authentication, catch_unwind::catch_unwind};
+use crate::{
+    caller::Authentication,
+    catch_unwind::catch_unwind,
+    execution::{Crash, Recovery},
+    policy::RecoverFn,
+};
+
+/// A recovery function at work. It may borrow its handler.
+pub(crate) type Recovering<'a> = Pin<Box<dyn Future<Output = Recovery> + Send + 'a>>;
 
 /// The handler behind one request, called at most once, and only once it was ready.
 pub(crate) trait Handler: Send + 'static {
@@ -28,6 +37,12 @@ pub(crate) trait Handler: Send + 'static {
     /// Whether it can be called now. Most handlers always can.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NotReady>> {
         Poll::Ready(Ok(()))
+    }
+
+    /// Asks what became of a crashed execution: the policy's function `recover`, unless the handler has one of its own. It
+    /// may be called and executed afterwards.
+    fn recover(&mut self, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
+        recover(crash)
     }
 
     /// Calls it with the request, whose body has been read.

@@ -67,6 +67,7 @@
 //! | which responses are stored | `run/cacheable` |
 //! | which errors of a wrapped service come before any work | here (`comes_before_any_work`) |
 //! | what waits for a wrapped service | `handler` (`ready`), asked in `exchange/execute` |
+//! | which recovery function is asked | `handler` (`recover`), called in `run/mod` |
 //! | which response is stored before it is sent | `run/length` |
 //! | which headers are stored | `response/filter` |
 //! | what a duplicate gets | `exchange/decide`; without room to wait, or when its time is up: `exchange/follow` |
@@ -119,7 +120,7 @@ pub(crate) use detach::Detachable;
 use exchange::Exchange;
 #[cfg(feature = "axum")]
 pub use global::InstallError;
-pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, NotReady};
+pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, NotReady, Recovering};
 pub use profile::Profile;
 pub(crate) use reply::Reply;
 pub use run::Retention;

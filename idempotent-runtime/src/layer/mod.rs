@@ -75,17 +75,20 @@ use crate::{
     caller::{Authentication, CallerFn},
     engine::{
         BoxError, BoxFuture, Coverage, Detachable, Handler, HandlerResult, Idempotency, NotReady,
-        Reply,
+        Recovering, Reply,
     },
-    policy::Policy,
+    execution::{Crash, Recovery},
+    policy::{OnCrash, Policy, RecoverFn},
     route::route,
     scope::Scope,
 };
 
 mod failure;
+mod recovery;
 mod untouched;
 
 use failure::Failure;
+use recovery::RecoveryFn;
 use untouched::Untouched;
 
 /// Wraps services in idempotency. See the [module documentation](self).
@@ -95,6 +98,7 @@ pub struct IdempotencyLayer {
     policy: Policy,
     methods: Arc<[Method]>,
     caller: Option<CallerFn>,
+    recovery: Option<RecoveryFn>,
 }
 
 impl IdempotencyLayer {
@@ -107,6 +111,7 @@ impl IdempotencyLayer {
             policy: Policy::new(),
             methods,
             caller: None,
+            recovery: None,
         }
     }
 
@@ -124,8 +129,10 @@ impl IdempotencyLayer {
              name routes by the attribute, or put a layer with `endpoint(…)` around the one route",
             policy.name.as_ref().map_or("", |name| name.as_str()),
         );
+        let own = self.recovery.as_ref().and(self.policy.on_crash);
         self.policy = Policy {
             name: self.policy.name.take(),
+            on_crash: own.or(policy.on_crash),
             ..policy
         };
         self
@@ -196,6 +203,34 @@ impl IdempotencyLayer {
         self
     }
 
+    /// Finds out what became of an execution that crashed, by a function that owns something, such as a connection pool.
+    /// It goes before the policy's [`on_crash`](Policy::on_crash), whose function owns nothing and finds what it needs in the
+    /// extensions of [`Crash::request`].
+    ///
+    /// A panic in it leaves the outcome unknown: the next retry asks again. If it takes longer than a lease and says
+    /// [`Recovery::NotExecuted`], the claim is given back and the client gets 503 `overloaded`.
+    ///
+    /// ```
+    /// # use idempotent_runtime::{Crash, Idempotency, IdempotencyLayer, Recovery};
+    /// # #[derive(Clone)] struct Ledger;
+    /// # impl Ledger { async fn ask(&self, _: Crash) -> Recovery { Recovery::StillUnknown } }
+    /// # let (idempotency, ledger) = (Idempotency::builder().build().unwrap(), Ledger);
+    /// let layer = IdempotencyLayer::new(idempotency).recover(move |crash| {
+    ///     let ledger = ledger.clone();
+    ///     async move { ledger.ask(crash).await }
+    /// });
+    /// ```
+    #[must_use]
+    pub fn recover<F, R>(mut self, recover: F) -> Self
+    where
+        F: Fn(Crash) -> R + Send + Sync + 'static,
+        R: Future<Output = Recovery> + Send + 'static,
+    {
+        self.policy = self.policy.on_crash(OnCrash::BY_THE_HANDLER);
+        self.recovery = Some(RecoveryFn::new(recover));
+        self
+    }
+
     /// An annotated handler inside uses this layer's engine, also for a method that the layer does not cover, and for a
     /// key that only the handler knows of.
     fn offer_engine<B>(&self, request: &mut Request<B>) {
@@ -255,6 +290,7 @@ where
         let handler = WrappedService {
             service: self.inner.clone(),
             caller: self.layer.caller.clone(),
+            recovery: self.layer.recovery.clone(),
             failure: failure.clone(),
             engine: self.layer.engine.clone(),
         };
@@ -307,6 +343,7 @@ where
 struct WrappedService<S, E> {
     service: S,
     caller: Option<CallerFn>,
+    recovery: Option<RecoveryFn>,
     failure: Failure<E>,
     engine: Idempotency,
 }
@@ -333,6 +370,13 @@ where
         match &self.caller {
             Some(caller) => caller.start(head),
             None => Authentication::None(head),
+        }
+    }
+
+    fn recover(&mut self, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
+        match &self.recovery {
+            Some(own) => own.start(crash),
+            None => recover(crash),
         }
     }
 

@@ -34,6 +34,12 @@ pub enum OnCrash {
     Recover(RecoverFn),
 }
 
+impl OnCrash {
+    /// The handler has a recovery function of its own.
+    pub(crate) const BY_THE_HANDLER: Self =
+        Self::Recover(|_| unreachable!("the engine asks the handler instead of this function"));
+}
+
 /// Finds out what became of an execution that crashed. See [`Crash`].
 pub type RecoverFn = fn(Crash) -> Pin<Box<dyn Future<Output = Recovery> + Send>>;
 

@@ -218,6 +218,11 @@ impl Policy {
         /// Whether concurrent duplicates wait for the outcome (`true`) or get `conflict` at once.
         wait: bool;
         /// What a retry does after the execution before it crashed.
+        ///
+        /// A recovery function in a policy owns nothing: it finds what layers inserted in the extensions of
+        /// [`Crash::request`](crate::Crash::request). One that owns a pool is given to the layer
+        /// ([`IdempotencyLayer::recover`](crate::IdempotencyLayer::recover)), one that takes the router's state to the
+        /// attribute ([`on_crash`](macro@crate::idempotent#on_crash)).
         on_crash: OnCrash;
         /// Whether a request without a key is refused with `missing_key`.
         required: bool;

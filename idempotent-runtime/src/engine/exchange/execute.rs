@@ -54,7 +54,7 @@ impl Exchange {
         &self,
         started: Result<Started, Beside>,
         recover: RecoverFn,
-        handler: H,
+        mut handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
         let Started {
             mut run,
@@ -71,7 +71,7 @@ impl Exchange {
         // Before the start: a clone runs code of the application's.
         let retry = request.clone();
         run.doubt.start();
-        match run.recover(recover, retry).await {
+        match run.recover(recover, &mut handler, retry).await {
             Ok(result) => self.answer(result, claim).await,
             Err(run) => {
                 let (run, handler) = match run.until_ready(handler).await {

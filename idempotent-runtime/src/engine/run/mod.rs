@@ -165,17 +165,15 @@ impl Run {
 
     /// Asks the recovery function what became of the crashed execution. `Err` gives the run back: the handler is to be
     /// executed.
-    pub(crate) async fn recover<B>(
+    pub(crate) async fn recover<H: Handler>(
         mut self: Box<Self>,
         recover: RecoverFn,
+        handler: &mut H,
         request: Request<Bytes>,
-    ) -> Result<RunResult<B>, Box<Self>>
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
-    {
+    ) -> Result<RunResult<H::Body>, Box<Self>> {
         let crash = Crash::new(self.lease.execution().again(), request);
         keep(&self.core, &self.lease);
-        let found = catching(async move { recover(crash).await }).await;
+        let found = catching(async { handler.recover(recover, crash).await }).await;
         match found {
             // If the lease lapsed meanwhile, another retry may have asked and executed: then this answer is stale.
             Ok(Recovery::NotExecuted) if self.may_start() => Err(self),

@@ -1,0 +1,2 @@
+#[idempotent(state = App, on_crash = find_out)]
+async fn handler() {}

@@ -1,0 +1,16 @@
+use axum::{Router, routing::post};
+use idempotent_runtime::{Crash, Recovery, idempotent};
+
+#[derive(Clone)]
+struct App;
+
+async fn find_out(_: Crash, _: &App) -> Recovery {
+    Recovery::StillUnknown
+}
+
+#[idempotent(state = App, on_crash = find_out)]
+async fn handler() {}
+
+fn main() {
+    let _: Router = Router::new().route("/", post(handler)).with_state(App);
+}

@@ -1,0 +1,20 @@
+use axum::{Router, extract::State, routing::post};
+use idempotent_runtime::{Crash, Recovery, idempotent};
+use std::rc::Rc;
+
+#[derive(Clone)]
+struct App;
+
+async fn find_out(_: Crash, _: State<App>) -> Recovery {
+    let shared = Rc::new(1);
+    std::future::ready(()).await;
+    drop(shared);
+    Recovery::StillUnknown
+}
+
+#[idempotent(state = App, on_crash = find_out)]
+async fn handler(_: State<App>) {}
+
+fn main() {
+    let _: Router = Router::new().route("/", post(handler)).with_state(App);
+}
