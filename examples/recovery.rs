@@ -15,7 +15,8 @@
 //!
 //! [`Execution::downstream_key`] connects the crashed process with the next one: it is derived from the record, so
 //! every attempt has the same one. The handler sends it to the provider as the *provider's* idempotency key, and the
-//! recovery function asks the provider about it.
+//! recovery function asks the provider about it. Both take the provider's client from the router's state, which `state = App`
+//! gives to the recovery function.
 //!
 //! When `NotExecuted` is safe is said at [`ask_the_provider`]. Authentication is left out here: a service names the `caller`
 //! of the route, as `payments.rs` does.
@@ -36,6 +37,7 @@ use std::{
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
+    extract::{FromRef, State},
     http::{Request, Response, StatusCode},
     response::IntoResponse as _,
     routing::post,
@@ -46,12 +48,31 @@ use idempotent_runtime::{
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
 
+/// The router's state.
+#[derive(Clone, Debug)]
+struct App {
+    provider: Provider,
+    fate: Fate,
+}
+
+impl FromRef<App> for Provider {
+    fn from_ref(app: &App) -> Self {
+        app.provider.clone()
+    }
+}
+
+impl FromRef<App> for Fate {
+    fn from_ref(app: &App) -> Self {
+        app.fate.clone()
+    }
+}
+
 /// Charges a card. The body is the amount.
-#[idempotent(required = true, on_crash = ask_the_provider)]
+#[idempotent(required = true, state = App, on_crash = ask_the_provider)]
 async fn charge(
     execution: Execution,
-    Extension(provider): Extension<Provider>,
-    Extension(fate): Extension<Fate>,
+    State(provider): State<Provider>,
+    State(fate): State<Fate>,
     amount: String,
 ) -> axum::response::Response {
     println!("    (attempt {})", execution.attempt());
@@ -86,11 +107,8 @@ async fn charge(
 ///   If either is not true, the answer to "not charged" is `StillUnknown`: retries get `outcome_unknown` until the
 ///   provider shows the charge, an operator resolves the record, or it expires.
 /// - "No answer" is `StillUnknown`: the next retry asks again.
-async fn ask_the_provider(crash: Crash) -> Recovery {
+async fn ask_the_provider(crash: Crash, State(provider): State<Provider>) -> Recovery {
     println!("    (what became of attempt {}?)", crash.attempt());
-    let Some(provider) = crash.request().extensions().get::<Provider>() else {
-        return Recovery::StillUnknown;
-    };
     match provider.find(&crash.downstream_key("provider")) {
         Ok(Some(amount)) => Recovery::Completed(receipt(&amount)),
         // Safe, because `charge` sends this key and `Provider::charge` deduplicates by it.
@@ -183,9 +201,11 @@ impl Process {
         let idempotency = Idempotency::builder().store(store.clone()).build()?;
         let app = Router::new()
             .route("/charges", post(charge))
-            .layer(Extension(provider.clone()))
-            .layer(Extension(fate))
-            .layer(Extension(idempotency.clone()));
+            .layer(Extension(idempotency.clone()))
+            .with_state(App {
+                provider: provider.clone(),
+                fate,
+            });
         Ok(Self { app, idempotency })
     }
 
