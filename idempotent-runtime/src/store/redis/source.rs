@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult,
     TlsMode,
@@ -97,7 +98,12 @@ impl Source {
     /// A client for the current primary or the node.
     pub(super) async fn client(&self) -> RedisResult<Client> {
         match &self.kind {
-            Kind::Sentinels(sentinels) => sentinels.lock().await.async_get_client().await,
+            Kind::Sentinels(sentinels) => {
+                let mut sentinels = sentinels.lock().await;
+                // Boxed: nested in the futures of operations, this one exceeds what the compiler follows in an
+                // application's crate.
+                sentinels.async_get_client().boxed().await
+            }
             Kind::Node(client) => Ok(Client::clone(client)),
         }
     }
