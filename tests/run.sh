@@ -2,7 +2,7 @@
 # Runs all tests. On Debian and Ubuntu it first installs what they need and the machine does not have.
 #
 #   bash tests/run.sh            all of it
-#   bash tests/run.sh --quick    without the model checkers, the feature combinations and the clients of other languages
+#   bash tests/run.sh --quick    without the model checkers, the feature combinations and the clients
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

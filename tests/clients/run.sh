@@ -47,6 +47,7 @@ elif ! cmp -s "$here/node/package-lock.json" "$room/node/package-lock.json" || [
 fi
 
 cargo build --quiet -p idempotent-tests --bin clients-server
+cargo build --quiet --locked --manifest-path "$here/rust/Cargo.toml" --target-dir "$room/rust"
 
 # rows NAME COMMAND…: runs the clients of one language against a server of their own, for at most three minutes.
 rows() {
@@ -62,21 +63,23 @@ rows() {
 
 rows python "$room/python/bin/python" "$here/python/clients.py" &
 python=$!
+rows rust "$room/rust/debug/idempotent-clients" &
+rust=$!
 : >"$room/node.log"
 if $with_node; then
     rows node node "$room/node/clients.mjs" &
     wait "$!"
 fi
-wait "$python"
+wait "$python" "$rust"
 
-cat "$room/python.log" "$room/node.log"
+cat "$room/python.log" "$room/node.log" "$room/rust.log"
 # `grep -c` fails where it counts none.
-passed=$(cat "$room"/{python,node}.log | grep -c '^ok ') || true
-failed=$(cat "$room"/{python,node}.log | grep -vc '^ok ') || true
+passed=$(cat "$room"/{python,node,rust}.log | grep -c '^ok ') || true
+failed=$(cat "$room"/{python,node,rust}.log | grep -vc '^ok ') || true
 # A run that was cut off, or a client that could not be started, has fewer rows.
-of_python=34 of_node=42
-expected=$((of_python + of_node)) skipped=0
-$with_node || expected=$of_python skipped=$of_node
+of_python=34 of_node=42 of_rust=37
+expected=$((of_python + of_node + of_rust)) skipped=0
+$with_node || expected=$((expected - of_node)) skipped=$of_node
 if ((passed + failed < expected)); then
     echo "error: $((passed + failed)) rows instead of $expected" >&2
     failed=$((failed + 1))
