@@ -25,7 +25,7 @@
 use std::{fmt, sync::Arc};
 
 use hmac::{Hmac, KeyInit};
-use http::{HeaderName, request::Parts};
+use http::{HeaderName, header::HOST, request::Parts};
 use sha2::Sha256;
 
 use crate::{
@@ -70,7 +70,7 @@ pub(crate) struct Digester {
 
 /// Scopes keys by a request header; several lines of it count together, in their order.
 ///
-/// A request without the header has no caller.
+/// A request without the header has no caller. A request over HTTP/2 has the authority of its target for `host`.
 ///
 /// **A header authenticates nobody.** A client can send any value, and gets the stored answers of the caller whose name
 /// it sends. Use it only where something in front of the service, such as a gateway, replaces what clients send, and
@@ -92,6 +92,11 @@ where
 
 /// The scope that all lines of a header are together.
 pub(crate) fn of_lines(head: &Parts, name: &HeaderName) -> Option<Scope> {
+    // Over HTTP/2 the authority of the target stands for it (RFC 9113, section 8.3.1).
+    if *name == HOST && !head.headers.contains_key(name) {
+        let authority = head.uri.authority();
+        return authority.map(|authority| Scope::new(authority.as_str()));
+    }
     let lines = head.headers.get_all(name);
     // A header without a value names nobody.
     if lines

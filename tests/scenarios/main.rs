@@ -39,6 +39,7 @@ mod malformed_requests;
 mod mismatches;
 mod nested_requests;
 mod observability;
+mod odd_requests;
 mod outcomes;
 mod over_each_protocol;
 mod panics;

@@ -147,6 +147,12 @@ impl Conn {
         while matches!(self.more().await, Ok(())) {}
     }
 
+    /// Reads until the other side closes the connection.
+    pub(crate) async fn rest(&mut self) -> Bytes {
+        while matches!(self.more().await, Ok(())) {}
+        self.read.split().freeze()
+    }
+
     async fn body(&mut self, headers: &HeaderMap, seen: &Seen) -> io::Result<Bytes> {
         if let Some(length) = headers.get("content-length") {
             let length = length.to_str().unwrap().parse().unwrap();
