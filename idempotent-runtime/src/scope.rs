@@ -19,8 +19,8 @@
 //!   service replaces what clients send in it, and refuses strangers. See [whose key it is](crate::guide::callers).
 //! * Without a secret, anyone who can read the store can test guesses at a key: random keys (UUIDs) cannot be
 //!   guessed, `order-42` can. Set a secret if clients choose such keys.
-//! * Another secret gives other store keys. Changing it orphans the stored records: a retry after the change
-//!   executes again.
+//! * Another secret gives other store keys. Changing it at once orphans the stored records: a retry after the change
+//!   executes again. [Rotate it](crate::guide::secrets) instead.
 
 use std::{fmt, sync::Arc};
 
@@ -190,6 +190,12 @@ impl Digester {
         let keyed = secret
             .map(|secret| Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"));
         Self { keyed }
+    }
+
+    /// Whether both make the same digests, as those of two secrets do of which one ends with more zero bytes (RFC 2104).
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        let probe = StoreKey([0; 32]);
+        self.downstream_key(probe, "") == other.downstream_key(probe, "")
     }
 
     /// The record's identity.

@@ -51,6 +51,7 @@ mod request_bodies;
 mod response_ends;
 mod responses;
 mod room;
+mod rotation;
 mod route_functions;
 mod routes;
 mod scopes;

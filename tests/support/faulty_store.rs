@@ -83,6 +83,8 @@ struct State {
     claim: Option<(StoreKey, Token)>,
     /// Each claimed key once.
     keys: Vec<StoreKey>,
+    /// The tokens that claimed, in the order of their first claims.
+    tokens: Vec<Token>,
 }
 
 impl FaultyStore {
@@ -168,6 +170,11 @@ impl FaultyStore {
         self.0.state.lock().unwrap().keys.clone()
     }
 
+    /// The tokens that ever claimed a key, in the order of their first claims.
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        self.0.state.lock().unwrap().tokens.clone()
+    }
+
     fn fault(&self, operation: Operation) -> Fault {
         let mut state = self.0.state.lock().unwrap();
         *state.calls.entry(operation).or_default() += 1;
@@ -198,6 +205,9 @@ impl FaultyStore {
         state.claim = Some((claim.key, claim.token));
         if !state.keys.contains(&claim.key) {
             state.keys.push(claim.key);
+        }
+        if !state.tokens.contains(&claim.token) {
+            state.tokens.push(claim.token);
         }
     }
 

@@ -57,6 +57,19 @@ impl Idempotency {
         self.0.digester.store_key(endpoint, scope, key)
     }
 
+    /// The identity that the same record has if it was made under the other secret, while the secret is
+    /// [rotated](crate::guide::secrets); `None` at all other times.
+    #[must_use]
+    pub fn other_store_key(
+        &self,
+        endpoint: &str,
+        scope: Option<&Scope>,
+        key: &IdempotencyKey,
+    ) -> Option<StoreKey> {
+        let other = self.0.other_digester.as_ref()?;
+        Some(other.store_key(endpoint, scope, key))
+    }
+
     /// What the store holds under this key, decompressed and decrypted; `None` when it is absent or expired.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub enum BuildError {
         /// How many it has.
         length: usize,
     },
+    /// The other secret is the same as the own one, so that nothing would be rotated.
+    SameSecret,
     /// The default policy has a name, which would make one endpoint of all routes.
     DefaultName {
         /// What was given.
@@ -60,6 +62,9 @@ impl fmt::Display for BuildError {
                     "the secret has {length} bytes; use at least 16 random ones"
                 )
             }
+            Self::SameSecret => f.write_str(
+                "the secret and the other one, under which records are found too, are the same; leave the other one out",
+            ),
             Self::DefaultName { name } => write!(
                 f,
                 "the default policy has the name {name:?}, which would make one endpoint of all routes; name routes"

@@ -21,6 +21,7 @@ use super::{
     },
     handler::BoxError,
     profile::Profile,
+    secrets::Secrets,
     wait::WaitQueues,
 };
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
     policy::Policy,
     problem::ProblemStyle,
     response::{ResponseLimits, Sealer},
-    scope::{Digester, Scope, ScopeFn},
+    scope::{Scope, ScopeFn},
     store::{ConnectError, Store, Wake, erased::ErasedStore},
 };
 
@@ -44,7 +45,7 @@ pub struct Builder {
     caller: Option<CallerFn>,
     scope: Option<ScopeFn>,
     credentials: Credentials,
-    secret: Option<Vec<u8>>,
+    secrets: Secrets,
     replay_header: Option<HeaderName>,
     outcome_header: Option<HeaderName>,
     mismatch_status: Option<StatusCode>,
@@ -97,7 +98,7 @@ impl Builder {
             caller: None,
             scope: None,
             credentials: Credentials::new(),
-            secret: None,
+            secrets: Secrets::default(),
             replay_header: None,
             outcome_header: None,
             mismatch_status: None,
@@ -193,10 +194,25 @@ impl Builder {
     }
 
     /// Makes record identities an HMAC under this secret (at least 16 bytes), so that who reads the store cannot
-    /// test guesses of keys against it. All processes on one store need the same; changing it orphans the
-    /// records made before.
+    /// test guesses of keys against it. All processes on one store need the same. Changed at once, it orphans the records
+    /// made before: [rotate it](crate::guide::secrets).
     pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
-        self.secret = Some(secret.into());
+        self.secrets.set_own(secret.into());
+        self
+    }
+
+    /// Also finds the records that were made under this other secret (at least 16 bytes), and never executes what one of
+    /// them stands for: for as long as [a rotation](crate::guide::secrets) takes. Default: there is no other one.
+    ///
+    /// It costs each request with a key one read of the store, and one more before its handler starts.
+    pub fn and_secret(mut self, other: impl Into<Vec<u8>>) -> Self {
+        self.secrets.set_other(Some(other.into()));
+        self
+    }
+
+    /// The same for the records that were made without a secret, when one is introduced.
+    pub fn and_no_secret(mut self) -> Self {
+        self.secrets.set_other(None);
         self
     }
 
@@ -342,6 +358,7 @@ impl Builder {
     pub fn build(self) -> Result<Idempotency, BuildError> {
         let defaults = self.policy.clone().or(&self.profile.policy());
         self.check(&defaults)?;
+        let (digester, other_digester) = self.secrets.digesters()?;
         let store = match self.store {
             Some(store) => store,
             None => default_store().ok_or(BuildError::NoStore)?,
@@ -370,7 +387,8 @@ impl Builder {
             scope: self.scope,
             credentials: self.credentials,
             account_headers: self.profile.account_headers(),
-            digester: Arc::new(Digester::new(self.secret.as_deref())),
+            digester: Arc::new(digester),
+            other_digester: other_digester.map(Arc::new),
             problem_style,
             replay_header,
             outcome_header: self.outcome_header,
@@ -398,13 +416,6 @@ impl Builder {
     }
 
     fn check(&self, defaults: &Policy) -> Result<(), BuildError> {
-        if let Some(secret) = &self.secret
-            && secret.len() < 16
-        {
-            return Err(BuildError::ShortSecret {
-                length: secret.len(),
-            });
-        }
         if self.caller.is_some() && (self.scope.is_some() || defaults.scope.is_some()) {
             return Err(BuildError::CallerAndScope);
         }

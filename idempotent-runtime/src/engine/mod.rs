@@ -10,6 +10,7 @@
 //! run                here: settings, span, and a future that outlives its client (detach.rs)
 //! exchange/receive   who calls? -> parse the key -> read the body -> fingerprint
 //! exchange/look      does this process execute the key? else: room for an execution? -> acquire, or read only
+//!   exchange/rotation  the same, while a record may be under one of two secrets
 //! exchange/decide    what was seen + what the route asks for -> the next step (pure)
 //!   exchange/follow    another execution is in flight: wait in its queue (wait/), become the leader, look again
 //!   exchange/execute   run the handler, or the recovery function first
@@ -27,7 +28,7 @@
 //! | waiting | `wait/`: the queues of the duplicates; `exchange/follow` uses them |
 //! | doubt | `core/doubt`: acquires without an answer, and their withdrawal |
 //! | shared by all | `core/`: store client, registry of what is in flight, room, gauges |
-//! | set-up | `builder`, `build_error`, `profile`, `global` (the engine of the process) |
+//! | set-up | `builder`, `build_error`, `profile`, `secrets`, `global` (the engine of the process) |
 //! | the end | `shutdown` |
 //! | operators | `admin`: inspect, resolve, purge |
 //!
@@ -106,6 +107,7 @@ mod handler;
 mod profile;
 mod reply;
 mod run;
+mod secrets;
 mod shutdown;
 mod wait;
 

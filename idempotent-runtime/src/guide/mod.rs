@@ -1,4 +1,5 @@
-//! Guides: how clients retry, which answers they get, how callers are told apart, and how a service runs in production.
+//! Guides: how clients retry, which answers they get, how callers are told apart, how a service runs in production, and how
+//! its secret is rotated.
 
 #[doc = include_str!("clients.md")]
 pub mod clients {}
@@ -20,3 +21,6 @@ pub mod money {}
 
 #[doc = include_str!("unknown.md")]
 pub mod unknown {}
+
+#[doc = include_str!("secrets.md")]
+pub mod secrets {}

@@ -27,6 +27,9 @@
 //! 7. **Crashes.** A crash before the acquire is applied leaves nothing; between acquire and complete it
 //!    leaves a record in flight whose lease lapses; after the complete is applied it leaves the outcome. No
 //!    crash leaves anything else.
+//! 8. **Reads.** [`Store::get`] sees every operation on the record that was acknowledged before it was sent, by whichever
+//!    process. While a [secret is rotated](crate::guide::secrets), two processes that claim two records of one key rely on
+//!    it: the later one has to see the claim of the first.
 //!
 //! # The state machine
 //!

@@ -83,6 +83,8 @@ pub(crate) struct Core {
     /// Which headers name the account on whose behalf a caller acts.
     pub(super) account_headers: &'static [HeaderName],
     pub(super) digester: Arc<Digester>,
+    /// Of the other secret under which records are found, while the secret is rotated.
+    pub(super) other_digester: Option<Arc<Digester>>,
     pub(super) problem_style: ProblemStyle,
     pub(super) replay_header: HeaderName,
     /// The header that names how a request ended, if any.

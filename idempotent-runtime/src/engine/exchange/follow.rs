@@ -47,10 +47,24 @@ impl Exchange {
             if let Some(ended) = ended {
                 return ended;
             }
+            let queue = *waiter.key();
+            if queue != claiming.claim.key {
+                // The record is under the other secret: this request waits there, and so will the others here.
+                drop(waiter);
+                core.wait_queues.notify(&queue);
+                let joined = core
+                    .wait_queues
+                    .join(claiming.claim.key, self.waiting_bytes);
+                let Some(there) = joined else {
+                    return Next::Answer(Answer::Conflict { remaining });
+                };
+                waiter = there;
+            }
         }
     }
 
-    /// Looks at the key for all that wait, until one of them has an answer; `None` when there is a verdict to be read.
+    /// Looks at the key for all that wait, until one of them has an answer; `None` when there is a verdict to be read, or
+    /// another queue to wait in.
     async fn lead(
         &mut self,
         waiter: &mut Waiter<'_>,
@@ -69,6 +83,12 @@ impl Exchange {
                 return Some(Next::Answer(Answer::Conflict {
                     remaining: *remaining,
                 }));
+            }
+            if *waiter.key() != claiming.claim.key {
+                return match seen {
+                    Seen::InFlight { .. } | Seen::Failed(_) => None,
+                    seen => Some(next(seen, &self.settings)),
+                };
             }
             let fingerprint = claiming.claim.fingerprint;
             let mut failed = None;

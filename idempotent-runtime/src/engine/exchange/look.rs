@@ -11,11 +11,21 @@ use super::{
 use crate::{
     fingerprint::Difference,
     policy::OnCrash,
-    store::{Acquisition, Claim, RecordState, Token},
+    store::{Acquisition, Claim, Record, RecordState, Token},
 };
 
 impl Exchange {
-    /// Looks at the key.
+    /// Looks at the key, wherever its record may be.
+    ///
+    /// On return with [`Seen::Acquired`] the exchange is admitted.
+    pub(super) async fn look(&mut self, claiming: &mut Claiming) -> Seen {
+        if claiming.elsewhere.is_some() {
+            return Box::pin(self.look_at_both(claiming)).await;
+        }
+        self.look_at(claiming).await
+    }
+
+    /// Looks at the record that the claim names.
     ///
     /// 1. A key that this process executes, or whose outcome it still has to store, is followed here: no acquire is sent,
     ///    whatever became of the record.
@@ -23,7 +33,7 @@ impl Exchange {
     /// 3. Else it is asked for the key.
     ///
     /// On return with [`Seen::Acquired`] the exchange is admitted.
-    pub(super) async fn look(&mut self, claiming: &mut Claiming) -> Seen {
+    pub(super) async fn look_at(&mut self, claiming: &mut Claiming) -> Seen {
         if let Some(seen) = self.look_here(&claiming.claim) {
             return seen;
         }
@@ -82,7 +92,7 @@ impl Exchange {
     }
 
     /// What this process itself knows of the key.
-    fn look_here(&self, claim: &Claim) -> Option<Seen> {
+    pub(super) fn look_here(&self, claim: &Claim) -> Option<Seen> {
         let lease = self.core.in_flight.lease(&claim.key)?;
         let difference = claim.fingerprint.difference(&lease.fingerprint());
         Some(if let Some(difference) = difference {
@@ -114,18 +124,21 @@ impl Exchange {
                 return otherwise;
             }
         };
+        self.seen_in(record, claim).unwrap_or(otherwise)
+    }
+
+    /// What a record shows that was only read; `None` if it has to be taken over.
+    pub(super) fn seen_in(&self, record: Record, claim: &Claim) -> Option<Seen> {
         if let Some(difference) = claim.fingerprint.difference(&record.fingerprint) {
-            return Seen::Mismatch(difference);
+            return Some(Seen::Mismatch(difference));
         }
-        match record.state {
-            RecordState::Completed(outcome) => Seen::Completed(outcome),
-            RecordState::InFlight { remaining } if !remaining.is_zero() => {
-                Seen::InFlight { remaining }
+        match (record.state, &self.settings.on_crash) {
+            (RecordState::Completed(outcome), _) => Some(Seen::Completed(outcome)),
+            (RecordState::InFlight { remaining }, _) if !remaining.is_zero() => {
+                Some(Seen::InFlight { remaining })
             }
-            RecordState::InFlight { .. } => match self.settings.on_crash {
-                OnCrash::Refuse => Seen::InDoubt,
-                _ => otherwise,
-            },
+            (RecordState::InFlight { .. }, OnCrash::Refuse) => Some(Seen::InDoubt),
+            (RecordState::InFlight { .. }, _) => None,
         }
     }
 

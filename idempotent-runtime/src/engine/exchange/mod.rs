@@ -5,6 +5,7 @@
 //! | `state` | what an exchange holds |
 //! | `receive` | everything before the store: caller, key, body, fingerprint, admission |
 //! | `look` | a look at the key: in this process, then in the store |
+//! | `rotation` | the same where a record may be under another secret too |
 //! | `decide` | what was seen and what the route asks for -> the next step (pure) |
 //! | `follow` | waits for another execution until its outcome is known or the key falls to this request |
 //! | `execute` | starts the execution, or the recovery function first; answers for one that was fenced out |
@@ -33,6 +34,7 @@ mod execute;
 mod follow;
 mod look;
 mod receive;
+mod rotation;
 mod state;
 mod store_failed;
 
@@ -99,10 +101,10 @@ impl Exchange {
     /// Claims the key and does what the decision says.
     async fn claim_and_answer<H: Handler>(
         &mut self,
-        request: Box<KeyedRequest>,
+        mut request: Box<KeyedRequest>,
         handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
-        let mut claiming = self.claiming(self.claim(&request));
+        let mut claiming = self.claiming(&mut request);
         let mut decision = decide(self.look(&mut claiming).await, &self.settings);
         let (mut waited, mut crashed) = (false, false);
         loop {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 use http_body::Body;
 
-use super::state::{Exchange, KeyedRequest};
+use super::state::{Elsewhere, Exchange, KeyedRequest};
 use crate::{
     caller::{Authentication, RejectionBody},
     credentials::CallerId,
@@ -19,7 +19,7 @@ use crate::{
     key::{IdempotencyKey, KeyError},
     observe,
     problem::{Problem, ProblemCode},
-    scope::{Scope, of_lines},
+    scope::{Digester, Scope, of_lines},
 };
 
 /// Why a request goes no further.
@@ -70,16 +70,29 @@ impl Exchange {
         let body = read(body, self.settings.max_body).await?;
         self.waiting_bytes = body.len();
         self.share_room(&identity);
-        let digester = &self.core.digester;
-        let store_key = digester.store_key(&self.route.endpoint, identity.scope.as_ref(), &key);
+        let name = |digester: &Digester| {
+            let scope = identity.scope.as_ref();
+            let store_key = digester.store_key(&self.route.endpoint, scope, &key);
+            let credentials = identity.credentials.as_ref();
+            let credentials = credentials.map(|id| digester.caller(&store_key, id));
+            let fingerprint = self.fingerprint(&head, credentials.as_ref(), &body);
+            (store_key, fingerprint)
+        };
+        let (store_key, fingerprint) = name(&self.core.digester);
+        let elsewhere = self.core.other_digester.as_ref().map(|digester| {
+            let (key, fingerprint) = name(digester);
+            Box::new(Elsewhere {
+                key,
+                fingerprint,
+                is_own: false,
+            })
+        });
         observe::record_key(&store_key);
-        let credentials = identity.credentials.as_ref();
-        let credentials = credentials.map(|id| digester.caller(&store_key, id));
-        let fingerprint = self.fingerprint(&head, credentials.as_ref(), &body);
         Ok(Box::new(KeyedRequest {
             key,
             store_key,
             fingerprint,
+            elsewhere,
             head,
             body,
         }))

@@ -21,7 +21,7 @@ use crate::{
     policy::{OnCrash, Settings},
     problem::{Problem, ProblemCode},
     route::Route,
-    scope::StoreKey,
+    scope::{Digester, StoreKey},
     store::{Claim, Token, TraceId},
 };
 
@@ -51,6 +51,8 @@ pub(super) struct KeyedRequest {
     pub(super) key: IdempotencyKey,
     pub(super) store_key: StoreKey,
     pub(super) fingerprint: Fingerprint,
+    /// Where its record may be, too, while the secret is rotated.
+    pub(super) elsewhere: Option<Box<Elsewhere>>,
     pub(super) head: Parts,
     pub(super) body: Bytes,
 }
@@ -59,6 +61,16 @@ pub(super) struct KeyedRequest {
 pub(super) struct Claiming {
     pub(super) claim: Claim,
     pub(super) doubt: Doubt,
+    pub(super) elsewhere: Option<Box<Elsewhere>>,
+}
+
+/// Where a record may be that the claim does not name, while the secret is rotated.
+#[derive(Clone, Copy)]
+pub(super) struct Elsewhere {
+    pub(super) key: StoreKey,
+    pub(super) fingerprint: Fingerprint,
+    /// Whether this is the record of the own secret. Then the claim names that of the other one.
+    pub(super) is_own: bool,
 }
 
 /// An execution that may start.
@@ -80,9 +92,29 @@ impl KeyedRequest {
     }
 }
 
+impl Elsewhere {
+    /// The records of the own secret and of the other one.
+    pub(super) fn own_and_other(&self, claim: &Claim) -> (StoreKey, StoreKey) {
+        if self.is_own {
+            (self.key, claim.key)
+        } else {
+            (claim.key, self.key)
+        }
+    }
+
+    /// The fingerprint under the own secret.
+    pub(super) fn own_fingerprint(&self, claim: &Claim) -> Fingerprint {
+        if self.is_own {
+            self.fingerprint
+        } else {
+            claim.fingerprint
+        }
+    }
+}
+
 impl Exchange {
     /// A claim with a new token.
-    pub(super) fn claim(&self, request: &KeyedRequest) -> Claim {
+    fn claim(&self, request: &KeyedRequest) -> Claim {
         let trace = request.head.headers.get(&TRACEPARENT);
         Claim::new(
             request.store_key,
@@ -94,11 +126,28 @@ impl Exchange {
         .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())))
     }
 
-    /// The claim, and no doubt about it yet.
-    pub(super) fn claiming(&self, claim: Claim) -> Box<Claiming> {
+    /// The claim of this request, and no doubt about it yet.
+    pub(super) fn claiming(&self, request: &mut KeyedRequest) -> Box<Claiming> {
+        let claim = self.claim(request);
+        Box::new(Claiming {
+            doubt: self.no_doubt(&claim),
+            claim,
+            elsewhere: request.elsewhere.take(),
+        })
+    }
+
+    /// No doubt yet about a claim with a new token.
+    pub(super) fn no_doubt(&self, claim: &Claim) -> Doubt {
         let takes_over = !matches!(self.settings.on_crash, OnCrash::Refuse);
-        let doubt = Doubt::new(&self.core, &claim, takes_over);
-        Box::new(Claiming { claim, doubt })
+        Doubt::new(&self.core, claim, takes_over)
+    }
+
+    /// What the record of this claim was named with.
+    pub(super) fn digester(&self, claiming: &Claiming) -> Arc<Digester> {
+        let other = self.core.other_digester.as_ref();
+        let elsewhere = claiming.elsewhere.as_deref();
+        let other = other.filter(|_| elsewhere.is_some_and(|elsewhere| elsewhere.is_own));
+        Arc::clone(other.unwrap_or(&self.core.digester))
     }
 
     /// The execution that owns the key under this claim, by an acquire that was sent at `sent`. `Err` if this process
@@ -111,7 +160,8 @@ impl Exchange {
         request: Box<KeyedRequest>,
     ) -> Result<Started, Beside> {
         observe::record_attempt(attempt);
-        let Claiming { claim, doubt } = *claiming;
+        let digester = self.digester(&claiming);
+        let Claiming { claim, doubt, .. } = *claiming;
         let (key, request) = request.into_parts();
         // Invariant: an exchange is admitted before its acquire is sent.
         let mut admission = self
@@ -119,7 +169,6 @@ impl Exchange {
             .take()
             .expect("an acquire is sent only when admitted");
         let core = Arc::clone(&self.core);
-        let digester = Arc::clone(&core.digester);
         let execution = Execution::new(
             digester,
             key,

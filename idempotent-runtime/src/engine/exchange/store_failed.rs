@@ -16,6 +16,7 @@ use crate::{
     execution::Execution,
     observe::RequestResult,
     problem::{Problem, ProblemCode},
+    scope::Digester,
     store::{Claim, StoreError, StoreErrorKind},
 };
 
@@ -41,7 +42,8 @@ impl Exchange {
                 return self.refuse_as(ProblemCode::Overloaded);
             };
             self.detach.must_finish();
-            return self.unprotected(claim, request, handler).await;
+            let digester = self.digester(&claiming);
+            return self.unprotected(claim, digester, request, handler).await;
         }
         self.refuse_as(match error.kind() {
             StoreErrorKind::Full => ProblemCode::Overloaded,
@@ -54,6 +56,7 @@ impl Exchange {
     async fn unprotected<H: Handler>(
         &self,
         claim: &Claim,
+        digester: Arc<Digester>,
         request: Box<KeyedRequest>,
         mut handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
@@ -69,7 +72,6 @@ impl Exchange {
             }
         }
         let (key, mut request) = request.into_parts();
-        let digester = Arc::clone(&self.core.digester);
         let execution = Execution::new(
             digester,
             key,

@@ -165,6 +165,11 @@ impl WaitQueues {
 }
 
 impl Waiter<'_> {
+    /// The key that it waits for.
+    pub(crate) fn key(&self) -> &StoreKey {
+        &self.key
+    }
+
     /// Sleeps until the verdict or the lead; `None` when the deadline passed.
     pub(crate) async fn turn(&mut self, deadline: Instant) -> Option<Turn<Verdict>> {
         let ticket = self.ticket.as_mut()?;
