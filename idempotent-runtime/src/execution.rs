@@ -124,8 +124,12 @@ impl Execution {
         Self(Arc::clone(&self.0))
     }
 
+    /// Whether this is the same execution.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// A handle that says whether anybody asks for the execution from now on.
-    #[cfg(feature = "axum")]
     pub(crate) fn watch(&self) -> Self {
         self.0.touched.store(false, Ordering::Relaxed);
         self.again()
@@ -137,7 +141,6 @@ impl Execution {
     }
 
     /// Whether anybody did since the execution is [watched](Self::watch).
-    #[cfg(feature = "axum")]
     pub(crate) fn is_touched(&self) -> bool {
         self.0.touched.load(Ordering::Relaxed)
     }

@@ -29,6 +29,7 @@ mod doubt;
 mod fingerprints;
 mod full_stores;
 mod identities;
+mod inner_engines;
 mod keys;
 mod late_replies;
 mod leases;

@@ -124,7 +124,7 @@ use exchange::Exchange;
 pub use global::InstallError;
 pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, NotReady, Recovering};
 pub use profile::Profile;
-pub(crate) use reply::Reply;
+pub(crate) use reply::{Refused, Reply};
 pub use run::Retention;
 pub use shutdown::Shutdown;
 
@@ -201,6 +201,7 @@ impl Idempotency {
             admission: None,
             waiting_bytes: 0,
             deadline: None,
+            refused: Refused::for_request(&request),
         });
         let served = exchange.serve(request, handler).instrument(span);
         Detachable::new(core, state, served)

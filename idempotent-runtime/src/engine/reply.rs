@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Request, Response};
 
 use super::{body::ResponseBody, core::Core};
 use crate::{
+    execution::Execution,
     fingerprint::Difference,
     observe::RequestResult,
     problem::{Problem, ProblemCode},
@@ -16,6 +17,37 @@ use crate::{
 
 /// A response that went through the engine.
 pub(crate) type Reply<B> = Response<ResponseBody<B>>;
+
+/// Marks an answer that an engine gave instead of executing, to the request of an execution around it: for the engine of
+/// that execution, nothing was executed either.
+#[derive(Clone)]
+pub(crate) struct Refused(Execution);
+
+impl Refused {
+    /// The mark for answers to this request, if an execution around it serves it and nobody between the two engines looked
+    /// at the request. Who did may have had an effect.
+    pub(crate) fn for_request<B>(request: &Request<B>) -> Option<Self> {
+        // Not `Execution::from_extensions`: this look is not the handler's.
+        let execution = request.extensions().get::<Execution>()?;
+        let is_untouched = !execution.is_touched() && execution.serves(request, None);
+        is_untouched.then(|| Self(execution.again()))
+    }
+
+    /// Whether this answer has the mark for this execution.
+    pub(crate) fn is_in<B>(response: &Response<B>, execution: &Execution) -> bool {
+        let mark = response.extensions().get::<Self>();
+        mark.is_some_and(|Self(refused)| refused.is(execution))
+    }
+
+    /// Marks this answer.
+    pub(crate) fn mark<B>(self, response: &mut Response<B>) {
+        response.extensions_mut().insert(self);
+    }
+}
+
+/// Marks a problem for whose request nothing was executed, on its way through the engine.
+#[derive(Clone, Copy)]
+struct NothingExecuted;
 
 /// An answer of the engine itself: it needs no execution by this request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +81,16 @@ pub(crate) fn problem(core: &Core, problem: &Problem) -> Response<Bytes> {
 
 /// A problem as a reply, and how the request ended.
 pub(crate) fn refuse<B>(core: &Core, refusal: &Problem) -> (RequestResult, Reply<B>) {
-    (
-        RequestResult::Problem(refusal.code()),
-        problem(core, refusal).map(ResponseBody::full),
-    )
+    let mut reply = problem(core, refusal).map(ResponseBody::full);
+    if refusal.comes_before_the_handler() {
+        reply.extensions_mut().insert(NothingExecuted);
+    }
+    (RequestResult::Problem(refusal.code()), reply)
+}
+
+/// Whether nothing was executed for the request that gets this reply.
+pub(crate) fn nothing_executed<B>(result: RequestResult, reply: &Reply<B>) -> bool {
+    result == RequestResult::Rejected || reply.extensions().get::<NothingExecuted>().is_some()
 }
 
 /// Says in the reply how the request ended, if the engine has a header for that. It never goes into a record.

@@ -396,7 +396,10 @@ where
                 answered
             });
             match answered.await {
-                Ok(response) if at_once && untouched.is_routers_own(&response) => {
+                Ok(response)
+                    if (at_once && untouched.is_routers_own(&response))
+                        || untouched.is_refused_inside(&response) =>
+                {
                     HandlerResult::Rejected(response.map(Body::new))
                 }
                 Ok(response) => HandlerResult::Returned(response.map(Body::new)),

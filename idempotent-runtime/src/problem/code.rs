@@ -153,6 +153,27 @@ impl ProblemCode {
         self.row().status
     }
 
+    /// Whether nothing is executed for a request that gets it. The others are about an execution, of this request or of an
+    /// earlier one.
+    pub(super) const fn comes_before_the_handler(self) -> bool {
+        match self {
+            Self::MissingKey
+            | Self::InvalidKey
+            | Self::UnreadableBody
+            | Self::RequestTooLarge
+            | Self::Mismatch
+            | Self::CallerMismatch
+            | Self::CallerUnknown
+            | Self::Conflict
+            | Self::StoreUnavailable
+            | Self::Overloaded => true,
+            Self::OutcomeUnknown
+            | Self::ResponseNotStored
+            | Self::RecordUnreadable
+            | Self::HandlerPanicked => false,
+        }
+    }
+
     pub(super) const fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }

@@ -78,6 +78,8 @@ pub(crate) struct Problem {
     detail: Cow<'static, str>,
     action: Action,
     retry_after: Option<u64>,
+    /// Whether the request that gets it was refused before anything was executed for it.
+    before_the_handler: bool,
 }
 
 impl Problem {
@@ -89,6 +91,7 @@ impl Problem {
             detail: Cow::Borrowed(row.detail),
             action: row.action,
             retry_after: row.retry_after,
+            before_the_handler: code.comes_before_the_handler(),
         }
     }
 
@@ -128,6 +131,7 @@ impl Problem {
     pub(crate) fn panicked_before_the_handler() -> Self {
         Self {
             action: Action::RetrySameKey,
+            before_the_handler: true,
             ..Self::new(ProblemCode::HandlerPanicked).detail(
                 "the request could not be read because of an unexpected failure, and was not executed: send it again \
                  with the same key",
@@ -147,6 +151,11 @@ impl Problem {
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = self.retry_after.map(|_| seconds.max(1));
         self
+    }
+
+    /// Whether nothing was executed for the request that gets it.
+    pub(crate) fn comes_before_the_handler(&self) -> bool {
+        self.before_the_handler
     }
 
     /// The code of the problem.

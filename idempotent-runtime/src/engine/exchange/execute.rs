@@ -20,7 +20,7 @@ use crate::{
 impl Exchange {
     /// Executes the handler.
     pub(super) async fn execute<H: Handler>(
-        &self,
+        &mut self,
         started: Result<Started, Beside>,
         handler: H,
     ) -> (RequestResult, Reply<H::Body>) {
@@ -51,7 +51,7 @@ impl Exchange {
     /// An execution crashed, and this request has taken its lease over: asks the recovery function, so one retry at a time
     /// asks, and executes the handler if nothing was executed.
     pub(super) async fn recover<H: Handler>(
-        &self,
+        &mut self,
         started: Result<Started, Beside>,
         recover: RecoverFn,
         mut handler: H,
@@ -87,11 +87,14 @@ impl Exchange {
         }
     }
 
-    async fn answer<B>(&self, result: RunResult<B>, claim: Claim) -> (RequestResult, Reply<B>) {
-        match result {
-            Ok(answered) => answered,
-            Err(FencedOut) => Box::pin(self.winner(claim)).await,
-        }
+    async fn answer<B>(&mut self, result: RunResult<B>, claim: Claim) -> (RequestResult, Reply<B>) {
+        let FencedOut = match result {
+            Ok(answered) => return answered,
+            Err(fenced_out) => fenced_out,
+        };
+        // This request executed, whatever its answer says of the winner.
+        self.refused = None;
+        Box::pin(self.winner(claim)).await
     }
 
     /// Fenced out: the answer is the winner's outcome, never our own.

@@ -20,7 +20,7 @@ use http_body::Body;
 use super::{
     body::ResponseBody,
     handler::{BoxError, Handler},
-    reply::{Reply, first_hand, name_outcome, refuse},
+    reply::{Reply, first_hand, name_outcome, nothing_executed, refuse},
 };
 use crate::{
     catch_unwind::{Panicked, catch_unwind, catching, drop_catching},
@@ -93,6 +93,11 @@ impl Exchange {
                 refuse(&self.core, &Problem::panicked_before_the_handler())
             }
         };
+        if nothing_executed(result, &reply)
+            && let Some(refused) = self.refused.take()
+        {
+            refused.mark(&mut reply);
+        }
         observe::request(self.route.label(), result);
         name_outcome(&self.core, result, &mut reply);
         reply

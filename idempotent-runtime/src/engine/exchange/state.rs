@@ -11,7 +11,7 @@ use crate::{
         FoundKey,
         core::{Core, doubt::Doubt, in_flight::Admission, lease::Lease},
         detach::DetachState,
-        reply::{Answer, Reply, conflict, refuse, reply},
+        reply::{Answer, Refused, Reply, conflict, refuse, reply},
         run::Run,
     },
     execution::Execution,
@@ -44,6 +44,8 @@ pub(crate) struct Exchange {
     pub(crate) waiting_bytes: usize,
     /// When waiting ends; set when it begins.
     pub(crate) deadline: Option<Instant>,
+    /// For a refusal, if an execution around this one serves the same request.
+    pub(crate) refused: Option<Refused>,
 }
 
 /// A request that was read and identified. Boxed, as an [`Exchange`] is, and for the same reason.
