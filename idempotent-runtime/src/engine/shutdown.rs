@@ -42,8 +42,9 @@ impl Idempotency {
     /// 2. Executions in flight, also detached ones and streams that are still being recorded, have until the deadline.
     ///    Duplicates go on waiting for them.
     /// 3. At the deadline every execution still in flight is abandoned: its key stays claimed, and a retry gets
-    ///    `outcome_unknown` (or executes again where the route says `on_crash = "retry"`). Nothing is released.
-    ///    The handlers themselves are not stopped; an outcome that is completed before the process ends is stored.
+    ///    `outcome_unknown` (or executes again where the route says `on_crash = "retry"`). Nothing that began is released.
+    ///    A request that still waits for the service behind an [`IdempotencyLayer`](crate::IdempotencyLayer) has begun
+    ///    nothing: it gives its key back and gets `overloaded`. The handlers themselves are not stopped; an outcome that is completed before the process ends is stored.
     /// 4. Requests that still wait get `overloaded`.
     /// 5. Claims in doubt go on being withdrawn for what is left of the deadline. That takes until no copy of their acquire
     ///    can arrive any more ([`LONGEST_DELAY`](crate::store::LONGEST_DELAY)), so a shutdown soon after the store did not
@@ -72,12 +73,14 @@ impl Idempotency {
             unconfirmed: 0,
             withdrawing: 0,
         };
+        if !idle {
+            report.drained = before.saturating_sub(in_flight.admitted());
+        }
         // Before anything is marked, so that no heartbeat renews what is marked.
         in_flight.finish_closing();
         self.0.keeper.wake();
         if !idle {
             abandon_all(&self.0, &mut report).await;
-            report.drained = before.saturating_sub(in_flight.admitted());
             tracing::warn!(
                 unknown = report.unknown,
                 unconfirmed = report.unconfirmed,
@@ -98,13 +101,14 @@ impl Idempotency {
     }
 }
 
-/// Marks every key that is still held, all at the same time and for at most one store time-out: however many they are, and
-/// however dead the store is, the shutdown ends. What is not marked by then may be marked later, or becomes unknown when its
-/// lease lapses.
+/// Marks every key under which something has begun, all at the same time, while the requests of the others give theirs back.
+/// Both for at most one store time-out: however many they are, and however dead the store is, the shutdown ends. What is not
+/// marked or given back by then may be so later, or becomes unknown when its lease lapses.
 async fn abandon_all(core: &Arc<Core>, report: &mut Shutdown) {
     let deadline = Instant::now() + core.store.store_timeout();
     let mut tasks = JoinSet::new();
-    for lease in core.in_flight.leases() {
+    let leases = core.in_flight.leases().into_iter();
+    for lease in leases.filter(|lease| lease.has_begun()) {
         let core = Arc::clone(core);
         tasks.spawn(async move { abandon(&core, lease.held().key, lease.held().token).await });
     }
@@ -118,6 +122,7 @@ async fn abandon_all(core: &Arc<Core>, report: &mut Shutdown) {
     }
     report.unconfirmed += tasks.len();
     tasks.detach_all();
+    report.unconfirmed += core.in_flight.given_back(deadline).await;
 }
 
 async fn abandon(core: &Core, key: StoreKey, token: Token) -> Option<Write> {

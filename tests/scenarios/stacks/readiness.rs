@@ -19,6 +19,7 @@ use axum::{
 use http::StatusCode;
 use idempotent_runtime::{
     Builder, Idempotency, IdempotencyLayer, MemoryStore, OnCrash, OnStoreError, Policy,
+    store::Store,
 };
 use tokio::sync::watch;
 use tower::{
@@ -439,13 +440,18 @@ pub(super) fn a_shutdown_waits_for_a_request_that_waits_for_its_service() {
         for in_time in [true, false] {
             // Given a request that waits for its service, and a shutdown.
             let (handler, ready) = (CountingHandler::new(), watch::Sender::new(Ready::Later));
-            let engine = engine();
+            let (engine, store) = (Idempotency::builder(), FaultyStore::new());
+            let engine = engine.store(store.clone()).build().unwrap();
             let service = IdempotencyLayer::new(engine.clone()).layer(Told::new(&handler, &ready));
             let sent = tokio::spawn(async move { call(&service, &payment()).await.unwrap() });
             run_ready_tasks().await;
             let ended = tokio::spawn(async move { engine.shutdown(Duration::from_secs(10)).await });
             advance(Duration::from_secs(if in_time { 9 } else { 11 })).await;
             assert_eq!(ended.is_finished(), !in_time);
+            // Nothing began, so at the deadline the request is answered, and its key is free before the shutdown returns.
+            assert_eq!(sent.is_finished(), !in_time);
+            let record = store.get(&store.keys()[0]).await.unwrap();
+            assert_eq!(record.is_some(), in_time);
 
             // When the service becomes ready within the deadline, then it is called; after it nothing starts.
             ready.send_replace(Ready::Now);
@@ -456,7 +462,73 @@ pub(super) fn a_shutdown_waits_for_a_request_that_waits_for_its_service() {
                 answer.assert_problem(503, "overloaded");
             }
             assert_eq!(handler.starts(), usize::from(in_time));
-            assert_eq!(ended.await.unwrap().drained, usize::from(in_time));
+            let report = ended.await.unwrap();
+            assert_eq!(
+                (report.drained, report.unknown, report.unconfirmed),
+                (usize::from(in_time), 0, 0)
+            );
+            assert_eq!(store.calls(Operation::Abandon), 0);
+        }
+    });
+}
+
+#[test]
+pub(super) fn a_shutdown_marks_what_began_beside_what_still_waits() {
+    with_paused_clock(async {
+        // Given an execution, and requests that wait for its permit, one of them without its client.
+        let (store, handler) = (MemoryStore::new(), CountingHandler::new());
+        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let app = limited(&engine, &handler, 1);
+        handler.close_gate();
+        let first = send_in_task(&app, &key("a"));
+        handler.started(1).await;
+        let waiting = send_in_task(&app, &key("b"));
+        let left = send_in_task(&app, &key("c"));
+        run_ready_tasks().await;
+        left.abort();
+        run_ready_tasks().await;
+
+        // When the deadline passes, then only the execution is unknown.
+        let ending = engine.clone();
+        let ended = tokio::spawn(async move { ending.shutdown(Duration::from_secs(10)).await });
+        advance(Duration::from_secs(11)).await;
+        let report = ended.await.unwrap();
+        assert_eq!(
+            (report.drained, report.unknown, report.unconfirmed),
+            (0, 1, 0)
+        );
+        waiting.await.unwrap().assert_problem(503, "overloaded");
+        let next = Idempotency::builder().store(store).build().unwrap();
+        let next = limited(&next, &handler, 1);
+        send(&next, &key("a"))
+            .await
+            .assert_problem(409, "outcome_unknown");
+        handler.open_gate();
+        first.await.unwrap().assert_charge(1);
+        send(&next, &key("b")).await.assert_charge(2);
+        send(&next, &key("c")).await.assert_charge(3);
+    });
+}
+
+#[test]
+pub(super) fn a_dead_store_does_not_keep_a_shutdown_waiting_for_what_still_waits() {
+    with_paused_clock(async {
+        for outage in [Fault::Unreachable, Fault::Hang] {
+            let (handler, ready) = (CountingHandler::new(), watch::Sender::new(Ready::Later));
+            let (builder, store) = (Idempotency::builder(), FaultyStore::new());
+            let engine = builder.store(store.clone()).build().unwrap();
+            let service = IdempotencyLayer::new(engine.clone()).layer(Told::new(&handler, &ready));
+            let sent = tokio::spawn(async move { call(&service, &payment()).await.unwrap() });
+            run_ready_tasks().await;
+            store.fail_always(Operation::Release, outage);
+            let ended = tokio::spawn(async move { engine.shutdown(Duration::from_secs(10)).await });
+            run_ready_tasks().await;
+            advance(Duration::from_millis(12_010)).await;
+            assert!(ended.is_finished());
+            let report = ended.await.unwrap();
+            assert_eq!((report.unknown, report.unconfirmed), (0, 1));
+            advance(Duration::from_secs(10)).await;
+            sent.await.unwrap().assert_problem(503, "overloaded");
         }
     });
 }

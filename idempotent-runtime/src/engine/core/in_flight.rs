@@ -109,6 +109,40 @@ impl InFlight {
         for lease in self.leases() {
             lease.lose();
         }
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until a shutdown's deadline has passed.
+    pub(crate) async fn closed(&self) {
+        self.until(|| self.is_closed()).await;
+    }
+
+    /// How many claims are held under which nothing has begun. Those that are left at the deadline of a shutdown are given
+    /// back by their requests.
+    fn not_begun(&self) -> usize {
+        let leases = self.0.leases.iter();
+        leases.filter(|lease| !lease.has_begun()).count()
+    }
+
+    /// Waits until every claim under which nothing has begun was given back. How many are left at the deadline.
+    pub(crate) async fn given_back(&self, deadline: Instant) -> usize {
+        let none = self.until(|| self.not_begun() == 0);
+        match timeout_at(deadline, none).await {
+            Ok(()) => 0,
+            Err(_) => self.not_begun(),
+        }
+    }
+
+    /// Waits until this holds, which changes only when an admission ends or the engine closes.
+    async fn until(&self, holds: impl Fn() -> bool) {
+        loop {
+            let mut changed = std::pin::pin!(self.0.changed.notified());
+            changed.as_mut().enable();
+            if holds() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// How many requests are admitted now.
@@ -118,16 +152,8 @@ impl InFlight {
 
     /// Waits until nothing is in flight; `false` when the deadline came first.
     pub(crate) async fn idle(&self, deadline: Instant) -> bool {
-        loop {
-            let mut changed = std::pin::pin!(self.0.changed.notified());
-            changed.as_mut().enable();
-            if self.admitted() == 0 {
-                return true;
-            }
-            if timeout_at(deadline, changed).await.is_err() {
-                return self.admitted() == 0;
-            }
-        }
+        let none = self.until(|| self.admitted() == 0);
+        timeout_at(deadline, none).await.is_ok() || self.admitted() == 0
     }
 }
 

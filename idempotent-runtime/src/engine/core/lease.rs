@@ -29,6 +29,8 @@ pub(crate) struct Lease {
     due: AtomicU64,
     /// A renewal is under way.
     renewing: AtomicBool,
+    /// The handler or the recovery function was called, or is about to be.
+    begun: AtomicBool,
     /// The execution has ended, or has lost its lease: nothing is renewed any more.
     ended: AtomicBool,
     overdue: AtomicBool,
@@ -60,6 +62,7 @@ impl Lease {
             end_of_life: acquired + max_lifetime,
             due: AtomicU64::new(micros(interval(held.lease))),
             renewing: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             overdue: AtomicBool::new(false),
             ending: AtomicBool::new(false),
@@ -79,6 +82,17 @@ impl Lease {
 
     pub(crate) fn execution(&self) -> &Execution {
         &self.execution
+    }
+
+    /// From here on something may have been executed.
+    pub(crate) fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether something may have been executed. Until then the request gives its claim back by itself when the engine is
+    /// closed.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// Whether the lease of the acknowledged acquire still lasts, counted from when that was sent.

@@ -64,7 +64,7 @@ impl Exchange {
             Ok(started) => started,
             Err(Beside(remaining)) => return self.conflict(remaining),
         };
-        if !run.may_start() {
+        if !run.may_start() || !run.begin() {
             let declined = run.decline().await;
             return self.answer(declined, claim).await;
         }

@@ -124,15 +124,20 @@ impl Run {
                 keep(&self.core, &self.lease);
             }
         });
-        let in_time = timeout_at(self.lease.end_of_first(), ready).await;
-        if matches!(in_time, Ok(Ok(()))) && (!waited || self.may_start()) {
+        let ready = timeout_at(self.lease.end_of_first(), ready);
+        let in_time = tokio::select! {
+            biased;
+            in_time = ready => in_time.ok(),
+            () = self.core.in_flight.closed() => None,
+        };
+        if in_time == Some(Ok(())) && (!waited || self.may_start()) && self.begin() {
             return Ok((self, handler));
         }
         drop_catching(handler);
         match in_time {
-            Ok(Ok(())) | Err(_) => Err(Box::pin(self.decline()).await),
-            Ok(Err(NotReady::Failed)) => Err(Box::pin(self.not_started()).await),
-            Ok(Err(NotReady::Panicked)) => {
+            Some(Ok(())) | None => Err(Box::pin(self.decline()).await),
+            Some(Err(NotReady::Failed)) => Err(Box::pin(self.not_started()).await),
+            Some(Err(NotReady::Panicked)) => {
                 tracing::error!("the readiness of a service panicked; nothing was executed");
                 let own = Ok(refuse(&self.core, &Problem::panicked_before_the_handler()));
                 Err(Box::pin(self.release(own)).await)
@@ -145,6 +150,13 @@ impl Run {
         tracing::debug!("the service failed before any work; nothing was executed");
         let (_, reply) = self.refuse(ProblemCode::Overloaded);
         self.release(Ok((RequestResult::Rejected, reply))).await
+    }
+
+    /// Begins the execution, unless a shutdown has decided meanwhile that it does not begin. A shutdown closes the engine
+    /// first and looks then what has begun, and this the other way round, so that one of the two sees the other.
+    pub(crate) fn begin(&self) -> bool {
+        self.lease.begin();
+        !self.core.in_flight.is_closed()
     }
 
     /// Whether the handler may start: less than one lease has passed since the acknowledged acquire was sent. After that
