@@ -3,13 +3,17 @@
 use axum::{
     Extension, Router,
     extract::{Request, State},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::post,
 };
-use idempotent_runtime::{Execution, Idempotency, IdempotencyLayer, idempotent};
+use http::HeaderName;
+use idempotent_runtime::{Execution, Idempotency, IdempotencyLayer, Profile, idempotent};
 use tower::ServiceExt;
 
-use crate::support::{Adapter, CountingHandler, PAY, TestRequest, send, with_paused_clock};
+use crate::support::{
+    Adapter, CountingHandler, PAY, Server, TestRequest, in_real_time, send, with_paused_clock,
+};
 
 /// Sends two payments, with keys of their own and the extensions of the request that it serves, as a batch handler does
 /// that passes on what its layers inserted.
@@ -175,6 +179,46 @@ fn a_rejected_execution_extractor_answers_in_the_engines_style() {
                 answer.json()["type"],
                 "https://example.com/problems/missing_key"
             );
+        }
+    });
+}
+
+/// Adds what layers inside add to every response, and what is true of its present body only.
+async fn decorated(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("x-request-id", "7"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("vary", "origin"),
+        ("content-length", "999"),
+        ("etag", "\"old\""),
+        ("cache-control", "public"),
+    ] {
+        headers.append(name, value.parse().unwrap());
+    }
+    response
+}
+
+#[test]
+fn a_problem_in_the_engines_style_keeps_the_headers_of_layers_inside() {
+    in_real_time(async {
+        for builder in [
+            Idempotency::builder().problem_type_base("https://example.com/problems/"),
+            Idempotency::builder().profile(Profile::Stripe),
+            Idempotency::builder().outcome_header(HeaderName::from_static("x-outcome")),
+        ] {
+            let app = Router::new()
+                .route(PAY, post(plain))
+                .route_layer(map_response(decorated))
+                .route_layer(IdempotencyLayer::new(builder.build().unwrap()));
+            let answer = Server::start(app).await.send(&TestRequest::post(PAY)).await;
+            answer.assert_problem(400, "missing_key");
+            assert_eq!(answer.lines("x-request-id"), ["7"]);
+            assert_eq!(answer.lines("set-cookie"), ["a=1", "b=2"]);
+            assert_eq!(answer.lines("vary"), ["origin"]);
+            assert_eq!(answer.lines("cache-control"), ["no-store"]);
+            assert!(!answer.headers.contains_key("etag"));
         }
     });
 }

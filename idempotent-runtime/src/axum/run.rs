@@ -227,10 +227,10 @@ impl Future for HandlerFuture {
         match &mut self.0 {
             Kind::Plain(handling, style) => match ready!(Pin::new(handling).poll(context)) {
                 HandlerResult::Returned(response) | HandlerResult::Rejected(response) => {
-                    let restyled = style
-                        .as_ref()
-                        .and_then(|engine| engine.restyled(response.extensions()));
-                    Poll::Ready(restyled.map_or(response, |problem| problem.map(Body::from)))
+                    Poll::Ready(match style {
+                        Some(engine) => engine.restyled(response, Body::from),
+                        None => response,
+                    })
                 }
                 HandlerResult::ExtractorPanicked
                 | HandlerResult::NotStarted

@@ -80,7 +80,8 @@
 
 use std::{any::Any, sync::Arc};
 
-use http::Request;
+use bytes::Bytes;
+use http::{HeaderName, Request, Response, header};
 use http_body::Body;
 use tower::load_shed::error::Overloaded;
 use tracing::Instrument;
@@ -132,6 +133,17 @@ pub use shutdown::Shutdown;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unstyled;
 
+/// Response headers that are true of one body only.
+static ABOUT_THE_BODY: [HeaderName; 7] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::TRANSFER_ENCODING,
+    header::ETAG,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+];
+
 impl Idempotency {
     /// What this engine has to do with a request to a route with this policy.
     pub(crate) fn coverage<B>(&self, policy: &Policy, request: &mut Request<B>) -> Coverage {
@@ -159,17 +171,29 @@ impl Idempotency {
         is_own.then(|| self.clone())
     }
 
-    /// The problem `missing_key` in this engine's style, for a response that an [`Execution`] extractor made without
-    /// knowing an engine.
-    pub(crate) fn restyled(
+    /// A response in this engine's style if it is the problem `missing_key` that an [`Execution`] extractor made without
+    /// knowing an engine. What layers in between added to its head stays; what they said of its old body does not.
+    pub(crate) fn restyled<P>(
         &self,
-        extensions: &http::Extensions,
-    ) -> Option<http::Response<bytes::Bytes>> {
-        extensions.get::<Unstyled>()?;
-        let mut problem = reply::problem(&self.0, &ProblemCode::MissingKey.into());
+        mut response: Response<P>,
+        body: impl FnOnce(Bytes) -> P,
+    ) -> Response<P> {
+        if response.extensions_mut().remove::<Unstyled>().is_none() {
+            return response;
+        }
+        let (problem, bytes) =
+            reply::problem(&self.0, &ProblemCode::MissingKey.into()).into_parts();
+        *response.status_mut() = problem.status;
+        let headers = response.headers_mut();
+        for name in &ABOUT_THE_BODY {
+            headers.remove(name);
+        }
+        for (name, value) in &problem.headers {
+            headers.insert(name, value.clone());
+        }
         let result = RequestResult::Problem(ProblemCode::MissingKey);
-        reply::name_outcome(&self.0, result, &mut problem);
-        Some(problem)
+        reply::name_outcome(&self.0, result, &mut response);
+        response.map(|_| body(bytes))
     }
 
     /// Serves one request that the engine [covers](Self::coverage).
@@ -182,7 +206,7 @@ impl Idempotency {
         handler: H,
     ) -> Detachable<Reply<H::Body>>
     where
-        B: Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         H: Handler,
     {
         let state = Arc::new(DetachState::default());

@@ -481,10 +481,11 @@ where
             ProjectedKind::Passed { step, style } => {
                 let answered = ready!(step.poll(context));
                 Poll::Ready(answered.map(|response| {
-                    let restyled = style
-                        .as_ref()
-                        .and_then(|engine| engine.restyled(response.extensions()));
-                    restyled.map_or_else(|| response.map(Body::new), |problem| problem.map(full))
+                    let response = response.map(Body::new);
+                    match style {
+                        Some(engine) => engine.restyled(response, full),
+                        None => response,
+                    }
                 }))
             }
             ProjectedKind::Covered { future, failure } => {
