@@ -17,12 +17,14 @@ use axum::{
     http::StatusCode,
     routing::post,
 };
-use idempotent_runtime::{Idempotency, idempotent};
+use idempotent_runtime::{Idempotency, IdempotencyLayer, idempotent};
 use tower::ServiceExt;
 
 /// The most an annotated handler may add.
 const ALLOCATIONS: u64 = 4;
 const TIME: Duration = Duration::from_micros(1);
+/// The most that it takes to tell handlers inside of a layer which engine is theirs: the extension, and room for it.
+const TOLD: u64 = 2;
 
 type App = Arc<str>;
 
@@ -59,6 +61,17 @@ fn router() -> Router {
         .route("/plain", post(plain_empty))
         .route("/annotated", post(annotated_empty));
     router.layer(Extension(engine)).with_state(App::from("app"))
+}
+
+/// A route behind a layer of this engine, beside one behind a layer that does nothing.
+fn layered(engine: Idempotency) -> Router {
+    let nothing = Router::new()
+        .route("/plain/{id}", post(plain))
+        .route_layer(tower::layer::util::Identity::new());
+    let layer = Router::new()
+        .route("/layered/{id}", post(plain))
+        .route_layer(IdempotencyLayer::new(engine));
+    nothing.merge(layer).with_state(App::from("app"))
 }
 
 fn request(path: &str) -> Request {
@@ -103,6 +116,31 @@ fn a_request_without_a_key_adds_few_allocations() {
         println!("allocations: plain {plain}, annotated {annotated}, added {added}");
         assert!(added <= ALLOCATIONS, "added {added}");
     }
+}
+
+#[test]
+fn a_request_without_a_key_passes_a_layer_without_an_allocation() {
+    let added = |engine: Idempotency| {
+        let router = layered(engine);
+        let layered = allocations(&router, "/layered/1");
+        let plain = allocations(&router, "/plain/1");
+        println!("allocations: plain {plain}, behind the layer {layered}");
+        layered.saturating_sub(plain)
+    };
+    let installed = Idempotency::builder().install().expect("the only one");
+    assert_eq!(added(installed.clone()), 0);
+    // Handlers inside find an installed engine without the layer. That of another layer it has to tell them.
+    let other = Idempotency::builder()
+        .build()
+        .expect("the defaults are valid");
+    assert!(added(other) <= TOLD);
+    // Unless something outside has told them.
+    let router = layered(installed.clone()).layer(installed);
+    let (layered, plain) = (
+        allocations(&router, "/layered/1"),
+        allocations(&router, "/plain/1"),
+    );
+    assert_eq!(layered, plain);
 }
 
 #[test]

@@ -79,10 +79,7 @@ fn run(
     policy: &'static Policy,
     step: Step,
 ) -> HandlerFuture {
-    let chosen = engine
-        .or_else(|| request.extensions().get())
-        .or_else(|| Idempotency::process_wide());
-    let chosen = chosen.cloned();
+    let chosen = Idempotency::for_route(engine, request.extensions()).cloned();
     let covered = match &chosen {
         Some(engine) => engine.coverage(policy, &mut request),
         None => coverage(policy, &Policy::new(), &mut request),

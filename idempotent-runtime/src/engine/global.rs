@@ -95,8 +95,17 @@ impl Idempotency {
         Self::process_wide().cloned()
     }
 
-    /// The same, for routes.
-    pub(crate) fn process_wide() -> Option<&'static Self> {
+    /// The engine for a route that may have one in its state: else that of the request's extensions, else the installed one.
+    pub(crate) fn for_route<'a>(
+        state: Option<&'a Self>,
+        extensions: &'a http::Extensions,
+    ) -> Option<&'a Self> {
+        state
+            .or_else(|| extensions.get())
+            .or_else(|| Self::process_wide())
+    }
+
+    fn process_wide() -> Option<&'static Self> {
         match ENGINE.get()? {
             ProcessWide::Installed(engine) => Some(engine),
             ProcessWide::Fallback { .. } => None,

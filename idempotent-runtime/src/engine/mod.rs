@@ -171,6 +171,12 @@ impl Idempotency {
         is_own.then(|| self.clone())
     }
 
+    /// Whether this is the same engine.
+    #[cfg(feature = "axum")]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// A response in this engine's style if it is the problem `missing_key` that an [`Execution`] extractor made without
     /// knowing an engine. What layers in between added to its head stays; what they said of its old body does not.
     pub(crate) fn restyled<P>(

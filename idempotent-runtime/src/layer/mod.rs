@@ -232,10 +232,19 @@ impl IdempotencyLayer {
     }
 
     /// An annotated handler inside uses this layer's engine, also for a method that the layer does not cover, and for a
-    /// key that only the handler knows of.
+    /// key that only the handler knows of. Nothing is allocated where the handler finds this engine anyway.
+    #[cfg(feature = "axum")]
     fn offer_engine<B>(&self, request: &mut Request<B>) {
-        request.extensions_mut().insert(self.engine.clone());
+        let found = Idempotency::for_route(None, request.extensions());
+        if found.is_none_or(|found| !found.is(&self.engine)) {
+            request.extensions_mut().insert(self.engine.clone());
+        }
     }
+
+    /// Without the feature `axum` there are no annotated handlers.
+    #[cfg(not(feature = "axum"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    fn offer_engine<B>(&self, _: &mut Request<B>) {}
 
     fn coverage<B>(&self, request: &mut Request<B>) -> Coverage {
         if !self.methods.contains(request.method()) {
