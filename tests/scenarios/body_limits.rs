@@ -1,14 +1,21 @@
 //! How large a request body may be (DESIGN.md, section 8): as large as its route accepts, unless the policy says.
 
+use std::io;
+
 use axum::{
     Extension, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, State},
     routing::{any, post},
 };
+use http_body_util::BodyExt;
 use idempotent_runtime::{Idempotency, IdempotencyLayer, Policy, idempotent};
+use tower::ServiceBuilder;
+use tower_http::{limit::RequestBodyLimitLayer, map_request_body::MapRequestBodyLayer};
 
-use crate::support::{Adapter, CountingHandler, PAY, Server, TestRequest, in_real_time, send};
+use crate::support::{
+    Adapter, Conn, CountingHandler, PAY, Server, TestRequest, in_real_time, send,
+};
 
 const MIB: usize = 1024 * 1024;
 
@@ -111,5 +118,37 @@ fn a_limit_of_the_policy_goes_before_that_of_the_route() {
         refused.assert_problem(413, "request_too_large");
         // It is about requests with a key only.
         send(&app, &of_size(None, 11)).await.assert_charge(2);
+    });
+}
+
+#[test]
+fn a_limit_outside_is_known_behind_layers_that_wrap_its_error() {
+    with_each_adapter(async |adapter| {
+        // Given a limit outside, and a layer between that reads bodies as `AsyncRead`, as decompression does: what fails
+        // there is an `io::Error`.
+        let handler = CountingHandler::new();
+        let stack = ServiceBuilder::new()
+            .layer(RequestBodyLimitLayer::new(10))
+            .layer(MapRequestBodyLayer::new(
+                |body: tower_http::body::Limited<Body>| Body::new(body.map_err(io::Error::other)),
+            ));
+        let server = Server::start(app(adapter, Policy::new(), &handler).layer(stack)).await;
+
+        // When a body that does not say how long it is exceeds the limit, then its client is told so.
+        let mut conn = Conn::open(server.address).await;
+        let request = TestRequest::post(PAY).key("k");
+        conn.send(&request.head("transfer-encoding: chunked")).await;
+        conn.send(b"b\r\neleven bytes".get(..14).unwrap()).await;
+        conn.send(b"\r\n0\r\n\r\n").await;
+        let refused = conn.answer().await;
+        refused.assert_problem(413, "request_too_large");
+        assert_eq!(refused.json()["action"], "fix_request");
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(!detail.contains(char::is_numeric), "{detail}");
+        assert_eq!(handler.starts(), 0);
+        server
+            .send(&request.body("ten bytes!"))
+            .await
+            .assert_charge(1);
     });
 }

@@ -1,6 +1,6 @@
 //! Collecting a body, up to a limit.
 
-use std::fmt;
+use std::{error::Error, fmt, io, iter::successors};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -58,12 +58,19 @@ impl fmt::Display for Own {
     }
 }
 
-impl std::error::Error for Own {}
+impl Error for Own {}
 
 /// Whether a limit was hit.
-fn is_limit(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .any(<dyn std::error::Error>::is::<LengthLimitError>)
+fn is_limit(error: &(dyn Error + 'static)) -> bool {
+    successors(Some(error), |error| within(*error)).any(<dyn Error>::is::<LengthLimitError>)
+}
+
+/// What an error is about. `io::Error` passes over what it wraps: its source is the source of that.
+fn within<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped))
 }
 
 #[cfg(test)]
@@ -134,6 +141,29 @@ mod tests {
             matches!(broken, CollectError::TooLargeForAnother),
             "{broken:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn the_limit_of_another_is_found_in_whatever_wraps_it() {
+        let limit = || async {
+            let limited = Limited::new(Frames([data("abc")].into()), 2);
+            limited.collect().await.unwrap_err()
+        };
+        let twice = |error| io::Error::other(io::Error::other(error));
+        for error in [
+            Box::new(io::Error::other(limit().await)) as BoxError,
+            Box::new(twice(limit().await)),
+            Box::new(axum_core::Error::new(io::Error::other(limit().await))),
+            Box::new(io::Error::other(axum_core::Error::new(limit().await))),
+        ] {
+            assert!(is_limit(&*error), "{error:?}");
+        }
+        for error in [
+            Box::new(io::Error::from(io::ErrorKind::UnexpectedEof)) as BoxError,
+            Box::new(twice("length limit exceeded".into())),
+        ] {
+            assert!(!is_limit(&*error), "{error:?}");
+        }
     }
 
     #[tokio::test]
