@@ -209,6 +209,8 @@ fn assert_answer(answer: &TestResponse, profile: usize, row: Row, type_base: &st
         ("content-type", "application/problem+json"),
         ("x-outcome", code),
     ];
+    expected
+        .extend((code == "caller_unknown").then_some(("www-authenticate", "Idempotency-Caller")));
     expected.extend(retry_after.map(|seconds| ("retry-after", seconds)));
     expected.extend(stripe.then_some(("stripe-should-retry", should_retry)));
     expected.sort_unstable();

@@ -9,14 +9,14 @@ use axum::{
     response::Response,
     routing::post,
 };
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 use idempotent_runtime::{
     BuildError, Caller, Idempotency, IdempotencyLayer, Policy, Profile, Scope, idempotent, scope,
 };
 
 use crate::support::{
-    CountingHandler, FaultyStore, Log, TestRequest, send, unprotected_app, with_each_adapter,
-    with_paused_clock,
+    Adapter, CountingHandler, FaultyStore, Log, Server, TestRequest, in_real_time, send,
+    unprotected_app, with_each_adapter, with_paused_clock,
 };
 
 #[derive(Clone)]
@@ -144,6 +144,7 @@ fn require_caller_refuses_whom_no_scope_finds() {
                 let answer = send(&app, &request).await;
                 answer.assert_problem(401, "caller_unknown");
                 assert_eq!(answer.json()["action"], "fix_request");
+                assert_eq!(answer.lines("www-authenticate"), ["Idempotency-Caller"]);
             }
             assert_eq!((store.keys(), handler.starts()), (vec![], 0));
             // A request without a key passes by.
@@ -154,6 +155,30 @@ fn require_caller_refuses_whom_no_scope_finds() {
         let engine = builder.policy(required).build().unwrap();
         let app = adapter.app(&engine, &CountingHandler::new());
         send(&app, &by("x-account", "a")).await.assert_charge(1);
+    });
+}
+
+#[test]
+fn the_challenge_is_the_services_own() {
+    in_real_time(async {
+        for profile in [Profile::Default, Profile::Ietf, Profile::Stripe] {
+            let challenge = HeaderValue::from_static("Bearer realm=\"api\", Basic realm=\"api\"");
+            let builder = Idempotency::builder().profile(profile).challenge(challenge);
+            let engine = builder.policy(Policy::new().require_caller(true));
+            let app = Adapter::Layer.app(&engine.build().unwrap(), &CountingHandler::new());
+            let server = Server::start(app).await;
+            let answer = server.send(&TestRequest::payment("\"k\"")).await;
+            answer.assert_problem(401, "caller_unknown");
+            assert_eq!(
+                answer.lines("www-authenticate"),
+                ["Bearer realm=\"api\", Basic realm=\"api\""]
+            );
+        }
+        for nonsense in ["", " Bearer", "=", "\"Bearer\""] {
+            let challenge = HeaderValue::from_str(nonsense).unwrap();
+            let refused = Idempotency::builder().challenge(challenge.clone()).build();
+            assert_eq!(refused.unwrap_err(), BuildError::Challenge { challenge });
+        }
     });
 }
 

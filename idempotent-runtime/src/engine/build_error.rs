@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 /// Settings that cannot work together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,11 @@ pub enum BuildError {
     SameHeader {
         /// Its name.
         name: HeaderName,
+    },
+    /// The challenge for callers that are not known does not begin with the name of a scheme.
+    Challenge {
+        /// What was given.
+        challenge: HeaderValue,
     },
     /// `max_detached` is zero: no execution could outlive its client, so none could ever start.
     NoRoom,
@@ -85,6 +90,10 @@ impl fmt::Display for BuildError {
             Self::SameHeader { name } => write!(
                 f,
                 "`{name}` is the header for outcomes and the one for replays: give one of them another name"
+            ),
+            Self::Challenge { challenge } => write!(
+                f,
+                "the challenge {challenge:?} does not begin with the name of a scheme, as `Bearer realm=\"api\"` does"
             ),
             Self::NoRoom => f.write_str(
                 "max_detached is 0, so no execution could start: every client may leave; allow at least 1",

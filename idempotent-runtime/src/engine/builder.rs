@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, Response, StatusCode, request::Parts};
+use http::{HeaderName, HeaderValue, Response, StatusCode, request::Parts};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -30,7 +30,7 @@ use crate::{
     key::IdempotencyKey,
     observe,
     policy::Policy,
-    problem::ProblemStyle,
+    problem::{DEFAULT_CHALLENGE, ProblemStyle},
     response::{ResponseLimits, Sealer},
     scope::{Scope, ScopeFn},
     store::{ConnectError, Store, Wake, erased::ErasedStore},
@@ -50,6 +50,7 @@ pub struct Builder {
     outcome_header: Option<HeaderName>,
     mismatch_status: Option<StatusCode>,
     problem_type_base: Option<Cow<'static, str>>,
+    challenge: HeaderValue,
     on_store_error: OnStoreError,
     not_started: Option<fn(&BoxError) -> bool>,
     store_timeout: Duration,
@@ -103,6 +104,7 @@ impl Builder {
             outcome_header: None,
             mismatch_status: None,
             problem_type_base: None,
+            challenge: HeaderValue::from_static(DEFAULT_CHALLENGE),
             on_store_error: OnStoreError::Refuse,
             not_started: None,
             store_timeout: Duration::from_secs(2),
@@ -250,6 +252,17 @@ impl Builder {
         self
     }
 
+    /// The `WWW-Authenticate` header of a 401 `caller_unknown`: how the service's callers authenticate, such as
+    /// `Bearer realm="api"` or, for several ways, `Bearer, Basic realm="api"`. Default: `Idempotency-Caller`.
+    ///
+    /// A 401 has to have at least one challenge (RFC 9110, section 15.5.2), and the engine does not know the application's
+    /// schemes. The default is the name of none, which clients ignore. The answers of a
+    /// [`caller`](Self::caller) have the headers that it gives them.
+    pub fn challenge(mut self, challenge: HeaderValue) -> Self {
+        self.challenge = challenge;
+        self
+    }
+
     /// What a request gets when the store cannot be asked. Default: 503.
     pub fn on_store_error(mut self, choice: OnStoreError) -> Self {
         self.on_store_error = choice;
@@ -365,6 +378,7 @@ impl Builder {
         };
         let mut problem_style = ProblemStyle {
             for_stripe: self.profile == Profile::Stripe,
+            challenge: self.challenge,
             ..ProblemStyle::default()
         };
         if let Some(base) = self.problem_type_base {
@@ -435,6 +449,15 @@ impl Builder {
             && !status.is_client_error()
         {
             return Err(BuildError::MismatchStatus { status });
+        }
+        if !self
+            .challenge
+            .as_bytes()
+            .first()
+            .is_some_and(u8::is_ascii_alphanumeric)
+        {
+            let challenge = self.challenge.clone();
+            return Err(BuildError::Challenge { challenge });
         }
         if self.max_detached == 0 {
             return Err(BuildError::NoRoom);

@@ -53,7 +53,8 @@ use super::table::{Row, TABLE};
 /// ## `caller_unknown`
 ///
 /// Status 401. The route requires a caller ([`Policy::require_caller`](crate::Policy::require_caller)), and nothing in
-/// the request says who that is. This request was not executed, and its body was not read.
+/// the request says who that is. This request was not executed, and its body was not read. `WWW-Authenticate` has the
+/// challenge that the service chose ([`Builder::challenge`](crate::Builder::challenge)).
 ///
 /// ## `conflict`
 ///

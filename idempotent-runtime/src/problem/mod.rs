@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 
@@ -34,6 +34,11 @@ use table::Action;
 /// RFC 9457, section 3.1.1, allows relative references and asks that they include the full path.
 const DEFAULT_TYPE_BASE: &str = "/problems/idempotency/";
 
+/// How `caller_unknown` asks for credentials unless it is configured. A 401 has to have a challenge (RFC 9110, section
+/// 15.5.2), and which scheme the application takes is not known here. To name one that it may not take, such as `Bearer`,
+/// would mislead clients that obey; a scheme that they do not know, they ignore.
+pub(crate) const DEFAULT_CHALLENGE: &str = "Idempotency-Caller";
+
 /// The settings that all problems of an engine have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct ProblemStyle {
@@ -43,6 +48,8 @@ pub(crate) struct ProblemStyle {
     pub(crate) mismatch_status: StatusCode,
     /// Whether problems and replays also say what Stripe's SDKs read.
     pub(crate) for_stripe: bool,
+    /// The challenge of `caller_unknown`.
+    pub(crate) challenge: HeaderValue,
 }
 
 impl Default for ProblemStyle {
@@ -51,6 +58,7 @@ impl Default for ProblemStyle {
             type_base: Cow::Borrowed(DEFAULT_TYPE_BASE),
             mismatch_status: ProblemCode::Mismatch.status(),
             for_stripe: false,
+            challenge: HeaderValue::from_static(DEFAULT_CHALLENGE),
         }
     }
 }
@@ -192,6 +200,9 @@ impl Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.code == ProblemCode::CallerUnknown {
+            headers.insert(WWW_AUTHENTICATE, style.challenge.clone());
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
