@@ -266,6 +266,39 @@ fn is_scheme_only(value: &[u8]) -> bool {
         .any(|scheme| value.eq_ignore_ascii_case(scheme))
 }
 
+/// The schemes of `Authorization` whose credentials are made anew for each request: they sign it, count it, or prove that
+/// it is fresh.
+const SIGNING: [&str; 14] = [
+    "AWS",
+    "AWS4-HMAC-SHA256",
+    "AWS4-ECDSA-P256-SHA256",
+    "Digest",
+    "EG1-HMAC-SHA256",
+    "GOOG4-HMAC-SHA256",
+    "GOOG4-RSA-SHA256",
+    "Hawk",
+    "MAC",
+    "Negotiate",
+    "SharedKey",
+    "SharedKeyLite",
+    "Signature",
+    "TC3-HMAC-SHA256",
+];
+
+/// The scheme of a request's `Authorization`, if it makes new credentials for each request.
+pub(crate) fn signing_scheme(headers: &HeaderMap) -> Option<&'static str> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes().trim_ascii();
+    let (scheme, rest) = value.split_at(scheme_length(value));
+    // OAuth 1 signs; others call their tokens by the same name.
+    if scheme.eq_ignore_ascii_case(b"OAuth") {
+        let signature = b"oauth_signature";
+        let signs = rest.windows(signature.len()).any(|part| part == signature);
+        return signs.then_some("OAuth");
+    }
+    let mut known = SIGNING.into_iter();
+    known.find(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
+}
+
 /// The length of the scheme, which ends at the first space.
 fn scheme_length(authorization: &[u8]) -> usize {
     let end = authorization.iter().position(|byte| *byte == b' ');

@@ -2,15 +2,22 @@
 
 use std::time::Duration;
 
-use axum::{Router, response::IntoResponse};
-use http::HeaderName;
+use axum::{
+    Router,
+    extract::{FromRequestParts, Request, State},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::{HeaderName, StatusCode, request::Parts};
 use idempotent_runtime::{
-    Idempotency, MemoryStore, Policy, Profile, scope, scope::Credentials, store::Store,
+    Caller, Idempotency, MemoryStore, Policy, Profile, Scope, idempotent, scope,
+    scope::Credentials, store::Store,
 };
 
 use crate::support::{
-    Adapter, Conn, CountingHandler, FaultyStore, H2Conn, Log, Server, TestRequest, TestResponse,
-    advance, crash, in_real_time, run_ready_tasks, send, send_in_task, with_each_adapter,
+    Adapter, Conn, CountingHandler, FaultyStore, H2Conn, Log, PAY, Server, TestRequest,
+    TestResponse, advance, crash, in_real_time, run_ready_tasks, send, send_in_task,
+    with_each_adapter,
 };
 
 /// A payment with this line.
@@ -411,6 +418,121 @@ fn one_caller_is_not_recognised_in_two_records() {
         assert_eq!(ends.len(), 2);
         assert_ne!(ends[0], ends[1]);
         assert!(ends.iter().all(|end| *end != [0; 8]));
+    });
+}
+
+/// Two signatures of one request by one caller, and the scheme in both.
+const SIGNATURES: [(&str, &str, &str); 9] = [
+    (
+        "AWS4-HMAC-SHA256",
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261130/eu-central-1/execute-api/aws4_request, \
+         SignedHeaders=host;x-amz-date, Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7",
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261130/eu-central-1/execute-api/aws4_request, \
+         SignedHeaders=host;x-amz-date, Signature=0d10ae1d2a4f2b5c0ba4cbfbdf2a57b3a1b1f8e1c5ad1db3c4bd2cf6e25b3a90",
+    ),
+    (
+        "Digest",
+        r#"Digest username="a", realm="r", nonce="n", uri="/pay", nc=00000001, cnonce="x", response="1""#,
+        r#"digest username="a", realm="r", nonce="n", uri="/pay", nc=00000002, cnonce="y", response="2""#,
+    ),
+    (
+        "OAuth",
+        r#"OAuth oauth_consumer_key="c", oauth_nonce="1", oauth_signature="a%3D""#,
+        r#"OAuth oauth_consumer_key="c", oauth_nonce="2", oauth_signature="b%3D""#,
+    ),
+    (
+        "Hawk",
+        r#"Hawk id="a", ts="1", nonce="1", mac="x""#,
+        r#"Hawk id="a", ts="2", nonce="2", mac="y""#,
+    ),
+    (
+        "SharedKey",
+        "SharedKey account:one",
+        "SharedKey account:two",
+    ),
+    ("Negotiate", "Negotiate YIIone", "Negotiate YIItwo"),
+    ("", "Bearer one", "Bearer two"),
+    ("", "OAuth one", "OAuth two"),
+    ("", "Digestive one", "Digestive two"),
+];
+
+#[test]
+fn a_signature_that_differs_in_each_retry_is_named_where_no_scope_is_set() {
+    with_each_adapter(async |adapter| {
+        for (scheme, first, retry) in SIGNATURES {
+            let (log, _guard) = Log::collect();
+            let handler = CountingHandler::new();
+            let app = adapter.app(&engine(Credentials::new()), &handler);
+            send(&app, &by("authorization", first))
+                .await
+                .assert_charge(1);
+            for _ in 0..2 {
+                let refused = send(&app, &by("authorization", retry)).await;
+                assert_refused(&refused);
+                let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+                let named = detail.contains(&format!("the scheme {scheme} makes"));
+                assert_eq!(named, !scheme.is_empty(), "{retry}: {detail}");
+                assert!(!detail.contains("AKID") && !detail.contains("account:"));
+            }
+            let text = log.text();
+            let said = text
+                .matches("makes new credentials for each request")
+                .count();
+            assert_eq!(said, usize::from(!scheme.is_empty()), "{text}");
+            assert_eq!(handler.starts(), 1);
+        }
+    });
+}
+
+/// Who signed, by a service that has checked it.
+struct Signer(String);
+
+impl Caller for Signer {
+    fn scope(&self) -> Scope {
+        Scope::new(&self.0)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Signer {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        let authorization = parts.headers.get("authorization");
+        let authorization = authorization.and_then(|value| value.to_str().ok());
+        let credential = authorization.and_then(|value| value.split_once("Credential="));
+        let id = credential.and_then(|(_, rest)| rest.split('/').next());
+        id.map(|id| Self(id.to_owned()))
+            .ok_or(StatusCode::UNAUTHORIZED)
+    }
+}
+
+#[idempotent(caller = Signer)]
+async fn pay_by_signature(State(handler): State<CountingHandler>, request: Request) -> Response {
+    handler.call(request).await
+}
+
+#[test]
+fn a_caller_makes_retries_with_new_signatures_the_same_callers() {
+    in_real_time(async {
+        let handler = CountingHandler::new();
+        let app = Router::new()
+            .route(PAY, post(pay_by_signature))
+            .with_state(handler.clone());
+        let server = Server::start(app).await;
+        let (_, first, retry) = SIGNATURES[0];
+        server
+            .send(&by("authorization", first))
+            .await
+            .assert_charge(1);
+        server
+            .send(&by("authorization", retry))
+            .await
+            .assert_replay_of_charge(1);
+        let other = retry.replace("AKIDEXAMPLE", "AKIDOTHER");
+        server
+            .send(&by("authorization", &other))
+            .await
+            .assert_charge(2);
     });
 }
 

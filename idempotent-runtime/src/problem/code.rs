@@ -48,7 +48,9 @@ use super::table::{Row, TABLE};
 /// ## `caller_mismatch`
 ///
 /// The status of `mismatch`. The key was used with other credentials, on a route that knows its callers by nothing else:
-/// by another caller, or by the same one before its token was renewed. With a [scope](crate::scope) it cannot happen.
+/// by another caller, or by the same one before its token was renewed. With a [scope](crate::scope) it cannot happen. Where
+/// each request has a signature of its own (`AWS4-HMAC-SHA256`, `Digest`, OAuth 1, `Hawk`), it happens to every retry
+/// without one; the detail then names the scheme.
 ///
 /// ## `caller_unknown`
 ///

@@ -122,6 +122,15 @@ impl Problem {
         ))
     }
 
+    /// The key was used with other credentials, and those of this scheme are other ones in each request.
+    pub(crate) fn signed_anew(scheme: &str) -> Self {
+        Self::new(ProblemCode::CallerMismatch).detail(format!(
+            "this idempotency key was used with other credentials, and the scheme {scheme} makes new ones for each request: \
+             as long as the service knows its callers by nothing else, no retry can be answered. If this was meant as a \
+             retry, check first whether the operation took effect"
+        ))
+    }
+
     /// A panic on a route that executes again after a crash (`on_crash = "retry"`): this answer is not stored, and
     /// a retry executes again.
     pub(crate) fn panicked_and_retried() -> Self {

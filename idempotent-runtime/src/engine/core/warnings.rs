@@ -12,6 +12,7 @@ const MOST: usize = 1000;
 pub(crate) struct Warnings {
     no_scope: AtomicBool,
     nobody_found: DashMap<Box<str>, ()>,
+    signed_anew: AtomicBool,
 }
 
 impl Warnings {
@@ -27,10 +28,7 @@ impl Warnings {
 
     /// The scope of this endpoint found nobody.
     pub(crate) fn nobody_found(&self, endpoint: &str) {
-        if self.nobody_found.contains_key(endpoint) || self.nobody_found.len() >= MOST {
-            return;
-        }
-        if self.nobody_found.insert(endpoint.into(), ()).is_none() {
+        if is_new(&self.nobody_found, endpoint) {
             tracing::warn!(
                 endpoint,
                 "the scope found no caller for a request, so its credentials count instead: if the scope reads what a \
@@ -38,4 +36,20 @@ impl Warnings {
             );
         }
     }
+
+    /// A key was used with other credentials, of a scheme that makes new ones for each request.
+    pub(crate) fn signed_anew(&self, scheme: &str) {
+        if !self.signed_anew.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                scheme,
+                "no scope says who calls, and this scheme makes new credentials for each request, so that every retry gets \
+                 `caller_mismatch`: set `caller` or a scope that names the account behind the signature"
+            );
+        }
+    }
+}
+
+/// Whether this is the first time that this is said of the endpoint.
+fn is_new(said: &DashMap<Box<str>, ()>, endpoint: &str) -> bool {
+    !said.contains_key(endpoint) && said.len() < MOST && said.insert(endpoint.into(), ()).is_none()
 }

@@ -20,10 +20,12 @@ use http_body::Body;
 use super::{
     body::ResponseBody,
     handler::{BoxError, Handler},
-    reply::{Reply, first_hand, name_outcome, nothing_executed, refuse},
+    reply::{Answer, Reply, first_hand, name_outcome, nothing_executed, refuse},
 };
 use crate::{
     catch_unwind::{Panicked, catch_unwind, catching, drop_catching},
+    credentials::signing_scheme,
+    fingerprint::Difference,
     observe::{self, RequestResult, Stopwatch},
     policy::OnCrash,
     problem::{Problem, ProblemCode},
@@ -159,8 +161,14 @@ impl Exchange {
                     return Box::pin(self.execute(run, handler)).await;
                 }
                 Next::Answer(answer) => {
+                    let signed_anew = matches!(answer, Answer::Mismatch(Difference::Caller))
+                        .then(|| signing_scheme(&request.head.headers));
                     // Both hold what the application put there, whose destructors may panic.
                     drop_catching((request, handler));
+                    if let Some(scheme) = signed_anew.flatten() {
+                        self.core.warnings.signed_anew(scheme);
+                        return self.refuse(&Problem::signed_anew(scheme));
+                    }
                     return self.reply(answer, waited, &claiming.claim);
                 }
                 Next::Overloaded => {
