@@ -108,6 +108,16 @@ impl Execution {
         self.0.request.method()
     }
 
+    /// Whether a caller step let the request in that it serves.
+    pub(crate) fn has_caller(&self) -> bool {
+        self.0.request.has_caller()
+    }
+
+    /// Whether it is of the engine with these digests.
+    pub(crate) fn is_of(&self, digester: &Arc<Digester>) -> bool {
+        Arc::ptr_eq(&self.0.digester, digester)
+    }
+
     /// Whether this execution serves this request, in which its route finds this key.
     ///
     /// An engine that meets a request with an execution in its extensions must not claim the key again, which would wait

@@ -15,6 +15,8 @@ pub(crate) struct Route {
     pub(crate) label: Option<Cow<'static, str>>,
     /// The URI with the full original path and query.
     pub(crate) uri: Uri,
+    /// Whether a caller step let the request in.
+    pub(crate) has_caller: bool,
 }
 
 impl Route {
@@ -25,11 +27,14 @@ impl Route {
 
     /// The request that came by this route.
     pub(crate) fn target<B>(&self, request: &Request<B>) -> Target {
-        Target::new(
-            request.method().clone(),
-            self.uri.clone(),
-            request.extensions(),
-        )
+        Target {
+            has_caller: self.has_caller,
+            ..Target::new(
+                request.method().clone(),
+                self.uri.clone(),
+                request.extensions(),
+            )
+        }
     }
 }
 
@@ -62,6 +67,7 @@ pub(crate) fn route(
             endpoint: name.to_endpoint(),
             label: None,
             uri,
+            has_caller: false,
         };
     }
     let template = template(extensions).unwrap_or(UNMATCHED);
@@ -70,6 +76,7 @@ pub(crate) fn route(
         endpoint: Cow::Owned([method.as_str(), " ", template].concat()),
         label: (!is_standard(method)).then(other),
         uri,
+        has_caller: false,
     }
 }
 
@@ -129,6 +136,7 @@ pub(crate) struct Target {
     method: Method,
     /// As sent.
     uri: Uri,
+    has_caller: bool,
     #[cfg(feature = "axum")]
     matched: Option<axum::extract::MatchedPath>,
 }
@@ -141,6 +149,7 @@ impl Target {
         Self {
             method,
             uri,
+            has_caller: false,
             #[cfg(feature = "axum")]
             matched: extensions.get().cloned(),
         }
@@ -148,6 +157,11 @@ impl Target {
 
     pub(crate) fn method(&self) -> &Method {
         &self.method
+    }
+
+    /// Whether a caller step let the request in.
+    pub(crate) fn has_caller(&self) -> bool {
+        self.has_caller
     }
 
     /// Whether this is the same request, further inside. A copy of its extensions in another request is not enough: that

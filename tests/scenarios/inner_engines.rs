@@ -1,4 +1,4 @@
-//! An engine inside of a layer, with a key of its own (DESIGN.md, sections 3 and 8; invariant I2).
+//! An engine inside of a layer, with a key or a caller of its own (DESIGN.md, sections 3 and 8; invariant I2).
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 use idempotent_runtime::{
-    Builder, Idempotency, IdempotencyLayer, MemoryStore, OnCrash, Policy, Retention, idempotent,
-    store::StoreErrorKind,
+    Builder, Idempotency, IdempotencyLayer, MemoryStore, OnCrash, Policy, Retention, Scope,
+    idempotent, store::StoreErrorKind,
 };
 use tower::ServiceExt;
 
 use crate::support::{
-    Adapter, CountingHandler, Fault, FaultyStore, Operation, PAY, Server, TestRequest,
+    Adapter, CountingHandler, Fault, FaultyStore, Log, Operation, PAY, Server, TestRequest,
     advance, crash, in_real_time, send, send_in_task, unprotected_app, with_paused_clock,
 };
 
@@ -388,6 +388,126 @@ fn a_decision_about_a_refusal_inside_comes_first() {
             send(&app, &request).await.assert_problem(503, "overloaded");
             store.heal();
             assert!(send(&app, &request).await.replayed());
+        }
+    });
+}
+
+/// Lets in whoever sends this token.
+async fn only_alice(head: Parts) -> Result<(Parts, Scope), Response> {
+    match head.headers.get("authorization") {
+        Some(token) if token == "Bearer alice" => Ok((head, Scope::new("alice"))),
+        _ => Err((StatusCode::FORBIDDEN, "not you").into_response()),
+    }
+}
+
+struct Alice;
+
+impl idempotent_runtime::Caller for Alice {
+    fn scope(&self) -> Scope {
+        Scope::new("alice")
+    }
+}
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Alice {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        let (head, ()) = Request::new(()).into_parts();
+        let head = std::mem::replace(parts, head);
+        let (head, _) = only_alice(head).await?;
+        *parts = head;
+        Ok(Self)
+    }
+}
+
+#[idempotent(caller = Alice)]
+async fn pay_alice(State(handler): State<CountingHandler>, request: Request) -> Response {
+    handler.call(request).await
+}
+
+/// Every way to name a caller inside of a layer.
+fn with_callers(handler: &CountingHandler) -> Vec<(&'static str, Router)> {
+    let engine = || Idempotency::builder();
+    let of_engine = || engine().caller(only_alice).build().unwrap();
+    vec![
+        (
+            "a layer's caller",
+            unprotected_app(handler)
+                .route_layer(IdempotencyLayer::new(engine().build().unwrap()).caller(only_alice)),
+        ),
+        (
+            "a layer's engine's caller",
+            around(Adapter::Layer, of_engine(), handler),
+        ),
+        (
+            "a handler's engine's caller",
+            around(Adapter::Attribute, of_engine(), handler),
+        ),
+        (
+            "a handler's caller",
+            Router::new()
+                .route(PAY, post(pay_alice))
+                .with_state(handler.clone()),
+        ),
+    ]
+}
+
+#[test]
+fn the_caller_of_an_engine_inside_is_asked_before_its_handler_executes() {
+    in_real_time(async {
+        let alice = TestRequest::payment("k").header("authorization", "Bearer alice");
+        let mallory = TestRequest::payment("k").header("authorization", "Bearer mallory");
+        let handler = CountingHandler::new();
+        for (n, (what, inner)) in with_callers(&handler).into_iter().enumerate() {
+            // Given a layer without a caller around a route that has one, under the same key.
+            let server = Server::start(inner.route_layer(outside())).await;
+
+            // When somebody else sends the request, then nothing is executed, and the key stays free.
+            for _ in 0..2 {
+                let refused = server.send(&mallory).await;
+                assert_eq!((refused.status.as_u16(), refused.text()), (403, "not you"));
+                assert!(!refused.replayed(), "{what}");
+            }
+            assert_eq!(handler.starts(), n, "{what}");
+            server.send(&alice).await.assert_charge(n + 1);
+            server.send(&alice).await.assert_replay_of_charge(n + 1);
+        }
+    });
+}
+
+#[test]
+fn a_caller_inside_of_a_layer_that_has_none_is_warned_of_once() {
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        for (n, (what, inner)) in with_callers(&handler).into_iter().enumerate() {
+            let (log, _guard) = Log::collect();
+            let app = inner.route_layer(outside());
+            let alice = TestRequest::payment("k").header("authorization", "Bearer alice");
+            send(&app, &alice).await.assert_charge(n + 1);
+            send(&app, &alice).await.assert_replay_of_charge(n + 1);
+            assert_eq!(send(&app, &TestRequest::payment("l")).await.status, 403);
+            let text = log.text();
+            let warned = text
+                .matches("replays stored answers without asking")
+                .count();
+            assert_eq!(warned, 1, "{what}: {text}");
+            assert!(text.contains("POST /pay"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn a_caller_inside_of_a_layer_that_has_one_is_no_reason_for_a_warning() {
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        for (n, (what, inner)) in with_callers(&handler).into_iter().enumerate() {
+            let (log, _guard) = Log::collect();
+            let app = inner.route_layer(outside().caller(only_alice));
+            let alice = TestRequest::payment("k").header("authorization", "Bearer alice");
+            send(&app, &alice).await.assert_charge(n + 1);
+            let mallory = TestRequest::payment("k");
+            assert_eq!(send(&app, &mallory).await.status, 403);
+            assert!(!log.text().contains("without asking"), "{what}");
         }
     });
 }

@@ -31,7 +31,10 @@ pub(super) trait Extraction<T>: Start {
 
 /// The same step with its arguments erased, too.
 pub(super) trait Start: Send {
-    /// Starts to find out who calls, if the handler names its caller.
+    /// Whether the handler names its caller.
+    fn has_caller(&self) -> bool;
+
+    /// Starts to find out who calls, if it does.
     fn authenticate(&self, head: Parts) -> Authentication;
 
     /// Asks what became of a crashed execution: the function that the handler asks with its state or, if there is none,
@@ -105,6 +108,10 @@ where
     S: Send + Sync + 'static,
     T: FromRequest<S, M> + 'static,
 {
+    fn has_caller(&self) -> bool {
+        self.caller.is_some()
+    }
+
     fn authenticate(&self, head: Parts) -> Authentication {
         authenticate(self.caller, head, &self.state)
     }
@@ -136,6 +143,10 @@ where
     S: Send + Sync + 'static,
     A: Arguments<S> + 'static,
 {
+    fn has_caller(&self) -> bool {
+        self.caller.is_some()
+    }
+
     fn authenticate(&self, head: Parts) -> Authentication {
         authenticate(self.caller, head, &self.state)
     }

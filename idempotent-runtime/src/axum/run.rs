@@ -23,7 +23,7 @@ use crate::{
     catch_unwind::{Panicked, catch_unwind},
     engine::{
         BoxFuture, Coverage, Detachable, FoundKey, Handler, HandlerResult, Idempotency, Recovering,
-        Reply, coverage,
+        Refused, Reply, coverage,
     },
     execution::Crash,
     policy::RecoverFn,
@@ -87,10 +87,10 @@ fn run(
     let found = match covered {
         Coverage::Protected(found) => found,
         unprotected => {
-            let style = chosen.and_then(|engine| engine.with_own_style());
+            let style = chosen.as_ref().and_then(Idempotency::with_own_style);
             let handling = match unprotected {
                 // Who calls is asked all the same, since the handler may rely on it.
-                Coverage::Claimed => step.authenticated(request),
+                Coverage::Claimed => step.authenticated(request, chosen.as_ref(), policy),
                 _ => step.handling(request),
             };
             return HandlerFuture(Kind::Plain(handling, style));
@@ -148,15 +148,37 @@ impl Step {
         Handling::Extracting(self.0.start(request))
     }
 
-    /// The same after the caller step.
-    fn authenticated(self, request: Request) -> Handling {
+    /// The same after the caller step, of the handler or of its engine.
+    fn authenticated(
+        self,
+        request: Request,
+        engine: Option<&Idempotency>,
+        policy: &Policy,
+    ) -> Handling {
+        let refused = Refused::for_request(&request);
+        let of_engine = engine.and_then(|engine| engine.caller_inside(&request));
+        if let Some(engine) = engine
+            && (of_engine.is_some() || self.0.has_caller())
+        {
+            engine.warn_of_a_caller_inside(policy, &request);
+        }
         let (head, body) = request.into_parts();
-        match self.0.authenticate(head) {
+        let authentication = match (self.0.authenticate(head), of_engine) {
+            (Authentication::None(head), Some(caller)) => caller.start(head),
+            (authentication, _) => authentication,
+        };
+        match authentication {
             Authentication::None(head) => self.handling(Request::from_parts(head, body)),
             Authentication::Pending(found) => Handling::Extracting(Box::pin(async move {
                 match found.await {
                     Ok((head, _)) => self.0.start(Request::from_parts(head, body)).await,
-                    Err(rejection) => Err(rejection.map(Body::new)),
+                    Err(rejection) => {
+                        let mut rejection = rejection.map(Body::new);
+                        if let Some(refused) = refused {
+                            refused.mark(&mut rejection);
+                        }
+                        Err(rejection)
+                    }
                 }
             })),
         }

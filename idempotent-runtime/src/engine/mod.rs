@@ -88,10 +88,12 @@ use tracing::Instrument;
 
 use crate::{
     body_limit::body_limit,
+    caller::CallerFn,
+    execution::Execution,
     observe::{self, RequestResult},
     policy::Policy,
     problem::ProblemCode,
-    route::Route,
+    route::{Route, route},
 };
 
 mod admin;
@@ -152,6 +154,24 @@ impl Idempotency {
             self.0.warn_of_a_misnamed_key(policy, request.headers());
         }
         coverage
+    }
+
+    /// The engine's own caller step for a request that an execution around it has claimed, unless that is this engine's.
+    pub(crate) fn caller_inside<B>(&self, request: &Request<B>) -> Option<&CallerFn> {
+        let execution = request.extensions().get::<Execution>()?;
+        let caller = self.0.caller.as_ref();
+        caller.filter(|_| !execution.is_of(&self.0.digester))
+    }
+
+    /// Says once for each endpoint that its caller is asked for executions only, because the engine around it replays
+    /// without one.
+    pub(crate) fn warn_of_a_caller_inside<B>(&self, policy: &Policy, request: &Request<B>) {
+        let execution = request.extensions().get::<Execution>();
+        if execution.is_some_and(|execution| !execution.has_caller()) {
+            let (method, uri) = (request.method(), request.uri());
+            let route = route(policy.name.as_ref(), method, uri, request.extensions());
+            self.0.warnings.caller_inside(route.label());
+        }
     }
 
     /// Whether this error of a wrapped service's call is known to come before any work. A service that sheds load says so

@@ -9,6 +9,7 @@
 //!    unknown, unless the error is known to come before any work (below).
 //!
 //! Where both are on one route, the layer, being outside, decides, and the handler executes and is stored once.
+//! [Both at once](crate::guide::layers#both-at-once) says what becomes of a caller or a key of its own inside.
 //!
 //! ```
 //! use idempotent_runtime::{Idempotency, IdempotencyLayer};
@@ -72,10 +73,10 @@ use tower_service::Service;
 pub use crate::body::Body;
 use crate::{
     body::{from_engine, full},
-    caller::{Authentication, CallerFn},
+    caller::{Authenticated, Authentication, CallerFn},
     engine::{
         BoxError, BoxFuture, Coverage, Detachable, Handler, HandlerResult, Idempotency, NotReady,
-        Recovering, Reply,
+        Recovering, Refused, Reply,
     },
     execution::{Crash, Recovery},
     policy::{OnCrash, Policy, RecoverFn},
@@ -292,8 +293,10 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let coverage = self.layer.coverage(&mut request);
         self.layer.offer_engine(&mut request);
-        let Coverage::Protected(found) = coverage else {
-            return self.pass(request.map(Body::new));
+        let found = match coverage {
+            Coverage::Protected(found) => found,
+            Coverage::Claimed => return self.authenticate_and_pass(request.map(Body::new)),
+            Coverage::Unprotected => return self.pass(request.map(Body::new)),
         };
         let failure = Failure::default();
         let handler = WrappedService {
@@ -321,6 +324,29 @@ impl<S> IdempotencyService<S>
 where
     S: Service<Request<Body>> + Clone,
 {
+    /// Sends a request that an execution around this layer has claimed to the wrapped service, if this layer's own caller
+    /// step lets it in: what is inside may rely on that.
+    fn authenticate_and_pass(&mut self, request: Request<Body>) -> ResponseFuture<S> {
+        let IdempotencyLayer { engine, policy, .. } = &self.layer;
+        let own = self.layer.caller.as_ref();
+        let Some(caller) = own.or_else(|| engine.caller_inside(&request)) else {
+            return self.pass(request);
+        };
+        engine.warn_of_a_caller_inside(policy, &request);
+        let refused = Refused::for_request(&request);
+        let (head, body) = request.into_parts();
+        let kind = match caller.start(head) {
+            Authentication::None(head) => return self.pass(Request::from_parts(head, body)),
+            Authentication::Pending(found) => Kind::Authenticating {
+                found,
+                body: Some(body),
+                service: self.clone(),
+                refused,
+            },
+        };
+        ResponseFuture { kind }
+    }
+
     /// Sends a request that is not covered to the wrapped service, or lets it wait until that one is ready.
     fn pass(&mut self, request: Request<Body>) -> ResponseFuture<S> {
         let style = self.layer.engine.with_own_style();
@@ -437,6 +463,12 @@ pin_project! {
 pin_project! {
     #[project = ProjectedKind]
     enum Kind<S: Service<Request<Body>>> {
+        Authenticating {
+            found: BoxFuture<Authenticated>,
+            body: Option<Body>,
+            service: IdempotencyService<S>,
+            refused: Option<Refused>,
+        },
         Passed { #[pin] step: Step<S>, style: Option<Idempotency> },
         Covered { future: Detachable<Reply<Body>>, failure: Failure<S::Error> },
     }
@@ -480,13 +512,38 @@ impl<S: Service<Request<Body>>> Future for Step<S> {
 
 impl<S, R> Future for ResponseFuture<S>
 where
-    S: Service<Request<Body>, Response = Response<R>>,
+    S: Service<Request<Body>, Response = Response<R>> + Clone,
     R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Output = Result<Response<Body>, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let ProjectedKind::Authenticating {
+            found,
+            body,
+            service,
+            refused,
+        } = self.as_mut().project().kind.project()
+        {
+            match ready!(found.as_mut().poll(context)) {
+                Ok((head, _)) => {
+                    let request = Request::from_parts(head, body.take().unwrap_or_default());
+                    let passed = service.pass(request);
+                    self.set(passed);
+                }
+                Err(rejection) => {
+                    let mut response = rejection.map(Body::new);
+                    if let Some(refused) = refused.take() {
+                        refused.mark(&mut response);
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+            }
+        }
         match self.project().kind.project() {
+            ProjectedKind::Authenticating { .. } => {
+                unreachable!("the request that was let in is on its way")
+            }
             ProjectedKind::Passed { step, style } => {
                 let answered = ready!(step.poll(context));
                 Poll::Ready(answered.map(|response| {

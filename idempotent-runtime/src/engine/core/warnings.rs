@@ -12,6 +12,7 @@ const MOST: usize = 1000;
 pub(crate) struct Warnings {
     no_scope: AtomicBool,
     nobody_found: DashMap<Box<str>, ()>,
+    caller_inside: DashMap<Box<str>, ()>,
     signed_anew: AtomicBool,
 }
 
@@ -33,6 +34,17 @@ impl Warnings {
                 endpoint,
                 "the scope found no caller for a request, so its credentials count instead: if the scope reads what a \
                  layer inserts, that layer must be outside; to refuse such requests, set `require_caller`"
+            );
+        }
+    }
+
+    /// This endpoint has a caller, inside of an engine that has none.
+    pub(crate) fn caller_inside(&self, endpoint: &str) {
+        if is_new(&self.caller_inside, endpoint) {
+            tracing::warn!(
+                endpoint,
+                "an idempotency layer around this route has no caller and replays stored answers without asking the \
+                 route's: give that layer the same `caller`"
             );
         }
     }

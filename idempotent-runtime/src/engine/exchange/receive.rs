@@ -58,7 +58,10 @@ impl Exchange {
         let (head, found) = match authentication {
             Authentication::None(head) => (head, None),
             Authentication::Pending(found) => match found.await {
-                Ok((head, scope)) => (head, Some(scope)),
+                Ok((head, scope)) => {
+                    self.route.has_caller = true;
+                    (head, Some(scope))
+                }
                 Err(rejection) => return Err(Refusal::Rejected(Box::new(rejection))),
             },
         };
