@@ -4,6 +4,8 @@
 //! `cargo test --release -p idempotent-tests --test cost -- --nocapture`, and bounded in a release build only: rounds
 //! of both handlers alternate, and the fastest round of each counts, because other load only slows a round.
 
+mod json;
+
 use std::{
     hint::black_box,
     sync::Arc,

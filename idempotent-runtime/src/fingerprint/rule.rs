@@ -29,7 +29,8 @@ use crate::names::{HeaderNames, Texts, is_header_name, set};
 /// * A retry must send the same body. A client that writes the time into the body of each attempt gets a mismatch,
 ///   unless the rule [ignores](Self::ignore) that member.
 /// * The media type decides how a body is read: without `Content-Type`, or with two lines of it, its bytes count. So do
-///   those of a body that is not what its media type says, such as a multipart body without its end.
+///   those of a body that is not what its media type says, such as a multipart body without its end, and of JSON with more
+///   than 2^20 values, which no text of up to 2 MiB has.
 /// * A retry of a request from before a change of the rule is a mismatch.
 ///
 /// # Example

@@ -11,6 +11,10 @@ use crate::{
 /// The deepest nesting that is compared by meaning: what `serde_json` itself accepts.
 pub(super) const MAX_DEPTH: usize = 128;
 
+/// The most values that are compared by meaning. Each takes more memory than its text: on the tape, and as a member that is
+/// sorted. No text of up to 2 MiB, the default limit of a body, has more.
+pub(super) const MAX_VALUES: usize = 1 << 20;
+
 /// The values of a text in the order in which they begin.
 pub(super) struct Tape<'a> {
     text: &'a str,
@@ -46,6 +50,7 @@ impl<'a> Tape<'a> {
                     values[container].next = u32::try_from(values.len()).ok()?;
                     at += 1;
                 }
+                _ if values.len() == MAX_VALUES => return None,
                 first => {
                     let end = match first {
                         b'{' | b'[' => at + 1,

@@ -3,7 +3,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 use proptest::prelude::*;
 
 use super::{
-    tape::{MAX_DEPTH, utf16_order},
+    tape::{MAX_DEPTH, MAX_VALUES, utf16_order},
     *,
 };
 
@@ -103,6 +103,19 @@ const VALUES: &[&[&str]] = &[
         "{\"\":0,\"a\":[{\"x\":[],\"y\":1}]}",
     ],
 ];
+
+#[test]
+fn a_text_of_too_many_values_has_no_meaning() {
+    let zeros = |values: usize| format!("[{}0]", "0,".repeat(values - 2));
+    let members = |count: usize| format!("{{{}\"a\":0}}", "\"\":0,".repeat(count - 1));
+    assert!(digest(zeros(MAX_VALUES).as_bytes()).is_some());
+    assert!(digest(zeros(MAX_VALUES + 1).as_bytes()).is_none());
+    // Names are values too, and so is the object.
+    assert!(digest(members(MAX_VALUES / 2 - 1).as_bytes()).is_some());
+    assert!(digest(members(MAX_VALUES / 2).as_bytes()).is_none());
+    // The shortest text of one value more is longer than the default limit of a body.
+    assert!(zeros(MAX_VALUES + 1).len() > 2 * 1024 * 1024);
+}
 
 #[test]
 fn texts_are_equal_exactly_if_their_values_are() {
