@@ -154,6 +154,45 @@ fn another_precondition_is_another_request() {
 }
 
 #[test]
+fn the_same_bytes_are_another_request_with_another_coding_or_range() {
+    in_real_time(async {
+        // A client sends compressed bytes without saying so, gets a 400, and mends that.
+        let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3].as_slice();
+        let plain = || payment(JSON, "").body(gzip);
+        let coded = |coding: &str| plain().header("content-encoding", coding);
+        for rule in [FingerprintRule::new(), FingerprintRule::new().json()] {
+            assert_compared(
+                rule.clone(),
+                &plain(),
+                &[coded("identity"), coded("")],
+                &[coded("gzip"), coded("br"), coded("identity, gzip")],
+            )
+            .await;
+            assert_compared(
+                rule,
+                &coded("gzip"),
+                &[coded("GZIP"), coded("identity,gzip ,")],
+                &[plain(), coded("br"), coded("gzip, gzip"), coded("x-gzip")],
+            )
+            .await;
+        }
+        // Two parts of a file that are equal.
+        let part = |range: &str| {
+            let request = TestRequest::new(Method::PUT, "/pay").key("k");
+            request.body(vec![0; 100]).header("content-range", range)
+        };
+        let whole = TestRequest::new(Method::PUT, "/pay").key("k");
+        assert_compared(
+            FingerprintRule::new(),
+            &part("bytes 0-99/200"),
+            &[part("bytes 0-99/200")],
+            &[part("bytes 100-199/200"), whole.body(vec![0; 100])],
+        )
+        .await;
+    });
+}
+
+#[test]
 fn the_query_is_sorted_by_name_and_the_values_of_a_name_keep_their_order() {
     in_real_time(async {
         let of = |query: &str| TestRequest::post(format!("/pay?{query}")).key("k");

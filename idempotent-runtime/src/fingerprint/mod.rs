@@ -8,7 +8,8 @@ use std::fmt;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
-        CONTENT_TYPE, GetAll, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+        CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, GetAll, IF_MATCH, IF_MODIFIED_SINCE,
+        IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
     },
 };
 
@@ -129,6 +130,9 @@ pub(crate) fn fingerprint(
     write_headers(&mut parts, headers, &rule.headers);
     parts.optional(caller.map(<[u8; 32]>::as_slice));
     write_body(&mut parts, body, media_type.as_ref(), rule);
+    if !rule.ignore_body {
+        write_what_the_bytes_are(&mut parts, headers);
+    }
     Fingerprint::new(parts.finish(), caller)
 }
 
@@ -178,6 +182,27 @@ fn write_headers(parts: &mut Framed, headers: &HeaderMap, names: &HeaderNames) {
     for name in names {
         parts.part(name.as_bytes());
         write_lines(parts, headers.get_all(&name));
+    }
+}
+
+/// Writes how the body is coded, and which part of a whole it is, where the request says so (RFC 9110, sections 8.4 and
+/// 14.5): the same bytes ask for something else then. Of requests that say nothing, nothing is written.
+fn write_what_the_bytes_are(parts: &mut Framed, headers: &HeaderMap) {
+    let lines = headers.get_all(CONTENT_ENCODING).into_iter();
+    let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let codings = codings.map(|coding| coding.trim_ascii().to_ascii_lowercase());
+    let is_coding = |coding: &Vec<u8>| !coding.is_empty() && coding != b"identity";
+    let codings: Vec<_> = codings.filter(is_coding).collect();
+    if !codings.is_empty() {
+        parts.part(CONTENT_ENCODING.as_str().as_bytes());
+        parts.count(codings.len());
+        for coding in &codings {
+            parts.part(coding);
+        }
+    }
+    if headers.contains_key(CONTENT_RANGE) {
+        parts.part(CONTENT_RANGE.as_str().as_bytes());
+        write_lines(parts, headers.get_all(CONTENT_RANGE));
     }
 }
 

@@ -23,6 +23,8 @@ use crate::names::{HeaderNames, Texts, is_header_name, set};
 ///    caller's key is a `caller_mismatch` and never a replay.
 /// 8. The body. A multipart body counts by its parts, in their order: names, file names, types and bytes. Any other
 ///    counts by its bytes, or by its meaning with [`json`](Self::json) and [`form`](Self::form).
+/// 9. With the body, `Content-Encoding` and `Content-Range`, where the request has them (RFC 9110, sections 8.4 and 14.5):
+///    the same bytes mean something else then. Codings are compared in any letter case, and `identity` is none.
 ///
 /// # Caveats
 ///

@@ -1,4 +1,4 @@
-use std::fmt::Write;
+use std::{collections::HashSet, fmt::Write};
 
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -183,6 +183,56 @@ fn headers_count_only_if_they_are_chosen() {
         FingerprintRule::new().header_names(names.map(HeaderName::from_static)),
     ] {
         assert_eq!(currency(chosen, &["EUR"]), currency(&same, &["EUR"]));
+    }
+}
+
+#[test]
+fn what_the_bytes_are_counts_where_the_request_says_it() {
+    let with = |headers: &[(&'static str, &'static str)], rule: FingerprintRule| {
+        TestRequest::with(|request| {
+            request.rule = rule;
+            request.headers.extend(headers);
+        })
+    };
+    // Each line is one kind of request.
+    let kinds: &[&[&[(&str, &str)]]] = &[
+        &[
+            &[],
+            &[("content-encoding", "")],
+            &[("content-encoding", "identity")],
+            &[("content-encoding", " Identity ,")],
+        ],
+        &[
+            &[("content-encoding", "gzip")],
+            &[("content-encoding", "GZIP")],
+            &[("content-encoding", "identity, gzip")],
+        ],
+        &[&[("content-encoding", "br")]],
+        &[
+            &[("content-encoding", "gzip, br")],
+            &[("content-encoding", "gzip"), ("content-encoding", "br")],
+        ],
+        &[&[("content-encoding", "br, gzip")]],
+        &[&[("content-encoding", "content-range")]],
+        &[&[("content-range", "bytes 0-99/200")]],
+        &[&[("content-range", "bytes 100-199/200")]],
+        &[&[
+            ("content-range", "bytes 0-99/200"),
+            ("content-encoding", "gzip"),
+        ]],
+    ];
+    let mut seen = HashSet::new();
+    for kind in kinds {
+        let of = |headers: &&[_]| with(headers, FingerprintRule::new());
+        let fingerprints: HashSet<_> = kind.iter().map(of).collect();
+        assert_eq!(fingerprints.len(), 1, "{kind:?}");
+        assert!(seen.is_disjoint(&fingerprints), "{kind:?}");
+        seen.extend(fingerprints);
+        // Where the body does not count, it does not matter what its bytes are.
+        for headers in *kind {
+            let without_body = || FingerprintRule::new().ignore_body();
+            assert_eq!(with(headers, without_body()), with(&[], without_body()));
+        }
     }
 }
 
