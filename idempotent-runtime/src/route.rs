@@ -99,12 +99,14 @@ fn is_standard(method: &Method) -> bool {
 /// The URI that the client sent, before a nested router stripped its prefix.
 ///
 /// A router that the request came through remembers it in the extensions. A handler may copy these into requests of its
-/// own, and a layer behind a router may rewrite a path: then the request's own URI is not the rest of the remembered one,
-/// and both together say what is asked for.
+/// own, and a layer behind a router may rewrite a path or a query: then the request's own URI is not the rest of the
+/// remembered one, and both together say what is asked for.
 fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> Cow<'a, Uri> {
     match original_uri(extensions) {
         None => Cow::Borrowed(uri),
-        Some(original) if is_rest_of(uri, original) => Cow::Borrowed(original),
+        Some(original) if is_rest_of(uri, original) && uri.query() == original.query() => {
+            Cow::Borrowed(original)
+        }
         Some(original) => Cow::Owned(both(original, uri)),
     }
 }

@@ -2,14 +2,16 @@
 
 use axum::{
     Extension, Router,
-    extract::{Path, State},
+    extract::{Path, Request, State},
+    middleware::map_request,
     routing::{any, post},
 };
 use http::Method;
 use idempotent_runtime::{Idempotency, IdempotencyLayer, Policy, idempotent};
 
 use crate::support::{
-    Adapter, CountingHandler, TestRequest, send, with_each_adapter, with_paused_clock,
+    Adapter, CountingHandler, Server, TestRequest, in_real_time, send, with_each_adapter,
+    with_paused_clock,
 };
 
 #[idempotent]
@@ -307,5 +309,64 @@ fn an_execution_that_calls_the_app_itself_is_not_mistaken_for_a_retry() {
         assert_eq!(first.text(), "charge 1");
         let again = send(&app, &TestRequest::post("/pay").key("k")).await;
         assert_eq!((again.text(), handler.starts()), ("charge 1", 1));
+    });
+}
+
+/// Rewrites the URI to the one in a header, as middleware does that reads a tenant or a version from elsewhere.
+async fn rewritten(mut request: Request) -> Request {
+    if let Some(uri) = request.headers_mut().remove("x-rewrite") {
+        *request.uri_mut() = uri.to_str().unwrap().parse().unwrap();
+    }
+    request
+}
+
+#[test]
+fn what_a_middleware_writes_into_the_uri_counts_beside_what_was_sent() {
+    in_real_time(async {
+        let handler = CountingHandler::new();
+        for (attempt, adapter) in [Adapter::Attribute, Adapter::Layer].into_iter().enumerate() {
+            for nested in [false, true] {
+                // Given middleware that rewrites below the router, outside of the engine.
+                let routes = pair(adapter, &engine()).route_layer(map_request(rewritten));
+                let routes = routes.with_state(handler.clone());
+                let (prefix, app) = if nested {
+                    ("/v1", Router::new().nest("/v1", routes))
+                } else {
+                    ("", routes)
+                };
+                let server = Server::start(app.layer(Extension(engine()))).await;
+                let to = |sent: &str, uri: &str| {
+                    let request = TestRequest::post(format!("{prefix}{sent}"))
+                        .key("k")
+                        .body("{}");
+                    match uri {
+                        "" => request,
+                        uri => request.header("x-rewrite", uri),
+                    }
+                };
+                let before = handler.starts();
+                let first = to("/pay?a=1", "/pay?a=1&tenant=7");
+                server.send(&first).await.assert_charge(before + 1);
+
+                // Then the same rewriting is the same request, and any other is another one.
+                server
+                    .send(&first)
+                    .await
+                    .assert_replay_of_charge(before + 1);
+                for other in [
+                    to("/pay?a=1", "/pay?a=1&tenant=8"),
+                    to("/pay?a=1", "/pay?a=1"),
+                    to("/pay?a=1", ""),
+                    to("/pay?a=1", "/pay"),
+                    to("/pay?a=1", "/?a=1&tenant=7"),
+                    to("/pay?a=2", "/pay?a=1&tenant=7"),
+                    to("/pay", "/pay?a=1&tenant=7"),
+                ] {
+                    let answer = server.send(&other).await;
+                    assert_eq!(answer.code(), "mismatch", "{attempt} {nested} {other:?}");
+                }
+                assert_eq!(handler.starts(), before + 1);
+            }
+        }
     });
 }
