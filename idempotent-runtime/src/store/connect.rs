@@ -35,6 +35,11 @@ pub enum ConnectError {
         /// What to write instead.
         write: &'static str,
     },
+    /// The URL of a server has no `//` behind its scheme, so that no host is named in it.
+    NoHost {
+        /// What to write instead.
+        write: &'static str,
+    },
     /// The store of this scheme is not compiled in.
     MissingFeature {
         /// The part of the URL before the first `:`.
@@ -213,6 +218,11 @@ impl Kind {
         }
     }
 
+    /// Whether a URL of this kind names a host.
+    fn is_server(self) -> bool {
+        matches!(self, Self::Redis | Self::Postgres | Self::MySql)
+    }
+
     /// A URL of this kind.
     fn form(self) -> &'static str {
         match self {
@@ -244,7 +254,7 @@ impl Kind {
     allow(unused_variables)
 )]
 async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    let (scheme, rest) = url.split_once(':').unwrap_or_default();
     let Some(kind) = Kind::of(scheme) else {
         return Err(match Kind::of(&url.to_ascii_lowercase()) {
             Some(kind) => ConnectError::NotAUrl { write: kind.form() },
@@ -253,6 +263,10 @@ async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
             },
         });
     };
+    // Its parser would connect to a server of its own choice: to this host, or to a socket.
+    if kind.is_server() && !rest.starts_with("//") {
+        return Err(ConnectError::NoHost { write: kind.form() });
+    }
     match kind {
         #[cfg(feature = "memory")]
         Kind::Memory => Ok(AnyStore::new(super::memory::MemoryStore::new())),
@@ -366,6 +380,12 @@ impl fmt::Display for ConnectError {
                     "this is the name of a store and not a URL: write `{write}`"
                 )
             }
+            Self::NoHost { write } => {
+                write!(
+                    f,
+                    "the URL names no host: write `//` after its scheme, as in `{write}`"
+                )
+            }
             Self::MissingFeature { scheme, feature } => write!(
                 f,
                 "support for `{scheme}:` URLs is not compiled in: build idempotent-runtime with the feature `{feature}`"
@@ -459,6 +479,28 @@ mod tests {
         ] {
             let message = connect_error(name);
             assert!(message.contains(write), "{name}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_url_without_its_slashes_is_answered_with_the_right_form() {
+        for (url, form) in [
+            ("postgres:app@localhost/app", "`postgres://"),
+            ("postgresql:/localhost/app", "`postgres://"),
+            ("mysql:app:hunter2@localhost/app", "`mysql://"),
+            ("MariaDB:localhost", "`mysql://"),
+            ("redis:localhost:6379", "`redis://"),
+            ("rediss:/localhost", "`redis://"),
+            ("redis+sentinel:localhost/main", "`redis://"),
+            ("postgres:", "`postgres://"),
+        ] {
+            let message = connect_error(url);
+            assert!(
+                message.starts_with("the URL names no host"),
+                "{url}: {message}"
+            );
+            assert!(message.contains(form), "{url}: {message}");
+            assert!(!message.contains("hunter2"));
         }
     }
 
