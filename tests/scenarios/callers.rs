@@ -25,7 +25,7 @@ use tokio::task::yield_now;
 
 use crate::support::{
     Conn, CountingHandler, FaultyStore, Operation, Server, TestRequest, advance, in_real_time,
-    poll_once, run_ready_tasks, send, send_in_task, stream, with_paused_clock,
+    poll_once, run_ready_tasks, send, send_in_task, stream, with_each_adapter, with_paused_clock,
 };
 
 /// Whose token is whose, and how often somebody asked.
@@ -373,6 +373,23 @@ fn a_panic_of_the_caller_step_is_answered_and_claims_nothing() {
         send(&app, &by("Bearer alice"))
             .await
             .assert_replay_of_charge(1);
+    });
+}
+
+#[test]
+fn a_caller_function_that_panics_before_its_future_is_answered_and_claims_nothing() {
+    type Found = std::future::Ready<Result<(Parts, Scope), Response>>;
+    with_each_adapter(async |adapter| {
+        let (handler, store) = (CountingHandler::new(), FaultyStore::new());
+        let builder = Idempotency::builder().store(store.clone());
+        let builder = builder.caller(|_: Parts| -> Found { panic!("as the test wants it") });
+        let app = adapter.app(&builder.build().unwrap(), &handler);
+        for _ in 0..2 {
+            let answer = send(&app, &by("Bearer alice")).await;
+            answer.assert_problem(500, "handler_panicked");
+            assert_eq!(answer.json()["action"], "retry_same_key");
+        }
+        assert_eq!((store.keys(), handler.starts()), (vec![], 0));
     });
 }
 

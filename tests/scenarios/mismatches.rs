@@ -2,7 +2,10 @@
 
 use idempotent_runtime::{Idempotency, Policy};
 
-use crate::support::{CountingHandler, TestRequest, send, send_in_task, with_each_adapter};
+use crate::support::{
+    CountingHandler, Fault, FaultyStore, Operation, TestRequest, send, send_in_task,
+    with_each_adapter,
+};
 
 fn payment() -> TestRequest {
     TestRequest::payment("k")
@@ -69,5 +72,24 @@ fn equivalent_spellings_of_a_request_are_not_a_mismatch() {
                 .await
                 .assert_replay_of_charge(1);
         }
+    });
+}
+
+#[test]
+fn a_mismatch_that_the_store_contradicts_itself_about_is_still_a_mismatch() {
+    with_each_adapter(async |adapter| {
+        // Given a broken store, which refuses the key and names the request's own fingerprint as the other one's.
+        let (handler, store) = (CountingHandler::new(), FaultyStore::new());
+        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let app = adapter.app(&engine, &handler);
+
+        // Then nothing is executed and nothing is said of the caller; the key is as free as it was.
+        for request in [payment(), payment().header("authorization", "Bearer a")] {
+            store.fail_next(Operation::Acquire, Fault::OwnMismatch);
+            send(&app, &request).await.assert_problem(409, "mismatch");
+        }
+        assert_eq!(handler.starts(), 0);
+        store.heal();
+        send(&app, &payment()).await.assert_charge(1);
     });
 }

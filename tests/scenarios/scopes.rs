@@ -138,6 +138,8 @@ fn require_caller_refuses_whom_no_scope_finds() {
             for request in [
                 TestRequest::payment("k"),
                 by("authorization", "Bearer alice"),
+                // Before its key is looked at.
+                TestRequest::payment("two words"),
                 // Before its body is read.
                 TestRequest::payment("k").body(vec![b'x'; 4 << 20]),
             ] {

@@ -52,6 +52,8 @@ pub(crate) enum Fault {
     HoldRequest(Arc<Semaphore>),
     /// Is applied, and returns once it gets a permit.
     HoldReply(Arc<Semaphore>),
+    /// Says that the key belongs to another request, and names this one's own fingerprint. For an acquire.
+    OwnMismatch,
     /// Yields twice before it is applied and twice before it returns.
     Slow,
     /// No fault, for the calls before a faulty one.
@@ -225,7 +227,8 @@ impl FaultyStore {
         run: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         match fault {
-            Fault::None => run.await,
+            // Where it means nothing.
+            Fault::None | Fault::OwnMismatch => run.await,
             Fault::Unreachable | Fault::Late(_) => Err(error(StoreErrorKind::Unavailable)),
             Fault::ReplyLost => {
                 run.await?;
@@ -277,6 +280,10 @@ impl Store for FaultyStore {
                 permits.acquire().await.unwrap().forget();
                 inner.store.acquire(&claim).await.unwrap();
             });
+        }
+        if let Fault::OwnMismatch = fault {
+            let fingerprint = claim.fingerprint;
+            return Ok(Acquisition::Mismatch { fingerprint });
         }
         self.apply(fault, self.0.store.acquire(claim)).await
     }

@@ -1,19 +1,19 @@
 //! Every way in which axum calls a handler.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    BoxError, Router,
+    BoxError, Extension, Router,
     error_handling::HandleErrorLayer,
     extract::{Request, State},
     handler::{Handler, HandlerWithoutStateExt},
-    http::{Method, StatusCode},
+    http::{HeaderValue, Method, StatusCode},
     middleware::{self, Next},
     response::Response,
     routing::{MethodFilter, MethodRouter, any, delete, get, on, patch, post, put},
 };
 use axum_extra::routing::{RouterExt, TypedPath};
-use idempotent_runtime::{Idempotency, IdempotencyLayer, idempotent};
+use idempotent_runtime::{Caller, Idempotency, IdempotencyLayer, Scope, idempotent};
 use serde::Deserialize;
 use tower::{Service, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
@@ -284,6 +284,43 @@ async fn typed_paths() {
     async fn refund(Refund { id }: Refund) -> String {
         id.to_string()
     }
+    #[derive(TypedPath, Deserialize)]
+    #[typed_path("/accounts/{id}")]
+    struct Account {
+        id: u32,
+    }
+    // The path is both: a part of the request, and who calls.
+    impl Caller for Account {
+        fn scope(&self) -> Scope {
+            Scope::new(self.id.to_string())
+        }
+    }
+    #[idempotent(caller = Account)]
+    async fn account(Account { id }: Account) -> String {
+        id.to_string()
+    }
+    #[derive(TypedPath, Deserialize)]
+    #[typed_path("/users/{id}")]
+    struct UserPath {
+        id: u32,
+    }
+    #[idempotent(caller = Extension<Arc<Scope>>)]
+    async fn user(UserPath { id }: UserPath, Extension(scope): Extension<Arc<Scope>>) -> String {
+        format!("{id} {scope:?}")
+    }
+    let users = || Router::new().typed_post(user);
+    let known = users().layer(Extension(Arc::new(Scope::new("alice"))));
+    let answer = exercise(known, empty("/users/4")).await;
+    assert!(answer.body.starts_with("4 Scope"), "{}", answer.body);
+    // Nobody was found: the answer is the extractor's.
+    let mut request = empty("/users/4");
+    let headers = request.headers_mut();
+    headers.insert("idempotency-key", HeaderValue::from_static("k"));
+    let refused = send(serve(users()).await, request).await;
+    assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(refused.body.contains("Missing request extension"));
+    let accounts = Router::new().typed_post(account);
+    assert_eq!(exercise(accounts, empty("/accounts/5")).await.body, "5");
     let router = || {
         let router = Router::new()
             .typed_post(order)

@@ -63,6 +63,23 @@ async fn a_missing_folder_is_named() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_folder_in_which_nothing_may_be_written_is_named_with_what_is_needed() {
+    // Not even root may make a file there.
+    let error = refusal("sqlite:///sys/records.db").await;
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+    let text = chain(&error);
+    assert!(text.contains("/sys/records.db: "), "{text}");
+    assert!(
+        text.contains("needs permission to read and write the file, and to write in its folder"),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn a_folder_in_the_place_of_a_file_or_a_file_in_the_place_of_a_folder_is_named() {
     let folder = std::env::temp_dir().join(format!("idempotent-folder-{}", std::process::id()));
