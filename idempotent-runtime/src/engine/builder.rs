@@ -303,7 +303,8 @@ impl Builder {
     }
 
     /// How many executions may go on without a client before new *executions* get 503; replays and duplicates go on. One
-    /// caller takes at most a quarter of them, and an execution older than its `max_lifetime` none. Default: 1,024.
+    /// caller takes at most a quarter of them, and an execution older than its `max_lifetime` none. Requests with neither a
+    /// scope nor credentials count in all, and not as one caller: they may take all of them. Default: 1,024.
     pub fn max_detached(mut self, most: usize) -> Self {
         self.max_detached = most;
         self
