@@ -57,9 +57,9 @@
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     mem,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
@@ -74,12 +74,9 @@ pub use crate::body::Body;
 use crate::{
     body::{from_engine, full},
     caller::{Authenticated, Authentication, CallerFn},
-    engine::{
-        BoxError, BoxFuture, Coverage, Detachable, Handler, HandlerResult, Idempotency, NotReady,
-        Recovering, Refused, Reply,
-    },
+    engine::{BoxError, BoxFuture, Coverage, Detachable, Idempotency, Refused, Reply},
     execution::{Crash, Recovery},
-    policy::{OnCrash, Policy, RecoverFn},
+    policy::{OnCrash, Policy},
     route::route,
     scope::Scope,
 };
@@ -87,10 +84,11 @@ use crate::{
 mod failure;
 mod recovery;
 mod untouched;
+mod wrapped_service;
 
 use failure::Failure;
 use recovery::RecoveryFn;
-use untouched::Untouched;
+use wrapped_service::WrappedService;
 
 /// Wraps services in idempotency. See the [module documentation](self).
 #[derive(Clone, Debug)]
@@ -371,84 +369,6 @@ where
         ResponseFuture {
             kind: Kind::Passed { step, style },
         }
-    }
-}
-
-/// The wrapped service, called at most once.
-struct WrappedService<S, E> {
-    service: S,
-    caller: Option<CallerFn>,
-    recovery: Option<RecoveryFn>,
-    failure: Failure<E>,
-    engine: Idempotency,
-}
-
-impl<S, R> Handler for WrappedService<S, S::Error>
-where
-    S: Service<Request<Body>, Response = Response<R>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    type Body = Body;
-    type Future = BoxFuture<HandlerResult<Body>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), NotReady>> {
-        let ready = ready!(self.service.poll_ready(context));
-        Poll::Ready(ready.map_err(|error| {
-            self.failure.set(error);
-            NotReady::Failed
-        }))
-    }
-
-    fn authenticate(&self, head: Parts) -> Authentication {
-        match &self.caller {
-            Some(caller) => caller.start(head),
-            None => Authentication::None(head),
-        }
-    }
-
-    fn recover(&mut self, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
-        match &self.recovery {
-            Some(own) => own.start(crash),
-            None => recover(crash),
-        }
-    }
-
-    fn call(mut self, request: Request<Bytes>) -> Self::Future {
-        let untouched = Untouched::watch(&request);
-        let request = request.map(|body| untouched.body(body));
-        let called = self.service.call(request);
-        let Self {
-            failure, engine, ..
-        } = self;
-        Box::pin(async move {
-            let mut called = pin!(called);
-            let mut at_once = true;
-            let answered = poll_fn(|context| {
-                let answered = called.as_mut().poll(context);
-                at_once &= answered.is_ready();
-                answered
-            });
-            match answered.await {
-                Ok(response)
-                    if (at_once && untouched.is_routers_own(&response))
-                        || untouched.is_refused_inside(&response) =>
-                {
-                    HandlerResult::Rejected(response.map(Body::new))
-                }
-                Ok(response) => HandlerResult::Returned(response.map(Body::new)),
-                Err(error) => {
-                    let not_started = engine.comes_before_any_work(&error, at_once);
-                    failure.set(error);
-                    if not_started {
-                        HandlerResult::NotStarted
-                    } else {
-                        HandlerResult::Failed
-                    }
-                }
-            }
-        })
     }
 }
 
