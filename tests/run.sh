@@ -80,7 +80,7 @@ if ! $quick; then
     RUSTFLAGS="--cfg idempotent_loom" CARGO_TARGET_DIR="$target/loom" \
         selection cargo test -p idempotent-runtime --lib --release -- interleavings
     RUSTFLAGS="--cfg idempotent_shuttle" CARGO_TARGET_DIR="$target/shuttle" \
-        selection cargo test -p idempotent-runtime --features postgres --lib --release -- interleavings
+        selection cargo test -p idempotent-runtime --lib --release -- interleavings
     # Clients as their registries have them, which are installed into the target folder.
     step bash tests/clients/run.sh
 fi

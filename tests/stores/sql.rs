@@ -8,6 +8,8 @@ mod connect;
 mod faults;
 pub(crate) mod server;
 mod sessions;
+#[cfg(target_os = "linux")]
+mod stalled;
 mod tables;
 
 /// A name that no other table has.

@@ -26,7 +26,7 @@ struct State {
     /// Both ends of every connection so far.
     connections: Mutex<Vec<TcpStream>>,
     refusing: AtomicBool,
-    /// Requests are forwarded, replies are dropped.
+    /// Requests are forwarded, replies are held.
     silent: AtomicBool,
     /// The next reply is dropped and its connection closed.
     lose: AtomicBool,
@@ -179,7 +179,7 @@ impl Proxy {
         self.state.refusing.store(yes, Ordering::SeqCst);
     }
 
-    /// Whether replies are dropped while their connection stays open.
+    /// Whether replies are held while their connection stays open, as by a server that stalls or a network that fails.
     pub(crate) fn silence(&self, yes: bool) {
         self.state.silent.store(yes, Ordering::SeqCst);
     }
@@ -327,7 +327,6 @@ impl State {
             }
             match self.next() {
                 Next::Pass if client.write_all(&buffer[..length]).is_ok() => {}
-                Next::Swallow => {}
                 Next::Last(reply) => {
                     // The client may have closed its end.
                     let _gone = client.write_all(&reply);
@@ -359,9 +358,10 @@ impl State {
             Next::Close
         } else if let Some(reply) = self.replacement().take() {
             Next::Last(reply)
-        } else if self.silent.load(Ordering::SeqCst) {
-            Next::Swallow
         } else {
+            while self.silent.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(2));
+            }
             Next::Pass
         }
     }
@@ -411,7 +411,6 @@ fn sleep(millis: &AtomicU64) {
 
 enum Next {
     Pass,
-    Swallow,
     Last(Vec<u8>),
     Close,
 }

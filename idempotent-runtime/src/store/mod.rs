@@ -80,7 +80,7 @@
 //! | memory | applied at once, or never | | |
 //! | SQLite | not executed if its caller has gone when the write lock is there | | one transaction: as long as the disk takes |
 //! | Redis | not sent if its caller has gone; a reply that does not come in time closes the connection (of a Cluster: all of them, once others have been made) | a closed connection is reset, so that nothing more of it is delivered; an open one ends 30 seconds after the server stopped receiving (Linux) | one script, without waiting |
-//! | PostgreSQL | not sent without a connection; given up after twice the `time_out`, which closes the connection | after the close the system goes on delivering, on Linux for about two minutes (`tcp_orphan_retries`) | `statement_timeout` and `lock_timeout`, set by the store in its own sessions |
+//! | PostgreSQL | not sent without a connection; given up after twice the `time_out`; the connection is closed once the server has answered, or a minute later | after the close the system goes on delivering, on Linux for about two minutes (`tcp_orphan_retries`) | `statement_timeout` and `lock_timeout`, set by the store in its own sessions |
 //! | MySQL, MariaDB | the same | the same | `max_statement_time` (MariaDB), the wait for a lock (MySQL) |
 //!
 //! With usual settings each of these takes seconds, and at most minutes: [`LONGEST_DELAY`] leaves room for all of them.

@@ -272,7 +272,7 @@ async fn operations_on_a_silent_server_time_out_by_themselves(kind: ServerKind) 
 async fn a_server_slower_to_connect_than_a_time_out_is_reached(kind: ServerKind) {
     let Some(server) = kind.start() else { return };
     let proxy = Proxy::to(server.port());
-    for (n, store) in (1..).zip(server.impatient_stores(proxy.port()).await) {
+    for (n, store) in (1..).zip(server.impatient_stores(proxy.port(), 1).await) {
         let mine = new_claim(key(n));
         let n = u64::from(n);
         store.get(&mine.key).await.unwrap();

@@ -203,6 +203,15 @@ impl Server {
         }
     }
 
+    /// Stops all its processes where they are, or lets them go on.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn freeze(&self, yes: bool) {
+        match self {
+            Self::Postgres(server) => server.freeze(yes),
+            Self::MariaDb(server) => server.freeze(yes),
+        }
+    }
+
     /// Kills it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         match self {
@@ -231,15 +240,15 @@ impl Server {
         })
     }
 
-    /// Stores whose operations time out after a second, each with one connection that reaches the server by this port:
+    /// Stores whose operations time out after a second, each with so many connections that reach the server by this port:
     /// one with a pool of its own, and one with the application's.
-    pub(crate) async fn impatient_stores(&self, port: u16) -> [AnyStore; 2] {
+    pub(crate) async fn impatient_stores(&self, port: u16, connections: u32) -> [AnyStore; 2] {
         let url = self.kind().url_of(port);
         let time_out = Duration::from_millis(500);
         with_store!(self.kind(), SqlStore, PoolOptions => {
-            let own = SqlStore::builder().connections(1).migrate(true);
+            let own = SqlStore::builder().connections(connections as usize).migrate(true);
             let own = own.time_out(time_out).connect(&url).await;
-            let pool = PoolOptions::new().max_connections(1);
+            let pool = PoolOptions::new().max_connections(connections);
             let pool = pool.test_before_acquire(false).connect(&url).await;
             let applications = SqlStore::builder().time_out(time_out);
             let applications = applications.from_pool(pool.expect("a pool"));

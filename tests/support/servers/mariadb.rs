@@ -113,6 +113,13 @@ impl MariaDb {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// Stops all its processes where they are, or lets them go on.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn freeze(&self, yes: bool) {
+        let process = self.process.as_ref().expect("it is running");
+        process.signal(if yes { "-STOP" } else { "-CONT" });
+    }
+
     /// Kills it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process = None;

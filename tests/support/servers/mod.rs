@@ -155,6 +155,25 @@ impl Process {
         Self { watch, alive }
     }
 
+    /// Sends a signal to the program and to all processes that it has started.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn signal(&self, signal: &str) {
+        let mut found = children(self.watch.id());
+        let mut next = 0;
+        while let Some(&process) = found.get(next) {
+            found.extend(children(process));
+            next += 1;
+        }
+        let reaches = |process: &u32| {
+            let mut kill = Command::new("kill");
+            kill.args([signal, &process.to_string()]);
+            kill.stderr(Stdio::null()).status().expect("kill").success()
+        };
+        // Others of them may have ended meanwhile.
+        let reached: Vec<_> = found.iter().map(reaches).collect();
+        assert_eq!(reached.first(), Some(&true), "{found:?}");
+    }
+
     /// Kills it with SIGKILL and waits for its end.
     pub(crate) fn kill(&mut self) {
         self.alive = None;
@@ -166,6 +185,20 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The processes that this one has started and that have not ended.
+#[cfg(target_os = "linux")]
+fn children(process: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").expect("the processes");
+    let ids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_child = |id: &u32| {
+        // It may have ended meanwhile. The name, in parentheses, may contain anything.
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        rest.split(' ').nth(1) == Some(&*process.to_string())
+    };
+    ids.filter(is_child).collect()
 }
 
 /// A shell that removes what is left of this process's folders once this process and all processes that inherited this

@@ -101,6 +101,13 @@ impl Postgres {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// Stops all its processes where they are, or lets them go on.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn freeze(&self, yes: bool) {
+        let process = self.process.as_ref().expect("it is running");
+        process.signal(if yes { "-STOP" } else { "-CONT" });
+    }
+
     /// Kills the server with SIGKILL; its child processes end when they notice.
     pub(crate) fn kill(&mut self) {
         self.process = None;

@@ -13,8 +13,11 @@
 //!    error when it connects.
 //! 2. **Round trips.** The first execution of a request costs two statements, acquire and complete; a replay costs
 //!    one.
-//! 3. **Cancellation.** An operation that is dropped half-way has happened or has not; its connection is closed
-//!    instead of going back to the pool.
+//! 3. **Cancellation.** An operation that is dropped half-way has happened or has not, or will. Its connection is closed
+//!    instead of going back to the pool, once the server has answered or closed it, or after a minute. Until then it
+//!    keeps its place: a server that stalls, behind a disk or a synchronous standby, gets no more connections than
+//!    configured, and meanwhile operations that find no place fail in time. After a failover that closes no connection,
+//!    that minute is the longest time until all places are free.
 //! 4. **Connections.** No request holds one while it waits for another execution: a pool of one connection serves
 //!    any number of duplicates.
 //! 5. **Corrupt rows.** A row that this crate did not write is an error of kind

@@ -1,9 +1,13 @@
 //! Connections to a server: the store's own, or those of the application's pool.
 //!
-//! The store's own connections are not kept in a pool of sqlx, which pings the server with every release: a third round
-//! trip in what must cost two. Here a connection is released only if its statement was answered to the end. Any other,
-//! because its future was dropped or no answer came, is closed: otherwise the next statement could read the rest of the
-//! answer to this one.
+//! The store's own connections are in a pool of `deadpool`: that of sqlx pings the server with every release, a third round
+//! trip in what must cost two. A connection is released only if its statement was answered to the end and the session is
+//! of use; any other is closed, because the next statement could read the rest of the answer to this one.
+//!
+//! A statement that is given up, because its future was dropped or no answer came, goes on in the server, and closing the
+//! connection does not end it while it waits for a disk or a synchronous standby. So such a connection keeps its place
+//! until the server has answered or has closed it, or a grace has passed: otherwise each repetition would open one more,
+//! up to the server's limit.
 //!
 //! No operation waits without a limit. (A migration may: only its locks have one.) The server cancels a statement after
 //! the store's time-out; if the server does not answer at all, [`Connections::bounded`] gives up after twice as long. A
@@ -11,21 +15,23 @@
 
 use std::{
     fmt, io,
+    marker::PhantomData,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::Duration,
 };
 
+use deadpool::managed::{Object, PoolError};
 use sqlx::{Connection, Database, Pool, pool::PoolConnection};
 use tokio::{
+    runtime::Handle,
     sync::Semaphore,
     time::{Instant, error::Elapsed, timeout},
 };
 
-use self::own::{Connected, OwnPool};
+use self::own::Sessions;
 use super::error::is_lost;
 
-mod idle;
 mod own;
 
 /// The time-out of making a connection. Without it the operating system's applies: minutes. It is long enough for the
@@ -37,6 +43,9 @@ pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// The shortest client time-out, whatever the server's is: a connection may have to be made first.
 const MIN_TIME_OUT: Duration = Duration::from_secs(1);
 
+/// How long a connection whose statement was given up keeps its place.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// The error for a server that did not answer in time.
 pub(super) fn timed_out(elapsed: Elapsed) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed))
@@ -47,16 +56,21 @@ pub(super) fn is_time_out(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// Prepares the session of a new connection.
+/// The sessions of one kind of database.
 pub(super) trait SessionSetup<DB: Database>: Send + Sync + 'static {
+    /// Prepares the session of a new connection of the store's own.
     fn set_up(
         &self,
         connection: &mut DB::Connection,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Whether the session is of no use after this error of the server, as on a primary that became a replica. After any
+    /// other it is as before: a time-out of a lock must not cost a connection.
+    fn is_ended_by(error: &sqlx::Error) -> bool;
 }
 
 /// Where connections come from. Clones share them.
-pub(super) struct Connections<DB: Database, G> {
+pub(super) struct Connections<DB: Database, G: SessionSetup<DB>> {
     source: Source<DB, G>,
     /// The client's time-out of a statement.
     time_out: Duration,
@@ -64,26 +78,21 @@ pub(super) struct Connections<DB: Database, G> {
     closing: Arc<Semaphore>,
 }
 
-enum Source<DB: Database, G> {
-    Own(Arc<OwnPool<DB, G>>),
+enum Source<DB: Database, G: SessionSetup<DB>> {
+    Own(deadpool::managed::Pool<Sessions<DB, G>>),
     Application(Pool<DB>),
 }
 
-/// A pooled connection. [`Pooled::release`] returns it to its pool; dropping it closes it.
-pub(super) struct Pooled<DB: Database, G> {
+/// A pooled connection. [`Pooled::release`] returns it to its pool; if it is dropped, it is closed once the server has
+/// answered, or after the grace.
+pub(super) struct Pooled<DB: Database, G: SessionSetup<DB>> {
     inner: Option<Inner<DB, G>>,
+    since: Instant,
 }
 
-enum Inner<DB: Database, G> {
-    Own {
-        live: Connected<DB>,
-        pool: Arc<OwnPool<DB, G>>,
-        since: Instant,
-    },
-    Application {
-        connection: PoolConnection<DB>,
-        pool: Pool<DB>,
-    },
+enum Inner<DB: Database, G: SessionSetup<DB>> {
+    Own(Object<Sessions<DB, G>>),
+    Application(PoolConnection<DB>, Pool<DB>, PhantomData<G>),
 }
 
 impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
@@ -95,9 +104,9 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
         time_out: Duration,
     ) -> Self {
         let closing = Arc::new(Semaphore::new(0));
-        let own = OwnPool::new(options, set_up, max, Arc::clone(&closing));
+        let own = Sessions::pool(options, set_up, max, Arc::clone(&closing));
         Self {
-            source: Source::Own(Arc::new(own)),
+            source: Source::Own(own),
             time_out: client_time_out(time_out),
             closing,
         }
@@ -111,8 +120,7 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
         }
     }
 
-    /// Bounds one statement, from acquiring a connection to releasing it. When it takes too long, its connection is
-    /// closed, because the answer may still come.
+    /// Bounds one statement, from acquiring a connection to releasing it.
     pub(super) async fn bounded<T>(
         &self,
         statement: impl Future<Output = Result<T, sqlx::Error>>,
@@ -125,31 +133,35 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
     /// The largest number of connections.
     pub(super) fn max(&self) -> usize {
         match &self.source {
-            Source::Own(own) => own.max,
+            Source::Own(own) => own.manager().max,
             Source::Application(pool) => pool.options().get_max_connections() as usize,
         }
     }
 
     pub(super) async fn acquire(&self) -> Result<Pooled<DB, G>, sqlx::Error> {
         let inner = match &self.source {
-            Source::Own(pool) => Inner::Own {
-                live: pool.acquire().await?,
-                pool: Arc::clone(pool),
-                since: Instant::now(),
-            },
-            Source::Application(pool) => Inner::Application {
-                connection: acquire_from_application(pool).await?,
-                pool: pool.clone(),
-            },
+            Source::Own(pool) => Inner::Own(pool.get().await.map_err(|error| match error {
+                PoolError::Backend(error) => error,
+                PoolError::Closed => sqlx::Error::PoolClosed,
+                // The pool has no time-outs and no hooks.
+                _ => sqlx::Error::PoolTimedOut,
+            })?),
+            Source::Application(pool) => {
+                let connection = acquire_from_application(pool).await?;
+                Inner::Application(connection, pool.clone(), PhantomData)
+            }
         };
-        Ok(Pooled { inner: Some(inner) })
+        Ok(Pooled {
+            inner: Some(inner),
+            since: Instant::now(),
+        })
     }
 
     /// Closes the store's own connections. Those in use are closed when they are released.
     pub(super) async fn close(&self) {
         self.closing.close();
         if let Source::Own(own) = &self.source {
-            own.close().await;
+            own.manager().close_idle(own).await;
         }
     }
 
@@ -157,7 +169,7 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
     #[cfg(feature = "postgres")]
     pub(super) fn options(&self) -> <DB::Connection as Connection>::Options {
         match &self.source {
-            Source::Own(own) => own.options.clone(),
+            Source::Own(own) => own.manager().options.clone(),
             Source::Application(pool) => (*pool.connect_options()).clone(),
         }
     }
@@ -206,42 +218,40 @@ fn client_time_out(time_out: Duration) -> Duration {
     time_out.saturating_mul(2).max(MIN_TIME_OUT)
 }
 
-impl<DB: Database, G> Pooled<DB, G> {
-    /// Releases the connection if the server has answered to the end and without an error of its own; else closes it.
+impl<DB: Database, G: SessionSetup<DB>> Pooled<DB, G> {
+    /// Releases the connection if the server has answered to the end and the session is of use; else closes it.
     ///
     /// A connection that broke leaves no older one in its pool: after a restart of the server they are broken too, and an
     /// acquire may be repeated once only.
     pub(super) fn release<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         let reusable = match &result {
             Ok(_) => true,
+            Err(error @ sqlx::Error::Database(_)) => !G::is_ended_by(error),
             Err(error) => matches!(
                 error,
-                // Not after an error of the server: it may mean that this session is useless, as on a primary that
-                // became a replica, and errors are rare enough to pay for a new connection.
                 sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. }
             ),
         };
-        if reusable {
-            match self.inner.take() {
-                Some(Inner::Own { live, pool, .. }) => pool.release(live),
-                // Dropping it returns it to the application's pool.
-                inner => drop(inner),
+        let lost = matches!(&result, Err(error) if is_lost(error));
+        match self.inner.take() {
+            Some(Inner::Own(mut session)) if reusable => {
+                session.released = Instant::now();
+                own::evict_aged(session);
             }
-        } else {
-            let lost = matches!(&result, Err(error) if is_lost(error));
-            match self.inner.take() {
-                Some(Inner::Application {
-                    mut connection,
-                    pool,
-                }) => {
-                    connection.close_on_drop();
-                    if lost {
-                        evict_untested(&pool);
-                    }
+            Some(Inner::Own(session)) => {
+                if lost {
+                    own::invalidate_before(&session, self.since);
                 }
-                Some(Inner::Own { pool, since, .. }) if lost => pool.invalidate_before(since),
-                inner => drop(inner),
+                drop(Object::take(session));
             }
+            Some(Inner::Application(mut connection, pool, _)) if !reusable => {
+                connection.close_on_drop();
+                if lost {
+                    evict_untested(&pool);
+                }
+            }
+            // Dropping it returns it to the application's pool.
+            inner => drop(inner),
         }
         result
     }
@@ -260,49 +270,69 @@ fn evict_untested<DB: Database>(pool: &Pool<DB>) {
     }
 }
 
-impl<DB: Database, G> Drop for Pooled<DB, G> {
+impl<DB: Database, G: SessionSetup<DB>> Drop for Pooled<DB, G> {
+    /// The statement was not answered. After an unannounced failover, the idle connections that were released earlier
+    /// would get no answer either.
     fn drop(&mut self) {
-        match self.inner.take() {
-            Some(Inner::Application { mut connection, .. }) => connection.close_on_drop(),
-            // The statement was not answered.
-            Some(Inner::Own { pool, since, .. }) => pool.invalidate_before(since),
-            None => {}
+        let Some(mut inner) = self.inner.take() else {
+            return;
+        };
+        match &mut inner {
+            Inner::Own(session) => own::invalidate_before(session, self.since),
+            Inner::Application(connection, ..) => connection.close_on_drop(),
+        }
+        // It may be dropped after its runtime has ended.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(settle(inner));
+        } else if let Inner::Own(session) = inner {
+            drop(Object::take(session));
         }
     }
 }
 
-impl<DB: Database, G> Deref for Pooled<DB, G> {
+/// Waits until the server has answered what was given up, or has closed the connection, and closes it.
+async fn settle<DB: Database, G: SessionSetup<DB>>(inner: Inner<DB, G>) {
+    match inner {
+        Inner::Own(mut session) => {
+            if let Some(connection) = &mut session.connection {
+                // The answer to the ping comes after that to the statement.
+                let _answered = timeout(GRACE, connection.ping()).await;
+            }
+            drop(Object::take(session));
+        }
+        Inner::Application(mut connection, ..) => {
+            let _answered = timeout(GRACE, connection.ping()).await;
+        }
+    }
+}
+
+impl<DB: Database, G: SessionSetup<DB>> Deref for Pooled<DB, G> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
-        match self
-            .inner
-            .as_ref()
-            .expect("the connection is there until `release`, which consumes it")
-        {
-            Inner::Own { live, .. } => &live.connection,
-            Inner::Application { connection, .. } => connection,
+        match self.inner.as_ref().expect(HELD) {
+            Inner::Own(session) => session.connection.as_ref().expect(HELD),
+            Inner::Application(connection, ..) => connection,
         }
     }
 }
 
-impl<DB: Database, G> DerefMut for Pooled<DB, G> {
+impl<DB: Database, G: SessionSetup<DB>> DerefMut for Pooled<DB, G> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
-        match self
-            .inner
-            .as_mut()
-            .expect("the connection is there until `release`, which consumes it")
-        {
-            Inner::Own { live, .. } => &mut live.connection,
-            Inner::Application { connection, .. } => connection,
+        match self.inner.as_mut().expect(HELD) {
+            Inner::Own(session) => session.connection.as_mut().expect(HELD),
+            Inner::Application(connection, ..) => connection,
         }
     }
 }
 
-impl<DB: Database, G> Clone for Connections<DB, G> {
+/// Why a connection is there.
+const HELD: &str = "the connection is there until `release` or the drop, which consume it";
+
+impl<DB: Database, G: SessionSetup<DB>> Clone for Connections<DB, G> {
     fn clone(&self) -> Self {
         let source = match &self.source {
-            Source::Own(own) => Source::Own(Arc::clone(own)),
+            Source::Own(own) => Source::Own(own.clone()),
             Source::Application(pool) => Source::Application(pool.clone()),
         };
         Self {
@@ -313,10 +343,10 @@ impl<DB: Database, G> Clone for Connections<DB, G> {
     }
 }
 
-impl<DB: Database, G> fmt::Debug for Connections<DB, G> {
+impl<DB: Database, G: SessionSetup<DB>> fmt::Debug for Connections<DB, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Source::Own(own) => write!(f, "at most {} of its own", own.max),
+            Source::Own(own) => write!(f, "at most {} of its own", own.manager().max),
             Source::Application(_) => f.write_str("the application's pool"),
         }
     }

@@ -18,7 +18,7 @@ use crate::{
         error::StoreErrorKind,
         record::Claim,
         sql::{
-            error::Verdict,
+            error::{Repeat, Verdict},
             operations::{Change, ClaimResult, Records},
             pool::{Connections, SessionSetup, is_time_out},
             purge::{Batch, Cursor, ExpiredRecords, purge},
@@ -45,6 +45,12 @@ impl SessionSetup<MySql> for Session {
         let settings = session(seconds(self.time_out));
         connection.execute(&*settings).await?;
         Ok(())
+    }
+
+    fn is_ended_by(error: &sqlx::Error) -> bool {
+        // Also the errors of the connection itself, after which the server closes it.
+        matches!(number(error), Some(1152..=1161))
+            || matches!(classify(error, 0).repeat, Repeat::Ended { .. })
     }
 }
 

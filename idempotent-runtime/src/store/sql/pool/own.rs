@@ -1,156 +1,221 @@
-//! The store's own pool: connections are made when they are needed and kept while they work.
+//! The store's own sessions: how one is made, and when one is not used again.
 //!
-//! 1. **Capacity.** A connection takes one of `max` permits, from the attempt to make it until it is closed.
-//! 2. **Making.** Each connection is made in a task with its own time-out. If its caller gives up, the connection is
-//!    kept for the next one: otherwise a server slower to connect than its callers' time-outs would never be reached.
-//! 3. **Order.** A ready connection goes to the caller that has waited longest, also if it was made for another one. An
-//!    error goes to the caller that asked for the connection.
+//! A connection belongs to no caller while it is being made: if its caller gives up, the next one gets it. Otherwise a
+//! server slower to connect than its callers' time-outs would never be reached, and each attempt would leave a connection
+//! behind.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use deadpool::managed::{
+    Manager, Metrics, Object, Pool, PoolConfig, QueueMode, RecycleError, RecycleResult,
+};
 use sqlx::{ConnectOptions as _, Connection, Database};
 use tokio::{
     runtime::Handle,
     select,
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot},
-    task::JoinSet,
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
 
-use super::{CONNECT, SessionSetup, idle::Idle, timed_out};
+use super::{CONNECT, SessionSetup, timed_out};
 
-/// The time-out of closing a connection.
+/// How long a connection may be idle. Middleboxes between client and server drop idle connections silently, many after
+/// some minutes; a new connection costs less than finding that out with a request.
+const MAX_IDLE: Duration = Duration::from_secs(60);
+
+/// How long closing a connection may take: the server may not answer.
 const CLOSE: Duration = Duration::from_secs(1);
 
-pub(super) struct OwnPool<DB: Database, G> {
+/// Makes sessions, for their pool.
+pub(super) struct Sessions<DB: Database, G> {
     pub(super) options: <DB::Connection as Connection>::Options,
-    set_up: G,
+    set_up: Arc<G>,
     pub(super) max: usize,
-    /// The permits of connections that are not open.
-    capacity: Arc<Semaphore>,
-    idle: Idle<Connected<DB>>,
+    /// Sessions that are being made, or were made, for a caller that has given up.
+    unclaimed: Arc<Mutex<Vec<Attempt<DB>>>>,
+    /// Sessions released before this moment are not used again.
+    valid_since: Mutex<Option<Instant>>,
     /// Closed when the pool is closed; it has no permits.
     closing: Arc<Semaphore>,
 }
 
-/// A connection and its permit, which is returned when the connection is closed.
-pub(super) struct Connected<DB: Database> {
-    pub(super) connection: DB::Connection,
-    _permit: OwnedSemaphorePermit,
+/// The task that makes a session.
+type Attempt<DB> = JoinHandle<Result<Session<DB>, sqlx::Error>>;
+
+/// One session. Dropping it closes it.
+pub(super) struct Session<DB: Database> {
+    /// There until it is dropped.
+    pub(super) connection: Option<DB::Connection>,
+    pub(super) released: Instant,
 }
 
-impl<DB: Database, G: SessionSetup<DB>> OwnPool<DB, G> {
-    pub(super) fn new(
+/// Hands the attempt to the next caller when this one gives up.
+struct Making<DB: Database> {
+    attempt: Option<Attempt<DB>>,
+    unclaimed: Arc<Mutex<Vec<Attempt<DB>>>>,
+}
+
+impl<DB: Database, G: SessionSetup<DB>> Sessions<DB, G> {
+    pub(super) fn pool(
         options: <DB::Connection as Connection>::Options,
         set_up: G,
         max: usize,
         closing: Arc<Semaphore>,
-    ) -> Self {
+    ) -> Pool<Self> {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
-        Self {
+        let sessions = Self {
             options,
-            set_up,
+            set_up: Arc::new(set_up),
             max,
-            capacity: Arc::new(Semaphore::new(max)),
-            idle: Idle::new(close_in_background),
+            unclaimed: Arc::default(),
+            valid_since: Mutex::default(),
             closing,
-        }
-    }
-
-    /// An idle connection, or the first that is released or made.
-    pub(super) async fn acquire(self: &Arc<Self>) -> Result<Connected<DB>, sqlx::Error> {
-        let mut idle = pin!(self.idle.acquire());
-        loop {
-            select! {
-                biased;
-                live = &mut idle => return live.map_err(closed),
-                // The new connection may go to a caller that has waited longer: then one more is needed.
-                made = self.make() => made?,
-            }
-        }
-    }
-
-    /// Makes another connection as soon as there is capacity. It goes on being made if the caller gives up.
-    async fn make(self: &Arc<Self>) -> Result<(), sqlx::Error> {
-        let permit = Arc::clone(&self.capacity).acquire_owned().await;
-        let permit = permit.map_err(closed)?;
-        let (sender, result) = oneshot::channel();
-        let pool = Arc::clone(self);
-        tokio::spawn(async move {
-            let made = pool.connect().await;
-            let made = made.map(|connection| {
-                pool.release(Connected {
-                    connection,
-                    _permit: permit,
-                });
-            });
-            if let Err(Err(error)) = sender.send(made) {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "a connection whose caller had given up could not be made"
-                );
-            }
-        });
-        // Without a result the task ended with its runtime.
-        result.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
-    }
-
-    async fn connect(&self) -> Result<DB::Connection, sqlx::Error> {
-        let connect = async {
-            let mut connection = self.options.connect().await?;
-            self.set_up.set_up(&mut connection).await?;
-            Ok(connection)
         };
-        select! {
-            connected = timeout(CONNECT, connect) => {
-                connected.unwrap_or_else(|elapsed| Err(timed_out(elapsed)))
-            }
-            _ = self.closing.acquire() => Err(sqlx::Error::PoolClosed),
-        }
-    }
-}
-
-impl<DB: Database, G> OwnPool<DB, G> {
-    /// Returns a connection for the caller that has waited longest.
-    pub(super) fn release(&self, live: Connected<DB>) {
-        self.idle.release(live);
+        let mut config = PoolConfig::new(max);
+        // The last one released is the likeliest to work.
+        config.queue_mode = QueueMode::Lifo;
+        let pool = Pool::builder(sessions).config(config).build();
+        pool.expect("it has no time-outs, which alone would need a runtime")
     }
 
-    /// A connection acquired at this moment got no answer. After an unannounced failover, the idle connections that
-    /// were released earlier would get none either.
-    pub(super) fn invalidate_before(&self, since: Instant) {
-        self.idle.invalidate_before(since);
+    fn is_fresh(&self, session: &Session<DB>) -> bool {
+        let valid = locked(&self.valid_since).is_none_or(|since| session.released >= since);
+        valid && !session.is_aged()
     }
 
-    /// Closes the idle connections, after [`closing`](Self::closing) was closed. The others are closed when they are
-    /// released.
-    pub(super) async fn close(&self) {
-        self.capacity.close();
-        let closing = self.idle.close().into_iter().map(close_connection);
+    /// Starts to make a session, on the runtime of the caller.
+    fn attempt(&self) -> Attempt<DB> {
+        let (options, set_up) = (self.options.clone(), Arc::clone(&self.set_up));
+        let closing = Arc::clone(&self.closing);
+        tokio::spawn(async move {
+            let connect = async {
+                let mut connection = options.connect().await?;
+                set_up.set_up(&mut connection).await?;
+                Ok(connection)
+            };
+            let connected = select! {
+                connected = timeout(CONNECT, connect) => {
+                    connected.unwrap_or_else(|elapsed| Err(timed_out(elapsed)))
+                }
+                _ = closing.acquire() => Err(sqlx::Error::PoolClosed),
+            };
+            connected.map(|connection| Session {
+                connection: Some(connection),
+                released: Instant::now(),
+            })
+        })
+    }
+
+    /// Closes the pool and its idle connections. The others are closed when they are released.
+    pub(super) async fn close_idle(&self, pool: &Pool<Self>) {
+        let idle = pool.retain(|_, _| false).removed;
+        pool.close();
+        let closing = idle
+            .into_iter()
+            .filter_map(|mut session| session.connection.take())
+            .map(close);
         closing.collect::<JoinSet<()>>().join_all().await;
+        locked(&self.unclaimed).clear();
     }
 }
 
-fn closed(_: AcquireError) -> sqlx::Error {
-    sqlx::Error::PoolClosed
+impl<DB: Database, G: SessionSetup<DB>> Manager for Sessions<DB, G> {
+    type Type = Session<DB>;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> Result<Session<DB>, sqlx::Error> {
+        loop {
+            let unclaimed = locked(&self.unclaimed).pop();
+            let adopted = unclaimed.is_some();
+            let mut making = Making {
+                attempt: Some(unclaimed.unwrap_or_else(|| self.attempt())),
+                unclaimed: Arc::clone(&self.unclaimed),
+            };
+            let made = making.end().await;
+            match made {
+                Ok(session) if self.is_fresh(&session) => return Ok(session),
+                // It may have failed, or been made, long ago.
+                _ if adopted => {}
+                made => return made,
+            }
+        }
+    }
+
+    async fn recycle(&self, session: &mut Session<DB>, _: &Metrics) -> RecycleResult<sqlx::Error> {
+        if self.is_fresh(session) {
+            Ok(())
+        } else {
+            Err(RecycleError::message(
+                "the connection was idle for too long or is broken",
+            ))
+        }
+    }
 }
 
-/// Closes these connections in tasks of their own: no statement waits for it.
-fn close_in_background<DB: Database>(connections: Vec<Connected<DB>>) {
-    // A pooled connection may be dropped after its runtime has ended.
-    if let Ok(runtime) = Handle::try_current() {
-        for live in connections {
-            runtime.spawn(close_connection(live));
+impl<DB: Database> Making<DB> {
+    async fn end(&mut self) -> Result<Session<DB>, sqlx::Error> {
+        let attempt = self.attempt.as_mut().expect("there until its end");
+        let made = attempt.await;
+        self.attempt = None;
+        // Without a result the task ended with its runtime.
+        made.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    }
+}
+
+impl<DB: Database> Drop for Making<DB> {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            locked(&self.unclaimed).push(attempt);
         }
+    }
+}
+
+impl<DB: Database> Session<DB> {
+    fn is_aged(&self) -> bool {
+        self.released.elapsed() >= MAX_IDLE
+    }
+}
+
+impl<DB: Database> Drop for Session<DB> {
+    fn drop(&mut self) {
+        // It may be dropped after its runtime has ended.
+        if let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) {
+            runtime.spawn(close(connection));
+        }
+    }
+}
+
+/// Returns a session to its pool, and closes those that have been idle there for too long.
+pub(super) fn evict_aged<DB: Database, G: SessionSetup<DB>>(session: Object<Sessions<DB, G>>) {
+    let pool = Object::pool(&session);
+    drop(session);
+    if let Some(pool) = pool {
+        drop(pool.retain(|session, _| !session.is_aged()));
+    }
+}
+
+/// A session that was acquired at this moment got no answer: the older ones are not used again.
+pub(super) fn invalidate_before<DB: Database, G: SessionSetup<DB>>(
+    session: &Object<Sessions<DB, G>>,
+    moment: Instant,
+) {
+    if let Some(pool) = Object::pool(session) {
+        let mut valid_since = locked(&pool.manager().valid_since);
+        *valid_since = (*valid_since).max(Some(moment));
     }
 }
 
 /// Closes a connection in the server's protocol, so that the server does not log an abort. An error is ignored: the
 /// server is gone.
-async fn close_connection<DB: Database>(live: Connected<DB>) {
-    let Connected {
-        connection,
-        _permit,
-    } = live;
+async fn close(connection: impl Connection) {
     let _gone = timeout(CLOSE, connection.close()).await;
+}
+
+/// The guarded values are consistent whenever the lock is free, so a poisoned lock is as good.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use sqlx::{
     PgConnection, Postgres, Row as _,
-    postgres::{PgArguments, PgDatabaseError, PgRow},
+    postgres::{PgArguments, PgDatabaseError, PgRow, PgSeverity},
     query::Query,
 };
 
@@ -18,7 +18,7 @@ use crate::{
         error::StoreErrorKind,
         record::Claim,
         sql::{
-            error::Verdict,
+            error::{Repeat, Verdict},
             operations::{Change, ClaimResult, Records},
             pool::{Connections, SessionSetup, is_time_out},
             purge::{Batch, Cursor, ExpiredRecords, purge},
@@ -50,6 +50,20 @@ impl SessionSetup<Postgres> for Session {
             .execute(connection)
             .await?;
         Ok(())
+    }
+
+    fn is_ended_by(error: &sqlx::Error) -> bool {
+        let Some(code) = code(error) else {
+            return false;
+        };
+        let severity = error
+            .as_database_error()
+            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+            .map(PgDatabaseError::severity);
+        matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+            || matches!(&code[..2.min(code.len())], "08")
+            || code.starts_with("57P")
+            || matches!(classify(error, 0).repeat, Repeat::Ended { .. })
     }
 }
 
