@@ -50,6 +50,42 @@ async fn a_full_file_refuses_new_records_and_keeps_the_old_ones() {
     }
 }
 
+/// In the transaction that it shares with others. It is left as it is, also when it has expired: it could be anything.
+#[tokio::test]
+async fn a_damaged_row_fails_alone() {
+    for damage in [
+        "attempt = 'many'",
+        "attempt = -1, expires_at = 0, lease_until = 0",
+        "attempt = 4294967296, expires_at = 0, lease_until = 0",
+        "state = 'R'",
+        "fingerprint = x'00', expires_at = 0, lease_until = 0",
+        "token = x'00', expires_at = 0, lease_until = 0",
+        "expires_at = 'soon', lease_until = 0",
+    ] {
+        let file = DatabaseFile::new();
+        let store = file.open().await;
+        let mine = new_claim(key(200));
+        store.acquire(&mine).await.unwrap();
+        file.run(&format!("update idempotency_records set {damage}"))
+            .await;
+        let other = new_claim(mine.key);
+        let (damaged, others) = tokio::join!(
+            store.acquire(&other),
+            acquire_all(&store, (1..=20).map(key)),
+        );
+        let error = damaged.expect_err("the row is damaged");
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{damage}: {error:?}");
+        for acquired in others {
+            assert_eq!(acquired.unwrap(), FIRST);
+        }
+        let again = store
+            .acquire(&other)
+            .await
+            .expect_err("it is left as it is");
+        assert_eq!(again.kind(), StoreErrorKind::Corrupt, "{damage}: {again:?}");
+    }
+}
+
 /// The store writes many operations in one transaction.
 #[tokio::test]
 async fn an_operation_that_fails_fails_no_other() {

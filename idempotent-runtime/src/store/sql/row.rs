@@ -78,7 +78,7 @@ impl Row {
         })
     }
 
-    #[cfg(any(feature = "mysql", feature = "sqlite"))]
+    #[cfg(feature = "mysql")]
     pub(super) fn token(&self) -> &Token {
         &self.token
     }

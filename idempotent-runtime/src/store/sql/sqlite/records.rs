@@ -46,35 +46,29 @@ impl Records for Locked<'_> {
     const NAME: &'static str = NAME;
 
     async fn claim(&mut self, claim: &Claim) -> Result<ClaimResult, sqlx::Error> {
-        if let Some(row) = self.read(&claim.key).await? {
-            return Ok(ClaimResult::Found(row));
-        }
         let (lease_until, expires_at) = self.ends(&claim.held());
-        sqlx::query(&self.statements.insert)
+        let attempt: Option<u32> = sqlx::query_scalar(&self.statements.claim)
             .bind(&claim.key.as_bytes()[..])
             .bind(&claim.fingerprint.as_bytes()[..])
             .bind(&claim.token.as_bytes()[..])
             .bind(lease_until)
             .bind(expires_at)
             .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
-            .execute(&mut *self.connection)
+            .bind(self.now)
+            .bind(claim.take_over.as_ref().map(|lease| &lease.as_bytes()[..]))
+            .fetch_optional(&mut *self.connection)
             .await?;
-        Ok(ClaimResult::Acquired(1))
+        if let Some(attempt) = attempt {
+            return Ok(ClaimResult::Acquired(attempt));
+        }
+        let row = self.read(&claim.key).await?;
+        // The write lock is held, so that the record is still there.
+        row.map(ClaimResult::Found).ok_or(sqlx::Error::RowNotFound)
     }
 
-    async fn lease(&mut self, claim: &Claim, found: &Row) -> Result<u64, sqlx::Error> {
-        let (lease_until, expires_at) = self.ends(&claim.held());
-        let done = sqlx::query(&self.statements.lease)
-            .bind(&claim.key.as_bytes()[..])
-            .bind(&claim.fingerprint.as_bytes()[..])
-            .bind(&claim.token.as_bytes()[..])
-            .bind(lease_until)
-            .bind(expires_at)
-            .bind(claim.trace_id.as_ref().map(|id| &id.as_bytes()[..]))
-            .bind(&found.token().as_bytes()[..])
-            .execute(&mut *self.connection)
-            .await?;
-        Ok(done.rows_affected())
+    /// The claim itself leases a free record.
+    async fn lease(&mut self, _: &Claim, _: &Row) -> Result<u64, sqlx::Error> {
+        Ok(0)
     }
 
     async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {

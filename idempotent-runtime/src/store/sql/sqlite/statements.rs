@@ -13,8 +13,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 pub(super) struct Statements {
     pub(super) read: String,
-    pub(super) insert: String,
-    pub(super) lease: String,
+    pub(super) claim: String,
     pub(super) renew: String,
     pub(super) complete: String,
     pub(super) release: String,
@@ -33,8 +32,7 @@ impl Statements {
         let statement = |file: &str| SQLITE.statement(file, table);
         Self {
             read: statement(include_str!("read.sql")),
-            insert: statement(include_str!("insert.sql")),
-            lease: statement(include_str!("lease.sql")),
+            claim: statement(include_str!("claim.sql")),
             renew: statement(include_str!("renew.sql")),
             complete: statement(include_str!("complete.sql")),
             release: statement(include_str!("release.sql")),

@@ -132,6 +132,13 @@ fn shared(error: &Arc<sqlx::Error>) -> StoreError {
     StoreError::new(NAME, classify(error).kind).with_source(Arc::clone(error))
 }
 
+/// Whether a row was read whose values this crate does not store. SQLite itself had no error.
+fn is_unreadable(error: &StoreError) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<sqlx::Error>());
+    error.kind() == StoreErrorKind::Corrupt && !matches!(source, Some(sqlx::Error::Database(_)))
+}
+
 fn unanswered() -> StoreError {
     StoreError::new(NAME, StoreErrorKind::Unavailable)
 }
@@ -178,7 +185,7 @@ impl WriterTask {
             Ok(answers) => {
                 for (job, answer) in jobs.into_iter().zip(answers) {
                     if let Some(answer) = answer {
-                        let _ = job.reply.send(Ok(answer));
+                        let _ = job.reply.send(answer);
                     }
                 }
             }
@@ -194,7 +201,7 @@ impl WriterTask {
                 for job in jobs {
                     let answer = self.transact(slice::from_ref(&job)).await;
                     let _ = job.reply.send(match answer {
-                        Ok(mut answers) => answers.pop().flatten().ok_or_else(unanswered),
+                        Ok(mut answers) => answers.pop().flatten().unwrap_or(Err(unanswered())),
                         Err(TransactionError::Shared(error)) => Err(shared(&error)),
                         Err(TransactionError::Step(error)) => Err(error),
                     });
@@ -204,7 +211,10 @@ impl WriterTask {
     }
 
     /// Runs jobs in one transaction. Those whose callers have gone have no answer, and were not executed.
-    async fn transact(&mut self, jobs: &[Job]) -> Result<Vec<Option<Answer>>, TransactionError> {
+    async fn transact(
+        &mut self,
+        jobs: &[Job],
+    ) -> Result<Vec<Option<Result<Answer, StoreError>>>, TransactionError> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
@@ -216,7 +226,9 @@ impl WriterTask {
                 continue;
             }
             match self.step(&job.operation).await {
-                Ok(answer) => answers.push(Some(answer)),
+                Ok(answer) => answers.push(Some(Ok(answer))),
+                // It changed nothing: a damaged row fails alone, and the others need not start again.
+                Err(error) if is_unreadable(&error) => answers.push(Some(Err(error))),
                 Err(error) => {
                     self.roll_back().await;
                     return Err(TransactionError::Step(error));
