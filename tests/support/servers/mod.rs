@@ -170,8 +170,8 @@ impl Process {
             kill.stderr(Stdio::null()).status().expect("kill").success()
         };
         // Others of them may have ended meanwhile.
-        let reached: Vec<_> = found.iter().map(reaches).collect();
-        assert_eq!(reached.first(), Some(&true), "{found:?}");
+        let sent: Vec<_> = found.iter().map(reaches).collect();
+        assert_eq!(sent.first(), Some(&true), "{found:?}");
     }
 
     /// Kills it with SIGKILL and waits for its end.
