@@ -356,6 +356,14 @@ impl Store for AnyStore {
         self.0.purge_expired(limit).await
     }
 
+    fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>> {
+        self.0.try_acquire(claim)
+    }
+
+    fn try_complete(&self, held: &Held, outcome: &Outcome) -> Option<Result<Write, StoreError>> {
+        self.0.try_complete(held, outcome)
+    }
+
     fn attach(&self, wake: Wake) {
         self.0.attach(wake);
     }

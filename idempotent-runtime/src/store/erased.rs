@@ -24,6 +24,8 @@ pub(crate) trait ErasedStore: Send + Sync {
     fn abandon<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Operation<'a, Write>;
     fn get<'a>(&'a self, key: &'a StoreKey) -> Operation<'a, Option<Record>>;
     fn purge_expired(&self, limit: usize) -> Operation<'_, usize>;
+    fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>>;
+    fn try_complete(&self, held: &Held, outcome: &Outcome) -> Option<Result<Write, StoreError>>;
     fn attach(&self, wake: Wake);
 }
 
@@ -58,6 +60,14 @@ impl<S: Store> ErasedStore for S {
 
     fn purge_expired(&self, limit: usize) -> Operation<'_, usize> {
         Box::pin(Store::purge_expired(self, limit))
+    }
+
+    fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>> {
+        Store::try_acquire(self, claim)
+    }
+
+    fn try_complete(&self, held: &Held, outcome: &Outcome) -> Option<Result<Write, StoreError>> {
+        Store::try_complete(self, held, outcome)
     }
 
     fn attach(&self, wake: Wake) {

@@ -196,10 +196,7 @@ impl Store for MemoryStore {
     }
 
     async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        let now = self.shared.clock.now();
-        let complete = |row: &mut Row| row.complete(held, outcome, now);
-        let write = self.shared.table.write(&held.key, now, complete);
-        Ok(self.shared.announce(&held.key, write))
+        Ok(self.shared.complete(held, outcome))
     }
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
@@ -223,6 +220,14 @@ impl Store for MemoryStore {
         let purged = self.shared.table.purge(self.shared.clock.now(), limit);
         self.shared.report();
         Ok(purged)
+    }
+
+    fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>> {
+        Some(self.shared.acquire(claim))
+    }
+
+    fn try_complete(&self, held: &Held, outcome: &Outcome) -> Option<Result<Write, StoreError>> {
+        Some(Ok(self.shared.complete(held, outcome)))
     }
 
     fn attach(&self, wake: Wake) {
@@ -256,6 +261,13 @@ impl Shared {
             );
         }
         Ok(acquisition)
+    }
+
+    fn complete(&self, held: &Held, outcome: &Outcome) -> Write {
+        let now = self.clock.now();
+        let complete = |row: &mut Row| row.complete(held, outcome, now);
+        let write = self.table.write(&held.key, now, complete);
+        self.announce(&held.key, write)
     }
 
     /// Sets the gauge of records; does nothing without the `metrics` feature.

@@ -227,6 +227,19 @@ pub trait Store: Send + Sync + 'static {
     fn purge_expired(&self, limit: usize)
     -> impl Future<Output = Result<usize, StoreError>> + Send;
 
+    /// [`acquire`](Self::acquire), by a store that can answer at once, as from memory: a request that it serves needs no
+    /// future then. `None` if it cannot; then it has done nothing, and is asked by `acquire`.
+    fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>> {
+        let _ = claim;
+        None
+    }
+
+    /// [`complete`](Self::complete) in the same way.
+    fn try_complete(&self, held: &Held, outcome: &Outcome) -> Option<Result<Write, StoreError>> {
+        let _ = (held, outcome);
+        None
+    }
+
     /// Gives the store a way to wake an engine's waiters early. A store without push ignores it.
     ///
     /// Called once by each engine that uses the store. Waking is an optimisation: waiters poll, so a lost
