@@ -200,8 +200,7 @@ impl Credentials {
     }
 
     fn of_headers(&self, headers: &HeaderMap) -> Option<CallerId> {
-        let mut id = CallerId::of_kind(b'h');
-        let mut found = false;
+        let mut found = None;
         for name in &self.headers {
             let lines = headers.get_all(name);
             let lines = || {
@@ -212,7 +211,7 @@ impl Credentials {
             if count == 0 {
                 continue;
             }
-            found = true;
+            let id = found.get_or_insert_with(|| CallerId::of_kind(b'h'));
             id.part(name.as_str().as_bytes());
             id.count(count);
             for value in lines() {
@@ -226,7 +225,7 @@ impl Credentials {
                 id.0.extend_from_slice(&value[scheme..]);
             }
         }
-        found.then_some(id)
+        found
     }
 
     fn of_cookies(&self, headers: &HeaderMap) -> Option<CallerId> {

@@ -13,8 +13,10 @@ use crate::digest::debug_secret;
 mod error;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use error::KeyError;
+use text::Text;
 
 /// The key that a client chose for one operation.
 ///
@@ -38,7 +40,7 @@ pub use error::KeyError;
 /// [`expose`](Self::expose) is easy to search for. It has no `==` either, because two keys mean the same only
 /// within one scope: store keys are compared instead.
 #[derive(Clone)]
-pub struct IdempotencyKey(Box<str>);
+pub struct IdempotencyKey(Text);
 
 /// What a route requires of keys beyond the general rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +97,8 @@ impl IdempotencyKey {
     /// # Errors
     ///
     /// If it is empty, blank, longer than [`MAX_LEN`](Self::MAX_LEN) or not printable ASCII.
-    pub fn new(text: impl Into<Box<str>>) -> Result<Self, KeyError> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, KeyError> {
+        let text = text.as_ref();
         if !text.bytes().all(is_printable) {
             return Err(KeyError::BadCharacter);
         }
@@ -109,7 +111,7 @@ impl IdempotencyKey {
                 max: Self::MAX_LEN,
             });
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// A key from its decoded bytes, such as the value of another header or of a query parameter.
@@ -125,15 +127,15 @@ impl IdempotencyKey {
     /// This key, if it also keeps the route's rules.
     pub(crate) fn checked(mut self, rules: KeyRules) -> Result<Self, KeyError> {
         if rules.uuid {
-            self.0 = uuid(&self.0).ok_or(KeyError::NotAUuid)?;
+            self.0 = uuid(self.expose()).ok_or(KeyError::NotAUuid)?;
         }
-        check_length(self.0.len(), rules)?;
+        check_length(self.0.as_bytes().len(), rules)?;
         Ok(self)
     }
 
     /// Whether this key, as it was sent, is what an engine around made that key of: itself, or the same UUID.
     pub(crate) fn is_sent_for(&self, key: &Self) -> bool {
-        self.0 == key.0 || uuid(&self.0).is_some_and(|uuid| uuid == key.0)
+        self.0 == key.0 || uuid(self.expose()).is_some_and(|uuid| uuid == key.0)
     }
 
     /// The secret itself, decoded. Do not store, log or send it back.
@@ -141,7 +143,11 @@ impl IdempotencyKey {
     /// The bytes of an [opaque](KeyRules::opaque) key are characters of ISO-8859-1, as they are for most clients.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.as_str()
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 
@@ -181,7 +187,7 @@ fn parse_opaque(value: &[u8], rules: KeyRules) -> Result<IdempotencyKey, KeyErro
     }
     check_length(value.len(), rules)?;
     let text: String = value.iter().copied().map(char::from).collect();
-    Ok(IdempotencyKey(text.into()))
+    Ok(IdempotencyKey(Text::from(&*text)))
 }
 
 fn parse_quoted(value: &[u8]) -> Result<IdempotencyKey, KeyError> {
@@ -213,7 +219,7 @@ fn is_printable(byte: u8) -> bool {
 
 /// The UUID of any spelling in its canonical form, 8-4-4-4-12 in lower case (RFC 9562, section 4); neither nil nor max
 /// (sections 5.9 and 5.10).
-fn uuid(text: &str) -> Option<Box<str>> {
+fn uuid(text: &str) -> Option<Text> {
     const URN: &str = "urn:uuid:";
     let digits = match text.get(..URN.len()) {
         Some(prefix) if prefix.eq_ignore_ascii_case(URN) => &text[URN.len()..],
@@ -240,5 +246,5 @@ fn uuid(text: &str) -> Option<Box<str>> {
         uuid.push(char::from(byte.to_ascii_lowercase()));
     }
     let constant = |digit| uuid.bytes().all(|byte| byte == digit || byte == b'-');
-    (uuid.len() == 36 && !constant(b'0') && !constant(b'f')).then(|| uuid.into())
+    (uuid.len() == 36 && !constant(b'0') && !constant(b'f')).then(|| Text::from(&*uuid))
 }
