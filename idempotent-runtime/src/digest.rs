@@ -20,8 +20,10 @@ use sha2::{
 };
 
 /// SHA-256 or HMAC-SHA256, fed with parts instead of bytes.
+#[derive(Clone)]
 pub(crate) struct Framed(Hash);
 
+#[derive(Clone)]
 enum Hash {
     Plain(Sha256),
     Keyed(Hmac<Sha256>),

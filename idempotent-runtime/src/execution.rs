@@ -1,45 +1,17 @@
 //! What a handler can ask about the execution that it runs in, and a recovery function about a crashed one.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{Extensions, Method, Request, Response};
-use tokio::time::Instant;
+use http::{Extensions, Request, Response};
 
-use crate::{
-    key::IdempotencyKey,
-    route::Target,
-    scope::{Digester, StoreKey},
-};
+use crate::{engine::core::lease::Lease, key::IdempotencyKey, scope::Digester};
 
 /// The execution that a handler runs in: its key, its attempt, and whether it still owns the key.
 ///
 /// The engine puts it into the request's extensions. In axum it is an extractor: `Execution` where the key is
 /// required, `Option<Execution>` where a request without a key runs unprotected.
-pub struct Execution(Arc<Inner>);
-
-struct Inner {
-    key: IdempotencyKey,
-    store_key: StoreKey,
-    attempt: u32,
-    /// Makes the keys for downstream services.
-    digester: Arc<Digester>,
-    /// The request that it serves.
-    request: Target,
-    /// When the lease was acquired, by this process's clock.
-    acquired: Instant,
-    /// When it lapses, in microseconds after `acquired`; zero once another execution has taken it over.
-    lapses: AtomicU64,
-    /// Whether somebody behind the engine asked for the execution, or read the body of the request.
-    touched: AtomicBool,
-}
+pub struct Execution(Arc<Lease>);
 
 impl Clone for Execution {
     fn clone(&self) -> Self {
@@ -49,26 +21,9 @@ impl Clone for Execution {
 }
 
 impl Execution {
-    /// An execution without a lease. It stays without one where the handler runs unprotected.
-    pub(crate) fn new(
-        digester: Arc<Digester>,
-        key: IdempotencyKey,
-        store_key: StoreKey,
-        attempt: u32,
-        acquired: Instant,
-        request: Target,
-    ) -> Self {
-        let lapses = AtomicU64::new(0);
-        Self(Arc::new(Inner {
-            key,
-            store_key,
-            attempt,
-            digester,
-            request,
-            acquired,
-            lapses,
-            touched: AtomicBool::new(false),
-        }))
+    /// A handle on the execution under this lease.
+    pub(crate) fn new(lease: Arc<Lease>) -> Self {
+        Self(lease)
     }
 
     /// The execution in a request's extensions, if it runs under a key.
@@ -82,7 +37,7 @@ impl Execution {
     /// The key that the client sent. A secret: do not log it.
     #[must_use]
     pub fn key(&self) -> &IdempotencyKey {
-        &self.0.key
+        self.0.key()
     }
 
     /// The fencing token: 1 for the first execution under this key, and one more for each later one. It starts again
@@ -91,7 +46,7 @@ impl Execution {
     /// Pass it to downstream systems that refuse a lower number than they have seen.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.0.attempt
+        self.0.attempt()
     }
 
     /// A key to pass on as the next service's idempotency key.
@@ -100,22 +55,17 @@ impl Execution {
     /// key. Use one label for each call that the handler makes: `"stripe"`, `"ledger"`.
     #[must_use]
     pub fn downstream_key(&self, label: &str) -> String {
-        self.0.digester.downstream_key(self.0.store_key, label)
-    }
-
-    /// The method of the request that it serves.
-    pub(crate) fn method(&self) -> &Method {
-        self.0.request.method()
+        self.0.downstream_key(label)
     }
 
     /// Whether a caller step let the request in that it serves.
     pub(crate) fn has_caller(&self) -> bool {
-        self.0.request.has_caller()
+        self.0.has_caller()
     }
 
     /// Whether it is of the engine with these digests.
     pub(crate) fn is_of(&self, digester: &Arc<Digester>) -> bool {
-        Arc::ptr_eq(&self.0.digester, digester)
+        self.0.is_of(digester)
     }
 
     /// Whether this execution serves this request, in which its route finds this key.
@@ -124,9 +74,7 @@ impl Execution {
     /// for itself. That holds for this request only: a handler may copy the extensions into requests of its own, which
     /// have keys, or paths, of their own.
     pub(crate) fn serves<B>(&self, request: &Request<B>, key: Option<&IdempotencyKey>) -> bool {
-        self.0.request.is_of(request)
-            // A layer may have found the key elsewhere: without one of its own the request is the same.
-            && key.is_none_or(|key| key.is_sent_for(&self.0.key))
+        self.0.serves(request, key)
     }
 
     /// Another handle, for the engine itself.
@@ -141,18 +89,18 @@ impl Execution {
 
     /// A handle that says whether anybody asks for the execution from now on.
     pub(crate) fn watch(&self) -> Self {
-        self.0.touched.store(false, Ordering::Relaxed);
+        self.0.set_touched(false);
         self.again()
     }
 
     /// Somebody behind the engine looked at the request.
     pub(crate) fn touch(&self) {
-        self.0.touched.store(true, Ordering::Relaxed);
+        self.0.set_touched(true);
     }
 
     /// Whether anybody did since the execution is [watched](Self::watch).
     pub(crate) fn is_touched(&self) -> bool {
-        self.0.touched.load(Ordering::Relaxed)
+        self.0.is_touched()
     }
 
     /// Whether the lease could not be kept: another execution may have taken the key over.
@@ -160,35 +108,15 @@ impl Execution {
     /// The engine never aborts a handler for it. Ask before an effect that cannot be undone.
     #[must_use]
     pub fn lease_lost(&self) -> bool {
-        let age = self.0.acquired.elapsed().as_micros();
-        age >= u128::from(self.0.lapses.load(Ordering::Acquire))
-    }
-
-    /// What is left of the lease, by this process's clock.
-    pub(crate) fn lease_left(&self) -> Duration {
-        let lapses = Duration::from_micros(self.0.lapses.load(Ordering::Acquire));
-        lapses.saturating_sub(self.0.acquired.elapsed())
-    }
-
-    /// The lease now lasts until this instant.
-    pub(crate) fn leased_until(&self, until: Instant) {
-        let micros = until.saturating_duration_since(self.0.acquired).as_micros();
-        self.0
-            .lapses
-            .store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Release);
-    }
-
-    /// Another execution has taken the lease over, or a shutdown has given it away.
-    pub(crate) fn lose_lease(&self) {
-        self.0.lapses.store(0, Ordering::Release);
+        self.0.is_lost()
     }
 }
 
 impl fmt::Debug for Execution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Execution")
-            .field("key", &self.0.store_key)
-            .field("attempt", &self.0.attempt)
+            .field("key", &self.0.held().key)
+            .field("attempt", &self.attempt())
             .field("lease_lost", &self.lease_lost())
             .finish()
     }

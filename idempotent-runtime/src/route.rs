@@ -1,87 +1,58 @@
 //! Which endpoint a request is for, and the path it came by.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use http::{Extensions, Method, Request, Uri};
 
 use crate::{endpoint::UNMATCHED, names::Name};
 
-/// Where a request arrived, before any router rewrote its URI.
-pub(crate) struct Route {
-    /// Names the route in the scope: `POST /orders/{id}`, or the policy's name.
-    pub(crate) endpoint: Cow<'static, str>,
-    /// What metrics and spans call it instead, where it names what clients choose: labels are
-    /// bounded in number.
-    pub(crate) label: Option<Cow<'static, str>>,
-    /// The URI with the full original path and query.
-    pub(crate) uri: Uri,
-    /// Whether a caller step let the request in.
-    pub(crate) has_caller: bool,
-}
-
-impl Route {
-    /// What metrics and spans call it.
-    pub(crate) fn label(&self) -> &str {
-        self.label.as_ref().unwrap_or(&self.endpoint)
-    }
-
-    /// The request that came by this route.
-    pub(crate) fn target<B>(&self, request: &Request<B>) -> Target {
-        Target {
-            has_caller: self.has_caller,
-            ..Target::new(
-                request.method().clone(),
-                self.uri.clone(),
-                request.extensions(),
-            )
-        }
-    }
-}
-
-impl fmt::Debug for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Route")
-            .field("label", &self.label())
-            .finish_non_exhaustive()
-    }
-}
-
-/// The route of a request.
+/// What names an endpoint.
 ///
-/// 1. The endpoint is `name`, if the policy has one.
+/// 1. It is `name`, if the policy has one.
 /// 2. Else it is the method and the route template that the router matched, as `POST /orders/{id}`.
 /// 3. If no router matched a template, as in a fallback, it is the method and [`UNMATCHED`]. The fingerprint has the
 ///    path, so that keys are compared and not shared between paths.
-///
-/// The path is the one that the client sent: nested routers strip prefixes from the request's own URI. See
-/// [`uri_as_sent`] for requests to which that does not apply.
-pub(crate) fn route(
-    name: Option<&Name>,
-    method: &Method,
-    uri: &Uri,
-    extensions: &Extensions,
-) -> Route {
-    let uri = uri_as_sent(uri, extensions).into_owned();
-    if let Some(name) = name {
-        return Route {
-            endpoint: name.to_endpoint(),
-            label: None,
-            uri,
-            has_caller: false,
-        };
+pub(crate) struct Endpoint {
+    identity: Cow<'static, str>,
+    /// What metrics and spans call it instead, where it names what clients choose: labels are bounded in number.
+    label: Option<Cow<'static, str>>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(name: Option<&Name>, method: &Method, template: Option<&str>) -> Self {
+        if let Some(name) = name {
+            return Self {
+                identity: name.to_endpoint(),
+                label: None,
+            };
+        }
+        let template = template.unwrap_or(UNMATCHED);
+        let other = || Cow::Owned(["OTHER ", template].concat());
+        Self {
+            identity: Cow::Owned([method.as_str(), " ", template].concat()),
+            label: (!is_standard(method)).then(other),
+        }
     }
-    let template = template(extensions).unwrap_or(UNMATCHED);
-    let other = || Cow::Owned(["OTHER ", template].concat());
-    Route {
-        endpoint: Cow::Owned([method.as_str(), " ", template].concat()),
-        label: (!is_standard(method)).then(other),
-        uri,
-        has_caller: false,
+
+    /// What names it in the scope of a key.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// What metrics and spans call it.
+    pub(crate) fn label(&self) -> &str {
+        self.label.as_ref().unwrap_or(&self.identity)
     }
 }
 
+/// The endpoint that a request is for, on a route with this policy.
+pub(crate) fn endpoint<B>(policy: &crate::Policy, request: &Request<B>) -> Endpoint {
+    let template = template(request.extensions());
+    Endpoint::new(policy.name.as_ref(), request.method(), template)
+}
+
 /// Whether this is a standard method: clients can invent others, and the number of labels must stay bounded.
-fn is_standard(method: &Method) -> bool {
+pub(crate) fn is_standard(method: &Method) -> bool {
     const STANDARD: [Method; 9] = [
         Method::POST,
         Method::PUT,
@@ -101,7 +72,7 @@ fn is_standard(method: &Method) -> bool {
 /// A router that the request came through remembers it in the extensions. A handler may copy these into requests of its
 /// own, and a layer behind a router may rewrite a path or a query: then the request's own URI is not the rest of the
 /// remembered one, and both together say what is asked for.
-fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> Cow<'a, Uri> {
+pub(crate) fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> Cow<'a, Uri> {
     match original_uri(extensions) {
         None => Cow::Borrowed(uri),
         Some(original) if is_rest_of(uri, original) && uri.query() == original.query() => {
@@ -145,13 +116,13 @@ pub(crate) struct Target {
 
 impl Target {
     /// A request to this URI, as sent.
-    pub(crate) fn new(method: Method, uri: Uri, extensions: &Extensions) -> Self {
+    pub(crate) fn new(method: Method, uri: Uri, extensions: &Extensions, has_caller: bool) -> Self {
         #[cfg(not(feature = "axum"))]
         let _ = extensions;
         Self {
             method,
             uri,
-            has_caller: false,
+            has_caller,
             #[cfg(feature = "axum")]
             matched: extensions.get().cloned(),
         }
@@ -199,7 +170,7 @@ fn original_uri(extensions: &Extensions) -> Option<&Uri> {
 }
 
 #[cfg(feature = "axum")]
-fn template(extensions: &Extensions) -> Option<&str> {
+pub(crate) fn template(extensions: &Extensions) -> Option<&str> {
     extensions
         .get::<axum::extract::MatchedPath>()
         .map(axum::extract::MatchedPath::as_str)
@@ -211,7 +182,7 @@ fn original_uri(_: &Extensions) -> Option<&Uri> {
 }
 
 #[cfg(not(feature = "axum"))]
-fn template(_: &Extensions) -> Option<&str> {
+pub(crate) fn template(_: &Extensions) -> Option<&str> {
     None
 }
 
@@ -221,12 +192,9 @@ mod tests {
 
     fn of(name: Option<&'static str>, method: &str) -> (String, String) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let uri = Uri::from_static("/orders/7?x=1");
         let name = name.map(Name::Static);
-        let route = route(name.as_ref(), &method, &uri, &Extensions::new());
-        assert_eq!(route.uri, uri);
-        let label = route.label().to_owned();
-        (route.endpoint.into_owned(), label)
+        let endpoint = Endpoint::new(name.as_ref(), &method, None);
+        (endpoint.identity().to_owned(), endpoint.label().to_owned())
     }
 
     #[test]

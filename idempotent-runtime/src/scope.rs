@@ -205,12 +205,25 @@ impl Digester {
         scope: Option<&Scope>,
         key: &IdempotencyKey,
     ) -> StoreKey {
-        let scope = scope.map(|scope| &*scope.0);
-        StoreKey(self.digest("idempotent/store-key/v2", |parts| {
-            endpoint::write(parts, endpoint);
-            parts.optional(scope);
-            parts.part(key.expose().as_bytes());
-        }))
+        Self::store_key_at(self.endpoint(endpoint), scope, key)
+    }
+
+    /// What the identities of all records of one endpoint begin with.
+    pub(crate) fn endpoint(&self, endpoint: &str) -> Framed {
+        let mut parts = self.framed("idempotent/store-key/v2");
+        endpoint::write(&mut parts, endpoint);
+        parts
+    }
+
+    /// The record's identity, at the endpoint that [began](Self::endpoint) it.
+    pub(crate) fn store_key_at(
+        mut endpoint: Framed,
+        scope: Option<&Scope>,
+        key: &IdempotencyKey,
+    ) -> StoreKey {
+        endpoint.optional(scope.map(|scope| &*scope.0));
+        endpoint.part(key.as_bytes());
+        StoreKey(endpoint.finish())
     }
 
     /// A key to pass on to the next service, whose name or purpose is `label`.
@@ -244,12 +257,16 @@ impl Digester {
     }
 
     fn digest(&self, domain: &str, write: impl FnOnce(&mut Framed)) -> [u8; 32] {
-        let mut framed = match &self.keyed {
-            Some(keyed) => Framed::hmac(keyed.clone(), domain),
-            None => Framed::sha256(domain),
-        };
+        let mut framed = self.framed(domain);
         write(&mut framed);
         framed.finish()
+    }
+
+    fn framed(&self, domain: &str) -> Framed {
+        match &self.keyed {
+            Some(keyed) => Framed::hmac(keyed.clone(), domain),
+            None => Framed::sha256(domain),
+        }
     }
 }
 

@@ -22,12 +22,12 @@ use crate::{
     caller::Authentication,
     catch_unwind::{Panicked, catch_unwind},
     engine::{
-        BoxFuture, Coverage, Detachable, FoundKey, Handler, HandlerResult, Idempotency, Recovering,
-        Refused, Reply, coverage,
+        BoxFuture, Coverage, FoundKey, Handler, HandlerResult, Idempotency, Recovering, Refused,
+        Reply, Served, coverage,
     },
     execution::Crash,
     policy::RecoverFn,
-    route::route,
+    route::endpoint,
 };
 
 /// The response of an annotated handler, on its way.
@@ -38,7 +38,7 @@ enum Kind {
     /// The handler, as if the attribute were absent; with the engine, if its problems have a style of their own.
     Plain(Handling, Option<Idempotency>),
     /// Whatever the engine decides.
-    Covered(Detachable<Reply<Body>>),
+    Covered(Served<Reply<Body>>),
 }
 
 /// Extracts the arguments, then runs the handler.
@@ -96,19 +96,13 @@ fn run(
             return HandlerFuture(Kind::Plain(handling, style));
         }
     };
-    let route = route(
-        policy.name.as_ref(),
-        request.method(),
-        request.uri(),
-        request.extensions(),
-    );
     let engine = chosen.unwrap_or_else(|| {
         let keyed = !matches!(found, FoundKey::Missing);
-        Idempotency::fallback(route.label(), keyed).clone()
+        let endpoint = endpoint(policy, &request);
+        Idempotency::fallback(endpoint.label(), keyed).clone()
     });
-    HandlerFuture(Kind::Covered(
-        engine.run(policy, route, found, request, step),
-    ))
+    let plan = engine.plan(policy, &request);
+    HandlerFuture(Kind::Covered(engine.run(plan, found, request, step)))
 }
 
 pin_project! {
@@ -188,6 +182,10 @@ impl Step {
 impl Handler for Step {
     type Body = Body;
     type Future = Covered;
+
+    fn has_caller(&self) -> bool {
+        self.0.has_caller()
+    }
 
     fn authenticate(&self, head: Parts) -> Authentication {
         self.0.authenticate(head)

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
+use tokio::time::Instant;
 
 use super::{
     core::{Core, Idempotency, doubt::Doubt},
@@ -189,7 +190,7 @@ async fn take_over(
     let mut doubt = Doubt::new(core, &claim, true);
     // First without a take-over, to see which lease lapsed; then that one.
     for _ in 0..2 {
-        doubt.sending(&claim);
+        doubt.sending(&claim, Instant::now());
         let reply = core.store.acquire(&claim, || false).await;
         doubt.returned(reply.unanswered || reply.result.is_err());
         match reply.result? {

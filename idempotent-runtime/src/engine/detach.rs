@@ -1,10 +1,10 @@
-//! Executions that outlive their client.
+//! Requests that outlive their client.
 //!
 //! A server drops a request's future when its client goes away. Before a key is claimed that is right; after the claim
 //! was sent it would leave a half-done effect, or a claim without an owner. So the future is polled in place, in the
-//! connection's task, for as long as the client stays, which costs nothing. If it is dropped while it [must
-//! finish](DetachState::must_finish), it is *detached*: it moves to a task of its own and runs to its end there, with its
-//! span (it is instrumented from within) and its subscriber.
+//! connection's task, for as long as the client stays, which costs nothing. If it is dropped while it must be served to its
+//! end ([`Leave`]), it is *detached*: it moves to a task of its own and runs to its end there, with its span (which it
+//! enters itself) and its subscriber.
 //!
 //! What the connection's task provided by other means, such as task-locals of outer layers or their time-outs, does not
 //! reach a detached execution.
@@ -13,113 +13,45 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll},
 };
 
 use tokio::runtime::Handle;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
-use super::{
-    core::{
-        Core,
-        room::{CallerHash, PlaceSlot},
-    },
-    handler::BoxFuture,
-};
+use super::core::detach_handle::Detached;
 
-/// Shared by a future and its [`Detachable`] wrapper. They are never polled and dropped at the same time, so relaxed
-/// loads and stores suffice.
-#[derive(Debug, Default)]
-pub(crate) struct DetachState {
-    must_finish: AtomicBool,
-    client_left: AtomicBool,
-    caller: OnceLock<CallerHash>,
-    /// The place that the execution takes while it is detached.
-    place: Arc<PlaceSlot>,
+/// A future that may have to be finished without its client.
+pub(crate) trait Leave: Future + Send {
+    /// The client leaves. `None` if the future may be dropped; otherwise it must be polled to its end, and holds this
+    /// until then.
+    fn leave(&mut self) -> Option<Detached>;
 }
 
-impl DetachState {
-    /// From here on the future must run to its end, with or without its client.
-    pub(crate) fn must_finish(&self) {
-        self.must_finish.store(true, Ordering::Relaxed);
-    }
-
-    /// From here on the future may be dropped again.
-    pub(crate) fn may_drop(&self) {
-        self.must_finish.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the client has gone.
-    pub(crate) fn client_left(&self) -> bool {
-        self.client_left.load(Ordering::Relaxed)
-    }
-
-    /// The caller, as far as the engine knows one.
-    pub(crate) fn caller(&self) -> Option<CallerHash> {
-        self.caller.get().copied()
-    }
-
-    /// The request has been identified as this caller's.
-    pub(crate) fn set_caller(&self, caller: CallerHash) {
-        // Set once per request.
-        let _ = self.caller.set(caller);
-    }
-
-    /// The place that the execution takes while it is detached.
-    pub(crate) fn place(&self) -> &Arc<PlaceSlot> {
-        &self.place
-    }
-
-    /// Takes a place until the guard is dropped.
-    pub(crate) fn detach(&self, core: &Core) -> Detached {
-        self.place.fill(core.room.enter(self.caller()));
-        Detached(Arc::clone(&self.place))
-    }
-}
-
-/// An execution without a client, until this is dropped.
-pub(crate) struct Detached(Arc<PlaceSlot>);
-
-impl Drop for Detached {
-    fn drop(&mut self) {
-        self.0.clear();
-    }
-}
+type BoxLeave<T> = Pin<Box<dyn Leave<Output = T> + Unpin>>;
 
 /// A future that is polled in place, and finished in a task of its own if it is dropped while it must finish.
 pub(crate) struct Detachable<T: Send + 'static> {
-    future: Option<BoxFuture<T>>,
-    state: Arc<DetachState>,
-    core: Arc<Core>,
-    /// Where and how to go on: the runtime and subscriber in which it was first found pending.
+    future: Option<BoxLeave<T>>,
+    /// Where and how to go on: the runtime and subscriber in which it was first found pending, or is dropped.
     home: Option<(Handle, Dispatch)>,
 }
 
 impl<T: Send + 'static> Detachable<T> {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        state: Arc<DetachState>,
-        future: impl Future<Output = T> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn new(future: impl Leave<Output = T> + Unpin + 'static) -> Self {
         Self {
             future: Some(Box::pin(future)),
-            state,
-            core,
             home: None,
         }
     }
 
     /// Remembers the runtime and the subscriber to go on with.
     fn remember_home(&mut self) {
-        if self.home.is_none() {
-            self.home = Some((
-                Handle::current(),
-                tracing::dispatcher::get_default(Dispatch::clone),
-            ));
+        if self.home.is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let subscriber = tracing::dispatcher::get_default(Dispatch::clone);
+            self.home = Some((runtime, subscriber));
         }
     }
 }
@@ -145,15 +77,18 @@ impl<T: Send + 'static> Future for Detachable<T> {
 
 impl<T: Send + 'static> Drop for Detachable<T> {
     fn drop(&mut self) {
-        let (Some(future), Some((runtime, subscriber))) = (self.future.take(), self.home.take())
-        else {
+        let Some(mut future) = self.future.take() else {
             return;
         };
-        if !self.state.must_finish.load(Ordering::Relaxed) {
+        let Some(detached) = future.leave() else {
             return;
-        }
-        self.state.client_left.store(true, Ordering::Relaxed);
-        let detached = self.state.detach(&self.core);
+        };
+        // It may be dropped before it is polled for the first time.
+        self.remember_home();
+        let Some((runtime, subscriber)) = self.home.take() else {
+            tracing::error!("a request was dropped outside of a runtime: its outcome is unknown");
+            return;
+        };
         let finish = async move {
             let _detached = detached;
             drop(future.await);
@@ -165,7 +100,7 @@ impl<T: Send + 'static> Drop for Detachable<T> {
 impl<T: Send + 'static> fmt::Debug for Detachable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Detachable")
-            .field("state", &self.state)
+            .field("answered", &self.future.is_none())
             .finish_non_exhaustive()
     }
 }

@@ -34,6 +34,9 @@ pub(crate) trait Handler: Send + 'static {
     /// Starts to find out who calls, if the route names a caller. It reads nothing but the head.
     fn authenticate(&self, head: Parts) -> Authentication;
 
+    /// Whether the route names a caller.
+    fn has_caller(&self) -> bool;
+
     /// Whether it can be called now. Most handlers always can.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NotReady>> {
         Poll::Ready(Ok(()))

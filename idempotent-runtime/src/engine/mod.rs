@@ -6,25 +6,34 @@
 //! # A request's way
 //!
 //! ```text
-//! adapter            axum/run.rs or layer/: is the request covered (coverage.rs)? which route? which handler?
-//! run                here: settings, span, and a future that outlives its client (detach.rs)
+//! adapter            axum/run.rs or layer/: is the request covered (coverage.rs)? which handler?
+//! run                here: what all requests to the endpoint have in common (core/plan)
+//! exchange/serve     begins: as far as nothing waits, without a future
 //! exchange/receive   who calls? -> parse the key -> read the body -> fingerprint
 //! exchange/look      does this process execute the key? else: room for an execution? -> acquire, or read only
 //!   exchange/rotation  the same, while a record may be under one of two secrets
 //! exchange/decide    what was seen + what the route asks for -> the next step (pure)
 //!   exchange/follow    another execution is in flight: wait in its queue (wait/), become the leader, look again
 //!   exchange/execute   run the handler, or the recovery function first
-//! run/mod            the handler, its lease kept by core/keeper -> is the response stored? (run/cacheable)
+//! exchange/stage     polls what waits: the handler (run/running), or a future for everything else (`Slow`)
+//! run/ending         how the handler ended -> what is left to do (run/cacheable: is the response stored?)
 //! run/commit         complete, release or abandon; run/recorder does it for streams
 //! reply              problems, replays, the handler's own response
 //! ```
+//!
+//! # What is ready is not awaited
+//!
+//! A request whose body is here, on a store that answers at once ([`try_acquire`](crate::Store::try_acquire)), goes from its
+//! arrival to the call of its handler in plain functions, and from the handler's end to its answer likewise: the functions
+//! with `now` in their names. Where one of them would have to wait, it hands over what it has to the `async` function that
+//! goes on from there, in a future of its own. So each step is written once, and only requests that wait pay for waiting.
 //!
 //! # The modules
 //!
 //! | group | modules |
 //! |---|---|
-//! | the request | `coverage`, `exchange/`, `reply`, `body/`, `handler` (what an adapter brings), `detach` (clients that leave) |
-//! | the execution | `run/`: commit, recorder, what is stored; `core/lease` and `core/keeper`: the lease and its heartbeat |
+//! | the request | `coverage`, `exchange/`, `reply`, `body/`, `handler` (what an adapter brings), `detach` and `core/detach_state` (clients that leave) |
+//! | the execution | `run/`: the handler at work, its ending, commit, recorder; `core/lease` and `core/keeper`: the lease and its heartbeat |
 //! | waiting | `wait/`: the queues of the duplicates; `exchange/follow` uses them |
 //! | doubt | `core/doubt`: acquires without an answer, and their withdrawal |
 //! | shared by all | `core/`: store client, registry of what is in flight, room, gauges |
@@ -41,15 +50,15 @@
 //!
 //! | limit or time | set in | enforced in |
 //! |---|---|---|
-//! | `ttl`, `lease`, `max_lifetime`, `wait_timeout`, `max_body`, `max_response` | `policy/options` (defaults in `policy/settings`) | `core/lease`, `core/keeper`, `exchange/follow`, `exchange/receive`, `run/mod`, `run/recorder` |
+//! | `ttl`, `lease`, `max_lifetime`, `wait_timeout`, `max_body`, `max_response` | `policy/options` (defaults in `policy/settings`) | `core/lease`, `core/keeper`, `exchange/follow`, `exchange/receive`, `run/ending`, `run/recorder` |
 //! | how often a lease is renewed | `core/lease` (`interval`) | `core/keeper` |
 //! | store time-out | `builder` | `core/store_client` |
 //! | `max_detached` | `builder` | `core/room`, asked in `exchange/look` |
 //! | the share of one caller in it | `core/room` (`Room::new`) | there |
 //! | waiters per key, waiters and their bytes per process | `builder` | `wait/mod` |
-//! | headers of a stored response | `builder` | `response::ResponseLimits`, through `run/commit` |
+//! | headers of a stored response | `builder` | `response::ResponseLimits`, through `run/ending` |
 //! | length of a key | `builder` | `key`, through `core/mod` (`settings`) |
-//! | pauses between polls | `crate::backoff` (`polling`) | `wait/mod`, `exchange/execute` |
+//! | pauses between polls | `crate::backoff` (`polling`) | `wait/mod`, `exchange/winner` |
 //! | pauses and retry budget of a last write, and of a late outcome | `run/commit` (`repeat`; `LONGEST_PAUSE`, `PERSISTED_FOR`) | there |
 //! | pauses, time and number of withdrawals | `core/doubt` (`WITHDRAWALS`, `WITHDRAWING`); `store::LONGEST_DELAY` | there |
 //!
@@ -73,6 +82,7 @@
 //! | which headers are stored | `response/filter` |
 //! | what a duplicate gets | `exchange/decide`; without room to wait, or when its time is up: `exchange/follow` |
 //! | how keys are shown in logs | `crate::scope` (`StoreKey`: its first eight bytes) |
+//! | what may be worked out once for an endpoint | `core/plan` |
 //! | a store operation | `store/mod` (trait), `store/erased`, `store/connect` (`AnyStore`), `store/cached`, `core/store_client`, every store, the conformance suite, the custom-store example |
 //! | an option of the attribute | `options/mod.rs` of the macro crate (the table), `policy/options`, `policy/settings` |
 //! | a metric or span field | `crate::observe` |
@@ -84,23 +94,17 @@ use bytes::Bytes;
 use http::{HeaderName, Request, Response, header};
 use http_body::Body;
 use tower::load_shed::error::Overloaded;
-use tracing::Instrument;
 
 use crate::{
-    body_limit::body_limit,
-    caller::CallerFn,
-    execution::Execution,
-    observe::{self, RequestResult},
-    policy::Policy,
-    problem::ProblemCode,
-    route::{Route, route},
+    body_limit::body_limit, caller::CallerFn, execution::Execution, observe::RequestResult,
+    policy::Policy, problem::ProblemCode, route::endpoint,
 };
 
 mod admin;
 mod body;
 mod build_error;
 mod builder;
-mod core;
+pub(crate) mod core;
 mod coverage;
 mod detach;
 mod exchange;
@@ -118,11 +122,11 @@ pub use admin::{Resolution, ResolveError};
 pub(crate) use body::ResponseBody;
 pub use build_error::BuildError;
 pub use builder::Builder;
+pub(crate) use core::plan::{Plan, Plans};
 pub use core::{Idempotency, on_store_error::OnStoreError};
 pub(crate) use coverage::{Coverage, FoundKey, coverage};
-use detach::DetachState;
-pub(crate) use detach::Detachable;
 use exchange::Exchange;
+pub(crate) use exchange::Served;
 #[cfg(feature = "axum")]
 pub use global::InstallError;
 pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, NotReady, Recovering};
@@ -168,9 +172,8 @@ impl Idempotency {
     pub(crate) fn warn_of_a_caller_inside<B>(&self, policy: &Policy, request: &Request<B>) {
         let execution = request.extensions().get::<Execution>();
         if execution.is_some_and(|execution| !execution.has_caller()) {
-            let (method, uri) = (request.method(), request.uri());
-            let route = route(policy.name.as_ref(), method, uri, request.extensions());
-            self.0.warnings.caller_inside(route.label());
+            let endpoint = endpoint(policy, request);
+            self.0.warnings.caller_inside(endpoint.label());
         }
     }
 
@@ -222,38 +225,45 @@ impl Idempotency {
         response.map(|_| body(bytes))
     }
 
+    /// What the requests to this endpoint have in common. The policy is a constant of the program.
+    #[cfg(feature = "axum")]
+    pub(crate) fn plan<B>(&self, policy: &'static Policy, request: &Request<B>) -> Arc<Plan> {
+        let address = std::ptr::from_ref(policy).addr();
+        let (method, extensions) = (request.method(), request.extensions());
+        self.0
+            .plans
+            .get(&self.0, (policy, address), method, extensions)
+    }
+
+    /// The same for a policy that has a table of its own.
+    pub(crate) fn plan_in<B>(
+        &self,
+        plans: &Plans,
+        policy: &Policy,
+        request: &Request<B>,
+    ) -> Arc<Plan> {
+        let (method, extensions) = (request.method(), request.extensions());
+        plans.get(&self.0, (policy, 0), method, extensions)
+    }
+
     /// Serves one request that the engine [covers](Self::coverage).
     pub(crate) fn run<B, H>(
         self,
-        policy: &Policy,
-        route: Route,
+        plan: Arc<Plan>,
         found: FoundKey,
         mut request: Request<B>,
         handler: H,
-    ) -> Detachable<Reply<H::Body>>
+    ) -> Served<Reply<H::Body>>
     where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
         H: Handler,
     {
-        let state = Arc::new(DetachState::default());
-        let span = observe::span(route.label());
-        let core = Arc::clone(&self.0);
-        let mut settings = self.0.settings(policy);
-        if policy.max_body.or(self.0.defaults.max_body).is_none() {
-            settings.max_body = body_limit(request.extensions_mut());
-        }
-        let exchange = Box::new(Exchange {
-            settings,
-            core: self.0,
-            route,
-            found,
-            detach: Arc::clone(&state),
-            admission: None,
-            waiting_bytes: 0,
-            deadline: None,
-            refused: Refused::for_request(&request),
-        });
-        let served = exchange.serve(request, handler).instrument(span);
-        Detachable::new(core, state, served)
+        let max_body = if plan.limited_by_route {
+            body_limit(request.extensions_mut())
+        } else {
+            plan.settings.max_body
+        };
+        let exchange = Exchange::new(self.0, plan, found, max_body);
+        Served::begin(exchange, request, handler)
     }
 }

@@ -88,6 +88,14 @@ pub(crate) fn refuse<B>(core: &Core, refusal: &Problem) -> (RequestResult, Reply
     (RequestResult::Problem(refusal.code()), reply)
 }
 
+/// The answer of a request that executed, whatever the answer says.
+pub(crate) fn executed<B>(
+    (result, mut reply): (RequestResult, Reply<B>),
+) -> (RequestResult, Reply<B>) {
+    reply.extensions_mut().remove::<NothingExecuted>();
+    (result, reply)
+}
+
 /// Whether nothing was executed for the request that gets this reply.
 pub(crate) fn nothing_executed<B>(result: RequestResult, reply: &Reply<B>) -> bool {
     result == RequestResult::Rejected || reply.extensions().get::<NothingExecuted>().is_some()

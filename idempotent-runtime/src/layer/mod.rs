@@ -74,10 +74,9 @@ pub use crate::body::Body;
 use crate::{
     body::{from_engine, full},
     caller::{Authenticated, Authentication, CallerFn},
-    engine::{BoxError, BoxFuture, Coverage, Detachable, Idempotency, Refused, Reply},
+    engine::{BoxError, BoxFuture, Coverage, Idempotency, Plans, Refused, Reply, Served},
     execution::{Crash, Recovery},
     policy::{OnCrash, Policy},
-    route::route,
     scope::Scope,
 };
 
@@ -95,6 +94,8 @@ use wrapped_service::WrappedService;
 pub struct IdempotencyLayer {
     engine: Idempotency,
     policy: Policy,
+    /// Made for this engine and this policy.
+    plans: Arc<Plans>,
     methods: Arc<[Method]>,
     caller: Option<CallerFn>,
     recovery: Option<RecoveryFn>,
@@ -108,6 +109,7 @@ impl IdempotencyLayer {
         Self {
             engine,
             policy: Policy::new(),
+            plans: Arc::new(Plans::new()),
             methods,
             caller: None,
             recovery: None,
@@ -134,6 +136,7 @@ impl IdempotencyLayer {
             on_crash: own.or(policy.on_crash),
             ..policy
         };
+        self.plans = Arc::new(Plans::new());
         self
     }
 
@@ -141,6 +144,7 @@ impl IdempotencyLayer {
     #[must_use]
     pub fn endpoint(mut self, name: impl Into<Arc<str>>) -> Self {
         self.policy = self.policy.owned_name(name);
+        self.plans = Arc::new(Plans::new());
         self
     }
 
@@ -226,6 +230,7 @@ impl IdempotencyLayer {
         R: Future<Output = Recovery> + Send + 'static,
     {
         self.policy = self.policy.on_crash(OnCrash::BY_THE_HANDLER);
+        self.plans = Arc::new(Plans::new());
         self.recovery = Some(RecoveryFn::new(recover));
         self
     }
@@ -304,14 +309,15 @@ where
             failure: failure.clone(),
             engine: self.layer.engine.clone(),
         };
-        let IdempotencyLayer { engine, policy, .. } = &self.layer;
-        let route = route(
-            policy.name.as_ref(),
-            request.method(),
-            request.uri(),
-            request.extensions(),
-        );
-        let future = engine.clone().run(policy, route, found, request, handler);
+        let IdempotencyLayer {
+            engine,
+            policy,
+            plans,
+            ..
+        } = &self.layer;
+        let plan = engine.plan_in(plans, policy, &request);
+        let request = request.map(Body::new);
+        let future = engine.clone().run(plan, found, request, handler);
         ResponseFuture {
             kind: Kind::Covered { future, failure },
         }
@@ -390,7 +396,7 @@ pin_project! {
             refused: Option<Refused>,
         },
         Passed { #[pin] step: Step<S>, style: Option<Idempotency> },
-        Covered { future: Detachable<Reply<Body>>, failure: Failure<S::Error> },
+        Covered { future: Served<Reply<Body>>, failure: Failure<S::Error> },
     }
 }
 

@@ -46,6 +46,10 @@ where
         }))
     }
 
+    fn has_caller(&self) -> bool {
+        self.caller.is_some()
+    }
+
     fn authenticate(&self, head: Parts) -> Authentication {
         match &self.caller {
             Some(caller) => caller.start(head),

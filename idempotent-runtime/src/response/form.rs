@@ -23,10 +23,6 @@ pub(super) const TAG: usize = 16;
 
 /// The record that a sealed response belongs to.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    not(feature = "encryption"),
-    expect(dead_code, reason = "only encryption binds")
-)]
 pub(crate) struct Binding {
     pub(crate) key: StoreKey,
     pub(crate) fingerprint: Fingerprint,

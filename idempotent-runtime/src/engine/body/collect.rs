@@ -1,13 +1,19 @@
 //! Collecting a body, up to a limit.
 
-use std::{error::Error, fmt, io, iter::successors};
+use std::{
+    error::Error,
+    fmt, io,
+    iter::successors,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use crate::engine::handler::BoxError;
+use crate::{catch_unwind::drop_catching, engine::handler::BoxError};
 
 /// A body that was read to its end.
 #[derive(Debug)]
@@ -15,6 +21,85 @@ pub(crate) struct Collected {
     pub(crate) bytes: Bytes,
     /// What came after it. Boxed, because few bodies have any.
     pub(crate) trailers: Option<Box<HeaderMap>>,
+}
+
+/// A body that is asked whether it is here already, before anything waits for it: most come in one piece, and a request
+/// whose body is here needs no future to read it.
+pub(crate) struct Begun<B> {
+    /// What was read of it, if that was not the whole.
+    first: Option<Result<Frame<Bytes>, BoxError>>,
+    body: B,
+}
+
+impl<B> Begun<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    /// The whole body, or one to be collected. One of more than `limit` bytes is not touched.
+    pub(crate) fn read(mut body: B, limit: usize) -> Result<Bytes, Self> {
+        let size = body.size_hint().exact();
+        let Some(size) = size.filter(|size| *size <= limit as u64) else {
+            return Err(Self { first: None, body });
+        };
+        if size == 0 && body.is_end_stream() {
+            drop_catching(body);
+            return Ok(Bytes::new());
+        }
+        // Without a waker: a body that is not here is asked again, by the task that waits for it.
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(&mut body).poll_frame(&mut context) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if data.len() as u64 == size && body.is_end_stream() => {
+                    // It has been read: what its destructor does changes nothing.
+                    drop_catching(body);
+                    Ok(data)
+                }
+                Ok(data) => Err(Self::after(Ok(Frame::data(data)), body)),
+                Err(frame) => Err(Self::after(Ok(frame), body)),
+            },
+            Poll::Ready(Some(Err(error))) => Err(Self::after(Err(error.into()), body)),
+            // What it has is what is shown, also if it broke its word.
+            Poll::Ready(None) => {
+                drop_catching(body);
+                Ok(Bytes::new())
+            }
+            Poll::Pending => Err(Self { first: None, body }),
+        }
+    }
+
+    fn after(first: Result<Frame<Bytes>, BoxError>, body: B) -> Self {
+        Self {
+            first: Some(first),
+            body,
+        }
+    }
+}
+
+impl<B> Body for Begun<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Why a body could not be collected.

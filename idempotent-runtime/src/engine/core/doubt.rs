@@ -42,7 +42,7 @@ pub(crate) struct Doubt {
     core: Arc<Core>,
     held: Held,
     /// The last acquire that was sent.
-    sent: Instant,
+    sent: Option<Instant>,
     /// Whether an acquire is on its way: if this request ends now, it is unanswered.
     pending: bool,
     /// Whether an acquire was not answered: a copy of it may still arrive.
@@ -69,7 +69,7 @@ impl Doubt {
         Self {
             core: Arc::clone(core),
             held: claim.held(),
-            sent: Instant::now(),
+            sent: None,
             pending: false,
             unanswered: false,
             open: false,
@@ -79,9 +79,9 @@ impl Doubt {
         }
     }
 
-    /// An acquire is about to be sent.
-    pub(crate) fn sending(&mut self, claim: &Claim) {
-        self.sent = Instant::now();
+    /// An acquire is sent at this instant.
+    pub(crate) fn sending(&mut self, claim: &Claim, at: Instant) {
+        self.sent = Some(at);
         self.pending = true;
         if claim.take_over.is_some() {
             self.give_back = GiveBack::Abandon;
@@ -92,7 +92,7 @@ impl Doubt {
     pub(crate) fn returned(&mut self, unanswered: bool) {
         self.pending = false;
         if unanswered {
-            self.sent = Instant::now();
+            self.sent = Some(Instant::now());
             self.unanswered = true;
             self.open = true;
         }
@@ -156,7 +156,7 @@ impl Drop for Doubt {
             return;
         }
         if self.pending {
-            self.sent = Instant::now();
+            self.sent = Some(Instant::now());
         }
         let Ok(runtime) = Handle::try_current() else {
             tracing::warn!(key = %self.held.key, "a claim in doubt is left to its lease: there is no runtime");
@@ -170,7 +170,7 @@ impl Drop for Doubt {
         let held = self.held;
         let give_back = self.give_back;
         let arrives_until = if self.unanswered || self.pending {
-            self.sent + LONGEST_DELAY
+            self.sent.unwrap_or_else(Instant::now) + LONGEST_DELAY
         } else {
             Instant::now()
         };

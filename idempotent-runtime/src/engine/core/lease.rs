@@ -1,4 +1,4 @@
-//! The lease of one execution, as the keeper, the run and the duplicates in this process see it.
+//! One execution under its lease, as the handler, the keeper, the run and the duplicates in this process see it.
 
 use std::{
     sync::{
@@ -8,21 +8,40 @@ use std::{
     time::Duration,
 };
 
+use http::{Method, Request};
 use tokio::{runtime::Handle, time::Instant};
 
-use super::room::PlaceSlot;
-use crate::{backoff::nearly, execution::Execution, fingerprint::Fingerprint, store::Held};
+use super::detach_state::DetachState;
+use crate::{
+    backoff::nearly,
+    fingerprint::Fingerprint,
+    key::IdempotencyKey,
+    response::Binding,
+    route::Target,
+    scope::Digester,
+    store::{Claim, Held},
+};
 
-/// A lease that this process holds.
+/// An execution and the lease that this process holds for it. One allocation: the handler's
+/// [`Execution`](crate::Execution) is a handle on it.
 ///
 /// The [keeper](super::keeper) renews it by a heartbeat, every third of the lease, jittered, so that two renewals may fail
 /// before it lapses. The first one is due when a third has passed: a handler that is shorter pays nothing.
 pub(crate) struct Lease {
     held: Held,
     fingerprint: Fingerprint,
-    execution: Execution,
+    key: IdempotencyKey,
+    attempt: u32,
+    /// Makes the keys for downstream services.
+    digester: Arc<Digester>,
+    /// The request that is executed.
+    request: Target,
     /// When the acknowledged acquire was sent. By this process's clock the lease lapses no later than by the store's.
     acquired: Instant,
+    /// When it lapses, in microseconds after `acquired`; zero once another execution has taken it over.
+    lapses: AtomicU64,
+    /// Whether somebody behind the engine asked for the execution, or read the body of the request.
+    touched: AtomicBool,
     /// No renewal after this: the execution is overdue.
     end_of_life: Instant,
     /// When the next renewal is due, in microseconds after `acquired`.
@@ -38,38 +57,56 @@ pub(crate) struct Lease {
     ending: AtomicBool,
     /// The execution has ended and its outcome could not be stored yet.
     in_doubt: AtomicBool,
-    place: Arc<PlaceSlot>,
+    detach: Detach,
     /// Where the renewals run.
     runtime: OnceLock<Handle>,
+}
+
+/// What is executed.
+pub(crate) struct Executed {
+    pub(crate) key: IdempotencyKey,
+    pub(crate) attempt: u32,
+    pub(crate) request: Target,
+    pub(crate) detach: Detach,
+}
+
+/// What the execution and its connection know of each other.
+pub(crate) enum Detach {
+    /// The request waited before it executed.
+    Shared(Arc<DetachState>),
+    Own(DetachState),
 }
 
 impl Lease {
     /// A lease whose acknowledged acquire was sent at `acquired`.
     pub(crate) fn new(
-        held: Held,
-        fingerprint: Fingerprint,
-        execution: Execution,
+        claim: &Claim,
+        executed: Executed,
+        digester: Arc<Digester>,
         acquired: Instant,
         max_lifetime: Duration,
-        place: Arc<PlaceSlot>,
-    ) -> Arc<Self> {
-        execution.leased_until(acquired + held.lease);
-        Arc::new(Self {
-            held,
-            fingerprint,
-            execution,
+    ) -> Self {
+        Self {
+            held: claim.held(),
+            fingerprint: claim.fingerprint,
+            key: executed.key,
+            attempt: executed.attempt,
+            digester,
+            request: executed.request,
             acquired,
+            lapses: AtomicU64::new(micros(claim.lease)),
+            touched: AtomicBool::new(false),
             end_of_life: acquired + max_lifetime,
-            due: AtomicU64::new(micros(interval(held.lease))),
+            due: AtomicU64::new(micros(interval(claim.lease))),
             renewing: AtomicBool::new(false),
             begun: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             overdue: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             in_doubt: AtomicBool::new(false),
-            place,
+            detach: executed.detach,
             runtime: OnceLock::new(),
-        })
+        }
     }
 
     pub(crate) fn held(&self) -> &Held {
@@ -80,8 +117,62 @@ impl Lease {
         self.fingerprint
     }
 
-    pub(crate) fn execution(&self) -> &Execution {
-        &self.execution
+    /// Which record, and of which request.
+    pub(crate) fn binding(&self) -> Binding {
+        Binding {
+            key: self.held.key,
+            fingerprint: self.fingerprint,
+        }
+    }
+
+    pub(crate) fn key(&self) -> &IdempotencyKey {
+        &self.key
+    }
+
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// A key for the next service, whose name or purpose is `label`.
+    pub(crate) fn downstream_key(&self, label: &str) -> String {
+        self.digester.downstream_key(self.held.key, label)
+    }
+
+    /// The method of the request that is executed.
+    pub(crate) fn method(&self) -> &Method {
+        self.request.method()
+    }
+
+    /// Whether a caller step let the request in.
+    pub(crate) fn has_caller(&self) -> bool {
+        self.request.has_caller()
+    }
+
+    /// Whether it is of the engine with these digests.
+    pub(crate) fn is_of(&self, digester: &Arc<Digester>) -> bool {
+        Arc::ptr_eq(&self.digester, digester)
+    }
+
+    /// Whether this execution serves this request, in which its route finds this key.
+    pub(crate) fn serves<B>(&self, request: &Request<B>, key: Option<&IdempotencyKey>) -> bool {
+        self.request.is_of(request)
+            // A layer may have found the key elsewhere: without one of its own the request is the same.
+            && key.is_none_or(|key| key.is_sent_for(&self.key))
+    }
+
+    /// Somebody behind the engine looked at the request, or nobody has from now on.
+    pub(crate) fn set_touched(&self, touched: bool) {
+        self.touched.store(touched, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    /// Whether the lease has lapsed or was lost, by this process's clock.
+    pub(crate) fn is_lost(&self) -> bool {
+        let age = self.acquired.elapsed().as_micros();
+        age >= u128::from(self.lapses.load(Ordering::Acquire))
     }
 
     /// From here on something may have been executed.
@@ -114,9 +205,16 @@ impl Lease {
     /// What is left of the lease by this process's clock, and at least a moment: an execution of this process is in flight
     /// whatever the clock says.
     pub(crate) fn remaining(&self) -> Duration {
-        self.execution
-            .lease_left()
-            .max(Duration::from_secs(1).min(self.held.lease))
+        let lapses = Duration::from_micros(self.lapses.load(Ordering::Acquire));
+        let left = lapses.saturating_sub(self.acquired.elapsed());
+        left.max(Duration::from_secs(1).min(self.held.lease))
+    }
+
+    pub(crate) fn detach_state(&self) -> &DetachState {
+        match &self.detach {
+            Detach::Shared(state) => state,
+            Detach::Own(state) => state,
+        }
     }
 
     /// Whether the execution has ended and its outcome could not be stored yet.
@@ -139,7 +237,9 @@ impl Lease {
     /// The renewals of this lease have begun anew: the next one is due in `interval`.
     pub(super) fn renewed(&self, sent: Instant) -> Instant {
         if !self.ended.load(Ordering::SeqCst) {
-            self.execution.leased_until(sent + self.held.lease);
+            let until = sent + self.held.lease;
+            let lapses = until.saturating_duration_since(self.acquired);
+            self.lapses.store(micros(lapses), Ordering::Release);
         }
         self.schedule(sent + interval(self.held.lease))
     }
@@ -187,15 +287,15 @@ impl Lease {
     pub(super) fn set_overdue(&self) -> bool {
         let first = !self.overdue.swap(true, Ordering::SeqCst);
         if first {
-            self.place.overdue();
+            self.detach_state().overdue();
         }
         first
     }
 
     /// Another execution has taken the key over, or a shutdown has given it away.
-    pub(super) fn lose(&self) {
+    pub(crate) fn lose(&self) {
         self.end();
-        self.execution.lose_lease();
+        self.lapses.store(0, Ordering::Release);
     }
 
     /// No renewal after this.
@@ -216,7 +316,9 @@ fn micros(duration: Duration) -> u64 {
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lease")
-            .field("execution", &self.execution)
+            .field("key", &self.held.key)
+            .field("attempt", &self.attempt)
+            .field("is_lost", &self.is_lost())
             .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `store_client` | the store under the engine's time-out; the only caller of store operations |
 //! | `in_flight` | which requests are admitted and which keys this process executes; what a shutdown waits for |
-//! | `lease` | the lease of one execution |
+//! | `lease` | one execution under its lease |
+//! | `detach_state`, `detach_handle` | whether the client is there, and what goes on without it |
+//! | `plan` | what the requests to one endpoint have in common |
 //! | `keeper` | the heartbeat: renews every lease of this process |
 //! | `doubt` | what is not known about a claim, and its withdrawal |
 //! | `room` | the places for executions without a client, in all and per caller |
@@ -31,12 +33,15 @@ use crate::{
 };
 
 pub(super) mod alive;
+pub(super) mod detach_handle;
+pub(super) mod detach_state;
 pub(super) mod doubt;
 pub(super) mod gauge;
 pub(super) mod in_flight;
 pub(super) mod keeper;
-pub(super) mod lease;
+pub(crate) mod lease;
 pub(super) mod on_store_error;
+pub(super) mod plan;
 pub(super) mod room;
 pub(super) mod store_client;
 mod warnings;
@@ -47,6 +52,8 @@ use gauge::Gauge;
 use in_flight::InFlight;
 use keeper::Keeper;
 use on_store_error::OnStoreError;
+#[cfg(feature = "axum")]
+use plan::Plans;
 use room::Room;
 use store_client::StoreClient;
 pub(super) use warnings::Warnings;
@@ -106,6 +113,9 @@ pub(crate) struct Core {
     pub(super) misnamed_key_seen: AtomicBool,
     pub(super) response_limits: ResponseLimits,
     pub(super) sealer: Sealer,
+    /// What the requests to one endpoint have in common, by endpoint, for policies that are constants of the program.
+    #[cfg(feature = "axum")]
+    pub(super) plans: Plans,
     /// Counted for as long as it lives.
     pub(super) _alive: Alive,
     pub(super) warnings: Warnings,

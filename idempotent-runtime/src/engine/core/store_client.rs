@@ -59,10 +59,6 @@ impl StoreClient {
         });
         match first.await {
             Err(error) if error.is_transient() => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "acquire is repeated"
-                );
                 // Boxed: rare, and larger than everything else here.
                 Box::pin(self.acquire_again(claim, sent, error, follow)).await
             }
@@ -74,13 +70,18 @@ impl StoreClient {
         }
     }
 
-    async fn acquire_again(
+    /// The repetition of an acquire that was sent at `first_sent` and failed.
+    pub(crate) async fn acquire_again(
         &self,
         claim: &Claim,
         first_sent: Instant,
         error: StoreError,
         follow: impl Fn() -> bool,
     ) -> AcquireReply {
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "acquire is repeated"
+        );
         sleep(jittered(self.store_timeout / 50)).await;
         if follow() {
             return AcquireReply {
@@ -99,6 +100,33 @@ impl StoreClient {
             sent,
             unanswered: true,
         }
+    }
+
+    /// Claims the key, if the store can answer at once.
+    pub(crate) fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>> {
+        self.at_once("acquire", || self.store.try_acquire(claim))
+    }
+
+    /// Completes the record, if the store can answer at once.
+    pub(crate) fn try_complete(
+        &self,
+        held: &Held,
+        outcome: &Outcome,
+    ) -> Option<Result<Write, StoreError>> {
+        self.at_once("complete", || self.store.try_complete(held, outcome))
+    }
+
+    /// An operation that needs no future. A panic counts as no answer.
+    fn at_once<T>(
+        &self,
+        name: &'static str,
+        operation: impl FnOnce() -> Option<Result<T, StoreError>>,
+    ) -> Option<Result<T, StoreError>> {
+        let since = observe::Stopwatch::start();
+        let result = catch_unwind(operation)
+            .unwrap_or_else(|panicked| Some(Err(self.panicked(panicked))))?;
+        observe::store_operation(self.store.name(), name, result.is_ok(), since);
+        Some(result)
     }
 
     pub(crate) async fn renew(&self, held: &Held) -> Result<Write, StoreError> {

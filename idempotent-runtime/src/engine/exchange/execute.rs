@@ -1,144 +1,138 @@
-//! Starting the execution, or the recovery function before it, and answering for one that was fenced out.
+//! Starting the execution, or the recovery function before it.
 
-use tokio::time::{Instant, sleep};
+use std::task::{Context, Poll, Waker};
 
-use super::state::{Beside, Exchange, Started};
+use bytes::Bytes;
+use http::{Request, request::Parts};
+use tokio::time::Instant;
+
+use super::{
+    stage::{Stage, slow},
+    state::{Beside, Claiming, Exchange, Identified, Started},
+    winner::answer,
+};
 use crate::{
-    backoff::Backoff,
-    catch_unwind::drop_catching,
+    catch_unwind::{catch_unwind, drop_catching},
     engine::{
-        handler::Handler,
-        reply::Reply,
-        run::{FencedOut, RunResult},
+        handler::{Handler, NotReady},
+        run::{Answered, Run},
     },
-    observe::RequestResult,
     policy::RecoverFn,
-    problem::ProblemCode,
-    store::{Claim, RecordState},
 };
 
 impl Exchange {
-    /// Executes the handler.
-    pub(super) async fn execute<H: Handler>(
-        &mut self,
-        started: Result<Started, Beside>,
-        handler: H,
-    ) -> (RequestResult, Reply<H::Body>) {
-        let Started {
-            run,
-            claim,
-            request,
-        } = match started {
-            Ok(started) => started,
-            Err(Beside(remaining)) => return self.conflict(remaining),
-        };
-        if !run.may_start() {
-            let declined = Box::pin(run.decline()).await;
-            return self.answer(declined, claim).await;
-        }
-        let (mut run, handler) = match run.until_ready(handler).await {
-            Ok(ready) => ready,
-            Err(not_ready) => {
-                drop_catching(request);
-                return self.answer(not_ready, claim).await;
-            }
-        };
-        run.doubt.start();
-        let result = run.handler(handler, request, self.route.label()).await;
-        self.answer(result, claim).await
-    }
-
-    /// An execution crashed, and this request has taken its lease over: asks the recovery function, so one retry at a time
-    /// asks, and executes the handler if nothing was executed.
-    pub(super) async fn recover<H: Handler>(
-        &mut self,
-        started: Result<Started, Beside>,
-        recover: RecoverFn,
+    /// Starts the execution, as far as nothing waits.
+    pub(super) fn execute_now<H: Handler>(
+        self,
+        acquired: (u32, Instant),
+        claiming: Claiming,
+        identified: Identified,
+        head: Parts,
         mut handler: H,
-    ) -> (RequestResult, Reply<H::Body>) {
-        let Started {
-            mut run,
-            claim,
-            request,
-        } = match started {
-            Ok(started) => started,
-            Err(Beside(remaining)) => return self.conflict(remaining),
+    ) -> Stage<H> {
+        let Identified { key, body, .. } = identified;
+        let mut run = match self.run(acquired, claiming, key, &head) {
+            Ok(run) => run,
+            Err(Beside {
+                exchange,
+                remaining,
+            }) => {
+                drop_catching((head, handler));
+                let answered = exchange.conflict(remaining);
+                return exchange.end(answered);
+            }
         };
-        if !run.may_start() || !run.begin() {
-            let declined = run.decline().await;
-            return self.answer(declined, claim).await;
+        let request = Request::from_parts(head, body);
+        if !run.may_start() {
+            return declined(run, request, handler);
         }
-        // Before the start: a clone runs code of the application's.
-        let retry = request.clone();
+        // Without a waker: one that is not ready is asked again, by the task that waits for it.
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = catch_unwind(|| handler.poll_ready(&mut context));
+        let ready = polled.unwrap_or(Poll::Ready(Err(NotReady::Panicked)));
+        if !matches!(ready, Poll::Ready(Ok(()))) {
+            return slow(
+                run.after(),
+                execute_when_ready(run, request, handler, ready),
+            );
+        }
+        if !run.begin() {
+            return declined(run, request, handler);
+        }
         run.doubt.start();
-        match run.recover(recover, &mut handler, retry).await {
-            Ok(result) => self.answer(result, claim).await,
-            Err(run) => {
-                let (run, handler) = match run.until_ready(handler).await {
-                    Ok(ready) => ready,
-                    Err(not_ready) => {
-                        drop_catching(request);
-                        return self.answer(not_ready, claim).await;
-                    }
-                };
-                let result = run.handler(handler, request, self.route.label()).await;
-                self.answer(result, claim).await
-            }
+        Stage::Running(run.call(handler, request))
+    }
+}
+
+/// The handler may not start.
+fn declined<H: Handler>(run: Run, request: Request<Bytes>, handler: H) -> Stage<H> {
+    drop_catching((request, handler));
+    slow(run.after(), async move {
+        answer(Box::new(run).decline().await).await
+    })
+}
+
+/// Executes the handler.
+pub(super) async fn execute<H: Handler>(
+    started: Result<Started, Beside>,
+    handler: H,
+) -> Answered<H::Body> {
+    let Started { run, request } = match started {
+        Ok(started) => started,
+        Err(beside) => return beside.conflict(),
+    };
+    if !run.may_start() {
+        return answer(Box::pin(Box::new(run).decline()).await).await;
+    }
+    execute_when_ready(run, request, handler, Poll::Pending).await
+}
+
+/// Executes the handler once it can be called. `ready` is what it said when it was asked before.
+async fn execute_when_ready<H: Handler>(
+    run: Run,
+    request: Request<Bytes>,
+    handler: H,
+    ready: Poll<Result<(), NotReady>>,
+) -> Answered<H::Body> {
+    let (mut run, handler) = match Box::new(run).until_ready(handler, ready).await {
+        Ok(ready) => ready,
+        Err(not_ready) => {
+            drop_catching(request);
+            return answer(not_ready).await;
         }
-    }
+    };
+    run.doubt.start();
+    answer(run.call(handler, request).finish().await).await
+}
 
-    async fn answer<B>(&mut self, result: RunResult<B>, claim: Claim) -> (RequestResult, Reply<B>) {
-        let FencedOut = match result {
-            Ok(answered) => return answered,
-            Err(fenced_out) => fenced_out,
-        };
-        // This request executed, whatever its answer says of the winner.
-        self.refused = None;
-        Box::pin(self.winner(claim)).await
+/// An execution crashed, and this request has taken its lease over: asks the recovery function, so one retry at a time
+/// asks, and executes the handler if nothing was executed.
+pub(super) async fn recover<H: Handler>(
+    started: Result<Started, Beside>,
+    recover: RecoverFn,
+    mut handler: H,
+) -> Answered<H::Body> {
+    let Started { mut run, request } = match started {
+        Ok(started) => started,
+        Err(beside) => return beside.conflict(),
+    };
+    if !run.may_start() || !run.begin() {
+        return answer(Box::new(run).decline().await).await;
     }
-
-    /// Fenced out: the answer is the winner's outcome, never our own.
-    pub(super) async fn winner<B>(&self, claim: Claim) -> (RequestResult, Reply<B>) {
-        let deadline = Instant::now() + self.settings.wait_timeout;
-        // Nothing is owned any more. The winner is read, not followed: this request must never execute again, whatever
-        // becomes of the winner.
-        self.detach.may_drop();
-        let mut backoff = Backoff::polling();
-        loop {
-            if let Some(lease) = self.core.in_flight.lease(&claim.key) {
-                // The winner is of this process, whatever its record says by now.
-                if Instant::now() >= deadline || self.detach.client_left() {
-                    return self.conflict(lease.remaining());
-                }
-                sleep(backoff.pause()).await;
-                continue;
-            }
-            let record = match self.core.store.get(&claim.key).await {
-                Ok(record) => record,
-                Err(error) if error.is_transient() && Instant::now() < deadline => {
-                    sleep(backoff.pause()).await;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "the winner's outcome cannot be read"
-                    );
-                    return self.refuse_as(ProblemCode::OutcomeUnknown);
+    // Before the start: a clone runs code of the application's.
+    let retry = request.clone();
+    run.doubt.start();
+    match Box::new(run).recover(recover, &mut handler, retry).await {
+        Ok(result) => answer(result).await,
+        Err(run) => {
+            let (run, handler) = match run.until_ready(handler, Poll::Pending).await {
+                Ok(ready) => ready,
+                Err(not_ready) => {
+                    drop_catching(request);
+                    return answer(not_ready).await;
                 }
             };
-            let record = record.filter(|record| record.fingerprint == claim.fingerprint);
-            let remaining = match record.map(|record| record.state) {
-                Some(RecordState::Completed(outcome)) => {
-                    return self.reply(outcome.into(), true, &claim);
-                }
-                Some(RecordState::InFlight { remaining }) if !remaining.is_zero() => remaining,
-                _ => return self.refuse_as(ProblemCode::OutcomeUnknown),
-            };
-            if Instant::now() >= deadline || self.detach.client_left() {
-                return self.conflict(remaining);
-            }
-            sleep(backoff.pause()).await;
+            answer(run.call(handler, request).finish().await).await
         }
     }
 }

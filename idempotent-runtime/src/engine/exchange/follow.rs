@@ -78,7 +78,7 @@ impl Exchange {
                 return None;
             }
             let seen = self.look(claiming).await;
-            if self.detach.client_left() && !matches!(seen, Seen::Acquired { .. }) {
+            if self.client_left() && !matches!(seen, Seen::Acquired { .. }) {
                 // Nobody reads this answer.
                 return Some(Next::Answer(Answer::Conflict {
                     remaining: *remaining,
@@ -87,7 +87,7 @@ impl Exchange {
             if *waiter.key() != claiming.claim.key {
                 return match seen {
                     Seen::InFlight { .. } | Seen::Failed(_) => None,
-                    seen => Some(next(seen, &self.settings)),
+                    seen => Some(next(seen, self.settings())),
                 };
             }
             let fingerprint = claiming.claim.fingerprint;
@@ -101,7 +101,7 @@ impl Exchange {
                     });
                     return None;
                 }
-                Seen::Lapsed { .. } if matches!(self.settings.on_crash, OnCrash::Refuse) => {
+                Seen::Lapsed { .. } if matches!(self.settings().on_crash, OnCrash::Refuse) => {
                     waiter.publish(Verdict::Unknown { fingerprint });
                     return None;
                 }
@@ -116,7 +116,7 @@ impl Exchange {
                     tracing::debug!(error = &error as &dyn std::error::Error, "a poll failed");
                     failed = Some(error);
                 }
-                seen => return Some(next(seen, &self.settings)),
+                seen => return Some(next(seen, self.settings())),
             }
             if Instant::now() >= deadline {
                 return Some(match failed {

@@ -9,20 +9,38 @@ use super::{
     state::{Claiming, Exchange},
 };
 use crate::{
+    engine::core::{in_flight::Admission, store_client::AcquireReply},
     fingerprint::Difference,
     policy::OnCrash,
-    store::{Acquisition, Claim, Record, RecordState, Token},
+    store::{Acquisition, Claim, Record, RecordState, StoreError, Token},
 };
+
+/// How far the key was looked at.
+pub(super) enum Looked {
+    Ended(Seen),
+    /// There are two records to look at.
+    Both,
+    /// The record is to be read only. A key that is free, or would have to be taken over, is answered as this.
+    Reading(Seen),
+    /// The store is to be asked for the key, or again: an acquire that was sent at this instant failed.
+    Acquiring(Admission, Option<(Instant, StoreError)>),
+}
 
 impl Exchange {
     /// Looks at the key, wherever its record may be.
     ///
     /// On return with [`Seen::Acquired`] the exchange is admitted.
     pub(super) async fn look(&mut self, claiming: &mut Claiming) -> Seen {
+        let looked = self.look_now(claiming);
+        self.look_on(claiming, looked).await
+    }
+
+    /// Looks at the key as far as nothing waits.
+    pub(super) fn look_now(&mut self, claiming: &mut Claiming) -> Looked {
         if claiming.elsewhere.is_some() {
-            return Box::pin(self.look_at_both(claiming)).await;
+            return Looked::Both;
         }
-        self.look_at(claiming).await
+        self.look_at_now(claiming)
     }
 
     /// Looks at the record that the claim names.
@@ -34,29 +52,81 @@ impl Exchange {
     ///
     /// On return with [`Seen::Acquired`] the exchange is admitted.
     pub(super) async fn look_at(&mut self, claiming: &mut Claiming) -> Seen {
+        let looked = self.look_at_now(claiming);
+        self.look_on(claiming, looked).await
+    }
+
+    fn look_at_now(&mut self, claiming: &mut Claiming) -> Looked {
         if let Some(seen) = self.look_here(&claiming.claim) {
-            return seen;
+            return Looked::Ended(seen);
         }
-        if !self.core.room.has_place(self.detach.caller()) {
-            return Box::pin(self.read(claiming, Seen::NoRoom)).await;
+        if !self.core.room.has_place(self.caller) {
+            return Looked::Reading(Seen::NoRoom);
         }
         let Some(admission) = self.core.in_flight.admit() else {
-            return Box::pin(self.read(claiming, Seen::ShutDown)).await;
+            return Looked::Reading(Seen::ShutDown);
+        };
+        let sent = Instant::now();
+        let Some(result) = self.core.store.try_acquire(&claiming.claim) else {
+            return Looked::Acquiring(admission, None);
+        };
+        claiming.doubt.sending(&claiming.claim, sent);
+        match result {
+            Err(error) if error.is_transient() => Looked::Acquiring(admission, Some((sent, error))),
+            result => {
+                let reply = AcquireReply {
+                    result,
+                    sent,
+                    unanswered: false,
+                };
+                Looked::Ended(self.acquired(claiming, admission, reply))
+            }
+        }
+    }
+
+    /// Looks at the key to the end.
+    pub(super) async fn look_on(&mut self, claiming: &mut Claiming, looked: Looked) -> Seen {
+        let (admission, failed) = match looked {
+            Looked::Ended(seen) => return seen,
+            Looked::Both => return Box::pin(self.look_at_both(claiming)).await,
+            Looked::Reading(otherwise) => {
+                return Box::pin(self.read(claiming, otherwise)).await;
+            }
+            Looked::Acquiring(admission, failed) => (admission, failed),
         };
         // From here on the claim may exist: this future must run to its end.
-        self.detach.must_finish();
-        claiming.doubt.sending(&claiming.claim);
-        let (in_flight, key) = (&self.core.in_flight, claiming.claim.key);
-        let follow = || in_flight.lease(&key).is_some();
-        let reply = self.core.store.acquire(&claiming.claim, follow).await;
+        self.must_finish();
+        claiming.doubt.sending(&claiming.claim, Instant::now());
+        let (store, in_flight) = (&self.core.store, &self.core.in_flight);
+        let claim = &claiming.claim;
+        let follow = || in_flight.lease(&claim.key).is_some();
+        let reply = match failed {
+            None => store.acquire(claim, follow).await,
+            Some((sent, error)) => Box::pin(store.acquire_again(claim, sent, error, follow)).await,
+        };
+        let seen = self.acquired(claiming, admission, reply);
+        if !matches!(seen, Seen::Acquired { .. }) {
+            // What is in doubt is withdrawn by a task of its own, also if this future is dropped.
+            self.may_drop();
+        }
+        seen
+    }
+
+    /// What the answer to an acquire shows.
+    fn acquired(
+        &mut self,
+        claiming: &mut Claiming,
+        admission: Admission,
+        reply: AcquireReply,
+    ) -> Seen {
         let lost = matches!(&reply.result, Err(error) if error.is_transient());
         claiming.doubt.returned(reply.unanswered || lost);
-        let seen = match reply.result {
+        match reply.result {
             Ok(Acquisition::Acquired { attempt }) => {
                 claiming.doubt.acquired();
                 self.admission = Some(admission);
                 let sent = reply.sent;
-                return Seen::Acquired { attempt, sent };
+                Seen::Acquired { attempt, sent }
             }
             // No end of a doubt: the record may expire before a late copy of the acquire arrives.
             Ok(Acquisition::Completed(outcome)) => Seen::Completed(outcome),
@@ -77,10 +147,7 @@ impl Exchange {
             Err(error) => self
                 .look_here(&claiming.claim)
                 .unwrap_or(Seen::Failed(error)),
-        };
-        // What is in doubt is withdrawn by a task of its own, also if this future is dropped.
-        self.detach.may_drop();
-        seen
+        }
     }
 
     /// Names the lapsed lease, and looks at the key again.
@@ -132,7 +199,7 @@ impl Exchange {
         if let Some(difference) = claim.fingerprint.difference(&record.fingerprint) {
             return Some(Seen::Mismatch(difference));
         }
-        match (record.state, &self.settings.on_crash) {
+        match (record.state, &self.settings().on_crash) {
             (RecordState::Completed(outcome), _) => Some(Seen::Completed(outcome)),
             (RecordState::InFlight { remaining }, _) if !remaining.is_zero() => {
                 Some(Seen::InFlight { remaining })
@@ -144,7 +211,7 @@ impl Exchange {
 
     /// When waiting ends, counted from the first wait.
     pub(super) fn deadline(&mut self) -> Instant {
-        let timeout = self.settings.wait_timeout;
+        let timeout = self.settings().wait_timeout;
         *self
             .deadline
             .get_or_insert_with(|| Instant::now() + timeout)

@@ -1,24 +1,26 @@
 //! Everything before the store: the key is parsed, the body is read, the request is identified. Nothing is claimed yet.
 
-use std::mem;
+use std::{borrow::Cow, mem};
 
 use bytes::Bytes;
 use http::{Response, request::Parts};
 use http_body::Body;
 
-use super::state::{Elsewhere, Exchange, KeyedRequest};
+use super::state::{Elsewhere, Exchange, Identified, KeyedRequest};
 use crate::{
-    caller::{Authentication, RejectionBody},
+    boxes::BoxFuture,
+    caller::{Authenticated, Authentication, RejectionBody},
     credentials::CallerId,
     engine::{
         FoundKey,
-        body::collect::{CollectError, collect},
+        body::collect::{Begun, CollectError, collect},
         handler::{BoxError, Handler},
     },
     fingerprint::{Fingerprint, fingerprint, fingerprint_by_function},
     key::{IdempotencyKey, KeyError},
     observe,
     problem::{Problem, ProblemCode},
+    route::uri_as_sent,
     scope::{Digester, Scope, of_lines},
 };
 
@@ -37,53 +39,133 @@ struct Identity {
     credentials: Option<CallerId>,
 }
 
+/// How far a request was received.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once for each request that waits"
+)]
+pub(super) enum Received<B> {
+    /// Who calls is being found out.
+    Authenticating(BoxFuture<Authenticated>, B),
+    /// Its head was read.
+    Head(Parts, Result<Reached<B>, Refusal>),
+}
+
+/// How far a request was read.
+pub(super) enum Reached<B> {
+    /// It is identified.
+    End(Identified),
+    /// Its body is not here yet.
+    Body(Opened, Begun<B>),
+}
+
+/// What the head of a request says.
+pub(super) struct Opened {
+    key: IdempotencyKey,
+    identity: Identity,
+}
+
 impl Exchange {
-    /// Starts to find out who calls: as the route says or, if it does not, as the engine does.
-    pub(super) fn authentication<H: Handler>(&self, handler: &H, head: Parts) -> Authentication {
-        match (handler.authenticate(head), &self.core.caller) {
+    /// Starts to find out who calls: as the route says or, if it does not, as the engine does. This comes first: a request
+    /// that is not let in touches nothing.
+    pub(super) fn authenticate<H, B>(&mut self, handler: &H, head: Parts, body: B) -> Received<B>
+    where
+        H: Handler,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+    {
+        // The application is given the head, and may change it.
+        self.uri = Some(uri_as_sent(&head.uri, &head.extensions).into_owned());
+        let authentication = match (handler.authenticate(head), &self.core.caller) {
             (Authentication::None(head), Some(caller)) => caller.start(head),
             (authentication, _) => authentication,
+        };
+        match authentication {
+            Authentication::None(head) => {
+                let reached = self.read_now(&head, None, body);
+                Received::Head(head, reached)
+            }
+            Authentication::Pending(found) => Received::Authenticating(found, body),
         }
     }
 
-    /// Reads and identifies the request. Who calls comes first: a request that is not let in touches nothing.
+    /// Receives the rest.
     pub(super) async fn receive<B>(
         &mut self,
-        authentication: Authentication,
-        body: B,
-    ) -> Result<Box<KeyedRequest>, Refusal>
+        received: Received<B>,
+    ) -> Result<KeyedRequest, Refusal>
     where
-        B: Body<Data = Bytes, Error: Into<BoxError>>,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
     {
-        let (head, found) = match authentication {
-            Authentication::None(head) => (head, None),
-            Authentication::Pending(found) => match found.await {
+        let (head, reached) = match received {
+            Received::Authenticating(found, body) => match found.await {
                 Ok((head, scope)) => {
-                    self.route.has_caller = true;
-                    (head, Some(scope))
+                    self.has_caller = true;
+                    let reached = self.read_now(&head, Some(scope), body);
+                    (head, reached)
                 }
                 Err(rejection) => return Err(Refusal::Rejected(Box::new(rejection))),
             },
+            Received::Head(head, reached) => (head, reached),
         };
-        let identity = self.identify(&head, found)?;
-        let key = self.key(&head)?;
-        if self.core.in_flight.is_closing() {
-            return Err(Refusal::Problem(ProblemCode::Overloaded.into()));
+        let identified = match reached? {
+            Reached::End(identified) => identified,
+            Reached::Body(opened, body) => {
+                let body = read(body, self.max_body).await?;
+                self.identified(opened, &head, body)
+            }
+        };
+        Ok(KeyedRequest { identified, head })
+    }
+
+    /// Reads the head, and the body if that is here already.
+    pub(super) fn read_now<B>(
+        &mut self,
+        head: &Parts,
+        found: Option<Scope>,
+        body: B,
+    ) -> Result<Reached<B>, Refusal>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+    {
+        let opened = self.open(head, found)?;
+        if body.size_hint().lower() > self.max_body as u64 {
+            return Err(Problem::request_too_large(self.max_body).into());
         }
-        let body = read(body, self.settings.max_body).await?;
+        Ok(match Begun::read(body, self.max_body) {
+            Ok(body) => Reached::End(self.identified(opened, head, body)),
+            Err(body) => Reached::Body(opened, body),
+        })
+    }
+
+    /// Everything that the head of a request says.
+    fn open(&mut self, head: &Parts, found: Option<Scope>) -> Result<Opened, Problem> {
+        let identity = self.identify(head, found)?;
+        let key = self.key(head)?;
+        if self.core.in_flight.is_closing() {
+            return Err(ProblemCode::Overloaded.into());
+        }
+        Ok(Opened { key, identity })
+    }
+
+    /// The request, whose body was read.
+    fn identified(&mut self, opened: Opened, head: &Parts, body: Bytes) -> Identified {
+        let Opened { key, identity } = opened;
         self.waiting_bytes = body.len();
         self.share_room(&identity);
-        let name = |digester: &Digester| {
-            let scope = identity.scope.as_ref();
-            let store_key = digester.store_key(&self.route.endpoint, scope, &key);
+        let name = |digester: &Digester, store_key| {
             let credentials = identity.credentials.as_ref();
             let credentials = credentials.map(|id| digester.caller(&store_key, id));
-            let fingerprint = self.fingerprint(&head, credentials.as_ref(), &body);
-            (store_key, fingerprint)
+            (
+                store_key,
+                self.fingerprint(head, credentials.as_ref(), &body),
+            )
         };
-        let (store_key, fingerprint) = name(&self.core.digester);
+        let scope = identity.scope.as_ref();
+        let own = Digester::store_key_at(self.plan.store_key.clone(), scope, &key);
+        let (store_key, fingerprint) = name(&self.core.digester, own);
         let elsewhere = self.core.other_digester.as_ref().map(|digester| {
-            let (key, fingerprint) = name(digester);
+            let other = digester.store_key(self.plan.endpoint(), scope, &key);
+            let (key, fingerprint) = name(digester, other);
             Box::new(Elsewhere {
                 key,
                 fingerprint,
@@ -91,18 +173,17 @@ impl Exchange {
             })
         });
         observe::record_key(&store_key);
-        Ok(Box::new(KeyedRequest {
+        Identified {
             key,
             store_key,
             fingerprint,
             elsewhere,
-            head,
             body,
-        }))
+        }
     }
 
     fn key(&mut self, head: &Parts) -> Result<IdempotencyKey, Problem> {
-        let (header, rules) = (&self.settings.header, self.settings.key_rules);
+        let (header, rules) = (&self.plan.settings.header, self.plan.settings.key_rules);
         let in_header = |error| Problem::key(error, header.as_str());
         match mem::replace(&mut self.found, FoundKey::InHeader) {
             FoundKey::InHeader => {
@@ -112,7 +193,7 @@ impl Exchange {
             FoundKey::ByFunction(key) => key
                 .and_then(|key| key.checked(rules))
                 .map_err(Problem::key_of_the_request),
-            FoundKey::Missing if self.settings.key_by_function => {
+            FoundKey::Missing if self.settings().key_by_function => {
                 Err(Problem::key_of_the_request(KeyError::Missing))
             }
             FoundKey::Missing => Err(in_header(KeyError::Missing)),
@@ -126,7 +207,7 @@ impl Exchange {
     /// Who calls: whom the caller step found, within the scope by the route's function; else by the engine's function.
     /// Where they find nobody, the credentials count as if there were no scope.
     fn identify(&self, head: &Parts, found: Option<Scope>) -> Result<Identity, Problem> {
-        let (of_route, of_engine) = (&self.settings.scope, &self.core.scope);
+        let (of_route, of_engine) = (&self.settings().scope, &self.core.scope);
         let scope = match (of_route, found) {
             // A caller that was found stays one: a header alone cannot make another of it.
             (Some(scope), Some(found)) => Some(match scope.of(head) {
@@ -139,12 +220,12 @@ impl Exchange {
         };
         let mut credentials = None;
         if scope.is_none() {
-            if self.settings.require_caller {
+            if self.settings().require_caller {
                 return Err(ProblemCode::CallerUnknown.into());
             }
             credentials = self.core.credentials.of(&head.headers);
             if of_route.is_some() || of_engine.is_some() {
-                self.core.warnings.nobody_found(self.route.label());
+                self.core.warnings.nobody_found(self.plan.label());
             } else if credentials.is_some() {
                 self.core.warnings.no_scope();
             }
@@ -166,22 +247,26 @@ impl Exchange {
     }
 
     /// Remembers who calls, for the share of one caller in the room for detached executions.
-    fn share_room(&self, identity: &Identity) {
+    fn share_room(&mut self, identity: &Identity) {
         let credentials = identity.credentials.as_ref().map(CallerId::as_bytes);
         let bytes = credentials.or(identity.scope.as_ref().map(Scope::as_bytes));
         if let Some(bytes) = bytes {
-            self.detach.set_caller(self.core.room.caller(bytes));
+            let caller = self.core.room.caller(bytes);
+            self.set_caller(caller);
         }
     }
 
     fn fingerprint(&self, head: &Parts, caller: Option<&[u8; 32]>, body: &[u8]) -> Fingerprint {
-        let uri = &self.route.uri;
-        if let Some(function) = &self.settings.fingerprint.function {
+        let uri = match &self.uri {
+            Some(uri) => Cow::Borrowed(uri),
+            None => uri_as_sent(&head.uri, &head.extensions),
+        };
+        if let Some(function) = &self.settings().fingerprint.function {
             let asked = function.call(head, body);
             return fingerprint_by_function(&head.method, uri.path(), caller, &asked);
         }
         fingerprint(
-            &self.settings.fingerprint,
+            &self.settings().fingerprint,
             &head.method,
             uri.path(),
             uri.query(),
@@ -198,14 +283,11 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// Reads the body, whatever length it claims.
+/// Reads the rest of a body, whatever length it claims.
 async fn read<B>(body: B, limit: usize) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(Problem::request_too_large(limit));
-    }
     match collect(body, limit).await {
         Ok(collected) => Ok(collected.bytes),
         Err(CollectError::TooLarge) => Err(Problem::request_too_large(limit)),

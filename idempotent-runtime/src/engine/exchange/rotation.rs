@@ -55,7 +55,7 @@ impl Exchange {
         let (own, other) = elsewhere.own_and_other(&claiming.claim);
         let there = match self.core.store.get(&other).await {
             Ok(there) => there,
-            Err(_) if !self.core.room.has_place(self.detach.caller()) => return Seen::NoRoom,
+            Err(_) if !self.core.room.has_place(self.caller) => return Seen::NoRoom,
             Err(error) => return Seen::Failed(error),
         };
         let Some(there) = there else {
@@ -157,7 +157,7 @@ impl Exchange {
     fn give_back(&mut self, claiming: &mut Claiming) {
         self.admission = None;
         self.renew_token(claiming);
-        self.detach.may_drop();
+        self.may_drop();
     }
 
     fn go_to(&self, key: StoreKey, claiming: &mut Claiming) {

@@ -1,26 +1,33 @@
 //! What one exchange holds.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, request::Parts};
+use http::{HeaderName, Request, Uri, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
+    credentials::signing_scheme,
     engine::{
         FoundKey,
-        core::{Core, doubt::Doubt, in_flight::Admission, lease::Lease},
-        detach::DetachState,
-        reply::{Answer, Refused, Reply, conflict, refuse, reply},
-        run::Run,
+        core::{
+            Core,
+            detach_state::DetachState,
+            doubt::Doubt,
+            in_flight::Admission,
+            lease::{Detach, Executed, Lease},
+            plan::Plan,
+            room::CallerHash,
+        },
+        reply::{Answer, conflict, refuse, reply},
+        run::{Answered, Run},
     },
-    execution::Execution,
-    fingerprint::Fingerprint,
+    fingerprint::{Difference, Fingerprint},
     key::IdempotencyKey,
-    observe::{self, RequestResult},
+    observe,
     policy::{OnCrash, Settings},
     problem::{Problem, ProblemCode},
-    route::Route,
+    route::{Target, uri_as_sent},
     scope::{Digester, StoreKey},
     store::{Claim, Token, TraceId},
 };
@@ -29,34 +36,43 @@ use crate::{
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A request between its arrival and its answer.
-///
-/// Always boxed: it passes through several futures, and each would have room for a copy of it.
 pub(crate) struct Exchange {
     pub(crate) core: Arc<Core>,
-    pub(crate) settings: Settings,
-    pub(crate) route: Route,
+    pub(crate) plan: Arc<Plan>,
     /// Where the key is; taken when it is read.
     pub(crate) found: FoundKey,
-    pub(crate) detach: Arc<DetachState>,
+    /// The largest body of the request, in bytes.
+    pub(crate) max_body: usize,
+    /// The URI that the client sent, where the application may change the head.
+    pub(super) uri: Option<Uri>,
+    /// Whether a caller step let the request in.
+    pub(super) has_caller: bool,
+    /// Shared with the future that the server polls, from the first step on that may wait.
+    pub(super) detach: Option<Arc<DetachState>>,
+    /// The caller, as far as the engine knows one.
+    pub(super) caller: Option<CallerHash>,
     /// Held from before the claim until the outcome, but not while waiting.
-    pub(crate) admission: Option<Admission>,
+    pub(super) admission: Option<Admission>,
     /// The bytes of the request's body, which it keeps while it waits.
-    pub(crate) waiting_bytes: usize,
+    pub(super) waiting_bytes: usize,
     /// When waiting ends; set when it begins.
-    pub(crate) deadline: Option<Instant>,
-    /// For a refusal, if an execution around this one serves the same request.
-    pub(crate) refused: Option<Refused>,
+    pub(super) deadline: Option<Instant>,
 }
 
-/// A request that was read and identified. Boxed, as an [`Exchange`] is, and for the same reason.
-pub(super) struct KeyedRequest {
+/// What was read of a request, and what identifies it.
+pub(super) struct Identified {
     pub(super) key: IdempotencyKey,
     pub(super) store_key: StoreKey,
     pub(super) fingerprint: Fingerprint,
     /// Where its record may be, too, while the secret is rotated.
     pub(super) elsewhere: Option<Box<Elsewhere>>,
-    pub(super) head: Parts,
     pub(super) body: Bytes,
+}
+
+/// A request that was read and identified.
+pub(super) struct KeyedRequest {
+    pub(super) identified: Identified,
+    pub(super) head: Parts,
 }
 
 /// The claim of one request, and what is not known about it.
@@ -77,20 +93,20 @@ pub(super) struct Elsewhere {
 
 /// An execution that may start.
 pub(super) struct Started {
-    pub(super) run: Box<Run>,
-    pub(super) claim: Claim,
+    pub(super) run: Run,
     pub(super) request: Request<Bytes>,
 }
 
-/// Another execution of this process has the key. With the duration after which a retry makes sense.
-pub(super) struct Beside(pub(super) std::time::Duration);
+/// Another execution of this process has the key.
+pub(super) struct Beside {
+    pub(super) exchange: Box<Exchange>,
+    /// After which a retry makes sense.
+    pub(super) remaining: Duration,
+}
 
-impl KeyedRequest {
-    pub(super) fn into_parts(self: Box<Self>) -> (IdempotencyKey, Request<Bytes>) {
-        let Self {
-            key, head, body, ..
-        } = *self;
-        (key, Request::from_parts(head, body))
+impl Beside {
+    pub(super) fn conflict<B>(self) -> Answered<B> {
+        self.exchange.conflict(self.remaining)
     }
 }
 
@@ -115,95 +131,172 @@ impl Elsewhere {
 }
 
 impl Exchange {
-    /// A claim with a new token.
-    fn claim(&self, request: &KeyedRequest) -> Claim {
-        let trace = request.head.headers.get(&TRACEPARENT);
-        Claim::new(
-            request.store_key,
-            request.fingerprint,
-            Token::random(),
-            self.settings.lease,
-            self.settings.ttl,
-        )
-        .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())))
+    pub(crate) fn new(core: Arc<Core>, plan: Arc<Plan>, found: FoundKey, max_body: usize) -> Self {
+        Self {
+            core,
+            plan,
+            found,
+            max_body,
+            uri: None,
+            has_caller: false,
+            detach: None,
+            caller: None,
+            admission: None,
+            waiting_bytes: 0,
+            deadline: None,
+        }
     }
 
-    /// The claim of this request, and no doubt about it yet.
-    pub(super) fn claiming(&self, request: &mut KeyedRequest) -> Box<Claiming> {
-        let claim = self.claim(request);
-        Box::new(Claiming {
+    pub(super) fn settings(&self) -> &Settings {
+        &self.plan.settings
+    }
+
+    /// What is shared with the future that the server polls.
+    pub(super) fn detach(&mut self) -> &Arc<DetachState> {
+        let caller = self.caller;
+        self.detach
+            .get_or_insert_with(|| Arc::new(DetachState::new(caller)))
+    }
+
+    /// The request has been identified as this caller's.
+    pub(super) fn set_caller(&mut self, caller: CallerHash) {
+        self.caller = Some(caller);
+        if let Some(detach) = &self.detach {
+            detach.set_caller(caller);
+        }
+    }
+
+    /// From here on the request must be served to its end, with or without its client.
+    pub(super) fn must_finish(&mut self) {
+        self.detach().must_finish();
+    }
+
+    /// From here on it may be dropped again.
+    pub(super) fn may_drop(&self) {
+        if let Some(detach) = &self.detach {
+            detach.may_drop();
+        }
+    }
+
+    /// Whether the client has gone.
+    pub(super) fn client_left(&self) -> bool {
+        self.detach
+            .as_ref()
+            .is_some_and(|detach| detach.client_left())
+    }
+
+    /// The request as it was sent, for an execution that is to be told from others.
+    fn target(&self, head: &Parts) -> Target {
+        let uri = match &self.uri {
+            Some(uri) => uri.clone(),
+            None => uri_as_sent(&head.uri, &head.extensions).into_owned(),
+        };
+        Target::new(head.method.clone(), uri, &head.extensions, self.has_caller)
+    }
+
+    /// A claim with a new token, and no doubt about it yet.
+    pub(super) fn claiming(&self, identified: &mut Identified, head: &Parts) -> Claiming {
+        let settings = self.settings();
+        let trace = head.headers.get(&TRACEPARENT);
+        let claim = Claim::new(
+            identified.store_key,
+            identified.fingerprint,
+            Token::random(),
+            settings.lease,
+            settings.ttl,
+        )
+        .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())));
+        Claiming {
             doubt: self.no_doubt(&claim),
             claim,
-            elsewhere: request.elsewhere.take(),
-        })
+            elsewhere: identified.elsewhere.take(),
+        }
     }
 
     /// No doubt yet about a claim with a new token.
     pub(super) fn no_doubt(&self, claim: &Claim) -> Doubt {
-        let takes_over = !matches!(self.settings.on_crash, OnCrash::Refuse);
+        let takes_over = !matches!(self.settings().on_crash, OnCrash::Refuse);
         Doubt::new(&self.core, claim, takes_over)
     }
 
     /// What the record of this claim was named with.
-    pub(super) fn digester(&self, claiming: &Claiming) -> Arc<Digester> {
+    fn digester(&self, claiming: &Claiming) -> &Arc<Digester> {
         let other = self.core.other_digester.as_ref();
         let elsewhere = claiming.elsewhere.as_deref();
         let other = other.filter(|_| elsewhere.is_some_and(|elsewhere| elsewhere.is_own));
-        Arc::clone(other.unwrap_or(&self.core.digester))
+        other.unwrap_or(&self.core.digester)
+    }
+
+    /// The lease of an execution of this request.
+    pub(super) fn lease(
+        &mut self,
+        (attempt, sent): (u32, Instant),
+        claiming: &Claiming,
+        key: IdempotencyKey,
+        head: &Parts,
+    ) -> Lease {
+        let detach = match self.detach.take() {
+            Some(state) => Detach::Shared(state),
+            None => Detach::Own(DetachState::new(self.caller)),
+        };
+        let executed = Executed {
+            key,
+            attempt,
+            request: self.target(head),
+            detach,
+        };
+        let digester = Arc::clone(self.digester(claiming));
+        let lifetime = self.settings().max_lifetime;
+        Lease::new(&claiming.claim, executed, digester, sent, lifetime)
     }
 
     /// The execution that owns the key under this claim, by an acquire that was sent at `sent`. `Err` if this process
     /// executes the key already, which the record does not show when it has expired meanwhile: the claim is given back.
     pub(super) fn run(
-        &mut self,
-        attempt: u32,
-        sent: Instant,
-        claiming: Box<Claiming>,
-        request: Box<KeyedRequest>,
-    ) -> Result<Started, Beside> {
+        mut self,
+        (attempt, sent): (u32, Instant),
+        claiming: Claiming,
+        key: IdempotencyKey,
+        head: &Parts,
+    ) -> Result<Run, Beside> {
         observe::record_attempt(attempt);
-        let digester = self.digester(&claiming);
-        let Claiming { claim, doubt, .. } = *claiming;
-        let (key, request) = request.into_parts();
+        let lease = Arc::new(self.lease((attempt, sent), &claiming, key, head));
+        let Claiming { claim, doubt, .. } = claiming;
+        // The claim exists.
+        lease.detach_state().must_finish();
         // Invariant: an exchange is admitted before its acquire is sent.
         let mut admission = self
             .admission
             .take()
             .expect("an acquire is sent only when admitted");
-        let core = Arc::clone(&self.core);
-        let execution = Execution::new(
-            digester,
-            key,
-            claim.key,
-            attempt,
-            sent,
-            self.route.target(&request),
-        );
-        let lease = Lease::new(
-            claim.held(),
-            claim.fingerprint,
-            execution,
-            sent,
-            self.settings.max_lifetime,
-            Arc::clone(self.detach.place()),
-        );
         if !admission.hold(Arc::clone(&lease)) {
-            return Err(Beside(lease.held().lease));
+            return Err(Beside {
+                exchange: Box::new(self),
+                remaining: claim.lease,
+            });
         }
-        let run = Box::new(Run {
+        let Self { core, plan, .. } = self;
+        Ok(Run {
             core,
-            settings: self.settings.clone(),
+            plan,
             lease,
             doubt,
-            detach: Arc::clone(&self.detach),
             admission,
             ttl: None,
-        });
-        Ok(Started {
-            run,
-            claim,
-            request,
         })
+    }
+
+    /// The same for a request that waited.
+    pub(super) fn start(
+        self,
+        acquired: (u32, Instant),
+        claiming: Claiming,
+        request: KeyedRequest,
+    ) -> Result<Started, Beside> {
+        let KeyedRequest { identified, head } = request;
+        let run = self.run(acquired, claiming, identified.key, &head)?;
+        let request = Request::from_parts(head, identified.body);
+        Ok(Started { run, request })
     }
 
     /// A reply that needs no execution by this request.
@@ -212,19 +305,26 @@ impl Exchange {
         answer: Answer,
         waited: bool,
         claim: &Claim,
-    ) -> (RequestResult, Reply<B>) {
+        head: &Parts,
+    ) -> Answered<B> {
+        if matches!(answer, Answer::Mismatch(Difference::Caller))
+            && let Some(scheme) = signing_scheme(&head.headers)
+        {
+            self.core.warnings.signed_anew(scheme);
+            return self.refuse(&Problem::signed_anew(scheme));
+        }
         reply(&self.core, answer, waited, &claim.binding())
     }
 
-    pub(super) fn refuse<B>(&self, problem: &Problem) -> (RequestResult, Reply<B>) {
+    pub(super) fn refuse<B>(&self, problem: &Problem) -> Answered<B> {
         refuse(&self.core, problem)
     }
 
-    pub(super) fn refuse_as<B>(&self, code: ProblemCode) -> (RequestResult, Reply<B>) {
+    pub(super) fn refuse_as<B>(&self, code: ProblemCode) -> Answered<B> {
         self.refuse(&code.into())
     }
 
-    pub(super) fn conflict<B>(&self, remaining: std::time::Duration) -> (RequestResult, Reply<B>) {
+    pub(super) fn conflict<B>(&self, remaining: Duration) -> Answered<B> {
         self.refuse(&conflict(remaining))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::Request;
 use tokio::time::{Instant, timeout};
 
 use super::state::{Claiming, Exchange, KeyedRequest};
@@ -11,13 +12,13 @@ use crate::{
         body::ResponseBody,
         core::on_store_error::OnStoreError,
         handler::{Handler, HandlerResult, NotReady, ready},
-        reply::{Reply, first_hand},
+        reply::first_hand,
+        run::Answered,
     },
     execution::Execution,
     observe::RequestResult,
     problem::{Problem, ProblemCode},
-    scope::Digester,
-    store::{Claim, StoreError, StoreErrorKind},
+    store::{StoreError, StoreErrorKind},
 };
 
 impl Exchange {
@@ -31,7 +32,7 @@ impl Exchange {
         request: Box<KeyedRequest>,
         handler: H,
         may_execute: bool,
-    ) -> (RequestResult, Reply<H::Body>) {
+    ) -> Answered<H::Body> {
         let claim = &claiming.claim;
         tracing::error!(error = &error as &dyn std::error::Error, key = %claim.key, "the key could not be claimed");
         let unreachable = !matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Corrupt);
@@ -41,9 +42,8 @@ impl Exchange {
             let Some(_admission) = self.core.in_flight.admit() else {
                 return self.refuse_as(ProblemCode::Overloaded);
             };
-            self.detach.must_finish();
-            let digester = self.digester(&claiming);
-            return self.unprotected(claim, digester, request, handler).await;
+            self.must_finish();
+            return self.unprotected(&claiming, request, handler).await;
         }
         self.refuse_as(match error.kind() {
             StoreErrorKind::Full => ProblemCode::Overloaded,
@@ -54,13 +54,12 @@ impl Exchange {
 
     /// Runs the handler without a lease.
     async fn unprotected<H: Handler>(
-        &self,
-        claim: &Claim,
-        digester: Arc<Digester>,
+        &mut self,
+        claiming: &Claiming,
         request: Box<KeyedRequest>,
         mut handler: H,
-    ) -> (RequestResult, Reply<H::Body>) {
-        match timeout(claim.lease, ready(&mut handler, || {})).await {
+    ) -> Answered<H::Body> {
+        match timeout(claiming.claim.lease, ready(&mut handler, || {})).await {
             Ok(Ok(())) => {}
             // As long as with a lease. Where the service failed, its client gets the error, which the adapter has, instead
             // of this answer.
@@ -71,15 +70,11 @@ impl Exchange {
                 return self.refuse(&Problem::panicked_before_the_handler());
             }
         }
-        let (key, mut request) = request.into_parts();
-        let execution = Execution::new(
-            digester,
-            key,
-            claim.key,
-            1,
-            Instant::now(),
-            self.route.target(&request),
-        );
+        let KeyedRequest { identified, head } = *request;
+        let lease = self.lease((1, Instant::now()), claiming, identified.key, &head);
+        let mut request = Request::from_parts(head, identified.body);
+        lease.lose();
+        let execution = Execution::new(Arc::new(lease));
         request.extensions_mut().insert(execution);
         let result = match catch_unwind(|| handler.call(request)) {
             Ok(called) => catching_unpin(called).await,

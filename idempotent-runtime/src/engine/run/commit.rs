@@ -5,20 +5,21 @@
 //! do it: a shutdown at its deadline (`shutdown.rs`), the withdrawal of a claim in doubt (`core/doubt.rs`) and an operator
 //! (`admin.rs`).
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
-use http::response::Parts;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, instrument::WithSubscriber};
 
-use super::state::{FencedOut, Run, RunResult};
+use super::{
+    ending::Kept,
+    state::{Answered, Run, RunResult},
+};
 use crate::{
     backoff::Backoff,
-    engine::{reply::Reply, wait::Verdict},
-    observe::RequestResult,
+    engine::wait::Verdict,
     problem::ProblemCode,
-    response::{Binding, StoredResponse},
-    store::{Outcome, StoreError, StoreErrorKind, Write},
+    response::Binding,
+    store::{Held, Outcome, StoreError, StoreErrorKind, Write},
 };
 
 /// The longest pause between two attempts to store an outcome whose client already has its answer.
@@ -50,51 +51,20 @@ enum LastWrite<'a> {
 
 impl Run {
     /// Commits the outcome and returns what the client gets.
-    pub(super) fn keep<B>(
-        self: Box<Self>,
-        outcome: &Outcome,
-        reply: Reply<B>,
-    ) -> impl Future<Output = RunResult<B>> {
-        self.keep_as(outcome, (RequestResult::Executed, reply))
-    }
-
-    /// The same for an answer of the engine's own.
-    pub(super) async fn keep_as<B>(
-        mut self: Box<Self>,
-        outcome: &Outcome,
-        own: (RequestResult, Reply<B>),
-    ) -> RunResult<B> {
-        match self.commit(outcome).await {
+    pub(super) async fn keep<B>(mut self: Box<Self>, kept: Kept<B>) -> RunResult<B> {
+        let Kept {
+            outcome,
+            own,
+            written,
+        } = kept;
+        match self.commit(&outcome, written).await {
             CommitOutcome::Applied => Ok(own),
-            CommitOutcome::Fenced => Err(FencedOut),
+            CommitOutcome::Fenced => Err(self.fenced_out()),
             CommitOutcome::Missing => Ok(self.refuse(ProblemCode::OutcomeUnknown)),
             CommitOutcome::Unacknowledged => {
                 let answer = Ok(self.refuse(ProblemCode::OutcomeUnknown));
-                self.persist(outcome.clone());
+                self.persist(outcome);
                 answer
-            }
-        }
-    }
-
-    /// What is stored for this response: the response itself, or a tombstone where it exceeds the limits.
-    pub(crate) fn outcome(&self, head: &Parts, body: &[u8]) -> Outcome {
-        let limits = self.core.response_limits(&self.settings);
-        let chosen = self.settings.stored_headers.as_ref();
-        let method = self.lease.execution().method();
-        match StoredResponse::encode(head, body, &limits, chosen, Some(method)) {
-            Ok(response) => {
-                let binding = Binding {
-                    key: self.lease.held().key,
-                    fingerprint: self.lease.fingerprint(),
-                };
-                Outcome::Response(self.core.sealer.seal(response, &binding))
-            }
-            Err(reason) => {
-                tracing::warn!(
-                    reason = &reason as &dyn std::error::Error,
-                    "the response is not stored: retries get `response_not_stored`"
-                );
-                Outcome::Tombstone
             }
         }
     }
@@ -103,8 +73,13 @@ impl Run {
     ///
     /// A response that is larger than the store takes becomes a tombstone, and so does one that the store keeps refusing or
     /// has no room for: recording "executed" is safer than recording nothing.
-    pub(crate) async fn commit(&mut self, outcome: &Outcome) -> CommitOutcome {
-        let (mut outcome, mut written) = (outcome, self.write(LastWrite::Complete(outcome)).await);
+    pub(crate) async fn commit(
+        &mut self,
+        outcome: &Outcome,
+        written: Option<Result<Write, StoreError>>,
+    ) -> CommitOutcome {
+        let write = LastWrite::Complete(outcome);
+        let (mut outcome, mut written) = (outcome, self.write(write, written).await);
         if let (Outcome::Response(_), Err(error)) = (outcome, &written)
             && !error.is_transient()
             && error.kind() != StoreErrorKind::Corrupt
@@ -116,7 +91,7 @@ impl Run {
             );
             outcome = &Outcome::Tombstone;
             written = if too_large {
-                Box::pin(self.write(LastWrite::Complete(outcome))).await
+                Box::pin(self.write(LastWrite::Complete(outcome), None)).await
             } else {
                 // The retry budget is used up: one attempt only.
                 Box::pin(self.send(LastWrite::Complete(outcome))).await
@@ -125,14 +100,7 @@ impl Run {
         let key = self.lease.held().key;
         match written {
             Ok(Write::Applied) => {
-                let fingerprint = self.lease.fingerprint();
-                self.doubt.end();
-                // First, so that a waiter that is woken finds the record and not this execution.
-                self.admission.let_go();
-                self.core.wait_queues.publish(&key, || Verdict::Completed {
-                    fingerprint,
-                    outcome: outcome.clone(),
-                });
+                self.completed(outcome);
                 CommitOutcome::Applied
             }
             Ok(Write::Fenced) => {
@@ -159,6 +127,18 @@ impl Run {
         }
     }
 
+    /// The outcome is stored: publishes it to those that wait.
+    pub(super) fn completed(&mut self, outcome: &Outcome) {
+        let Binding { key, fingerprint } = self.lease.binding();
+        self.doubt.end();
+        // First, so that a waiter that is woken finds the record and not this execution.
+        self.admission.let_go();
+        self.core.wait_queues.publish(&key, || Verdict::Completed {
+            fingerprint,
+            outcome: outcome.clone(),
+        });
+    }
+
     /// The record is another execution's, or gone: nothing is owned any more, and what was executed is never released.
     fn end_without_record(&mut self) {
         let key = self.lease.held().key;
@@ -172,7 +152,7 @@ impl Run {
     ///
     /// A record that was taken over stays, so that the attempt numbers, which others use as fencing tokens, do not start
     /// again: the next retry executes, or asks the recovery function, as after a crash.
-    pub(super) async fn release<B>(self: Box<Self>, own: RunResult<B>) -> RunResult<B> {
+    pub(super) async fn release<B>(self: Box<Self>, own: Answered<B>) -> RunResult<B> {
         if self.doubt.must_abandon() {
             return self.abandon(own).await;
         }
@@ -180,7 +160,7 @@ impl Run {
     }
 
     /// Abandons the key, because what was executed is unknown: the claim stays, its lease ends now.
-    pub(super) async fn abandon<B>(self: Box<Self>, own: RunResult<B>) -> RunResult<B> {
+    pub(super) async fn abandon<B>(self: Box<Self>, own: Answered<B>) -> RunResult<B> {
         self.end_without_outcome(LastWrite::Abandon, own).await
     }
 
@@ -190,10 +170,10 @@ impl Run {
     async fn end_without_outcome<B>(
         mut self: Box<Self>,
         write: LastWrite<'_>,
-        own: RunResult<B>,
+        own: Answered<B>,
     ) -> RunResult<B> {
         let key = self.lease.held().key;
-        let written = self.write(write).await;
+        let written = self.write(write, None).await;
         let abandoned = matches!(write, LastWrite::Abandon);
         if let Err(error) = &written {
             let error = error as &dyn std::error::Error;
@@ -208,13 +188,28 @@ impl Run {
         doubt.given_up(written.is_ok(), abandoned);
         // Last, so that a waiter that is woken may take the lease over.
         core.wait_queues.notify(&key);
-        own
+        Ok(own)
     }
 
-    /// Makes a last write, repeated until it is acknowledged or the retry budget is used up.
-    async fn write(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
+    /// Completes the record, if the store can say at once how that ended.
+    pub(super) fn complete_now(&mut self, outcome: &Outcome) -> Option<Result<Write, StoreError>> {
         self.lease.begin_last_write();
-        match self.send(write).await {
+        self.core.store.try_complete(&self.last_held(), outcome)
+    }
+
+    /// Makes a last write, repeated until it is acknowledged or the retry budget is used up. `first` is what the store has
+    /// answered already.
+    async fn write(
+        &mut self,
+        write: LastWrite<'_>,
+        first: Option<Result<Write, StoreError>>,
+    ) -> Result<Write, StoreError> {
+        self.lease.begin_last_write();
+        let first = match first {
+            Some(written) => written,
+            None => self.send(write).await,
+        };
+        match first {
             Err(error) if write.may_succeed_after(&error) => {
                 Box::pin(self.repeat(write, error)).await
             }
@@ -243,30 +238,34 @@ impl Run {
 
     /// Sends a last write once.
     async fn send(&mut self, write: LastWrite<'_>) -> Result<Write, StoreError> {
-        let mut held = *self.lease.held();
+        let held = self.last_held();
         let store = &self.core.store;
         match write {
-            LastWrite::Complete(outcome) => {
-                held.ttl = self.ttl.unwrap_or(held.ttl);
-                store.complete(&held, outcome).await
-            }
+            LastWrite::Complete(outcome) => store.complete(&held, outcome).await,
             LastWrite::Release => store.release(&held.key, &held.token).await,
             LastWrite::Abandon => store.abandon(&held.key, &held.token).await,
         }
+    }
+
+    /// The lease as it is completed: with the ttl of the outcome.
+    fn last_held(&self) -> Held {
+        let mut held = *self.lease.held();
+        held.ttl = self.ttl.unwrap_or(held.ttl);
+        held
     }
 
     /// Goes on storing an outcome whose client has already heard that it is unknown. A late completion is as good as a
     /// timely one. The time for that counts from now, the end of the execution: an overdue one has as much of it as any
     /// other.
     pub(super) fn persist(mut self: Box<Self>, outcome: Outcome) {
-        let detached = self.detach.detach(&self.core);
+        let detached = self.detach().detach(&self.core.room);
         let task = async move {
             let _detached = detached;
             let give_up = Instant::now() + PERSISTED_FOR;
             let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
             while Instant::now() < give_up {
                 sleep(backoff.pause_at_most()).await;
-                if self.commit(&outcome).await != CommitOutcome::Unacknowledged {
+                if self.commit(&outcome, None).await != CommitOutcome::Unacknowledged {
                     return;
                 }
             }

@@ -17,7 +17,7 @@ use crate::catch_unwind::{Panicked, catch_unwind};
 
 /// The length of a response before its body was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Announced {
+pub(crate) enum Announced {
     /// The end of the body ends the response.
     Nothing,
     /// Its body says that it has this size.

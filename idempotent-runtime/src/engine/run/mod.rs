@@ -3,12 +3,14 @@
 //! | file | what it does |
 //! |---|---|
 //! | `state` | what an execution holds; its lease is in `core/lease`, the heartbeat in `core/keeper` |
+//! | `running` | a handler at work |
+//! | `ending` | what follows from how a handler ended |
 //! | `cacheable` | whether a response is stored or releases the key |
 //! | `length` | what a response says about its length, and whether that is true |
 //! | `commit` | the last write: complete, release, abandon, with its retries |
 //! | `recorder` | the same for a response of unknown length |
 
-use std::{future::Future, mem};
+use std::{mem, task::Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -20,136 +22,135 @@ use super::{
     body::{
         ResponseBody,
         collect::{CollectError, Collected, collect},
-        recording::Recording,
     },
     core::keeper::keep,
     handler::{BoxError, Handler, HandlerResult, NotReady, ready},
-    reply::{first_hand, problem, refuse},
+    reply::{first_hand, refuse},
 };
 use crate::{
-    catch_unwind::{Panicked, catch_unwind, catching, catching_unpin, drop_catching},
-    execution::{Crash, Recovery},
-    observe::{self, RequestResult, Stopwatch},
-    policy::{OnCrash, RecoverFn},
+    catch_unwind::{Panicked, catching, drop_catching},
+    execution::{Crash, Execution, Recovery},
+    observe::{RequestResult, Stopwatch},
+    policy::RecoverFn,
     problem::{Problem, ProblemCode},
-    store::Outcome,
+    store::Write,
 };
 
 mod cacheable;
 mod commit;
+mod ending;
 mod length;
 mod recorder;
+mod running;
 mod state;
 
 use cacheable::Decision;
 pub use cacheable::Retention;
+use ending::{Ending, Kept};
 use length::Announced;
-pub(super) use state::{FencedOut, Run, RunResult};
+pub(super) use running::Running;
+pub(super) use state::{After, Answered, FencedOut, Run, RunResult};
+
+/// How far an execution has ended.
+pub(crate) enum Ended<B> {
+    Answered(Answered<B>),
+    /// This is left to do.
+    Waits(Ending<B>),
+}
 
 impl Run {
-    /// Runs the handler and answers with its outcome.
-    ///
-    /// The handler is called at once, so that the future that this returns does not carry the request along. The lease is
-    /// kept from before the call: the handler may block its thread from its first instruction on.
-    pub(crate) fn handler<H: Handler>(
-        self: Box<Self>,
-        handler: H,
-        mut request: Request<Bytes>,
-        endpoint: &str,
-    ) -> impl Future<Output = RunResult<H::Body>> + Send {
-        request
-            .extensions_mut()
-            .insert(self.lease.execution().again());
-        keep(&self.core, &self.lease);
-        let since = Stopwatch::start();
-        let called = catch_unwind(|| handler.call(request));
-        self.finish(called, since, endpoint)
+    /// Ends the execution where the store can answer at once.
+    pub(crate) fn end_now<B>(
+        &mut self,
+        ended: Result<HandlerResult<B>, Panicked>,
+        since: Stopwatch,
+    ) -> Ended<B>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+    {
+        let mut kept = match self.ending(ended, since) {
+            Ending::Keep(kept) => kept,
+            ending => return Ended::Waits(ending),
+        };
+        kept.written = self.complete_now(&kept.outcome);
+        if !matches!(kept.written, Some(Ok(Write::Applied))) {
+            return Ended::Waits(Ending::Keep(kept));
+        }
+        self.completed(&kept.outcome);
+        Ended::Answered(kept.own)
     }
 
-    /// Lets the handler run to its end.
-    async fn finish<F, B>(
-        self: Box<Self>,
-        called: Result<F, Panicked>,
-        since: Stopwatch,
-        endpoint: &str,
-    ) -> RunResult<B>
+    /// Ends the execution: its outcome is stored, or its key is released or abandoned.
+    pub(crate) async fn end<B>(self: Box<Self>, ending: Ending<B>) -> RunResult<B>
     where
-        F: Future<Output = HandlerResult<B>> + Send + Unpin,
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let result = match called {
-            Ok(handler) => catching_unpin(handler).await,
-            Err(panicked) => Err(panicked),
-        };
-        match result {
-            Ok(HandlerResult::Returned(response)) => {
-                observe::executed(endpoint, since);
-                let response = first_hand(&self.core, response);
-                // Boxed for the reason that `Exchange::serve` gives.
-                Box::pin(self.answer(response)).await
+        match ending {
+            Ending::Keep(kept) => self.keep(kept).await,
+            Ending::Release(own) => self.release(own).await,
+            Ending::Abandon(own) => self.abandon(own).await,
+            Ending::Collect {
+                head,
+                body,
+                announced,
+            } => {
+                let limit = self.settings().max_response;
+                let kept = match catching(whole(body, limit)).await {
+                    Ok(Some(collected)) => self.collected(head, collected, announced),
+                    Ok(None) => self.body_lost(),
+                    Err(Panicked) => {
+                        tracing::error!("the response body panicked");
+                        self.body_lost()
+                    }
+                };
+                self.keep(kept).await
             }
-            Ok(HandlerResult::Rejected(response)) => {
-                let response = first_hand(&self.core, response);
-                let own = Ok((RequestResult::Rejected, response.map(ResponseBody::live)));
-                self.release(own).await
-            }
-            Ok(HandlerResult::ExtractorPanicked) => {
-                tracing::error!("an extractor panicked; nothing was executed");
-                let own = Ok(refuse(&self.core, &Problem::panicked_before_the_handler()));
-                self.release(own).await
-            }
-            Ok(HandlerResult::NotStarted) => self.not_started().await,
-            Ok(HandlerResult::Failed) => {
-                observe::executed(endpoint, since);
-                tracing::error!("the service failed without a response; the outcome is unknown");
-                let own = Ok(self.refuse(ProblemCode::OutcomeUnknown));
-                self.abandon(own).await
-            }
-            Err(Panicked) => {
-                observe::executed(endpoint, since);
-                Box::pin(self.panicked()).await
+            Ending::Record { head, body } => {
+                let recording = recorder::start(self, head.clone(), body);
+                let reply = Response::from_parts(head, ResponseBody::recording(recording));
+                Ok((RequestResult::Executed, reply))
             }
         }
     }
 
-    /// Waits until the handler can be called, for as long as it may start. `Err` is the answer where it cannot: nothing was
-    /// executed, and the handler was dropped before anything was written, because a service may hold a place for it.
+    /// Waits until the handler can be called, for as long as it may start. `first` is what it said when it was asked
+    /// before. `Err` is the answer where it cannot be called: nothing was executed, and the handler was dropped before
+    /// anything was written, because a service may hold a place for it.
     pub(crate) async fn until_ready<H: Handler>(
         self: Box<Self>,
         mut handler: H,
+        first: Poll<Result<(), NotReady>>,
     ) -> Result<(Box<Self>, H), RunResult<H::Body>> {
         let mut waited = false;
-        let ready = ready(&mut handler, || {
-            if !mem::replace(&mut waited, true) {
-                keep(&self.core, &self.lease);
+        let in_time = match first {
+            Poll::Ready(ready) => Some(ready),
+            Poll::Pending => {
+                let ready = ready(&mut handler, || {
+                    if !mem::replace(&mut waited, true) {
+                        keep(&self.core, &self.lease);
+                    }
+                });
+                let ready = timeout_at(self.lease.end_of_first(), ready);
+                tokio::select! {
+                    biased;
+                    in_time = ready => in_time.ok(),
+                    () = self.core.in_flight.closed() => None,
+                }
             }
-        });
-        let ready = timeout_at(self.lease.end_of_first(), ready);
-        let in_time = tokio::select! {
-            biased;
-            in_time = ready => in_time.ok(),
-            () = self.core.in_flight.closed() => None,
         };
         if in_time == Some(Ok(())) && (!waited || self.may_start()) && self.begin() {
             return Ok((self, handler));
         }
         drop_catching(handler);
-        match in_time {
-            Some(Ok(())) | None => Err(Box::pin(self.decline()).await),
-            Some(Err(NotReady::Failed)) => Err(Box::pin(self.not_started()).await),
+        let own = match in_time {
+            Some(Ok(())) | None => return Err(Box::pin(self.decline()).await),
+            Some(Err(NotReady::Failed)) => self.not_started(),
             Some(Err(NotReady::Panicked)) => {
                 tracing::error!("the readiness of a service panicked; nothing was executed");
-                let own = Ok(refuse(&self.core, &Problem::panicked_before_the_handler()));
-                Err(Box::pin(self.release(own)).await)
+                refuse(&self.core, &Problem::panicked_before_the_handler())
             }
-        }
-    }
-
-    /// The service failed before any work. Its client gets the error, which the adapter has, instead of this answer.
-    async fn not_started<B>(self: Box<Self>) -> RunResult<B> {
-        tracing::debug!("the service failed before any work; nothing was executed");
-        let (_, reply) = self.refuse(ProblemCode::Overloaded);
-        self.release(Ok((RequestResult::Rejected, reply))).await
+        };
+        Err(Box::pin(self.release(own)).await)
     }
 
     /// Begins the execution, unless a shutdown has decided meanwhile that it does not begin. A shutdown closes the engine
@@ -164,14 +165,12 @@ impl Run {
     /// may hold two leases, one after the other, if a copy of its acquire arrives late, and a renewal does not say which of
     /// them it renewed. An engine that has shut down meanwhile starts nothing.
     pub(crate) fn may_start(&self) -> bool {
-        self.lease.is_first_lease()
-            && !self.lease.execution().lease_lost()
-            && !self.core.in_flight.is_closed()
+        self.lease.is_first_lease() && !self.lease.is_lost() && !self.core.in_flight.is_closed()
     }
 
     /// The handler may not start: gives back what may still be ours, so that a retry can start it.
     pub(crate) async fn decline<B>(self: Box<Self>) -> RunResult<B> {
-        let own = Ok(self.refuse(ProblemCode::Overloaded));
+        let own = self.refuse(ProblemCode::Overloaded);
         self.release(own).await
     }
 
@@ -183,7 +182,7 @@ impl Run {
         handler: &mut H,
         request: Request<Bytes>,
     ) -> Result<RunResult<H::Body>, Box<Self>> {
-        let crash = Crash::new(self.lease.execution().again(), request);
+        let crash = Crash::new(Execution::new(self.lease.clone()), request);
         keep(&self.core, &self.lease);
         let found = catching(async { handler.recover(recover, crash).await }).await;
         match found {
@@ -193,118 +192,29 @@ impl Run {
             Ok(Recovery::Completed(response)) => {
                 // It happened, so it is stored, whatever its status; only the ttl is the function's to choose.
                 let decision =
-                    cacheable::decide(&self.settings, response.status(), response.extensions());
+                    cacheable::decide(self.settings(), response.status(), response.extensions());
                 if let Decision::StoreFor(ttl) = decision {
                     self.keep_for(ttl);
                 }
                 let (mut head, body) = first_hand(&self.core, response).into_parts();
                 // The bytes are what was found: a length that contradicts them is taken off.
                 let found = Full::new(body.clone());
-                let _exact = Announced::of(&mut head, &found, self.lease.execution().method());
+                let _exact = Announced::of(&mut head, &found, self.lease.method());
                 let outcome = self.outcome(&head, &body);
-                Ok(self
-                    .keep(
-                        &outcome,
-                        Response::from_parts(head, ResponseBody::full(body)),
-                    )
-                    .await)
+                let reply = Response::from_parts(head, ResponseBody::full(body));
+                let own = (RequestResult::Executed, reply);
+                Ok(self.keep(Kept::new(outcome, own)).await)
             }
             Ok(Recovery::StillUnknown) => {
-                let own = Ok(self.refuse(ProblemCode::OutcomeUnknown));
+                let own = self.refuse(ProblemCode::OutcomeUnknown);
                 Ok(self.abandon(own).await)
             }
             Err(Panicked) => {
                 tracing::error!("the recovery function panicked; the outcome stays unknown");
-                let own = Ok(self.refuse(ProblemCode::OutcomeUnknown));
+                let own = self.refuse(ProblemCode::OutcomeUnknown);
                 Ok(self.abandon(own).await)
             }
         }
-    }
-
-    /// The handler returned: stores the response, then answers with it.
-    async fn answer<B>(mut self: Box<Self>, response: Response<B>) -> RunResult<B>
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
-    {
-        match cacheable::decide(&self.settings, response.status(), response.extensions()) {
-            Decision::Store => {}
-            Decision::StoreFor(ttl) => self.keep_for(ttl),
-            Decision::Release => {
-                let own = Ok((RequestResult::Executed, response.map(ResponseBody::live)));
-                return self.release(own).await;
-            }
-        }
-        let limit = self.settings.max_response;
-        let (mut head, body) = response.into_parts();
-        let Ok(announced) = Announced::of(&mut head, &body, self.lease.execution().method()) else {
-            tracing::error!("the response body panicked when it was asked for its size");
-            return self.body_lost().await;
-        };
-        match announced {
-            Announced::Nonsense => {
-                tracing::error!("the Content-Length of the response is not a length");
-                self.body_lost().await
-            }
-            Announced::Nothing => {
-                let recording = recorder::start(self, head.clone(), body);
-                let reply = Response::from_parts(head, ResponseBody::recording(recording));
-                Ok((RequestResult::Executed, reply))
-            }
-            Announced::Exact(size) | Announced::Claimed(size) if size > limit as u64 => {
-                let reply = Response::from_parts(head, ResponseBody::live(body));
-                self.keep(&Outcome::Tombstone, reply).await
-            }
-            Announced::Exact(_) | Announced::Claimed(_) => {
-                let Ok(Some(collected)) = catching(whole(body, limit)).await else {
-                    return self.body_lost().await;
-                };
-                let body = collected.bytes;
-                if !announced.is_kept_by(body.len()) {
-                    tracing::error!(
-                        ?announced,
-                        bytes = body.len(),
-                        "the response body is not as long as its Content-Length"
-                    );
-                    return self.body_lost().await;
-                }
-                if let Some(trailers) = collected.trailers {
-                    // A replay without the trailers would pretend to be complete.
-                    let body = ResponseBody::recording(Recording::of(body, *trailers));
-                    let reply = Response::from_parts(head, body);
-                    return self.keep(&Outcome::Tombstone, reply).await;
-                }
-                let outcome = self.outcome(&head, &body);
-                let reply = Response::from_parts(head, ResponseBody::full(body));
-                self.keep(&outcome, reply).await
-            }
-        }
-    }
-
-    /// The handler ran, and the body of its response broke off or panicked: executed, without a response.
-    async fn body_lost<B>(self: Box<Self>) -> RunResult<B> {
-        let own = self.refuse(ProblemCode::ResponseNotStored);
-        self.keep_as(&Outcome::Tombstone, own).await
-    }
-
-    /// The handler panicked: an outcome like any other, unless the route executes crashed requests again.
-    async fn panicked<B>(self: Box<Self>) -> RunResult<B>
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
-    {
-        tracing::error!(
-            attempt = self.lease.execution().attempt(),
-            "the handler panicked"
-        );
-        if matches!(self.settings.on_crash, OnCrash::Retry) {
-            let own = Ok(refuse(&self.core, &Problem::panicked_and_retried()));
-            return self.abandon(own).await;
-        }
-        let problem = problem(&self.core, &ProblemCode::HandlerPanicked.into());
-        let (head, body) = problem.into_parts();
-        let outcome = self.outcome(&head, &body);
-        let reply = Response::from_parts(head, ResponseBody::full(body));
-        let own = (RequestResult::Problem(ProblemCode::HandlerPanicked), reply);
-        self.keep_as(&outcome, own).await
     }
 }
 

@@ -30,8 +30,7 @@ use crate::{
     catch_unwind::{Panicked, catching},
     engine::{
         body::recording::{FrameResult, Recording},
-        core::Core,
-        detach::DetachState,
+        core::{Core, detach_handle::DetachHandle},
         handler::BoxError,
     },
     store::Outcome,
@@ -44,7 +43,7 @@ where
 {
     let (client, recording) = Recording::channel();
     let watched = client.clone();
-    let detach = Arc::clone(&run.detach);
+    let detach = run.detach();
     let core = Arc::clone(&run.core);
     let recorder = Recorder {
         run,
@@ -65,7 +64,7 @@ async fn counted(
     recorder: impl Future<Output = ()>,
     client: mpsc::Sender<FrameResult>,
     core: Arc<Core>,
-    detach: Arc<DetachState>,
+    detach: DetachHandle,
 ) {
     let mut recorder = pin!(recorder);
     tokio::select! {
@@ -73,7 +72,7 @@ async fn counted(
         () = &mut recorder => return,
         () = client.closed() => {}
     }
-    let _detached = detach.detach(&core);
+    let _detached = detach.detach(&core.room);
     recorder.await;
 }
 
@@ -107,7 +106,7 @@ where
             Stop::Ended => self.run.outcome(&self.head, &self.kept),
             Stop::NotStorable(_) => Outcome::Tombstone,
         };
-        let committed = self.run.commit(&outcome).await;
+        let committed = self.run.commit(&outcome, None).await;
         let Self {
             run,
             mut body,
@@ -163,7 +162,7 @@ where
                 continue;
             }
             match frame.data_ref() {
-                Some(data) if self.kept.len() + data.len() <= self.run.settings.max_response => {
+                Some(data) if self.kept.len() + data.len() <= self.run.settings().max_response => {
                     self.kept.extend_from_slice(data);
                 }
                 _ => return Stop::NotStorable(Some(Ok(frame))),

@@ -1,0 +1,189 @@
+//! What all requests to one endpoint have in common, worked out once.
+
+use std::sync::{Arc, OnceLock};
+
+use http::{Extensions, Method};
+
+use super::Core;
+use crate::{
+    digest::Framed,
+    policy::{Policy, Settings},
+    route::{Endpoint, is_standard, template},
+};
+
+/// An endpoint under its policy, in one engine.
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    endpoint: Endpoint,
+    /// Whether the policy leaves the limit of a body to the route.
+    pub(crate) limited_by_route: bool,
+    /// The digest of every store key of this endpoint, up to what differs between them.
+    pub(crate) store_key: Framed,
+    /// What it was made for.
+    policy: usize,
+    method: Method,
+    template: Option<Box<str>>,
+}
+
+impl Plan {
+    /// The endpoint as it stands in the scope of a key.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.endpoint.identity()
+    }
+
+    /// The endpoint as metrics and spans show it.
+    pub(crate) fn label(&self) -> &str {
+        self.endpoint.label()
+    }
+
+    fn new(core: &Core, policy: &Policy, at: &At<'_>) -> Self {
+        let endpoint = Endpoint::new(policy.name.as_ref(), at.method, at.template);
+        Self {
+            settings: core.settings(policy),
+            limited_by_route: policy.max_body.or(core.defaults.max_body).is_none(),
+            store_key: core.digester.endpoint(endpoint.identity()),
+            endpoint,
+            policy: at.policy,
+            method: at.method.clone(),
+            template: at.template.map(Into::into),
+        }
+    }
+
+    fn is_for(&self, at: &At<'_>) -> bool {
+        self.policy == at.policy
+            && self.method == at.method
+            && self.template.as_deref() == at.template
+    }
+}
+
+/// What tells one endpoint from the others of an engine.
+struct At<'a> {
+    policy: usize,
+    method: &'a Method,
+    template: Option<&'a str>,
+}
+
+impl At<'_> {
+    /// FNV-1a. Templates are the application's own: nobody chooses them to collide.
+    fn hash(&self) -> usize {
+        let template = self.template.unwrap_or_default().bytes();
+        let bytes = self.policy.to_le_bytes().into_iter();
+        let bytes = bytes.chain(self.method.as_str().bytes()).chain(template);
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        // The high bits depend on all bytes.
+        usize::try_from(hash >> 40).unwrap_or_default()
+    }
+}
+
+/// How many endpoints are remembered. An application with more works out the rest for each request.
+const SLOTS: usize = 256;
+
+/// How many slots may hold one endpoint.
+const PROBES: usize = 8;
+
+/// The plans that were made so far. Reading one writes nothing, so that all threads share the table.
+pub(crate) struct Plans(Box<[OnceLock<Arc<Plan>>]>);
+
+impl Plans {
+    pub(crate) fn new() -> Self {
+        Self(std::iter::repeat_with(OnceLock::new).take(SLOTS).collect())
+    }
+
+    /// The plan for a request.
+    ///
+    /// `policy` is the address of a policy that outlives this table or, where the table is of one policy only, zero.
+    pub(crate) fn get(
+        &self,
+        core: &Core,
+        (policy, address): (&Policy, usize),
+        method: &Method,
+        extensions: &Extensions,
+    ) -> Arc<Plan> {
+        let template = template(extensions);
+        let at = At {
+            policy: address,
+            method,
+            template,
+        };
+        let make = || Arc::new(Plan::new(core, policy, &at));
+        // Clients choose other methods, and would fill the table.
+        if is_standard(method) {
+            let first = at.hash();
+            for probe in 0..PROBES {
+                let slot = &self.0[first.wrapping_add(probe) % SLOTS];
+                let plan = slot.get_or_init(make);
+                if plan.is_for(&at) {
+                    return Arc::clone(plan);
+                }
+            }
+        }
+        make()
+    }
+}
+
+impl std::fmt::Debug for Plans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let made = self.0.iter().filter(|slot| slot.get().is_some()).count();
+        write!(f, "Plans({made})")
+    }
+}
+
+#[cfg(all(test, feature = "axum"))]
+mod tests {
+    use super::*;
+    use crate::{Idempotency, MemoryStore};
+
+    static PAY: Policy = Policy::new().wait(false);
+    static REFUND: Policy = Policy::new();
+
+    fn plan(engine: &Idempotency, policy: &'static Policy, method: &Method) -> Arc<Plan> {
+        let address = std::ptr::from_ref(policy).addr();
+        let extensions = Extensions::new();
+        let plans = &engine.0.plans;
+        plans.get(&engine.0, (policy, address), method, &extensions)
+    }
+
+    #[test]
+    fn an_endpoint_is_planned_once_in_an_engine() {
+        let engine = || {
+            let engine = Idempotency::builder().store(MemoryStore::new()).build();
+            engine.unwrap()
+        };
+        let (one, other) = (engine(), engine());
+        let first = plan(&one, &PAY, &Method::POST);
+        assert!(!first.settings.wait);
+        assert!(Arc::ptr_eq(&first, &plan(&one, &PAY, &Method::POST)));
+        for different in [
+            plan(&one, &PAY, &Method::PUT),
+            plan(&one, &REFUND, &Method::POST),
+            plan(&other, &PAY, &Method::POST),
+        ] {
+            assert!(!Arc::ptr_eq(&first, &different));
+        }
+        assert!(plan(&one, &REFUND, &Method::POST).settings.wait);
+    }
+
+    #[test]
+    fn methods_that_clients_invent_are_not_remembered() {
+        let engine = Idempotency::builder().build().unwrap();
+        for n in 0..2 * SLOTS {
+            let method = Method::from_bytes(format!("M{n}").as_bytes()).unwrap();
+            let made = plan(&engine, &PAY, &method);
+            assert_eq!(made.label(), "OTHER unmatched");
+        }
+        assert_eq!(format!("{:?}", engine.0.plans), "Plans(0)");
+    }
+
+    #[test]
+    fn more_endpoints_than_are_remembered_are_planned_too() {
+        let engine = Idempotency::builder().build().unwrap();
+        let plans = Plans::new();
+        for address in 0..2 * SLOTS {
+            let policy = (&PAY, address);
+            let made = plans.get(&engine.0, policy, &Method::POST, &Extensions::new());
+            assert_eq!(made.policy, address);
+        }
+    }
+}
