@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use idempotent_runtime::store::sql::{
     mysql::MySqlStore, postgres::PostgresStore, sqlite::SqliteStore,
 };
-use sqlx::{Connection, Executor, MySqlConnection, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, SqliteConnection};
 
 use crate::{
     CLIENTS,
@@ -93,7 +93,7 @@ where
     let started = Instant::now();
     let mut connection = C::connect(url).await.expect("a connection");
     for statement in statements {
-        let done = connection.execute(*statement).await;
+        let done = connection.execute(AssertSqlSafe(*statement)).await;
         done.expect("the table is filled");
     }
     println!("filled in {:.0} s", started.elapsed().as_secs_f64());

@@ -10,7 +10,7 @@ use idempotent_runtime::{
         sql::{TableName, mysql::MySqlStore},
     },
 };
-use sqlx::{Connection, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
 use crate::{
     proxy::{Proxy, Treatment},
@@ -100,7 +100,7 @@ impl Harness for MariaDbHarness {
             self.table
         );
         let by = i64::try_from(by.as_micros()).expect("a duration of the suite");
-        sqlx::query(&shift)
+        sqlx::query(AssertSqlSafe(shift))
             .bind(by)
             .bind(by)
             .execute(&mut Self::connection().await)
@@ -118,10 +118,10 @@ impl Harness for MariaDbHarness {
     }
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
-        sqlx::query(&format!(
+        sqlx::query(AssertSqlSafe(format!(
             "update {} set response = ? where store_key = ?",
             self.table
-        ))
+        )))
         .bind(stored)
         .bind(&key.as_bytes()[..])
         .execute(&mut Self::connection().await)

@@ -10,7 +10,7 @@ use idempotent_runtime::{
         sql::{TableName, postgres::PostgresStore},
     },
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::{
     proxy::{Proxy, Treatment},
@@ -77,7 +77,7 @@ impl Harness for PostgresHarness {
              expires_at = expires_at - $1 * interval '1 microsecond'",
             self.table
         );
-        sqlx::query(&shift)
+        sqlx::query(AssertSqlSafe(shift))
             .bind(i64::try_from(by.as_micros()).expect("a duration of the suite"))
             .execute(&mut Self::connection().await)
             .await
@@ -94,10 +94,10 @@ impl Harness for PostgresHarness {
     }
 
     async fn corrupt(&self, key: &StoreKey, stored: &[u8]) -> bool {
-        sqlx::query(&format!(
+        sqlx::query(AssertSqlSafe(format!(
             "update {} set response = $2 where store_key = $1",
             self.table
-        ))
+        )))
         .bind(&key.as_bytes()[..])
         .bind(stored)
         .execute(&mut Self::connection().await)

@@ -6,7 +6,7 @@ use idempotent_runtime::{
     StoreKey,
     store::{AnyStore, conformance::Harness, sql::sqlite::SqliteStore},
 };
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqliteConnection};
 
 use crate::servers::Folder;
 
@@ -55,7 +55,12 @@ impl DatabaseFile {
 
     /// Runs a statement beside the store.
     async fn run(&self, statement: &str) {
-        let run = self.connect().await.execute(statement).await.map(drop);
+        let run = self
+            .connect()
+            .await
+            .execute(AssertSqlSafe(statement))
+            .await
+            .map(drop);
         run.expect("the statement runs");
     }
 }

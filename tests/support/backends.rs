@@ -10,7 +10,9 @@ use idempotent_runtime::{
         sql::{mysql::MySqlStore, postgres::PostgresStore, sqlite::SqliteStore},
     },
 };
-use sqlx::{Connection, Executor as _, MySqlConnection, PgConnection, SqliteConnection};
+use sqlx::{
+    AssertSqlSafe, Connection, Executor as _, MySqlConnection, PgConnection, SqliteConnection,
+};
 
 use super::FaultyStore;
 use crate::servers::{Folder, mariadb::MariaDb, postgres::Postgres, redis::Redis};
@@ -152,7 +154,7 @@ impl Backend for FileBackend {
         self.open().await;
         let mut behind = SqliteConnection::connect(&self.url()).await.unwrap();
         let insert = record.insert(|hex| format!("x'{hex}'"), "(unixepoch() + 86400) * 1000000");
-        behind.execute(&*insert).await.unwrap();
+        behind.execute(AssertSqlSafe(insert)).await.unwrap();
     }
 
     async fn swap_responses(&self) {
@@ -185,7 +187,7 @@ impl Backend for Postgres {
             |hex| format!(r"'\x{hex}'"),
             "clock_timestamp() + interval '1 day'",
         );
-        behind.execute(&*insert).await.unwrap();
+        behind.execute(AssertSqlSafe(insert)).await.unwrap();
     }
 
     async fn swap_responses(&self) {
@@ -218,7 +220,7 @@ impl Backend for MariaDb {
             |hex| format!("x'{hex}'"),
             "utc_timestamp(6) + interval 1 day",
         );
-        behind.execute(&*insert).await.unwrap();
+        behind.execute(AssertSqlSafe(insert)).await.unwrap();
     }
 
     async fn swap_responses(&self) {

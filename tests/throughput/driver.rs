@@ -14,6 +14,7 @@ use idempotent_runtime::{
     Fingerprint, StoreKey,
     store::{Acquisition, Claim, Outcome, Store, Token, Write, conformance::response},
 };
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 /// Connections of each side where rates are compared.
 pub(crate) const CLIENTS: usize = 64;
@@ -131,6 +132,11 @@ pub(crate) fn statement(file: &str) -> String {
         .filter(|line| !line.trim_start().starts_with("--"));
     let lines: Vec<_> = lines.collect();
     lines.join("\n").replace("{table}", "idempotency_records")
+}
+
+/// The same, for bound parameters. Its uses share it.
+pub(crate) fn statement_of(file: &str) -> SqlStr {
+    AssertSqlSafe(Arc::<str>::from(statement(file))).into_sql_str()
 }
 
 /// A duration as the statements take it.

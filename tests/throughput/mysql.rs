@@ -1,10 +1,10 @@
 //! MariaDB, compared with connections that send the same two statements.
 
 use idempotent_runtime::store::{Claim, sql::mysql::MySqlStore};
-use sqlx::{Connection as _, Executor as _, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, SqlStr};
 
 use crate::{
-    driver::{Client, Server, compare, hex, micros, statement, stored_response},
+    driver::{Client, Server, compare, hex, micros, statement, statement_of, stored_response},
     servers::mariadb::MariaDb,
 };
 
@@ -36,7 +36,7 @@ impl Server for MariaDb {
             all.push(Bare {
                 connection,
                 claim: statement(CLAIM),
-                complete: statement(COMPLETE),
+                complete: statement_of(COMPLETE),
                 response: stored_response(),
             });
         }
@@ -63,7 +63,7 @@ impl Server for MariaDb {
 pub(crate) struct Bare {
     connection: MySqlConnection,
     claim: String,
-    complete: String,
+    complete: SqlStr,
     response: Vec<u8>,
 }
 
@@ -80,9 +80,9 @@ impl Client for Bare {
             .replace("{lease}", &micros(claim.lease).to_string())
             .replace("{expiry}", &micros(claim.lease + claim.ttl).to_string())
             .replace("{trace_id}", "null");
-        let claimed = self.connection.fetch_all(&*sent).await;
+        let claimed = self.connection.fetch_all(AssertSqlSafe(sent)).await;
         assert_eq!(claimed.expect("claim").len(), 1);
-        let completed = sqlx::query(&self.complete)
+        let completed = sqlx::query(self.complete.clone())
             .bind(1_i16)
             .bind(&self.response)
             .bind(micros(claim.ttl))

@@ -3,10 +3,10 @@
 use std::{ffi::OsStr, process::Command};
 
 use idempotent_runtime::store::{Claim, sql::postgres::PostgresStore};
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, SqlStr};
 
 use crate::{
-    driver::{Client, Server, compare, hex, micros, statement, stored_response},
+    driver::{Client, Server, compare, hex, micros, statement, statement_of, stored_response},
     servers::{
         Folder,
         postgres::{Postgres, program},
@@ -41,8 +41,8 @@ impl Server for Postgres {
                 connection: PgConnection::connect(&self.url())
                     .await
                     .expect("a connection"),
-                acquire: statement(ACQUIRE),
-                complete: statement(COMPLETE),
+                acquire: statement_of(ACQUIRE),
+                complete: statement_of(COMPLETE),
                 response: stored_response(),
             });
         }
@@ -70,14 +70,14 @@ impl Server for Postgres {
 /// One connection and the two statements.
 pub(crate) struct Bare {
     connection: PgConnection,
-    acquire: String,
-    complete: String,
+    acquire: SqlStr,
+    complete: SqlStr,
     response: Vec<u8>,
 }
 
 impl Client for Bare {
     async fn pair(&mut self, claim: &Claim) {
-        let acquired = sqlx::query(&self.acquire)
+        let acquired = sqlx::query(self.acquire.clone())
             .bind(&claim.key.as_bytes()[..])
             .bind(&claim.fingerprint.as_bytes()[..])
             .bind(&claim.token.as_bytes()[..])
@@ -88,7 +88,7 @@ impl Client for Bare {
             .fetch_all(&mut self.connection)
             .await;
         assert_eq!(acquired.expect("acquire").len(), 1);
-        let completed = sqlx::query(&self.complete)
+        let completed = sqlx::query(self.complete.clone())
             .bind(&claim.key.as_bytes()[..])
             .bind(&claim.token.as_bytes()[..])
             .bind(1_i16)

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use idempotent_runtime::store::{Outcome, Store, Write, conformance::key, sql::mysql::MySqlStore};
-use sqlx::{Connection as _, Executor as _, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
 
 use crate::{
     servers::mariadb::MariaDb,
@@ -65,7 +65,7 @@ async fn prepared_statements_survive_changes_of_their_table() {
                 break;
             }
             let remark = format!("alter table idempotency_records comment = '{n}'");
-            other.execute(&*remark).await.unwrap();
+            other.execute(AssertSqlSafe(remark)).await.unwrap();
         }
     };
     let using = async {

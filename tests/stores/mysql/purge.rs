@@ -1,7 +1,10 @@
 //! How a purge continues in a table with many expired records.
 
 use idempotent_runtime::store::{Store as _, StoreErrorKind, sql::mysql::MySqlStore};
-use sqlx::{Connection as _, Executor as _, MySqlConnection, MySqlPool, mysql::MySqlPoolOptions};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, MySqlPool,
+    mysql::MySqlPoolOptions,
+};
 
 use super::{new_table, run};
 use crate::servers::mariadb::MariaDb;
@@ -23,7 +26,7 @@ async fn expired(server: &MariaDb, records: u32) -> (MySqlPool, MySqlStore, Stri
          from (select seq, utc_timestamp(6) - interval 1 hour - interval ({records} - seq) second as expired \
          from seq_1_to_{records}) as past"
     );
-    pool.execute(&*fill).await.unwrap();
+    pool.execute(AssertSqlSafe(fill)).await.unwrap();
     (pool, store, table.to_string())
 }
 
@@ -33,7 +36,7 @@ async fn expired_earlier(pool: &MySqlPool, table: &str) {
         "insert into {table} values (unhex(sha2(uuid(), 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, \
          utc_timestamp(6), utc_timestamp(6) - interval 2 hour, null, null)"
     );
-    pool.execute(&*written).await.unwrap();
+    pool.execute(AssertSqlSafe(written)).await.unwrap();
 }
 
 /// `InnoDB` keeps deleted records in the index for a while, and each batch would read them again. The server does not show
@@ -50,7 +53,10 @@ async fn a_purge_continues_where_it_ended_and_starts_again_at_the_end() {
     let early = format!(
         "select count(*) from {table} where expires_at < utc_timestamp(6) - interval 90 minute"
     );
-    let early: i64 = sqlx::query_scalar(&early).fetch_one(&pool).await.unwrap();
+    let early: i64 = sqlx::query_scalar(AssertSqlSafe(early))
+        .fetch_one(&pool)
+        .await
+        .unwrap();
     assert_eq!(early, 1, "it is before the cursor");
     assert_eq!(
         store.purge_expired(4).await.unwrap(),
@@ -69,7 +75,7 @@ async fn records_that_a_purge_skipped_are_purged_later() {
     let mut user = MySqlConnection::connect(&server.url()).await.unwrap();
     let mut transaction = user.begin().await.unwrap();
     let first = format!("select 1 from purged.{table} order by expires_at limit 1 for update");
-    transaction.execute(&*first).await.unwrap();
+    transaction.execute(AssertSqlSafe(first)).await.unwrap();
 
     assert_eq!(
         store.purge_expired(2).await.unwrap(),
@@ -96,7 +102,7 @@ async fn a_first_batch_that_times_out_does_not_stop_the_next_ones() {
              if old.expires_at < utc_timestamp(6) - interval 30 minute then \
              signal sqlstate '70100' set mysql_errno = {number}, message_text = 'interrupted'; end if"
         );
-        pool.execute(&*slow).await.unwrap();
+        pool.execute(AssertSqlSafe(slow)).await.unwrap();
         let error = store.purge_expired(2).await.expect_err("it times out");
         assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{number}");
         assert_eq!(
@@ -108,7 +114,7 @@ async fn a_first_batch_that_times_out_does_not_stop_the_next_ones() {
             "insert into {table} values (unhex(sha2('now', 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, \
              utc_timestamp(6), utc_timestamp(6), null, null)"
         );
-        pool.execute(&*now).await.unwrap();
+        pool.execute(AssertSqlSafe(now)).await.unwrap();
         assert_eq!(store.purge_expired(2).await.unwrap(), 1, "expired since");
     }
 }

@@ -1,7 +1,7 @@
 //! How a purge continues in a table with many expired records.
 
 use idempotent_runtime::store::{Store as _, sql::postgres::PostgresStore};
-use sqlx::{Connection as _, Executor as _, PgPool, postgres::PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgPool, postgres::PgPoolOptions};
 
 use super::{PostgresHarness, new_table};
 use crate::servers::{not_tested, postgres::Postgres};
@@ -20,7 +20,7 @@ pub(super) async fn expired(server: &Postgres, records: u32) -> (PgPool, Postgre
          expired, expired, null, null from (select n, now() - interval '1 hour' - ({records} - n) * interval '1 second' as expired \
          from generate_series(1, {records}) as n) as past"
     );
-    pool.execute(&*fill).await.unwrap();
+    pool.execute(AssertSqlSafe(fill)).await.unwrap();
     (pool, store, table.to_string())
 }
 
@@ -42,7 +42,7 @@ async fn a_purge_does_not_read_deleted_records_again() {
     }
     let (pool, store, table) = expired(server, 20_000).await;
     let unvacuumed = format!("alter table {table} set (autovacuum_enabled = off)");
-    pool.execute(&*unvacuumed).await.unwrap();
+    pool.execute(AssertSqlSafe(unvacuumed)).await.unwrap();
     let mut read = 0;
     let mut tenths = Vec::new();
     for _ in 0..10 {
@@ -75,7 +75,7 @@ async fn records_that_a_purge_skipped_are_purged_later() {
     let mut user = PostgresHarness::connection().await;
     let mut transaction = user.begin().await.unwrap();
     let first = format!("select 1 from {table} order by expires_at limit 1 for update");
-    transaction.execute(&*first).await.unwrap();
+    transaction.execute(AssertSqlSafe(first)).await.unwrap();
 
     assert_eq!(
         store.purge_expired(2).await.unwrap(),
@@ -89,7 +89,10 @@ async fn records_that_a_purge_skipped_are_purged_later() {
         "the last one and the locked one"
     );
     let left = format!("select count(*) from {table}");
-    let left: i64 = sqlx::query_scalar(&left).fetch_one(&pool).await.unwrap();
+    let left: i64 = sqlx::query_scalar(AssertSqlSafe(left))
+        .fetch_one(&pool)
+        .await
+        .unwrap();
     assert_eq!(left, 0);
     assert_eq!(store.purge_expired(2).await.unwrap(), 0);
 }
@@ -106,6 +109,6 @@ async fn records_before_the_cursor_are_found() {
         "insert into {table} select sha256('earlier'), sha256(''), decode(repeat('07', 16), 'hex'), 1, 1, now(), \
          now() - interval '2 hours', null, null"
     );
-    pool.execute(&*earlier).await.unwrap();
+    pool.execute(AssertSqlSafe(earlier)).await.unwrap();
     assert_eq!(store.purge_expired(3).await.unwrap(), 1);
 }

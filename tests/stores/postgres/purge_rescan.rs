@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use idempotent_runtime::store::{Store as _, StoreErrorKind, sql::postgres::PostgresStore};
-use sqlx::{Executor as _, PgPool};
+use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 
 use super::purge::expired;
 use crate::servers::postgres::Postgres;
@@ -14,7 +14,7 @@ async fn expired_ago(pool: &PgPool, table: &str, hours: u8) {
         "insert into {table} select sha256(gen_random_uuid()::text::bytea), sha256(''), decode(repeat('07', 16), 'hex'), \
          1, 1, now(), clock_timestamp() - {hours} * interval '1 hour', null, null"
     );
-    pool.execute(&*insert).await.unwrap();
+    pool.execute(AssertSqlSafe(insert)).await.unwrap();
 }
 
 /// Makes each deletion of a record that expired more than an hour ago do this.
@@ -25,7 +25,7 @@ async fn at_deletion(pool: &PgPool, table: &str, statement: &str) {
          create trigger deleted before delete on {table} for each row \
          when (old.expires_at < clock_timestamp() - interval '90 minutes') execute function {table}_deleted()"
     );
-    pool.execute(&*trigger).await.unwrap();
+    pool.execute(AssertSqlSafe(trigger)).await.unwrap();
 }
 
 /// What the server raises when a statement takes too long.
@@ -33,7 +33,7 @@ const TIME_OUT: &str = "raise query_canceled using message = 'statement timeout'
 
 async fn drop_trigger(pool: &PgPool, table: &str) {
     let statement = format!("drop trigger deleted on {table}");
-    pool.execute(&*statement).await.unwrap();
+    pool.execute(AssertSqlSafe(statement)).await.unwrap();
 }
 
 /// All records that the purge had to skip are deleted after some minutes.

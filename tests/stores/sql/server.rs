@@ -8,7 +8,7 @@ use idempotent_runtime::store::{
     AnyStore,
     sql::{ConnectError, TableName},
 };
-use sqlx::{Connection as _, Executor as _, MySqlConnection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, PgConnection};
 
 use crate::servers::{mariadb::MariaDb, postgres::Postgres};
 
@@ -138,11 +138,11 @@ impl ServerKind {
         let run = match self {
             Self::Postgres => {
                 let mut connection = PgConnection::connect(url).await.expect("a connection");
-                connection.execute(statement).await.map(drop)
+                connection.execute(AssertSqlSafe(statement)).await.map(drop)
             }
             Self::MariaDb => {
                 let mut connection = MySqlConnection::connect(url).await.expect("a connection");
-                connection.execute(statement).await.map(drop)
+                connection.execute(AssertSqlSafe(statement)).await.map(drop)
             }
         };
         run.expect("the statement runs");
@@ -153,11 +153,15 @@ impl ServerKind {
         let count = match self {
             Self::Postgres => {
                 let mut connection = PgConnection::connect(url).await.expect("a connection");
-                sqlx::query_scalar(query).fetch_one(&mut connection).await
+                sqlx::query_scalar(AssertSqlSafe(query))
+                    .fetch_one(&mut connection)
+                    .await
             }
             Self::MariaDb => {
                 let mut connection = MySqlConnection::connect(url).await.expect("a connection");
-                sqlx::query_scalar(query).fetch_one(&mut connection).await
+                sqlx::query_scalar(AssertSqlSafe(query))
+                    .fetch_one(&mut connection)
+                    .await
             }
         };
         count.expect("a number")

@@ -1,5 +1,7 @@
 //! The parts of the set-up that all databases share.
 
+use sqlx::SqlStr;
+
 use super::ConnectError;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use super::pool::{CONNECT, timed_out};
@@ -45,8 +47,8 @@ impl Setup {
 }
 
 /// The migrations that a table of this version has not had, each with the version that it makes.
-pub(super) fn pending(migrations: &[String], found: i64) -> impl Iterator<Item = (i64, &str)> {
+pub(super) fn pending(migrations: &[SqlStr], found: i64) -> impl Iterator<Item = (i64, &SqlStr)> {
     (1..)
-        .zip(migrations.iter().map(String::as_str))
+        .zip(migrations)
         .filter(move |(version, _)| *version > found)
 }

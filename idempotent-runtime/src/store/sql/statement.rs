@@ -1,5 +1,9 @@
 //! Statements read from their files, with the table's name inserted.
 
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+
 use super::TableName;
 
 /// How a database quotes identifiers.
@@ -14,11 +18,14 @@ impl Dialect {
     /// The files write `{table}` for the table, `{versions}` for the table of its versions and `{index}` for the name
     /// of its index. Nothing else is ever inserted as text: values are bound. A [`TableName`] cannot contain a
     /// character that ends a quoted identifier, so inserting it is safe.
-    pub(super) fn statement(self, file: &str, table: &TableName) -> String {
+    pub(super) fn statement(self, file: &str, table: &TableName) -> SqlStr {
         let file = uncommented(file);
-        file.replace("{table}", &self.qualified(table, ""))
+        let statement = file
+            .replace("{table}", &self.qualified(table, ""))
             .replace("{versions}", &self.qualified(table, "_versions"))
-            .replace("{index}", &self.quoted(table.name(), "_expiry"))
+            .replace("{index}", &self.quoted(table.name(), "_expiry"));
+        // Shared, so that each use costs a reference count and no copy.
+        AssertSqlSafe(Arc::<str>::from(statement)).into_sql_str()
     }
 
     fn qualified(self, table: &TableName, suffix: &str) -> String {
@@ -57,11 +64,11 @@ mod tests {
         let table = "app.order".parse().unwrap();
         let statement =
             Dialect { quote: '"' }.statement("-- why\nselect 1\nfrom {table};\n", &table);
-        assert_eq!(statement, "select 1\nfrom \"app\".\"order\"");
+        assert_eq!(statement.as_str(), "select 1\nfrom \"app\".\"order\"");
         let statement =
             Dialect { quote: '`' }.statement("create index {index} on {versions}", &table);
         assert_eq!(
-            statement,
+            statement.as_str(),
             "create index `order_expiry` on `app`.`order_versions`"
         );
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    Executor as _, MySql, MySqlConnection, Row as _,
+    AssertSqlSafe, Executor as _, MySql, MySqlConnection, Row as _,
     mysql::{MySqlArguments, MySqlDatabaseError, MySqlRow},
     query::Query,
 };
@@ -43,7 +43,8 @@ pub(super) struct Session {
 impl SessionSetup<MySql> for Session {
     async fn set_up(&self, connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
         let settings = session(seconds(self.time_out));
-        connection.execute(&*settings).await?;
+        // A number is all that was inserted.
+        connection.execute(AssertSqlSafe(settings)).await?;
         Ok(())
     }
 
@@ -63,10 +64,10 @@ impl Records for Remote<'_> {
     const NAME: &'static str = NAME;
 
     async fn claim(&mut self, claim: &Claim) -> Result<ClaimResult, sqlx::Error> {
-        let sent = self.statements.claim(claim);
+        let sent = AssertSqlSafe(self.statements.claim(claim));
         let asked = async {
             let mut connection = self.connections.acquire().await?;
-            let rows: Result<Vec<MySqlRow>, _> = connection.fetch_all(&*sent).await;
+            let rows: Result<Vec<MySqlRow>, _> = connection.fetch_all(sent).await;
             connection.release(rows)
         };
         let rows = self.connections.bounded(asked).await?;
@@ -84,7 +85,7 @@ impl Records for Remote<'_> {
 
     async fn lease(&mut self, claim: &Claim, found: &Row) -> Result<u64, sqlx::Error> {
         let lease = micros(claim.lease);
-        let query = sqlx::query(&self.statements.lease)
+        let query = sqlx::query(self.statements.lease.clone())
             .bind(&claim.fingerprint.as_bytes()[..])
             .bind(&claim.token.as_bytes()[..])
             .bind(lease)
@@ -98,25 +99,25 @@ impl Records for Remote<'_> {
     }
 
     async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
-        let query = sqlx::query(&self.statements.read).bind(&key.as_bytes()[..]);
+        let query = sqlx::query(self.statements.read.clone()).bind(&key.as_bytes()[..]);
         let rows = self.fetch_all(query).await?;
         rows.first().map(Row::read).transpose()
     }
 
     async fn write(&mut self, change: &Change<'_>) -> Result<u64, sqlx::Error> {
         let query = match change {
-            Change::Renew(held) => sqlx::query(&self.statements.renew)
+            Change::Renew(held) => sqlx::query(self.statements.renew.clone())
                 .bind(micros(held.lease))
                 .bind(micros(held.lease) + micros(held.ttl)),
             Change::Complete(held, outcome) => {
                 let (state, response) = columns(outcome);
-                sqlx::query(&self.statements.complete)
+                sqlx::query(self.statements.complete.clone())
                     .bind(state)
                     .bind(response)
                     .bind(micros(held.ttl))
             }
-            Change::Release(..) => sqlx::query(&self.statements.release),
-            Change::Abandon(..) => sqlx::query(&self.statements.abandon),
+            Change::Release(..) => sqlx::query(self.statements.release.clone()),
+            Change::Abandon(..) => sqlx::query(self.statements.abandon.clone()),
         };
         let query = query
             .bind(&change.key().as_bytes()[..])
@@ -137,11 +138,15 @@ impl Records for Remote<'_> {
 impl ExpiredRecords for Remote<'_> {
     async fn purge_from(&self, from: i64, limit: i64) -> Result<Batch, sqlx::Error> {
         // A `delete` cannot return the expiry of its last row.
-        let query = sqlx::query(&self.statements.batch).bind(from).bind(limit);
+        let query = sqlx::query(self.statements.batch.clone())
+            .bind(from)
+            .bind(limit);
         let rows = self.fetch_all(query).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let (last, present): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let query = sqlx::query(&self.statements.purge).bind(from).bind(limit);
+        let query = sqlx::query(self.statements.purge.clone())
+            .bind(from)
+            .bind(limit);
         let purged = self.execute(query).await?;
         let purged = i64::try_from(purged).unwrap_or(i64::MAX);
         let full = last.filter(|_| purged >= limit);
@@ -160,7 +165,7 @@ impl ExpiredRecords for Remote<'_> {
 impl Remote<'_> {
     /// The largest packet that the server accepts, in bytes.
     pub(super) async fn packet(&self) -> Result<u64, sqlx::Error> {
-        let query = sqlx::query(&self.statements.packet).persistent(false);
+        let query = sqlx::query(self.statements.packet.clone()).persistent(false);
         let rows = self.fetch_all(query).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))

@@ -70,7 +70,7 @@ async fn migrate_on(
         .await?;
     // Lock names have at most 64 characters and are shared by the whole server.
     let lock = format!("idempotent:{}", table.name());
-    let locked: i64 = sqlx::query_scalar(&statements.lock)
+    let locked: i64 = sqlx::query_scalar(statements.lock.clone())
         .bind(&lock)
         .fetch_one(&mut *connection)
         .await?;
@@ -80,7 +80,7 @@ async fn migrate_on(
         ));
     }
     let migrated = migrate_locked(connection, statements, table).await;
-    sqlx::query(&statements.unlock)
+    sqlx::query(statements.unlock.clone())
         .bind(&lock)
         .fetch_one(&mut *connection)
         .await?;
@@ -93,16 +93,16 @@ async fn migrate_locked(
     statements: &Statements,
     table: &TableName,
 ) -> Result<Option<i64>, sqlx::Error> {
-    connection.execute(&*statements.versions).await?;
-    let found: i64 = sqlx::query_scalar(&statements.version)
+    connection.execute(statements.versions.clone()).await?;
+    let found: i64 = sqlx::query_scalar(statements.version.clone())
         .fetch_one(&mut *connection)
         .await?;
     if found != 0 && !exists(connection, statements, table, "").await? {
         return Ok(Some(found));
     }
     for (version, migration) in pending(&statements.migrations, found) {
-        connection.execute(migration).await?;
-        sqlx::query(&statements.migrated)
+        connection.execute(migration.clone()).await?;
+        sqlx::query(statements.migrated.clone())
             .bind(version)
             .execute(&mut *connection)
             .await?;
@@ -139,14 +139,14 @@ async fn probe(
         .acquire()
         .await
         .map_err(|error| SETUP.unreachable(error))?;
-    let server = sqlx::query(&statements.server)
+    let server = sqlx::query(statements.server.clone())
         .fetch_one(&mut *connection)
         .await;
     let packet = check_server(
         &server.map_err(SETUP.refused("report its settings"))?,
         requirements,
     )?;
-    let writes = sqlx::query_as(&statements.binary_log)
+    let writes = sqlx::query_as(statements.binary_log.clone())
         .fetch_all(&mut *connection)
         .await;
     check_binary_log(&writes.map_err(SETUP.refused("report its settings"))?)?;
@@ -235,7 +235,7 @@ async fn version(
             return Ok(0);
         }
     }
-    sqlx::query_scalar(&statements.version)
+    sqlx::query_scalar(statements.version.clone())
         .fetch_one(connection)
         .await
 }
@@ -246,7 +246,7 @@ async fn exists(
     table: &TableName,
     suffix: &str,
 ) -> Result<bool, sqlx::Error> {
-    let found: i64 = sqlx::query_scalar(&statements.exists)
+    let found: i64 = sqlx::query_scalar(statements.exists.clone())
         .bind(table.schema())
         .bind(format!("{}{suffix}", table.name()))
         .fetch_one(connection)

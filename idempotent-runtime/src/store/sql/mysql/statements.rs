@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use sqlx::SqlStr;
+
 use crate::store::{
     record::Claim,
     sql::{TableName, row::micros, statement::Dialect},
@@ -19,25 +21,25 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 pub(super) struct Statements {
-    claim: String,
-    pub(super) read: String,
-    pub(super) lease: String,
-    pub(super) renew: String,
-    pub(super) complete: String,
-    pub(super) release: String,
-    pub(super) abandon: String,
-    pub(super) batch: String,
-    pub(super) purge: String,
-    pub(super) packet: String,
-    pub(super) server: String,
-    pub(super) binary_log: String,
-    pub(super) exists: String,
-    pub(super) lock: String,
-    pub(super) unlock: String,
-    pub(super) versions: String,
-    pub(super) version: String,
-    pub(super) migrated: String,
-    pub(super) migrations: Vec<String>,
+    claim: SqlStr,
+    pub(super) read: SqlStr,
+    pub(super) lease: SqlStr,
+    pub(super) renew: SqlStr,
+    pub(super) complete: SqlStr,
+    pub(super) release: SqlStr,
+    pub(super) abandon: SqlStr,
+    pub(super) batch: SqlStr,
+    pub(super) purge: SqlStr,
+    pub(super) packet: SqlStr,
+    pub(super) server: SqlStr,
+    pub(super) binary_log: SqlStr,
+    pub(super) exists: SqlStr,
+    pub(super) lock: SqlStr,
+    pub(super) unlock: SqlStr,
+    pub(super) versions: SqlStr,
+    pub(super) version: SqlStr,
+    pub(super) migrated: SqlStr,
+    pub(super) migrations: Vec<SqlStr>,
 }
 
 impl Statements {
@@ -74,6 +76,7 @@ impl Statements {
             .trace_id
             .map_or_else(|| "null".to_owned(), |id| hex(id.as_bytes()));
         self.claim
+            .as_str()
             .replace("{key}", &hex(claim.key.as_bytes()))
             .replace("{fingerprint}", &hex(claim.fingerprint.as_bytes()))
             .replace("{token}", &hex(claim.token.as_bytes()))
@@ -86,7 +89,7 @@ impl Statements {
 /// Sets up a session of the store's own.
 pub(super) fn session(seconds: u64) -> String {
     let session = MYSQL.statement(include_str!("session.sql"), &TableName::default());
-    session.replace("{seconds}", &seconds.to_string())
+    session.as_str().replace("{seconds}", &seconds.to_string())
 }
 
 /// An SQL literal of these bytes.

@@ -76,7 +76,7 @@ impl Records for Remote<'_> {
     const NAME: &'static str = NAME;
 
     async fn claim(&mut self, claim: &Claim) -> Result<ClaimResult, sqlx::Error> {
-        let query = sqlx::query(&self.statements.acquire)
+        let query = sqlx::query(self.statements.acquire.clone())
             .bind(&claim.key.as_bytes()[..])
             .bind(&claim.fingerprint.as_bytes()[..])
             .bind(&claim.token.as_bytes()[..])
@@ -102,7 +102,7 @@ impl Records for Remote<'_> {
     }
 
     async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
-        let query = sqlx::query(&self.statements.read).bind(&key.as_bytes()[..]);
+        let query = sqlx::query(self.statements.read.clone()).bind(&key.as_bytes()[..]);
         let rows = self.fetch_all(query).await?;
         rows.first().map(Row::read).transpose()
     }
@@ -114,7 +114,7 @@ impl Records for Remote<'_> {
             Change::Release(..) => &self.statements.release,
             Change::Abandon(..) => &self.statements.abandon,
         };
-        let query = sqlx::query(statement)
+        let query = sqlx::query(statement.clone())
             .bind(&change.key().as_bytes()[..])
             .bind(&change.token().as_bytes()[..]);
         let query = match change {
@@ -139,7 +139,9 @@ impl Records for Remote<'_> {
 
 impl ExpiredRecords for Remote<'_> {
     async fn purge_from(&self, from: i64, limit: i64) -> Result<Batch, sqlx::Error> {
-        let query = sqlx::query(&self.statements.purge).bind(limit).bind(from);
+        let query = sqlx::query(self.statements.purge.clone())
+            .bind(limit)
+            .bind(from);
         let rows = self.fetch_all(query).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         Ok(Batch {

@@ -69,8 +69,8 @@ async fn migrate_on(
         .bind(&statements.versions_name)
         .execute(&mut *transaction)
         .await?;
-    transaction.execute(&*statements.versions).await?;
-    let found: i64 = sqlx::query_scalar(&statements.version)
+    transaction.execute(statements.versions.clone()).await?;
+    let found: i64 = sqlx::query_scalar(statements.version.clone())
         .persistent(false)
         .fetch_one(&mut *transaction)
         .await?;
@@ -79,8 +79,8 @@ async fn migrate_on(
         return Ok(Some(found));
     }
     for (version, migration) in pending(&statements.migrations, found) {
-        transaction.execute(migration).await?;
-        sqlx::query(&statements.migrated)
+        transaction.execute(migration.clone()).await?;
+        sqlx::query(statements.migrated.clone())
             .persistent(false)
             .bind(version)
             .execute(&mut *transaction)
@@ -173,7 +173,7 @@ async fn version(
             return Ok(0);
         }
     }
-    sqlx::query_scalar(&statements.version)
+    sqlx::query_scalar(statements.version.clone())
         .persistent(false)
         .fetch_one(connection)
         .await

@@ -1,5 +1,7 @@
 //! The statements for one table, each in its own file.
 
+use sqlx::SqlStr;
+
 use crate::store::sql::{TableName, statement::Dialect};
 
 const POSTGRES: Dialect = Dialect { quote: '"' };
@@ -21,20 +23,20 @@ pub(super) const EXISTS: &str = include_str!("exists.sql");
 pub(super) const LOCK: &str = include_str!("lock.sql");
 
 pub(super) struct Statements {
-    pub(super) acquire: String,
-    pub(super) read: String,
-    pub(super) renew: String,
-    pub(super) complete: String,
-    pub(super) release: String,
-    pub(super) abandon: String,
-    pub(super) purge: String,
-    pub(super) versions: String,
+    pub(super) acquire: SqlStr,
+    pub(super) read: SqlStr,
+    pub(super) renew: SqlStr,
+    pub(super) complete: SqlStr,
+    pub(super) release: SqlStr,
+    pub(super) abandon: SqlStr,
+    pub(super) purge: SqlStr,
+    pub(super) versions: SqlStr,
     /// The names of the table and of that of its versions, quoted for `to_regclass`.
     pub(super) table_name: String,
     pub(super) versions_name: String,
-    pub(super) version: String,
-    pub(super) migrated: String,
-    pub(super) migrations: Vec<String>,
+    pub(super) version: SqlStr,
+    pub(super) migrated: SqlStr,
+    pub(super) migrations: Vec<SqlStr>,
 }
 
 impl Statements {
@@ -49,8 +51,8 @@ impl Statements {
             abandon: statement(include_str!("abandon.sql")),
             purge: statement(include_str!("purge.sql")),
             versions: statement(include_str!("versions.sql")),
-            table_name: statement("{table}"),
-            versions_name: statement("{versions}"),
+            table_name: statement("{table}").as_str().to_owned(),
+            versions_name: statement("{versions}").as_str().to_owned(),
             version: statement(include_str!("version.sql")),
             migrated: statement(include_str!("migrated.sql")),
             migrations: MIGRATIONS.map(statement).into(),

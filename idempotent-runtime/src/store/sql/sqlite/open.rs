@@ -9,7 +9,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions as _, Executor as _, SqliteConnection,
+    AssertSqlSafe, ConnectOptions as _, Executor as _, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
@@ -241,7 +241,7 @@ async fn limit(connection: &mut SqliteConnection, bytes: u64) -> Result<(), sqlx
     // A pragma takes no parameters, and a number is safe as text. Zero would be no limit; one page is too few for a
     // table.
     let pages = pages.max(1);
-    sqlx::query(&format!("pragma max_page_count = {pages}"))
+    sqlx::query(AssertSqlSafe(format!("pragma max_page_count = {pages}")))
         .execute(connection)
         .await?;
     Ok(())
@@ -275,18 +275,18 @@ async fn migrate_locked(
     statements: &Statements,
     table: &TableName,
 ) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query(&statements.versions)
+    sqlx::query(statements.versions.clone())
         .execute(&mut *connection)
         .await?;
-    let found: i64 = sqlx::query_scalar(&statements.version)
+    let found: i64 = sqlx::query_scalar(statements.version.clone())
         .fetch_one(&mut *connection)
         .await?;
     if found != 0 && !exists(connection, statements, table, "").await? {
         return Ok(Some(found));
     }
     for (version, migration) in pending(&statements.migrations, found) {
-        connection.execute(migration).await?;
-        sqlx::query(&statements.migrated)
+        connection.execute(migration.clone()).await?;
+        sqlx::query(statements.migrated.clone())
             .bind(version)
             .execute(&mut *connection)
             .await?;
@@ -305,7 +305,7 @@ async fn version(
             return Ok(0);
         }
     }
-    sqlx::query_scalar(&statements.version)
+    sqlx::query_scalar(statements.version.clone())
         .fetch_one(connection)
         .await
 }
@@ -316,7 +316,7 @@ async fn exists(
     table: &TableName,
     suffix: &str,
 ) -> Result<bool, sqlx::Error> {
-    let found: i64 = sqlx::query_scalar(&statements.exists)
+    let found: i64 = sqlx::query_scalar(statements.exists.clone())
         .bind(format!("{}{suffix}", table.name()))
         .fetch_one(connection)
         .await?;
@@ -333,7 +333,9 @@ async fn check(
     let found = found.map_err(SETUP.refused("report the table's version"))?;
     check_version(table, found, VERSION)?;
     // A read-only file accepts everything but a write.
-    let written = sqlx::query(&statements.probe).execute(connection).await;
+    let written = sqlx::query(statements.probe.clone())
+        .execute(connection)
+        .await;
     written.map_err(SETUP.refused("be written to"))?;
     Ok(())
 }
@@ -361,7 +363,7 @@ mod tests {
             .synchronous(SqliteSynchronous::Off);
         let (mut connection, _) = connect(options).await.expect("the file opens");
         for (pragma, value) in [("synchronous", FULL), ("fullfsync", 1)] {
-            let set: i64 = sqlx::query_scalar(&format!("pragma {pragma}"))
+            let set: i64 = sqlx::query_scalar(AssertSqlSafe(format!("pragma {pragma}")))
                 .fetch_one(&mut connection)
                 .await
                 .expect("its value");

@@ -47,7 +47,7 @@ impl Records for Locked<'_> {
 
     async fn claim(&mut self, claim: &Claim) -> Result<ClaimResult, sqlx::Error> {
         let (lease_until, expires_at) = self.ends(&claim.held());
-        let attempt: Option<u32> = sqlx::query_scalar(&self.statements.claim)
+        let attempt: Option<u32> = sqlx::query_scalar(self.statements.claim.clone())
             .bind(&claim.key.as_bytes()[..])
             .bind(&claim.fingerprint.as_bytes()[..])
             .bind(&claim.token.as_bytes()[..])
@@ -72,7 +72,7 @@ impl Records for Locked<'_> {
     }
 
     async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
-        let row = sqlx::query(&self.statements.read)
+        let row = sqlx::query(self.statements.read.clone())
             .bind(&key.as_bytes()[..])
             .bind(self.now)
             .fetch_optional(&mut *self.connection)
@@ -87,7 +87,7 @@ impl Records for Locked<'_> {
             Change::Release(..) => &self.statements.release,
             Change::Abandon(..) => &self.statements.abandon,
         };
-        let query = sqlx::query(statement)
+        let query = sqlx::query(statement.clone())
             .bind(&change.key().as_bytes()[..])
             .bind(&change.token().as_bytes()[..]);
         let query = match change {
@@ -109,7 +109,7 @@ impl Records for Locked<'_> {
     }
 
     async fn purge(&mut self, limit: i64) -> Result<u64, sqlx::Error> {
-        let done = sqlx::query(&self.statements.purge)
+        let done = sqlx::query(self.statements.purge.clone())
             .bind(self.now)
             .bind(limit)
             .execute(&mut *self.connection)

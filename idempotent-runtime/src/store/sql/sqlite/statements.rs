@@ -1,5 +1,7 @@
 //! The statements for one table, each in its own file.
 
+use sqlx::SqlStr;
+
 use crate::store::sql::{TableName, statement::Dialect};
 
 const SQLITE: Dialect = Dialect { quote: '"' };
@@ -12,19 +14,19 @@ const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 pub(super) struct Statements {
-    pub(super) read: String,
-    pub(super) claim: String,
-    pub(super) renew: String,
-    pub(super) complete: String,
-    pub(super) release: String,
-    pub(super) abandon: String,
-    pub(super) purge: String,
-    pub(super) versions: String,
-    pub(super) version: String,
-    pub(super) migrated: String,
-    pub(super) exists: String,
-    pub(super) probe: String,
-    pub(super) migrations: Vec<String>,
+    pub(super) read: SqlStr,
+    pub(super) claim: SqlStr,
+    pub(super) renew: SqlStr,
+    pub(super) complete: SqlStr,
+    pub(super) release: SqlStr,
+    pub(super) abandon: SqlStr,
+    pub(super) purge: SqlStr,
+    pub(super) versions: SqlStr,
+    pub(super) version: SqlStr,
+    pub(super) migrated: SqlStr,
+    pub(super) exists: SqlStr,
+    pub(super) probe: SqlStr,
+    pub(super) migrations: Vec<SqlStr>,
 }
 
 impl Statements {
