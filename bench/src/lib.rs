@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod compare;
+pub mod scale;
 
 /// Whether this is `cargo bench`; `cargo test --benches` only checks that the benchmark works.
 #[must_use]
