@@ -23,12 +23,13 @@ const BATCHES: usize = 11;
 /// The most that a first execution and a replay may cost with a million records.
 const MOST: [(Kind, f64); 2] = [(Kind::First, 1.15), (Kind::Replay, 1.3)];
 
-/// Compares both kinds of request, or measures one of them if this is a process that the comparison started.
+/// Compares both kinds of request, or measures one of them if this is a process that the comparison started. `allocator`
+/// is the name of the one that the program has.
 ///
 /// # Panics
 ///
 /// If a ratio is above its limit.
-pub fn run() {
+pub fn run(allocator: &str) {
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, child, kind, records] = &arguments[..]
         && child == "child"
@@ -43,7 +44,7 @@ pub fn run() {
     } else {
         (10 * FEW, 1)
     };
-    println!("{:18} {FEW:>9} {many:>11} records   ratio", "");
+    println!("{allocator:18} {FEW:>9} {many:>11} records   ratio");
     for (kind, most) in MOST {
         let pair = compare::in_turns(
             turns,
