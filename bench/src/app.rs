@@ -11,6 +11,7 @@ use axum::{
 use http_body_util::BodyExt;
 use idempotent_runtime::{Idempotency, MemoryStore, idempotent};
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 use tower::ServiceExt;
 
 /// The request: at least 24 bytes of JSON, padded to any size.
@@ -100,6 +101,17 @@ pub fn router_on(engine: Idempotency) -> Router {
         .route(BARE_LAYERED, post(bare))
         .layer(Extension(engine))
         .merge(plain)
+}
+
+/// Prints a free port of 127.0.0.1 and serves the router there.
+///
+/// # Errors
+///
+/// If the port cannot be bound.
+pub async fn serve(router: Router) -> std::io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    axum::serve(listener, router).await
 }
 
 /// An engine on a memory store without bounds.
