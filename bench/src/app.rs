@@ -30,7 +30,7 @@ pub struct Receipt {
 }
 
 /// A minimal real handler: it parses JSON and responds with JSON.
-async fn bare(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
+pub async fn bare(Json(payment): Json<Payment>) -> (StatusCode, Json<Receipt>) {
     receipt(payment)
 }
 
