@@ -1,10 +1,14 @@
 //! Leases: renewed, lost, fenced (DESIGN.md, sections 4 and 9; invariants I1, I4, I6, I9).
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use axum::response::IntoResponse;
-use http::StatusCode;
-use idempotent_runtime::{Idempotency, MemoryStore, OnCrash, Policy, Retention};
+use axum::{body::Body, response::IntoResponse};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use idempotent_runtime::{
+    Execution, Idempotency, IdempotencyLayer, MemoryStore, OnCrash, Policy, Retention,
+};
+use tower::{Layer, Service};
 
 use crate::support::{
     CountingHandler, Fault, FaultyStore, Operation, TestRequest, advance, crash, run_ready_tasks,
@@ -51,6 +55,33 @@ fn the_heartbeat_keeps_a_long_execution_alive() {
         first.await.unwrap().assert_charge(1);
         assert_eq!(handler.starts(), 1);
     });
+}
+
+#[test]
+fn a_service_that_is_called_outside_of_a_runtime_keeps_its_lease_within_one() {
+    // Given a service that works for three leases.
+    let works = tower::service_fn(async |request: Request<Body>| {
+        let execution = Execution::from_extensions(request.extensions()).cloned();
+        tokio::time::sleep(LEASE * 3).await;
+        let lost = execution.is_some_and(|execution| execution.lease_lost());
+        Ok::<_, Infallible>(Response::new(Body::from(lost.to_string())))
+    });
+    let engine = Idempotency::builder().store(MemoryStore::new()).build();
+    let mut service = IdempotencyLayer::new(engine.unwrap()).layer(works);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+
+    // When it is called before the runtime is entered.
+    let request = Request::post("/pay").header("idempotency-key", "k");
+    let called = service.call(request.body(Body::empty()).unwrap());
+    let answered = runtime.block_on(called).unwrap();
+
+    // Then its lease was renewed.
+    let body = runtime.block_on(answered.into_body().collect()).unwrap();
+    assert_eq!(body.to_bytes(), "false");
 }
 
 #[test]

@@ -262,6 +262,11 @@ impl Lease {
         let _ = self.runtime.set(runtime);
     }
 
+    /// Whether the keeper renews it.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.runtime.get().is_some()
+    }
+
     pub(super) fn runtime(&self) -> Option<&Handle> {
         self.runtime.get()
     }
