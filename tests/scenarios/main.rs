@@ -14,6 +14,7 @@ mod servers;
 mod support;
 
 mod answers;
+mod at_once;
 mod at_rest;
 mod attribute;
 mod blocked_threads;

@@ -3,10 +3,13 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::{Future, pending},
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use idempotent_runtime::{
@@ -18,6 +21,8 @@ use idempotent_runtime::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{sync::Semaphore, task::yield_now};
+
+use super::poll_once;
 
 /// An operation of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +61,8 @@ pub(crate) enum Fault {
     OwnMismatch,
     /// Yields twice before it is applied and twice before it returns.
     Slow,
+    /// Is applied, and keeps its thread until the paused clock has moved this far.
+    Blocks(Duration),
     /// No fault, for the calls before a faulty one.
     None,
 }
@@ -68,6 +75,7 @@ struct Inner {
     store: MemoryStore,
     state: Mutex<State>,
     without_wakes: AtomicBool,
+    at_once: AtomicBool,
 }
 
 #[derive(Default)]
@@ -99,6 +107,7 @@ impl FaultyStore {
             store,
             state: Mutex::default(),
             without_wakes: AtomicBool::new(false),
+            at_once: AtomicBool::new(false),
         }))
     }
 
@@ -106,6 +115,14 @@ impl FaultyStore {
     pub(crate) fn without_wakes() -> Self {
         let store = Self::new();
         store.0.without_wakes.store(true, Ordering::SeqCst);
+        store
+    }
+
+    /// A store that claims and completes without a future, as one in memory does, unless the fault takes time. It sends no
+    /// wakes.
+    pub(crate) fn at_once() -> Self {
+        let store = Self::without_wakes();
+        store.0.at_once.store(true, Ordering::SeqCst);
         store
     }
 
@@ -198,6 +215,35 @@ impl FaultyStore {
             .unwrap_or(Fault::None)
     }
 
+    /// What an operation answers without a future; `None` if it was not begun.
+    fn answer<T>(&self, operation: Operation, run: impl Future<Output = T>) -> Option<T> {
+        if !self.0.at_once.load(Ordering::SeqCst) || self.takes_time(operation) {
+            return None;
+        }
+        match pin!(run).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => panic!("{operation:?} takes time"),
+        }
+    }
+
+    /// Whether the next call of this operation has to be waited for.
+    fn takes_time(&self, operation: Operation) -> bool {
+        let state = self.0.state.lock().unwrap();
+        let next = state.next.get(&operation).and_then(VecDeque::front);
+        let fault = next.or_else(|| state.always.get(&operation));
+        let slow = matches!(
+            fault,
+            Some(
+                Fault::Hang
+                    | Fault::HangAfterApplying
+                    | Fault::HoldRequest(_)
+                    | Fault::HoldReply(_)
+                    | Fault::Slow
+            )
+        );
+        slow || state.chaos.is_some()
+    }
+
     fn note(&self, what: String) {
         self.0.state.lock().unwrap().written.push(what);
     }
@@ -246,6 +292,12 @@ impl FaultyStore {
                 let answer = run.await;
                 yield_now().await;
                 yield_now().await;
+                answer
+            }
+            Fault::Blocks(time) => {
+                let answer = run.await;
+                // The clock has moved after the first poll; what it waits for after that are other tasks.
+                let _moved = poll_once(tokio::time::advance(time)).await;
                 answer
             }
             Fault::HoldRequest(permits) => {
@@ -320,6 +372,14 @@ impl Store for FaultyStore {
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
         self.0.store.purge_expired(limit).await
+    }
+
+    fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>> {
+        self.answer(Operation::Acquire, self.acquire(claim))
+    }
+
+    fn try_complete(&self, held: &Held, outcome: &Outcome) -> Option<Result<Write, StoreError>> {
+        self.answer(Operation::Complete, self.complete(held, outcome))
     }
 
     fn attach(&self, wake: Wake) {
