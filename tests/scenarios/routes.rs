@@ -1,5 +1,7 @@
 //! Routes: the same key on another route is another key (DESIGN.md, section 6).
 
+use std::time::Duration;
+
 use axum::{
     Extension, Router,
     extract::{Path, Request, State},
@@ -7,11 +9,13 @@ use axum::{
     routing::{any, post},
 };
 use http::Method;
-use idempotent_runtime::{Idempotency, IdempotencyLayer, Policy, idempotent};
+use idempotent_runtime::{
+    Idempotency, IdempotencyLayer, MemoryStore, Policy, Recovery, idempotent,
+};
 
 use crate::support::{
-    Adapter, CountingHandler, Server, TestRequest, in_real_time, send, with_each_adapter,
-    with_paused_clock,
+    Adapter, CountingHandler, Server, TestRequest, advance, crash, in_real_time, send,
+    unprotected_app, with_each_adapter, with_paused_clock,
 };
 
 #[idempotent]
@@ -218,6 +222,41 @@ fn a_name_replaces_method_and_route_as_the_endpoint() {
         send(&app("/old"), &TestRequest::post("/old").key("k"))
             .await
             .assert_replay_of_charge(1);
+    });
+}
+
+#[test]
+fn what_a_layer_is_told_counts_also_after_it_served_requests() {
+    with_paused_clock(async {
+        // Given a layer that has served a request, and a crashed execution.
+        let (handler, store) = (CountingHandler::new(), MemoryStore::new());
+        let crashed = TestRequest::payment("crashed");
+        handler.close_gate();
+        let dying = Idempotency::builder();
+        crash(Adapter::Layer, dying, store.clone(), &crashed, &handler).await;
+        handler.open_gate();
+        advance(Duration::from_secs(31)).await;
+        let engine = Idempotency::builder().store(store).build().unwrap();
+        let app = |layer: IdempotencyLayer| unprotected_app(&handler).route_layer(layer);
+        let layer = IdempotencyLayer::new(engine);
+        let first = send(&app(layer.clone()), &TestRequest::payment("k")).await;
+        first.assert_charge(2);
+
+        // When copies of it are told something else, then each does what it was told.
+        let small = app(layer.clone().policy(Policy::new().max_body(1)));
+        let refused = send(&small, &TestRequest::payment("other").body("two")).await;
+        refused.assert_problem(413, "request_too_large");
+        let named = app(layer.clone().endpoint("another endpoint"));
+        send(&named, &TestRequest::payment("k"))
+            .await
+            .assert_charge(3);
+        let recovering = app(layer.clone().recover(async |_| Recovery::NotExecuted));
+        send(&recovering, &crashed).await.assert_charge(4);
+
+        // And it goes on as before.
+        send(&app(layer), &TestRequest::payment("k"))
+            .await
+            .assert_replay_of_charge(2);
     });
 }
 
