@@ -251,6 +251,67 @@ mod tests {
         }
     }
 
+    /// A body that says how long it is.
+    struct Announced(Frames, u64);
+
+    impl Body for Announced {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Sent>> {
+            Pin::new(&mut self.0).poll_frame(context)
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.0.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.1)
+        }
+    }
+
+    fn begin<const N: usize>(
+        frames: [Sent; N],
+        size: u64,
+        limit: usize,
+    ) -> Result<Bytes, Box<Begun<Announced>>> {
+        Begun::read(Announced(Frames(frames.into()), size), limit).map_err(Box::new)
+    }
+
+    #[tokio::test]
+    async fn what_is_here_in_one_piece_is_read_at_once() {
+        assert_eq!(begin([data("abc")], 3, 3).ok().unwrap(), "abc");
+        assert_eq!(begin([], 0, 0).ok().unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_of_a_body_in_pieces_is_not_lost() {
+        let pieces = begin([data("ab"), data("c")], 3, 3).err().unwrap();
+        assert_eq!(collect(*pieces, 3).await.unwrap().bytes, "abc");
+        let trailers = Ok(Frame::trailers(HeaderMap::new()));
+        let with_trailers = begin([data("abc"), trailers], 3, 3).err().unwrap();
+        let collected = collect(*with_trailers, 3).await.unwrap();
+        assert_eq!(collected.bytes, "abc");
+        assert!(collected.trailers.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_at_once_is_not_taken_for_an_empty_one() {
+        let broken = begin([Err("reset")], 3, 3).err().unwrap();
+        let broken = collect(*broken, 3).await.unwrap_err();
+        assert!(matches!(broken, CollectError::Broken(error) if error.to_string() == "reset"));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_not_read_at_once() {
+        let long = begin([data("abc")], 3, 2).err().unwrap();
+        assert!(long.first.is_none());
+        assert_eq!(long.body.0.0.len(), 1, "it was not touched");
+        let long = collect(*long, 2).await.unwrap_err();
+        assert!(matches!(long, CollectError::TooLarge), "{long:?}");
+    }
+
     #[tokio::test]
     async fn trailers_and_errors_are_returned() {
         let trailers = Ok(Frame::trailers(HeaderMap::new()));

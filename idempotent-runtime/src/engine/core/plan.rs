@@ -166,6 +166,36 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_for_one_policy_one_method_and_one_template() {
+        let engine = Idempotency::builder().build().unwrap();
+        let (policy, method, template) = (1, &Method::POST, Some("/payments"));
+        let at = At {
+            policy,
+            method,
+            template,
+        };
+        let plan = Plan::new(&engine.0, &PAY, &at);
+        assert!(plan.is_for(&at));
+        for other in [
+            At { policy: 2, ..at },
+            At {
+                method: &Method::PUT,
+                ..at
+            },
+            At {
+                template: Some("/refunds"),
+                ..at
+            },
+            At {
+                template: None,
+                ..at
+            },
+        ] {
+            assert!(!plan.is_for(&other));
+        }
+    }
+
+    #[test]
     fn methods_that_clients_invent_are_not_remembered() {
         let engine = Idempotency::builder().build().unwrap();
         for n in 0..2 * SLOTS {
