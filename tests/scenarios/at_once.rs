@@ -3,7 +3,8 @@
 
 use std::{
     convert::Infallible,
-    pin::pin,
+    future::Future,
+    pin::{Pin, pin},
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -200,13 +201,33 @@ fn an_outcome_that_a_store_never_took_does_not_free_its_key() {
 }
 
 #[test]
-fn a_request_that_is_dropped_before_its_first_poll_is_executed_to_its_end() {
+fn nothing_begins_before_the_first_poll() {
+    with_paused_clock(async {
+        let (handler, store) = (CountingHandler::new(), FaultyStore::at_once());
+        let engine = engine(&store);
+        let mut service = wrapped(&engine, &handler);
+        // A caller that changes its mind.
+        drop(service.call(payment().request()));
+        // One that waits for several leases before it asks for the answer.
+        let called = service.call(payment().request());
+        advance(Duration::from_secs(100)).await;
+        assert_eq!((handler.starts(), store.calls(Operation::Acquire)), (0, 0));
+        drop(called.await.unwrap());
+        assert_eq!((handler.starts(), store.calls(Operation::Acquire)), (1, 1));
+        call(&mut service).await.assert_replay_of_charge(1);
+    });
+}
+
+#[test]
+fn a_request_that_is_dropped_after_its_first_poll_is_executed_to_its_end() {
     with_paused_clock(async {
         let (handler, store) = (CountingHandler::new(), FaultyStore::at_once());
         let engine = engine(&store);
         let mut service = wrapped(&engine, &handler);
         handler.close_gate();
-        drop(service.call(payment().request()));
+        let mut called = Box::pin(service.call(payment().request()));
+        assert!(poll_once(&mut called).is_pending());
+        drop(called);
         run_ready_tasks().await;
         assert_eq!((handler.starts(), detached(&engine)), (1, 1));
         handler.open_gate();
@@ -217,16 +238,23 @@ fn a_request_that_is_dropped_before_its_first_poll_is_executed_to_its_end() {
 }
 
 #[test]
-fn a_claim_in_doubt_is_withdrawn_if_its_request_is_dropped_before_its_first_poll() {
+fn a_claim_that_is_repeated_outlives_its_client() {
     with_paused_clock(async {
         let (handler, store) = (CountingHandler::new(), FaultyStore::at_once());
         let mut service = wrapped(&engine(&store), &handler);
         store.fail_next(Operation::Acquire, Fault::ReplyLost);
-        drop(service.call(payment().request()));
-        run_ready_tasks().await;
-        assert_eq!(handler.starts(), 0);
-        call(&mut service).await.assert_charge(1);
+        let mut called = Box::pin(service.call(payment().request()));
+        assert!(poll_once(&mut called).is_pending());
+        drop(called);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(handler.effects(), 1);
+        call(&mut service).await.assert_replay_of_charge(1);
     });
+}
+
+/// Polls a future as its server does, once.
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Metrics whose histogram of executions panics once.

@@ -373,21 +373,11 @@ impl Builder {
         let defaults = self.policy.clone().or(&self.profile.policy());
         self.check(&defaults)?;
         let (digester, other_digester) = self.secrets.digesters()?;
+        let problem_style = self.problem_style();
         let store = match self.store {
             Some(store) => store,
             None => default_store().ok_or(BuildError::NoStore)?,
         };
-        let mut problem_style = ProblemStyle {
-            for_stripe: self.profile == Profile::Stripe,
-            challenge: self.challenge,
-            ..ProblemStyle::default()
-        };
-        if let Some(base) = self.problem_type_base {
-            problem_style.type_base = base;
-        }
-        if let Some(status) = self.mismatch_status.or(self.profile.mismatch_status()) {
-            problem_style.mismatch_status = status;
-        }
         let replay_header = self
             .replay_header
             .unwrap_or_else(|| self.profile.replay_header());
@@ -430,6 +420,22 @@ impl Builder {
         });
         wake_waiters(&core);
         Ok(Idempotency(core))
+    }
+
+    /// How this engine's problems look.
+    fn problem_style(&self) -> ProblemStyle {
+        let mut style = ProblemStyle {
+            for_stripe: self.profile == Profile::Stripe,
+            challenge: self.challenge.clone(),
+            ..ProblemStyle::default()
+        };
+        if let Some(base) = &self.problem_type_base {
+            style.type_base.clone_from(base);
+        }
+        if let Some(status) = self.mismatch_status.or(self.profile.mismatch_status()) {
+            style.mismatch_status = status;
+        }
+        style
     }
 
     fn check(&self, defaults: &Policy) -> Result<(), BuildError> {

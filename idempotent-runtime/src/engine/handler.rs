@@ -1,6 +1,6 @@
 //! Where an adapter meets the engine.
 //!
-//! Nothing here knows a web framework. An adapter brings the request, the [`Route`](crate::route::Route) that it matched, and the
+//! Nothing here knows a web framework. An adapter brings the request, the [`Plan`](super::Plan) of its endpoint, and the
 //! [`Handler`] to call if the engine decides to execute.
 
 use std::{

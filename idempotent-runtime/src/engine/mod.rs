@@ -246,7 +246,8 @@ impl Idempotency {
         plans.get(&self.0, (policy, 0), method, extensions)
     }
 
-    /// Serves one request that the engine [covers](Self::coverage).
+    /// Serves one request that the engine [covers](Self::coverage). What it returns is polled next, within a runtime.
+    #[cfg(feature = "axum")]
     pub(crate) fn run<B, H>(
         self,
         plan: Arc<Plan>,
@@ -258,12 +259,30 @@ impl Idempotency {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
         H: Handler,
     {
+        Served::begin(self.exchange(plan, found, &mut request), request, handler)
+    }
+
+    /// The same, begun when it is polled.
+    pub(crate) fn run_when_polled<B, H>(
+        self,
+        plan: Arc<Plan>,
+        found: FoundKey,
+        mut request: Request<B>,
+        handler: H,
+    ) -> Served<Reply<H::Body>>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+        H: Handler,
+    {
+        Served::begin_when_polled(self.exchange(plan, found, &mut request), request, handler)
+    }
+
+    fn exchange<B>(self, plan: Arc<Plan>, found: FoundKey, request: &mut Request<B>) -> Exchange {
         let max_body = if plan.limited_by_route {
             body_limit(request.extensions_mut())
         } else {
             plan.settings.max_body
         };
-        let exchange = Exchange::new(self.0, plan, found, max_body);
-        Served::begin(exchange, request, handler)
+        Exchange::new(self.0, plan, found, max_body)
     }
 }

@@ -58,7 +58,7 @@ where
                 Err(frame) => Err(Self::after(Ok(frame), body)),
             },
             Poll::Ready(Some(Err(error))) => Err(Self::after(Err(error.into()), body)),
-            // What it has is what is shown, also if it broke its word.
+            // It is empty, although it said that it has `size` bytes: so it is collected as well.
             Poll::Ready(None) => {
                 drop_catching(body);
                 Ok(Bytes::new())

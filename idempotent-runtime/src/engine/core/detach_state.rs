@@ -8,7 +8,7 @@ use std::sync::{
 use super::room::{CallerHash, PlaceSlot, Room};
 
 /// Shared by the steps of a request and the future that the server polls. They never run at the same time, so relaxed
-/// loads and stores suffice.
+/// loads and stores suffice; `place`, which the keeper reaches too, has a lock of its own.
 #[derive(Debug, Default)]
 pub(crate) struct DetachState {
     must_finish: AtomicBool,

@@ -38,7 +38,7 @@ pub(crate) struct Lease {
     request: Target,
     /// When the acknowledged acquire was sent. By this process's clock the lease lapses no later than by the store's.
     acquired: Instant,
-    /// When it lapses, in microseconds after `acquired`; zero once another execution has taken it over.
+    /// When it lapses, in microseconds after `acquired`; zero once it is lost.
     lapses: AtomicU64,
     /// Whether somebody behind the engine asked for the execution, or read the body of the request.
     touched: AtomicBool,
@@ -260,11 +260,6 @@ impl Lease {
     pub(super) fn runs_on(&self, runtime: Handle) {
         // An execution has one runtime; a second call is for the same one.
         let _ = self.runtime.set(runtime);
-    }
-
-    /// Whether the keeper renews it.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.runtime.get().is_some()
     }
 
     pub(super) fn runtime(&self) -> Option<&Handle> {

@@ -79,9 +79,13 @@ pub(super) async fn execute<H: Handler>(
 ) -> Answered<H::Body> {
     let Started { run, request } = match started {
         Ok(started) => started,
-        Err(beside) => return beside.conflict(),
+        Err(beside) => {
+            drop_catching(handler);
+            return beside.conflict();
+        }
     };
     if !run.may_start() {
+        drop_catching((request, handler));
         return answer(Box::pin(Box::new(run).decline()).await).await;
     }
     execute_when_ready(run, request, handler, Poll::Pending).await
@@ -114,9 +118,13 @@ pub(super) async fn recover<H: Handler>(
 ) -> Answered<H::Body> {
     let Started { mut run, request } = match started {
         Ok(started) => started,
-        Err(beside) => return beside.conflict(),
+        Err(beside) => {
+            drop_catching(handler);
+            return beside.conflict();
+        }
     };
     if !run.may_start() || !run.begin() {
+        drop_catching((request, handler));
         return answer(Box::new(run).decline().await).await;
     }
     // Before the start: a clone runs code of the application's.

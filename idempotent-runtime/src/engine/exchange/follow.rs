@@ -101,11 +101,7 @@ impl Exchange {
                     });
                     return None;
                 }
-                Seen::Lapsed { .. } if matches!(self.settings().on_crash, OnCrash::Refuse) => {
-                    waiter.publish(Verdict::Unknown { fingerprint });
-                    return None;
-                }
-                Seen::InDoubt => {
+                Seen::Lapsed { .. } | Seen::InDoubt if self.stays_unknown(&seen) => {
                     waiter.publish(Verdict::Unknown { fingerprint });
                     return None;
                 }
@@ -127,6 +123,11 @@ impl Exchange {
                 });
             }
         }
+    }
+
+    /// Whether this was seen of an execution that the route does not follow up.
+    fn stays_unknown(&self, seen: &Seen) -> bool {
+        matches!(seen, Seen::InDoubt) || matches!(self.settings().on_crash, OnCrash::Refuse)
     }
 }
 

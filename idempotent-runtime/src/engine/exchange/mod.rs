@@ -19,6 +19,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, request::Parts};
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::{
     body::ResponseBody,
@@ -219,16 +220,9 @@ impl Exchange {
                     crashed = true;
                     match Box::pin(self.take_over(&mut claiming, lease)).await {
                         Seen::Acquired { attempt, sent } => {
-                            let on_crash = self.settings().on_crash;
-                            let run = self.start((attempt, sent), *claiming, *request);
-                            return match on_crash {
-                                OnCrash::Recover(find) => {
-                                    Box::pin(recover(run, find, handler)).await
-                                }
-                                OnCrash::Refuse | OnCrash::Retry => {
-                                    Box::pin(execute(run, handler)).await
-                                }
-                            };
+                            let acquired = (attempt, sent);
+                            let executed = self.execute(acquired, true, claiming, request, handler);
+                            return Box::pin(executed).await;
                         }
                         // The store does not take the lease over: it is asked again later, not at once.
                         Seen::Lapsed { lease: again } if again == lease => {
@@ -241,12 +235,9 @@ impl Exchange {
                 Next::Execute { attempt, sent } => {
                     // A late copy of a take-over may have been applied since: then the crash is still to be asked about.
                     let took_over = claiming.doubt.must_abandon();
-                    let on_crash = self.settings().on_crash;
-                    let run = self.start((attempt, sent), *claiming, *request);
-                    if let (true, OnCrash::Recover(find)) = (took_over, on_crash) {
-                        return Box::pin(recover(run, find, handler)).await;
-                    }
-                    return Box::pin(execute(run, handler)).await;
+                    let acquired = (attempt, sent);
+                    let executed = self.execute(acquired, took_over, claiming, request, handler);
+                    return Box::pin(executed).await;
                 }
                 Next::Answer(answer) => {
                     // Both hold what the application put there, whose destructors may panic.
@@ -265,6 +256,23 @@ impl Exchange {
                     return Box::pin(failed).await;
                 }
             };
+        }
+    }
+
+    /// Executes the handler, or asks first what became of the execution whose lease was taken over.
+    async fn execute<H: Handler>(
+        self: Box<Self>,
+        acquired: (u32, Instant),
+        took_over: bool,
+        claiming: Box<Claiming>,
+        request: Box<KeyedRequest>,
+        handler: H,
+    ) -> Answered<H::Body> {
+        let on_crash = self.settings().on_crash;
+        let run = self.start(acquired, *claiming, *request);
+        match on_crash {
+            OnCrash::Recover(find) if took_over => recover(run, find, handler).await,
+            _ => execute(run, handler).await,
         }
     }
 

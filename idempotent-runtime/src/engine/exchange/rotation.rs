@@ -127,6 +127,8 @@ impl Exchange {
         if !matches!(acquired, Seen::Acquired { .. }) {
             return acquired;
         }
+        // The claim exists.
+        self.must_finish();
         let seen = self.met(claiming, &elsewhere).await;
         let Some(seen) = seen else { return acquired };
         self.give_back(claiming);

@@ -26,6 +26,8 @@ use crate::{
 
 /// The answer to a request, on its way.
 pub(crate) enum Served<T: Send + 'static> {
+    /// Nothing has begun yet.
+    Arrived(Option<Box<dyn FnOnce() -> Self + Send>>),
     /// Nothing waited. `None` once it was given.
     Ready(Option<T>),
     /// The handler is at work, or something else waits: one allocation, whatever it is.
@@ -41,7 +43,8 @@ struct Serve<H: Handler> {
 }
 
 impl<B: Send + 'static> Served<Reply<B>> {
-    /// Serves a request as far as nothing waits: up to its answer, or to the first poll of its handler.
+    /// Serves a request as far as nothing waits: up to its answer, or to the first poll of its handler. Called where the
+    /// future is polled next: what begins here has a lease, and a runtime around it.
     pub(crate) fn begin<R, H>(exchange: Exchange, request: Request<R>, handler: H) -> Self
     where
         R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
@@ -63,18 +66,39 @@ impl<B: Send + 'static> Served<Reply<B>> {
             })),
         }
     }
+
+    /// The same, begun when it is polled: a service may be called long before that, elsewhere, or for nothing.
+    pub(crate) fn begin_when_polled<R, H>(
+        exchange: Exchange,
+        request: Request<R>,
+        handler: H,
+    ) -> Self
+    where
+        R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+        H: Handler<Body = B>,
+    {
+        Self::Arrived(Some(Box::new(move || {
+            Self::begin(exchange, request, handler)
+        })))
+    }
 }
 
 impl<T: Send + 'static> Future for Served<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        if let Self::Arrived(begin) = &mut *self
+            && let Some(begin) = begin.take()
+        {
+            *self = begin();
+        }
         match &mut *self {
             Self::Ready(reply) => match reply.take() {
                 Some(reply) => Poll::Ready(reply),
                 None => panic!("an answered request was polled again"),
             },
             Self::Pending(future) => Pin::new(future).poll(context),
+            Self::Arrived(_) => panic!("a request that panicked was polled again"),
         }
     }
 }
@@ -104,6 +128,14 @@ fn marked<B>(mut reply: Reply<B>, nothing_executed: bool, refused: Option<Refuse
         refused.mark(&mut reply);
     }
     reply
+}
+
+impl<H: Handler> Drop for Serve<H> {
+    fn drop(&mut self) {
+        // What is dropped may log, and may begin to give a claim back.
+        let _entered = self.span.enter();
+        self.stage = Stage::Gone;
+    }
 }
 
 impl<H: Handler> Leave for Serve<H> {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::state::{Claiming, Exchange, KeyedRequest};
 use crate::{
-    catch_unwind::{Panicked, catch_unwind, catching_unpin},
+    catch_unwind::{Panicked, catch_unwind, catching_unpin, drop_catching},
     engine::{
         body::ResponseBody,
         core::on_store_error::OnStoreError,
@@ -40,11 +40,13 @@ impl Exchange {
             tracing::warn!(key = %claim.key, "executing WITHOUT idempotency, as `on_store_error` says");
             // A shutdown waits for this execution too.
             let Some(_admission) = self.core.in_flight.admit() else {
+                drop_catching((request, handler));
                 return self.refuse_as(ProblemCode::Overloaded);
             };
             self.must_finish();
             return self.unprotected(&claiming, request, handler).await;
         }
+        drop_catching((request, handler));
         self.refuse_as(match error.kind() {
             StoreErrorKind::Full => ProblemCode::Overloaded,
             StoreErrorKind::Corrupt => ProblemCode::RecordUnreadable,
@@ -64,9 +66,11 @@ impl Exchange {
             // As long as with a lease. Where the service failed, its client gets the error, which the adapter has, instead
             // of this answer.
             Err(_) | Ok(Err(NotReady::Failed)) => {
+                drop_catching((request, handler));
                 return self.refuse_as(ProblemCode::Overloaded);
             }
             Ok(Err(NotReady::Panicked)) => {
+                drop_catching((request, handler));
                 return self.refuse(&Problem::panicked_before_the_handler());
             }
         }

@@ -10,7 +10,7 @@ use super::{
     state::{Answered, Run},
 };
 use crate::{
-    catch_unwind::{Panicked, catch_unwind},
+    catch_unwind::{Panicked, catch_unwind, drop_catching},
     engine::{
         body::{
             ResponseBody,
@@ -116,11 +116,13 @@ impl Run {
         let (mut head, body) = response.into_parts();
         let Ok(announced) = Announced::of(&mut head, &body, self.lease.method()) else {
             tracing::error!("the response body panicked when it was asked for its size");
+            drop_catching(body);
             return Ending::Keep(self.body_lost());
         };
         match announced {
             Announced::Nonsense => {
                 tracing::error!("the Content-Length of the response is not a length");
+                drop_catching(body);
                 Ending::Keep(self.body_lost())
             }
             Announced::Nothing => Ending::Record { head, body },

@@ -114,7 +114,7 @@ impl Run {
     }
 
     /// Waits until the handler can be called, for as long as it may start. `first` is what it said when it was asked
-    /// before. `Err` is the answer where it cannot be called: nothing was executed, and the handler was dropped before
+    /// before, or pending if it was not. `Err` is the answer where it cannot be called: nothing was executed, and the handler was dropped before
     /// anything was written, because a service may hold a place for it.
     pub(crate) async fn until_ready<H: Handler>(
         self: Box<Self>,
@@ -138,7 +138,7 @@ impl Run {
                 }
             }
         };
-        if in_time == Some(Ok(())) && (!waited || self.may_start()) && self.begin() {
+        if in_time == Some(Ok(())) && self.may_start() && self.begin() {
             return Ok((self, handler));
         }
         drop_catching(handler);

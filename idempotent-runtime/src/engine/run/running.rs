@@ -58,10 +58,6 @@ where
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<HandlerResult<B>, Panicked>> {
-        // A service may have been called outside of the runtime that polls its future.
-        if !self.run.lease.is_kept() {
-            keep(&self.run.core, &self.run.lease);
-        }
         match &mut self.handler {
             Ok(handler) => std::pin::Pin::new(handler).poll(context),
             Err(Panicked) => Poll::Ready(Err(Panicked)),
