@@ -9,8 +9,9 @@
 //! 2. **Silence.** The client keeps a connection over which no reply comes, and does not look for the slots' next owner.
 //!    So an operation without a reply has the whole connection replaced. The old one serves meanwhile.
 //! 3. **Identity.** Addresses are reused, among containers above all, and the client would follow a node of another
-//!    Cluster, which accepts the claims. Nodes have ids that never change: they are compared whenever slots have moved
-//!    or the connection is replaced, and once a minute. While no known node is left, no operation is carried out.
+//!    Cluster, which accepts the claims. Nodes have ids that never change: those that one node sees are compared after an
+//!    operation was refused or lost, when the whole connection is replaced, and once a minute. While that node sees no
+//!    known one, no operation is carried out. A connection that the client makes again by itself is not compared at once.
 
 use std::{
     collections::HashSet,
@@ -215,6 +216,10 @@ impl Cluster {
         let mut lost = None;
         let (mut attempt, begun) = (1, Instant::now());
         loop {
+            if self.nodes().foreign.load(Ordering::Relaxed) {
+                // Nothing else may look whether a known node is back: not every store has a listener.
+                self.compare_soon();
+            }
             let error = match self.send(call).await {
                 Ok(value) => {
                     self.compare_if_due();

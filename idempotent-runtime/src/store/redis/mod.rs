@@ -72,10 +72,12 @@
 //! - A node that does not answer stops the operations for its own slots until another node owns them and the store has
 //!   found that out, some seconds after the failover. While the slots are read anew, operations on other nodes wait; if
 //!   a node accepts no connection at that moment, for up to the [`connect_timeout`](RedisStoreBuilder::connect_timeout).
-//! - Nodes are recognised by their ids. If no known node is left behind the addresses, as when another Cluster got them,
-//!   the store logs an error and carries out no operation until a known node is back: the other Cluster would accept
-//!   claims that this one has completed. It is noticed when slots move or connections are made again, and within a
-//!   minute otherwise. A service whose whole Cluster is replaced at once has to open its store again.
+//! - Nodes are recognised by their ids. If a node that is asked sees no known node, as when another Cluster got the
+//!   addresses, the store logs an error and carries out no operation until a known node is back: the other Cluster would
+//!   accept claims that this one has completed. One node is asked, after an operation was refused or lost, and within a
+//!   minute otherwise. Up to then, and where only some of the addresses went to another Cluster, claims may reach it: do
+//!   not give the address of a node to another Cluster. A service whose whole Cluster is replaced has to open its store
+//!   again.
 //!
 //! # Records
 //!
