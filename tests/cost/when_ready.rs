@@ -88,7 +88,7 @@ async fn annotated(Json(n): Json<u32>) -> (StatusCode, String) {
 
 static GO_ON: Notify = Notify::const_new();
 
-/// Responds once it is told to.
+/// Responds when the test lets it.
 async fn plain_slow(Json(n): Json<u32>) -> (StatusCode, String) {
     GO_ON.notified().await;
     (StatusCode::CREATED, n.to_string())

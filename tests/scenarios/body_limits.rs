@@ -134,7 +134,7 @@ fn a_limit_outside_is_known_behind_layers_that_wrap_its_error() {
             ));
         let server = Server::start(app(adapter, Policy::new(), &handler).layer(stack)).await;
 
-        // When a body that does not say how long it is exceeds the limit, then its client is told so.
+        // When a body without a stated length exceeds the limit, then its client hears that.
         let mut conn = Conn::open(server.address).await;
         let request = TestRequest::post(PAY).key("k");
         conn.send(&request.head("transfer-encoding: chunked")).await;
