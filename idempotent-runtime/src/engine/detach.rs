@@ -104,3 +104,47 @@ impl<T: Send + 'static> fmt::Debug for Detachable<T> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+    use crate::engine::core::{
+        detach_handle::DetachHandle, detach_state::DetachState, gauge::Gauge, room::Room,
+    };
+
+    /// Says that it was polled to its end.
+    struct Finishes(Arc<AtomicBool>, Option<DetachHandle>, Room);
+
+    impl Future for Finishes {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            self.0.store(true, Ordering::Relaxed);
+            Poll::Ready(())
+        }
+    }
+
+    impl Leave for Finishes {
+        fn leave(&mut self) -> Option<Detached> {
+            self.1.as_ref()?.leave(&self.2)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_must_finish_is_finished_also_if_it_was_never_polled() {
+        let (finished, state) = (Arc::new(AtomicBool::new(false)), DetachState::new(None));
+        state.must_finish();
+        let handle = DetachHandle::Request(Arc::new(state));
+        let room = Room::new(Gauge::internal(), 8);
+        let future = Finishes(Arc::clone(&finished), Some(handle), room);
+        drop(Detachable::new(future));
+        // Its task is the only other one of this runtime.
+        tokio::task::yield_now().await;
+        assert!(finished.load(Ordering::Relaxed));
+    }
+}

@@ -247,7 +247,6 @@ impl Idempotency {
     }
 
     /// Serves one request that the engine [covers](Self::coverage). What it returns is polled next, within a runtime.
-    #[cfg(feature = "axum")]
     pub(crate) fn run<B, H>(
         self,
         plan: Arc<Plan>,
@@ -259,30 +258,12 @@ impl Idempotency {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
         H: Handler,
     {
-        Served::begin(self.exchange(plan, found, &mut request), request, handler)
-    }
-
-    /// The same, begun when it is polled.
-    pub(crate) fn run_when_polled<B, H>(
-        self,
-        plan: Arc<Plan>,
-        found: FoundKey,
-        mut request: Request<B>,
-        handler: H,
-    ) -> Served<Reply<H::Body>>
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
-        H: Handler,
-    {
-        Served::begin_when_polled(self.exchange(plan, found, &mut request), request, handler)
-    }
-
-    fn exchange<B>(self, plan: Arc<Plan>, found: FoundKey, request: &mut Request<B>) -> Exchange {
         let max_body = if plan.limited_by_route {
             body_limit(request.extensions_mut())
         } else {
             plan.settings.max_body
         };
-        Exchange::new(self.0, plan, found, max_body)
+        let exchange = Exchange::new(self.0, plan, found, max_body);
+        Served::begin(exchange, request, handler)
     }
 }

@@ -317,9 +317,8 @@ where
         } = &self.layer;
         let plan = engine.plan_in(plans, policy, &request);
         let request = request.map(Body::new);
-        let future = engine
-            .clone()
-            .run_when_polled(plan, found, request, handler);
+        let engine = engine.clone();
+        let future = Served::when_polled(move || engine.run(plan, found, request, handler));
         ResponseFuture {
             kind: Kind::Covered { future, failure },
         }

@@ -66,20 +66,12 @@ impl<B: Send + 'static> Served<Reply<B>> {
             })),
         }
     }
+}
 
-    /// The same, begun when it is polled: a service may be called long before that, elsewhere, or for nothing.
-    pub(crate) fn begin_when_polled<R, H>(
-        exchange: Exchange,
-        request: Request<R>,
-        handler: H,
-    ) -> Self
-    where
-        R: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
-        H: Handler<Body = B>,
-    {
-        Self::Arrived(Some(Box::new(move || {
-            Self::begin(exchange, request, handler)
-        })))
+impl<T: Send + 'static> Served<T> {
+    /// What begins when it is polled: a service may be called long before that, elsewhere, or for nothing.
+    pub(crate) fn when_polled(begin: impl FnOnce() -> Self + Send + 'static) -> Self {
+        Self::Arrived(Some(Box::new(begin)))
     }
 }
 
