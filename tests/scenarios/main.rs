@@ -29,6 +29,7 @@ mod disconnects;
 mod doubt;
 mod fingerprints;
 mod full_stores;
+mod grpc;
 mod identities;
 mod inner_engines;
 mod keys;

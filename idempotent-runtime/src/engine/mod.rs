@@ -160,6 +160,16 @@ impl Idempotency {
         coverage
     }
 
+    /// The engine's own caller step.
+    pub(crate) fn caller(&self) -> Option<&CallerFn> {
+        self.0.caller.as_ref()
+    }
+
+    /// Says once that gRPC calls with a key are not protected.
+    pub(crate) fn warn_of_grpc(&self) {
+        self.0.warnings.grpc();
+    }
+
     /// The engine's own caller step for a request that an execution around it has claimed, unless that is this engine's.
     pub(crate) fn caller_inside<B>(&self, request: &Request<B>) -> Option<&CallerFn> {
         let execution = request.extensions().get::<Execution>()?;

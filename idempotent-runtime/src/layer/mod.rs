@@ -45,6 +45,13 @@
 //!    [`Builder::not_started`](crate::Builder::not_started) names.
 //! 4. A request that is not covered goes to the wrapped service as soon as that one is ready.
 //!
+//! # gRPC
+//!
+//! A gRPC call (`Content-Type: application/grpc…`) passes the layer untouched, with or without a key: its outcome is in
+//! trailers, which are not stored, so that its key could never be used again, and a stream of requests cannot be read to
+//! its end before it is answered. Only a caller that the layer or the engine names is asked. **Such a call is not
+//! protected**, also where a key is required; the log says so once.
+//!
 //! # The router's own answers
 //!
 //! Around axum's router (`Router::layer`, `route_layer`; feature `axum`), a 404 because no route matched and a 405 because
@@ -70,6 +77,7 @@ use crate::{
 };
 
 mod failure;
+mod grpc;
 mod recovery;
 mod service;
 mod untouched;

@@ -14,10 +14,10 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{IdempotencyLayer, failure::Failure, wrapped_service::WrappedService};
+use super::{IdempotencyLayer, failure::Failure, grpc, wrapped_service::WrappedService};
 use crate::{
     body::{Body, from_engine, full},
-    caller::{Authenticated, Authentication},
+    caller::{Authenticated, Authentication, CallerFn},
     engine::{BoxError, BoxFuture, Coverage, Idempotency, Refused, Reply, Served},
 };
 
@@ -60,7 +60,8 @@ where
         let coverage = self.layer.coverage(&mut request);
         self.layer.offer_engine(&mut request);
         let found = match coverage {
-            Coverage::Protected(found) => found,
+            Coverage::Protected(found) if !grpc::is_call(request.headers()) => found,
+            Coverage::Protected(_) => return self.pass_grpc(request.map(Body::new)),
             Coverage::Claimed => return self.authenticate_and_pass(request.map(Body::new)),
             Coverage::Unprotected => return self.pass(request.map(Body::new)),
         };
@@ -97,10 +98,31 @@ where
     fn authenticate_and_pass(&mut self, request: Request<Body>) -> ResponseFuture<S> {
         let IdempotencyLayer { engine, policy, .. } = &self.layer;
         let own = self.layer.caller.as_ref();
-        let Some(caller) = own.or_else(|| engine.caller_inside(&request)) else {
+        let caller = own.or_else(|| engine.caller_inside(&request)).cloned();
+        if caller.is_some() {
+            engine.warn_of_a_caller_inside(policy, &request);
+        }
+        self.pass_after(caller, request)
+    }
+
+    /// Sends a gRPC call to the wrapped service, if the caller step lets it in: what is inside may rely on that.
+    fn pass_grpc(&mut self, request: Request<Body>) -> ResponseFuture<S> {
+        let engine = &self.layer.engine;
+        engine.warn_of_grpc();
+        let own = self.layer.caller.as_ref();
+        let caller = own.or(engine.caller()).cloned();
+        self.pass_after(caller, request)
+    }
+
+    /// Sends a request that is not covered to the wrapped service once this caller step has let it in.
+    fn pass_after(
+        &mut self,
+        caller: Option<CallerFn>,
+        request: Request<Body>,
+    ) -> ResponseFuture<S> {
+        let Some(caller) = caller else {
             return self.pass(request);
         };
-        engine.warn_of_a_caller_inside(policy, &request);
         let refused = Refused::for_request(&request);
         let (head, body) = request.into_parts();
         let kind = match caller.start(head) {

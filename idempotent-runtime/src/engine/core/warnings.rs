@@ -14,6 +14,7 @@ pub(crate) struct Warnings {
     nobody_found: DashMap<Box<str>, ()>,
     caller_inside: DashMap<Box<str>, ()>,
     signed_anew: AtomicBool,
+    grpc: AtomicBool,
 }
 
 impl Warnings {
@@ -45,6 +46,16 @@ impl Warnings {
                 endpoint,
                 "an idempotency layer around this route has no caller and replays stored answers without asking the \
                  route's: give that layer the same `caller`"
+            );
+        }
+    }
+
+    /// A gRPC call came with a key, or without one that is required.
+    pub(crate) fn grpc(&self) {
+        if !self.grpc.load(Ordering::Relaxed) && !self.grpc.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a gRPC call that the idempotency layer would cover passes it unprotected: outcomes in trailers are not \
+                 stored. Put the layer around the HTTP routes only, or leave the key away. This is said once"
             );
         }
     }
