@@ -57,6 +57,7 @@ mod room;
 mod rotation;
 mod route_functions;
 mod routes;
+mod runtimes;
 mod scopes;
 mod setup;
 mod shutdown_races;

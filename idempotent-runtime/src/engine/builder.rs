@@ -10,14 +10,14 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, request::Parts};
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{
     build_error::BuildError,
     core::{
         Core, Idempotency, Warnings, alive::Alive, doubt::WITHDRAWING, gauge::Gauge,
         in_flight::InFlight, keeper::Keeper, on_store_error::OnStoreError, room::Room,
-        store_client::StoreClient,
+        runtime::TaskRuntime, store_client::StoreClient,
     },
     handler::BoxError,
     profile::Profile,
@@ -40,6 +40,7 @@ use crate::{
 #[must_use = "call `install()` or `build()` to get the engine"]
 pub struct Builder {
     store: Option<Box<dyn ErasedStore>>,
+    runtime: Option<Handle>,
     policy: Policy,
     profile: Profile,
     caller: Option<CallerFn>,
@@ -94,6 +95,7 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             store: None,
+            runtime: None,
             policy: Policy::new(),
             profile: Profile::Default,
             caller: None,
@@ -121,6 +123,29 @@ impl Builder {
     /// Where records live. Default: a new [`MemoryStore`](crate::MemoryStore), which protects this process only.
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Box::new(store));
+        self
+    }
+
+    /// Where the engine's background tasks run: executions whose client has gone, renewals of leases, records of streams,
+    /// withdrawals, and outcomes that are stored late. What the store opens or starts while the engine asks it, such as
+    /// connections and look-ups, belongs to this runtime too. Handlers run where they are called until their client has gone.
+    ///
+    /// Default: each task runs on the runtime that serves its request. That is right where one runtime serves all requests
+    /// and outlives them. Choose one where it does not, as where each worker has a runtime of its own that ends before the
+    /// process: a task ends with its runtime, and the outcome of its execution is then unknown. The chosen runtime has to
+    /// run for as long as the engine is used, up to the end of [`Idempotency::shutdown`].
+    ///
+    /// A store is connected where `connect` or `migrate` is awaited: do that on the same runtime.
+    ///
+    /// ```
+    /// use idempotent_runtime::Idempotency;
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    /// let idempotency = Idempotency::builder().runtime(runtime.handle().clone()).build()?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
         self
     }
 
@@ -385,8 +410,10 @@ impl Builder {
             let name = replay_header;
             return Err(BuildError::SameHeader { name });
         }
+        let runtime = TaskRuntime::new(self.runtime);
         let core = Arc::new(Core {
-            store: StoreClient::new(store, self.store_timeout),
+            store: StoreClient::new(store, runtime.clone(), self.store_timeout),
+            runtime,
             defaults,
             caller: self.caller,
             scope: self.scope,
@@ -483,6 +510,7 @@ impl Builder {
 fn wake_waiters(core: &Arc<Core>) {
     // Weak: the store may outlive the engine and must not keep it alive.
     let core_ref = Arc::downgrade(core);
+    let _entered = core.runtime.enter();
     core.store.store().attach(Wake::new(move |key| {
         if let Some(core) = core_ref.upgrade() {
             match key {

@@ -19,7 +19,7 @@ use std::{
 use tokio::runtime::Handle;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
-use super::core::detach_handle::Detached;
+use super::core::{detach_handle::Detached, runtime::TaskRuntime};
 
 /// A future that may have to be finished without its client.
 pub(crate) trait Leave: Future + Send {
@@ -33,14 +33,19 @@ type BoxLeave<T> = Pin<Box<dyn Leave<Output = T> + Unpin>>;
 /// A future that is polled in place, and finished in a task of its own if it is dropped while it must finish.
 pub(crate) struct Detachable<T: Send + 'static> {
     future: Option<BoxLeave<T>>,
-    /// Where and how to go on: the runtime and subscriber in which it was first found pending, or is dropped.
+    runtime: TaskRuntime,
+    /// Where and how to go on: the chosen runtime or that, and the subscriber, in which it was first found pending, or is dropped.
     home: Option<(Handle, Dispatch)>,
 }
 
 impl<T: Send + 'static> Detachable<T> {
-    pub(crate) fn new(future: impl Leave<Output = T> + Unpin + 'static) -> Self {
+    pub(crate) fn new(
+        future: impl Leave<Output = T> + Unpin + 'static,
+        runtime: TaskRuntime,
+    ) -> Self {
         Self {
             future: Some(Box::pin(future)),
+            runtime,
             home: None,
         }
     }
@@ -48,7 +53,7 @@ impl<T: Send + 'static> Detachable<T> {
     /// Remembers the runtime and the subscriber to go on with.
     fn remember_home(&mut self) {
         if self.home.is_none()
-            && let Ok(runtime) = Handle::try_current()
+            && let Some(runtime) = self.runtime.handle()
         {
             let subscriber = tracing::dispatcher::get_default(Dispatch::clone);
             self.home = Some((runtime, subscriber));
@@ -142,7 +147,7 @@ mod tests {
         let handle = DetachHandle::Request(Arc::new(state));
         let room = Room::new(Gauge::internal(), 8);
         let future = Finishes(Arc::clone(&finished), Some(handle), room);
-        drop(Detachable::new(future));
+        drop(Detachable::new(future, TaskRuntime::default()));
         // Its task is the only other one of this runtime.
         tokio::task::yield_now().await;
         assert!(finished.load(Ordering::Relaxed));

@@ -10,10 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tracing::{Instrument, instrument::WithSubscriber};
 
 use super::{Core, in_flight::OwnToken};
@@ -158,7 +155,7 @@ impl Drop for Doubt {
         if self.pending {
             self.sent = Some(Instant::now());
         }
-        let Ok(runtime) = Handle::try_current() else {
+        let Some(runtime) = self.core.runtime.handle() else {
             tracing::warn!(key = %self.held.key, "a claim in doubt is left to its lease: there is no runtime");
             return;
         };

@@ -9,7 +9,7 @@
 //!
 //! 1. A lease is registered before its handler is called. That starts no timer: the thread ticks several times per lease
 //!    while there are any, and sleeps when there were none for a whole tick.
-//! 2. A renewal is a task of its own, on the runtime of its execution: a store that does not answer for one key delays no
+//! 2. A renewal is a task of its own, on the runtime of its execution or the one that was chosen: a store that does not answer for one key delays no
 //!    other.
 //! 3. An execution older than its `max_lifetime` is overdue, also if it has lost its lease: it is logged and counted, its
 //!    lease is left to lapse, and it gives its place up.
@@ -24,7 +24,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::{Handle, RuntimeFlavor},
+    runtime::RuntimeFlavor,
     sync::Notify,
     time::{Instant, timeout_at},
 };
@@ -102,7 +102,7 @@ impl Drop for Keeper {
 /// Has the keeper renew this lease, which is registered already.
 pub(crate) fn keep(core: &Arc<Core>, lease: &Lease) {
     // Without a runtime of tokio's there is nothing to renew with: a store that needs none answers at once.
-    let Ok(runtime) = Handle::try_current() else {
+    let Some(runtime) = core.runtime.handle() else {
         return;
     };
     let by_task = matches!(runtime.runtime_flavor(), RuntimeFlavor::CurrentThread);
@@ -176,7 +176,7 @@ fn keep_by_task(core: &Arc<Core>, lease: &Lease) {
         let running = Running(Arc::downgrade(core));
         let wake = Arc::clone(&core.keeper.wake);
         // The keeper belongs to no request: neither span nor subscriber of the first one is its own.
-        tokio::spawn(async move {
+        core.runtime.spawn(async move {
             let running = running;
             wake_until_the_end(&running.0, &wake).await;
         });

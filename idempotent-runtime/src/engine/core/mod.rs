@@ -2,6 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `runtime` | where background tasks run |
 //! | `store_client` | the store under the engine's time-out; the only caller of store operations |
 //! | `in_flight` | which requests are admitted and which keys this process executes; what a shutdown waits for |
 //! | `lease` | one execution under its lease |
@@ -43,6 +44,7 @@ pub(crate) mod lease;
 pub(super) mod on_store_error;
 pub(super) mod plan;
 pub(super) mod room;
+pub(super) mod runtime;
 pub(super) mod store_client;
 mod warnings;
 
@@ -55,6 +57,7 @@ use on_store_error::OnStoreError;
 #[cfg(feature = "axum")]
 use plan::Plans;
 use room::Room;
+use runtime::TaskRuntime;
 use store_client::StoreClient;
 pub(super) use warnings::Warnings;
 
@@ -80,6 +83,8 @@ const MISNAMED: &str = "x-idempotency-key";
 /// What an [`Idempotency`] is a handle on.
 pub(crate) struct Core {
     pub(super) store: StoreClient,
+    /// Where background tasks run.
+    pub(super) runtime: TaskRuntime,
     /// What a route gets that did not choose for itself.
     pub(super) defaults: Policy,
     /// Finds out who calls, before all else.

@@ -4,6 +4,7 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::runtime::TaskRuntime;
 use crate::{
     backoff::jittered,
     catch_unwind::{Panicked, catch_unwind, catching, drop_catching},
@@ -18,6 +19,8 @@ use crate::{
 /// The store, under the engine's store time-out.
 pub(crate) struct StoreClient {
     store: Box<dyn ErasedStore>,
+    /// Where it runs.
+    runtime: TaskRuntime,
     /// How long one request waits for one operation, repetitions included.
     store_timeout: Duration,
 }
@@ -34,9 +37,14 @@ pub(crate) struct AcquireReply {
 }
 
 impl StoreClient {
-    pub(crate) fn new(store: Box<dyn ErasedStore>, store_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        store: Box<dyn ErasedStore>,
+        runtime: TaskRuntime,
+        store_timeout: Duration,
+    ) -> Self {
         Self {
             store,
+            runtime,
             store_timeout,
         }
     }
@@ -123,6 +131,7 @@ impl StoreClient {
         operation: impl FnOnce() -> Option<Result<T, StoreError>>,
     ) -> Option<Result<T, StoreError>> {
         let since = observe::Stopwatch::start();
+        let _entered = self.runtime.enter();
         let result = catch_unwind(operation)
             .unwrap_or_else(|panicked| Some(Err(self.panicked(panicked))))?;
         observe::store_operation(self.store.name(), name, result.is_ok(), since);
@@ -179,7 +188,7 @@ impl StoreClient {
         operation: impl FnOnce() -> Operation<'a, T>,
     ) -> impl Future<Output = Result<T, StoreError>> + 'a {
         let since = observe::Stopwatch::start();
-        let called = catch_unwind(operation);
+        let called = catch_unwind(|| self.runtime.within(operation));
         async move {
             let result = match called {
                 Ok(operation) => self.answer(operation, limit).await,
@@ -230,6 +239,7 @@ impl std::fmt::Debug for StoreClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreClient")
             .field("store", &self.store.name())
+            .field("runtime", &self.runtime)
             .field("store_timeout", &self.store_timeout)
             .finish()
     }

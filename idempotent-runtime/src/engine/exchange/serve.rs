@@ -52,6 +52,7 @@ impl<B: Send + 'static> Served<Reply<B>> {
     {
         let span = observe::span(exchange.plan.label());
         let refused = Refused::for_request(&request);
+        let runtime = exchange.core.runtime.clone();
         let stage = span.in_scope(|| {
             let (core, plan) = (Arc::clone(&exchange.core), Arc::clone(&exchange.plan));
             let begun = catch_unwind(|| exchange.begin(request, handler));
@@ -59,11 +60,14 @@ impl<B: Send + 'static> Served<Reply<B>> {
         });
         match stage {
             Stage::Answered(reply, nothing) => Self::Ready(Some(marked(reply, nothing, refused))),
-            stage => Self::Pending(Detachable::new(Serve {
-                span,
-                stage,
-                refused,
-            })),
+            stage => {
+                let serve = Serve {
+                    span,
+                    stage,
+                    refused,
+                };
+                Self::Pending(Detachable::new(serve, runtime))
+            }
         }
     }
 }

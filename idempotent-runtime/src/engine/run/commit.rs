@@ -259,6 +259,7 @@ impl Run {
     /// other.
     pub(super) fn persist(mut self: Box<Self>, outcome: Outcome) {
         let detached = self.detach().detach(&self.core.room);
+        let runtime = self.core.runtime.clone();
         let task = async move {
             let _detached = detached;
             let give_up = Instant::now() + PERSISTED_FOR;
@@ -273,7 +274,7 @@ impl Run {
             tracing::error!(%key, after = ?PERSISTED_FOR, "the store took no outcome for so long: it stays unknown");
         };
         // With the span and the subscriber of the request, which the log lines of a late failure need.
-        tokio::spawn(task.in_current_span().with_current_subscriber());
+        runtime.spawn(task.in_current_span().with_current_subscriber());
     }
 }
 

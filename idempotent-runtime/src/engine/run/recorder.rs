@@ -45,6 +45,7 @@ where
     let watched = client.clone();
     let detach = run.detach();
     let core = Arc::clone(&run.core);
+    let runtime = core.runtime.clone();
     let recorder = Recorder {
         run,
         head,
@@ -55,7 +56,7 @@ where
     };
     let recorder = counted(recorder.drive(), watched, core, detach);
     let recorder = recorder.instrument(tracing::Span::current());
-    tokio::spawn(recorder.with_current_subscriber());
+    runtime.spawn(recorder.with_current_subscriber());
     recording
 }
 
