@@ -22,8 +22,8 @@ use axum::{Extension, Router, routing::post};
 use idempotent_runtime::{
     Fingerprint, Idempotency, StoreKey, idempotent,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, RecordState, Store, StoreError, Token, TraceId,
-        Wake, Write,
+        Acquisition, Claim, ClaimMode, EndpointLabel, Held, Outcome, Record, RecordState, Store,
+        StoreError, Token, TraceId, Wake, Write,
     },
 };
 use tokio::{net::TcpListener, time::Instant};
@@ -41,6 +41,8 @@ struct Row {
     token: Token,
     attempt: u32,
     trace_id: Option<TraceId>,
+    endpoint: Option<EndpointLabel>,
+    mode: ClaimMode,
     lease_until: Instant,
     expires: Instant,
     /// None while in flight.
@@ -87,7 +89,10 @@ impl Store for PlainStore {
         if claim.take_over == Some(row.token) {
             return Ok(row.claim(claim, now));
         }
-        Ok(Acquisition::Unknown { lease: row.token })
+        Ok(Acquisition::Unknown {
+            lease: row.token,
+            mode: row.mode,
+        })
     }
 
     async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
@@ -196,6 +201,8 @@ impl Row {
             token: claim.token,
             attempt,
             trace_id: claim.trace_id,
+            endpoint: claim.endpoint,
+            mode: claim.mode,
             lease_until,
             expires: later(lease_until, claim.ttl),
             outcome: None,
@@ -239,6 +246,8 @@ impl Row {
             expires_in,
             self.trace_id,
         )
+        .mode(self.mode)
+        .endpoint(self.endpoint.map(EndpointLabel::as_str))
     }
 }
 

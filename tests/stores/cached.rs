@@ -5,7 +5,7 @@ use std::time::Duration;
 use idempotent_runtime::{
     Fingerprint, MemoryStore, StoreKey,
     store::{
-        Acquisition, Claim, Outcome, Store, Write,
+        Acquisition, Claim, ClaimMode, Outcome, Store, Write,
         cached::Cached,
         conformance::{Harness, key},
     },
@@ -220,7 +220,10 @@ async fn answers_without_an_outcome_are_not_cached() {
     }
     tokio::time::advance(Duration::from_secs(11)).await;
     for _ in 0..3 {
-        let unknown = Acquisition::Unknown { lease: owner.token };
+        let unknown = Acquisition::Unknown {
+            lease: owner.token,
+            mode: ClaimMode::Plain,
+        };
         assert_eq!(store.acquire(&mine()).await.unwrap(), unknown);
     }
     settle().await;

@@ -15,7 +15,9 @@ use crate::{
     policy::Policy,
     response::{Binding, NotStorable, StoredResponse},
     scope::{Scope, StoreKey},
-    store::{Acquisition, Claim, Outcome, Record, RecordState, StoreError, Token, Write},
+    store::{
+        Acquisition, Claim, EndpointLabel, Outcome, Record, RecordState, StoreError, Token, Write,
+    },
 };
 
 /// What an operator found out about an execution whose outcome was unknown.
@@ -186,7 +188,9 @@ async fn take_over(
         settings.lease,
         settings.ttl,
     )
-    .trace_id(record.trace_id);
+    .trace_id(record.trace_id)
+    .endpoint(record.endpoint.as_deref().and_then(EndpointLabel::new))
+    .mode(record.mode);
     let mut doubt = Doubt::new(core, &claim, true);
     // First without a take-over, to see which lease lapsed; then that one.
     for _ in 0..2 {
@@ -203,7 +207,7 @@ async fn take_over(
                 doubt.acquired();
                 return Err(ResolveError::NotFound);
             }
-            Acquisition::Unknown { lease } if !core.in_flight.is_own(&lease) => {
+            Acquisition::Unknown { lease, .. } if !core.in_flight.is_own(&lease) => {
                 claim.take_over = Some(lease);
             }
             Acquisition::Completed(_) => return Err(ResolveError::AlreadyCompleted),

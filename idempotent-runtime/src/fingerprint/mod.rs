@@ -53,6 +53,15 @@ impl Fingerprint {
         &self.0
     }
 
+    /// The digest of the credentials that the request came with, if they are part of its identity: a scope says who calls
+    /// otherwise. It is another one for each record, so that two records do not show whether one caller made both.
+    #[must_use]
+    pub fn caller_digest(&self) -> Option<[u8; 8]> {
+        let mut caller = [0; 8];
+        caller.copy_from_slice(&self.0[CALLER_FROM..]);
+        (caller != [0; 8]).then_some(caller)
+    }
+
     fn new(mut digest: [u8; 32], caller: Option<&[u8; 32]>) -> Self {
         let of_caller = caller.map_or(&[0; 32], |caller| caller);
         digest[CALLER_FROM..].copy_from_slice(&of_caller[..32 - CALLER_FROM]);

@@ -40,7 +40,7 @@
 //!          in flight, lease live        -> unchanged                                           InFlight(lease)
 //!          completed or tombstone       -> unchanged                                           Completed
 //!          in flight, lease lapsed      -> claim takes over this lease: new token, attempt +1  Acquired
-//!                                          otherwise: unchanged                                Unknown(lease)
+//!                                          otherwise: unchanged                                Unknown(lease, mode)
 //! renew, complete, release, abandon: with the current token only, else unchanged and Fenced
 //! ```
 //!
@@ -49,13 +49,16 @@
 //! lease. An expired record is treated as absent by `acquire` and [`Store::get`]. A late `complete`, `renew` or
 //! `abandon` by the current token succeeds for as long as the row is there.
 //!
-//! Six rules that the table does not show:
+//! Seven rules that the table does not show:
 //!
 //! - A take-over names the lapsed lease. `InFlight` and `Unknown` return the token of the record's lease, and
 //!   [`Claim::take_over`] carries that token back. The take-over applies only while this lease is the record's and
 //!   has lapsed; otherwise the claim is answered as one that takes nothing over. So an acquire that arrives late,
 //!   after a renewal or another take-over, ends no lease that its caller has not seen lapse. The token of another's
 //!   lease serves for nothing else: every write carries the writer's own.
+//! - A record keeps the [mode](ClaimMode) of its newest claim, and `Unknown` names it. **A transactional claim takes over
+//!   only a lease of a transactional one**: what a plain execution left in flight may have had its effect. The caller keeps
+//!   this rule, by naming no other lease. A lease has one mode for all of its life, so a store has nothing to compare.
 //! - The current token of a *completed* record can only repeat its completion. Every other write with it is
 //!   `Fenced`.
 //! - A repeated release finds no record and answers `Missing`, which the caller may treat as `Applied`: the
@@ -113,8 +116,8 @@
 //! A wrapper is a store around another store, such as a cache (`Cached`), a counter or an injector of faults. It
 //! keeps the contract if it does the following:
 //!
-//! 1. **It passes claims and leases on unchanged**: key, fingerprint, token, lease, ttl, `take_over` and trace
-//!    id. Above all it never makes a token of its own. The engine presents the token that *it* made to every
+//! 1. **It passes claims and leases on unchanged**: key, fingerprint, token, lease, ttl, `take_over`, trace id, endpoint
+//!    and mode. Above all it never makes a token of its own. The engine presents the token that *it* made to every
 //!    later write, so an exchanged one would fence out the owner.
 //! 2. **It answers only with stored outcomes.** An outcome never changes before it expires, so a wrapper may
 //!    answer with a copy until then, and only to a claim with the same fingerprint (another one is a
@@ -144,6 +147,7 @@ pub mod conformance;
 mod connect;
 pub(crate) mod erased;
 mod error;
+mod label;
 #[cfg(feature = "memory")]
 pub mod memory;
 pub mod purger;
@@ -157,7 +161,8 @@ mod wake;
 
 pub use connect::{AnyStore, ConnectError, ConnectOptions, connect, migrate};
 pub use error::{StoreError, StoreErrorKind};
-pub use record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write};
+pub use label::EndpointLabel;
+pub use record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write};
 pub use token::{Token, TraceId};
 pub use wake::Wake;
 

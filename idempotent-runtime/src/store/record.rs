@@ -1,8 +1,14 @@
 //! What a store is given and what it answers: claims, leases, outcomes and records.
 
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
-use super::token::{Token, TraceId};
+use super::{
+    label::EndpointLabel,
+    token::{Token, TraceId},
+};
 use crate::{
     fingerprint::Fingerprint,
     response::{Binding, StoredResponse},
@@ -28,10 +34,29 @@ pub struct Claim {
     pub take_over: Option<Token>,
     /// The W3C trace id of the request, kept with the record for inspection.
     pub trace_id: Option<TraceId>,
+    /// The endpoint of the request as logs and metrics name it, kept with the record for inspection.
+    pub endpoint: Option<EndpointLabel>,
+    /// How the outcome will be written, kept with the record.
+    pub mode: ClaimMode,
+}
+
+/// How the owner of a claim writes its outcome. A record keeps the mode of its newest claim.
+///
+/// A crashed execution under a plain claim may have had its effect, and nobody can tell. Under a transactional one the
+/// effect and the outcome are committed together: while the record is in flight, nothing was committed.
+///
+/// Exhaustive on purpose: every store has to keep every mode, as with [`Outcome`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ClaimMode {
+    /// By [`Store::complete`](super::Store::complete), after the effect.
+    #[default]
+    Plain,
+    /// In the database transaction that has the effect.
+    Transactional,
 }
 
 impl Claim {
-    /// A claim that does not take over and carries no trace id.
+    /// A plain claim that does not take over and carries neither a trace id nor an endpoint.
     #[must_use]
     pub fn new(
         key: StoreKey,
@@ -48,6 +73,8 @@ impl Claim {
             ttl,
             take_over: None,
             trace_id: None,
+            endpoint: None,
+            mode: ClaimMode::Plain,
         }
     }
 
@@ -62,6 +89,20 @@ impl Claim {
     #[must_use]
     pub fn trace_id(mut self, id: Option<TraceId>) -> Self {
         self.trace_id = id;
+        self
+    }
+
+    /// The endpoint to keep with the record.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: Option<EndpointLabel>) -> Self {
+        self.endpoint = endpoint;
+        self
+    }
+
+    /// How the outcome will be written.
+    #[must_use]
+    pub fn mode(mut self, mode: ClaimMode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -126,6 +167,8 @@ pub enum Acquisition {
     Unknown {
         /// The token of the lapsed lease.
         lease: Token,
+        /// The mode of the claim that held it.
+        mode: ClaimMode,
     },
 }
 
@@ -168,10 +211,21 @@ pub struct Record {
     pub expires_in: Duration,
     /// The W3C trace id of the execution.
     pub trace_id: Option<TraceId>,
+    /// The mode of the newest claim.
+    pub mode: ClaimMode,
+    /// The endpoint of the newest claim, as logs and metrics name it; `None` where the claim named none, where the store
+    /// does not keep it, and in a record of an earlier version.
+    pub endpoint: Option<Cow<'static, str>>,
+    /// When the key was first claimed, by the store's clock. A take-over does not change it. `None` where the store does
+    /// not keep it, and in a record of an earlier version.
+    pub created_at: Option<SystemTime>,
+    /// When the outcome was stored, by the store's clock. `None` in flight, where the store does not keep it, and in a
+    /// record of an earlier version.
+    pub completed_at: Option<SystemTime>,
 }
 
 impl Record {
-    /// A record as a store read it.
+    /// A record as a store read it, plainly claimed, of which neither endpoint nor times are known.
     #[must_use]
     pub fn new(
         fingerprint: Fingerprint,
@@ -186,7 +240,36 @@ impl Record {
             state,
             expires_in,
             trace_id,
+            mode: ClaimMode::Plain,
+            endpoint: None,
+            created_at: None,
+            completed_at: None,
         }
+    }
+
+    /// The mode of the newest claim.
+    #[must_use]
+    pub fn mode(mut self, mode: ClaimMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The endpoint of the newest claim.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: Option<impl Into<Cow<'static, str>>>) -> Self {
+        self.endpoint = endpoint.map(Into::into);
+        self
+    }
+
+    /// When the key was first claimed, and when the outcome was stored, by the store's clock.
+    #[must_use]
+    pub fn times(
+        mut self,
+        created_at: Option<SystemTime>,
+        completed_at: Option<SystemTime>,
+    ) -> Self {
+        (self.created_at, self.completed_at) = (created_at, completed_at);
+        self
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use idempotent_runtime::{
     Fingerprint, StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, RecordState, Token, TraceId, Write,
+        Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Token, TraceId, Write,
         conformance::response,
     },
 };
@@ -22,6 +22,7 @@ pub(super) struct Row {
     pub(super) token: Token,
     pub(super) attempt: u32,
     pub(super) trace_id: Option<TraceId>,
+    pub(super) mode: ClaimMode,
     pub(super) since: Instant,
     pub(super) lease_until: Instant,
     pub(super) expires: Instant,
@@ -40,6 +41,7 @@ impl Row {
             token: claim.token,
             attempt: 1,
             trace_id: claim.trace_id,
+            mode: claim.mode,
             since: now,
             lease_until,
             expires: lease_until + claim.ttl,
@@ -104,6 +106,7 @@ impl Row {
         }
         Acquisition::Unknown {
             lease: self.shown_to(claim),
+            mode: self.mode,
         }
     }
 
@@ -234,6 +237,7 @@ impl Row {
             expires_in,
             self.trace_id,
         )
+        .mode(self.mode)
     }
 }
 

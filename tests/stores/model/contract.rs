@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use idempotent_runtime::store::{Acquisition, Outcome, Record, RecordState, Token, Write};
+use idempotent_runtime::store::{
+    Acquisition, ClaimMode, Outcome, Record, RecordState, Token, Write,
+};
 
 /// Time is counted in quarters of a tick. Leases and ttls end between whole ticks and time passes in whole ones, so no
 /// answer depends on the exact moment of an end.
@@ -134,7 +136,10 @@ impl Model {
                 ..leased
             };
         } else {
-            let unknown = Acquisition::Unknown { lease: row.token };
+            let unknown = Acquisition::Unknown {
+                lease: row.token,
+                mode: ClaimMode::Plain,
+            };
             assert_eq!(*answer, unknown, "the claim names {take_over:?}");
         }
     }

@@ -9,12 +9,15 @@ use crate::{
     digest::Framed,
     policy::{Policy, Settings},
     route::{Endpoint, is_standard, template},
+    store::EndpointLabel,
 };
 
 /// An endpoint under its policy, in one engine.
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
     endpoint: Endpoint,
+    /// The endpoint as the records of its claims show it: as metrics and spans do.
+    pub(crate) endpoint_label: Option<EndpointLabel>,
     /// Whether the policy leaves the limit of a body to the route.
     pub(crate) limited_by_route: bool,
     /// The digest of every store key of this endpoint, up to what differs between them.
@@ -42,6 +45,7 @@ impl Plan {
             settings: core.settings(policy),
             limited_by_route: policy.max_body.or(core.defaults.max_body).is_none(),
             store_key: core.digester.endpoint(endpoint.identity()),
+            endpoint_label: EndpointLabel::new(endpoint.label()),
             endpoint,
             policy: at.policy,
             method: at.method.clone(),

@@ -138,12 +138,12 @@ impl Exchange {
             }
             Ok(Acquisition::InFlight { remaining, .. }) => Seen::InFlight { remaining },
             // A request of this process made that lease, and goes on with it or gives it back.
-            Ok(Acquisition::Unknown { lease }) if self.core.in_flight.is_own(&lease) => {
+            Ok(Acquisition::Unknown { lease, .. }) if self.core.in_flight.is_own(&lease) => {
                 Seen::InFlight {
                     remaining: Duration::from_millis(100),
                 }
             }
-            Ok(Acquisition::Unknown { lease }) => Seen::Lapsed { lease },
+            Ok(Acquisition::Unknown { lease, .. }) => Seen::Lapsed { lease },
             Err(error) => self
                 .look_here(&claiming.claim)
                 .unwrap_or(Seen::Failed(error)),

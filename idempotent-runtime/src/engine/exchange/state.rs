@@ -205,7 +205,8 @@ impl Exchange {
             settings.lease,
             settings.ttl,
         )
-        .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())));
+        .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())))
+        .endpoint(self.plan.endpoint_label);
         Claiming {
             doubt: self.no_doubt(&claim),
             claim,

@@ -92,7 +92,7 @@ pub(super) fn assert_in_flight(acquisition: &Acquisition) {
 #[track_caller]
 pub(super) fn assert_unknown(acquisition: &Acquisition) -> Token {
     match acquisition {
-        Acquisition::Unknown { lease } => *lease,
+        Acquisition::Unknown { lease, .. } => *lease,
         other => panic!("expected unknown, not {other:?}"),
     }
 }

@@ -248,7 +248,7 @@ fn rows_index_and_meter_agree_after_any_mix_of_operations() {
                 for turn in 0..2 {
                     let mut mine = claim(1 + (n + turn) % 2);
                     let mut answer = acquire(store, &mine);
-                    if let Acquisition::Unknown { lease } = answer {
+                    if let Acquisition::Unknown { lease, .. } = answer {
                         mine = mine.take_over(lease);
                         answer = acquire(store, &mine);
                     }

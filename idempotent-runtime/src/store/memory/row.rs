@@ -7,7 +7,8 @@ use crate::{
     fingerprint::Fingerprint,
     scope::StoreKey,
     store::{
-        record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
+        label::EndpointLabel,
+        record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write},
         token::{Token, TraceId},
     },
 };
@@ -18,6 +19,8 @@ pub(super) struct Row {
     fingerprint: Fingerprint,
     token: Token,
     trace_id: Option<TraceId>,
+    endpoint: Option<EndpointLabel>,
+    mode: ClaimMode,
     attempt: u32,
     state: State,
     expires: u64,
@@ -36,6 +39,8 @@ impl Row {
             fingerprint: claim.fingerprint,
             token: claim.token,
             trace_id: None,
+            endpoint: None,
+            mode: ClaimMode::Plain,
             attempt: 0,
             state: State::InFlight { lease_until: now },
             expires: now,
@@ -71,7 +76,10 @@ impl Row {
             State::InFlight { .. } if claim.take_over == Some(self.token) => {
                 self.lease_to(claim, now)
             }
-            State::InFlight { .. } => Acquisition::Unknown { lease: self.token },
+            State::InFlight { .. } => Acquisition::Unknown {
+                lease: self.token,
+                mode: self.mode,
+            },
         }
     }
 
@@ -159,6 +167,8 @@ impl Row {
             expires_in,
             self.trace_id,
         )
+        .mode(self.mode)
+        .endpoint(self.endpoint.map(EndpointLabel::as_str))
     }
 
     /// A new lease. Only here the token changes and the attempt rises.
@@ -166,6 +176,8 @@ impl Row {
         self.fingerprint = claim.fingerprint;
         self.token = claim.token;
         self.trace_id = claim.trace_id;
+        self.endpoint = claim.endpoint;
+        self.mode = claim.mode;
         self.attempt = self.attempt.saturating_add(1);
         self.expires = now;
         self.extend(&claim.held(), now);

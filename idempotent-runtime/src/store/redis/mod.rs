@@ -139,7 +139,7 @@ use self::{
 use super::{
     Store,
     error::{StoreError, StoreErrorKind},
-    record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
+    record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write},
     token::{Token, TraceId},
     wake::Wake,
 };
@@ -413,6 +413,7 @@ fn acquisition(value: Value) -> Result<Acquisition, StoreError> {
         4 => Acquisition::Completed(Outcome::Tombstone),
         5 => Acquisition::Unknown {
             lease: token(&mut reply)?,
+            mode: ClaimMode::Plain,
         },
         _ => {
             return Err(unreadable(

@@ -9,7 +9,7 @@ use crate::{
     fingerprint::Fingerprint,
     response::StoredResponse,
     store::{
-        record::{Acquisition, Claim, Outcome, Record, RecordState, Write},
+        record::{Acquisition, Claim, ClaimMode, Outcome, Record, RecordState, Write},
         token::{Token, TraceId},
     },
 };
@@ -109,9 +109,10 @@ impl Row {
                 RecordState::InFlight { .. } if claim.take_over == Some(self.token) => {
                     Assessment::Free
                 }
-                RecordState::InFlight { .. } => {
-                    Assessment::Decided(Acquisition::Unknown { lease: self.token })
-                }
+                RecordState::InFlight { .. } => Assessment::Decided(Acquisition::Unknown {
+                    lease: self.token,
+                    mode: ClaimMode::Plain,
+                }),
             }
         })
     }
