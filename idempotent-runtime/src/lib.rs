@@ -142,6 +142,7 @@ mod endpoint;
 mod engine;
 mod execution;
 mod fingerprint;
+mod hex;
 mod key;
 mod names;
 mod observe;

@@ -49,6 +49,7 @@ use super::{
     Store,
     erased::ErasedStore,
     error::{StoreError, StoreErrorKind},
+    inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
     token::Token,
     wake::Wake,
@@ -182,6 +183,11 @@ impl<S: Store> Store for Cached<S> {
 
     fn attach(&self, wake: Wake) {
         self.inner.attach(wake);
+    }
+
+    /// The inner store's: a list must show what is stored.
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        self.inner.inspectable()
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     Store,
     erased::ErasedStore,
     error::StoreError,
+    inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
     token::Token,
     wake::Wake,
@@ -366,6 +367,10 @@ impl Store for AnyStore {
 
     fn attach(&self, wake: Wake) {
         self.0.attach(wake);
+    }
+
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        self.0.inspectable()
     }
 }
 

@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin};
 use super::{
     Store,
     error::StoreError,
+    inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
     token::Token,
     wake::Wake,
@@ -12,7 +13,7 @@ use super::{
 use crate::scope::StoreKey;
 
 /// A boxed future of an operation.
-pub(crate) type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// [`Store`] with boxed futures; every store has it.
 pub(crate) trait ErasedStore: Send + Sync {
@@ -27,6 +28,7 @@ pub(crate) trait ErasedStore: Send + Sync {
     fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>>;
     fn try_complete(&self, held: &Held, outcome: &Outcome) -> Option<Result<Write, StoreError>>;
     fn attach(&self, wake: Wake);
+    fn inspectable(&self) -> Option<&dyn Inspectable>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -72,5 +74,9 @@ impl<S: Store> ErasedStore for S {
 
     fn attach(&self, wake: Wake) {
         Store::attach(self, wake);
+    }
+
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        Store::inspectable(self)
     }
 }

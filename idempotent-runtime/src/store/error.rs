@@ -26,6 +26,10 @@ pub enum StoreErrorKind {
     Corrupt,
     /// The store refused the statement (permissions, a missing table); repeating will not help.
     Refused,
+    /// A list was continued with a cursor that this store did not give.
+    InvalidCursor,
+    /// The store does not list its records.
+    NotInspectable,
 }
 
 impl StoreError {
@@ -71,6 +75,8 @@ impl fmt::Display for StoreError {
                 "does not accept a response this large: return a smaller one, or raise the store's limit"
             }
             StoreErrorKind::Refused => "refused the operation",
+            StoreErrorKind::InvalidCursor => "did not give this cursor: begin again without one",
+            StoreErrorKind::NotInspectable => "does not list its records",
         };
         write!(f, "the {} store {what}", self.store)
     }

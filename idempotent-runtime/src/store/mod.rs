@@ -132,6 +132,8 @@
 //! 6. **It keeps errors as they are.** The engine acts on [`StoreError::kind`]: it repeats an operation that is
 //!    `Unavailable`, and stores a tombstone instead of an outcome that is `TooLarge`.
 //! 7. **It returns the inner store's name** unless operators should see another one in logs and metrics.
+//! 8. **It passes the inner store's [`inspectable`](Store::inspectable) side on.** Forgetting it hides the records from
+//!    whoever wants to list them.
 //!
 //! Dropping the wrapper's future drops the inner one; the rule about dropped operations holds for both. The
 //! conformance suite (feature `conformance`) tests a wrapper as it tests any store.
@@ -147,6 +149,7 @@ pub mod conformance;
 mod connect;
 pub(crate) mod erased;
 mod error;
+pub mod inspect;
 mod label;
 #[cfg(feature = "memory")]
 pub mod memory;
@@ -160,7 +163,9 @@ mod token;
 mod wake;
 
 pub use connect::{AnyStore, ConnectError, ConnectOptions, connect, migrate};
+pub use erased::Operation;
 pub use error::{StoreError, StoreErrorKind};
+pub use inspect::Inspectable;
 pub use label::EndpointLabel;
 pub use record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write};
 pub use token::{Token, TraceId};
@@ -250,4 +255,9 @@ pub trait Store: Send + Sync + 'static {
     /// Called once by each engine that uses the store. Waking is an optimisation: waiters poll, so a lost
     /// notification costs time, never correctness.
     fn attach(&self, wake: Wake);
+
+    /// The store's [`Inspectable`] side, if it can list its records. A wrapper passes the inner store's on.
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        None
+    }
 }

@@ -285,7 +285,11 @@ impl LastWrite<'_> {
         match error.kind() {
             StoreErrorKind::Unavailable => true,
             StoreErrorKind::Full | StoreErrorKind::Refused => matches!(self, Self::Complete(_)),
-            StoreErrorKind::TooLarge | StoreErrorKind::Corrupt => false,
+            // The last two are errors of lists only.
+            StoreErrorKind::TooLarge
+            | StoreErrorKind::Corrupt
+            | StoreErrorKind::InvalidCursor
+            | StoreErrorKind::NotInspectable => false,
         }
     }
 }
