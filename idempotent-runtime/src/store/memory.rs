@@ -17,6 +17,10 @@
 //! 5. The cost of expiry is proportional to what expired. Every acquire also deletes a few expired records, so a
 //!    store in use needs no background task; [`Store::purge_expired`] empties an idle one.
 //!
+//! 6. [Listing](super::inspect) holds the lock of one shard at a time: for a pass over the hashes of its records, and a look
+//!    at about 256 of them. The times of a completed record are kept to ten milliseconds, and its creation only if it
+//!    completed within almost three hours.
+//!
 //! # Caveats
 //!
 //! - `max_bytes` counts encoded responses. Each record needs about 250 bytes more for bookkeeping, which
@@ -40,6 +44,7 @@ use self::{clock::Clock, row::Row, shard::ClaimResult, table::Table, usage::Limi
 use super::{
     Store,
     error::{StoreError, StoreErrorKind},
+    inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
     token::Token,
     wake::Wake,
@@ -49,6 +54,7 @@ use crate::{scope::StoreKey, sync::Arc};
 mod clock;
 mod expiry;
 mod hash;
+mod inspect;
 #[cfg(all(test, idempotent_shuttle))]
 mod interleavings;
 mod row;
@@ -56,6 +62,7 @@ mod shard;
 mod table;
 #[cfg(all(test, not(any(idempotent_loom, idempotent_shuttle))))]
 mod tests;
+mod times;
 mod usage;
 mod wakes;
 
@@ -213,7 +220,8 @@ impl Store for MemoryStore {
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        Ok(self.shared.table.get(key, self.shared.clock.now()))
+        let Shared { table, clock, .. } = &*self.shared;
+        Ok(table.get(key, clock.now(), clock))
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
@@ -232,6 +240,10 @@ impl Store for MemoryStore {
 
     fn attach(&self, wake: Wake) {
         self.shared.wakes.attach(wake);
+    }
+
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        Some(self)
     }
 }
 

@@ -17,26 +17,36 @@ pub(super) fn micros(duration: Duration) -> u64 {
 
 #[cfg(not(idempotent_shuttle))]
 mod running {
+    use std::time::{Duration, SystemTime};
+
     use tokio::time::Instant;
 
     use super::micros;
 
-    pub(in super::super) struct Clock(Instant);
+    pub(in super::super) struct Clock(Instant, SystemTime);
 
     impl Clock {
         pub(in super::super) fn new() -> Self {
-            Self(Instant::now())
+            Self(Instant::now(), SystemTime::now())
         }
 
         pub(in super::super) fn now(&self) -> u64 {
             micros(Instant::now().saturating_duration_since(self.0))
+        }
+
+        /// The time of day at a time on this clock, for people: it counts from the store's creation, so that it never goes
+        /// back, and does not follow a machine's clock that is set.
+        pub(in super::super) fn wall(&self, at: u64) -> SystemTime {
+            self.1
+                .checked_add(Duration::from_micros(at))
+                .unwrap_or(self.1)
         }
     }
 }
 
 #[cfg(idempotent_shuttle)]
 mod standing {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use shuttle::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,6 +61,10 @@ mod standing {
 
         pub(in super::super) fn now(&self) -> u64 {
             self.0.load(Ordering::SeqCst)
+        }
+
+        pub(in super::super) fn wall(&self, at: u64) -> SystemTime {
+            SystemTime::UNIX_EPOCH + Duration::from_micros(at)
         }
 
         #[cfg(test)]

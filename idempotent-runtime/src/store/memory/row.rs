@@ -1,12 +1,16 @@
 //! One record, and every decision about it. Pure: the caller passes the time and holds the lock.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::clock::micros;
+use super::{
+    clock::{Clock, micros},
+    times::Times,
+};
 use crate::{
     fingerprint::Fingerprint,
     scope::StoreKey,
     store::{
+        inspect::{Entry, EntryState},
         label::EndpointLabel,
         record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write},
         token::{Token, TraceId},
@@ -27,13 +31,14 @@ pub(super) struct Row {
 }
 
 enum State {
-    InFlight { lease_until: u64 },
-    Completed(Outcome),
+    InFlight { lease_until: u64, created: u64 },
+    Completed(Outcome, Times),
 }
 
 impl Row {
     /// The first record of a key.
     pub(super) fn new(claim: &Claim, now: u64) -> Self {
+        let created = now;
         let mut row = Self {
             key: claim.key,
             fingerprint: claim.fingerprint,
@@ -42,10 +47,13 @@ impl Row {
             endpoint: None,
             mode: ClaimMode::Plain,
             attempt: 0,
-            state: State::InFlight { lease_until: now },
+            state: State::InFlight {
+                lease_until: now,
+                created,
+            },
             expires: now,
         };
-        row.lease_to(claim, now);
+        row.lease_to(claim, now, created);
         row
     }
 
@@ -58,7 +66,7 @@ impl Row {
             };
         }
         if self.expired(now) {
-            return self.lease_to(claim, now);
+            return self.lease_to(claim, now, now);
         }
         // Before any other answer: a different request must learn nothing about this one.
         if self.fingerprint != claim.fingerprint {
@@ -67,14 +75,14 @@ impl Row {
             };
         }
         match &self.state {
-            State::Completed(outcome) => Acquisition::Completed(outcome.clone()),
-            State::InFlight { lease_until } if *lease_until > now => Acquisition::InFlight {
+            State::Completed(outcome, _) => Acquisition::Completed(outcome.clone()),
+            State::InFlight { lease_until, .. } if *lease_until > now => Acquisition::InFlight {
                 remaining: Duration::from_micros(lease_until - now),
                 lease: self.token,
             },
             // Only the lease that the caller saw lapse: it may have been taken over since.
-            State::InFlight { .. } if claim.take_over == Some(self.token) => {
-                self.lease_to(claim, now)
+            State::InFlight { created, .. } if claim.take_over == Some(self.token) => {
+                self.lease_to(claim, now, *created)
             }
             State::InFlight { .. } => Acquisition::Unknown {
                 lease: self.token,
@@ -96,20 +104,20 @@ impl Row {
             return Write::Fenced;
         }
         match &self.state {
-            State::InFlight { .. } => {
-                self.state = State::Completed(outcome.clone());
+            State::InFlight { created, .. } => {
+                self.state = State::Completed(outcome.clone(), Times::new(*created..now));
                 self.expires = now.saturating_add(micros(held.ttl));
                 Write::Applied
             }
             // The reply to the first completion was lost. The ttl keeps counting from the first.
-            State::Completed(stored) if stored == outcome => Write::Applied,
-            State::Completed(_) => Write::Fenced,
+            State::Completed(stored, _) if stored == outcome => Write::Applied,
+            State::Completed(..) => Write::Fenced,
         }
     }
 
     pub(super) fn abandon(&mut self, token: &Token, now: u64) -> Write {
         match &mut self.state {
-            State::InFlight { lease_until } if self.token == *token => {
+            State::InFlight { lease_until, .. } if self.token == *token => {
                 // A lease that lapsed earlier keeps its end: abandoning never extends it.
                 *lease_until = now.min(*lease_until);
                 Write::Applied
@@ -128,7 +136,7 @@ impl Row {
     }
 
     pub(super) fn completed(&self) -> bool {
-        matches!(self.state, State::Completed(_))
+        matches!(self.state, State::Completed(..))
     }
 
     /// Whether the record is past its expiry and has no live lease.
@@ -139,27 +147,28 @@ impl Row {
     /// When the record expires unless an operation changes it.
     pub(super) fn deadline(&self) -> u64 {
         match self.state {
-            State::InFlight { lease_until } => self.expires.max(lease_until),
-            State::Completed(_) => self.expires,
+            State::InFlight { lease_until, .. } => self.expires.max(lease_until),
+            State::Completed(..) => self.expires,
         }
     }
 
     /// The bytes that count towards `max_bytes`.
     pub(super) fn bytes(&self) -> usize {
         match &self.state {
-            State::Completed(Outcome::Response(response)) => response.as_bytes().len(),
-            State::Completed(Outcome::Tombstone) | State::InFlight { .. } => 0,
+            State::Completed(Outcome::Response(response), _) => response.as_bytes().len(),
+            State::Completed(Outcome::Tombstone, _) | State::InFlight { .. } => 0,
         }
     }
 
-    pub(super) fn record(&self, now: u64) -> Record {
+    pub(super) fn record(&self, now: u64, clock: &Clock) -> Record {
         let state = match &self.state {
-            State::InFlight { lease_until } => RecordState::InFlight {
-                remaining: Duration::from_micros(lease_until.saturating_sub(now)),
+            State::InFlight { lease_until, .. } => RecordState::InFlight {
+                remaining: between(now, *lease_until),
             },
-            State::Completed(outcome) => RecordState::Completed(outcome.clone()),
+            State::Completed(outcome, _) => RecordState::Completed(outcome.clone()),
         };
-        let expires_in = Duration::from_micros(self.deadline().saturating_sub(now));
+        let expires_in = between(now, self.deadline());
+        let (created_at, completed_at) = self.times(clock);
         Record::new(
             self.fingerprint,
             self.attempt,
@@ -169,16 +178,60 @@ impl Row {
         )
         .mode(self.mode)
         .endpoint(self.endpoint.map(EndpointLabel::as_str))
+        .times(created_at, completed_at)
+    }
+
+    /// The record without its response; `None` if it has expired.
+    pub(super) fn entry(&self, now: u64, clock: &Clock) -> Option<Entry> {
+        if self.expired(now) {
+            return None;
+        }
+        let state = match &self.state {
+            State::InFlight { lease_until, .. } if *lease_until > now => EntryState::InFlight {
+                remaining: between(now, *lease_until),
+            },
+            State::InFlight { lease_until, .. } => EntryState::Unknown {
+                lapsed: between(*lease_until, now),
+            },
+            State::Completed(Outcome::Response(_), _) => EntryState::Completed,
+            State::Completed(Outcome::Tombstone, _) => EntryState::Tombstone,
+        };
+        let (created_at, completed_at) = self.times(clock);
+        let expires_in = between(now, self.deadline());
+        Some(Entry {
+            attempt: self.attempt,
+            mode: self.mode,
+            endpoint: self.endpoint.map(|endpoint| endpoint.as_str().into()),
+            created_at,
+            completed_at,
+            stored_bytes: self.bytes() as u64,
+            trace_id: self.trace_id,
+            ..Entry::new(self.key, self.fingerprint, state, expires_in)
+        })
+    }
+
+    /// When the record was created and completed, as far as that is known.
+    fn times(&self, clock: &Clock) -> (Option<SystemTime>, Option<SystemTime>) {
+        let (created, completed) = match &self.state {
+            State::InFlight { created, .. } => (Some(*created), None),
+            State::Completed(_, times) => (times.created(), Some(times.completed())),
+        };
+        let wall = |at| clock.wall(at);
+        (created.map(wall), completed.map(wall))
     }
 
     /// A new lease. Only here the token changes and the attempt rises.
-    fn lease_to(&mut self, claim: &Claim, now: u64) -> Acquisition {
+    fn lease_to(&mut self, claim: &Claim, now: u64, created: u64) -> Acquisition {
         self.fingerprint = claim.fingerprint;
         self.token = claim.token;
         self.trace_id = claim.trace_id;
         self.endpoint = claim.endpoint;
         self.mode = claim.mode;
         self.attempt = self.attempt.saturating_add(1);
+        self.state = State::InFlight {
+            lease_until: now,
+            created,
+        };
         self.expires = now;
         self.extend(&claim.held(), now);
         Acquisition::Acquired {
@@ -186,11 +239,28 @@ impl Row {
         }
     }
 
+    /// Of a record in flight.
     fn extend(&mut self, held: &Held, now: u64) {
-        let lease_until = now.saturating_add(micros(held.lease));
-        self.state = State::InFlight { lease_until };
-        self.expires = self
-            .expires
-            .max(lease_until.saturating_add(micros(held.ttl)));
+        let until = now.saturating_add(micros(held.lease));
+        if let State::InFlight { lease_until, .. } = &mut self.state {
+            *lease_until = until;
+        }
+        self.expires = self.expires.max(until.saturating_add(micros(held.ttl)));
+    }
+}
+
+/// The time from one moment to the other; zero if that one is the earlier.
+fn between(from: u64, to: u64) -> Duration {
+    Duration::from_micros(to.saturating_sub(from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every completed record is one allocation of this size.
+    #[test]
+    fn a_row_has_no_room_to_waste() {
+        assert_eq!(size_of::<Row>(), 152);
     }
 }

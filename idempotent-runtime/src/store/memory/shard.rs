@@ -10,6 +10,8 @@
 //! The invariants: a key has at most one record; every completed record has its entry in `expiry`; `share` has counted
 //! exactly what the shard holds.
 
+use std::ops::RangeInclusive;
+
 use hashbrown::HashTable;
 
 use super::{
@@ -159,6 +161,21 @@ impl Shard {
         self.in_flight
             .find(hash, |row| row.key() == key)
             .or_else(completed)
+    }
+
+    /// The records that have one of these hashes, in no order.
+    pub(super) fn rows<'a>(
+        &'a self,
+        among: &'a RangeInclusive<u64>,
+        hasher: &'a Hasher,
+    ) -> impl Iterator<Item = (u64, &'a Row)> {
+        let in_flight = self.in_flight.iter();
+        let in_flight = in_flight.map(|row| (hasher.hash(row.key()), row));
+        let completed = self.completed.iter();
+        let completed = completed.filter(|slot| among.contains(&slot.hash));
+        in_flight
+            .filter(|(hash, _)| among.contains(hash))
+            .chain(completed.map(|slot| (slot.hash, &*slot.row)))
     }
 
     /// Removes the completed record that expires first, if it has expired. The caller drops it once the lock is free.

@@ -3,7 +3,10 @@
 //! An operation locks the one shard of its key. What needs all shards (a purge, a store at a bound) locks one after the
 //! other, never two at once.
 
+use std::ops::RangeInclusive;
+
 use super::{
+    clock::Clock,
     hash::Hasher,
     row::Row,
     shard::{ClaimResult, Context, Shard},
@@ -27,6 +30,15 @@ use crate::{
 const SWEEP: usize = 4;
 /// How many expired records are deleted under one lock.
 const BATCH: usize = 64;
+
+/// Where a record stands among all of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) shard: usize,
+    pub(super) hash: u64,
+    /// Tells records of one hash apart.
+    pub(super) key: [u8; 32],
+}
 
 pub(super) struct Table {
     lanes: [Lane; SHARDS],
@@ -88,10 +100,40 @@ impl Table {
         self.lane(key).with(|shard| shard.release(key, token, at))
     }
 
-    pub(super) fn get(&self, key: &StoreKey, now: u64) -> Option<Record> {
+    pub(super) fn get(&self, key: &StoreKey, now: u64, clock: &Clock) -> Option<Record> {
         let shard = lock(&self.lane(key).shard);
         let row = shard.get(key, self.hasher.hash(key))?;
-        (!row.expired(now)).then(|| row.record(now))
+        (!row.expired(now)).then(|| row.record(now, clock))
+    }
+
+    /// Where the record of this key stands, or would stand.
+    pub(super) fn place(&self, key: &StoreKey) -> Place {
+        Place {
+            shard: shard_of(key),
+            hash: self.hasher.hash(key),
+            key: *key.as_bytes(),
+        }
+    }
+
+    /// How many records a shard has.
+    pub(super) fn records(&self, shard: usize) -> usize {
+        self.lanes[shard].records.load(Ordering::Relaxed)
+    }
+
+    /// What `show` makes of the records of this shard that have one of these hashes, in no order.
+    pub(super) fn rows<T>(
+        &self,
+        shard: usize,
+        hashes: &RangeInclusive<u64>,
+        show: impl Fn(&Row) -> T,
+    ) -> Vec<(Place, T)> {
+        let rows = lock(&self.lanes[shard].shard);
+        rows.rows(hashes, &self.hasher)
+            .map(|(hash, row)| {
+                let key = *row.key().as_bytes();
+                (Place { shard, hash, key }, show(row))
+            })
+            .collect()
     }
 
     /// Deletes up to `limit` expired records and returns how many it deleted.
@@ -176,7 +218,7 @@ impl Table {
     }
 
     fn lane(&self, key: &StoreKey) -> &Lane {
-        &self.lanes[usize::from(key.as_bytes()[0]) % SHARDS]
+        &self.lanes[shard_of(key)]
     }
 
     fn context(&self, hash: u64, now: u64) -> Context<'_> {
@@ -187,6 +229,10 @@ impl Table {
             budget: &self.budget,
         }
     }
+}
+
+fn shard_of(key: &StoreKey) -> usize {
+    usize::from(key.as_bytes()[0]) % SHARDS
 }
 
 impl Lane {

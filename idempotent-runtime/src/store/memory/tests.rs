@@ -316,7 +316,9 @@ async fn every_engine_is_woken_at_every_end_of_a_lease() {
         let (woken, seen) = (Arc::clone(woken), store.clone());
         store.attach(Wake::new(move |key| {
             // No lock is held: a waiter that is woken may read the record at once.
-            assert!(seen.shared.table.get(key.unwrap(), 0).is_some() || seen.is_empty());
+            let shared = &seen.shared;
+            let found = shared.table.get(key.unwrap(), 0, &shared.clock);
+            assert!(found.is_some() || seen.is_empty());
             woken.fetch_add(1, Ordering::Relaxed);
         }));
     }
