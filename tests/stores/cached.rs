@@ -30,6 +30,7 @@ impl<H: Harness> Harness for CachedHarness<H> {
     type Store = Cached<H::Store>;
     const TICK: Duration = H::TICK;
     const PAUSED: bool = H::PAUSED;
+    const INSPECTABLE: bool = H::INSPECTABLE;
 
     async fn open() -> Self {
         let inner = H::open().await;

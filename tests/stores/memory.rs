@@ -5,8 +5,8 @@ use std::time::Duration;
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write,
-        conformance::Harness, memory::MemoryStore,
+        Acquisition, Claim, Held, Inspectable, Outcome, Record, Store, StoreError, Token, Wake,
+        Write, conformance::Harness, memory::MemoryStore,
     },
 };
 
@@ -15,6 +15,7 @@ pub(crate) struct MemoryHarness(MemoryStore);
 impl Harness for MemoryHarness {
     type Store = MemoryStore;
     const PAUSED: bool = true;
+    const INSPECTABLE: bool = true;
 
     async fn open() -> Self {
         Self(MemoryStore::new())
@@ -81,6 +82,10 @@ impl Store for AtOnce {
     fn attach(&self, wake: Wake) {
         self.0.attach(wake);
     }
+
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        self.0.inspectable()
+    }
 }
 
 struct AtOnceHarness(AtOnce);
@@ -88,6 +93,7 @@ struct AtOnceHarness(AtOnce);
 impl Harness for AtOnceHarness {
     type Store = AtOnce;
     const PAUSED: bool = true;
+    const INSPECTABLE: bool = true;
 
     async fn open() -> Self {
         Self(AtOnce(MemoryStore::new()))

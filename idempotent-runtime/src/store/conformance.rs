@@ -53,6 +53,7 @@
 //! | [`complete`] | one outcome per record, stored byte for byte |
 //! | [`release`] | giving a key back |
 //! | [`expiry`] | how long records live |
+//! | [`listing`] | what a list shows, complete paging and bounded work, for stores that are [`Inspectable`](super::Inspectable) |
 //! | [`purge`] | what a purge deletes, and that nothing else is deleted |
 //! | [`inspect`] | what `get` returns, and that it changes nothing |
 //! | [`corrupt`] | stored bytes that cannot be read |
@@ -104,6 +105,7 @@ pub mod expiry;
 pub mod inspect;
 pub mod lease;
 mod list;
+pub mod listing;
 pub mod purge;
 pub mod races;
 pub mod release;
@@ -128,6 +130,10 @@ pub trait Harness: Sized + Send + Sync + 'static {
     /// they run on several threads and let no time pass.
     const PAUSED: bool = false;
 
+    /// Whether the store has to be [`Inspectable`](super::Inspectable). A store that is has to pass the cases of
+    /// [`listing`] in any case; without this constant one that loses the trait would go on passing.
+    const INSPECTABLE: bool = false;
+
     /// Opens an empty store.
     fn open() -> impl Future<Output = Self> + Send;
 
@@ -141,7 +147,7 @@ pub trait Harness: Sized + Send + Sync + 'static {
     /// Lets this much time pass by the store's clock, and at most half a tick more.
     ///
     /// Where the clock belongs to a server, move the stored times back instead of waiting: subtract `by`
-    /// from every lease and expiry.
+    /// from every lease and expiry, and from the times of creation and completion.
     fn advance(&self, by: Duration) -> impl Future<Output = ()> + Send;
 
     /// Overwrites the stored response of this completed record, and returns whether that is possible. It is not for a

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Subject,
     toolbox::{
-        FINGERPRINT, LEASE, TTL, acquire, assert_unknown, attempt, complete, completed, get, key,
-        lapsed, outcome_with,
+        FINGERPRINT, LEASE, TTL, abandon, acquire, assert_unknown, attempt, complete, completed,
+        get, key, lapsed, outcome_with, release, renew,
     },
 };
 use crate::store::record::{Outcome, RecordState, Write};
@@ -88,4 +88,41 @@ pub async fn get_changes_nothing(subject: Arc<Subject>) {
     assert_unknown(&acquire(store, &subject.claim(key(1))).await);
     subject.advance(subject.ticks(2)).await;
     assert!(get(store, key(2)).await.is_none());
+}
+
+/// Inspection sees every operation that was acknowledged before it was sent, by whichever handle. The next secret of a
+/// rotation relies on it, and so does whoever waits in another process.
+pub async fn get_sees_what_another_handle_was_told(subject: Arc<Subject>) {
+    let (one, other) = (subject.store(), subject.second_handle().await);
+    let other = &*other;
+    for (writer, reader) in [(one, other), (other, one)] {
+        for n in 1..=20 {
+            let claim = subject.claim(key(n));
+            assert!(get(reader, key(n)).await.is_none(), "key {n} is new");
+            attempt(&acquire(writer, &claim).await);
+            let record = get(reader, key(n)).await.expect("acquired");
+            let in_flight = matches!(
+                record.state,
+                RecordState::InFlight { remaining } if !remaining.is_zero()
+            );
+            assert!(in_flight, "key {n} is in flight, not {:?}", record.state);
+            assert_eq!(abandon(writer, &claim).await, Write::Applied);
+            let abandoned = get(reader, key(n)).await.expect("abandoned").state;
+            let remaining = subject.ticks(0);
+            assert_eq!(abandoned, RecordState::InFlight { remaining });
+            assert_eq!(renew(writer, &claim).await, Write::Applied);
+            let renewed = get(reader, key(n)).await.expect("renewed").state;
+            assert_ne!(renewed, RecordState::InFlight { remaining }, "key {n}");
+            if n % 2 == 0 {
+                let done = outcome_with("done");
+                assert_eq!(complete(writer, &claim, &done).await, Write::Applied);
+                let stored = get(reader, key(n)).await.expect("completed").state;
+                assert_eq!(stored, RecordState::Completed(done));
+            } else {
+                assert_eq!(release(writer, &claim).await, Write::Applied);
+                assert!(get(reader, key(n)).await.is_none(), "key {n} was released");
+            }
+        }
+        subject.advance(subject.ticks(TTL + 1)).await;
+    }
 }

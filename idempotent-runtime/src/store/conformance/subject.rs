@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use super::{Harness, toolbox::claim};
 use crate::{
     scope::StoreKey,
-    store::{erased::ErasedStore, record::Claim},
+    store::{erased::ErasedStore, inspect::Inspectable, record::Claim},
 };
 
 /// A boxed future.
@@ -15,6 +15,7 @@ pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Subject {
     harness: Box<dyn ErasedHarness>,
     tick: Duration,
+    must_be_inspectable: bool,
     new_claim: fn(StoreKey) -> Claim,
 }
 
@@ -24,12 +25,23 @@ impl Subject {
         Self {
             harness: Box::new(H::open().await),
             tick: H::TICK,
+            must_be_inspectable: H::INSPECTABLE,
             new_claim: claim::<H>,
         }
     }
 
     pub(super) fn store(&self) -> &dyn ErasedStore {
         self.harness.store()
+    }
+
+    /// The store's lists, if it has any.
+    pub(super) fn inspectable(&self) -> Option<&dyn Inspectable> {
+        let inspectable = self.store().inspectable();
+        assert!(
+            inspectable.is_some() || !self.must_be_inspectable,
+            "the harness says that the store is inspectable, and `Store::inspectable` returns none"
+        );
+        inspectable
     }
 
     pub(super) async fn second_handle(&self) -> Box<dyn ErasedStore> {
