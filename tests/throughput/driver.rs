@@ -14,7 +14,6 @@ use idempotent_runtime::{
     Fingerprint, StoreKey,
     store::{Acquisition, Claim, Outcome, Store, Token, Write, conformance::response},
 };
-use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 /// Connections of each side where rates are compared.
 pub(crate) const CLIENTS: usize = 64;
@@ -126,17 +125,15 @@ pub(crate) async fn drive<C: Client>(clients: Vec<C>, pairs: u64) -> Round {
 }
 
 /// The statement in this file as the store sends it, without comments.
-pub(crate) fn statement(file: &str) -> String {
+pub(crate) fn statement(file: &str, words: &[(&str, &str)]) -> String {
     let lines = file
         .lines()
         .filter(|line| !line.trim_start().starts_with("--"));
     let lines: Vec<_> = lines.collect();
-    lines.join("\n").replace("{table}", "idempotency_records")
-}
-
-/// The same, for bound parameters. Its uses share it.
-pub(crate) fn statement_of(file: &str) -> SqlStr {
-    AssertSqlSafe(Arc::<str>::from(statement(file))).into_sql_str()
+    let text = lines.join("\n").replace("{table}", "idempotency_records");
+    words
+        .iter()
+        .fold(text, |text, (word, sql)| text.replace(word, sql))
 }
 
 /// A duration as the statements take it.

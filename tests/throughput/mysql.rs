@@ -1,15 +1,47 @@
 //! MariaDB, compared with connections that send the same two statements.
 
 use idempotent_runtime::store::{Claim, sql::mysql::MySqlStore};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, SqlStr};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, SqlSafeStr as _, SqlStr,
+};
 
 use crate::{
-    driver::{Client, Server, compare, hex, micros, statement, statement_of, stored_response},
+    driver::{Client, Server, compare, hex, micros, statement, stored_response},
     servers::mariadb::MariaDb,
 };
 
 const CLAIM: &str = include_str!("../../idempotent-runtime/src/store/sql/mysql/claim.sql");
-const COMPLETE: &str = include_str!("../../idempotent-runtime/src/store/sql/mysql/complete.sql");
+const COMPLETE: &str = include_str!("../../idempotent-runtime/src/store/sql/shared/complete.sql");
+
+/// How this server writes what the files name in braces.
+const WORDS: [(&str, &str); 8] = [
+    (
+        "{held}",
+        "store_key = {key} and token = {token} and state = 0",
+    ),
+    (
+        "{now + lease + ttl}",
+        "utc_timestamp(6) + interval ({lease} + {ttl}) microsecond",
+    ),
+    (
+        "{now + lease}",
+        "utc_timestamp(6) + interval {lease} microsecond",
+    ),
+    (
+        "{now + ttl}",
+        "utc_timestamp(6) + interval {ttl} microsecond",
+    ),
+    (
+        "{left lease_until}",
+        "timestampdiff(microsecond, utc_timestamp(6), lease_until)",
+    ),
+    (
+        "{left expires_at}",
+        "timestampdiff(microsecond, utc_timestamp(6), expires_at)",
+    ),
+    ("{int state}", "cast(state as signed)"),
+    ("{int attempt}", "cast(attempt as signed)"),
+];
 
 /// Whether the store is fast enough; nothing if that cannot be measured here.
 pub(crate) async fn measure() -> Option<bool> {
@@ -35,8 +67,8 @@ impl Server for MariaDb {
             connection.execute(isolation).await.expect("a setting");
             all.push(Bare {
                 connection,
-                claim: statement(CLAIM),
-                complete: statement_of(COMPLETE),
+                claim: statement(CLAIM, &WORDS),
+                complete: complete(),
                 response: stored_response(),
             });
         }
@@ -59,6 +91,16 @@ impl Server for MariaDb {
     }
 }
 
+/// The completion, with its values in the order of the text.
+fn complete() -> SqlStr {
+    let values = ["{state}", "{response}", "{ttl}", "{key}", "{token}"];
+    let text = statement(COMPLETE, &WORDS);
+    let text = values
+        .iter()
+        .fold(text, |text, value| text.replace(value, "?"));
+    AssertSqlSafe(text).into_sql_str()
+}
+
 /// One connection and the two statements.
 pub(crate) struct Bare {
     connection: MySqlConnection,
@@ -78,7 +120,7 @@ impl Client for Bare {
             )
             .replace("{token}", &format!("x'{}'", hex(claim.token.as_bytes())))
             .replace("{lease}", &micros(claim.lease).to_string())
-            .replace("{expiry}", &micros(claim.lease + claim.ttl).to_string())
+            .replace("{ttl}", &micros(claim.ttl).to_string())
             .replace("{trace_id}", "null");
         let claimed = self.connection.fetch_all(AssertSqlSafe(sent)).await;
         assert_eq!(claimed.expect("claim").len(), 1);

@@ -3,10 +3,10 @@
 use std::{ffi::OsStr, process::Command};
 
 use idempotent_runtime::store::{Claim, sql::postgres::PostgresStore};
-use sqlx::{Connection as _, Executor as _, PgConnection, SqlStr};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqlSafeStr as _, SqlStr};
 
 use crate::{
-    driver::{Client, Server, compare, hex, micros, statement, statement_of, stored_response},
+    driver::{Client, Server, compare, hex, micros, statement, stored_response},
     servers::{
         Folder,
         postgres::{Postgres, program},
@@ -15,8 +15,48 @@ use crate::{
 
 const PGBENCH_SECONDS: u64 = 6;
 
-const ACQUIRE: &str = include_str!("../../idempotent-runtime/src/store/sql/postgres/acquire.sql");
-const COMPLETE: &str = include_str!("../../idempotent-runtime/src/store/sql/postgres/complete.sql");
+const ACQUIRE: &str = include_str!("../../idempotent-runtime/src/store/sql/postgres/claim.sql");
+const COMPLETE: &str = include_str!("../../idempotent-runtime/src/store/sql/shared/complete.sql");
+
+/// How this server writes what the files name in braces.
+const WORDS: [(&str, &str); 7] = [
+    (
+        "{held}",
+        "store_key = {key} and token = {token} and state = 0",
+    ),
+    (
+        "{now + lease + ttl}",
+        "clock_timestamp() + ({lease} + {ttl})::bigint * interval '1 microsecond'",
+    ),
+    (
+        "{now + lease}",
+        "clock_timestamp() + {lease} * interval '1 microsecond'",
+    ),
+    (
+        "{now + ttl}",
+        "clock_timestamp() + {ttl} * interval '1 microsecond'",
+    ),
+    (
+        "{left lease_until}",
+        "(extract(epoch from lease_until - clock_timestamp()) * 1000000)::bigint",
+    ),
+    (
+        "{left expires_at}",
+        "(extract(epoch from expires_at - clock_timestamp()) * 1000000)::bigint",
+    ),
+    ("{now}", "clock_timestamp()"),
+];
+/// The values of the two statements, in the order of their parameters here.
+const ACQUIRED: [&str; 7] = [
+    "{key}",
+    "{fingerprint}",
+    "{token}",
+    "{lease}",
+    "{ttl}",
+    "{take_over}",
+    "{trace_id}",
+];
+const COMPLETED: [&str; 5] = ["{key}", "{token}", "{state}", "{response}", "{ttl}"];
 
 /// Whether the store is fast enough; nothing if that cannot be measured here.
 pub(crate) async fn measure() -> Option<bool> {
@@ -41,8 +81,8 @@ impl Server for Postgres {
                 connection: PgConnection::connect(&self.url())
                     .await
                     .expect("a connection"),
-                acquire: statement_of(ACQUIRE),
-                complete: statement_of(COMPLETE),
+                acquire: prepared(ACQUIRE, &ACQUIRED),
+                complete: prepared(COMPLETE, &COMPLETED),
                 response: stored_response(),
             });
         }
@@ -83,7 +123,7 @@ impl Client for Bare {
             .bind(&claim.token.as_bytes()[..])
             .bind(micros(claim.lease))
             .bind(micros(claim.ttl))
-            .bind(false)
+            .bind(None::<&[u8]>)
             .bind(None::<&[u8]>)
             .fetch_all(&mut self.connection)
             .await;
@@ -98,6 +138,21 @@ impl Client for Bare {
             .await;
         assert_eq!(completed.expect("complete").rows_affected(), 1);
     }
+}
+
+/// A statement with values in the places of its parameters.
+fn put(file: &str, names: &[&str], values: &[&str]) -> String {
+    let text = statement(file, &WORDS);
+    names
+        .iter()
+        .zip(values)
+        .fold(text, |text, (name, value)| text.replace(name, value))
+}
+
+fn prepared(file: &str, names: &[&str]) -> SqlStr {
+    let places: Vec<String> = (1..=names.len()).map(|n| format!("${n}")).collect();
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    AssertSqlSafe(put(file, names, &places)).into_sql_str()
 }
 
 /// Pairs per second by pgbench.
@@ -146,20 +201,13 @@ fn pair() -> String {
         token,
         "30000000::bigint",
         ttl,
-        "false",
+        "null",
         "null",
     ];
     let complete = [key, token, "1::smallint", &literal(&stored_response()), ttl];
-    let put = |file: &str, values: &[&str]| {
-        (1..)
-            .zip(values)
-            .fold(statement(file), |text, (place, value)| {
-                text.replace(&format!("${place}"), value)
-            })
-    };
     format!(
         "\\set n random(1, 9000000000000000)\n{};\n{};\n",
-        put(ACQUIRE, &acquire),
-        put(COMPLETE, &complete)
+        put(ACQUIRE, &ACQUIRED, &acquire),
+        put(COMPLETE, &COMPLETED, &complete)
     )
 }

@@ -174,34 +174,6 @@ impl From<TableNameError> for ConnectError {
     }
 }
 
-/// Checks a table's version; a missing table has version 0.
-pub(super) fn check_version(table: &TableName, found: i64, known: i64) -> Result<(), ConnectError> {
-    let table = table.clone();
-    match found {
-        0 => Err(ConnectError::MissingTable { table }),
-        _ if found == known => Ok(()),
-        _ => Err(ConnectError::OtherVersion {
-            table,
-            found,
-            known,
-        }),
-    }
-}
-
-/// An error if a migration found that the table is gone, with the version that it had.
-pub(super) fn check_not_vanished(
-    table: &TableName,
-    vanished: Option<i64>,
-) -> Result<(), ConnectError> {
-    match vanished {
-        None => Ok(()),
-        Some(found) => Err(ConnectError::VanishedTable {
-            table: table.clone(),
-            found,
-        }),
-    }
-}
-
 /// Parses a URL with one of these schemes, which sqlx's own parsers do not check.
 pub(super) fn parse<T: FromStr<Err = sqlx::Error>>(
     url: &str,
@@ -243,19 +215,13 @@ pub(super) struct Verdict {
 pub(super) enum Repeat {
     No,
     /// Yes: it was rolled back in favour of a concurrent one.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
     Raced,
     /// Yes: the server ended the session and did not execute the statement, or has executed it to its end. All
     /// connections of the pool may be in that state, as after a change of primaries.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
-    Ended {
-        connections: usize,
-    },
+    Ended,
     /// The connection broke without an answer, as all connections of the pool may after a restart of the server: the
     /// statement may still arrive. It may be repeated if a second copy of it changes nothing.
-    Lost {
-        connections: usize,
-    },
+    Lost,
 }
 
 impl Verdict {
@@ -266,33 +232,18 @@ impl Verdict {
         }
     }
 
-    /// The server answered that it ended the session.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
-    pub(super) const fn ended(connections: usize) -> Self {
+    pub(super) const fn repeated(repeat: Repeat) -> Self {
         Self {
             kind: StoreErrorKind::Unavailable,
-            repeat: Repeat::Ended { connections },
+            repeat,
         }
     }
-
-    const fn lost(connections: usize) -> Self {
-        Self {
-            kind: StoreErrorKind::Unavailable,
-            repeat: Repeat::Lost { connections },
-        }
-    }
-
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
-    pub(super) const RACED: Self = Self {
-        kind: StoreErrorKind::Unavailable,
-        repeat: Repeat::Raced,
-    };
 
     /// The meaning of an error that the server did not send.
-    pub(super) fn of_client_error(error: &sqlx::Error, connections: usize) -> Self {
+    pub(super) fn of_client_error(error: &sqlx::Error) -> Self {
         match error {
             // Only errors of an established connection. When a new connection fails, another one would fail too.
-            sqlx::Error::Io(error) if is_dead(error.kind()) => Self::lost(connections),
+            sqlx::Error::Io(error) if is_dead(error.kind()) => Self::repeated(Repeat::Lost),
             sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::ColumnIndexOutOfBounds { .. }
             | sqlx::Error::Decode(_)

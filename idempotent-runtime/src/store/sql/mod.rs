@@ -6,7 +6,8 @@
 //! | [`mysql::MySqlStore`] | `mysql` | the same, with `innodb_flush_log_at_trx_commit = 1` | the server's `utc_timestamp(6)` |
 //! | [`sqlite::SqliteStore`] | `sqlite` | a crash of the process and of the machine | the machine's |
 //!
-//! They share one table layout, one set of decisions and one set of names:
+//! They are one store, [`SqlStore`], over what differs between the databases: syntax, the statements that need it, error
+//! numbers and session settings. What they share:
 //!
 //! 1. **The table.** [`TableName`] is its name. `migrate()` creates it or brings it up to date, and may run in many
 //!    processes at once. Nothing else ever changes the schema: a store that does not find its table returns an
@@ -26,11 +27,15 @@
 //! A row holds the digest of scope and key, the digest of the request, and the response. The raw key is never
 //! stored.
 
+mod dialect;
 mod error;
 mod operations;
+mod purge;
 mod row;
 mod setup;
 mod statement;
+mod statements;
+mod store;
 mod table_name;
 
 #[cfg(feature = "mysql")]
@@ -40,9 +45,10 @@ mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-mod purge;
+mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 pub use error::ConnectError;
+pub use store::{SqlStore, SqlStoreBuilder};
 pub use table_name::{TableName, TableNameError};

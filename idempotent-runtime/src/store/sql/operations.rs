@@ -1,11 +1,11 @@
 //! The operations of all SQL databases: what the result of a statement means, and when to repeat it.
 //!
-//! A database provides the statements ([`Records`]); each is one atomic step. How they are combined is decided here,
-//! once for all databases:
+//! A database provides the [statements](Statements); each is one atomic step. How they are combined is decided here, once
+//! for all databases:
 //!
-//! 1. `acquire` runs [`Records::claim`]. If it finds a free record, [`Records::lease`] leases it on the condition that
-//!    it still has the token that was found. The second of two contenders meets another token and starts again from
-//!    the claim.
+//! 1. `acquire` runs the claim. If it finds a free record, and the claim itself does not lease one, another statement
+//!    leases it on the condition that it still has the token that was found. The second of two contenders meets another
+//!    token and starts again from the claim.
 //! 2. When a fenced write changes nothing, the record is read to find out why.
 //! 3. A step that loses a race changes nothing. It is repeated a few times with the same token.
 //! 4. A statement whose connection broke without an answer may still arrive (a proxy in between has it, or the server's
@@ -13,9 +13,15 @@
 //!    would claim the key again after it was released. Its caller gets the error, repeats it, and remembers that one got
 //!    no answer (contract, rule 3).
 
+use std::marker::PhantomData;
+
 use super::{
-    error::{Repeat, Verdict},
-    row::{Assessment, Row},
+    dialect::Dialect,
+    error::Repeat,
+    purge::{Batch, Cursor, purge},
+    row::{Assessment, Row, WON, columns},
+    statement::{Parameter, Statement, Value, Values},
+    statements::Statements,
 };
 use crate::{
     scope::StoreKey,
@@ -30,51 +36,40 @@ use crate::{
 /// that even 64 contenders need two or three rounds.
 const ROUNDS: usize = 8;
 
-/// The statements of one database. Each is one atomic step on one record.
-pub(super) trait Records: Send {
-    /// The store's name, for errors.
-    const NAME: &'static str;
-
-    /// Leases the key to the claim if it has no record; otherwise returns the record.
-    fn claim(
-        &mut self,
-        claim: &Claim,
-    ) -> impl Future<Output = Result<ClaimResult, sqlx::Error>> + Send;
-
-    /// Leases the record to the claim if it has not changed since it was found. Returns the number of changed rows.
-    fn lease(
-        &mut self,
-        claim: &Claim,
-        found: &Row,
-    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
-
-    /// Reads the record, also if it has expired.
-    fn read(
-        &mut self,
-        key: &StoreKey,
-    ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send;
-
-    /// Changes the record if it is in flight under the token. Returns the number of changed rows.
-    fn write(
-        &mut self,
-        change: &Change<'_>,
-    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
-
-    /// Deletes at most this many expired records. Returns how many it deleted.
-    fn purge(&mut self, limit: i64) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
-
-    /// What an error means, and whether to repeat the statement at once.
-    fn classify(&self, error: &sqlx::Error) -> Verdict;
+/// The records of one table, and the connection or connections to reach them.
+pub(super) struct Records<'a, D: Dialect, A> {
+    access: A,
+    statements: &'a Statements,
+    /// The time by this machine's clock, for the database that has none of its own.
+    clock: i64,
+    dialect: PhantomData<D>,
 }
 
-/// The result of [`Records::claim`].
-pub(super) enum ClaimResult {
+/// How statements are sent.
+pub(super) trait Access<D: Dialect>: Send {
+    fn fetch(
+        &mut self,
+        statement: &Statement,
+        values: &Values<'_>,
+    ) -> impl Future<Output = Result<Vec<D::Row>, sqlx::Error>> + Send;
+
+    fn execute(
+        &mut self,
+        statement: &Statement,
+        values: &Values<'_>,
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
+
+    /// How many connections there may be, all of which may have broken.
+    fn connections(&self) -> usize;
+}
+
+/// The result of a claim.
+enum ClaimResult {
     /// The key is leased to the claim, as this attempt.
     Acquired(u32),
     /// The key has a record.
     Found(Row),
-    /// The record appeared or disappeared during the statement.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    /// The record appeared and disappeared during the statement.
     Raced,
 }
 
@@ -86,102 +81,182 @@ pub(super) enum Change<'a> {
     Abandon(&'a StoreKey, &'a Token),
 }
 
-pub(super) async fn acquire<R: Records>(
-    records: &mut R,
-    claim: &Claim,
-) -> Result<Acquisition, StoreError> {
-    let mut budget = RetryBudget::for_acquire();
-    loop {
-        match step(records, claim, &mut budget).await? {
-            Some(acquisition) => return Ok(acquisition),
-            None => budget.spend_round::<R>()?,
+impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
+    pub(super) fn new(access: A, statements: &'a Statements, clock: i64) -> Self {
+        Self {
+            access,
+            statements,
+            clock,
+            dialect: PhantomData,
         }
     }
-}
 
-/// One step of an acquire; `None` if it lost a race or failed and may be repeated.
-async fn step<R: Records>(
-    records: &mut R,
-    claim: &Claim,
-    budget: &mut RetryBudget,
-) -> Result<Option<Acquisition>, StoreError> {
-    let found = match records.claim(claim).await {
-        Ok(ClaimResult::Acquired(attempt)) => return Ok(Some(Acquisition::Acquired { attempt })),
-        Ok(ClaimResult::Found(row)) => row,
-        #[cfg(any(feature = "mysql", feature = "postgres"))]
-        Ok(ClaimResult::Raced) => return Ok(None),
-        Err(error) => return budget.absorb(records, error).map(|()| None),
-    };
-    let assessment = found.assess(claim).map_err(corrupt::<R>)?;
-    let (changed, attempt) = match assessment {
-        Assessment::Decided(acquisition) => return Ok(Some(acquisition)),
-        Assessment::Own => (
-            records.write(&Change::Renew(&claim.held())).await,
-            found.attempt,
-        ),
-        Assessment::Free => (
-            records.lease(claim, &found).await,
-            found.attempt.saturating_add(1),
-        ),
-    };
-    match changed {
-        Ok(0) => Ok(None),
-        Ok(_) => Ok(Some(Acquisition::Acquired { attempt })),
-        Err(error) => budget.absorb(records, error).map(|()| None),
+    pub(super) async fn acquire(&mut self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        let mut budget = RetryBudget::for_acquire();
+        loop {
+            match self.step(claim, &mut budget).await? {
+                Some(acquisition) => return Ok(acquisition),
+                None => budget.spend_round::<D>()?,
+            }
+        }
     }
-}
 
-pub(super) async fn write<R: Records>(
-    records: &mut R,
-    change: Change<'_>,
-) -> Result<Write, StoreError> {
-    let mut budget = RetryBudget::new();
-    loop {
-        let answer = match records.write(&change).await {
-            Ok(0) => match records.read(change.key()).await {
-                Ok(None) => Ok(Some(Write::Missing)),
-                Ok(Some(row)) => Ok(row.why_unchanged(change.token(), change.outcome())),
-                Err(error) => Err(error),
-            },
-            Ok(_) => Ok(Some(Write::Applied)),
-            Err(error) => Err(error),
+    /// One step of an acquire; `None` if it lost a race or failed and may be repeated.
+    async fn step(
+        &mut self,
+        claim: &Claim,
+        budget: &mut RetryBudget,
+    ) -> Result<Option<Acquisition>, StoreError> {
+        let found = match self.claim(claim).await {
+            Ok(ClaimResult::Acquired(attempt)) => {
+                return Ok(Some(Acquisition::Acquired { attempt }));
+            }
+            Ok(ClaimResult::Found(row)) => row,
+            Ok(ClaimResult::Raced) => return Ok(None),
+            Err(error) => return self.absorb(budget, error).map(|()| None),
         };
-        match answer {
-            Ok(Some(write)) => return Ok(write),
-            Ok(None) => {}
-            Err(error) => budget.absorb(records, error)?,
+        let assessment = found.assess(claim).map_err(corrupt::<D>)?;
+        let (changed, attempt) = match assessment {
+            Assessment::Decided(acquisition) => return Ok(Some(acquisition)),
+            Assessment::Own => (
+                self.change(&Change::Renew(&claim.held())).await,
+                found.attempt,
+            ),
+            Assessment::Free => (
+                self.lease(claim, &found).await,
+                found.attempt.saturating_add(1),
+            ),
+        };
+        match changed {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(Acquisition::Acquired { attempt })),
+            Err(error) => self.absorb(budget, error).map(|()| None),
         }
-        budget.spend_round::<R>()?;
     }
-}
 
-pub(super) async fn get<R: Records>(
-    records: &mut R,
-    key: &StoreKey,
-) -> Result<Option<Record>, StoreError> {
-    let mut budget = RetryBudget::new();
-    loop {
-        match records.read(key).await {
-            Ok(Some(row)) => return row.record().map_err(corrupt::<R>),
-            Ok(None) => return Ok(None),
-            Err(error) => budget.absorb(records, error)?,
+    pub(super) async fn write(&mut self, change: &Change<'_>) -> Result<Write, StoreError> {
+        let mut budget = RetryBudget::new();
+        loop {
+            let answer = match self.change(change).await {
+                Ok(0) => match self.read(change.key()).await {
+                    Ok(None) => Ok(Some(Write::Missing)),
+                    Ok(Some(row)) => Ok(row.why_unchanged(change.token(), change.outcome())),
+                    Err(error) => Err(error),
+                },
+                Ok(_) => Ok(Some(Write::Applied)),
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(Some(write)) => return Ok(write),
+                Ok(None) => {}
+                Err(error) => self.absorb(&mut budget, error)?,
+            }
+            budget.spend_round::<D>()?;
         }
-        budget.spend_round::<R>()?;
     }
-}
 
-pub(super) async fn purge<R: Records>(records: &mut R, limit: usize) -> Result<usize, StoreError> {
-    if limit == 0 {
-        return Ok(0);
-    }
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut budget = RetryBudget::new();
-    loop {
-        match records.purge(limit).await {
-            Ok(purged) => return Ok(usize::try_from(purged).unwrap_or(usize::MAX)),
-            Err(error) => budget.absorb(records, error)?,
+    pub(super) async fn get(&mut self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        let mut budget = RetryBudget::new();
+        loop {
+            match self.read(key).await {
+                Ok(Some(row)) => return row.record().map_err(corrupt::<D>),
+                Ok(None) => return Ok(None),
+                Err(error) => self.absorb(&mut budget, error)?,
+            }
+            budget.spend_round::<D>()?;
         }
-        budget.spend_round::<R>()?;
+    }
+
+    /// Deletes at most this many expired records. Returns how many it deleted.
+    pub(super) async fn purge(
+        &mut self,
+        cursor: &Cursor,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut budget = RetryBudget::new();
+        loop {
+            match purge(self, cursor, limit).await {
+                Ok(purged) => return Ok(usize::try_from(purged).unwrap_or(usize::MAX)),
+                Err(error) => self.absorb(&mut budget, error)?,
+            }
+            budget.spend_round::<D>()?;
+        }
+    }
+
+    /// Leases the key to the claim if it has no record, or returns the record.
+    async fn claim(&mut self, claim: &Claim) -> Result<ClaimResult, sqlx::Error> {
+        let values = Values::claim(claim).int(Parameter::Clock, self.clock);
+        let rows = self.access.fetch(&self.statements.claim, &values).await?;
+        let Some(row) = rows.first() else {
+            // The claim does not see a record that was inserted since it began. In SQLite, it returns none.
+            let found = self.read(&claim.key).await?;
+            return Ok(found.map_or(ClaimResult::Raced, ClaimResult::Found));
+        };
+        let found = Row::read::<D>(row)?;
+        // The token decides, not the number of rows that the server reports to have inserted.
+        let won = D::int(row, WON)? == 1 && *found.token() == claim.token;
+        Ok(if won {
+            ClaimResult::Acquired(found.attempt)
+        } else {
+            ClaimResult::Found(found)
+        })
+    }
+
+    /// Leases the record to the claim if it has not changed since it was found. Returns the number of changed rows: zero
+    /// where the claim itself does so, since then the record has changed meanwhile.
+    async fn lease(&mut self, claim: &Claim, found: &Row) -> Result<u64, sqlx::Error> {
+        let Some(lease) = &self.statements.lease else {
+            return Ok(0);
+        };
+        let values = Values::claim(claim).token(Parameter::Found, Some(found.token()));
+        self.access.execute(lease, &values).await
+    }
+
+    /// Reads the record, also if it has expired.
+    async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
+        let values = Values::new().key(key).int(Parameter::Clock, self.clock);
+        let rows = self.access.fetch(&self.statements.read, &values).await?;
+        rows.first().map(Row::read::<D>).transpose()
+    }
+
+    /// Changes the record if it is in flight under the token. Returns the number of changed rows.
+    async fn change(&mut self, change: &Change<'_>) -> Result<u64, sqlx::Error> {
+        let values = Values::new()
+            .key(change.key())
+            .token(Parameter::Token, Some(change.token()))
+            .int(Parameter::Clock, self.clock);
+        let (statement, values) = match change {
+            Change::Renew(held) => (&self.statements.renew, values.held(held)),
+            Change::Complete(held, outcome) => {
+                let (state, response) = columns(outcome);
+                let values = values
+                    .held(held)
+                    .int(Parameter::State, state)
+                    .with(Parameter::Response, Value::Bytes(response));
+                (&self.statements.complete, values)
+            }
+            Change::Release(..) => (&self.statements.release, values),
+            Change::Abandon(..) => (&self.statements.abandon, values),
+        };
+        self.access.execute(statement, &values).await
+    }
+
+    /// One batch of a purge, which starts at this time.
+    pub(super) async fn batch(&mut self, from: i64, limit: i64) -> Result<Batch, sqlx::Error> {
+        let values = Values::new()
+            .int(Parameter::From, from)
+            .int(Parameter::Limit, limit)
+            .int(Parameter::Clock, self.clock);
+        D::purge(&mut self.access, self.statements, &values).await
+    }
+
+    /// Accepts an error after which the step may be repeated, and returns any other.
+    fn absorb(&self, budget: &mut RetryBudget, error: sqlx::Error) -> Result<(), StoreError> {
+        budget.absorb::<D>(self.access.connections(), error)
     }
 }
 
@@ -236,32 +311,24 @@ impl RetryBudget {
     }
 
     /// Accepts an error after which the step may be repeated, and returns any other.
-    fn absorb<R: Records>(&mut self, records: &R, error: sqlx::Error) -> Result<(), StoreError> {
-        let verdict = records.classify(&error);
+    fn absorb<D: Dialect>(
+        &mut self,
+        connections: usize,
+        error: sqlx::Error,
+    ) -> Result<(), StoreError> {
+        let verdict = D::classify(&error);
         match verdict.repeat {
             // The answer was lost with a dead connection: the statement may have been executed, whatever the server
             // answers to the repetition.
             Repeat::No if self.dead > 0 => {
                 let error =
-                    StoreError::new(R::NAME, StoreErrorKind::Unavailable).with_source(error);
+                    StoreError::new(D::STORE, StoreErrorKind::Unavailable).with_source(error);
                 return Err(error);
             }
-            Repeat::No => return Err(StoreError::new(R::NAME, verdict.kind).with_source(error)),
-            #[cfg(any(feature = "mysql", feature = "postgres"))]
             Repeat::Raced => {}
-            Repeat::Lost { .. } if !self.after_loss => {
-                return Err(StoreError::new(R::NAME, verdict.kind).with_source(error));
-            }
-            #[cfg(any(feature = "mysql", feature = "postgres"))]
-            Repeat::Ended { connections } if self.has_met(connections) => {
-                return Err(StoreError::new(R::NAME, verdict.kind).with_source(error));
-            }
-            #[cfg(any(feature = "mysql", feature = "postgres"))]
-            Repeat::Ended { .. } => {}
-            Repeat::Lost { connections } if self.has_met(connections) => {
-                return Err(StoreError::new(R::NAME, verdict.kind).with_source(error));
-            }
-            Repeat::Lost { .. } => {}
+            Repeat::Ended if !self.has_met(connections) => {}
+            Repeat::Lost if self.after_loss && !self.has_met(connections) => {}
+            _ => return Err(StoreError::new(D::STORE, verdict.kind).with_source(error)),
         }
         self.last = Some(error);
         Ok(())
@@ -275,12 +342,12 @@ impl RetryBudget {
     }
 
     /// Counts a repetition; an error if none is left.
-    fn spend_round<R: Records>(&mut self) -> Result<(), StoreError> {
+    fn spend_round<D: Dialect>(&mut self) -> Result<(), StoreError> {
         self.rounds -= 1;
         if self.rounds > 0 {
             return Ok(());
         }
-        let error = StoreError::new(R::NAME, StoreErrorKind::Unavailable);
+        let error = StoreError::new(D::STORE, StoreErrorKind::Unavailable);
         Err(match self.last.take() {
             Some(last) => error.with_source(last),
             None => error.with_source("the operation lost every race for the record: repeat it"),
@@ -288,6 +355,6 @@ impl RetryBudget {
     }
 }
 
-fn corrupt<R: Records>(error: super::row::Unrecognised) -> StoreError {
-    StoreError::new(R::NAME, StoreErrorKind::Corrupt).with_source(error)
+fn corrupt<D: Dialect>(error: super::row::Unrecognised) -> StoreError {
+    StoreError::new(D::STORE, StoreErrorKind::Corrupt).with_source(error)
 }

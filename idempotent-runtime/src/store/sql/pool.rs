@@ -15,14 +15,13 @@
 
 use std::{
     fmt, io,
-    marker::PhantomData,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::Duration,
 };
 
 use deadpool::managed::{Object, PoolError};
-use sqlx::{Connection, Database, Pool, pool::PoolConnection};
+use sqlx::{Connection as _, Pool, pool::PoolConnection};
 use tokio::{
     runtime::Handle,
     sync::Semaphore,
@@ -30,7 +29,7 @@ use tokio::{
 };
 
 use self::own::Sessions;
-use super::error::is_lost;
+use super::{error::is_lost, server::ServerDialect};
 
 mod own;
 
@@ -56,55 +55,37 @@ pub(super) fn is_time_out(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// The sessions of one kind of database.
-pub(super) trait SessionSetup<DB: Database>: Send + Sync + 'static {
-    /// Prepares the session of a new connection of the store's own.
-    fn set_up(
-        &self,
-        connection: &mut DB::Connection,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
-
-    /// Whether the session is of no use after this error of the server, as on a primary that became a replica. After any
-    /// other it is as before: a time-out of a lock must not cost a connection.
-    fn is_ended_by(error: &sqlx::Error) -> bool;
-}
-
 /// Where connections come from. Clones share them.
-pub(super) struct Connections<DB: Database, G: SessionSetup<DB>> {
-    source: Source<DB, G>,
+pub(super) struct Connections<D: ServerDialect> {
+    source: Source<D>,
     /// The client's time-out of a statement.
     time_out: Duration,
     /// Closed by [`close`](Self::close); it has no permits.
     closing: Arc<Semaphore>,
 }
 
-enum Source<DB: Database, G: SessionSetup<DB>> {
-    Own(deadpool::managed::Pool<Sessions<DB, G>>),
-    Application(Pool<DB>),
+enum Source<D: ServerDialect> {
+    Own(deadpool::managed::Pool<Sessions<D>>),
+    Application(Pool<D>),
 }
 
 /// A pooled connection. [`Pooled::release`] returns it to its pool; if it is dropped, it is closed once the server has
 /// answered, or after the grace.
-pub(super) struct Pooled<DB: Database, G: SessionSetup<DB>> {
-    inner: Option<Inner<DB, G>>,
+pub(super) struct Pooled<D: ServerDialect> {
+    inner: Option<Inner<D>>,
     since: Instant,
 }
 
-enum Inner<DB: Database, G: SessionSetup<DB>> {
-    Own(Object<Sessions<DB, G>>),
-    Application(PoolConnection<DB>, Pool<DB>, PhantomData<G>),
+enum Inner<D: ServerDialect> {
+    Own(Object<Sessions<D>>),
+    Application(PoolConnection<D>, Pool<D>),
 }
 
-impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
+impl<D: ServerDialect> Connections<D> {
     /// Own connections: at most this many, made when they are needed. The server cancels a statement after `time_out`.
-    pub(super) fn own(
-        options: <DB::Connection as Connection>::Options,
-        set_up: G,
-        max: usize,
-        time_out: Duration,
-    ) -> Self {
+    pub(super) fn own(options: D::Options, max: usize, time_out: Duration) -> Self {
         let closing = Arc::new(Semaphore::new(0));
-        let own = Sessions::pool(options, set_up, max, Arc::clone(&closing));
+        let own = Sessions::pool(options, time_out, max, Arc::clone(&closing));
         Self {
             source: Source::Own(own),
             time_out: client_time_out(time_out),
@@ -112,7 +93,7 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
         }
     }
 
-    pub(super) fn of_application(pool: Pool<DB>, time_out: Duration) -> Self {
+    pub(super) fn of_application(pool: Pool<D>, time_out: Duration) -> Self {
         Self {
             source: Source::Application(pool),
             time_out: client_time_out(time_out),
@@ -138,7 +119,7 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
         }
     }
 
-    pub(super) async fn acquire(&self) -> Result<Pooled<DB, G>, sqlx::Error> {
+    pub(super) async fn acquire(&self) -> Result<Pooled<D>, sqlx::Error> {
         let inner = match &self.source {
             Source::Own(pool) => Inner::Own(pool.get().await.map_err(|error| match error {
                 PoolError::Backend(error) => error,
@@ -148,7 +129,7 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
             })?),
             Source::Application(pool) => {
                 let connection = acquire_from_application(pool).await?;
-                Inner::Application(connection, pool.clone(), PhantomData)
+                Inner::Application(connection, pool.clone())
             }
         };
         Ok(Pooled {
@@ -167,7 +148,7 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
 
     /// The current connect options: an application may change those of its pool.
     #[cfg(feature = "postgres")]
-    pub(super) fn options(&self) -> <DB::Connection as Connection>::Options {
+    pub(super) fn options(&self) -> D::Options {
         match &self.source {
             Source::Own(own) => own.manager().options.clone(),
             Source::Application(pool) => (*pool.connect_options()).clone(),
@@ -194,9 +175,9 @@ impl<DB: Database, G: SessionSetup<DB>> Connections<DB, G> {
 /// store's own pool, and goes on when the caller gives up. If not, the caller itself waits in the pool's queue, and
 /// leaves it when it gives up. The pool may change between the check and the wait: then a task waits in the queue for
 /// nobody, until its turn or its time-out; or the caller makes the connection and abandons it half-way.
-async fn acquire_from_application<DB: Database>(
-    pool: &Pool<DB>,
-) -> Result<PoolConnection<DB>, sqlx::Error> {
+async fn acquire_from_application<D: ServerDialect>(
+    pool: &Pool<D>,
+) -> Result<PoolConnection<D>, sqlx::Error> {
     let made = pool.num_idle() == 0 && pool.size() < pool.options().get_max_connections();
     if !made {
         return pool.acquire().await;
@@ -218,7 +199,16 @@ fn client_time_out(time_out: Duration) -> Duration {
     time_out.saturating_mul(2).max(MIN_TIME_OUT)
 }
 
-impl<DB: Database, G: SessionSetup<DB>> Pooled<DB, G> {
+impl<D: ServerDialect> Pooled<D> {
+    /// Closes the connection, whose session was changed.
+    pub(super) fn close(mut self) {
+        match self.inner.take() {
+            Some(Inner::Own(session)) => drop(Object::take(session)),
+            Some(Inner::Application(mut connection, _)) => connection.close_on_drop(),
+            None => {}
+        }
+    }
+
     /// Releases the connection if the server has answered to the end and the session is of use; else closes it.
     ///
     /// A connection that broke leaves no older one in its pool: after a restart of the server they are broken too, and an
@@ -226,7 +216,7 @@ impl<DB: Database, G: SessionSetup<DB>> Pooled<DB, G> {
     pub(super) fn release<T>(mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         let reusable = match &result {
             Ok(_) => true,
-            Err(error @ sqlx::Error::Database(_)) => !G::is_ended_by(error),
+            Err(error @ sqlx::Error::Database(_)) => !D::is_ended_by(error),
             Err(error) => matches!(
                 error,
                 sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. }
@@ -244,7 +234,7 @@ impl<DB: Database, G: SessionSetup<DB>> Pooled<DB, G> {
                 }
                 drop(Object::take(session));
             }
-            Some(Inner::Application(mut connection, pool, _)) if !reusable => {
+            Some(Inner::Application(mut connection, pool)) if !reusable => {
                 connection.close_on_drop();
                 if lost {
                     evict_untested(&pool);
@@ -258,7 +248,7 @@ impl<DB: Database, G: SessionSetup<DB>> Pooled<DB, G> {
 }
 
 /// Closes the idle connections of an application's pool that does not test them by itself.
-fn evict_untested<DB: Database>(pool: &Pool<DB>) {
+fn evict_untested<D: ServerDialect>(pool: &Pool<D>) {
     if pool.options().get_test_before_acquire() {
         return;
     }
@@ -270,7 +260,7 @@ fn evict_untested<DB: Database>(pool: &Pool<DB>) {
     }
 }
 
-impl<DB: Database, G: SessionSetup<DB>> Drop for Pooled<DB, G> {
+impl<D: ServerDialect> Drop for Pooled<D> {
     /// The statement was not answered. After an unannounced failover, the idle connections that were released earlier
     /// would get no answer either.
     fn drop(&mut self) {
@@ -291,7 +281,7 @@ impl<DB: Database, G: SessionSetup<DB>> Drop for Pooled<DB, G> {
 }
 
 /// Waits until the server has answered what was given up, or has closed the connection, and closes it.
-async fn settle<DB: Database, G: SessionSetup<DB>>(inner: Inner<DB, G>) {
+async fn settle<D: ServerDialect>(inner: Inner<D>) {
     match inner {
         Inner::Own(mut session) => {
             if let Some(connection) = &mut session.connection {
@@ -306,10 +296,10 @@ async fn settle<DB: Database, G: SessionSetup<DB>>(inner: Inner<DB, G>) {
     }
 }
 
-impl<DB: Database, G: SessionSetup<DB>> Deref for Pooled<DB, G> {
-    type Target = DB::Connection;
+impl<D: ServerDialect> Deref for Pooled<D> {
+    type Target = D::Connection;
 
-    fn deref(&self) -> &DB::Connection {
+    fn deref(&self) -> &D::Connection {
         match self.inner.as_ref().expect(HELD) {
             Inner::Own(session) => session.connection.as_ref().expect(HELD),
             Inner::Application(connection, ..) => connection,
@@ -317,8 +307,8 @@ impl<DB: Database, G: SessionSetup<DB>> Deref for Pooled<DB, G> {
     }
 }
 
-impl<DB: Database, G: SessionSetup<DB>> DerefMut for Pooled<DB, G> {
-    fn deref_mut(&mut self) -> &mut DB::Connection {
+impl<D: ServerDialect> DerefMut for Pooled<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
         match self.inner.as_mut().expect(HELD) {
             Inner::Own(session) => session.connection.as_mut().expect(HELD),
             Inner::Application(connection, ..) => connection,
@@ -329,7 +319,7 @@ impl<DB: Database, G: SessionSetup<DB>> DerefMut for Pooled<DB, G> {
 /// Why a connection is there.
 const HELD: &str = "the connection is there until `release` or the drop, which consume it";
 
-impl<DB: Database, G: SessionSetup<DB>> Clone for Connections<DB, G> {
+impl<D: ServerDialect> Clone for Connections<D> {
     fn clone(&self) -> Self {
         let source = match &self.source {
             Source::Own(own) => Source::Own(own.clone()),
@@ -343,7 +333,7 @@ impl<DB: Database, G: SessionSetup<DB>> Clone for Connections<DB, G> {
     }
 }
 
-impl<DB: Database, G: SessionSetup<DB>> fmt::Debug for Connections<DB, G> {
+impl<D: ServerDialect> fmt::Debug for Connections<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
             Source::Own(own) => write!(f, "at most {} of its own", own.manager().max),

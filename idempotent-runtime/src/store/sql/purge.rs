@@ -18,6 +18,11 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::{
+    dialect::Dialect,
+    operations::{Access, Records},
+};
+
 /// A rescan that is at most this long is repeated with each partial batch.
 const QUICK_RESCAN: Duration = Duration::from_millis(500);
 /// The time between two rescans that take longer. Databases clean up within some minutes of such a purge.
@@ -25,20 +30,6 @@ const RESCAN_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Later than all expiries, and within each database's range of times: the year 9999.
 const FAR: i64 = 253_370_764_800_000_000;
-
-/// How a database deletes expired records.
-pub(super) trait ExpiredRecords: Sync {
-    /// Deletes at most this many expired records in the order of their expiry, starting at this expiry (microseconds
-    /// since 1970).
-    fn purge_from(
-        &self,
-        from: i64,
-        limit: i64,
-    ) -> impl Future<Output = Result<Batch, sqlx::Error>> + Send;
-
-    /// Whether the server or the client cancelled the deletion because it took too long.
-    fn took_too_long(&self, error: &sqlx::Error) -> bool;
-}
 
 pub(super) struct Batch {
     pub(super) purged: i64,
@@ -48,16 +39,16 @@ pub(super) struct Batch {
 }
 
 /// Deletes at most `limit` records and returns how many it deleted.
-pub(super) async fn purge(
+pub(super) async fn purge<D: Dialect, A: Access<D>>(
+    records: &mut Records<'_, D, A>,
     cursor: &Cursor,
-    expired: &impl ExpiredRecords,
     limit: i64,
 ) -> Result<u64, sqlx::Error> {
     let (from, began) = (cursor.from(), Instant::now());
-    let batch = expired.purge_from(from, limit).await;
+    let batch = records.batch(from, limit).await;
     if from == 0
         && let Err(error) = &batch
-        && expired.took_too_long(error)
+        && D::took_too_long(error)
     {
         // The next batch finds nothing to scan, and learns the current time.
         cursor.reach_present(FAR);
@@ -70,16 +61,20 @@ pub(super) async fn purge(
         if from == 0 {
             cursor.end_rescan(began);
         } else if due {
-            purged += rescan(cursor, expired, limit - purged).await;
+            purged += rescan(records, cursor, limit - purged).await;
         }
     }
     Ok(purged.unsigned_abs())
 }
 
 /// Deletes the records that earlier batches skipped. Its failure does not fail the batch before it.
-async fn rescan(cursor: &Cursor, expired: &impl ExpiredRecords, limit: i64) -> i64 {
+async fn rescan<D: Dialect, A: Access<D>>(
+    records: &mut Records<'_, D, A>,
+    cursor: &Cursor,
+    limit: i64,
+) -> i64 {
     let began = Instant::now();
-    match expired.purge_from(0, limit).await {
+    match records.batch(0, limit).await {
         Ok(Batch { purged, until }) => {
             if purged >= limit {
                 cursor.continue_at(until);
@@ -89,7 +84,7 @@ async fn rescan(cursor: &Cursor, expired: &impl ExpiredRecords, limit: i64) -> i
             purged
         }
         Err(error) => {
-            if !expired.took_too_long(&error) {
+            if !D::took_too_long(&error) {
                 cursor.rescan_soon();
             }
             let error = &error as &dyn std::error::Error;

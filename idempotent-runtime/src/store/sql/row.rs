@@ -3,8 +3,8 @@
 use std::{error::Error, fmt, time::Duration};
 
 use bytes::Bytes;
-use sqlx::{ColumnIndex, Database, Decode, Type};
 
+use super::dialect::Driver;
 use crate::{
     fingerprint::Fingerprint,
     response::StoredResponse,
@@ -15,9 +15,12 @@ use crate::{
 };
 
 /// The values of the column `state`.
-pub(super) const IN_FLIGHT: i16 = 0;
-const COMPLETED: i16 = 1;
-const TOMBSTONE: i16 = 2;
+const IN_FLIGHT: i64 = 0;
+const COMPLETED: i64 = 1;
+const TOMBSTONE: i64 = 2;
+
+/// The column of a claim's result that says whether the claim acquired the key.
+pub(super) const WON: usize = 8;
 
 /// A record. Its times count from the moment at which the server read it.
 #[derive(Debug)]
@@ -53,32 +56,22 @@ pub(super) struct Unrecognised {
 
 impl Row {
     /// Reads the columns `state, fingerprint, token, attempt, lease_left, expires_left, trace_id, response`.
-    pub(super) fn read<R>(row: &R) -> Result<Self, sqlx::Error>
-    where
-        R: sqlx::Row,
-        usize: ColumnIndex<R>,
-        i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-        Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-        Option<Vec<u8>>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-    {
+    pub(super) fn read<D: Driver>(row: &D::Row) -> Result<Self, sqlx::Error> {
         Ok(Self {
-            state: row.try_get(0)?,
-            fingerprint: Fingerprint::from_bytes(exactly(1, "fingerprint", row)?),
-            token: Token::from_bytes(exactly(2, "token", row)?),
-            attempt: u32::try_from(row.try_get::<i64, _>(3)?)
-                .map_err(|_| unrecognised(3, "attempt"))?,
-            lease_left: row.try_get(4)?,
-            expires_left: row.try_get(5)?,
-            trace_id: match row.try_get::<Option<Vec<u8>>, _>(6)? {
-                // A trace id is for inspection only, so an invalid one is ignored.
-                Some(bytes) => bytes.try_into().ok().and_then(TraceId::from_bytes),
-                None => None,
-            },
-            response: row.try_get::<Option<Vec<u8>>, _>(7)?.map(Bytes::from),
+            state: D::int(row, 0)?,
+            fingerprint: Fingerprint::from_bytes(exactly::<_, D>(1, "fingerprint", row)?),
+            token: Token::from_bytes(exactly::<_, D>(2, "token", row)?),
+            attempt: u32::try_from(D::int(row, 3)?).map_err(|_| unrecognised(3, "attempt"))?,
+            lease_left: D::int(row, 4)?,
+            expires_left: D::int(row, 5)?,
+            // A trace id is for inspection only, so an invalid one is ignored.
+            trace_id: D::bytes(row, 6)?
+                .and_then(|bytes| bytes.try_into().ok())
+                .and_then(TraceId::from_bytes),
+            response: D::bytes(row, 7)?.map(Bytes::from),
         })
     }
 
-    #[cfg(feature = "mysql")]
     pub(super) fn token(&self) -> &Token {
         &self.token
     }
@@ -122,13 +115,13 @@ impl Row {
         if self.token != *token {
             return Some(Write::Fenced);
         }
-        if self.state == i64::from(IN_FLIGHT) {
+        if self.state == IN_FLIGHT {
             return None;
         }
         // A repeated completion whose first reply was lost.
         let equal = outcome.is_some_and(|outcome| {
             let (state, response) = columns(outcome);
-            self.state == i64::from(state) && self.response.as_deref() == response
+            self.state == state && self.response.as_deref() == response
         });
         Some(if equal { Write::Applied } else { Write::Fenced })
     }
@@ -156,7 +149,7 @@ impl Row {
     }
 
     fn completed(&self) -> bool {
-        self.state != i64::from(IN_FLIGHT)
+        self.state != IN_FLIGHT
     }
 
     fn expired(&self) -> bool {
@@ -164,7 +157,7 @@ impl Row {
     }
 
     fn record_state(&self) -> Result<RecordState, Unrecognised> {
-        const STATES: [i64; 3] = [IN_FLIGHT as i64, COMPLETED as i64, TOMBSTONE as i64];
+        const STATES: [i64; 3] = [IN_FLIGHT, COMPLETED, TOMBSTONE];
         match STATES.iter().position(|state| *state == self.state) {
             Some(0) => Ok(RecordState::InFlight {
                 remaining: left_of(self.lease_left),
@@ -185,7 +178,7 @@ impl Row {
 }
 
 /// The columns `state` and `response` of an outcome.
-pub(super) fn columns(outcome: &Outcome) -> (i16, Option<&[u8]>) {
+pub(super) fn columns(outcome: &Outcome) -> (i64, Option<&[u8]>) {
     match outcome {
         Outcome::Response(response) => (COMPLETED, Some(response.as_bytes())),
         Outcome::Tombstone => (TOMBSTONE, None),
@@ -202,18 +195,12 @@ fn left_of(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-fn exactly<const N: usize, R>(
+fn exactly<const N: usize, D: Driver>(
     index: usize,
     what: &'static str,
-    row: &R,
-) -> Result<[u8; N], sqlx::Error>
-where
-    R: sqlx::Row,
-    usize: ColumnIndex<R>,
-    Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-    R::Database: Database,
-{
-    let bytes: Vec<u8> = row.try_get(index)?;
+    row: &D::Row,
+) -> Result<[u8; N], sqlx::Error> {
+    let bytes = D::bytes(row, index)?.unwrap_or_default();
     bytes.try_into().map_err(|_| unrecognised(index, what))
 }
 

@@ -1,4 +1,4 @@
--- The expiry of the last record in the batch that starts at the first parameter, and the current time, both in
+-- The expiry of the last record in the batch that starts at `from`, and the current time, both in
 -- microseconds since 1970. Locks nothing, and counts also rows that the deletion will skip.
 select
     timestampdiff(microsecond, timestamp('1970-01-01'), max(expires_at)),
@@ -6,7 +6,7 @@ select
 from (
     select expires_at
     from {table}
-    where expires_at >= timestamp('1970-01-01') + interval ? microsecond and expires_at <= utc_timestamp(6)
+    where expires_at >= timestamp('1970-01-01') + interval {from} microsecond and expires_at <= utc_timestamp(6)
     order by expires_at
-    limit ?
+    limit {limit}
 ) as batch

@@ -8,15 +8,12 @@ insert ignore into {table}
     (store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id)
 values (
     {key}, {fingerprint}, {token}, 1, 0,
-    utc_timestamp(6) + interval {lease} microsecond,
-    utc_timestamp(6) + interval {expiry} microsecond,
+    {now + lease},
+    {now + lease + ttl},
     {trace_id}
 );
 select
-    cast(state as signed), fingerprint, token, cast(attempt as signed),
-    timestampdiff(microsecond, utc_timestamp(6), lease_until),
-    timestampdiff(microsecond, utc_timestamp(6), expires_at),
-    trace_id, response,
+    {int state}, fingerprint, token, {int attempt}, {left lease_until}, {left expires_at}, trace_id, response,
     -- Of the insert: whether this lease is new, or exists since an acquire whose reply was lost and is to be renewed.
     cast(row_count() = 1 as signed)
 from {table}

@@ -1,1 +1,1 @@
-insert into {versions} (version, applied_at) values (?, utc_timestamp(6))
+insert into {versions} (version, applied_at) values ({version}, utc_timestamp(6))

@@ -50,145 +50,223 @@
 //! ```
 
 use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use sqlx::{MySql, MySqlPool};
+use sqlx::{
+    AssertSqlSafe, Executor as _, MySql, MySqlConnection, Row as _,
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow},
+};
 
-use self::{
-    records::{Remote, Session},
-    setup::Requirements,
+use super::{
+    ConnectError, SqlStore, SqlStoreBuilder, TableName,
+    dialect::{Dialect, Files},
+    error::{Repeat, Verdict, parse},
+    operations::Access,
+    pool::{Connections, is_time_out},
+    purge::Batch,
+    server::{Server, ServerDialect, Settings},
+    setup::{migrate_locked, refused},
+    statement::{HELD, Parameter, Placeholder, Syntax, Values},
     statements::Statements,
 };
-use super::{
-    ConnectError, TableName,
-    error::check_time_out,
-    operations::{self, Change},
-    pool::Connections,
-    purge::Cursor,
+use crate::store::{
+    error::{StoreError, StoreErrorKind},
+    record::Outcome,
 };
-use crate::{
-    scope::StoreKey,
-    store::{
-        Store,
-        error::{StoreError, StoreErrorKind},
-        record::{Acquisition, Claim, Held, Outcome, Record, Write},
-        token::Token,
-        wake::Wake,
-    },
-};
-
-mod records;
-mod setup;
-mod statements;
-
-const NAME: &str = "mysql";
 
 /// A packet size that is assumed to be accepted without asking the server. The smallest default of any version is
 /// 1 MiB; this is less than an operator is likely to set, and more than most responses need.
 const PACKET: u64 = 64 << 10;
 
-/// Keeps records in MySQL or MariaDB. See the [module documentation](self).
-///
-/// Clones share the connections.
-#[derive(Clone)]
-pub struct MySqlStore(Arc<Inner>);
+/// The size of a statement besides the body of a response: its headers, and the rest of the row.
+const OVERHEAD: u64 = 64 << 10;
 
-struct Inner {
-    connections: Connections<MySql, Session>,
-    statements: Statements,
-    table: TableName,
-    requirements: Requirements,
-    /// The largest packet that the server accepts; [`PACKET`] until the server was asked.
-    packet: AtomicU64,
-    cursor: Cursor,
-}
+/// Keeps records in MySQL or MariaDB. See the [module documentation](self).
+pub type MySqlStore = SqlStore<MySql>;
 
 /// Settings of a [`MySqlStore`].
+pub type MySqlStoreBuilder = SqlStoreBuilder<MySql>;
+
+/// The largest response body that a route may store.
 #[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until it connects"]
-pub struct MySqlStoreBuilder {
-    table: TableName,
-    migrate: bool,
-    connections: usize,
-    time_out: Duration,
-    largest_response: u64,
-    weak: bool,
+pub(super) struct LargestResponse(u64);
+
+impl Default for LargestResponse {
+    fn default() -> Self {
+        Self(1 << 20)
+    }
 }
 
-impl MySqlStore {
-    /// Connects to `mysql://user:password@host:port/database` with default settings, and checks server and table. The
-    /// table must exist.
-    ///
-    /// # Errors
-    ///
-    /// If the URL is wrong, the server cannot be reached, refuses or is not durable, or the table is missing or has
-    /// another version.
-    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        Self::builder().connect(url).await
+impl SqlStoreBuilder<MySql> {
+    /// The largest response body that a route may store: the largest `max_response`. 1 MiB unless set.
+    /// [`check`](MySqlStore::check) verifies that the server accepts packets of this size. A larger response is stored
+    /// if the server accepts it, and leaves a tombstone otherwise.
+    pub fn largest_response(mut self, bytes: u64) -> Self {
+        self.settings.own = LargestResponse(bytes);
+        self
     }
+}
 
-    /// The default settings.
-    pub fn builder() -> MySqlStoreBuilder {
-        MySqlStoreBuilder {
-            table: TableName::default(),
-            migrate: false,
-            connections: 10,
-            time_out: Duration::from_secs(2),
-            largest_response: 1 << 20,
-            weak: false,
+impl Dialect for MySql {
+    const STORE: &'static str = "mysql";
+    const SYNTAX: Syntax = Syntax {
+        quote: '`',
+        placeholder: Placeholder::Question,
+        now: "utc_timestamp(6)",
+        later: "utc_timestamp(6) + interval (%) microsecond",
+        left: "timestampdiff(microsecond, utc_timestamp(6), %)",
+        int: "cast(% as signed)",
+        held: HELD,
+    };
+    const FILES: Files = Files {
+        claim: include_str!("claim.sql"),
+        inline_claim: true,
+        lease: Some(include_str!("lease.sql")),
+        batch: Some(include_str!("batch.sql")),
+        purge: include_str!("purge.sql"),
+        tables: include_str!("tables.sql"),
+        versions: include_str!("versions.sql"),
+        migrated: include_str!("migrated.sql"),
+    };
+    /// These servers commit every schema change at once, so each migration can be repeated.
+    const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];
+    const MIGRATES: bool = false;
+
+    type Backend = Server<Self>;
+    type Settings = Settings<LargestResponse>;
+    type Options = MySqlConnectOptions;
+
+    fn options(url: &str) -> Result<MySqlConnectOptions, ConnectError> {
+        let expected = "mysql://user:password@host:port/database";
+        // The scheme of MariaDB's own clients.
+        let url = url
+            .strip_prefix("mariadb:")
+            .map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
+        let options: MySqlConnectOptions = parse(&url, &["mysql"], expected)?;
+        if options.get_database().is_none_or(str::is_empty) {
+            let source = sqlx::Error::Configuration("it names no database".into());
+            return Err(ConnectError::Url { expected, source });
         }
+        Ok(sqlx::ConnectOptions::disable_statement_logging(options))
     }
 
-    /// Creates the table or brings it up to date. Many processes may do so at once.
-    ///
-    /// # Errors
-    ///
-    /// If the server refuses, because the database does not exist or the user lacks the permission.
-    pub async fn migrate(&self) -> Result<(), ConnectError> {
-        setup::migrate(&self.0.connections, &self.0.statements, &self.0.table).await
+    async fn open(
+        options: MySqlConnectOptions,
+        table: &TableName,
+        migrate: bool,
+        settings: &Settings<LargestResponse>,
+    ) -> Result<Server<Self>, ConnectError> {
+        Server::open(options, table, migrate, settings).await
     }
 
-    /// Checks that the server keeps acknowledged writes, and that the table exists and has this crate's version.
-    ///
-    /// # Errors
-    ///
-    /// If one of these is not so.
-    pub async fn check(&self) -> Result<(), ConnectError> {
-        let Inner {
-            connections,
-            statements,
-            table,
-            requirements,
-            packet,
-            cursor: _,
-        } = &*self.0;
-        let found = setup::check(connections, statements, table, requirements).await?;
-        // No other memory depends on it, so it needs no ordering.
-        packet.store(found, Ordering::Relaxed);
+    fn classify(error: &sqlx::Error) -> Verdict {
+        classify(error)
+    }
+
+    async fn purge<A: Access<Self>>(
+        access: &mut A,
+        statements: &Statements,
+        values: &Values<'_>,
+    ) -> Result<Batch, sqlx::Error> {
+        // A `delete` cannot return the expiry of its last row.
+        let batch = statements.batch.as_ref().ok_or(sqlx::Error::RowNotFound)?;
+        let rows = access.fetch(batch, values).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (last, present): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let purged = access.execute(&statements.purge, values).await?;
+        let purged = i64::try_from(purged).unwrap_or(i64::MAX);
+        let full = last.filter(|_| purged >= values.limit());
+        Ok(Batch {
+            purged,
+            until: full.unwrap_or(present),
+        })
+    }
+
+    fn took_too_long(error: &sqlx::Error) -> bool {
+        // MariaDB's `max_statement_time`; MySQL's `max_execution_time`, which an application's pool may set.
+        is_time_out(error) || matches!(number(error), Some(1969 | 3024))
+    }
+
+    /// A wrong password or an unknown user; an unknown database, or one that the user may not use.
+    fn is_denial(error: &sqlx::Error) -> bool {
+        matches!(number(error), Some(1044 | 1045 | 1049 | 1130 | 1698))
+    }
+}
+
+impl ServerDialect for MySql {
+    type OwnSettings = LargestResponse;
+    /// The largest packet that the server accepts; [`PACKET`] until the server was asked. No other memory depends on it,
+    /// so it needs no ordering.
+    type Own = AtomicU64;
+
+    fn own(_: &Settings<LargestResponse>, _: &Connections<Self>, _: &TableName) -> AtomicU64 {
+        AtomicU64::new(PACKET)
+    }
+
+    async fn set_up(
+        connection: &mut MySqlConnection,
+        time_out: Duration,
+    ) -> Result<(), sqlx::Error> {
+        let session = Self::SYNTAX.statement(include_str!("session.sql"), &TableName::default());
+        let session = session.inlined(&Values::new().int(Parameter::Limit, seconds(time_out)));
+        // A number is all that was inserted.
+        connection.execute(AssertSqlSafe(session)).await?;
         Ok(())
+    }
+
+    fn is_ended_by(error: &sqlx::Error) -> bool {
+        // Also the errors of the connection itself, after which the server closes it.
+        matches!(number(error), Some(1152..=1161)) || classify(error).repeat == Repeat::Ended
+    }
+
+    async fn check(
+        server: &Server<Self>,
+        connection: &mut MySqlConnection,
+    ) -> Result<(), ConnectError> {
+        let refused = refused::<Self>("report its settings");
+        let settings = connection.fetch_one(SERVER).await.map_err(&refused)?;
+        let packet = check_server(&settings, &server.settings)?;
+        let log = sqlx::query_as(BINARY_LOG).fetch_all(connection).await;
+        check_binary_log(&log.map_err(refused)?)?;
+        server.own.store(packet, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Under a lock: concurrent migrations wait for each other. A failure in the middle leaves a table of an earlier
+    /// version, and the lock until the end of the session.
+    async fn migrate(
+        server: &Server<Self>,
+        connection: &mut MySqlConnection,
+    ) -> Result<Option<i64>, sqlx::Error> {
+        let lock = Self::SYNTAX.statement(include_str!("lock.sql"), &server.table);
+        let rows = connection.fetch_all(lock.sql).await?;
+        let locked: i64 = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
+        if locked != 1 {
+            return Err(sqlx::Error::Protocol(
+                "another process has held the migration lock for ten seconds: try again when it has finished".into(),
+            ));
+        }
+        // The session ends after the migration, and the lock with it.
+        migrate_locked::<Self>(connection, &server.statements).await
     }
 
     /// Checks that the outcome fits in one packet. The server would close the connection over a larger one, which looks
     /// like an unreachable server and would be repeated for long.
-    async fn check_size(&self, outcome: &Outcome) -> Result<(), StoreError> {
+    async fn accepts(server: &Server<Self>, outcome: &Outcome) -> Result<(), StoreError> {
         /// The size of the rest of the packet: key, token, numbers and header.
         const REST: u64 = 1 << 10;
         let Outcome::Response(response) = outcome else {
             return Ok(());
         };
         let bytes = response.as_bytes().len() as u64;
-        let packet = &self.0.packet;
+        let packet = &server.own;
         if bytes + REST <= packet.load(Ordering::Relaxed) {
             return Ok(());
         }
         // The server was not asked yet, or its setting may have changed since.
-        let max = match self.records().packet().await {
+        let max = match packet_of(server).await {
             Ok(max) => max,
             Err(error) => {
                 tracing::debug!(
@@ -202,167 +280,140 @@ impl MySqlStore {
         if bytes + REST <= max {
             return Ok(());
         }
-        let error = StoreError::new(NAME, StoreErrorKind::TooLarge);
+        let error = StoreError::new(Self::STORE, StoreErrorKind::TooLarge);
         Err(error.with_source(format!(
             "the response has {bytes} bytes and the server's max_allowed_packet is {max}: raise it, or lower the \
              route's `max_response`"
         )))
     }
+}
 
-    /// Closes the store's own connections. Later operations fail. An application's pool stays open and goes on serving
-    /// operations.
-    pub async fn close(&self) {
-        self.0.connections.close().await;
+const SERVER: &str = include_str!("server.sql");
+const BINARY_LOG: &str = include_str!("binary_log.sql");
+
+/// The largest packet that the server accepts, in bytes.
+async fn packet_of(server: &Server<MySql>) -> Result<u64, sqlx::Error> {
+    let statement = MySql::SYNTAX.statement(include_str!("packet.sql"), &server.table);
+    let rows = (&server.connections)
+        .fetch(&statement, &Values::new())
+        .await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
+}
+
+/// In the unit and range of the server's settings, where zero means no limit and a year is the maximum.
+fn seconds(limit: Duration) -> i64 {
+    const YEAR: i64 = 365 * 24 * 60 * 60;
+    i64::try_from(limit.as_secs()).map_or(YEAR, |seconds| seconds.clamp(1, YEAR))
+}
+
+fn check_server(
+    server: &MySqlRow,
+    settings: &Settings<LargestResponse>,
+) -> Result<u64, ConnectError> {
+    let is = |index: usize| {
+        server
+            .try_get::<i64, _>(index)
+            .map_err(refused::<MySql>("report its settings"))
+    };
+    let not = |reason| Err(ConnectError::NotDurable { reason });
+    let (packet, flush, read_only, autocommit) = (is(0)?, is(1)?, is(2)?, is(3)?);
+    let (bytes, needed) = (
+        u64::try_from(packet).unwrap_or(0),
+        settings.own.0 + OVERHEAD,
+    );
+    if bytes < needed {
+        return Err(ConnectError::PacketTooSmall { bytes, needed });
     }
+    if read_only != 0 {
+        return not(
+            "the MySQL server is read-only, as a replica is: give the address of its primary",
+        );
+    }
+    // MariaDB's value 3 flushes more than 1 does, and does not depend on the binary log.
+    if is(4)? != 0 && flush != 3 && settings.durable {
+        return not(
+            "the MySQL server has a binary log and sync_binlog is not 1, so that a crash loses acknowledged writes: \
+             set sync_binlog to 1, or choose `accept_weaker_durability()`",
+        );
+    }
+    if !matches!(flush, 1 | 3) && settings.durable {
+        return not(
+            "innodb_flush_log_at_trx_commit of the MySQL server is not 1, so that a crash loses acknowledged writes: \
+             set it to 1, or choose `accept_weaker_durability()`",
+        );
+    }
+    if is(5)? == 0 && settings.durable {
+        tracing::warn!(
+            "the MySQL server has no binary log: it shows commits a moment before they are on disk, so that a crash \
+             may take a replay back. Set log_bin and sync_binlog = 1, or choose `accept_weaker_durability()`"
+        );
+    }
+    if autocommit != 1 {
+        return not(
+            "the pool's sessions have autocommit = 0, so that no write would be committed: set it to 1",
+        );
+    }
+    Ok(bytes)
+}
 
-    fn records(&self) -> Remote<'_> {
-        Remote {
-            connections: &self.0.connections,
-            statements: &self.0.statements,
-            cursor: &self.0.cursor,
+/// Rows cannot be changed under `read committed` if the format of the binary log is `STATEMENT`.
+fn check_binary_log(variables: &[(String, String)]) -> Result<(), ConnectError> {
+    let statements = |value: &str| value == "STATEMENT";
+    let reads_committed = |value: &str| matches!(value, "READ-COMMITTED" | "READ-UNCOMMITTED");
+    if variables.iter().any(|(_, value)| statements(value))
+        && variables.iter().any(|(_, value)| reads_committed(value))
+    {
+        return Err(ConnectError::NotDurable {
+            reason: "the MySQL server has binlog_format = STATEMENT, which does not allow writes under read committed: \
+                     set it to ROW or MIXED",
+        });
+    }
+    Ok(())
+}
+
+/// The meaning of an error by its number. MySQL and MariaDB share the numbers that matter here.
+fn classify(error: &sqlx::Error) -> Verdict {
+    match number(error) {
+        None => Verdict::of_client_error(error),
+        // A deadlock; a record that changed since it was read; a commit that a cluster rolled back.
+        Some(1213 | 1020 | 3101) => Verdict::repeated(Repeat::Raced),
+        // The server is shutting down, has become a replica, is a cluster node that is not ready, or ended an idle
+        // session; or a prepared statement of this session is gone, as after a change of servers behind a proxy.
+        // Another connection may work.
+        Some(1053 | 1927 | 1290 | 1836 | 1047 | 4031 | 1243 | 1615) => {
+            Verdict::repeated(Repeat::Ended)
         }
-    }
-}
-
-impl MySqlStoreBuilder {
-    /// The table, with a database if it is not the URL's. `idempotency_records` unless set.
-    pub fn table(mut self, table: TableName) -> Self {
-        self.table = table;
-        self
-    }
-
-    /// Whether [`connect`](Self::connect) creates the table or brings it up to date. Off unless set: a service that
-    /// serves requests should not need the right to change the schema.
-    pub fn migrate(mut self, yes: bool) -> Self {
-        self.migrate = yes;
-        self
-    }
-
-    /// The largest number of connections. 10 unless set. Making one may take 5 seconds at most; if its statement has
-    /// given up by then, it serves the next one.
-    pub fn connections(mut self, max: usize) -> Self {
-        self.connections = max;
-        self
-    }
-
-    /// The time after which the server cancels a statement (MariaDB) or a wait for a lock (MySQL), in whole seconds, at
-    /// least one and at most a year. 2 seconds unless set, like the engine's store time-out. After twice the time, and
-    /// at least a second, the store gives up on the server; that is the only limit for statements of an application's
-    /// own pool. [`connect`](Self::connect) refuses less than a millisecond.
-    pub fn time_out(mut self, time_out: Duration) -> Self {
-        self.time_out = time_out;
-        self
-    }
-
-    /// The largest response body that a route may store: the largest `max_response`. 1 MiB unless set.
-    /// [`check`](MySqlStore::check) verifies that the server accepts packets of this size. A larger response is stored
-    /// if the server accepts it, and leaves a tombstone otherwise.
-    pub fn largest_response(mut self, bytes: u64) -> Self {
-        self.largest_response = bytes;
-        self
-    }
-
-    /// Accepts a server that does not flush each commit. After a crash of the server or its machine, acknowledged keys
-    /// may be free again, and their requests execute a second time.
-    pub fn accept_weaker_durability(mut self) -> Self {
-        self.weak = true;
-        self
-    }
-
-    /// Connects to `mysql://user:password@host:port/database`, migrates if that is [set](Self::migrate), and
-    /// [checks](MySqlStore::check) server and table.
-    ///
-    /// # Errors
-    ///
-    /// If the URL or the time-out is wrong, the server cannot be reached, refuses or is not durable, or the table is
-    /// missing or has another version.
-    pub async fn connect(self, url: &str) -> Result<MySqlStore, ConnectError> {
-        check_time_out(self.time_out)?;
-        let options = setup::options(url)?;
-        let session = Session {
-            time_out: self.time_out,
-        };
-        let store = self.clone().over(Connections::own(
-            options,
-            session,
-            self.connections,
-            self.time_out,
-        ));
-        if self.migrate {
-            store.migrate().await?;
+        // The disk or the table is full.
+        Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
+        Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),
+        // The packet is too large; a value does not fit its column.
+        Some(1153 | 1406) => Verdict::lasting(StoreErrorKind::TooLarge),
+        // An unknown database, table or column; a missing permission; a binary log that does not accept such writes.
+        // Not 1044 and 1045, which a new connection gets while passwords rotate, and which pass.
+        Some(1046 | 1049 | 1054 | 1064 | 1142..=1143 | 1146 | 1227 | 1264 | 1665) => {
+            Verdict::lasting(StoreErrorKind::Refused)
         }
-        store.check().await?;
-        Ok(store)
-    }
-
-    /// Uses the application's own pool. Sends nothing to the server: call [`migrate`](MySqlStore::migrate) and
-    /// [`check`](MySqlStore::check) yourself. If the pool has to make a connection for the store, that may take 5
-    /// seconds at most.
-    #[must_use]
-    pub fn from_pool(self, pool: MySqlPool) -> MySqlStore {
-        let connections = Connections::of_application(pool, self.time_out);
-        self.over(connections)
-    }
-
-    fn over(self, connections: Connections<MySql, Session>) -> MySqlStore {
-        let statements = Statements::new(&self.table);
-        let requirements = Requirements {
-            largest_response: self.largest_response,
-            durable: !self.weak,
-        };
-        MySqlStore(Arc::new(Inner {
-            connections,
-            statements,
-            table: self.table,
-            requirements,
-            packet: AtomicU64::new(PACKET),
-            cursor: Cursor::default(),
-        }))
+        Some(_) => Verdict::lasting(StoreErrorKind::Unavailable),
     }
 }
 
-impl Store for MySqlStore {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        operations::acquire(&mut self.records(), claim).await
-    }
-
-    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        operations::write(&mut self.records(), Change::Renew(held)).await
-    }
-
-    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        self.check_size(outcome).await?;
-        operations::write(&mut self.records(), Change::Complete(held, outcome)).await
-    }
-
-    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        operations::write(&mut self.records(), Change::Release(key, token)).await
-    }
-
-    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        operations::write(&mut self.records(), Change::Abandon(key, token)).await
-    }
-
-    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        operations::get(&mut self.records(), key).await
-    }
-
-    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        operations::purge(&mut self.records(), limit).await
-    }
-
-    fn attach(&self, _: Wake) {}
+fn number(error: &sqlx::Error) -> Option<u16> {
+    let error = error
+        .as_database_error()?
+        .try_downcast_ref::<MySqlDatabaseError>()?;
+    Some(error.number())
 }
 
-impl fmt::Debug for MySqlStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MySqlStore")
-            .field("table", &self.0.table)
-            .field("connections", &self.0.connections)
-            .finish_non_exhaustive()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_outs_are_never_unlimited_and_in_range() {
+        assert_eq!(seconds(Duration::ZERO), 1);
+        assert_eq!(seconds(Duration::from_millis(999)), 1);
+        assert_eq!(seconds(Duration::from_secs(2)), 2);
+        assert_eq!(seconds(Duration::MAX), 31_536_000);
     }
 }

@@ -1,4 +1,4 @@
--- Only past expiry and not a live lease (contract, rule 6). Starts at the first parameter, in microseconds since 1970:
+-- Only past expiry and not a live lease (contract, rule 6). Starts at `from`, in microseconds since 1970:
 -- deleted rows stay in the index until InnoDB has purged them, and each batch would scan all of them.
 --
 -- The rows are chosen by the index and locked first; the join in this order keeps the server from searching the whole
@@ -9,11 +9,11 @@ delete expired
 from (
     select store_key
     from {table}
-    where expires_at >= timestamp('1970-01-01') + interval ? microsecond
+    where expires_at >= timestamp('1970-01-01') + interval {from} microsecond
         and expires_at <= utc_timestamp(6)
         and (state <> 0 or lease_until <= utc_timestamp(6))
     order by expires_at
-    limit ?
+    limit {limit}
     for update /*!80001 skip locked */ /*M!100600 skip locked */
 ) as chosen
 straight_join {table} as expired on expired.store_key = chosen.store_key

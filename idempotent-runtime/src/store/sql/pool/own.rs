@@ -12,7 +12,7 @@ use std::{
 use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolConfig, QueueMode, RecycleError, RecycleResult,
 };
-use sqlx::{ConnectOptions as _, Connection, Database};
+use sqlx::{ConnectOptions as _, Connection};
 use tokio::{
     runtime::Handle,
     select,
@@ -21,7 +21,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{CONNECT, SessionSetup, timed_out};
+use super::{CONNECT, timed_out};
+use crate::store::sql::server::ServerDialect;
 
 /// How long a connection may be idle. Middleboxes between client and server drop idle connections silently, many after
 /// some minutes; a new connection costs less than finding that out with a request.
@@ -31,12 +32,12 @@ const MAX_IDLE: Duration = Duration::from_secs(60);
 const CLOSE: Duration = Duration::from_secs(1);
 
 /// Makes sessions, for their pool.
-pub(super) struct Sessions<DB: Database, G> {
-    pub(super) options: <DB::Connection as Connection>::Options,
-    set_up: Arc<G>,
+pub(super) struct Sessions<D: ServerDialect> {
+    pub(super) options: D::Options,
+    time_out: Duration,
     pub(super) max: usize,
     /// Sessions that are being made, or were made, for a caller that has given up.
-    unclaimed: Arc<Mutex<Vec<Attempt<DB>>>>,
+    unclaimed: Arc<Mutex<Vec<Attempt<D>>>>,
     /// Sessions released before this moment are not used again.
     valid_since: Mutex<Option<Instant>>,
     /// Closed when the pool is closed; it has no permits.
@@ -44,32 +45,32 @@ pub(super) struct Sessions<DB: Database, G> {
 }
 
 /// The task that makes a session.
-type Attempt<DB> = JoinHandle<Result<Session<DB>, sqlx::Error>>;
+type Attempt<D> = JoinHandle<Result<Session<D>, sqlx::Error>>;
 
 /// One session. Dropping it closes it.
-pub(super) struct Session<DB: Database> {
+pub(super) struct Session<D: ServerDialect> {
     /// There until it is dropped.
-    pub(super) connection: Option<DB::Connection>,
+    pub(super) connection: Option<D::Connection>,
     pub(super) released: Instant,
 }
 
 /// Hands the attempt to the next caller when this one gives up.
-struct Making<DB: Database> {
-    attempt: Option<Attempt<DB>>,
-    unclaimed: Arc<Mutex<Vec<Attempt<DB>>>>,
+struct Making<D: ServerDialect> {
+    attempt: Option<Attempt<D>>,
+    unclaimed: Arc<Mutex<Vec<Attempt<D>>>>,
 }
 
-impl<DB: Database, G: SessionSetup<DB>> Sessions<DB, G> {
+impl<D: ServerDialect> Sessions<D> {
     pub(super) fn pool(
-        options: <DB::Connection as Connection>::Options,
-        set_up: G,
+        options: D::Options,
+        time_out: Duration,
         max: usize,
         closing: Arc<Semaphore>,
     ) -> Pool<Self> {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
         let sessions = Self {
             options,
-            set_up: Arc::new(set_up),
+            time_out,
             max,
             unclaimed: Arc::default(),
             valid_since: Mutex::default(),
@@ -82,19 +83,19 @@ impl<DB: Database, G: SessionSetup<DB>> Sessions<DB, G> {
         pool.expect("it has no time-outs, which alone would need a runtime")
     }
 
-    fn is_fresh(&self, session: &Session<DB>) -> bool {
+    fn is_fresh(&self, session: &Session<D>) -> bool {
         let valid = locked(&self.valid_since).is_none_or(|since| session.released >= since);
         valid && !session.is_aged()
     }
 
     /// Starts to make a session, on the runtime of the caller.
-    fn attempt(&self) -> Attempt<DB> {
-        let (options, set_up) = (self.options.clone(), Arc::clone(&self.set_up));
+    fn attempt(&self) -> Attempt<D> {
+        let (options, time_out) = (self.options.clone(), self.time_out);
         let closing = Arc::clone(&self.closing);
         tokio::spawn(async move {
             let connect = async {
                 let mut connection = options.connect().await?;
-                set_up.set_up(&mut connection).await?;
+                D::set_up(&mut connection, time_out).await?;
                 Ok(connection)
             };
             let connected = select! {
@@ -123,11 +124,11 @@ impl<DB: Database, G: SessionSetup<DB>> Sessions<DB, G> {
     }
 }
 
-impl<DB: Database, G: SessionSetup<DB>> Manager for Sessions<DB, G> {
-    type Type = Session<DB>;
+impl<D: ServerDialect> Manager for Sessions<D> {
+    type Type = Session<D>;
     type Error = sqlx::Error;
 
-    async fn create(&self) -> Result<Session<DB>, sqlx::Error> {
+    async fn create(&self) -> Result<Session<D>, sqlx::Error> {
         loop {
             let unclaimed = locked(&self.unclaimed).pop();
             let adopted = unclaimed.is_some();
@@ -145,7 +146,7 @@ impl<DB: Database, G: SessionSetup<DB>> Manager for Sessions<DB, G> {
         }
     }
 
-    async fn recycle(&self, session: &mut Session<DB>, _: &Metrics) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, session: &mut Session<D>, _: &Metrics) -> RecycleResult<sqlx::Error> {
         if self.is_fresh(session) {
             Ok(())
         } else {
@@ -156,8 +157,8 @@ impl<DB: Database, G: SessionSetup<DB>> Manager for Sessions<DB, G> {
     }
 }
 
-impl<DB: Database> Making<DB> {
-    async fn end(&mut self) -> Result<Session<DB>, sqlx::Error> {
+impl<D: ServerDialect> Making<D> {
+    async fn end(&mut self) -> Result<Session<D>, sqlx::Error> {
         let attempt = self.attempt.as_mut().expect("there until its end");
         let made = attempt.await;
         self.attempt = None;
@@ -166,7 +167,7 @@ impl<DB: Database> Making<DB> {
     }
 }
 
-impl<DB: Database> Drop for Making<DB> {
+impl<D: ServerDialect> Drop for Making<D> {
     fn drop(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             locked(&self.unclaimed).push(attempt);
@@ -174,13 +175,13 @@ impl<DB: Database> Drop for Making<DB> {
     }
 }
 
-impl<DB: Database> Session<DB> {
+impl<D: ServerDialect> Session<D> {
     fn is_aged(&self) -> bool {
         self.released.elapsed() >= MAX_IDLE
     }
 }
 
-impl<DB: Database> Drop for Session<DB> {
+impl<D: ServerDialect> Drop for Session<D> {
     fn drop(&mut self) {
         // It may be dropped after its runtime has ended.
         if let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) {
@@ -190,7 +191,7 @@ impl<DB: Database> Drop for Session<DB> {
 }
 
 /// Returns a session to its pool, and closes those that have been idle there for too long.
-pub(super) fn evict_aged<DB: Database, G: SessionSetup<DB>>(session: Object<Sessions<DB, G>>) {
+pub(super) fn evict_aged<D: ServerDialect>(session: Object<Sessions<D>>) {
     let pool = Object::pool(&session);
     drop(session);
     if let Some(pool) = pool {
@@ -199,10 +200,7 @@ pub(super) fn evict_aged<DB: Database, G: SessionSetup<DB>>(session: Object<Sess
 }
 
 /// A session that was acquired at this moment got no answer: the older ones are not used again.
-pub(super) fn invalidate_before<DB: Database, G: SessionSetup<DB>>(
-    session: &Object<Sessions<DB, G>>,
-    moment: Instant,
-) {
+pub(super) fn invalidate_before<D: ServerDialect>(session: &Object<Sessions<D>>, moment: Instant) {
     if let Some(pool) = Object::pool(session) {
         let mut valid_since = locked(&pool.manager().valid_since);
         *valid_since = (*valid_since).max(Some(moment));

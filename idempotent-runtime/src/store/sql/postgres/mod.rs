@@ -56,286 +56,290 @@
 //! # }
 //! ```
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
-use sqlx::{PgPool, Postgres};
-
-use self::{
-    notify::Notifier,
-    records::{Remote, Session},
-    statements::Statements,
+use sqlx::{
+    Connection as _, PgConnection, Postgres, Row as _,
+    postgres::{PgConnectOptions, PgDatabaseError, PgRow, PgSeverity},
 };
+
+use self::notify::Notifier;
 use super::{
-    ConnectError, TableName,
-    error::check_time_out,
-    operations::{self, Change},
-    pool::Connections,
-    purge::Cursor,
+    ConnectError, SqlStore, SqlStoreBuilder, TableName,
+    dialect::{Dialect, Driver as _, Files},
+    error::{Repeat, Verdict, parse},
+    operations::Access,
+    pool::{Connections, is_time_out},
+    purge::Batch,
+    server::{Server, ServerDialect, Settings},
+    setup::{migrate_locked, refused},
+    statement::{HELD, Placeholder, Syntax, Values},
+    statements::Statements,
 };
 use crate::{
     scope::StoreKey,
-    store::{
-        Store,
-        error::StoreError,
-        record::{Acquisition, Claim, Held, Outcome, Record, Write},
-        token::Token,
-        wake::Wake,
-    },
+    store::{error::StoreErrorKind, wake::Wake},
 };
 
 mod notify;
-mod records;
-mod setup;
-mod statements;
-
-const NAME: &str = "postgres";
 
 /// Keeps records in PostgreSQL. See the [module documentation](self).
-///
-/// Clones share the connections.
-#[derive(Clone)]
-pub struct PostgresStore(Arc<Inner>);
-
-struct Inner {
-    connections: Connections<Postgres, Session>,
-    statements: Statements,
-    table: TableName,
-    /// Whether the server must keep acknowledged writes.
-    durable: bool,
-    notifier: Option<Notifier>,
-    cursor: Cursor,
-}
+pub type PostgresStore = SqlStore<Postgres>;
 
 /// Settings of a [`PostgresStore`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until it connects"]
-pub struct PostgresStoreBuilder {
-    table: TableName,
-    migrate: bool,
-    connections: usize,
-    time_out: Duration,
-    weak: bool,
-    notify: bool,
-}
+pub type PostgresStoreBuilder = SqlStoreBuilder<Postgres>;
 
-impl PostgresStore {
-    /// Connects to `postgres://user:password@host:port/database` with default settings, and checks server and table.
-    /// The table must exist.
-    ///
-    /// # Errors
-    ///
-    /// If the URL is wrong, the server cannot be reached, refuses or is not durable, or the table is missing or has
-    /// another version.
-    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        Self::builder().connect(url).await
-    }
-
-    /// The default settings.
-    pub fn builder() -> PostgresStoreBuilder {
-        PostgresStoreBuilder {
-            table: TableName::default(),
-            migrate: false,
-            connections: 10,
-            time_out: Duration::from_secs(2),
-            weak: false,
-            notify: false,
-        }
-    }
-
-    /// Creates the table or brings it up to date. Many processes may do so at once.
-    ///
-    /// # Errors
-    ///
-    /// If the server refuses, because the schema does not exist or the user lacks the permission; then nothing has
-    /// changed.
-    pub async fn migrate(&self) -> Result<(), ConnectError> {
-        setup::migrate(&self.0.connections, &self.0.statements, &self.0.table).await
-    }
-
-    /// Checks that the server keeps acknowledged writes, and that the table exists and has this crate's version.
-    ///
-    /// # Errors
-    ///
-    /// If one of these is not so.
-    pub async fn check(&self) -> Result<(), ConnectError> {
-        let Inner {
-            connections,
-            statements,
-            table,
-            durable,
-            ..
-        } = &*self.0;
-        setup::check(connections, statements, table, *durable).await
-    }
-
-    /// Closes the store's own connections, including the one that listens. Later operations fail. An application's pool
-    /// stays open and goes on serving operations.
-    pub async fn close(&self) {
-        self.0.connections.close().await;
-    }
-
-    /// A write that waiters of the record are notified of.
-    async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
-        let key = *change.key();
-        let write = operations::write(&mut self.records(), change).await?;
-        if let (Write::Applied, Some(notifier)) = (write, &self.0.notifier) {
-            notifier.notify(&key);
-        }
-        Ok(write)
-    }
-
-    fn records(&self) -> Remote<'_> {
-        Remote {
-            connections: &self.0.connections,
-            statements: &self.0.statements,
-            cursor: &self.0.cursor,
-        }
-    }
-}
-
-impl PostgresStoreBuilder {
-    /// The table, with a schema unless the search path is to decide. `idempotency_records` unless set.
-    pub fn table(mut self, table: TableName) -> Self {
-        self.table = table;
-        self
-    }
-
-    /// Whether [`connect`](Self::connect) creates the table or brings it up to date. Off unless set: a service that
-    /// serves requests should not need the right to change the schema.
-    pub fn migrate(mut self, yes: bool) -> Self {
-        self.migrate = yes;
-        self
-    }
-
-    /// The largest number of connections. 10 unless set. Making one may take 5 seconds at most; if its statement has
-    /// given up by then, it serves the next one.
-    pub fn connections(mut self, max: usize) -> Self {
-        self.connections = max;
-        self
-    }
-
-    /// The time after which the server cancels a statement; a wait for a lock is cancelled after half of it. 2 seconds
-    /// unless set, like the engine's store time-out. After twice the time, and at least a second, the store gives up on
-    /// the server; that is the only limit for statements of an application's own pool. [`connect`](Self::connect)
-    /// refuses less than a millisecond; the server's own maximum is 24 days.
-    pub fn time_out(mut self, time_out: Duration) -> Self {
-        self.time_out = time_out;
-        self
-    }
-
+impl SqlStoreBuilder<Postgres> {
     /// Whether waiters in other processes are woken by LISTEN and NOTIFY. Off unless set: see
     /// [Waking waiters](self#waking-waiters). It takes one more connection, which does not count towards an
     /// application's pool but is made with that pool's current options. After a server that did not answer at all, the
     /// connection is made again in 30 to 90 seconds; waiters poll meanwhile.
     pub fn notify(mut self, yes: bool) -> Self {
-        self.notify = yes;
+        self.settings.own = yes;
         self
-    }
-
-    /// Accepts a server that does not wait for its disk, or reports that it does not: Neon runs with `fsync = off`,
-    /// because its storage keeps commits elsewhere. After a crash, acknowledged keys may be free again, and their
-    /// requests execute a second time.
-    pub fn accept_weaker_durability(mut self) -> Self {
-        self.weak = true;
-        self
-    }
-
-    /// Connects to `postgres://user:password@host:port/database`, migrates if that is [set](Self::migrate), and
-    /// [checks](PostgresStore::check) server and table.
-    ///
-    /// # Errors
-    ///
-    /// If the URL or the time-out is wrong, the server cannot be reached, refuses or is not durable, or the table is
-    /// missing or has another version.
-    pub async fn connect(self, url: &str) -> Result<PostgresStore, ConnectError> {
-        check_time_out(self.time_out)?;
-        let options = setup::options(url)?;
-        let session = Session {
-            time_out: self.time_out,
-        };
-        let store = self.clone().over(Connections::own(
-            options,
-            session,
-            self.connections,
-            self.time_out,
-        ));
-        if self.migrate {
-            store.migrate().await?;
-        }
-        store.check().await?;
-        Ok(store)
-    }
-
-    /// Uses the application's own pool. Sends nothing to the server: call [`migrate`](PostgresStore::migrate) and
-    /// [`check`](PostgresStore::check) yourself. If the pool has to make a connection for the store, that may take 5
-    /// seconds at most.
-    #[must_use]
-    pub fn from_pool(self, pool: PgPool) -> PostgresStore {
-        let connections = Connections::of_application(pool, self.time_out);
-        self.over(connections)
-    }
-
-    fn over(self, connections: Connections<Postgres, Session>) -> PostgresStore {
-        let statements = Statements::new(&self.table);
-        let notifier = self
-            .notify
-            .then(|| Notifier::new(connections.clone(), &self.table));
-        PostgresStore(Arc::new(Inner {
-            connections,
-            statements,
-            table: self.table,
-            durable: !self.weak,
-            notifier,
-            cursor: Cursor::default(),
-        }))
     }
 }
 
-impl Store for PostgresStore {
-    fn name(&self) -> &'static str {
-        NAME
+impl Dialect for Postgres {
+    const STORE: &'static str = "postgres";
+    const SYNTAX: Syntax = Syntax {
+        quote: '"',
+        placeholder: Placeholder::Dollar,
+        now: "clock_timestamp()",
+        later: "clock_timestamp() + (%)::bigint * interval '1 microsecond'",
+        left: "(extract(epoch from % - clock_timestamp()) * 1000000)::bigint",
+        int: "(%)::bigint",
+        held: HELD,
+    };
+    const FILES: Files = Files {
+        claim: include_str!("claim.sql"),
+        inline_claim: false,
+        lease: None,
+        batch: None,
+        purge: include_str!("purge.sql"),
+        tables: include_str!("tables.sql"),
+        versions: include_str!("versions.sql"),
+        migrated: include_str!("migrated.sql"),
+    };
+    const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];
+    const MIGRATES: bool = false;
+
+    type Backend = Server<Self>;
+    type Settings = Settings<bool>;
+    type Options = PgConnectOptions;
+
+    fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
+        let expected = "postgres://user:password@host:port/database";
+        let options: PgConnectOptions = parse(url, &["postgres", "postgresql"], expected)?;
+        Ok(sqlx::ConnectOptions::disable_statement_logging(options).application_name("idempotent"))
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        operations::acquire(&mut self.records(), claim).await
+    async fn open(
+        options: PgConnectOptions,
+        table: &TableName,
+        migrate: bool,
+        settings: &Settings<bool>,
+    ) -> Result<Server<Self>, ConnectError> {
+        Server::open(options, table, migrate, settings).await
     }
 
-    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        operations::write(&mut self.records(), Change::Renew(held)).await
+    fn classify(error: &sqlx::Error) -> Verdict {
+        classify(error)
     }
 
-    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        self.change(Change::Complete(held, outcome)).await
+    async fn purge<A: Access<Self>>(
+        access: &mut A,
+        statements: &Statements,
+        values: &Values<'_>,
+    ) -> Result<Batch, sqlx::Error> {
+        let rows = access.fetch(&statements.purge, values).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Batch {
+            purged: row.try_get(0)?,
+            until: row.try_get(1)?,
+        })
     }
 
-    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.change(Change::Release(key, token)).await
+    fn took_too_long(error: &sqlx::Error) -> bool {
+        // `query_canceled`, which is what a statement time-out raises.
+        is_time_out(error) || code(error).as_deref() == Some("57014")
     }
 
-    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.change(Change::Abandon(key, token)).await
+    /// A wrong password, an unknown user or one not allowed from this host, an unknown database.
+    fn is_denial(error: &sqlx::Error) -> bool {
+        matches!(code(error).as_deref(), Some("28P01" | "28000" | "3D000"))
+    }
+}
+
+impl ServerDialect for Postgres {
+    /// Whether waiters are notified.
+    type OwnSettings = bool;
+    type Own = Option<Notifier>;
+
+    fn own(
+        settings: &Settings<bool>,
+        connections: &Connections<Self>,
+        table: &TableName,
+    ) -> Option<Notifier> {
+        let notify = settings.own;
+        notify.then(|| Notifier::new(connections.clone(), table))
     }
 
-    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        operations::get(&mut self.records(), key).await
+    async fn set_up(connection: &mut PgConnection, time_out: Duration) -> Result<(), sqlx::Error> {
+        sqlx::query(include_str!("session.sql"))
+            .persistent(false)
+            .bind(millis(time_out))
+            // Shorter, so that the error of a wait for a lock names the lock and not only the time-out.
+            .bind(millis(time_out / 2))
+            .execute(connection)
+            .await?;
+        Ok(())
     }
 
-    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        operations::purge(&mut self.records(), limit).await
+    fn is_ended_by(error: &sqlx::Error) -> bool {
+        let Some(code) = code(error) else {
+            return false;
+        };
+        let severity = error
+            .as_database_error()
+            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+            .map(PgDatabaseError::severity);
+        matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+            || code.starts_with("08")
+            || code.starts_with("57P")
+            || classify(error).repeat == Repeat::Ended
     }
 
-    fn attach(&self, wake: Wake) {
-        if let Some(notifier) = &self.0.notifier {
+    async fn check(
+        server: &Server<Self>,
+        connection: &mut PgConnection,
+    ) -> Result<(), ConnectError> {
+        let settings = sqlx::query(include_str!("server.sql"))
+            .persistent(false)
+            .fetch_one(connection)
+            .await
+            .map_err(refused::<Self>("report its settings"))?;
+        check_server(&settings, server.settings.durable)
+    }
+
+    /// In one transaction: all of it or nothing. Concurrent migrations wait for each other.
+    async fn migrate(
+        server: &Server<Self>,
+        connection: &mut PgConnection,
+    ) -> Result<Option<i64>, sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        let lock = Self::SYNTAX.statement(include_str!("lock.sql"), &server.table);
+        Self::run(&mut transaction, lock.sql).await?;
+        let vanished = migrate_locked::<Self>(&mut transaction, &server.statements).await?;
+        if vanished.is_some() {
+            transaction.rollback().await?;
+        } else {
+            transaction.commit().await?;
+        }
+        Ok(vanished)
+    }
+
+    fn changed(server: &Server<Self>, key: &StoreKey) {
+        if let Some(notifier) = &server.own {
+            notifier.notify(key);
+        }
+    }
+
+    fn attach(server: &Server<Self>, wake: Wake) {
+        if let Some(notifier) = &server.own {
             notifier.attach(wake);
         }
     }
 }
 
-impl fmt::Debug for PostgresStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore")
-            .field("table", &self.0.table)
-            .field("connections", &self.0.connections)
-            .finish_non_exhaustive()
+/// In the unit and range of the server's settings, where zero means no limit and too large a value is an error.
+fn millis(limit: Duration) -> String {
+    limit.as_millis().clamp(1, i32::MAX as u128).to_string()
+}
+
+fn check_server(server: &PgRow, durable: bool) -> Result<(), ConnectError> {
+    let is = |index: usize| {
+        server
+            .try_get(index)
+            .map_err(refused::<Postgres>("report its settings"))
+    };
+    let not = |reason| Err(ConnectError::NotDurable { reason });
+    let (replica, flushes, waits, read_committed): (bool, bool, bool, bool) =
+        (is(0)?, is(1)?, is(2)?, is(3)?);
+    if replica {
+        return not(
+            "the PostgreSQL server is a read-only replica: give the address of its primary",
+        );
+    }
+    if !flushes && durable {
+        return not(
+            "the PostgreSQL server runs with fsync = off, so that a crash of its machine may lose everything: set it \
+             to on, or choose `accept_weaker_durability()`",
+        );
+    }
+    if !waits && durable {
+        return not(
+            "the pool's sessions have synchronous_commit = off, so that a crash of the server loses acknowledged \
+             writes: set it to on or local for these sessions, or choose `accept_weaker_durability()`",
+        );
+    }
+    if !read_committed {
+        return not(
+            "the pool's sessions do not default to read committed, so that concurrent requests roll each other back: \
+             set default_transaction_isolation to read committed for these sessions",
+        );
+    }
+    Ok(())
+}
+
+fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+}
+
+/// The meaning of an error by its SQLSTATE (PostgreSQL's documentation, appendix A).
+fn classify(error: &sqlx::Error) -> Verdict {
+    let Some(code) = code(error) else {
+        return Verdict::of_client_error(error);
+    };
+    match &*code {
+        // Rolled back in favour of another transaction.
+        "40001" | "40P01" | "23505" => Verdict::repeated(Repeat::Raced),
+        // The server is shutting down, has become a replica, or ended an idle session; or a prepared statement of this
+        // session is gone, as after `discard all`. Another connection may work.
+        "57P01" | "57P02" | "57P05" | "25006" | "26000" => Verdict::repeated(Repeat::Ended),
+        // The table has changed since the statement was prepared.
+        "0A000" if replanned(error) => Verdict::repeated(Repeat::Ended),
+        "53100" => Verdict::lasting(StoreErrorKind::Full),
+        // Not XX000, which poolers use for errors of every kind.
+        "XX001" | "XX002" => Verdict::lasting(StoreErrorKind::Corrupt),
+        code => Verdict::lasting(match &code[..2.min(code.len())] {
+            "54" => StoreErrorKind::TooLarge,
+            // Not 28, which a new connection gets while passwords rotate, and which passes.
+            "0A" | "22" | "23" | "3D" | "3F" | "42" => StoreErrorKind::Refused,
+            _ => StoreErrorKind::Unavailable,
+        }),
+    }
+}
+
+/// Whether a prepared statement no longer fits its table: "cached plan must not change result type", in any language.
+fn replanned(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .is_some_and(|error| error.routine() == Some("RevalidateCachedQuery"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_outs_are_never_unlimited_and_in_range() {
+        assert_eq!(millis(Duration::ZERO), "1");
+        assert_eq!(millis(Duration::from_nanos(1)), "1");
+        assert_eq!(millis(Duration::from_secs(2)), "2000");
+        assert_eq!(millis(Duration::MAX), i32::MAX.to_string());
     }
 }

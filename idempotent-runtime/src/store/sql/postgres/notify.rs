@@ -27,7 +27,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::records::Session;
 use crate::{
     scope::StoreKey,
     store::{
@@ -54,9 +53,9 @@ const UNRESPONSIVE: Duration = Duration::from_secs(60);
 const NOTIFY: &str = include_str!("notify.sql");
 
 /// Notifies all processes when a record changes, and wakes this process's waiters when another one notifies.
-pub(super) struct Notifier {
+pub(in crate::store::sql) struct Notifier {
     channel: String,
-    connections: Connections<Postgres, Session>,
+    connections: Connections<Postgres>,
     queue: mpsc::Sender<StoreKey>,
     state: Mutex<State>,
     wakes: Arc<Mutex<Vec<Wake>>>,
@@ -69,7 +68,7 @@ struct State {
 }
 
 impl Notifier {
-    pub(super) fn new(connections: Connections<Postgres, Session>, table: &TableName) -> Self {
+    pub(super) fn new(connections: Connections<Postgres>, table: &TableName) -> Self {
         let (queue, keys) = mpsc::channel(QUEUE);
         let state = Mutex::new(State {
             keys: Some(keys),
@@ -129,7 +128,7 @@ impl Drop for Notifier {
 }
 
 /// Runs the task until the connections are closed.
-async fn until_closed(connections: Connections<Postgres, Session>, task: impl Future<Output = ()>) {
+async fn until_closed(connections: Connections<Postgres>, task: impl Future<Output = ()>) {
     select! {
         biased;
         () = connections.closed() => {}
@@ -138,7 +137,7 @@ async fn until_closed(connections: Connections<Postgres, Session>, task: impl Fu
 }
 
 async fn send(
-    connections: Connections<Postgres, Session>,
+    connections: Connections<Postgres>,
     channel: String,
     mut queue: mpsc::Receiver<StoreKey>,
 ) {
@@ -163,11 +162,7 @@ async fn send(
     }
 }
 
-async fn listen(
-    connections: Connections<Postgres, Session>,
-    channel: String,
-    wakes: Arc<Mutex<Vec<Wake>>>,
-) {
+async fn listen(connections: Connections<Postgres>, channel: String, wakes: Arc<Mutex<Vec<Wake>>>) {
     let mut pause = PAUSE.0;
     loop {
         // The options are read each time: passwords rotate.

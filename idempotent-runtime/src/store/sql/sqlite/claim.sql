@@ -2,7 +2,7 @@
 -- returned. The columns have any type in SQLite: a row with other values than this crate stores is left as it is, and
 -- reading it says so.
 insert into {table} as held (store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id)
-values (?1, ?2, ?3, 1, 0, ?4, ?5, ?6)
+values ({key}, {fingerprint}, {token}, 1, 0, {now + lease}, {now + lease + ttl}, {trace_id})
 on conflict (store_key) do update set
     fingerprint = excluded.fingerprint,
     token = excluded.token,
@@ -25,11 +25,11 @@ where
         -- the claim's own lease, from a first acquire whose reply was lost
         (held.state = 0 and held.token = excluded.token)
         -- expired
-        or (held.expires_at <= ?7 and (held.state <> 0 or held.lease_until <= ?7))
+        or (held.expires_at <= {now} and (held.state <> 0 or held.lease_until <= {now}))
         -- the lapsed lease that is to be taken over, and no other
         or (
-            held.state = 0 and held.token = ?8
-            and held.lease_until <= ?7 and held.fingerprint = excluded.fingerprint
+            held.state = 0 and held.token = {take_over}
+            and held.lease_until <= {now} and held.fingerprint = excluded.fingerprint
         )
     )
-returning attempt
+returning state, fingerprint, token, attempt, {left lease_until}, {left expires_at}, trace_id, null, 1

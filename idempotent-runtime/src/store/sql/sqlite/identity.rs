@@ -32,6 +32,11 @@ impl Identity {
         })
     }
 
+    /// The file itself.
+    pub(super) fn file(&self) -> &Path {
+        &self.files[0].0
+    }
+
     /// Adds the companion files, which exist once the file was written to.
     ///
     /// # Errors

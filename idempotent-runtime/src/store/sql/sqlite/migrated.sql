@@ -1,1 +1,1 @@
-insert into {versions} (version) values (?1)
+insert into {versions} (version) values ({version})

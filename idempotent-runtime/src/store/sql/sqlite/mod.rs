@@ -39,109 +39,39 @@
 //! # }
 //! ```
 
-use std::{fmt, path::Path, sync::Arc};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use sqlx::SqlitePool;
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteConnectOptions};
 
-use self::{
-    open::Settings,
-    writer::{Answer, Operation, Writer},
+use self::{open::Settings, writer::Writer};
+use super::{
+    ConnectError, SqlStore, SqlStoreBuilder, TableName,
+    dialect::{Dialect, Driver as _, Files},
+    error::Verdict,
+    operations::Access,
+    purge::Batch,
+    row::micros,
+    statement::{Placeholder, Statement, Syntax, Values},
+    statements::Statements,
 };
-use super::{ConnectError, TableName};
-use crate::{
-    scope::StoreKey,
-    store::{
-        Store,
-        error::{StoreError, StoreErrorKind},
-        record::{Acquisition, Claim, Held, Outcome, Record, Write},
-        token::Token,
-        wake::Wake,
-    },
-};
+use crate::store::error::StoreErrorKind;
 
 mod identity;
 mod open;
-mod records;
-mod statements;
 mod writer;
 
-const NAME: &str = "sqlite";
-
 /// Keeps records in an SQLite file. See the [module documentation](self).
-///
-/// Clones share the writer.
-#[derive(Clone)]
-pub struct SqliteStore {
-    writer: Writer,
-    file: Arc<Path>,
-}
+pub type SqliteStore = SqlStore<Sqlite>;
 
 /// Settings of a [`SqliteStore`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until it is opened"]
-pub struct SqliteStoreBuilder {
-    settings: Settings,
-}
+pub type SqliteStoreBuilder = SqlStoreBuilder<Sqlite>;
 
-impl SqliteStore {
-    /// Opens `sqlite://path/to/file.db` with default settings. Creates the file, readable by its owner only, and the
-    /// table, unless the URL says `?mode=rw`.
-    ///
-    /// # Errors
-    ///
-    /// If the URL does not name a file, or the file cannot be opened, written to or brought up to date.
-    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        Self::builder().connect(url).await
-    }
-
-    /// The default settings.
-    pub fn builder() -> SqliteStoreBuilder {
-        SqliteStoreBuilder {
-            settings: Settings::default(),
-        }
-    }
-
-    async fn run(&self, operation: Operation) -> Result<Answer, StoreError> {
-        self.writer.run(operation).await
-    }
-
-    async fn write(&self, operation: Operation) -> Result<Write, StoreError> {
-        match self.run(operation).await? {
-            Answer::Write(write) => Ok(write),
-            _ => Err(unexpected_answer()),
-        }
-    }
-}
-
-impl SqliteStoreBuilder {
-    /// The table. `idempotency_records` unless set. SQLite has no schemas.
-    pub fn table(mut self, table: TableName) -> Self {
-        self.settings.table = table;
-        self
-    }
-
-    /// Whether opening the file creates the table or brings it up to date. On unless set; if off, a missing table is an
-    /// error.
-    pub fn migrate(mut self, yes: bool) -> Self {
-        self.settings.migrate = yes;
-        self
-    }
-
+impl SqlStoreBuilder<Sqlite> {
     /// The largest size of the file. At that size new claims are refused with [`StoreErrorKind::Full`] until expired
     /// records are purged. No limit but the disk's unless set.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.settings.max_bytes = Some(bytes);
         self
-    }
-
-    /// Opens `sqlite://path/to/file.db`.
-    ///
-    /// # Errors
-    ///
-    /// If the URL does not name a file, or the file cannot be opened, written to or brought up to date.
-    pub async fn connect(self, url: &str) -> Result<SqliteStore, ConnectError> {
-        let options = open::options(url)?;
-        self.open(options).await
     }
 
     /// Opens the file of the application's own pool, over a separate connection with the pool's settings. The pool's
@@ -153,74 +83,127 @@ impl SqliteStoreBuilder {
     pub async fn from_pool(self, pool: &SqlitePool) -> Result<SqliteStore, ConnectError> {
         self.open((*pool.connect_options()).clone()).await
     }
+}
+
+impl Dialect for Sqlite {
+    const STORE: &'static str = "sqlite";
+    const SYNTAX: Syntax = Syntax {
+        quote: '"',
+        placeholder: Placeholder::Numbered,
+        now: "{clock}",
+        later: "{clock} + %",
+        // A column has any type in SQLite: a time that is no number is not one that this crate stored.
+        left: "case when typeof(%) = 'integer' then % - {clock} else % end",
+        int: "%",
+        held: "store_key = {key} and token = {token} and state = 0",
+    };
+    const FILES: Files = Files {
+        claim: include_str!("claim.sql"),
+        inline_claim: false,
+        lease: None,
+        batch: None,
+        purge: include_str!("purge.sql"),
+        tables: include_str!("tables.sql"),
+        versions: include_str!("versions.sql"),
+        migrated: include_str!("migrated.sql"),
+    };
+    const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];
+    /// There is no right to change the schema that a user of the file could lack.
+    const MIGRATES: bool = true;
+
+    type Backend = Writer;
+    type Settings = Settings;
+    type Options = SqliteConnectOptions;
+
+    fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
+        open::options(url)
+    }
 
     async fn open(
-        self,
-        options: sqlx::sqlite::SqliteConnectOptions,
-    ) -> Result<SqliteStore, ConnectError> {
-        let file = Arc::from(options.get_filename());
-        let writer = open::open(options, &self.settings).await?;
-        Ok(SqliteStore { writer, file })
+        options: SqliteConnectOptions,
+        table: &TableName,
+        migrate: bool,
+        settings: &Settings,
+    ) -> Result<Writer, ConnectError> {
+        open::open(options, table, migrate, settings).await
+    }
+
+    fn classify(error: &sqlx::Error) -> Verdict {
+        classify(error)
+    }
+
+    async fn purge<A: Access<Self>>(
+        access: &mut A,
+        statements: &Statements,
+        values: &Values<'_>,
+    ) -> Result<Batch, sqlx::Error> {
+        let purged = access.execute(&statements.purge, values).await?;
+        Ok(Batch {
+            purged: i64::try_from(purged).unwrap_or(i64::MAX),
+            // Deleted rows leave the index at once.
+            until: 0,
+        })
+    }
+
+    fn took_too_long(_: &sqlx::Error) -> bool {
+        false
+    }
+
+    fn is_denial(_: &sqlx::Error) -> bool {
+        false
     }
 }
 
-impl Store for SqliteStore {
-    fn name(&self) -> &'static str {
-        NAME
+impl Access<Sqlite> for &mut SqliteConnection {
+    async fn fetch(
+        &mut self,
+        statement: &Statement,
+        values: &Values<'_>,
+    ) -> Result<Vec<sqlx::sqlite::SqliteRow>, sqlx::Error> {
+        Sqlite::fetch(self, statement, values).await
     }
 
-    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        match self.run(Operation::Acquire(claim.clone())).await? {
-            Answer::Acquisition(acquisition) => Ok(acquisition),
-            _ => Err(unexpected_answer()),
-        }
+    async fn execute(
+        &mut self,
+        statement: &Statement,
+        values: &Values<'_>,
+    ) -> Result<u64, sqlx::Error> {
+        Sqlite::execute(self, statement, values).await
     }
 
-    async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.write(Operation::Renew(*held)).await
-    }
-
-    async fn complete(&self, held: &Held, outcome: &Outcome) -> Result<Write, StoreError> {
-        self.write(Operation::Complete(*held, outcome.clone()))
-            .await
-    }
-
-    async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.write(Operation::Release(*key, *token)).await
-    }
-
-    async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.write(Operation::Abandon(*key, *token)).await
-    }
-
-    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        match self.run(Operation::Get(*key)).await? {
-            Answer::Record(record) => Ok(record),
-            _ => Err(unexpected_answer()),
-        }
-    }
-
-    async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        match self.run(Operation::Purge(limit)).await? {
-            Answer::Purged(purged) => Ok(purged),
-            _ => Err(unexpected_answer()),
-        }
-    }
-
-    /// There is no push: the engine wakes the waiters of its own process, and waiters in other processes poll.
-    fn attach(&self, _: Wake) {}
-}
-
-impl fmt::Debug for SqliteStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore")
-            .field("file", &self.file)
-            .finish_non_exhaustive()
+    fn connections(&self) -> usize {
+        0
     }
 }
 
-/// The writer answers each operation with its own kind of answer, so this error means a bug in this module.
-fn unexpected_answer() -> StoreError {
-    StoreError::new(NAME, StoreErrorKind::Unavailable)
-        .with_source("the writer sent the answer of another operation: please report this bug")
+/// The machine's time, uncorrected: all processes that share the file have to agree on it, so none may keep its own. If
+/// the clock is set back, leases and records live longer; the tokens still fence.
+fn now() -> i64 {
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    micros(since_1970)
+}
+
+/// The meaning of an error of SQLite. None is repeated here: the busy time-out has waited already.
+fn classify(error: &sqlx::Error) -> Verdict {
+    // The primary codes of <https://www.sqlite.org/rescode.html>; the extended ones carry them in the low byte.
+    const CORRUPT: u32 = 11;
+    const FULL: u32 = 13;
+    const NOT_A_DATABASE: u32 = 26;
+    const TOO_LARGE: u32 = 18;
+    const REFUSED: [u32; 5] = [1, 3, 8, 19, 20];
+    Verdict::lasting(match primary_code(error) {
+        Some(FULL) => StoreErrorKind::Full,
+        Some(TOO_LARGE) => StoreErrorKind::TooLarge,
+        Some(CORRUPT | NOT_A_DATABASE) => StoreErrorKind::Corrupt,
+        Some(code) if REFUSED.contains(&code) => StoreErrorKind::Refused,
+        Some(_) => StoreErrorKind::Unavailable,
+        None => return Verdict::of_client_error(error),
+    })
+}
+
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<u32>().ok().map(|code| code & 0xff)
 }

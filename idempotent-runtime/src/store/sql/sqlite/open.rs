@@ -4,26 +4,21 @@ use std::{
     fs::OpenOptions,
     io,
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Executor as _, SqliteConnection,
+    AssertSqlSafe, ConnectOptions as _, Executor as _, Sqlite, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{
-    NAME,
-    identity::Identity,
-    records::primary_code,
-    statements::{Statements, VERSION},
-    writer::Writer,
-};
+use super::{identity::Identity, primary_code, writer::Writer};
 use crate::store::sql::{
     ConnectError, TableName,
-    error::{check_not_vanished, check_version, parse},
-    setup::{Setup, pending},
+    dialect::{Dialect as _, Driver as _},
+    error::parse,
+    setup::{self, check_not_vanished, check_table, migrate_locked, refused},
+    statements::Statements,
 };
 
 /// How long to wait while another process writes.
@@ -33,27 +28,10 @@ const BUSY: Duration = Duration::from_secs(5);
 const FULL: i64 = 2;
 
 /// The settings of the builder.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) table: TableName,
-    pub(super) migrate: bool,
+#[derive(Clone, Debug, Default)]
+pub(in crate::store::sql) struct Settings {
     pub(super) max_bytes: Option<u64>,
 }
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            table: TableName::default(),
-            migrate: true,
-            max_bytes: None,
-        }
-    }
-}
-
-const SETUP: Setup = Setup {
-    store: NAME,
-    is_denial: |_| false,
-};
 
 pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
     let expected = "sqlite://path/to/file.db";
@@ -78,41 +56,43 @@ pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
 
 pub(super) async fn open(
     options: SqliteConnectOptions,
+    table: &TableName,
+    migrate: bool,
     settings: &Settings,
 ) -> Result<Writer, ConnectError> {
-    if settings.table.schema().is_some() {
+    if table.schema().is_some() {
         let source =
             sqlx::Error::Configuration("SQLite has no schemas: name the table alone".into());
-        return Err(SETUP.refused("use the table's name")(source));
+        return Err(refused::<Sqlite>("use the table's name")(source));
     }
     let (connection, identity) = connect(options).await?;
-    serve(connection, identity, settings).await
+    serve(connection, identity, table, migrate, settings).await
 }
 
 /// Creates or checks the table, and starts the writer.
 async fn serve(
     mut connection: SqliteConnection,
     identity: Identity,
+    table: &TableName,
+    migrate: bool,
     settings: &Settings,
 ) -> Result<Writer, ConnectError> {
-    let statements = Arc::new(Statements::new(&settings.table));
+    let statements = Statements::new::<Sqlite>(table);
     if let Some(bytes) = settings.max_bytes {
         let limited = limit(&mut connection, bytes).await;
-        limited.map_err(SETUP.refused("limit its size"))?;
+        limited.map_err(refused::<Sqlite>("limit its size"))?;
     }
-    if settings.migrate {
-        let made = migrate(&mut connection, &statements, &settings.table).await;
-        check_not_vanished(
-            &settings.table,
-            made.map_err(SETUP.refused("create the table"))?,
-        )?;
+    if migrate {
+        let migrated = self::migrate(&mut connection, &statements).await;
+        let vanished = migrated.map_err(refused::<Sqlite>("create the table"))?;
+        check_not_vanished(table, vanished)?;
     }
-    check(&mut connection, &statements, &settings.table).await?;
+    check(&mut connection, &statements, table).await?;
     let identity = identity.with_companions().map_err(unreachable)?;
     // The set-up so far was written to the file that other processes open.
     identity.check().map_err(unreachable)?;
     Writer::start(connection, identity, statements)
-        .map_err(|error| SETUP.refused("start the writer")(sqlx::Error::Io(error)))
+        .map_err(|error| refused::<Sqlite>("start the writer")(sqlx::Error::Io(error)))
 }
 
 async fn connect(
@@ -127,7 +107,9 @@ async fn connect(
     let (mut connection, identity) = loop {
         match connect_once(&options).await? {
             Ok(connected) => break connected,
-            Err(error) if Instant::now() >= deadline => return Err(SETUP.unreachable(error)),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(setup::unreachable::<Sqlite>(error));
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
@@ -136,11 +118,11 @@ async fn connect(
     sqlx::query("pragma fullfsync = on")
         .execute(&mut connection)
         .await
-        .map_err(SETUP.refused("flush through the disk's cache"))?;
+        .map_err(refused::<Sqlite>("flush through the disk's cache"))?;
     let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
         .fetch_one(&mut connection)
         .await
-        .map_err(SETUP.refused("report `synchronous`"))?;
+        .map_err(refused::<Sqlite>("report `synchronous`"))?;
     if synchronous < FULL {
         return Err(ConnectError::NotDurable {
             reason: "a pragma of the pool's options sets `synchronous` lower than FULL, so that acknowledged writes \
@@ -188,12 +170,12 @@ async fn connect_once(
                 why_not_opened(file, &error),
             )));
         }
-        Err(error) => return Err(SETUP.unreachable(error)),
+        Err(error) => return Err(setup::unreachable::<Sqlite>(error)),
     };
     let mode: String = sqlx::query_scalar("pragma journal_mode")
         .fetch_one(&mut connection)
         .await
-        .map_err(SETUP.refused("report its journal mode"))?;
+        .map_err(refused::<Sqlite>("report its journal mode"))?;
     if mode != "wal" {
         return Err(in_memory());
     }
@@ -251,76 +233,16 @@ async fn limit(connection: &mut SqliteConnection, bytes: u64) -> Result<(), sqlx
 async fn migrate(
     connection: &mut SqliteConnection,
     statements: &Statements,
-    table: &TableName,
 ) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query("begin immediate")
-        .execute(&mut *connection)
-        .await?;
-    match migrate_locked(connection, statements, table).await {
-        Ok(vanished) => {
-            sqlx::query("commit").execute(connection).await?;
-            Ok(vanished)
-        }
-        Err(error) => {
-            // The first error is the cause; a second one is ignored.
-            let _ = sqlx::query("rollback").execute(connection).await;
-            Err(error)
-        }
+    connection.execute("begin immediate").await?;
+    let migrated = migrate_locked::<Sqlite>(connection, statements).await;
+    if migrated.is_ok() {
+        connection.execute("commit").await?;
+    } else {
+        // The first error is the cause; a second one is ignored.
+        let _ = connection.execute("rollback").await;
     }
-}
-
-/// Returns the version of a table that was created before and is gone; then nothing is created.
-async fn migrate_locked(
-    connection: &mut SqliteConnection,
-    statements: &Statements,
-    table: &TableName,
-) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query(statements.versions.clone())
-        .execute(&mut *connection)
-        .await?;
-    let found: i64 = sqlx::query_scalar(statements.version.clone())
-        .fetch_one(&mut *connection)
-        .await?;
-    if found != 0 && !exists(connection, statements, table, "").await? {
-        return Ok(Some(found));
-    }
-    for (version, migration) in pending(&statements.migrations, found) {
-        connection.execute(migration.clone()).await?;
-        sqlx::query(statements.migrated.clone())
-            .bind(version)
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(None)
-}
-
-/// The table's version; 0 if the table or that of its versions does not exist.
-async fn version(
-    connection: &mut SqliteConnection,
-    statements: &Statements,
-    table: &TableName,
-) -> Result<i64, sqlx::Error> {
-    for suffix in ["_versions", ""] {
-        if !exists(connection, statements, table, suffix).await? {
-            return Ok(0);
-        }
-    }
-    sqlx::query_scalar(statements.version.clone())
-        .fetch_one(connection)
-        .await
-}
-
-async fn exists(
-    connection: &mut SqliteConnection,
-    statements: &Statements,
-    table: &TableName,
-    suffix: &str,
-) -> Result<bool, sqlx::Error> {
-    let found: i64 = sqlx::query_scalar(statements.exists.clone())
-        .bind(format!("{}{suffix}", table.name()))
-        .fetch_one(connection)
-        .await?;
-    Ok(found > 0)
+    migrated
 }
 
 /// Checks that the table exists, has this crate's version and can be written to.
@@ -329,15 +251,11 @@ async fn check(
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), ConnectError> {
-    let found = version(connection, statements, table).await;
-    let found = found.map_err(SETUP.refused("report the table's version"))?;
-    check_version(table, found, VERSION)?;
+    check_table::<Sqlite>(connection, statements, table).await?;
     // A read-only file accepts everything but a write.
-    let written = sqlx::query(statements.probe.clone())
-        .execute(connection)
-        .await;
-    written.map_err(SETUP.refused("be written to"))?;
-    Ok(())
+    let probe = Sqlite::SYNTAX.statement(include_str!("probe.sql"), table);
+    let written = Sqlite::run(connection, probe.sql).await;
+    written.map_err(refused::<Sqlite>("be written to"))
 }
 
 fn is_busy(error: &sqlx::Error) -> bool {
@@ -345,7 +263,7 @@ fn is_busy(error: &sqlx::Error) -> bool {
 }
 
 fn unreachable(error: io::Error) -> ConnectError {
-    SETUP.unreachable(sqlx::Error::Io(error))
+    setup::unreachable::<Sqlite>(sqlx::Error::Io(error))
 }
 
 #[cfg(test)]
@@ -386,7 +304,15 @@ mod tests {
         let (connection, identity) = connect(options).await.expect("the file opens");
         std::fs::rename(&file, file.with_extension("aside")).expect("the file exists");
         std::fs::write(&file, b"").expect("another file");
-        let Err(error) = serve(connection, identity, &Settings::default()).await else {
+        let Err(error) = serve(
+            connection,
+            identity,
+            &TableName::default(),
+            true,
+            &Settings::default(),
+        )
+        .await
+        else {
             panic!("the file is served");
         };
         let why = std::error::Error::source(&error).expect("a reason");

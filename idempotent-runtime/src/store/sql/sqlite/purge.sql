@@ -3,7 +3,7 @@ delete from {table}
 where rowid in (
     select rowid
     from {table}
-    where expires_at <= ?1 and (state <> 0 or lease_until <= ?1)
+    where expires_at <= {now} and (state <> 0 or lease_until <= {now})
     order by expires_at
-    limit ?2
+    limit {limit}
 )

@@ -15,24 +15,25 @@
 //! 6. If a flush fails, its steps are rolled back and all their callers get the error. After a crash of the machine the
 //!    steps may be in the file nevertheless.
 
-use std::{slice, sync::Arc, thread};
+use std::{fmt, path::PathBuf, slice, sync::Arc, thread};
 
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Sqlite, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    NAME,
-    identity::Identity,
-    records::{self, Locked, classify},
-    statements::Statements,
-};
+use super::{classify, identity::Identity, now};
 use crate::{
     scope::StoreKey,
     store::{
         error::{StoreError, StoreErrorKind},
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
-        sql::operations::{self, Change},
+        sql::{
+            dialect::{Backend, Dialect as _},
+            operations::{Change, Records},
+            purge::Cursor,
+            statements::Statements,
+        },
         token::Token,
+        wake::Wake,
     },
 };
 
@@ -43,8 +44,8 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 128;
 
 /// A handle on the writer. The thread ends when the last handle is dropped.
-#[derive(Clone)]
-pub(super) struct Writer {
+pub(in crate::store::sql) struct Writer {
+    file: PathBuf,
     queue: mpsc::Sender<Job>,
 }
 
@@ -95,8 +96,9 @@ impl Writer {
     pub(super) fn start(
         connection: SqliteConnection,
         identity: Identity,
-        statements: Arc<Statements>,
+        statements: Statements,
     ) -> std::io::Result<Self> {
+        let file = identity.file().to_owned();
         let (queue, jobs) = mpsc::channel(QUEUE);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -105,17 +107,18 @@ impl Writer {
             connection,
             identity,
             statements,
+            cursor: Cursor::default(),
         };
         thread::Builder::new()
             .name("idempotent-sqlite".into())
             .spawn(move || runtime.block_on(task.run(jobs)))?;
-        Ok(Self { queue })
+        Ok(Self { file, queue })
     }
 
     /// Runs an operation. If this future is dropped before the operation's turn, the operation is not executed.
     pub(super) async fn run(&self, operation: Operation) -> Result<Answer, StoreError> {
         let ended = || {
-            StoreError::new(NAME, StoreErrorKind::Unavailable)
+            StoreError::new(Sqlite::STORE, StoreErrorKind::Unavailable)
                 .with_source("the writer thread has ended by a panic: open the store again")
         };
         let (reply, answer) = oneshot::channel();
@@ -127,9 +130,62 @@ impl Writer {
     }
 }
 
+impl Backend for Writer {
+    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        match self.run(Operation::Acquire(claim.clone())).await? {
+            Answer::Acquisition(acquisition) => Ok(acquisition),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn write(&self, change: Change<'_>) -> Result<Write, StoreError> {
+        let operation = match change {
+            Change::Renew(held) => Operation::Renew(*held),
+            Change::Complete(held, outcome) => Operation::Complete(*held, outcome.clone()),
+            Change::Release(key, token) => Operation::Release(*key, *token),
+            Change::Abandon(key, token) => Operation::Abandon(*key, *token),
+        };
+        match self.run(operation).await? {
+            Answer::Write(write) => Ok(write),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        match self.run(Operation::Get(*key)).await? {
+            Answer::Record(record) => Ok(record),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        match self.run(Operation::Purge(limit)).await? {
+            Answer::Purged(purged) => Ok(purged),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    /// There is no push: the engine wakes the waiters of its own process, and waiters in other processes poll.
+    fn attach(&self, _: Wake) {}
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The writer answers each operation with its own kind of answer, so this error means a bug in this module.
+fn unexpected_answer() -> StoreError {
+    StoreError::new(Sqlite::STORE, StoreErrorKind::Unavailable)
+        .with_source("the writer sent the answer of another operation: please report this bug")
+}
+
 /// An error that several operations share, for one of them.
 fn shared(error: &Arc<sqlx::Error>) -> StoreError {
-    StoreError::new(NAME, classify(error).kind).with_source(Arc::clone(error))
+    StoreError::new(Sqlite::STORE, classify(error).kind).with_source(Arc::clone(error))
 }
 
 /// Whether a row was read whose values this crate does not store. SQLite itself had no error.
@@ -140,14 +196,15 @@ fn is_unreadable(error: &StoreError) -> bool {
 }
 
 fn unanswered() -> StoreError {
-    StoreError::new(NAME, StoreErrorKind::Unavailable)
+    StoreError::new(Sqlite::STORE, StoreErrorKind::Unavailable)
 }
 
 /// The state of the writer's thread.
 struct WriterTask {
     connection: SqliteConnection,
     identity: Identity,
-    statements: Arc<Statements>,
+    statements: Statements,
+    cursor: Cursor,
 }
 
 impl WriterTask {
@@ -249,30 +306,26 @@ impl WriterTask {
     }
 
     async fn step(&mut self, operation: &Operation) -> Result<Answer, StoreError> {
-        let now = records::now();
-        let records = &mut Locked {
-            connection: &mut self.connection,
-            statements: &self.statements,
-            now,
-        };
+        let mut records = Records::<Sqlite, _>::new(&mut self.connection, &self.statements, now());
         let write = match operation {
             #[cfg(test)]
             Operation::Panic => panic!("requested by the test"),
             Operation::Acquire(claim) => {
-                return operations::acquire(records, claim)
-                    .await
-                    .map(Answer::Acquisition);
+                return records.acquire(claim).await.map(Answer::Acquisition);
             }
-            Operation::Get(key) => return operations::get(records, key).await.map(Answer::Record),
+            Operation::Get(key) => return records.get(key).await.map(Answer::Record),
             Operation::Purge(limit) => {
-                return operations::purge(records, *limit).await.map(Answer::Purged);
+                return records
+                    .purge(&self.cursor, *limit)
+                    .await
+                    .map(Answer::Purged);
             }
             Operation::Renew(held) => Change::Renew(held),
             Operation::Complete(held, outcome) => Change::Complete(held, outcome),
             Operation::Release(key, token) => Change::Release(key, token),
             Operation::Abandon(key, token) => Change::Abandon(key, token),
         };
-        operations::write(records, write).await.map(Answer::Write)
+        records.write(&write).await.map(Answer::Write)
     }
 
     async fn execute(&mut self, statement: &'static str) -> Result<(), TransactionError> {
@@ -302,7 +355,7 @@ mod tests {
         let table = crate::store::sql::TableName::default();
         let file = std::env::current_exe().expect("this test");
         let identity = Identity::of(&file).expect("the file exists");
-        let statements = Arc::new(Statements::new(&table));
+        let statements = Statements::new::<Sqlite>(&table);
         let writer = Writer::start(connection, identity, statements).unwrap();
         let key = StoreKey::from_bytes([1; 32]);
         let (panicked, beside, after) = tokio::join!(

@@ -142,11 +142,11 @@ fn attach(notifier: &Notifier) -> mpsc::UnboundedReceiver<()> {
     wakes
 }
 
-fn notifier(connections: Connections<Postgres, Session>) -> Notifier {
+fn notifier(connections: Connections<Postgres>) -> Notifier {
     Notifier::new(connections, &TableName::default())
 }
 
-fn of_application(pool: PgPool) -> Connections<Postgres, Session> {
+fn of_application(pool: PgPool) -> Connections<Postgres> {
     Connections::of_application(pool, Duration::from_secs(2))
 }
 
@@ -263,12 +263,9 @@ async fn listening_ends_with_the_pool() {
 #[tokio::test]
 async fn listening_ends_with_the_store_for_own_and_application_pools() {
     let server = Server::start().await;
-    let session = Session {
-        time_out: Duration::from_secs(2),
-    };
-    let time_out = session.time_out;
+    let time_out = Duration::from_secs(2);
     for connections in [
-        Connections::own(server.options("own"), session, 1, time_out),
+        Connections::own(server.options("own"), 1, time_out),
         of_application(server.pool()),
     ] {
         let notifier = notifier(connections.clone());

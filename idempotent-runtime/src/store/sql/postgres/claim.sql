@@ -10,25 +10,25 @@
 with seen as materialized (
     select
         state, fingerprint, token, attempt, trace_id, response,
-        (extract(epoch from lease_until - clock_timestamp()) * 1000000)::bigint as lease_left,
-        (extract(epoch from expires_at - clock_timestamp()) * 1000000)::bigint as expires_left
+        {left lease_until} as lease_left,
+        {left expires_at} as expires_left
     from {table}
-    where store_key = $1
+    where store_key = {key}
 ),
 won as (
     insert into {table} as held
         (store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id)
     select
-        $1::bytea, $2::bytea, $3::bytea, 1, 0,
-        clock_timestamp() + $4::bigint * interval '1 microsecond',
-        clock_timestamp() + ($4 + $5::bigint) * interval '1 microsecond',
-        $7::bytea
+        {key}::bytea, {fingerprint}::bytea, {token}::bytea, 1, 0,
+        {now + lease},
+        {now + lease + ttl},
+        {trace_id}::bytea
     where not exists (
         select from seen
         where not (
-            (state = 0 and token = $3)
+            (state = 0 and token = {token})
             or (expires_left <= 0 and (state <> 0 or lease_left <= 0))
-            or (state = 0 and token = $6::bytea and lease_left <= 0 and fingerprint = $2)
+            or (state = 0 and token = {take_over}::bytea and lease_left <= 0 and fingerprint = {fingerprint})
         )
     )
     on conflict (store_key) do update set
@@ -48,17 +48,17 @@ won as (
         -- the claim's own lease, from a first acquire whose reply was lost
         (held.state = 0 and held.token = excluded.token)
         -- expired
-        or (held.expires_at <= clock_timestamp() and (held.state <> 0 or held.lease_until <= clock_timestamp()))
+        or (held.expires_at <= {now} and (held.state <> 0 or held.lease_until <= {now}))
         -- the lapsed lease that is to be taken over, and no other
         or (
-            held.state = 0 and held.token = $6
-            and held.lease_until <= clock_timestamp() and held.fingerprint = excluded.fingerprint
+            held.state = 0 and held.token = {take_over}
+            and held.lease_until <= {now} and held.fingerprint = excluded.fingerprint
         )
     returning attempt
 )
-select 0::bigint, $2, $3, attempt::bigint, $4, $4 + $5, $7, null::bytea, true
+select 0::bigint, {fingerprint}, {token}, attempt::bigint, 0::bigint, 0::bigint, null::bytea, null::bytea, 1::bigint
 from won
 union all
-select state::bigint, fingerprint, token, attempt::bigint, lease_left, expires_left, trace_id, response, false
+select state::bigint, fingerprint, token, attempt::bigint, lease_left, expires_left, trace_id, response, 0::bigint
 from seen
 where not exists (select from won)

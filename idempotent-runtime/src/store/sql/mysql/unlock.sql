@@ -1,1 +1,0 @@
-select cast(coalesce(release_lock(?), 0) as signed)

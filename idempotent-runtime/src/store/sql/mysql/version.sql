@@ -1,1 +1,0 @@
-select cast(coalesce(max(version), 0) as signed) from {versions}

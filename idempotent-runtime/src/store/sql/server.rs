@@ -1,0 +1,291 @@
+//! The databases that are servers: settings, sessions and operations over pooled connections.
+
+use std::{fmt, time::Duration};
+
+use sqlx::{Connection, Database, Pool};
+
+use super::{
+    ConnectError, SqlStore, SqlStoreBuilder, TableName,
+    dialect::{Backend, Dialect},
+    error::check_time_out,
+    operations::{Access, Change, Records},
+    pool::Connections,
+    purge::Cursor,
+    setup,
+    statement::{Statement, Values},
+    statements::Statements,
+};
+use crate::{
+    scope::StoreKey,
+    store::{
+        error::StoreError,
+        record::{Acquisition, Claim, Outcome, Record, Write},
+        wake::Wake,
+    },
+};
+
+/// A database that is a server.
+pub(super) trait ServerDialect:
+    Dialect<
+        Backend = Server<Self>,
+        Settings = Settings<<Self as ServerDialect>::OwnSettings>,
+        Options = <<Self as Database>::Connection as Connection>::Options,
+    >
+{
+    /// The builder's settings that only this database has.
+    type OwnSettings: Clone + fmt::Debug + Default + Send + Sync;
+    /// What only the store on this database has.
+    type Own: Send + Sync + 'static;
+
+    fn own(
+        settings: &Self::Settings,
+        connections: &Connections<Self>,
+        table: &TableName,
+    ) -> Self::Own;
+
+    /// Prepares the session of a new connection of the store's own, on which the server cancels statements after this time.
+    fn set_up(
+        connection: &mut Self::Connection,
+        time_out: Duration,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// Whether the session is of no use after this error of the server, as on a primary that became a replica. After any
+    /// other it is as before: a time-out of a lock must not cost a connection.
+    fn is_ended_by(error: &sqlx::Error) -> bool;
+
+    /// Checks the server and the session: durability, and whatever else the store needs.
+    fn check(
+        server: &Server<Self>,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<(), ConnectError>> + Send;
+
+    /// Creates the table or brings it up to date: the [steps](setup::migrate_locked), once however many processes do so.
+    fn migrate(
+        server: &Server<Self>,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<Option<i64>, sqlx::Error>> + Send;
+
+    /// Checks that the server accepts the outcome.
+    fn accepts(
+        server: &Server<Self>,
+        outcome: &Outcome,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let _ = (server, outcome);
+        async { Ok(()) }
+    }
+
+    /// The record under this key was completed, released or abandoned.
+    fn changed(server: &Server<Self>, key: &StoreKey) {
+        let _ = (server, key);
+    }
+
+    fn attach(server: &Server<Self>, wake: Wake) {
+        let _ = (server, wake);
+    }
+}
+
+/// The settings of a builder.
+#[derive(Clone, Debug)]
+pub(super) struct Settings<O> {
+    pub(super) connections: usize,
+    pub(super) time_out: Duration,
+    /// Whether the server must keep acknowledged writes.
+    pub(super) durable: bool,
+    /// Those that only this database has.
+    pub(super) own: O,
+}
+
+/// The records on a server. No connection is held between two statements.
+pub(super) struct Server<D: ServerDialect> {
+    pub(super) connections: Connections<D>,
+    pub(super) statements: Statements,
+    pub(super) table: TableName,
+    pub(super) settings: D::Settings,
+    pub(super) own: D::Own,
+    cursor: Cursor,
+}
+
+impl<O: Default> Default for Settings<O> {
+    fn default() -> Self {
+        Self {
+            connections: 10,
+            time_out: Duration::from_secs(2),
+            durable: true,
+            own: O::default(),
+        }
+    }
+}
+
+#[expect(private_bounds, reason = "the databases are those of this crate")]
+impl<D: ServerDialect> SqlStore<D> {
+    /// Creates the table or brings it up to date. Many processes may do so at once.
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses, because the schema or database does not exist or the user lacks the permission.
+    pub async fn migrate(&self) -> Result<(), ConnectError> {
+        setup::migrate(&self.0).await
+    }
+
+    /// Checks that the server keeps acknowledged writes, and that the table exists and has this crate's version.
+    ///
+    /// # Errors
+    ///
+    /// If one of these is not so.
+    pub async fn check(&self) -> Result<(), ConnectError> {
+        setup::check(&self.0).await
+    }
+
+    /// Closes the store's own connections, including one that listens. Later operations fail. An application's pool stays
+    /// open and goes on serving operations.
+    pub async fn close(&self) {
+        self.0.connections.close().await;
+    }
+}
+
+#[expect(private_bounds, reason = "the databases are those of this crate")]
+impl<D: ServerDialect> SqlStoreBuilder<D> {
+    /// The largest number of connections. 10 unless set. Making one may take 5 seconds at most; if its statement has
+    /// given up by then, it serves the next one.
+    pub fn connections(mut self, max: usize) -> Self {
+        self.settings.connections = max;
+        self
+    }
+
+    /// The time after which the server cancels a statement. 2 seconds unless set, like the engine's store time-out. After
+    /// twice the time, and at least a second, the store gives up on the server; that is the only limit for statements of an
+    /// application's own pool. [`connect`](Self::connect) refuses less than a millisecond.
+    ///
+    /// | server | what it limits |
+    /// |---|---|
+    /// | PostgreSQL | statements, and waits for a lock to half of it; at most 24 days |
+    /// | MariaDB | statements, in whole seconds, at least one and at most a year |
+    /// | MySQL | waits for a lock, in whole seconds, at least one and at most a year |
+    pub fn time_out(mut self, time_out: Duration) -> Self {
+        self.settings.time_out = time_out;
+        self
+    }
+
+    /// Accepts a server that does not wait for its disk, or reports that it does not: Neon runs with `fsync = off`, because
+    /// its storage keeps commits elsewhere. After a crash of the server or its machine, acknowledged keys may be free again,
+    /// and their requests execute a second time.
+    pub fn accept_weaker_durability(mut self) -> Self {
+        self.settings.durable = false;
+        self
+    }
+
+    /// Uses the application's own pool. Sends nothing to the server: call [`migrate`](SqlStore::migrate) and
+    /// [`check`](SqlStore::check) yourself. If the pool has to make a connection for the store, that may take 5 seconds at
+    /// most.
+    #[must_use]
+    pub fn from_pool(self, pool: Pool<D>) -> SqlStore<D> {
+        let connections = Connections::of_application(pool, self.settings.time_out);
+        let server = Server::new(connections, &self.table, &self.settings);
+        SqlStore(std::sync::Arc::new(server))
+    }
+}
+
+impl<D: ServerDialect> Server<D> {
+    fn new(connections: Connections<D>, table: &TableName, settings: &D::Settings) -> Self {
+        Self {
+            own: D::own(settings, &connections, table),
+            statements: Statements::new::<D>(table),
+            connections,
+            table: table.clone(),
+            settings: settings.clone(),
+            cursor: Cursor::default(),
+        }
+    }
+
+    /// Connects, migrates if that is asked for, and checks server and table.
+    pub(super) async fn open(
+        options: D::Options,
+        table: &TableName,
+        migrate: bool,
+        settings: &D::Settings,
+    ) -> Result<Self, ConnectError> {
+        check_time_out(settings.time_out)?;
+        let connections = Connections::own(options, settings.connections, settings.time_out);
+        let server = Self::new(connections, table, settings);
+        if migrate {
+            setup::migrate(&server).await?;
+        }
+        setup::check(&server).await?;
+        Ok(server)
+    }
+
+    fn records(&self) -> Records<'_, D, &Connections<D>> {
+        Records::new(&self.connections, &self.statements, 0)
+    }
+}
+
+impl<D: ServerDialect> Backend for Server<D> {
+    async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        self.records().acquire(claim).await
+    }
+
+    async fn write(&self, change: Change<'_>) -> Result<Write, StoreError> {
+        if let Change::Complete(_, outcome) = change {
+            D::accepts(self, outcome).await?;
+        }
+        let write = self.records().write(&change).await?;
+        if write == Write::Applied && !matches!(change, Change::Renew(_)) {
+            D::changed(self, change.key());
+        }
+        Ok(write)
+    }
+
+    async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.records().get(key).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        self.records().purge(&self.cursor, limit).await
+    }
+
+    fn attach(&self, wake: Wake) {
+        D::attach(self, wake);
+    }
+}
+
+impl<D: ServerDialect> Access<D> for &Connections<D> {
+    async fn fetch(
+        &mut self,
+        statement: &Statement,
+        values: &Values<'_>,
+    ) -> Result<Vec<D::Row>, sqlx::Error> {
+        let fetched = async {
+            let mut connection = Connections::acquire(self).await?;
+            let rows = D::fetch(&mut connection, statement, values).await;
+            connection.release(rows)
+        };
+        self.bounded(fetched).await
+    }
+
+    async fn execute(
+        &mut self,
+        statement: &Statement,
+        values: &Values<'_>,
+    ) -> Result<u64, sqlx::Error> {
+        let executed = async {
+            let mut connection = Connections::acquire(self).await?;
+            let done = D::execute(&mut connection, statement, values).await;
+            connection.release(done)
+        };
+        self.bounded(executed).await
+    }
+
+    fn connections(&self) -> usize {
+        self.max()
+    }
+}
+
+impl<D: ServerDialect> fmt::Debug for Server<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore")
+            .field("name", &D::STORE)
+            .field("table", &self.table)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+select {int coalesce(max(version), 0)} from {versions}
