@@ -19,6 +19,8 @@ use sha2::{
     digest::{FixedOutput, Update},
 };
 
+use crate::hex::Hex;
+
 /// SHA-256 or HMAC-SHA256, fed with parts instead of bytes.
 #[derive(Clone)]
 pub(crate) struct Framed(Hash);
@@ -85,15 +87,6 @@ impl Framed {
             Hash::Keyed(hash) => hash.finalize_fixed(),
         }
         .into()
-    }
-}
-
-/// Shows bytes as lower-case hexadecimal. Logs show the first few bytes of a digest this way.
-pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -30,8 +30,9 @@ use sha2::Sha256;
 
 use crate::{
     credentials::CallerId,
-    digest::{Framed, Hex, debug_secret},
+    digest::{Framed, debug_secret},
     endpoint,
+    hex::Hex,
     key::IdempotencyKey,
 };
 

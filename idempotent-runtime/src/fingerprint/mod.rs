@@ -13,10 +13,7 @@ use http::{
     },
 };
 
-use crate::{
-    digest::{Framed, Hex},
-    names::HeaderNames,
-};
+use crate::{digest::Framed, hex::Hex, names::HeaderNames};
 
 mod json;
 mod media;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hex::{self, Hex};
+
 /// The random identity of a lease. Made by the engine once per logical acquire; compared for equality only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token([u8; 16]);
@@ -28,11 +30,7 @@ impl Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Token({:02x}{:02x}{:02x}{:02x}…)",
-            self.0[0], self.0[1], self.0[2], self.0[3]
-        )
+        write!(f, "Token({}…)", Hex(&self.0[..4]))
     }
 }
 
@@ -47,18 +45,18 @@ impl TraceId {
         // version "-" trace-id "-" parent-id "-" flags; later versions may append more after the flags.
         let bytes: &[u8; 55] = value.get(..55)?.try_into().ok()?;
         let later = value.len() > 55;
-        let version = hex_byte(bytes[0], bytes[1])?;
+        // The standard allows lower-case hexadecimal only.
+        if bytes[..35].iter().any(u8::is_ascii_uppercase) {
+            return None;
+        }
+        let [version] = hex::decode(&bytes[..2])?;
         if version == 0xff || (version == 0 && later) || (later && value[55] != b'-') {
             return None;
         }
         if bytes[2] != b'-' || bytes[35] != b'-' || bytes[52] != b'-' {
             return None;
         }
-        let mut id = [0; 16];
-        for (byte, pair) in id.iter_mut().zip(bytes[3..35].chunks_exact(2)) {
-            *byte = hex_byte(pair[0], pair[1])?;
-        }
-        Self::from_bytes(id)
+        Self::from_bytes(hex::decode(&bytes[3..35])?)
     }
 
     /// A trace id from the bytes that a store kept; `None` for all zeros, which the standard forbids.
@@ -74,19 +72,9 @@ impl TraceId {
     }
 }
 
-/// The standard allows lower-case hexadecimal only.
-fn hex_byte(high: u8, low: u8) -> Option<u8> {
-    let digit = |c: u8| match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
-    };
-    Some(digit(high)? << 4 | digit(low)?)
-}
-
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
