@@ -167,7 +167,10 @@ impl Store for PlainStore {
     }
 
     fn attach(&self, wake: Wake) {
-        lock(&self.engines).push(wake);
+        let mut engines = lock(&self.engines);
+        // Engines come and go, as in tests.
+        engines.retain(|engine| !engine.is_closed());
+        engines.push(wake);
     }
 }
 

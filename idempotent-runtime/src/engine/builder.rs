@@ -508,17 +508,12 @@ impl Builder {
 
 /// Has the store notify the engine's waiters.
 fn wake_waiters(core: &Arc<Core>) {
-    // Weak: the store may outlive the engine and must not keep it alive.
-    let core_ref = Arc::downgrade(core);
     let _entered = core.runtime.enter();
-    core.store.store().attach(Wake::new(move |key| {
-        if let Some(core) = core_ref.upgrade() {
-            match key {
-                Some(key) => core.wait_queues.notify(key),
-                None => core.wait_queues.notify_all(),
-            }
-        }
-    }));
+    let wake = Wake::of_engine(core, |core, key| match key {
+        Some(key) => core.wait_queues.notify(key),
+        None => core.wait_queues.notify_all(),
+    });
+    core.store.store().attach(wake);
 }
 
 #[cfg_attr(

@@ -239,7 +239,7 @@ impl Store for MemoryStore {
     }
 
     fn attach(&self, wake: Wake) {
-        self.shared.wakes.attach(wake);
+        self.shared.wakes.attach(&wake);
     }
 
     fn inspectable(&self) -> Option<&dyn Inspectable> {
@@ -287,7 +287,8 @@ impl Shared {
         crate::observe::records(NAME, || self.table.usage().records);
     }
 
-    /// Wakes the waiters of a record that changed. Called with no lock held, because it runs the engine's code.
+    /// Wakes the waiters of a record that changed. Called with no lock of a shard held, because it runs the engine's code,
+    /// which may read the record.
     fn announce(&self, key: &StoreKey, write: Write) -> Write {
         if write == Write::Applied {
             self.wakes.key(key);

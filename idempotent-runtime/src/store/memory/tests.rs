@@ -337,6 +337,19 @@ async fn every_engine_is_woken_at_every_end_of_a_lease() {
     }
 }
 
+#[tokio::test]
+async fn an_engine_that_is_gone_is_forgotten_when_another_attaches() {
+    let store = MemoryStore::new();
+    let stays = Arc::new(());
+    store.attach(Wake::of_engine(&stays, |(), _| ()));
+    for _ in 0..100 {
+        let goes = Arc::new(());
+        store.attach(Wake::of_engine(&goes, |(), _| ()));
+    }
+    store.attach(Wake::of_engine(&stays, |(), _| ()));
+    assert!(store.shared.wakes.lens().iter().all(|len| *len == 2));
+}
+
 async fn acquire(store: &MemoryStore, claim: &Claim) -> Acquisition {
     store.acquire(claim).await.unwrap()
 }

@@ -33,6 +33,7 @@ pub(super) struct Wakes(RwLock<Vec<Wake>>);
 impl Wakes {
     pub(super) fn attach(&self, wake: Wake) {
         let mut wakes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        wakes.retain(|wake| !wake.is_closed());
         wakes.push(wake);
     }
 

@@ -91,7 +91,11 @@ impl Notifier {
 
     /// Wakes an engine's waiters from now on.
     pub(super) fn attach(&self, wake: Wake) {
-        locked(&self.wakes).push(wake);
+        {
+            let mut wakes = locked(&self.wakes);
+            wakes.retain(|wake| !wake.is_closed());
+            wakes.push(wake);
+        }
         let mut state = locked(&self.state);
         let Ok(runtime) = Handle::try_current() else {
             tracing::warn!(
