@@ -9,6 +9,7 @@ use idempotent_runtime::store::conformance::{Case, cases};
 
 pub(crate) use store::{BrokenHarness, with_flaw};
 
+mod list;
 mod row;
 mod store;
 
@@ -240,6 +241,50 @@ broken! {
     a_lease_that_never_shrinks: WholeLease fails
         a_live_lease_is_answered_with_the_time_left,
         get_shows_the_record;
+    /// `get` of another process does not see what was acknowledged just now.
+    a_get_from_a_replica: GetLagsBehind fails
+        get_sees_what_another_handle_was_told;
+    /// The mode of the claim is not kept.
+    a_mode_that_is_forgotten: ForgetsMode fails
+        a_record_keeps_what_its_claim_was_for;
+    /// A take-over sets the time of the creation.
+    a_take_over_that_creates: TakeOverCreates fails
+        a_record_keeps_what_its_claim_was_for;
+    /// A page begins after a number of records, whatever came or went before it.
+    pages_by_number: PagesByNumber fails
+        pages_show_each_record_that_stays_exactly_once;
+    /// A list shows what has expired.
+    a_list_of_expired_records: ListsExpired fails
+        a_list_hides_what_expired;
+    /// A page looks at all records until it is full.
+    a_list_that_scans_on: ScansAll fails
+        a_filter_that_matches_nothing_gets_pages_with_an_end;
+    /// An empty page is taken for the last one.
+    a_list_that_ends_at_an_empty_page: EndsAtAnEmptyPage fails
+        a_filter_that_matches_nothing_gets_pages_with_an_end;
+    /// A text that is no cursor begins again.
+    any_text_as_a_cursor: AnyCursor fails
+        a_text_that_is_no_cursor_is_refused;
+    /// A lapsed lease is listed as one with no time left.
+    a_list_without_unknown_outcomes: ListsNoUnknown fails
+        a_list_shows_each_record_in_its_state,
+        a_list_of_one_state_shows_no_other,
+        counts_of_pages_add_up;
+    /// An endpoint matches all that begin with it.
+    endpoints_by_their_beginning: EndpointsByTheirBeginning fails
+        a_list_of_one_endpoint_shows_no_other;
+    /// The age of a completed record counts from its completion.
+    an_age_since_the_completion: AgeSinceCompletion fails
+        a_list_of_what_is_old_shows_nothing_younger;
+    /// Of the digits of a prefix only two bytes count.
+    a_prefix_by_whole_bytes: PrefixByWholeBytes fails
+        a_record_is_found_by_its_first_digits;
+    /// Counts end with their first page.
+    counts_of_one_page: CountsOnePage fails
+        counts_of_pages_add_up;
+    /// A list reads the responses of what it lists.
+    a_list_that_reads_responses: ListReadsResponses fails
+        a_damaged_response_is_listed;
 }
 
 /// The store that the flaws are added to is correct.

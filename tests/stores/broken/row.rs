@@ -5,8 +5,8 @@ use std::time::Duration;
 use idempotent_runtime::{
     Fingerprint, StoreKey,
     store::{
-        Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Token, TraceId, Write,
-        conformance::response,
+        Acquisition, Claim, ClaimMode, EndpointLabel, Held, Outcome, Record, RecordState, Token,
+        TraceId, Write, conformance::response,
     },
 };
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Flaw;
 
 /// A record.
+#[derive(Clone)]
 pub(super) struct Row {
     /// The flaw of its store.
     pub(super) flaw: Flaw,
@@ -23,6 +24,9 @@ pub(super) struct Row {
     pub(super) attempt: u32,
     pub(super) trace_id: Option<TraceId>,
     pub(super) mode: ClaimMode,
+    pub(super) endpoint: Option<EndpointLabel>,
+    pub(super) created: Instant,
+    pub(super) completed: Option<Instant>,
     pub(super) since: Instant,
     pub(super) lease_until: Instant,
     pub(super) expires: Instant,
@@ -41,7 +45,14 @@ impl Row {
             token: claim.token,
             attempt: 1,
             trace_id: claim.trace_id,
-            mode: claim.mode,
+            mode: if flaw == Flaw::ForgetsMode {
+                ClaimMode::Plain
+            } else {
+                claim.mode
+            },
+            endpoint: claim.endpoint,
+            created: now,
+            completed: None,
             since: now,
             lease_until,
             expires: lease_until + claim.ttl,
@@ -167,6 +178,11 @@ impl Row {
             claim.trace_id
         };
         let leased = Self::leased(self.flaw, claim, now);
+        let created = if self.expired(now) || self.is(Flaw::TakeOverCreates) {
+            now
+        } else {
+            self.created
+        };
         let expires = if self.is(Flaw::TakeOverKeepsExpiry) && !self.expired(now) {
             self.expires
         } else {
@@ -176,6 +192,7 @@ impl Row {
             token,
             attempt,
             trace_id,
+            created,
             expires,
             ..leased
         };
@@ -191,6 +208,7 @@ impl Row {
 
     pub(super) fn complete(&mut self, held: &Held, outcome: Outcome, now: Instant) -> Write {
         self.outcome = Some(outcome);
+        self.completed = Some(now);
         self.expires = if self.is(Flaw::TtlFromAcquire) {
             self.since
         } else {
@@ -238,6 +256,7 @@ impl Row {
             self.trace_id,
         )
         .mode(self.mode)
+        .endpoint(self.endpoint.map(EndpointLabel::as_str))
     }
 }
 

@@ -6,15 +6,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use idempotent_runtime::{
     StoreKey, StoredResponse,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
-        Write, conformance::Harness,
+        Acquisition, Claim, Held, Inspectable, Outcome, Record, Store, StoreError, StoreErrorKind,
+        Token, Wake, Write, conformance::Harness,
     },
 };
 use tokio::{task::yield_now, time::Instant};
@@ -44,6 +44,7 @@ pub(crate) struct BrokenStore {
     flaw: Flaw,
     rows: Arc<Mutex<Vec<Row>>>,
     opened: Instant,
+    opened_at: SystemTime,
     second: bool,
     /// The reply to the next acquire is lost.
     loses: AtomicBool,
@@ -52,12 +53,14 @@ pub(crate) struct BrokenStore {
 impl Harness for BrokenHarness {
     type Store = BrokenStore;
     const PAUSED: bool = true;
+    const INSPECTABLE: bool = true;
 
     async fn open() -> Self {
         Self(BrokenStore {
             flaw: FLAW.get(),
             rows: Arc::default(),
             opened: Instant::now(),
+            opened_at: SystemTime::now(),
             second: false,
             loses: AtomicBool::new(false),
         })
@@ -72,6 +75,7 @@ impl Harness for BrokenHarness {
             flaw: self.0.flaw,
             rows: Arc::clone(&self.0.rows),
             opened: self.0.opened,
+            opened_at: self.0.opened_at,
             second: true,
             loses: AtomicBool::new(false),
         }
@@ -224,7 +228,9 @@ impl Store for BrokenStore {
         let hidden =
             self.is(Flaw::GetHidesLapsed) && row.outcome.is_none() && row.lease_until <= now;
         let expired = row.expired(now) && !self.is(Flaw::GetShowsExpired);
-        Ok((!hidden && !expired).then(|| row.record(now)))
+        // As a replica that is behind.
+        let behind = self.is(Flaw::GetLagsBehind) && self.second && row.since == now;
+        Ok((!hidden && !expired && !behind).then(|| self.shown(row, now)))
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
@@ -257,6 +263,10 @@ impl Store for BrokenStore {
     }
 
     fn attach(&self, _: Wake) {}
+
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        Some(self)
+    }
 }
 
 impl BrokenStore {
@@ -304,11 +314,11 @@ impl BrokenStore {
         })
     }
 
-    fn is(&self, flaw: Flaw) -> bool {
+    pub(super) fn is(&self, flaw: Flaw) -> bool {
         self.flaw == flaw
     }
 
-    fn now(&self) -> Instant {
+    pub(super) fn now(&self) -> Instant {
         match self.second {
             _ if self.is(Flaw::StandingClock) => self.opened,
             true if self.is(Flaw::OwnClock) => Instant::now() + Duration::from_secs(5),
@@ -316,7 +326,19 @@ impl BrokenStore {
         }
     }
 
-    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
+    /// The record, with the times that its claims and its completion were at.
+    pub(super) fn shown(&self, row: &Row, now: Instant) -> Record {
+        let completed = row.completed.map(|at| self.wall(at));
+        row.record(now)
+            .times(Some(self.wall(row.created)), completed)
+    }
+
+    /// The time of day at this moment.
+    pub(super) fn wall(&self, at: Instant) -> SystemTime {
+        self.opened_at + at.saturating_duration_since(self.opened)
+    }
+
+    pub(super) fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
