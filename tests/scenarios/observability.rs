@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::response::IntoResponse;
 use http::StatusCode;
-use idempotent_runtime::{Idempotency, IdempotencyKey, MemoryStore, OnCrash, Policy};
+use idempotent_runtime::{
+    Idempotency, IdempotencyKey, MemoryStore, OnCrash, Policy,
+    store::inspect::{EntryState, Found, Query, StateKind},
+};
 use metrics_util::debugging::DebuggingRecorder;
 
 use crate::support::{
@@ -85,6 +88,63 @@ fn neither_the_log_nor_the_store_contains_the_key_or_the_credentials() {
                 assert!(!text.contains(secret), "{place} contains {secret:?}");
             }
         }
+    });
+}
+
+#[test]
+fn a_record_is_found_by_the_digits_in_the_log_and_listed_under_its_endpoint() {
+    with_each_adapter(async |adapter| {
+        let (log, _guard) = Log::collect();
+        let (handler, store) = (CountingHandler::new(), MemoryStore::new());
+        let engine = Idempotency::builder().store(store.clone()).build().unwrap();
+        let app = adapter.app(&engine, &handler);
+        send(&app, &TestRequest::payment("found")).await;
+
+        let text = log.text();
+        let (_, digits) = text.split_once("key=").expect("the span names the record");
+        let digits: String = digits.chars().take_while(char::is_ascii_hexdigit).collect();
+        assert_eq!(digits.len(), 16, "{digits}");
+        let found = engine.find(digits.parse().unwrap()).await.unwrap();
+        let Found::One(entry) = found else {
+            panic!("{digits}: {found:?}")
+        };
+        let endpoint = entry.endpoint.as_deref().expect("the endpoint is kept");
+        assert!(
+            text.contains(&format!("endpoint={endpoint:?}")),
+            "{endpoint}"
+        );
+        assert_eq!(entry.state, EntryState::Completed);
+        assert!(entry.created_at.is_some() && entry.completed_at.is_some());
+        assert_eq!(
+            engine.inspect(&entry.key).await.unwrap().unwrap().attempt,
+            1
+        );
+
+        // Two others, one of them in doubt.
+        send(&app, &TestRequest::payment("second")).await;
+        handler.close_gate();
+        let dying = Idempotency::builder();
+        crash(
+            adapter,
+            dying,
+            store,
+            &TestRequest::payment("crashed"),
+            &handler,
+        )
+        .await;
+        handler.open_gate();
+        advance(Duration::from_secs(40)).await;
+        let all = engine.list(&Query::new().endpoint(endpoint)).await.unwrap();
+        assert_eq!((all.entries.len(), all.next), (3, None));
+        let unknown = Query::new().state(StateKind::Unknown);
+        let unknown = engine.list(&unknown).await.unwrap().entries;
+        let [unknown] = &*unknown else {
+            panic!("{unknown:?}")
+        };
+        assert_eq!(unknown.endpoint.as_deref(), Some(endpoint));
+        let stats = engine.stats(None, 100).await.unwrap();
+        assert_eq!((stats.completed, stats.unknown), (2, 1));
+        assert!(stats.is_exact());
     });
 }
 

@@ -255,6 +255,10 @@ impl Store for PanicsOnRenew {
     fn attach(&self, wake: Wake) {
         self.0.attach(wake);
     }
+
+    fn inspectable(&self) -> Option<&dyn idempotent_runtime::store::Inspectable> {
+        self.0.inspectable()
+    }
 }
 
 #[test]

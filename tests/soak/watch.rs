@@ -162,4 +162,8 @@ impl<S: Store> Store for WatchedStore<S> {
     fn attach(&self, wake: Wake) {
         self.store.attach(wake);
     }
+
+    fn inspectable(&self) -> Option<&dyn idempotent_runtime::store::Inspectable> {
+        self.store.inspectable()
+    }
 }

@@ -8,7 +8,8 @@ use std::sync::{
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Acquisition, AnyStore, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write,
+        Acquisition, AnyStore, Claim, Held, Inspectable, Outcome, Record, Store, StoreError, Token,
+        Wake, Write,
     },
 };
 
@@ -78,5 +79,9 @@ impl Store for Counting {
 
     fn attach(&self, wake: Wake) {
         self.store.attach(wake);
+    }
+
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        self.store.inspectable()
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use idempotent_runtime::store::conformance::Harness;
+use idempotent_runtime::{
+    Idempotency,
+    store::{StoreErrorKind, conformance::Harness, inspect::Query},
+};
 
 use crate::custom_store::PlainStore;
 
@@ -31,4 +34,21 @@ impl Harness for PlainHarness {
 
 mod conformance {
     idempotent_runtime::store_conformance!(super::PlainHarness);
+}
+
+#[tokio::test]
+async fn a_store_that_lists_nothing_says_so() {
+    let engine = Idempotency::builder().store(PlainStore::default());
+    let engine = engine.build().unwrap();
+    for error in [
+        engine.find("abcd".parse().unwrap()).await.unwrap_err(),
+        engine.list(&Query::new()).await.unwrap_err(),
+        engine.stats(None, 1).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), StoreErrorKind::NotInspectable);
+        assert_eq!(
+            error.to_string(),
+            "the plain store does not list its records"
+        );
+    }
 }

@@ -387,4 +387,8 @@ impl Store for FaultyStore {
             self.0.store.attach(wake);
         }
     }
+
+    fn inspectable(&self) -> Option<&dyn idempotent_runtime::store::Inspectable> {
+        self.0.store.inspectable()
+    }
 }

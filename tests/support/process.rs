@@ -144,4 +144,8 @@ impl<S: Store> Store for MortalStore<S> {
     fn attach(&self, wake: Wake) {
         self.store.attach(wake);
     }
+
+    fn inspectable(&self) -> Option<&dyn idempotent_runtime::store::Inspectable> {
+        self.store.inspectable()
+    }
 }

@@ -1,4 +1,4 @@
-//! What operators do: read a record, resolve one whose outcome is unknown, purge what has expired.
+//! What operators do: find, list and read records, resolve one whose outcome is unknown, purge what has expired.
 
 use bytes::Bytes;
 use http::Response;
@@ -16,7 +16,9 @@ use crate::{
     response::{Binding, NotStorable, StoredResponse},
     scope::{Scope, StoreKey},
     store::{
-        Acquisition, Claim, EndpointLabel, Outcome, Record, RecordState, StoreError, Token, Write,
+        Acquisition, Claim, EndpointLabel, Inspectable as _, Outcome, Record, RecordState,
+        StoreError, Token, Write,
+        inspect::{self, Cursor, Found, KeyPrefix, Page, Query, Stats},
     },
 };
 
@@ -96,6 +98,57 @@ impl Idempotency {
             }
         }
         Ok(record)
+    }
+
+    /// Finds the record whose key begins with these digits, as logs and spans print them.
+    ///
+    /// A store with ordered keys finds it at once. Redis and memory look at their records page by page, so a large store may
+    /// take seconds; each page has the store time-out.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use idempotent_runtime::{Idempotency, store::inspect::Found};
+    ///
+    /// let idempotency = Idempotency::builder().build()?;
+    /// match idempotency.find("4bbc9b9eb9514f7c".parse()?).await? {
+    ///     Found::One(entry) => println!("{:?} since {:?}", entry.state, entry.created_at),
+    ///     Found::Several(entries) => println!("{} records: give more digits", entries.len()),
+    ///     Found::None => println!("no record: it expired, or was never claimed"),
+    /// }
+    /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotInspectable`](crate::store::StoreErrorKind::NotInspectable) if the store lists no records; otherwise when the
+    /// store fails or does not answer in time.
+    pub async fn find(&self, prefix: KeyPrefix) -> Result<Found, StoreError> {
+        inspect::find(&self.0.store.lists()?, prefix).await
+    }
+
+    /// One page of the records that match, without their responses. See [`inspect`](crate::store::inspect) for what a page
+    /// promises.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find), and [`InvalidCursor`](crate::store::StoreErrorKind::InvalidCursor) for a cursor that the
+    /// store did not give.
+    pub async fn list(&self, query: &Query) -> Result<Page, StoreError> {
+        self.0.store.lists()?.list(query).await
+    }
+
+    /// Counts the records by state, from this cursor on (`None`: from the beginning), looking at no more than `max_scan` of
+    /// them. [`Stats`] say which share of the store that was, and estimate the rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    pub async fn stats(
+        &self,
+        cursor: Option<&Cursor>,
+        max_scan: usize,
+    ) -> Result<Stats, StoreError> {
+        self.0.store.lists()?.stats(cursor, max_scan).await
     }
 
     /// Resolves a record whose outcome is unknown: its lease lapsed and no outcome was stored.

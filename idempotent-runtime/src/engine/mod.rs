@@ -39,7 +39,7 @@
 //! | shared by all | `core/`: store client, registry of what is in flight, room, gauges |
 //! | set-up | `builder`, `build_error`, `profile`, `secrets`, `global` (the engine of the process) |
 //! | the end | `shutdown` |
-//! | operators | `admin`: inspect, resolve, purge |
+//! | operators | `admin`: find, list, inspect, resolve, purge |
 //!
 //! # In which order a request is checked
 //!

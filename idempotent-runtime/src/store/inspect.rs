@@ -417,10 +417,7 @@ const MAX_CANDIDATES: usize = 5;
 ///
 /// As [`Inspectable::list`].
 pub async fn find(store: &dyn Inspectable, prefix: KeyPrefix) -> Result<Found, super::StoreError> {
-    let mut query = Query::new()
-        .prefix(prefix)
-        .with_limit(MAX_CANDIDATES)
-        .with_max_scan(Query::MAX_SCAN);
+    let mut query = Query::new().prefix(prefix).with_limit(MAX_CANDIDATES);
     let mut found: Vec<Entry> = Vec::new();
     loop {
         let page = store.list(&query).await?;

@@ -74,6 +74,10 @@ impl Store for InTurns {
     fn attach(&self, wake: Wake) {
         self.store.attach(wake);
     }
+
+    fn inspectable(&self) -> Option<&dyn idempotent_runtime::store::Inspectable> {
+        self.store.inspectable()
+    }
 }
 
 /// Two versions on one store, each with its turns.

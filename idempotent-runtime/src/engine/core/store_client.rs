@@ -11,8 +11,10 @@ use crate::{
     observe,
     scope::StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, StoreError, StoreErrorKind, Token, Write,
+        Acquisition, Claim, Held, Inspectable, Outcome, Record, StoreError, StoreErrorKind, Token,
+        Write,
         erased::{ErasedStore, Operation},
+        inspect::{Cursor, Page, Query, Stats},
     },
 };
 
@@ -23,6 +25,12 @@ pub(crate) struct StoreClient {
     runtime: TaskRuntime,
     /// How long one request waits for one operation, repetitions included.
     store_timeout: Duration,
+}
+
+/// The lists of a store, each page under the engine's time-out.
+pub(crate) struct Lists<'s> {
+    client: &'s StoreClient,
+    inner: &'s dyn Inspectable,
 }
 
 /// What an acquire brought, repetition included.
@@ -170,6 +178,17 @@ impl StoreClient {
             .await
     }
 
+    /// The store's lists.
+    pub(crate) fn lists(&self) -> Result<Lists<'_>, StoreError> {
+        let inner = self.store.inspectable();
+        let none = || StoreError::new(self.store.name(), StoreErrorKind::NotInspectable);
+        let inner = inner.ok_or_else(none)?;
+        Ok(Lists {
+            client: self,
+            inner,
+        })
+    }
+
     /// An operation that may take the whole store time-out.
     fn operation<'a, T: 'a>(
         &'a self,
@@ -232,6 +251,18 @@ impl StoreClient {
     fn panicked(&self, _: Panicked) -> StoreError {
         let error = StoreError::new(self.store.name(), StoreErrorKind::Unavailable);
         error.with_source("the store panicked")
+    }
+}
+
+impl Inspectable for Lists<'_> {
+    fn list<'a>(&'a self, query: &'a Query) -> Operation<'a, Page> {
+        let list = || self.inner.list(query);
+        Box::pin(self.client.operation("list", list))
+    }
+
+    fn stats<'a>(&'a self, cursor: Option<&'a Cursor>, max_scan: usize) -> Operation<'a, Stats> {
+        let stats = || self.inner.stats(cursor, max_scan);
+        Box::pin(self.client.operation("stats", stats))
     }
 }
 
