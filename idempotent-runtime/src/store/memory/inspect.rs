@@ -23,6 +23,9 @@ use crate::{
 /// About how many records are looked at under one lock.
 const SLICE: u64 = 256;
 
+/// After how many records a walk lets other tasks of its thread go on.
+const PAUSE_AFTER: usize = 1_024;
+
 impl Inspectable for MemoryStore {
     fn list<'a>(&'a self, query: &'a Query) -> Operation<'a, Page> {
         Box::pin(async move {
@@ -98,7 +101,7 @@ impl MemoryStore {
         let behind = after.map(|key| table.place(&key));
         let first = behind.map_or(0, |place| place.shard);
         let now = clock.now();
-        let mut scanned = 0;
+        let (mut scanned, mut seen) = (0, 0);
         for shard in (first..SHARDS).filter(|shard| walk.only.is_none_or(|only| only == *shard)) {
             let begin = behind.filter(|place| place.shard == shard);
             let mut from = Some(begin.map_or(0, |place| place.hash));
@@ -108,6 +111,7 @@ impl MemoryStore {
                 let entry = |row: &Row| row.entry(now, clock);
                 let mut rows = table.rows(shard, &hashes, entry);
                 rows.sort_unstable_by_key(|(place, _)| *place);
+                seen += rows.len();
                 for (place, entry) in rows {
                     if Some(place) <= begin {
                         continue;
@@ -119,7 +123,11 @@ impl MemoryStore {
                         return Ok((scanned, Some(cursor)));
                     }
                 }
-                yield_now().await;
+                // A small store is listed without a pause.
+                if seen >= PAUSE_AFTER {
+                    seen = 0;
+                    yield_now().await;
+                }
             }
         }
         Ok((scanned, None))
