@@ -161,8 +161,8 @@ pub use caller::Caller;
 #[cfg(feature = "axum")]
 pub use engine::InstallError;
 pub use engine::{
-    BuildError, Builder, Idempotency, OnStoreError, Profile, Resolution, ResolveError, Retention,
-    Shutdown,
+    BuildError, Builder, Idempotency, OnStoreError, Operator, OperatorError, Profile, Resolution,
+    ResolveError, Retention, Shutdown,
 };
 pub use execution::{Crash, Execution, Recovery};
 pub use fingerprint::{Fingerprint, FingerprintRule, InvalidPointer, JsonPointer};

@@ -43,6 +43,7 @@ mod mismatches;
 mod nested_requests;
 mod observability;
 mod odd_requests;
+mod operators;
 mod outcomes;
 mod over_each_protocol;
 mod panics;

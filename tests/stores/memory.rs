@@ -5,8 +5,8 @@ use std::time::Duration;
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Acquisition, Claim, Held, Inspectable, Outcome, Record, Store, StoreError, Token, Wake,
-        Write, conformance::Harness, memory::MemoryStore,
+        Acquisition, Administrable, Claim, Held, Inspectable, Outcome, Record, Store, StoreError,
+        Token, Wake, Write, conformance::Harness, memory::MemoryStore,
     },
 };
 
@@ -16,6 +16,7 @@ impl Harness for MemoryHarness {
     type Store = MemoryStore;
     const PAUSED: bool = true;
     const INSPECTABLE: bool = true;
+    const ADMINISTRABLE: bool = true;
 
     async fn open() -> Self {
         Self(MemoryStore::new())
@@ -86,6 +87,10 @@ impl Store for AtOnce {
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         self.0.inspectable()
     }
+
+    fn administrable(&self) -> Option<&dyn Administrable> {
+        self.0.administrable()
+    }
 }
 
 struct AtOnceHarness(AtOnce);
@@ -94,6 +99,7 @@ impl Harness for AtOnceHarness {
     type Store = AtOnce;
     const PAUSED: bool = true;
     const INSPECTABLE: bool = true;
+    const ADMINISTRABLE: bool = true;
 
     async fn open() -> Self {
         Self(AtOnce(MemoryStore::new()))

@@ -111,6 +111,7 @@ mod exchange;
 #[cfg(feature = "axum")]
 mod global;
 mod handler;
+mod operator;
 mod profile;
 mod reply;
 mod run;
@@ -130,6 +131,7 @@ pub(crate) use exchange::Served;
 #[cfg(feature = "axum")]
 pub use global::InstallError;
 pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, NotReady, Recovering};
+pub use operator::{Operator, OperatorError};
 pub use profile::Profile;
 pub(crate) use reply::{Refused, Reply};
 pub use run::Retention;

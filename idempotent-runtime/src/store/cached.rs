@@ -47,7 +47,8 @@ use tokio::{
 
 use super::{
     Store,
-    erased::ErasedStore,
+    admin::{Administrable, Event, Kept, Seen},
+    erased::{ErasedStore, Operation},
     error::{StoreError, StoreErrorKind},
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
@@ -188,6 +189,45 @@ impl<S: Store> Store for Cached<S> {
     /// The inner store's: a list must show what is stored.
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         self.inner.inspectable()
+    }
+
+    fn administrable(&self) -> Option<&dyn Administrable> {
+        self.inner.administrable()?;
+        Some(self)
+    }
+}
+
+/// The inner store's, for a cache whose inner store is administrable: a record that is forgotten here is not replayed here.
+impl<S: Store> Administrable for Cached<S> {
+    fn append<'a>(&'a self, event: &'a Event) -> Operation<'a, ()> {
+        self.administer(|inner| inner.append(event))
+    }
+
+    fn events(&self, limit: usize) -> Operation<'_, Vec<Kept>> {
+        self.administer(|inner| inner.events(limit))
+    }
+
+    fn forget<'a>(&'a self, record: &'a Seen) -> Operation<'a, Write> {
+        let forgotten = self.administer(|inner| inner.forget(record));
+        Box::pin(async move {
+            let forgotten = forgotten.await;
+            // Also after an error: the store may have forgotten it.
+            self.memory.outcomes.invalidate(&record.key);
+            forgotten
+        })
+    }
+}
+
+impl<S: Store> Cached<S> {
+    fn administer<'a, T: Send + 'a>(
+        &'a self,
+        operation: impl FnOnce(&'a dyn Administrable) -> Operation<'a, T>,
+    ) -> Operation<'a, T> {
+        if let Some(inner) = self.inner.administrable() {
+            return operation(inner);
+        }
+        let error = StoreError::new(self.inner.name(), StoreErrorKind::Refused);
+        Box::pin(async { Err(error.with_source("the store is not administrable")) })
     }
 }
 

@@ -49,6 +49,7 @@
 //! | module | rules |
 //! |---|---|
 //! | [`acquire`] | who owns the key: the answer of an acquire in every state |
+//! | [`administer`] | forgetting completed records and keeping operators' acts, for stores that are [`Administrable`](super::Administrable) |
 //! | [`lease`] | renew, abandon, and the fence around every write |
 //! | [`complete`] | one outcome per record, stored byte for byte |
 //! | [`release`] | giving a key back |
@@ -97,6 +98,7 @@ use super::Store;
 use crate::scope::StoreKey;
 
 pub mod acquire;
+pub mod administer;
 mod arena;
 pub mod complete;
 pub mod corrupt;
@@ -133,6 +135,10 @@ pub trait Harness: Sized + Send + Sync + 'static {
     /// Whether the store has to be [`Inspectable`](super::Inspectable). A store that is has to pass the cases of
     /// [`listing`] in any case; without this constant one that loses the trait would go on passing.
     const INSPECTABLE: bool = false;
+
+    /// Whether the store has to be [`Administrable`](super::Administrable), as
+    /// [`INSPECTABLE`](Self::INSPECTABLE) says it of lists, for the cases of [`administer`].
+    const ADMINISTRABLE: bool = false;
 
     /// Opens an empty store.
     fn open() -> impl Future<Output = Self> + Send;

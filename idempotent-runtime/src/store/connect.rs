@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Store,
+    admin::Administrable,
     erased::ErasedStore,
     error::StoreError,
     inspect::Inspectable,
@@ -371,6 +372,10 @@ impl Store for AnyStore {
 
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         self.0.inspectable()
+    }
+
+    fn administrable(&self) -> Option<&dyn Administrable> {
+        self.0.administrable()
     }
 }
 

@@ -4,6 +4,7 @@ use std::{future::Future, pin::Pin};
 
 use super::{
     Store,
+    admin::Administrable,
     error::StoreError,
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
@@ -29,6 +30,7 @@ pub(crate) trait ErasedStore: Send + Sync {
     fn try_complete(&self, held: &Held, outcome: &Outcome) -> Option<Result<Write, StoreError>>;
     fn attach(&self, wake: Wake);
     fn inspectable(&self) -> Option<&dyn Inspectable>;
+    fn administrable(&self) -> Option<&dyn Administrable>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -78,5 +80,9 @@ impl<S: Store> ErasedStore for S {
 
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         Store::inspectable(self)
+    }
+
+    fn administrable(&self) -> Option<&dyn Administrable> {
+        Store::administrable(self)
     }
 }

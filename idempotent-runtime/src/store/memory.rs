@@ -43,6 +43,7 @@ use std::fmt;
 use self::{clock::Clock, row::Row, shard::ClaimResult, table::Table, usage::Limits, wakes::Wakes};
 use super::{
     Store,
+    admin::Administrable,
     error::{StoreError, StoreErrorKind},
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
@@ -51,6 +52,7 @@ use super::{
 };
 use crate::{scope::StoreKey, sync::Arc};
 
+mod admin;
 mod clock;
 mod expiry;
 mod hash;
@@ -85,6 +87,8 @@ struct Shared {
     clock: Clock,
     table: Table,
     wakes: Wakes,
+    /// What operators did.
+    events: admin::Events,
     evict: bool,
 }
 
@@ -179,6 +183,7 @@ impl MemoryStoreBuilder {
             clock: Clock::new(),
             table: Table::new(self.limits),
             wakes: Wakes::default(),
+            events: admin::Events::new(),
             evict: self.evict,
         };
         MemoryStore {
@@ -243,6 +248,10 @@ impl Store for MemoryStore {
     }
 
     fn inspectable(&self) -> Option<&dyn Inspectable> {
+        Some(self)
+    }
+
+    fn administrable(&self) -> Option<&dyn Administrable> {
         Some(self)
     }
 }

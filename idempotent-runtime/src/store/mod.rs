@@ -132,7 +132,7 @@
 //! 6. **It keeps errors as they are.** The engine acts on [`StoreError::kind`]: it repeats an operation that is
 //!    `Unavailable`, and stores a tombstone instead of an outcome that is `TooLarge`.
 //! 7. **It returns the inner store's name** unless operators should see another one in logs and metrics.
-//! 8. **It passes the inner store's [`inspectable`](Store::inspectable) side on.** Forgetting it hides the records from
+//! 8. **It passes the inner store's [`inspectable`](Store::inspectable) and [`administrable`](Store::administrable) sides on.** Forgetting it hides the records from
 //!    whoever wants to list them.
 //!
 //! Dropping the wrapper's future drops the inner one; the rule about dropped operations holds for both. The
@@ -142,6 +142,7 @@ use std::{future::Future, time::Duration};
 
 use crate::scope::StoreKey;
 
+pub mod admin;
 #[cfg(feature = "cached")]
 pub mod cached;
 #[cfg(feature = "conformance")]
@@ -162,6 +163,7 @@ pub mod sql;
 mod token;
 mod wake;
 
+pub use admin::Administrable;
 pub use connect::{AnyStore, ConnectError, ConnectOptions, connect, migrate};
 pub use erased::Operation;
 pub use error::{StoreError, StoreErrorKind};
@@ -258,6 +260,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The store's [`Inspectable`] side, if it can list its records. A wrapper passes the inner store's on.
     fn inspectable(&self) -> Option<&dyn Inspectable> {
+        None
+    }
+
+    /// The store's [`Administrable`] side, if operators can act on it. A wrapper passes the inner store's on.
+    fn administrable(&self) -> Option<&dyn Administrable> {
         None
     }
 }

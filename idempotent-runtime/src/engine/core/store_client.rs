@@ -13,6 +13,7 @@ use crate::{
     store::{
         Acquisition, Claim, Held, Inspectable, Outcome, Record, StoreError, StoreErrorKind, Token,
         Write,
+        admin::Administrable,
         erased::{ErasedStore, Operation},
         inspect::{Cursor, Page, Query, Stats},
     },
@@ -196,6 +197,19 @@ impl StoreClient {
         operation: impl FnOnce() -> Operation<'a, T>,
     ) -> impl Future<Output = Result<T, StoreError>> + 'a {
         self.limited(name, self.store_timeout, operation)
+    }
+
+    /// What an operator does, under the store's time-out; `None` if the store has no such side.
+    pub(crate) async fn administer<'a, T: 'a>(
+        &'a self,
+        name: &'static str,
+        operation: impl FnOnce(&'a dyn Administrable) -> Operation<'a, T>,
+    ) -> Option<Result<T, StoreError>> {
+        let store = self.store.administrable()?;
+        Some(
+            self.limited(name, self.store_timeout, || operation(store))
+                .await,
+        )
     }
 
     /// Ends an operation that takes too long, or panics: the store may be the user's own. One that is ready at once, as in

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use super::{Harness, toolbox::claim};
 use crate::{
     scope::StoreKey,
-    store::{erased::ErasedStore, inspect::Inspectable, record::Claim},
+    store::{admin::Administrable, erased::ErasedStore, inspect::Inspectable, record::Claim},
 };
 
 /// A boxed future.
@@ -16,6 +16,7 @@ pub struct Subject {
     harness: Box<dyn ErasedHarness>,
     tick: Duration,
     must_be_inspectable: bool,
+    must_be_administrable: bool,
     new_claim: fn(StoreKey) -> Claim,
 }
 
@@ -26,6 +27,7 @@ impl Subject {
             harness: Box::new(H::open().await),
             tick: H::TICK,
             must_be_inspectable: H::INSPECTABLE,
+            must_be_administrable: H::ADMINISTRABLE,
             new_claim: claim::<H>,
         }
     }
@@ -42,6 +44,16 @@ impl Subject {
             "the harness says that the store is inspectable, and `Store::inspectable` returns none"
         );
         inspectable
+    }
+
+    /// What operators do to the store, if they can do anything.
+    pub(super) fn administrable(&self) -> Option<&dyn Administrable> {
+        let administrable = self.store().administrable();
+        assert!(
+            administrable.is_some() || !self.must_be_administrable,
+            "the harness says that the store is administrable, and `Store::administrable` returns none"
+        );
+        administrable
     }
 
     pub(super) async fn second_handle(&self) -> Box<dyn ErasedStore> {

@@ -10,6 +10,7 @@ use crate::{
     fingerprint::Fingerprint,
     scope::StoreKey,
     store::{
+        admin::Seen,
         inspect::{Entry, EntryState},
         label::EndpointLabel,
         record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write},
@@ -133,6 +134,11 @@ impl Row {
     /// Whether the record is in flight under this token; the lease may have lapsed.
     pub(super) fn holds(&self, token: &Token) -> bool {
         self.token == *token && !self.completed()
+    }
+
+    /// Whether it is still the record that an operator saw.
+    pub(super) fn is(&self, seen: &Seen) -> bool {
+        (self.key, self.fingerprint, self.attempt) == (seen.key, seen.fingerprint, seen.attempt)
     }
 
     pub(super) fn completed(&self) -> bool {

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     scope::StoreKey,
     store::{
+        admin::Seen,
         record::{Acquisition, Claim, Write},
         token::Token,
     },
@@ -151,6 +152,28 @@ impl Shard {
             Some(_) => Write::Fenced,
             None => Write::Missing,
         }
+    }
+
+    /// Removes this record if it is completed and still the one that was seen. Its entry is passed over when it is due.
+    pub(super) fn forget(&mut self, seen: &Seen, at: Context<'_>) -> (Write, Option<Box<Row>>) {
+        let is_key = |slot: &Slot| slot.is(at.hash, &seen.key);
+        let Ok(found) = self.completed.find_entry(at.hash, is_key) else {
+            let in_flight = self.in_flight.find(at.hash, |row| *row.key() == seen.key);
+            return match in_flight {
+                Some(row) if !row.expired(at.now) => (Write::Fenced, None),
+                _ => (Write::Missing, None),
+            };
+        };
+        if found.get().row.expired(at.now) {
+            return (Write::Missing, None);
+        }
+        if !found.get().row.is(seen) {
+            return (Write::Fenced, None);
+        }
+        let (slot, _) = found.remove();
+        self.share.resize(slot.row.bytes(), 0, at.budget);
+        self.share.leave(at.budget);
+        (Write::Applied, Some(slot.row))
     }
 
     pub(super) fn get(&self, key: &StoreKey, hash: u64) -> Option<&Row> {

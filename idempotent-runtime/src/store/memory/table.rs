@@ -15,6 +15,7 @@ use super::{
 use crate::{
     scope::StoreKey,
     store::{
+        admin::Seen,
         record::{Claim, Record, Write},
         token::Token,
     },
@@ -98,6 +99,14 @@ impl Table {
     pub(super) fn release(&self, key: &StoreKey, token: &Token) -> Write {
         let at = self.context(self.hasher.hash(key), 0);
         self.lane(key).with(|shard| shard.release(key, token, at))
+    }
+
+    /// Deletes this record if it is completed and still the one that was seen.
+    pub(super) fn forget(&self, seen: &Seen, now: u64) -> Write {
+        let at = self.context(self.hasher.hash(&seen.key), now);
+        // Dropped when the lock is free.
+        let (write, _row) = self.lane(&seen.key).with(|shard| shard.forget(seen, at));
+        write
     }
 
     pub(super) fn get(&self, key: &StoreKey, now: u64, clock: &Clock) -> Option<Record> {
