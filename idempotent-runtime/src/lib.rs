@@ -99,6 +99,7 @@
 //! | `typed-routing` | | annotated handlers in the typed routes of `axum-extra` |
 //! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
 //! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
+//! | `view` | | [`view`]: what the command line shows of a record, as serializable types |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
 
 // Some links lead to items of other features. CI checks them with all features.
@@ -114,7 +115,8 @@
         feature = "mysql",
         feature = "postgres",
         feature = "redis",
-        feature = "sqlite"
+        feature = "sqlite",
+        feature = "view"
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
@@ -129,6 +131,8 @@ pub mod guide;
 pub mod layer;
 pub mod scope;
 pub mod store;
+#[cfg(feature = "view")]
+pub mod view;
 
 mod backoff;
 mod body;
