@@ -243,7 +243,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
+pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[numbers.len() / 2]
 }

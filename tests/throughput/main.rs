@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p idempotent-tests --bin throughput -- redis
+//! cargo run --release -p idempotent-tests --bin throughput -- redis-push
 //! cargo run --release -p idempotent-tests --bin throughput -- postgres
 //! cargo run --release -p idempotent-tests --bin throughput -- mariadb
 //! ```
@@ -10,6 +11,7 @@
 //! 2. Both sides have 64 connections and 64 tasks with one request at a time each; then one connection and one task.
 //!    The bare client is sqlx with a connection for each task and nothing else; for Redis it is redis-benchmark.
 //!    PostgreSQL is also compared with pgbench, which runs the same two statements as a script.
+//!    `redis-push` compares completions that publish, with processes that listen, and completions that do not.
 //! 3. Rounds alternate between the sides, so that other load on the machine slows all of them alike.
 //! 4. The exit code is 1 if, by the medians of all rounds, the ratio of pairs per second at 64 connections is below 0.8
 //!    or the ratio of the times at p50 at one connection is above 1.2. It is 2 if nothing could be measured.
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 mod driver;
 mod mysql;
 mod postgres;
+mod push;
 mod redis;
 #[path = "../support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
@@ -28,10 +31,11 @@ mod servers;
 async fn main() -> ExitCode {
     let measured = match std::env::args().nth(1).as_deref() {
         Some("redis") => redis::measure().await,
+        Some("redis-push") => push::measure().await,
         Some("postgres") => postgres::measure().await,
         Some("mariadb") => mysql::measure().await,
         _ => {
-            eprintln!("throughput: which store? redis, postgres or mariadb");
+            eprintln!("throughput: which store? redis, redis-push, postgres or mariadb");
             None
         }
     };

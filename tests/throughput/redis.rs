@@ -37,33 +37,45 @@ pub(crate) async fn measure() -> Option<bool> {
 
 /// Pairs per second by redis-benchmark.
 fn benchmark(redis: &Redis) -> f64 {
-    let load = |text: &str| redis.ask(&["SCRIPT", "LOAD", text]);
-    let acquire = load(ACQUIRE);
-    let complete = load(&format!("#!lua flags=allow-oom\n{COMPLETE}"));
-    // As long as the store's keys; redis-benchmark draws the number in it.
-    let key = format!("idempotent:{}__rand_int__", "0".repeat(52));
-    let (token, fingerprint, response) = ("t".repeat(16), "f".repeat(32), "x".repeat(217));
+    let acquire = load(redis, ACQUIRE);
+    let of_acquire = [TOKEN, FINGERPRINT, "30000", "86430000", "0", "", "0"];
+    let acquires = run(redis, "1000000000", &acquire, &key(), &of_acquire);
+    1.0 / (1.0 / acquires + 1.0 / completions(redis, "SPUBLISH"))
+}
+
+const TOKEN: &str = "tttttttttttttttt";
+const FINGERPRINT: &str = "ffffffffffffffffffffffffffffffff";
+
+/// As long as the store's keys; redis-benchmark draws the number in it.
+fn key() -> String {
+    format!("idempotent:{}__rand_int__", "0".repeat(52))
+}
+
+fn load(redis: &Redis, script: &str) -> String {
+    redis.ask(&["SCRIPT", "LOAD", script])
+}
+
+/// Completions per second by redis-benchmark, which publish by this command or, if it is empty, not at all.
+pub(crate) fn completions(redis: &Redis, publish: &str) -> f64 {
+    let complete = load(redis, &format!("#!lua flags=allow-oom\n{COMPLETE}"));
     // Each key exists when it is completed, and most are completed for the first time.
     let space = PAIRS.to_string();
-    let of_acquire = [&*token, &fingerprint, "30000", "86430000", "0", "", "0"];
-    let acquires = run(redis, "1000000000", &acquire, &key, &of_acquire);
     redis.ask(&["FLUSHALL"]);
     let fill = r"for n = 0, ARGV[1] - 1 do
         redis.call('HSET', string.gsub(KEYS[1], '__rand_int__', string.format('%012d', n)), 's', 'R',
             'f', ARGV[3], 't', ARGV[2], 'a', 1, 'l', 2000000000000, 'i', '') end return 'OK'";
-    let filled = redis.ask(&["EVAL", fill, "1", &key, &space, &token, &fingerprint]);
+    let filled = redis.ask(&["EVAL", fill, "1", &key(), &space, TOKEN, FINGERPRINT]);
     assert_eq!(filled, "OK");
-    let message = "m".repeat(32);
+    let response = "x".repeat(217);
     let of_complete = [
-        &*token,
+        TOKEN,
         "D",
         &response,
         "86400000",
-        "idempotent:done",
-        &message,
+        publish,
+        "idempotent:done:",
     ];
-    let completions = run(redis, &space, &complete, &key, &of_complete);
-    1.0 / (1.0 / acquires + 1.0 / completions)
+    run(redis, &space, &complete, &key(), &of_complete)
 }
 
 /// Calls per second of one script on keys from a space of this size.

@@ -513,7 +513,8 @@ fn wake_waiters(core: &Arc<Core>) {
         Some(key) => core.wait_queues.notify(key),
         None => core.wait_queues.notify_all(),
     });
-    core.store.store().attach(wake);
+    let awaited = core.wait_queues.awaited().clone();
+    core.store.store().attach(wake.telling(awaited));
 }
 
 #[cfg_attr(

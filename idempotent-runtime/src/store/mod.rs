@@ -172,6 +172,7 @@ pub use label::EndpointLabel;
 pub use record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write};
 pub use token::{Token, TraceId};
 pub use wake::Wake;
+pub(crate) use wake::{Awaited, AwaitedKeys};
 
 /// How late an operation may be applied, counted from when it was sent.
 ///

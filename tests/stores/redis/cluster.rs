@@ -161,7 +161,7 @@ async fn a_node_that_was_killed_keeps_its_claims() {
     }
 }
 
-/// An engine subscribes to one node, and the completion is published on another.
+/// The records are on different nodes, and so are their channels.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completion_wakes_engines_on_every_node() {
     let Some(nodes) = nodes() else { return };

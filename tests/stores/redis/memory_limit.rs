@@ -32,14 +32,7 @@ impl Limited {
         let store = open(settings(&redis, at(proxy.port()))).await;
         // The pause before the engine repeats an acquire is a fiftieth of this.
         let engine = Idempotency::builder().store_timeout(Duration::from_secs(60));
-        let pings = redis.calls("ping");
         let service = Service::with(engine, store, &Executions::default());
-        // The listener begins with a PING, whose reply must not be the lost one.
-        block_in_place(|| {
-            until("the listener", || {
-                (redis.calls("ping") > pings).then_some(())
-            });
-        });
         Some(Self {
             redis,
             proxy,

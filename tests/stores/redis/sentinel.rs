@@ -17,6 +17,7 @@ use super::{
     open,
     permissions::{documented_additions, documented_rule, every_operation_works},
     refused,
+    wakeup::services,
 };
 use crate::{
     observe::Log,
@@ -25,7 +26,9 @@ use crate::{
         redis::{Redis, ask},
         server, until,
     },
+    service::latencies,
     toolbox::{FIRST, answered, done, new_claim, within},
+    waiting::NOTIFIED,
 };
 
 struct Sentinel {
@@ -99,6 +102,19 @@ async fn a_failover_is_followed() {
         "50 confirmed outcomes replayed {:?} after the primary was killed",
         killed.elapsed()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_completion_wakes_engines_that_found_the_primary_by_sentinels() {
+    let Some(primary) = Redis::start() else {
+        return;
+    };
+    let sentinel = Sentinel::of(&primary).unwrap();
+    within(NOTIFIED, async || {
+        let [first, second] = services([&sentinel.url("main"); 2]).await;
+        latencies(&first, &second, 2).await
+    })
+    .await;
 }
 
 #[tokio::test]

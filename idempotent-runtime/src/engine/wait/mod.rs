@@ -15,7 +15,12 @@ use dashmap::DashMap;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    backoff::Backoff, fingerprint::Fingerprint, observe, scope::StoreKey, store::Outcome, sync::Arc,
+    backoff::Backoff,
+    fingerprint::Fingerprint,
+    observe,
+    scope::StoreKey,
+    store::{Awaited, AwaitedKeys, Outcome},
+    sync::Arc,
 };
 
 mod queue;
@@ -44,6 +49,8 @@ pub(crate) struct WaitQueues {
     waiters: AtomicUsize,
     /// The bytes of the bodies that waiting requests keep.
     bytes: AtomicUsize,
+    /// The keys of the queues, for a store that notifies.
+    awaited: AwaitedKeys,
     most: usize,
     most_per_key: usize,
     most_bytes: usize,
@@ -53,6 +60,7 @@ pub(crate) struct WaitQueues {
 pub(crate) struct Entry {
     queue: Arc<WaitQueue<Verdict>>,
     waiters: AtomicUsize,
+    _awaited: Awaited,
 }
 
 /// A request that waits for a key.
@@ -71,6 +79,7 @@ impl WaitQueues {
             queues: DashMap::new(),
             waiters: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            awaited: AwaitedKeys::default(),
             most,
             most_per_key,
             most_bytes,
@@ -90,6 +99,7 @@ impl WaitQueues {
             Arc::new(Entry {
                 queue: Arc::new(WaitQueue::new()),
                 waiters: AtomicUsize::new(0),
+                _awaited: self.awaited.begin(key),
             })
         });
         if entry.waiters.load(Ordering::Relaxed) >= self.most_per_key {
@@ -147,6 +157,11 @@ impl WaitQueues {
         for entry in self.entries() {
             entry.queue.publish(Verdict::ShutDown);
         }
+    }
+
+    /// The keys that requests wait for.
+    pub(crate) fn awaited(&self) -> &AwaitedKeys {
+        &self.awaited
     }
 
     /// How many wait now.

@@ -12,10 +12,11 @@ use super::{
     cluster::Cluster,
     confirm::Confirm,
     link::Link,
+    names::Names,
     script::Scripts,
     server::Server,
     source::{Source, TimeOuts},
-    wakeup::Wakes,
+    wakeup::{self, Listener},
 };
 
 /// Settings of a [`RedisStore`]; each has a default.
@@ -26,6 +27,9 @@ pub struct RedisStoreBuilder {
     prefix: String,
     accept_weaker_durability: bool,
     replicas: Option<(u32, Duration)>,
+    push: bool,
+    /// How long a connection that listens stays when nobody waits any more.
+    pub(super) linger: Duration,
     time_outs: TimeOuts,
 }
 
@@ -36,6 +40,8 @@ impl RedisStoreBuilder {
             prefix: "idempotent:".to_owned(),
             accept_weaker_durability: false,
             replicas: None,
+            push: true,
+            linger: wakeup::LINGER,
             time_outs: TimeOuts {
                 connect: Duration::from_secs(1),
                 response: Duration::from_millis(900),
@@ -80,6 +86,14 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Whether requests that wait for a record of another process are woken when it changes, as [Waking
+    /// waiters](super#waking-waiters) describes. On unless set. Off, nothing is published or subscribed to, and waiters
+    /// poll. Processes with and without push may share their records.
+    pub fn push(mut self, yes: bool) -> Self {
+        self.push = yes;
+        self
+    }
+
     /// The time-out of making a connection: 1 s unless set. A whole attempt ends after twice the time; through
     /// sentinels, which are asked first, after three times the time and at least 2.5 s, because the client has its own
     /// time-outs for them.
@@ -116,18 +130,21 @@ impl RedisStoreBuilder {
         let link = self.link(address, &runtime);
         let link = link.map_err(|source| ConnectError::of("the handshake", source))?;
         let facts = check::check(&link, &self.prefix, self.accept_weaker_durability).await?;
-        let scripts = Scripts::new(facts.version >= Some((7, 0)));
+        let is_7 = facts.version >= Some((7, 0));
+        let scripts = Scripts::new(is_7);
         check::load(&link, &facts.servers, &scripts).await?;
         let confirm = self.confirm(&link, &facts)?;
+        let names = Arc::new(Names::new(self.prefix));
+        let listener = self.push.then(|| {
+            let (link, names) = (link.clone(), Arc::clone(&names));
+            Listener::new(link, names, is_7, self.linger, runtime)
+        });
         Ok(RedisStore(Arc::new(Shared {
             link,
             scripts,
             confirm,
-            channel: format!("{}done", self.prefix),
-            prefix: self.prefix,
-            wakes: Arc::new(Wakes::default()),
-            listener: std::sync::OnceLock::new(),
-            runtime,
+            names,
+            listener,
         })))
     }
 
@@ -195,6 +212,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("prefix", &self.prefix)
             .field("accept_weaker_durability", &self.accept_weaker_durability)
             .field("replicas", &self.replicas)
+            .field("push", &self.push)
             .field("time_outs", &self.time_outs)
             .finish_non_exhaustive()
     }

@@ -43,6 +43,7 @@ use super::{
     shared::{Connect, Shared},
     source::{Source, TimeOuts, tcp, within},
     topology::{View, node_like},
+    wakeup::no_primary,
 };
 
 /// How often an operation is sent at most.
@@ -200,8 +201,7 @@ impl Cluster {
 
     /// A link to this node alone.
     pub(super) fn server(&self, address: &NodeAddress) -> RedisResult<Arc<Server>> {
-        let nodes = self.nodes();
-        let source = Source::node(nodes.node(address), nodes.time_outs)?;
+        let source = self.source_of(Some(address))?;
         Ok(Server::new(source, self.runtime.clone()))
     }
 
@@ -303,25 +303,22 @@ impl Cluster {
         Ok(server)
     }
 
-    /// A primary to subscribe on: each node receives the messages of all.
-    pub(super) fn node_to_listen_on(&self) -> RedisResult<(NodeAddress, Arc<Source>)> {
-        let known = self.nodes().known.borrow().clone();
-        let node = known.primaries().into_iter().choose(&mut rand::rng());
-        let no_primary =
-            || RedisError::from((ErrorKind::ClusterConnectionNotFound, "no primary is known"));
-        let address = node.ok_or_else(no_primary)?;
-        let nodes = self.nodes();
-        let source = Source::node(nodes.node(address), nodes.time_outs)?;
-        Ok((address.clone(), source))
+    /// The primary that has this record, as far as is known.
+    pub(super) fn owner(&self, record: &[u8]) -> Option<NodeAddress> {
+        self.nodes().known.borrow().owner(record).cloned()
     }
 
-    /// Waits until this node is not a primary any more. It may have left the Cluster, and then receives no messages.
-    pub(super) async fn until_removed(&self, node: &NodeAddress) {
+    /// Makes connections to this node.
+    pub(super) fn source_of(&self, node: Option<&NodeAddress>) -> RedisResult<Arc<Source>> {
+        let nodes = self.nodes();
+        Source::node(nodes.node(node.ok_or_else(no_primary)?), nodes.time_outs)
+    }
+
+    /// Waits until this holds, which is asked whenever the nodes were compared with the known ones.
+    pub(super) async fn until(&self, holds: impl Fn() -> bool) {
         let mut known = self.nodes().known.subscribe();
         // An error is not possible: the sender lives in `self`.
-        let _gone = known
-            .wait_for(|view| !view.primaries().contains(node))
-            .await;
+        while !holds() && known.changed().await.is_ok() {}
     }
 
     /// Compares the nodes with the known ones if that is due.

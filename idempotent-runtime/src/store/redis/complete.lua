@@ -1,6 +1,6 @@
 -- Stores the outcome and publishes it.
--- KEYS[1] the record. ARGV: token, state (D completed, T tombstone), response, ttl in milliseconds, channel,
--- message.
+-- KEYS[1] the record. ARGV: token, state (D completed, T tombstone), response, ttl in milliseconds, command
+-- that publishes or '', head of the channel.
 -- Returns 1 applied, 0 fenced, -1 missing. A missing record is never created: its lease is lost.
 local key, token, state, response = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local read = redis.call('HMGET', key, 's', 't', 'r')
@@ -11,7 +11,7 @@ if read[1] == 'R' then
   redis.call('HDEL', key, 'l')
   redis.call('PEXPIRE', key, ARGV[4])
   -- Waking is an optimisation: an error, such as a missing permission to publish, must not fail the completion.
-  redis.pcall('PUBLISH', ARGV[5], ARGV[6])
+  if ARGV[5] ~= '' then redis.pcall(ARGV[5], ARGV[6] .. '{' .. KEYS[1] .. '}', '') end
   return 1
 end
 if read[1] ~= state or read[3] ~= response then return 0 end

@@ -1,7 +1,10 @@
 //! Fake servers whose answers a test chooses, for states that a real server is rarely in.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,7 @@ struct Shared {
     delay: Mutex<Duration>,
     heard: Mutex<Vec<String>>,
     closes_after: Mutex<Option<&'static str>>,
+    open: AtomicUsize,
 }
 
 impl Fake {
@@ -40,6 +44,7 @@ impl Fake {
             delay: Mutex::default(),
             heard: Mutex::default(),
             closes_after: Mutex::default(),
+            open: AtomicUsize::default(),
         });
         let mut serving = JoinSet::new();
         let accepting = Arc::clone(&shared);
@@ -105,6 +110,11 @@ impl Fake {
         those.cloned().collect()
     }
 
+    /// How many connections are open.
+    pub(super) fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
     /// Stops listening, and closes all connections.
     pub(super) async fn stop(&mut self) {
         self.serving.shutdown().await;
@@ -114,6 +124,7 @@ impl Fake {
 impl Shared {
     async fn serve(self: Arc<Self>, stream: TcpStream) {
         let mut stream = BufReader::new(stream);
+        self.open.fetch_add(1, Ordering::SeqCst);
         while let Some(command) = command(&mut stream).await {
             lock(&self.heard).push(command.clone());
             let answer = Arc::clone(&lock(&self.answer));
@@ -129,6 +140,7 @@ impl Shared {
                 break;
             }
         }
+        self.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -163,8 +175,11 @@ fn usual(command: &str) -> String {
         "ROLE" => format!("*3\r\n{}:0\r\n*0\r\n", text("master")),
         "SCRIPT" => text("hash"),
         "EVALSHA" | "PEXPIRE" => ":1\r\n".to_owned(),
-        "SUBSCRIBE" => format!("*3\r\n{}{}:1\r\n", text("subscribe"), text(rest)),
-        "PING" => format!("*2\r\n{}{}", text("pong"), text("")),
+        "HELLO" => format!("%1\r\n{}:3\r\n", text("proto")),
+        "SUBSCRIBE" | "UNSUBSCRIBE" | "SSUBSCRIBE" | "SUNSUBSCRIBE" => {
+            format!(">3\r\n{}{}:1\r\n", text(&name.to_lowercase()), text(rest))
+        }
+        "PING" => "+PONG\r\n".to_owned(),
         _ => "+OK\r\n".to_owned(),
     }
 }

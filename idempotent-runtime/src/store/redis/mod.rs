@@ -7,7 +7,7 @@
 //! 2. The clock is the server's (`TIME`). The key's own expiry is the record's; there is nothing to purge.
 //! 3. A key lives at least as long as its lease: acquire and renew set both in one step.
 //! 4. Completions, releases and abandoned leases are published, so that waiters in other processes read the record at
-//!    once. One connection per store listens.
+//!    once: see [Waking waiters](#waking-waiters).
 //! 5. An operation that meets a broken connection is sent once more over a new one, if a second copy is harmless whenever
 //!    it arrives. It is not for a release, whose second answer differs, and not for an acquire, which would claim a key
 //!    that was released meanwhile: their callers get the error.
@@ -83,16 +83,26 @@
 //!
 //! `idempotent:` and the store key in hexadecimal, with the fields `s` state (`R` in flight, `D` completed, `T`
 //! tombstone), `f` fingerprint, `t` token, `a` attempt, `l` end of the lease in milliseconds, `i` trace id and
-//! `r` response, in raw bytes. The channel is `idempotent:done`; messages are store keys.
+//! `r` response, in raw bytes.
+//!
+//! # Waking waiters
+//!
+//! A change of a record is published on a channel of its own, `idempotent:done:{` and the record's name and `}`, with
+//! `SPUBLISH` from version 7 on and with `PUBLISH` before. A process subscribes to the channel of a record while a request
+//! of it waits for that record. It makes a connection for it (in a Cluster, to each node with such a record), which ends
+//! 30 seconds after the last request waited. So a message reaches the processes that need it and no others, and where
+//! nobody waits a completion costs what it costs without push. [`push(false)`](RedisStoreBuilder::push) switches it off.
+//!
+//! Waiters poll as well, with pauses of at most half a second: a message that is lost costs that time.
 //!
 //! # Permissions
 //!
 //! With the prefix `idempotent:`, this user may do what the store needs and nothing else:
 //!
 //! ```text
-//! ACL SETUSER app on >password ~idempotent:* resetchannels &idempotent:done
+//! ACL SETUSER app on >password ~idempotent:* resetchannels &idempotent:done:*
 //!     +evalsha +eval +script|load +hmget +hset +hdel +del +exists +pexpire +pttl +time +publish
-//!     +subscribe +ping +info +config|get
+//!     +spublish +subscribe +unsubscribe +ssubscribe +sunsubscribe +ping +info +config|get
 //! ```
 //!
 //! | in addition | for |
@@ -102,7 +112,8 @@
 //! | `+cluster\|slots +asking` | a Cluster |
 //! | `+role` | sentinels |
 //!
-//! Without `publish` or `subscribe` waiters poll; without `info` or `config|get` the durability is unknown and has to
+//! Before version 7, leave `spublish`, `ssubscribe` and `sunsubscribe` out. Without the commands that publish or subscribe,
+//! waiters poll; without `info` or `config|get` the durability is unknown and has to
 //! be [accepted](RedisStoreBuilder::accept_weaker_durability); without `script|load` each script is sent in full once.
 //!
 //! # Caveats
@@ -121,20 +132,16 @@
 //! # Ok(()) }
 //! ```
 
-use std::{
-    fmt::{self, Write as _},
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use redis::Value;
-use tokio::{runtime::Handle, task::AbortHandle};
 
 use self::{
     confirm::Confirm,
     link::Link,
+    names::Names,
     script::{Call, Reply, Scripts, unreadable, write},
-    wakeup::Wakes,
+    wakeup::Listener,
 };
 use super::{
     Store,
@@ -155,6 +162,7 @@ mod error;
 mod fake;
 mod info;
 mod link;
+mod names;
 mod script;
 mod server;
 mod shared;
@@ -177,12 +185,9 @@ struct Shared {
     link: Link,
     scripts: Scripts,
     confirm: Option<Confirm>,
-    prefix: String,
-    channel: String,
-    wakes: Arc<Wakes>,
-    /// The task that listens, started by the first `attach`.
-    listener: OnceLock<AbortHandle>,
-    runtime: Handle,
+    names: Arc<Names>,
+    /// `None` if push is off.
+    listener: Option<Arc<Listener>>,
 }
 
 impl RedisStore {
@@ -264,13 +269,14 @@ impl RedisStore {
 
     /// The name of the record's key.
     fn record(&self, key: &StoreKey) -> String {
-        let mut name = String::with_capacity(self.0.prefix.len() + 64);
-        name.push_str(&self.0.prefix);
-        for byte in key.as_bytes() {
-            // Writing to a string does not fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        name
+        self.0.names.record(key)
+    }
+
+    /// How the scripts announce that a record has changed: the command, empty if they do not, and the channel's head.
+    fn announcing(&self) -> [&[u8]; 2] {
+        let listener = self.0.listener.as_ref();
+        let command = listener.map_or("", |listener| listener.publish());
+        [command.as_bytes(), self.0.names.channels().as_bytes()]
     }
 }
 
@@ -314,13 +320,14 @@ impl Store for RedisStore {
             Outcome::Response(response) => (b"D", response.as_bytes()),
             Outcome::Tombstone => (b"T", b""),
         };
+        let [publish, channels] = self.announcing();
         let arguments: [&[u8]; 6] = [
             held.token.as_bytes(),
             state,
             response,
             &millis(held.ttl),
-            self.0.channel.as_bytes(),
-            held.key.as_bytes(),
+            publish,
+            channels,
         ];
         let call = self.0.scripts.complete.call(&record, &arguments);
         write(&self.confirmed(&call).await?)
@@ -328,7 +335,8 @@ impl Store for RedisStore {
 
     async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
         let record = self.record(key);
-        let arguments: [&[u8]; 3] = [token.as_bytes(), self.0.channel.as_bytes(), key.as_bytes()];
+        let [publish, channels] = self.announcing();
+        let arguments: [&[u8]; 3] = [token.as_bytes(), publish, channels];
         let call = self.0.scripts.release.call(&record, &arguments);
         // Not repeated here: the second answer to a release differs from the first.
         write(
@@ -343,7 +351,8 @@ impl Store for RedisStore {
 
     async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
         let record = self.record(key);
-        let arguments: [&[u8]; 3] = [token.as_bytes(), self.0.channel.as_bytes(), key.as_bytes()];
+        let [publish, channels] = self.announcing();
+        let arguments: [&[u8]; 3] = [token.as_bytes(), publish, channels];
         write(
             &self
                 .run(&self.0.scripts.abandon.call(&record, &arguments))
@@ -362,20 +371,16 @@ impl Store for RedisStore {
     }
 
     fn attach(&self, wake: Wake) {
-        let shared = &self.0;
-        shared.wakes.attach(wake);
-        shared.listener.get_or_init(|| {
-            let (link, wakes) = (shared.link.clone(), Arc::clone(&shared.wakes));
-            let listen = wakeup::listen(link, shared.channel.clone(), wakes);
-            shared.runtime.spawn(listen).abort_handle()
-        });
+        if let Some(listener) = &self.0.listener {
+            listener.attach(wake);
+        }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(listener) = self.listener.get() {
-            listener.abort();
+        if let Some(listener) = &self.listener {
+            listener.stop();
         }
     }
 }
@@ -491,7 +496,7 @@ fn millis(duration: Duration) -> Vec<u8> {
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("prefix", &self.0.prefix)
+            .field("prefix", &self.0.names.prefix())
             .finish_non_exhaustive()
     }
 }

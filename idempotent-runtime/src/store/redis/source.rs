@@ -4,13 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult,
-    TlsMode,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ProtocolVersion, PushInfo,
+    RedisError, RedisResult, TlsMode,
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, mpsc::UnboundedSender},
+    time::timeout,
+};
 
 /// The shortest time-out with sentinels: the client has its own for each, of one to two seconds.
 const MIN_SENTINELS: Duration = Duration::from_millis(2500);
@@ -110,11 +113,7 @@ impl Source {
 
     /// Makes a new connection, with `response` as the time-out of a reply.
     pub(super) async fn connect(&self, response: Duration) -> RedisResult<MultiplexedConnection> {
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.time_outs.connect))
-            .set_response_timeout(Some(response))
-            // Room for bursts: a full queue makes callers wait for each other.
-            .set_pipeline_buffer_size(1024);
+        let settings = self.settings(response);
         let connect = async {
             let client = self.client().await?;
             client
@@ -122,6 +121,34 @@ impl Source {
                 .await
         };
         self.within(connect).await
+    }
+
+    /// Makes a new connection that passes on what the server sends without being asked, and its own end.
+    pub(super) async fn connect_for_pushes(
+        &self,
+        pushes: UnboundedSender<PushInfo>,
+    ) -> RedisResult<MultiplexedConnection> {
+        let settings = self.settings(self.time_outs.response);
+        let settings = settings.set_push_sender(pushes);
+        let connect = async {
+            let client = self.client().await?;
+            let info = client.get_connection_info().clone();
+            // The older protocol cannot tell messages from replies.
+            let redis = info.redis_settings().clone();
+            let redis = redis.set_protocol(ProtocolVersion::RESP3);
+            Client::open(info.set_redis_settings(redis))?
+                .get_multiplexed_async_connection_with_config(&settings)
+                .await
+        };
+        self.within(connect).await
+    }
+
+    fn settings(&self, response: Duration) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.time_outs.connect))
+            .set_response_timeout(Some(response))
+            // Room for bursts: a full queue makes callers wait for each other.
+            .set_pipeline_buffer_size(1024)
     }
 
     /// Bounds an attempt to connect as a whole, from asking the sentinels to the first reply.

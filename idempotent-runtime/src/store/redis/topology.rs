@@ -49,6 +49,16 @@ impl View {
         self.ranges.iter().map(|(.., primary)| primary).collect()
     }
 
+    /// The primary that has this record.
+    pub(super) fn owner(&self, record: &[u8]) -> Option<&NodeAddress> {
+        let slot = slot(record);
+        let range = self
+            .ranges
+            .iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&slot));
+        range.map(|(.., primary)| primary)
+    }
+
     /// All nodes.
     pub(super) fn nodes(&self) -> impl Iterator<Item = &NodeAddress> {
         self.primaries().into_iter().chain(&self.replicas)
@@ -106,6 +116,13 @@ impl fmt::Display for Gaps {
         }
         Ok(())
     }
+}
+
+/// The slot of a name without braces: its CRC16 (XMODEM). The client computes it too, and does not tell it.
+fn slot(name: &[u8]) -> u16 {
+    let shifted = |crc: u16, _| crc << 1 ^ if crc >> 15 == 1 { 0x1021 } else { 0 };
+    let next = |crc, byte: &u8| (0..8).fold(crc ^ u16::from(*byte) << 8, shifted);
+    name.iter().fold(0, next) % SLOTS
 }
 
 /// The node at this address, with the credentials and TLS settings of another one.
@@ -187,6 +204,20 @@ mod tests {
         assert_eq!(found.ids, ["id".to_owned()].into());
         assert!(found.gaps().is_empty());
         assert_eq!(View::read(Value::Okay, None), View::default());
+    }
+
+    #[test]
+    fn a_slot_is_the_one_that_the_client_sends_to() {
+        use redis::cluster_routing::Slot;
+
+        for name in ["", "a", "123456789", "idempotent:00ff", &"p".repeat(128)] {
+            assert_eq!(Slot::new(slot(name.as_bytes())), Some(Slot::for_key(name)));
+        }
+        let found = view(&[(0, 9_000, &[("a", 1)]), (9_001, 16_000, &[("b", 1)])]);
+        // Slot 12739.
+        assert_eq!(found.owner(b"123456789").map(NodeAddress::host), Some("b"));
+        let gap = view(&[(0, 12_738, &[("a", 1)]), (12_740, 16_383, &[("b", 1)])]);
+        assert_eq!(gap.owner(b"123456789"), None);
     }
 
     #[test]
