@@ -76,6 +76,7 @@ async fn run(server: &MariaDb, statement: &str) {
 
 impl Harness for MariaDbHarness {
     type Store = MySqlStore;
+    const ADMINISTRABLE: bool = true;
 
     async fn open() -> Self {
         let table = new_table();

@@ -54,6 +54,7 @@ impl PostgresHarness {
 
 impl Harness for PostgresHarness {
     type Store = PostgresStore;
+    const ADMINISTRABLE: bool = true;
 
     async fn open() -> Self {
         let table = new_table();

@@ -67,6 +67,7 @@ impl DatabaseFile {
 
 impl Harness for SqliteHarness {
     type Store = SqliteStore;
+    const ADMINISTRABLE: bool = true;
 
     async fn open() -> Self {
         let file = DatabaseFile::new();

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, Database, Executor as _, Row as _, SqlStr, query::Quer
 
 use super::{
     TableName,
+    admin::{Act, Told},
     error::{ConnectError, Verdict},
     operations::{Access, Change},
     purge::Batch,
@@ -84,6 +85,18 @@ pub(super) struct Files {
     /// Creates the table of versions.
     pub(super) versions: &'static str,
     pub(super) migrated: &'static str,
+    /// The table of what operators did.
+    pub(super) audit: Audit<&'static str>,
+}
+
+/// The statements of the table of what operators did.
+#[derive(Clone, Copy)]
+pub(super) struct Audit<S> {
+    /// Creates the table.
+    pub(super) table: S,
+    pub(super) append: S,
+    /// The newest events.
+    pub(super) events: S,
 }
 
 /// What the operations of a store run on: a server, or the writer of a file. Each is one step of the contract.
@@ -101,6 +114,8 @@ pub(super) trait Backend: Send + Sync + fmt::Debug + 'static {
     ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
     fn purge(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    fn administer(&self, act: Act) -> impl Future<Output = Result<Told, StoreError>> + Send;
 
     fn attach(&self, wake: Wake);
 }

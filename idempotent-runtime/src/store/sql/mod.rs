@@ -23,10 +23,13 @@
 //!    any number of duplicates.
 //! 5. **Corrupt rows.** A row that this crate did not write is an error of kind
 //!    [`Corrupt`](super::StoreErrorKind::Corrupt), never a panic and never an execution.
+//! 6. **Operators.** What they did stands in a table of its own, named as the records' with `_audit` behind it: `migrate()`
+//!    makes it, and nothing deletes from it.
 //!
 //! A row holds the digest of scope and key, the digest of the request, and the response. The raw key is never
 //! stored.
 
+mod admin;
 mod dialect;
 mod error;
 mod operations;

@@ -38,10 +38,10 @@ const ROUNDS: usize = 8;
 
 /// The records of one table, and the connection or connections to reach them.
 pub(super) struct Records<'a, D: Dialect, A> {
-    access: A,
-    statements: &'a Statements,
+    pub(super) access: A,
+    pub(super) statements: &'a Statements,
     /// The time by this machine's clock, for the database that has none of its own.
-    clock: i64,
+    pub(super) clock: i64,
     dialect: PhantomData<D>,
 }
 

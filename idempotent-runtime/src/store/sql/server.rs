@@ -6,6 +6,7 @@ use sqlx::{Connection, Database, Pool};
 
 use super::{
     ConnectError, SqlStore, SqlStoreBuilder, TableName,
+    admin::{Act, Told},
     dialect::{Backend, Dialect},
     error::check_time_out,
     operations::{Access, Change, Records},
@@ -241,6 +242,14 @@ impl<D: ServerDialect> Backend for Server<D> {
 
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         self.records().purge(&self.cursor, limit).await
+    }
+
+    async fn administer(&self, act: Act) -> Result<Told, StoreError> {
+        let told = self.records().administer(&act).await?;
+        if let (Act::Forget(seen), Told::Forgotten(Write::Applied)) = (&act, &told) {
+            D::changed(self, &seen.key);
+        }
+        Ok(told)
     }
 
     fn attach(&self, wake: Wake) {

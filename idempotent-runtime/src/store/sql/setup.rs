@@ -39,6 +39,7 @@ pub(super) async fn migrate_locked<D: Dialect>(
     statements: &Statements,
 ) -> Result<Option<i64>, sqlx::Error> {
     D::run(connection, statements.versions.clone()).await?;
+    D::run(connection, statements.audit.table.sql.clone()).await?;
     let found = version::<D>(connection, statements).await?;
     let (exists, _) = tables::<D>(connection, statements).await?;
     if found != 0 && !exists {

@@ -73,9 +73,12 @@ pub(super) enum Parameter {
     From,
     Limit,
     Version,
+    Attempt,
+    /// A JSON object, in UTF-8.
+    Event,
 }
 
-const PARAMETERS: [(&str, Parameter); 14] = [
+const PARAMETERS: [(&str, Parameter); 16] = [
     ("key", Parameter::Key),
     ("fingerprint", Parameter::Fingerprint),
     ("token", Parameter::Token),
@@ -90,6 +93,8 @@ const PARAMETERS: [(&str, Parameter); 14] = [
     ("from", Parameter::From),
     ("limit", Parameter::Limit),
     ("version", Parameter::Version),
+    ("attempt", Parameter::Attempt),
+    ("event", Parameter::Event),
 ];
 
 /// A value of a statement.
@@ -213,6 +218,7 @@ impl Syntax {
                 None => match word {
                     "table" => self.qualified(table, ""),
                     "versions" => self.qualified(table, "_versions"),
+                    "audit" => self.qualified(table, "_audit"),
                     "index" => self.quoted(table.name(), "_expiry"),
                     "name" => table.name().to_owned(),
                     "schema" => table.schema().unwrap_or_default().to_owned(),

@@ -4,7 +4,7 @@ use sqlx::SqlStr;
 
 use super::{
     TableName,
-    dialect::{Dialect, Files},
+    dialect::{Audit, Dialect, Files},
     statement::Statement,
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Statements {
     pub(super) tables: Statement,
     pub(super) version: Statement,
     pub(super) migrated: Statement,
+    pub(super) forget: Statement,
+    pub(super) audit: Audit<Statement>,
     pub(super) versions: SqlStr,
     pub(super) migrations: Vec<SqlStr>,
 }
@@ -42,6 +44,7 @@ impl Statements {
             tables,
             versions,
             migrated,
+            audit,
         } = D::FILES;
         Self {
             claim: Statement {
@@ -59,6 +62,12 @@ impl Statements {
             tables: once(tables),
             version: once(include_str!("shared/version.sql")),
             migrated: once(migrated),
+            forget: once(include_str!("shared/forget.sql")),
+            audit: Audit {
+                table: once(audit.table),
+                append: once(audit.append),
+                events: once(audit.events),
+            },
             versions: statement(versions).sql,
             migrations: D::MIGRATIONS
                 .iter()

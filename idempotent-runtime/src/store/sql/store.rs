@@ -11,6 +11,7 @@ use crate::{
     scope::StoreKey,
     store::{
         Store,
+        admin::Administrable,
         error::StoreError,
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
         token::Token,
@@ -123,6 +124,10 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     fn attach(&self, wake: Wake) {
         self.0.attach(wake);
+    }
+
+    fn administrable(&self) -> Option<&dyn Administrable> {
+        Some(self)
     }
 }
 

@@ -61,7 +61,7 @@ use sqlx::{
 
 use super::{
     ConnectError, SqlStore, SqlStoreBuilder, TableName,
-    dialect::{Dialect, Files},
+    dialect::{Audit, Dialect, Files},
     error::{Repeat, Verdict, parse},
     operations::Access,
     pool::{Connections, is_time_out},
@@ -129,6 +129,11 @@ impl Dialect for MySql {
         tables: include_str!("tables.sql"),
         versions: include_str!("versions.sql"),
         migrated: include_str!("migrated.sql"),
+        audit: Audit {
+            table: include_str!("audit/table.sql"),
+            append: include_str!("audit/append.sql"),
+            events: include_str!("audit/events.sql"),
+        },
     };
     /// These servers commit every schema change at once, so each migration can be repeated.
     const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];

@@ -66,7 +66,7 @@ use sqlx::{
 use self::notify::Notifier;
 use super::{
     ConnectError, SqlStore, SqlStoreBuilder, TableName,
-    dialect::{Dialect, Driver as _, Files},
+    dialect::{Audit, Dialect, Driver as _, Files},
     error::{Repeat, Verdict, parse},
     operations::Access,
     pool::{Connections, is_time_out},
@@ -120,6 +120,11 @@ impl Dialect for Postgres {
         tables: include_str!("tables.sql"),
         versions: include_str!("versions.sql"),
         migrated: include_str!("migrated.sql"),
+        audit: Audit {
+            table: include_str!("audit/table.sql"),
+            append: include_str!("audit/append.sql"),
+            events: include_str!("audit/events.sql"),
+        },
     };
     const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];
     const MIGRATES: bool = false;

@@ -46,7 +46,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteConnectOptions};
 use self::{open::Settings, writer::Writer};
 use super::{
     ConnectError, SqlStore, SqlStoreBuilder, TableName,
-    dialect::{Dialect, Driver as _, Files},
+    dialect::{Audit, Dialect, Driver as _, Files},
     error::Verdict,
     operations::Access,
     purge::Batch,
@@ -106,6 +106,11 @@ impl Dialect for Sqlite {
         tables: include_str!("tables.sql"),
         versions: include_str!("versions.sql"),
         migrated: include_str!("migrated.sql"),
+        audit: Audit {
+            table: include_str!("audit/table.sql"),
+            append: include_str!("audit/append.sql"),
+            events: include_str!("audit/events.sql"),
+        },
     };
     const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];
     /// There is no right to change the schema that a user of the file could lack.

@@ -27,6 +27,7 @@ use crate::{
         error::{StoreError, StoreErrorKind},
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
         sql::{
+            admin::{Act, Told},
             dialect::{Backend, Dialect as _},
             operations::{Change, Records},
             purge::Cursor,
@@ -59,6 +60,7 @@ pub(super) enum Operation {
     Abandon(StoreKey, Token),
     Get(StoreKey),
     Purge(usize),
+    Administer(Act),
     #[cfg(test)]
     Panic,
 }
@@ -69,6 +71,7 @@ pub(super) enum Answer {
     Write(Write),
     Record(Option<Record>),
     Purged(usize),
+    Told(Told),
 }
 
 struct Job {
@@ -87,7 +90,7 @@ enum TransactionError {
 impl Operation {
     /// Reads need no write lock.
     fn only_reads(&self) -> bool {
-        matches!(self, Self::Get(_))
+        matches!(self, Self::Get(_) | Self::Administer(Act::Events(_)))
     }
 }
 
@@ -161,6 +164,13 @@ impl Backend for Writer {
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         match self.run(Operation::Purge(limit)).await? {
             Answer::Purged(purged) => Ok(purged),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn administer(&self, act: Act) -> Result<Told, StoreError> {
+        match self.run(Operation::Administer(act)).await? {
+            Answer::Told(told) => Ok(told),
             _ => Err(unexpected_answer()),
         }
     }
@@ -314,6 +324,7 @@ impl WriterTask {
                 return records.acquire(claim).await.map(Answer::Acquisition);
             }
             Operation::Get(key) => return records.get(key).await.map(Answer::Record),
+            Operation::Administer(act) => return records.administer(act).await.map(Answer::Told),
             Operation::Purge(limit) => {
                 return records
                     .purge(&self.cursor, *limit)

@@ -1,0 +1,1 @@
+insert into {audit} (at, event) values ({now}, convert({event} using utf8mb4))

@@ -1,0 +1,1 @@
+insert into {audit} (at, event) values ({now}, cast({event} as text))

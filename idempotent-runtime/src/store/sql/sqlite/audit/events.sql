@@ -1,0 +1,4 @@
+select at, cast(event as blob)
+from {audit}
+order by id desc
+limit {limit}
