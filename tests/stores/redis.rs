@@ -22,6 +22,7 @@ use crate::{
 mod cluster;
 mod cluster_failover;
 mod connect;
+mod earlier;
 mod faults;
 mod memory_limit;
 mod permissions;
@@ -37,6 +38,10 @@ const SHIFT: &str = r"
     for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
         local lease = redis.call('HGET', key, 'l')
         if lease then redis.call('HSET', key, 'l', lease - ARGV[2]) end
+        for _, field in ipairs({'c', 'd'}) do
+            local time = redis.call('HGET', key, field)
+            if time then redis.call('HSET', key, field, time - ARGV[2]) end
+        end
         local left = redis.call('PTTL', key) - ARGV[2]
         if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
     end

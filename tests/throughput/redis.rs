@@ -38,7 +38,17 @@ pub(crate) async fn measure() -> Option<bool> {
 /// Pairs per second by redis-benchmark.
 fn benchmark(redis: &Redis) -> f64 {
     let acquire = load(redis, ACQUIRE);
-    let of_acquire = [TOKEN, FINGERPRINT, "30000", "86430000", "0", "", "0"];
+    let of_acquire = [
+        TOKEN,
+        FINGERPRINT,
+        "30000",
+        "86430000",
+        "",
+        "",
+        "0",
+        "",
+        "0",
+    ];
     let acquires = run(redis, "1000000000", &acquire, &key(), &of_acquire);
     1.0 / (1.0 / acquires + 1.0 / completions(redis, "SPUBLISH"))
 }

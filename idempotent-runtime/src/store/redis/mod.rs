@@ -82,8 +82,10 @@
 //! # Records
 //!
 //! `idempotent:` and the store key in hexadecimal, with the fields `s` state (`R` in flight, `D` completed, `T`
-//! tombstone), `f` fingerprint, `t` token, `a` attempt, `l` end of the lease in milliseconds, `i` trace id and
-//! `r` response, in raw bytes.
+//! tombstone), `f` fingerprint, `t` token, `a` attempt, `l` end of the lease in milliseconds, `i` trace id, `r` response,
+//! `e` endpoint, `c` and `d` times of creation and completion in milliseconds, and `m`, the token again if the claim was
+//! transactional, in raw bytes. `e`, `c`, `d` and `m` are missing in records of earlier builds; processes of both may use
+//! the same records.
 //!
 //! # Waking waiters
 //!
@@ -132,7 +134,11 @@
 //! # Ok(()) }
 //! ```
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use redis::Value;
 
@@ -146,6 +152,7 @@ use self::{
 use super::{
     Store,
     error::{StoreError, StoreErrorKind},
+    label::EndpointLabel,
     record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write},
     token::{Token, TraceId},
     wake::Wake,
@@ -288,7 +295,7 @@ impl Store for RedisStore {
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
         let record = self.record(&claim.key);
         let flag = |yes| if yes { &b"1"[..] } else { b"0" };
-        let arguments: [&[u8]; 7] = [
+        let arguments: [&[u8]; 9] = [
             claim.token.as_bytes(),
             claim.fingerprint.as_bytes(),
             &millis(claim.lease),
@@ -299,6 +306,8 @@ impl Store for RedisStore {
                 .map_or(&[], |lease| lease.as_bytes()),
             claim.trace_id.as_ref().map_or(&[], |id| id.as_bytes()),
             flag(self.0.confirm.is_some()),
+            claim.endpoint.map_or("", EndpointLabel::as_str).as_bytes(),
+            flag(claim.mode == ClaimMode::Transactional),
         ];
         let call = self.0.scripts.acquire.call(&record, &arguments);
         match self.claimed(&call).await {
@@ -414,11 +423,11 @@ fn acquisition(value: Value) -> Result<Acquisition, StoreError> {
             remaining: Duration::from_millis(reply.number("the lease is not a valid time")?),
             lease: token(&mut reply)?,
         },
-        3 => Acquisition::Completed(response(reply.bytes())?),
+        3 => Acquisition::Completed(outcome(reply.bytes())?),
         4 => Acquisition::Completed(Outcome::Tombstone),
         5 => Acquisition::Unknown {
             lease: token(&mut reply)?,
-            mode: ClaimMode::Plain,
+            mode: mode(&mut reply),
         },
         _ => {
             return Err(unreadable(
@@ -444,6 +453,14 @@ fn fingerprint(reply: &mut Reply) -> Result<Fingerprint, StoreError> {
         .ok_or_else(|| unreadable("the record has no fingerprint"))
 }
 
+/// The mode of the claim that has the record's lease.
+fn mode(reply: &mut Reply) -> ClaimMode {
+    match reply.number("") {
+        Ok(1_u8) => ClaimMode::Transactional,
+        _ => ClaimMode::Plain,
+    }
+}
+
 /// The answer of the script for get.
 fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
     let mut reply = Reply::new(value)?;
@@ -458,9 +475,10 @@ fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
     let left: i64 = reply.number("the record has no expiry")?;
     let expires_in = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
     let trace_id = reply.bytes().and_then(|bytes| bytes[..].try_into().ok());
+    let response = reply.bytes();
     let state = match (state.as_deref(), lease) {
         (Some(b"R"), Some(remaining)) => RecordState::InFlight { remaining },
-        (Some(b"D"), _) => RecordState::Completed(response(reply.bytes())?),
+        (Some(b"D"), _) => RecordState::Completed(outcome(response)?),
         (Some(b"T"), _) => RecordState::Completed(Outcome::Tombstone),
         _ => {
             return Err(unreadable(
@@ -469,16 +487,20 @@ fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
         }
     };
     let trace_id = trace_id.and_then(TraceId::from_bytes);
-    Ok(Some(Record::new(
-        fingerprint,
-        attempt,
-        state,
-        expires_in,
-        trace_id,
-    )))
+    let endpoint = reply.bytes().filter(|endpoint| !endpoint.is_empty());
+    let endpoint = endpoint.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let mode = mode(&mut reply);
+    let mut time = || {
+        let millis = reply.number("").ok().map(Duration::from_millis)?;
+        SystemTime::UNIX_EPOCH.checked_add(millis)
+    };
+    let (created, completed) = (time(), time());
+    let record = Record::new(fingerprint, attempt, state, expires_in, trace_id);
+    let record = record.mode(mode).endpoint(endpoint);
+    Ok(Some(record.times(created, completed)))
 }
 
-fn response(stored: Option<bytes::Bytes>) -> Result<Outcome, StoreError> {
+fn outcome(stored: Option<bytes::Bytes>) -> Result<Outcome, StoreError> {
     let stored = stored.ok_or_else(|| unreadable("the record has no response"))?;
     StoredResponse::from_bytes(stored)
         .map(Outcome::Response)
