@@ -100,6 +100,8 @@
 //! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
 //! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
 //! | `view` | | [`view`]: what the command line shows of a record, as serializable types |
+//! | `openapi` | | [`Idempotency::documentation`]: completes OpenAPI documents. No dependency |
+//! | `utoipa5`, `utoipa6` | | the same as a `Modify` of utoipa 5 or 6: `utoipa`, `utoipa-gen` and `indexmap` |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
 
 // Some links lead to items of other features. CI checks them with all features.
@@ -113,6 +115,7 @@
         feature = "macros",
         feature = "memory",
         feature = "mysql",
+        feature = "openapi",
         feature = "postgres",
         feature = "redis",
         feature = "sqlite",
@@ -131,6 +134,8 @@
 mod axum;
 pub mod guide;
 pub mod layer;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod scope;
 pub mod store;
 #[cfg(feature = "view")]

@@ -40,6 +40,7 @@
 //! | set-up | `builder`, `build_error`, `profile`, `secrets`, `global` (the engine of the process) |
 //! | the end | `shutdown` |
 //! | operators | `admin`: find, list, inspect, resolve, purge |
+//! | documentation | `answering`: what clients are told |
 //!
 //! # In which order a request is checked
 //!
@@ -105,6 +106,8 @@ use crate::{
 };
 
 mod admin;
+#[cfg(feature = "openapi")]
+mod answering;
 mod body;
 mod build_error;
 mod builder;
@@ -124,6 +127,8 @@ mod shutdown;
 mod wait;
 
 pub use admin::{Resolution, ResolveError};
+#[cfg(feature = "openapi")]
+pub(crate) use answering::Answering;
 pub(crate) use body::ResponseBody;
 pub use build_error::BuildError;
 pub use builder::Builder;
