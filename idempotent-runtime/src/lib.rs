@@ -100,6 +100,7 @@
 //! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
 //! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
 //! | `view` | | [`view`]: what the command line shows of a record, as serializable types |
+//! | `client` | | [`client`]: one key over all attempts of a `reqwest` client. `reqwest` without TLS, `reqwest-middleware`, `async-trait` |
 //! | `openapi` | | [`Idempotency::documentation`]: completes OpenAPI documents. No dependency |
 //! | `utoipa5`, `utoipa6` | | the same as a `Modify` of utoipa 5 or 6: `utoipa`, `utoipa-gen` and `indexmap` |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
@@ -109,6 +110,7 @@
     not(all(
         feature = "axum",
         feature = "cached",
+        feature = "client",
         feature = "compression",
         feature = "conformance",
         feature = "encryption",
@@ -132,6 +134,8 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod guide;
 pub mod layer;
 #[cfg(feature = "openapi")]
