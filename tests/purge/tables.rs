@@ -14,8 +14,7 @@ use crate::{
     servers::{Folder, mariadb::MariaDb, postgres::Postgres},
 };
 
-const COLUMNS: &str =
-    "store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id, response";
+const COLUMNS: &str = "store_key, fingerprint, token, attempt, state, lease_until, expires_at, purge_at, trace_id, response";
 
 pub(crate) async fn postgres(records: u64, most: Duration) -> Option<f64> {
     let server = Postgres::start()?;
@@ -29,7 +28,7 @@ pub(crate) async fn postgres(records: u64, most: Duration) -> Option<f64> {
         "alter table idempotency_records drop constraint idempotency_records_pkey",
         &format!(
             "insert into idempotency_records ({COLUMNS}) select sha256(n::text::bytea), sha256('a request'), \
-             '\\x{}', 1, 1, expired, expired, null, '\\x{}' \
+             '\\x{}', 1, 1, expired, expired, expired, null, '\\x{}' \
              from (select n, now() - interval '1 hour' - ({records} - n) * interval '100 microseconds' as expired \
              from generate_series(1, {records}) as n) as past",
             "07".repeat(16),
@@ -56,6 +55,7 @@ pub(crate) async fn mariadb(records: u64, most: Duration) -> Option<f64> {
         &format!(
             "insert into idempotency_records ({COLUMNS}) select unhex(sha2(seq, 256)) as store_key, \
              unhex(sha2('a request', 256)), x'{}', 1, 1, utc_timestamp(6) - interval 1 hour, \
+             utc_timestamp(6) - interval 1 hour - interval ({records} - seq) * 100 microsecond, \
              utc_timestamp(6) - interval 1 hour - interval ({records} - seq) * 100 microsecond, null, x'{}' \
              from seq_1_to_{records} order by store_key",
             "07".repeat(16),
@@ -76,7 +76,8 @@ pub(crate) async fn sqlite(records: u64, most: Duration) -> Option<f64> {
         &format!(
             "with recursive past (n) as (select 1 union all select n + 1 from past where n < {records}) \
              insert into idempotency_records ({COLUMNS}) select randomblob(32), zeroblob(32), zeroblob(16), 1, 1, \
-             unixepoch() * 1000000 - 3600000000, unixepoch() * 1000000 - 3600000000 - ({records} - n) * 100, null, \
+             unixepoch() * 1000000 - 3600000000, unixepoch() * 1000000 - 3600000000 - ({records} - n) * 100, \
+             unixepoch() * 1000000 - 3600000000 - ({records} - n) * 100, null, \
              x'{}' from past",
             hex(&stored_response())
         ),

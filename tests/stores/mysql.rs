@@ -77,6 +77,7 @@ async fn run(server: &MariaDb, statement: &str) {
 impl Harness for MariaDbHarness {
     type Store = MySqlStore;
     const ADMINISTRABLE: bool = true;
+    const INSPECTABLE: bool = true;
 
     async fn open() -> Self {
         let table = new_table();
@@ -97,11 +98,15 @@ impl Harness for MariaDbHarness {
     async fn advance(&self, by: Duration) {
         let shift = format!(
             "update {} set lease_until = lease_until - interval ? microsecond, \
-             expires_at = expires_at - interval ? microsecond",
+             expires_at = expires_at - interval ? microsecond, purge_at = purge_at - interval ? microsecond, \
+             created_at = created_at - interval ? microsecond, completed_at = completed_at - interval ? microsecond",
             self.table
         );
         let by = i64::try_from(by.as_micros()).expect("a duration of the suite");
         sqlx::query(AssertSqlSafe(shift))
+            .bind(by)
+            .bind(by)
+            .bind(by)
             .bind(by)
             .bind(by)
             .execute(&mut Self::connection().await)

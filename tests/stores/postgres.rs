@@ -22,6 +22,7 @@ mod durability;
 mod purge;
 mod purge_rescan;
 mod round_trips;
+mod updates;
 
 /// A store on the server that all tests share, with a table of its own.
 pub(crate) struct PostgresHarness {
@@ -55,6 +56,7 @@ impl PostgresHarness {
 impl Harness for PostgresHarness {
     type Store = PostgresStore;
     const ADMINISTRABLE: bool = true;
+    const INSPECTABLE: bool = true;
 
     async fn open() -> Self {
         let table = new_table();
@@ -75,7 +77,10 @@ impl Harness for PostgresHarness {
     async fn advance(&self, by: Duration) {
         let shift = format!(
             "update {} set lease_until = lease_until - $1 * interval '1 microsecond', \
-             expires_at = expires_at - $1 * interval '1 microsecond'",
+             expires_at = expires_at - $1 * interval '1 microsecond', \
+             purge_at = purge_at - $1 * interval '1 microsecond', \
+             created_at = created_at - $1 * interval '1 microsecond', \
+             completed_at = completed_at - $1 * interval '1 microsecond'",
             self.table
         );
         sqlx::query(AssertSqlSafe(shift))

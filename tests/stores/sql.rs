@@ -11,6 +11,7 @@ mod sessions;
 #[cfg(target_os = "linux")]
 mod stalled;
 mod tables;
+mod versions;
 
 /// A name that no other table has.
 pub(crate) fn new_table() -> TableName {

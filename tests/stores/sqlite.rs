@@ -54,7 +54,7 @@ impl DatabaseFile {
     }
 
     /// Runs a statement beside the store.
-    async fn run(&self, statement: &str) {
+    pub(crate) async fn run(&self, statement: &str) {
         let run = self
             .connect()
             .await
@@ -68,6 +68,7 @@ impl DatabaseFile {
 impl Harness for SqliteHarness {
     type Store = SqliteStore;
     const ADMINISTRABLE: bool = true;
+    const INSPECTABLE: bool = true;
 
     async fn open() -> Self {
         let file = DatabaseFile::new();
@@ -87,7 +88,9 @@ impl Harness for SqliteHarness {
 
     async fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_micros()).expect("a duration of the suite");
-        sqlx::query("update idempotency_records set lease_until = lease_until - ?1, expires_at = expires_at - ?1")
+        let shift = "update idempotency_records set lease_until = lease_until - ?1, expires_at = expires_at - ?1, \
+                     purge_at = purge_at - ?1, created_at = created_at - ?1, completed_at = completed_at - ?1";
+        sqlx::query(shift)
             .bind(by)
             .execute(&mut self.file.connect().await)
             .await

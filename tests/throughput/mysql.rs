@@ -14,7 +14,7 @@ const CLAIM: &str = include_str!("../../idempotent-runtime/src/store/sql/mysql/c
 const COMPLETE: &str = include_str!("../../idempotent-runtime/src/store/sql/shared/complete.sql");
 
 /// How this server writes what the files name in braces.
-const WORDS: [(&str, &str); 8] = [
+const WORDS: [(&str, &str); 9] = [
     (
         "{held}",
         "store_key = {key} and token = {token} and state = 0",
@@ -39,6 +39,7 @@ const WORDS: [(&str, &str); 8] = [
         "{left expires_at}",
         "timestampdiff(microsecond, utc_timestamp(6), expires_at)",
     ),
+    ("{now}", "utc_timestamp(6)"),
     ("{int state}", "cast(state as signed)"),
     ("{int attempt}", "cast(attempt as signed)"),
 ];
@@ -93,7 +94,14 @@ impl Server for MariaDb {
 
 /// The completion, with its values in the order of the text.
 fn complete() -> SqlStr {
-    let values = ["{state}", "{response}", "{ttl}", "{key}", "{token}"];
+    let values = [
+        "{state}",
+        "{response}",
+        "{bytes}",
+        "{ttl}",
+        "{key}",
+        "{token}",
+    ];
     let text = statement(COMPLETE, &WORDS);
     let text = values
         .iter()
@@ -121,12 +129,15 @@ impl Client for Bare {
             .replace("{token}", &format!("x'{}'", hex(claim.token.as_bytes())))
             .replace("{lease}", &micros(claim.lease).to_string())
             .replace("{ttl}", &micros(claim.ttl).to_string())
-            .replace("{trace_id}", "null");
+            .replace("{trace_id}", "null")
+            .replace("{tx_token}", "null")
+            .replace("{endpoint}", "null");
         let claimed = self.connection.fetch_all(AssertSqlSafe(sent)).await;
         assert_eq!(claimed.expect("claim").len(), 1);
         let completed = sqlx::query(self.complete.clone())
             .bind(1_i16)
             .bind(&self.response)
+            .bind(i64::try_from(self.response.len()).expect("short"))
             .bind(micros(claim.ttl))
             .bind(&claim.key.as_bytes()[..])
             .bind(&claim.token.as_bytes()[..])

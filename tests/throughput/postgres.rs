@@ -47,7 +47,7 @@ const WORDS: [(&str, &str); 7] = [
     ("{now}", "clock_timestamp()"),
 ];
 /// The values of the two statements, in the order of their parameters here.
-const ACQUIRED: [&str; 7] = [
+const ACQUIRED: [&str; 9] = [
     "{key}",
     "{fingerprint}",
     "{token}",
@@ -55,8 +55,17 @@ const ACQUIRED: [&str; 7] = [
     "{ttl}",
     "{take_over}",
     "{trace_id}",
+    "{tx_token}",
+    "{endpoint}",
 ];
-const COMPLETED: [&str; 5] = ["{key}", "{token}", "{state}", "{response}", "{ttl}"];
+const COMPLETED: [&str; 6] = [
+    "{key}",
+    "{token}",
+    "{state}",
+    "{response}",
+    "{bytes}",
+    "{ttl}",
+];
 
 /// Whether the store is fast enough; nothing if that cannot be measured here.
 pub(crate) async fn measure() -> Option<bool> {
@@ -125,6 +134,8 @@ impl Client for Bare {
             .bind(micros(claim.ttl))
             .bind(None::<&[u8]>)
             .bind(None::<&[u8]>)
+            .bind(None::<&[u8]>)
+            .bind(None::<&str>)
             .fetch_all(&mut self.connection)
             .await;
         assert_eq!(acquired.expect("acquire").len(), 1);
@@ -133,6 +144,7 @@ impl Client for Bare {
             .bind(&claim.token.as_bytes()[..])
             .bind(1_i16)
             .bind(&self.response)
+            .bind(i64::try_from(self.response.len()).expect("short"))
             .bind(micros(claim.ttl))
             .execute(&mut self.connection)
             .await;
@@ -203,8 +215,17 @@ fn pair() -> String {
         ttl,
         "null",
         "null",
+        "null",
+        "null",
     ];
-    let complete = [key, token, "1::smallint", &literal(&stored_response()), ttl];
+    let complete = [
+        key,
+        token,
+        "1::smallint",
+        &literal(&stored_response()),
+        "200",
+        ttl,
+    ];
     format!(
         "\\set n random(1, 9000000000000000)\n{};\n{};\n",
         put(ACQUIRE, &ACQUIRED, &acquire),

@@ -14,10 +14,11 @@
 //!    each new lease of a record.
 //! 3. **Repetition.** An operation may arrive twice, because the reply to the first was lost. Acquire with the
 //!    token that already holds the lease answers `Acquired` with the same attempt; complete with the token and
-//!    outcome already stored answers [`Applied`](Write::Applied). A store may repeat an operation by itself, but **not an
-//!    acquire that was sent and not answered**: that is an error ([`Unavailable`](StoreErrorKind::Unavailable)), also where
-//!    a repetition would be answered. The first copy may still be on its way and claim the key after it was released, and
-//!    only a caller that knows of it gives it back.
+//!    outcome already stored answers [`Applied`](Write::Applied). A store may repeat an operation by itself, but **neither
+//!    an acquire nor a release that was sent and not answered**: that is an error
+//!    ([`Unavailable`](StoreErrorKind::Unavailable)), also where a repetition would be answered. The first copy of an
+//!    acquire may still be on its way and claim the key after it was released, and only a caller that knows of it gives it
+//!    back; the second answer to a release differs from the first.
 //! 4. **Clock.** One clock decides about leases and expiry: the store's. Callers pass durations, never points
 //!    in time.
 //! 5. **Durability.** A completion that was acknowledged is there until it expires, within the failures that

@@ -185,3 +185,16 @@ async fn the_stores_own_sessions_write_where_sessions_are_read_only_by_default()
     let store = builder.connect(&server.url()).await.unwrap();
     store.acquire(&new_claim(key(1))).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_whose_pages_a_crash_may_destroy_is_refused() {
+    let Some(server) = MariaDb::with(&["--skip-innodb-doublewrite"]) else {
+        return;
+    };
+    let builder = || MySqlStore::builder().migrate(true);
+    let error = builder().connect(&server.url()).await.unwrap_err();
+    assert!(error.to_string().contains("innodb_doublewrite"), "{error}");
+    let url = server.url();
+    let accepted = builder().accept_weaker_durability().connect(&url);
+    accepted.await.expect("weaker durability is accepted");
+}

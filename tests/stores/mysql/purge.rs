@@ -22,7 +22,8 @@ async fn expired(server: &MariaDb, records: u32) -> (MySqlPool, MySqlStore, Stri
         .from_pool(pool.clone());
     store.migrate().await.unwrap();
     let fill = format!(
-        "insert into {table} select unhex(sha2(seq, 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, expired, expired, null, null \
+        "insert into {table} (store_key, fingerprint, token, attempt, state, lease_until, expires_at, purge_at) \
+         select unhex(sha2(seq, 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, expired, expired, expired \
          from (select seq, utc_timestamp(6) - interval 1 hour - interval ({records} - seq) second as expired \
          from seq_1_to_{records}) as past"
     );
@@ -33,8 +34,9 @@ async fn expired(server: &MariaDb, records: u32) -> (MySqlPool, MySqlStore, Stri
 /// Inserts a record that expired two hours ago.
 async fn expired_earlier(pool: &MySqlPool, table: &str) {
     let written = format!(
-        "insert into {table} values (unhex(sha2(uuid(), 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, \
-         utc_timestamp(6), utc_timestamp(6) - interval 2 hour, null, null)"
+        "insert into {table} (store_key, fingerprint, token, attempt, state, lease_until, expires_at, purge_at) \
+         values (unhex(sha2(uuid(), 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, \
+         utc_timestamp(6), utc_timestamp(6) - interval 2 hour, utc_timestamp(6) - interval 2 hour)"
     );
     pool.execute(AssertSqlSafe(written)).await.unwrap();
 }
@@ -74,7 +76,7 @@ async fn records_that_a_purge_skipped_are_purged_later() {
     let (_pool, store, table) = expired(server, 4).await;
     let mut user = MySqlConnection::connect(&server.url()).await.unwrap();
     let mut transaction = user.begin().await.unwrap();
-    let first = format!("select 1 from purged.{table} order by expires_at limit 1 for update");
+    let first = format!("select 1 from purged.{table} order by purge_at limit 1 for update");
     transaction.execute(AssertSqlSafe(first)).await.unwrap();
 
     assert_eq!(
@@ -111,8 +113,9 @@ async fn a_first_batch_that_times_out_does_not_stop_the_next_ones() {
             "from the present on"
         );
         let now = format!(
-            "insert into {table} values (unhex(sha2('now', 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, \
-             utc_timestamp(6), utc_timestamp(6), null, null)"
+            "insert into {table} (store_key, fingerprint, token, attempt, state, lease_until, expires_at, purge_at) \
+         values (unhex(sha2('now', 256)), unhex(sha2('', 256)), unhex(md5('')), 1, 1, \
+             utc_timestamp(6), utc_timestamp(6), utc_timestamp(6))"
         );
         pool.execute(AssertSqlSafe(now)).await.unwrap();
         assert_eq!(store.purge_expired(2).await.unwrap(), 1, "expired since");

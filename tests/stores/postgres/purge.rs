@@ -16,8 +16,9 @@ pub(super) async fn expired(server: &Postgres, records: u32) -> (PgPool, Postgre
         .from_pool(pool.clone());
     store.migrate().await.unwrap();
     let fill = format!(
-        "insert into {table} select sha256(n::text::bytea), sha256(''), decode(repeat('07', 16), 'hex'), 1, 1, \
-         expired, expired, null, null from (select n, now() - interval '1 hour' - ({records} - n) * interval '1 second' as expired \
+        "insert into {table} (store_key, fingerprint, token, attempt, state, lease_until, expires_at, purge_at) \
+         select sha256(n::text::bytea), sha256(''), decode(repeat('07', 16), 'hex'), 1, 1, \
+         expired, expired, expired from (select n, now() - interval '1 hour' - ({records} - n) * interval '1 second' as expired \
          from generate_series(1, {records}) as n) as past"
     );
     pool.execute(AssertSqlSafe(fill)).await.unwrap();
@@ -74,7 +75,7 @@ async fn records_that_a_purge_skipped_are_purged_later() {
     let (pool, store, table) = expired(server, 4).await;
     let mut user = PostgresHarness::connection().await;
     let mut transaction = user.begin().await.unwrap();
-    let first = format!("select 1 from {table} order by expires_at limit 1 for update");
+    let first = format!("select 1 from {table} order by purge_at limit 1 for update");
     transaction.execute(AssertSqlSafe(first)).await.unwrap();
 
     assert_eq!(
@@ -106,8 +107,9 @@ async fn records_before_the_cursor_are_found() {
     let (pool, store, table) = expired(server, 3).await;
     assert_eq!(store.purge_expired(3).await.unwrap(), 3);
     let earlier = format!(
-        "insert into {table} select sha256('earlier'), sha256(''), decode(repeat('07', 16), 'hex'), 1, 1, now(), \
-         now() - interval '2 hours', null, null"
+        "insert into {table} (store_key, fingerprint, token, attempt, state, lease_until, expires_at, purge_at) \
+         select sha256('earlier'), sha256(''), decode(repeat('07', 16), 'hex'), 1, 1, now(), \
+         now() - interval '2 hours', now() - interval '2 hours'"
     );
     pool.execute(AssertSqlSafe(earlier)).await.unwrap();
     assert_eq!(store.purge_expired(3).await.unwrap(), 1);

@@ -11,8 +11,8 @@ use crate::servers::postgres::Postgres;
 /// Inserts a record that expired this long ago.
 async fn expired_ago(pool: &PgPool, table: &str, hours: u8) {
     let insert = format!(
-        "insert into {table} select sha256(gen_random_uuid()::text::bytea), sha256(''), decode(repeat('07', 16), 'hex'), \
-         1, 1, now(), clock_timestamp() - {hours} * interval '1 hour', null, null"
+        "insert into {table} (store_key, fingerprint, token, attempt, state, lease_until, expires_at, purge_at) select sha256(gen_random_uuid()::text::bytea), sha256(''), decode(repeat('07', 16), 'hex'), \
+         1, 1, now(), past, past from (select clock_timestamp() - {hours} * interval '1 hour' as past) as times"
     );
     pool.execute(AssertSqlSafe(insert)).await.unwrap();
 }

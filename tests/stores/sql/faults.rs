@@ -27,7 +27,7 @@ use crate::{
 on_each_server! {
     claims_and_outcomes_survive_a_kill_at_any_point,
     nothing_is_executed_twice_or_lost_while_the_server_is_killed_repeatedly,
-    an_operation_whose_reply_was_lost_is_repeated_but_an_acquire_only_by_its_caller,
+    an_operation_whose_reply_was_lost_is_repeated_but_an_acquire_and_a_release_only_by_their_caller,
     a_silence_of_the_server_blocks_no_later_operation,
     operations_on_a_silent_server_time_out_by_themselves,
     a_server_slower_to_connect_than_a_time_out_is_reached,
@@ -182,7 +182,7 @@ async fn execute_until(
 
 /// The server carries the operation out, and the reply is lost: the store repeats it with the same token, unless it is an
 /// acquire, whose caller has to know.
-async fn an_operation_whose_reply_was_lost_is_repeated_but_an_acquire_only_by_its_caller(
+async fn an_operation_whose_reply_was_lost_is_repeated_but_an_acquire_and_a_release_only_by_their_caller(
     kind: ServerKind,
 ) {
     let Some(server) = kind.start() else { return };
@@ -203,8 +203,15 @@ async fn an_operation_whose_reply_was_lost_is_repeated_but_an_acquire_only_by_it
             store.complete(&mine.held(), &done()).await.unwrap(),
             Write::Applied
         );
+        let given_back = new_claim(key(100 + n));
+        assert_eq!(store.acquire(&given_back).await.unwrap(), FIRST);
+        proxy.lose_next_reply();
+        let released = store.release(&given_back.key, &given_back.token).await;
+        // Not `Missing`, which would be said of the second copy.
+        let error = released.expect_err("the reply was lost");
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     }
-    assert_eq!(proxy.lost(), 60);
+    assert_eq!(proxy.lost(), 80);
 }
 
 /// The server accepts requests and does not reply: operations time out, and the connections that waited for a reply are not

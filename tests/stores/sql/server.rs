@@ -179,7 +179,9 @@ impl ServerKind {
     pub(crate) fn later_version(self, table: &TableName) -> String {
         match self {
             Self::Postgres => format!("insert into {table}_versions (version) values (99)"),
-            Self::MariaDb => format!("insert into {table}_versions values (99, utc_timestamp())"),
+            Self::MariaDb => format!(
+                "insert into {table}_versions (version, applied_at) values (99, utc_timestamp())"
+            ),
         }
     }
 }

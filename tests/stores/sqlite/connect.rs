@@ -164,7 +164,7 @@ async fn a_limit_too_small_for_the_table_is_enforced() {
 async fn a_table_of_a_later_version_is_refused() {
     let file = DatabaseFile::new();
     drop(file.open().await);
-    file.run("insert into idempotency_records_versions values (99)")
+    file.run("insert into idempotency_records_versions (version) values (99)")
         .await;
     let error = refusal(&file.url()).await;
     assert!(

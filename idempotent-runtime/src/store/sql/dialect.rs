@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sqlx::{AssertSqlSafe, Database, Executor as _, Row as _, SqlStr, query::Query};
+use sqlx::{AssertSqlSafe, Database, Executor as _, Row as _, SqlStr, query};
 
 use super::{
     TableName,
@@ -17,6 +17,7 @@ use crate::{
     scope::StoreKey,
     store::{
         error::StoreError,
+        inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Record, Write},
         wake::Wake,
     },
@@ -29,8 +30,6 @@ pub(super) trait Dialect: Driver + fmt::Debug {
     const SYNTAX: Syntax;
     /// The statements that other databases do not share.
     const FILES: Files;
-    /// Every version of the table, in order: the first makes version 1.
-    const MIGRATIONS: &'static [&'static str];
     /// Whether opening a store migrates unless the builder says otherwise.
     const MIGRATES: bool;
 
@@ -54,12 +53,13 @@ pub(super) trait Dialect: Driver + fmt::Debug {
     /// What an error of a statement means, and whether to repeat the statement at once.
     fn classify(error: &sqlx::Error) -> Verdict;
 
-    /// Deletes at most `{limit}` expired records in the order of their expiry, starting at the time `{from}` where a
-    /// deleted row stays in the index.
+    /// Looks at `{limit}` records in the order in which the purge is to look at them, deletes those that have expired, and
+    /// moves the others on. Starts at the time `{from}` where a deleted row stays in the index.
     fn purge<A: Access<Self>>(
         access: &mut A,
         statements: &Statements,
         values: &Values<'_>,
+        limit: i64,
     ) -> impl Future<Output = Result<Batch, sqlx::Error>> + Send;
 
     /// Whether the server or the client cancelled a statement because it took too long.
@@ -77,13 +77,19 @@ pub(super) struct Files {
     pub(super) inline_claim: bool,
     /// Leases a record that was found to be free, where the claim itself does not.
     pub(super) lease: Option<&'static str>,
-    /// Reads where a batch of the purge ends, where the purge itself does not tell.
-    pub(super) batch: Option<&'static str>,
-    pub(super) purge: &'static str,
+    /// The steps of the purge.
+    pub(super) purge: &'static [&'static str],
     /// Whether the tables of the records and of their versions exist.
     pub(super) tables: &'static str,
     /// Creates the table of versions.
     pub(super) versions: &'static str,
+    /// Creates the table.
+    pub(super) schema: &'static str,
+    /// Changes a table of version 1 to version 2.
+    pub(super) upgrade: &'static str,
+    /// Changes its table of versions.
+    pub(super) upgrade_versions: &'static str,
+    /// Notes the version.
     pub(super) migrated: &'static str,
     /// The table of what operators did.
     pub(super) audit: Audit<&'static str>,
@@ -117,6 +123,14 @@ pub(super) trait Backend: Send + Sync + fmt::Debug + 'static {
 
     fn administer(&self, act: Act) -> impl Future<Output = Result<Told, StoreError>> + Send;
 
+    fn list(&self, query: &Query) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    fn stats(
+        &self,
+        cursor: Option<&Cursor>,
+        max_scan: usize,
+    ) -> impl Future<Output = Result<Stats, StoreError>> + Send;
+
     fn attach(&self, wake: Wake);
 }
 
@@ -144,17 +158,22 @@ pub(super) trait Driver: Database {
 
     fn int(row: &Self::Row, column: usize) -> Result<i64, sqlx::Error>;
 
+    fn maybe_int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
+
+    fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error>;
+
     fn bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
 }
 
 macro_rules! bound {
     ($statement:expr, $values:expr) => {{
-        let mut query: Query<'_, Self, _> =
+        let mut query: query::Query<'_, Self, _> =
             sqlx::query($statement.sql.clone()).persistent(!$statement.once);
         for parameter in &$statement.parameters {
             query = match $values.get(*parameter) {
                 Value::Int(number) => query.bind(number),
                 Value::Bytes(bytes) => query.bind(bytes),
+                Value::Text(text) => query.bind(text),
             };
         }
         query
@@ -195,6 +214,14 @@ macro_rules! driver {
             }
 
             fn int(row: &Self::Row, column: usize) -> Result<i64, sqlx::Error> {
+                row.try_get(column)
+            }
+
+            fn maybe_int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error> {
+                row.try_get(column)
+            }
+
+            fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error> {
                 row.try_get(column)
             }
 

@@ -126,7 +126,8 @@ impl fmt::Display for ConnectError {
                 known,
             } if found < known => write!(
                 f,
-                "the table {table} has version {found} and this crate needs version {known}: call `migrate()`"
+                "the table {table} has version {found} and this crate needs version {known}: call `migrate()` (processes of \
+                 version {found} go on beside the migrated table)"
             ),
             Self::OtherVersion {
                 table,
@@ -212,6 +213,10 @@ pub(super) struct Verdict {
 
 /// Whether to repeat the statement at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(feature = "mysql", feature = "postgres")),
+    expect(dead_code, reason = "SQLite repeats nothing")
+)]
 pub(super) enum Repeat {
     No,
     /// Yes: it was rolled back in favour of a concurrent one.

@@ -26,8 +26,16 @@
 //! 6. **Operators.** What they did stands in a table of its own, named as the records' with `_audit` behind it: `migrate()`
 //!    makes it, and nothing deletes from it.
 //!
+//! 6. **Purging.** A record says when to look at it, which is indexed, apart from when it expires, which is not: so a
+//!    completion and a renewal change no index (in PostgreSQL they are HOT updates). The purge deletes what has expired and
+//!    moves the rest on. A response that is kept for a shorter time than its route's ttl is absent in time, and deleted
+//!    when the ttl has passed.
+//! 7. **Versions.** The table has version 2. Processes of version 1 work on it too; [the guide](crate::guide::operations)
+//!    has the order of a deploy. In records that they wrote, endpoint and times may be missing or those of an earlier
+//!    record of the same key.
+//!
 //! A row holds the digest of scope and key, the digest of the request, and the response. The raw key is never
-//! stored.
+//! stored. The last eight bytes of the column `fingerprint` are the digest of the caller; there is no other column for it.
 
 mod admin;
 mod dialect;

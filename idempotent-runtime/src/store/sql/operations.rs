@@ -9,17 +9,17 @@
 //! 2. When a fenced write changes nothing, the record is read to find out why.
 //! 3. A step that loses a race changes nothing. It is repeated a few times with the same token.
 //! 4. A statement whose connection broke without an answer may still arrive (a proxy in between has it, or the server's
-//!    machine). It is repeated on another connection, because a second copy changes nothing; but not an acquire, which
-//!    would claim the key again after it was released. Its caller gets the error, repeats it, and remembers that one got
-//!    no answer (contract, rule 3).
+//!    machine). It is repeated on another connection if a second copy changes nothing and answers the same. An acquire
+//!    would claim the key again after it was released, and a release would answer that there is no record, or that it is
+//!    another's: their callers get the error, repeat them, and remember that one got no answer (contract, rule 3).
 
 use std::marker::PhantomData;
 
 use super::{
     dialect::Dialect,
     error::Repeat,
-    purge::{Batch, Cursor, purge},
-    row::{Assessment, Row, WON, columns},
+    purge::{self, Batch, purge},
+    row::{Assessment, Row, Unrecognised, WON, columns, micros},
     statement::{Parameter, Statement, Value, Values},
     statements::Statements,
 };
@@ -27,6 +27,7 @@ use crate::{
     scope::StoreKey,
     store::{
         error::{StoreError, StoreErrorKind},
+        inspect::{Cursor, Page, Query, StateKind, Stats, share_of_keys},
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
         token::Token,
     },
@@ -63,6 +64,24 @@ pub(super) trait Access<D: Dialect>: Send {
     fn connections(&self) -> usize;
 }
 
+const LOWEST: StoreKey = StoreKey::from_bytes([0; 32]);
+const HIGHEST: StoreKey = StoreKey::from_bytes([0xff; 32]);
+
+/// The state as the list and the counts see it.
+fn kind_column(kind: StateKind) -> i64 {
+    match kind {
+        StateKind::InFlight => 0,
+        StateKind::Completed => 1,
+        StateKind::Tombstone => 2,
+        StateKind::Unknown => 3,
+    }
+}
+
+/// The size of a response.
+fn size(response: &[u8]) -> i64 {
+    i64::try_from(response.len()).unwrap_or(i64::MAX)
+}
+
 /// The result of a claim.
 enum ClaimResult {
     /// The key is leased to the claim, as this attempt.
@@ -92,7 +111,7 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
     }
 
     pub(super) async fn acquire(&mut self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        let mut budget = RetryBudget::for_acquire();
+        let mut budget = RetryBudget::sent_once();
         loop {
             match self.step(claim, &mut budget).await? {
                 Some(acquisition) => return Ok(acquisition),
@@ -135,10 +154,13 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
     }
 
     pub(super) async fn write(&mut self, change: &Change<'_>) -> Result<Write, StoreError> {
-        let mut budget = RetryBudget::new();
+        let mut budget = match change {
+            Change::Release(..) => RetryBudget::sent_once(),
+            _ => RetryBudget::new(),
+        };
         loop {
             let answer = match self.change(change).await {
-                Ok(0) => match self.read(change.key()).await {
+                Ok(0) => match self.find(change.key()).await {
                     Ok(None) => Ok(Some(Write::Missing)),
                     Ok(Some(row)) => Ok(row.why_unchanged(change.token(), change.outcome())),
                     Err(error) => Err(error),
@@ -158,9 +180,8 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
     pub(super) async fn get(&mut self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let mut budget = RetryBudget::new();
         loop {
-            match self.read(key).await {
-                Ok(Some(row)) => return row.record().map_err(corrupt::<D>),
-                Ok(None) => return Ok(None),
+            match self.record(key).await {
+                Ok(record) => return record.map_err(corrupt::<D>),
                 Err(error) => self.absorb(&mut budget, error)?,
             }
             budget.spend_round::<D>()?;
@@ -170,7 +191,7 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
     /// Deletes at most this many expired records. Returns how many it deleted.
     pub(super) async fn purge(
         &mut self,
-        cursor: &Cursor,
+        cursor: &purge::Cursor,
         limit: usize,
     ) -> Result<usize, StoreError> {
         if limit == 0 {
@@ -193,7 +214,7 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
         let rows = self.access.fetch(&self.statements.claim, &values).await?;
         let Some(row) = rows.first() else {
             // The claim does not see a record that was inserted since it began. In SQLite, it returns none.
-            let found = self.read(&claim.key).await?;
+            let found = self.read(&values).await?;
             return Ok(found.map_or(ClaimResult::Raced, ClaimResult::Found));
         };
         let found = Row::read::<D>(row)?;
@@ -217,10 +238,138 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
     }
 
     /// Reads the record, also if it has expired.
-    async fn read(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
+    async fn read(&mut self, values: &Values<'_>) -> Result<Option<Row>, sqlx::Error> {
+        let rows = self.access.fetch(&self.statements.read, values).await?;
+        rows.first().map(Row::read::<D>).transpose()
+    }
+
+    async fn find(&mut self, key: &StoreKey) -> Result<Option<Row>, sqlx::Error> {
+        let values = Values::new().key(key).int(Parameter::Clock, self.clock);
+        self.read(&values).await
+    }
+
+    async fn record(
+        &mut self,
+        key: &StoreKey,
+    ) -> Result<Result<Option<Record>, Unrecognised>, sqlx::Error> {
         let values = Values::new().key(key).int(Parameter::Clock, self.clock);
         let rows = self.access.fetch(&self.statements.read, &values).await?;
-        rows.first().map(Row::read::<D>).transpose()
+        rows.first().map_or(Ok(Ok(None)), Row::read_record::<D>)
+    }
+
+    pub(super) async fn list(&mut self, query: &Query) -> Result<Page, StoreError> {
+        let cursor = query.cursor.as_ref();
+        let after = cursor.map(|cursor| cursor.key(D::STORE)).transpose()?;
+        let mut budget = RetryBudget::new();
+        loop {
+            match self.page(query, after.as_ref()).await {
+                Ok(page) => return Ok(page),
+                Err(error) => self.absorb(&mut budget, error)?,
+            }
+            budget.spend_round::<D>()?;
+        }
+    }
+
+    /// One page. First it is decided up to which record it looks, so that the cursor passes over none that is inserted
+    /// meanwhile.
+    async fn page(&mut self, query: &Query, after: Option<&StoreKey>) -> Result<Page, sqlx::Error> {
+        let (lowest, highest) = match &query.prefix {
+            Some(prefix) => (prefix.lowest(), prefix.highest()),
+            None => (LOWEST, HIGHEST),
+        };
+        let values = self.range(after, &lowest, &highest);
+        let edge = self.edge(&values, query.max_scan()).await?;
+        let limit = query.limit();
+        // Records that were created later have more time left than none.
+        let age = query.older_than.map_or(i64::MAX, |age| -micros(age));
+        let values = values
+            .with(
+                Parameter::Highest,
+                Value::Bytes(Some(edge.as_ref().unwrap_or(&highest).as_bytes())),
+            )
+            .int(Parameter::Kind, query.state.map_or(-1, kind_column))
+            .with(Parameter::Endpoint, Value::Text(query.endpoint.as_deref()))
+            .int(Parameter::Age, age)
+            .int(Parameter::Limit, i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = self.access.fetch(&self.statements.list, &values).await?;
+        let entries: Result<Vec<_>, _> = rows.iter().map(Row::read_entry::<D>).collect();
+        let entries = entries?;
+        let last = entries.last().filter(|_| entries.len() >= limit);
+        let next = last.map(|entry| entry.key).or(edge);
+        let next = next.as_ref().map(Cursor::after);
+        Ok(Page::new(entries, next))
+    }
+
+    pub(super) async fn stats(
+        &mut self,
+        cursor: Option<&Cursor>,
+        max_scan: usize,
+    ) -> Result<Stats, StoreError> {
+        let after = cursor.map(|cursor| cursor.key(D::STORE)).transpose()?;
+        let mut budget = RetryBudget::new();
+        loop {
+            match self.count(after.as_ref(), max_scan).await {
+                Ok(stats) => return Ok(stats),
+                Err(error) => self.absorb(&mut budget, error)?,
+            }
+            budget.spend_round::<D>()?;
+        }
+    }
+
+    async fn count(
+        &mut self,
+        after: Option<&StoreKey>,
+        max_scan: usize,
+    ) -> Result<Stats, sqlx::Error> {
+        let values = self.range(after, &LOWEST, &HIGHEST);
+        let edge = self.edge(&values, max_scan).await?;
+        let highest = edge.as_ref().unwrap_or(&HIGHEST);
+        let values = values.with(Parameter::Highest, Value::Bytes(Some(highest.as_bytes())));
+        let mut stats = Stats::default();
+        for row in &self.access.fetch(&self.statements.stats, &values).await? {
+            let count = |column| Ok::<_, sqlx::Error>(D::int(row, column)?.unsigned_abs());
+            match D::int(row, 0)? {
+                0 => stats.in_flight += count(1)?,
+                1 => {
+                    stats.completed += count(1)?;
+                    stats.stored_bytes += count(2)?;
+                }
+                2 => stats.tombstones += count(1)?,
+                3 => stats.unknown += count(1)?,
+                // A row that this crate did not write is no record of its.
+                _ => {}
+            }
+        }
+        stats.share = share_of_keys(after, edge.as_ref());
+        stats.next = edge.as_ref().map(Cursor::after);
+        Ok(stats)
+    }
+
+    fn range<'k>(
+        &self,
+        after: Option<&'k StoreKey>,
+        lowest: &'k StoreKey,
+        highest: &'k StoreKey,
+    ) -> Values<'k> {
+        // Before every key.
+        let after = after.map_or(&[][..], |key| key.as_bytes());
+        Values::new()
+            .with(Parameter::After, Value::Bytes(Some(after)))
+            .with(Parameter::Lowest, Value::Bytes(Some(lowest.as_bytes())))
+            .with(Parameter::Highest, Value::Bytes(Some(highest.as_bytes())))
+            .int(Parameter::Clock, self.clock)
+    }
+
+    /// The last of as many records as may be looked at; `None` if there are fewer.
+    async fn edge(
+        &mut self,
+        values: &Values<'_>,
+        max_scan: usize,
+    ) -> Result<Option<StoreKey>, sqlx::Error> {
+        let offset = i64::try_from(max_scan.max(1) - 1).unwrap_or(i64::MAX);
+        let values = values.int(Parameter::Offset, offset);
+        let rows = self.access.fetch(&self.statements.edge, &values).await?;
+        rows.first().map(Row::read_key::<D>).transpose()
     }
 
     /// Changes the record if it is in flight under the token. Returns the number of changed rows.
@@ -236,6 +385,7 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
                 let values = values
                     .held(held)
                     .int(Parameter::State, state)
+                    .int(Parameter::Bytes, response.map_or(0, size))
                     .with(Parameter::Response, Value::Bytes(response));
                 (&self.statements.complete, values)
             }
@@ -251,7 +401,7 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
             .int(Parameter::From, from)
             .int(Parameter::Limit, limit)
             .int(Parameter::Clock, self.clock);
-        D::purge(&mut self.access, self.statements, &values).await
+        D::purge(&mut self.access, self.statements, &values, limit).await
     }
 
     /// Accepts an error after which the step may be repeated, and returns any other.
@@ -303,7 +453,7 @@ impl RetryBudget {
         }
     }
 
-    fn for_acquire() -> Self {
+    fn sent_once() -> Self {
         Self {
             after_loss: false,
             ..Self::new()
@@ -355,6 +505,6 @@ impl RetryBudget {
     }
 }
 
-fn corrupt<D: Dialect>(error: super::row::Unrecognised) -> StoreError {
+fn corrupt<D: Dialect>(error: Unrecognised) -> StoreError {
     StoreError::new(D::STORE, StoreErrorKind::Corrupt).with_source(error)
 }

@@ -33,17 +33,37 @@ const FAR: i64 = 253_370_764_800_000_000;
 
 pub(super) struct Batch {
     pub(super) purged: i64,
-    /// The expiry from which on there may be more records (microseconds since 1970): where a full batch ended, else the
+    /// How many records it looked at: those that were not due yet were moved on.
+    pub(super) seen: i64,
+    /// The time from which on there may be more records (microseconds since 1970): where a full batch ended, else the
     /// current time.
     pub(super) until: i64,
 }
 
-/// Deletes at most `limit` records and returns how many it deleted.
+/// Deletes at most `limit` records and returns how many it deleted: fewer only if no others are due, or if moving on those
+/// that are not takes long, as after a migration.
 pub(super) async fn purge<D: Dialect, A: Access<D>>(
     records: &mut Records<'_, D, A>,
     cursor: &Cursor,
     limit: i64,
 ) -> Result<u64, sqlx::Error> {
+    let (mut purged, began) = (0, Instant::now());
+    loop {
+        let left = limit - purged;
+        let (batch, full) = next(records, cursor, left).await?;
+        purged += batch;
+        if !full || purged >= limit || began.elapsed() > QUICK_RESCAN {
+            return Ok(purged.unsigned_abs());
+        }
+    }
+}
+
+/// One batch: how many it deleted, and whether there may be more.
+async fn next<D: Dialect, A: Access<D>>(
+    records: &mut Records<'_, D, A>,
+    cursor: &Cursor,
+    limit: i64,
+) -> Result<(i64, bool), sqlx::Error> {
     let (from, began) = (cursor.from(), Instant::now());
     let batch = records.batch(from, limit).await;
     if from == 0
@@ -53,8 +73,13 @@ pub(super) async fn purge<D: Dialect, A: Access<D>>(
         // The next batch finds nothing to scan, and learns the current time.
         cursor.reach_present(FAR);
     }
-    let Batch { mut purged, until } = batch?;
-    if purged >= limit {
+    let Batch {
+        mut purged,
+        seen,
+        until,
+    } = batch?;
+    let full = seen >= limit;
+    if full {
         cursor.advance(until);
     } else {
         let due = cursor.reach_present(until);
@@ -64,7 +89,7 @@ pub(super) async fn purge<D: Dialect, A: Access<D>>(
             purged += rescan(records, cursor, limit - purged).await;
         }
     }
-    Ok(purged.unsigned_abs())
+    Ok((purged, full))
 }
 
 /// Deletes the records that earlier batches skipped. Its failure does not fail the batch before it.
@@ -75,8 +100,12 @@ async fn rescan<D: Dialect, A: Access<D>>(
 ) -> i64 {
     let began = Instant::now();
     match records.batch(0, limit).await {
-        Ok(Batch { purged, until }) => {
-            if purged >= limit {
+        Ok(Batch {
+            purged,
+            seen,
+            until,
+        }) => {
+            if seen >= limit {
                 cursor.continue_at(until);
             } else {
                 cursor.end_rescan(began);

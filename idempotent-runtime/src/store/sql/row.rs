@@ -1,6 +1,10 @@
 //! One record as a database returned it, and every decision about it that is not taken in SQL. Pure.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 
@@ -8,7 +12,9 @@ use super::dialect::Driver;
 use crate::{
     fingerprint::Fingerprint,
     response::StoredResponse,
+    scope::StoreKey,
     store::{
+        inspect::{Entry, EntryState},
         record::{Acquisition, Claim, ClaimMode, Outcome, Record, RecordState, Write},
         token::{Token, TraceId},
     },
@@ -20,7 +26,7 @@ const COMPLETED: i64 = 1;
 const TOMBSTONE: i64 = 2;
 
 /// The column of a claim's result that says whether the claim acquired the key.
-pub(super) const WON: usize = 8;
+pub(super) const WON: usize = 9;
 
 /// A record. Its times count from the moment at which the server read it.
 #[derive(Debug)]
@@ -35,6 +41,14 @@ pub(super) struct Row {
     expires_left: i64,
     trace_id: Option<TraceId>,
     response: Option<Bytes>,
+    mode: ClaimMode,
+}
+
+/// What is kept with a record for people who look at it.
+struct Details {
+    endpoint: Option<String>,
+    created_at: Option<SystemTime>,
+    completed_at: Option<SystemTime>,
 }
 
 /// What an acquire does about the record that it found.
@@ -55,12 +69,14 @@ pub(super) struct Unrecognised {
 }
 
 impl Row {
-    /// Reads the columns `state, fingerprint, token, attempt, lease_left, expires_left, trace_id, response`.
+    /// Reads the columns `state, fingerprint, token, attempt, lease_left, expires_left, trace_id, response, tx_token`.
     pub(super) fn read<D: Driver>(row: &D::Row) -> Result<Self, sqlx::Error> {
+        let token = exactly::<_, D>(2, "token", row)?;
+        let transactional = D::bytes(row, 8)?.is_some_and(|claimed| claimed == token);
         Ok(Self {
             state: D::int(row, 0)?,
             fingerprint: Fingerprint::from_bytes(exactly::<_, D>(1, "fingerprint", row)?),
-            token: Token::from_bytes(exactly::<_, D>(2, "token", row)?),
+            token: Token::from_bytes(token),
             attempt: u32::try_from(D::int(row, 3)?).map_err(|_| unrecognised(3, "attempt"))?,
             lease_left: D::int(row, 4)?,
             expires_left: D::int(row, 5)?,
@@ -69,7 +85,53 @@ impl Row {
                 .and_then(|bytes| bytes.try_into().ok())
                 .and_then(TraceId::from_bytes),
             response: D::bytes(row, 7)?.map(Bytes::from),
+            mode: if transactional {
+                ClaimMode::Transactional
+            } else {
+                ClaimMode::Plain
+            },
         })
+    }
+
+    /// Reads the columns of a record for inspection: the same, then `endpoint, created_at, completed_at`. `None` if the
+    /// record has expired.
+    pub(super) fn read_record<D: Driver>(
+        row: &D::Row,
+    ) -> Result<Result<Option<Record>, Unrecognised>, sqlx::Error> {
+        let (core, details) = (Self::read::<D>(row)?, Details::read::<D>(row)?);
+        Ok(core.record(details))
+    }
+
+    /// Reads the column `store_key` alone.
+    pub(super) fn read_key<D: Driver>(row: &D::Row) -> Result<StoreKey, sqlx::Error> {
+        exactly::<_, D>(0, "store_key", row).map(StoreKey::from_bytes)
+    }
+
+    /// Reads the columns of a listed record, which has not expired: the same, then `store_key, response_bytes`.
+    pub(super) fn read_entry<D: Driver>(row: &D::Row) -> Result<Entry, sqlx::Error> {
+        let (core, details) = (Self::read::<D>(row)?, Details::read::<D>(row)?);
+        let key = StoreKey::from_bytes(exactly::<_, D>(12, "store_key", row)?);
+        let bytes = u64::try_from(D::int(row, 13)?).unwrap_or(0);
+        let state = match core.state {
+            IN_FLIGHT if core.lease_left > 0 => EntryState::InFlight {
+                remaining: left_of(core.lease_left),
+            },
+            IN_FLIGHT => EntryState::Unknown {
+                lapsed: left_of(core.lease_left.saturating_neg()),
+            },
+            COMPLETED => EntryState::Completed,
+            TOMBSTONE => EntryState::Tombstone,
+            _ => return Err(unrecognised(0, "state")),
+        };
+        let mut entry = Entry::new(key, core.fingerprint, state, core.expires_in());
+        entry.attempt = core.attempt;
+        entry.mode = core.mode;
+        entry.endpoint = details.endpoint.map(Into::into);
+        entry.created_at = details.created_at;
+        entry.completed_at = details.completed_at.filter(|_| core.completed());
+        entry.stored_bytes = if core.state == COMPLETED { bytes } else { 0 };
+        entry.trace_id = core.trace_id;
+        Ok(entry)
     }
 
     pub(super) fn token(&self) -> &Token {
@@ -81,7 +143,7 @@ impl Row {
         Ok(if self.holds(&claim.token) {
             Assessment::Own
         } else if self.expired() {
-            Assessment::Free
+            self.free()?
         } else if self.fingerprint != claim.fingerprint {
             // Before any other answer: a different request must learn nothing about this one.
             Assessment::Decided(Acquisition::Mismatch {
@@ -100,14 +162,23 @@ impl Row {
                 }
                 // Only the lease that the caller saw lapse: it may have been taken over since.
                 RecordState::InFlight { .. } if claim.take_over == Some(self.token) => {
-                    Assessment::Free
+                    self.free()?
                 }
                 RecordState::InFlight { .. } => Assessment::Decided(Acquisition::Unknown {
                     lease: self.token,
-                    mode: ClaimMode::Plain,
+                    mode: self.mode,
                 }),
             }
         })
+    }
+
+    /// The record may be leased, as the next attempt.
+    fn free(&self) -> Result<Assessment, Unrecognised> {
+        match self.attempt {
+            // No store counts so far.
+            u32::MAX => Err(Unrecognised { what: "attempt" }),
+            _ => Ok(Assessment::Free),
+        }
     }
 
     /// Why a fenced write changed nothing; `None` if this row would have let it, and the write lost a race.
@@ -127,20 +198,29 @@ impl Row {
     }
 
     /// The record for inspection; `None` if it has expired.
-    pub(super) fn record(&self) -> Result<Option<Record>, Unrecognised> {
+    fn record(&self, details: Details) -> Result<Option<Record>, Unrecognised> {
         if self.expired() {
             return Ok(None);
         }
-        let left = self
-            .expires_left
-            .max(if self.completed() { 0 } else { self.lease_left });
-        Ok(Some(Record::new(
+        let completed_at = details.completed_at.filter(|_| self.completed());
+        let record = Record::new(
             self.fingerprint,
             self.attempt,
             self.record_state()?,
-            left_of(left),
+            self.expires_in(),
             self.trace_id,
-        )))
+        );
+        Ok(Some(
+            record
+                .mode(self.mode)
+                .endpoint(details.endpoint)
+                .times(details.created_at, completed_at),
+        ))
+    }
+
+    fn expires_in(&self) -> Duration {
+        let lease_left = if self.completed() { 0 } else { self.lease_left };
+        left_of(self.expires_left.max(lease_left))
     }
 
     /// Whether the record is in flight under this token; the lease may have lapsed.
@@ -174,6 +254,23 @@ impl Row {
             Some(_) => Ok(RecordState::Completed(Outcome::Tombstone)),
             None => Err(Unrecognised { what: "state" }),
         }
+    }
+}
+
+impl Details {
+    fn read<D: Driver>(row: &D::Row) -> Result<Self, sqlx::Error> {
+        let time = |column| {
+            let micros = D::maybe_int(row, column)?;
+            let micros = micros.and_then(|micros| u64::try_from(micros).ok());
+            let time =
+                micros.and_then(|micros| UNIX_EPOCH.checked_add(Duration::from_micros(micros)));
+            Ok::<_, sqlx::Error>(time)
+        };
+        Ok(Self {
+            endpoint: D::text(row, 9)?,
+            created_at: time(10)?,
+            completed_at: time(11)?,
+        })
     }
 }
 
@@ -226,7 +323,7 @@ impl Error for Unrecognised {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{scope::StoreKey, store::record::Held};
+    use crate::store::record::Held;
 
     const MINE: Token = Token::from_bytes([1; 16]);
     const OTHER: Token = Token::from_bytes([2; 16]);
@@ -243,6 +340,7 @@ mod tests {
             expires_left,
             trace_id: None,
             response: None,
+            mode: ClaimMode::Plain,
         }
     }
 
@@ -304,6 +402,19 @@ mod tests {
                 "{row:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_record_with_the_last_attempt_is_not_leased_again() {
+        let last = |state, lease_left, expires_left| Row {
+            attempt: u32::MAX,
+            ..row(state, OTHER, lease_left, expires_left)
+        };
+        let take_over = claim(SAME, Some(OTHER));
+        assert_eq!(assessed(&last(2, 5, 0), &take_over), "unrecognised");
+        assert_eq!(assessed(&last(0, 0, 9), &take_over), "unrecognised");
+        assert_eq!(assessed(&last(0, 5, 9), &take_over), "in flight");
+        assert_eq!(assessed(&last(2, 5, 9), &take_over), "completed");
     }
 
     #[test]

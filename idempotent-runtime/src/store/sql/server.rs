@@ -11,8 +11,7 @@ use super::{
     error::check_time_out,
     operations::{Access, Change, Records},
     pool::Connections,
-    purge::Cursor,
-    setup,
+    purge, setup,
     statement::{Statement, Values},
     statements::Statements,
 };
@@ -20,6 +19,7 @@ use crate::{
     scope::StoreKey,
     store::{
         error::StoreError,
+        inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Outcome, Record, Write},
         wake::Wake,
     },
@@ -103,7 +103,7 @@ pub(super) struct Server<D: ServerDialect> {
     pub(super) table: TableName,
     pub(super) settings: D::Settings,
     pub(super) own: D::Own,
-    cursor: Cursor,
+    cursor: purge::Cursor,
 }
 
 impl<O: Default> Default for Settings<O> {
@@ -194,7 +194,7 @@ impl<D: ServerDialect> Server<D> {
             connections,
             table: table.clone(),
             settings: settings.clone(),
-            cursor: Cursor::default(),
+            cursor: purge::Cursor::default(),
         }
     }
 
@@ -250,6 +250,14 @@ impl<D: ServerDialect> Backend for Server<D> {
             D::changed(self, &seen.key);
         }
         Ok(told)
+    }
+
+    async fn list(&self, query: &Query) -> Result<Page, StoreError> {
+        self.records().list(query).await
+    }
+
+    async fn stats(&self, cursor: Option<&Cursor>, max_scan: usize) -> Result<Stats, StoreError> {
+        self.records().stats(cursor, max_scan).await
     }
 
     fn attach(&self, wake: Wake) {

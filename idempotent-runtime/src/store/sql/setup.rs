@@ -3,7 +3,7 @@
 use super::{
     ConnectError, TableName,
     dialect::{Dialect, Driver},
-    statement::{Parameter, Values},
+    statement::Values,
     statements::Statements,
 };
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -31,6 +31,24 @@ pub(super) fn refused<D: Dialect>(doing: &'static str) -> impl Fn(sqlx::Error) -
     }
 }
 
+/// The version of this crate's statements: that of the table.
+const VERSION: i64 = 2;
+
+/// What there is before a migration, or at the start.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    /// Whether the table of records exists.
+    pub(super) table: bool,
+    /// Whether it has the columns of version 2.
+    pub(super) extended: bool,
+    /// Whether the table of versions has.
+    pub(super) described: bool,
+    /// The version of the table; 0 without one.
+    pub(super) version: i64,
+    /// The oldest version of this crate that works with the table.
+    pub(super) min_reader: i64,
+}
+
 /// Creates the table or brings it up to date. The caller has made sure that nobody else does so at the same time.
 ///
 /// Returns the version of a table that was created before and is gone; then nothing is created.
@@ -40,18 +58,21 @@ pub(super) async fn migrate_locked<D: Dialect>(
 ) -> Result<Option<i64>, sqlx::Error> {
     D::run(connection, statements.versions.clone()).await?;
     D::run(connection, statements.audit.table.sql.clone()).await?;
-    let found = version::<D>(connection, statements).await?;
-    let (exists, _) = tables::<D>(connection, statements).await?;
-    if found != 0 && !exists {
-        return Ok(Some(found));
-    }
-    for (version, migration) in (1..).zip(&statements.migrations) {
-        if version > found {
-            D::run(connection, migration.clone()).await?;
-            let values = Values::new().int(Parameter::Version, version);
-            D::execute(connection, &statements.migrated, &values).await?;
+    let found = look::<D>(connection, statements).await?;
+    match found.version {
+        0 => D::run(connection, statements.schema.clone()).await?,
+        version if !found.table => return Ok(Some(version)),
+        1 => {
+            if !found.described {
+                D::run(connection, statements.upgrade_versions.clone()).await?;
+            }
+            if !found.extended {
+                D::run(connection, statements.upgrade.clone()).await?;
+            }
         }
+        _ => return Ok(None),
     }
+    D::run(connection, statements.migrated.clone()).await?;
     Ok(None)
 }
 
@@ -69,59 +90,54 @@ pub(super) fn check_not_vanished(
     }
 }
 
-/// Checks that the table exists and has this crate's version.
+/// Checks that the table exists and that this crate works with its version.
 pub(super) async fn check_table<D: Dialect>(
     connection: &mut D::Connection,
     statements: &Statements,
     table: &TableName,
 ) -> Result<(), ConnectError> {
-    let refused = refused::<D>("report the table's version");
+    let found = look::<D>(connection, statements).await;
+    let found = found.map_err(refused::<D>("report the table's version"))?;
+    let table = table.clone();
     // Either may be gone, dropped by hand or missing in a backup.
-    let tables = tables::<D>(connection, statements).await;
-    if tables.map_err(&refused)? != (true, true) {
-        return Err(ConnectError::MissingTable {
-            table: table.clone(),
+    if !found.table || found.version == 0 {
+        return Err(ConnectError::MissingTable { table });
+    }
+    if found.version < VERSION || found.min_reader > VERSION {
+        return Err(ConnectError::OtherVersion {
+            table,
+            found: found.version,
+            known: VERSION,
         });
     }
-    let found = version::<D>(connection, statements).await;
-    check_version(table, found.map_err(refused)?, known::<D>())
+    Ok(())
 }
 
-/// The version that this crate works with.
-#[expect(clippy::cast_possible_wrap, reason = "migrations are few")]
-fn known<D: Dialect>() -> i64 {
-    D::MIGRATIONS.len() as i64
-}
-
-fn check_version(table: &TableName, found: i64, known: i64) -> Result<(), ConnectError> {
-    let table = table.clone();
-    match found {
-        0 => Err(ConnectError::MissingTable { table }),
-        _ if found == known => Ok(()),
-        _ => Err(ConnectError::OtherVersion {
-            table,
-            found,
-            known,
-        }),
-    }
-}
-
-async fn version<D: Driver>(
+/// Looks what there is.
+pub(super) async fn look<D: Driver>(
     connection: &mut D::Connection,
     statements: &Statements,
-) -> Result<i64, sqlx::Error> {
-    let rows = D::fetch(connection, &statements.version, &Values::new()).await?;
-    D::int(rows.first().ok_or(sqlx::Error::RowNotFound)?, 0)
-}
-
-/// Whether the tables of the records and of their versions exist.
-async fn tables<D: Driver>(
-    connection: &mut D::Connection,
-    statements: &Statements,
-) -> Result<(bool, bool), sqlx::Error> {
+) -> Result<Found, sqlx::Error> {
     let rows = D::fetch(connection, &statements.tables, &Values::new()).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    Ok((D::int(row, 0)? > 0, D::int(row, 1)? > 0))
+    let mut found = Found {
+        table: D::int(row, 0)? > 0,
+        extended: D::int(row, 2)? > 0,
+        described: D::int(row, 3)? > 0,
+        version: 0,
+        min_reader: 0,
+    };
+    if D::int(row, 1)? > 0 {
+        let version = if found.described {
+            &statements.version
+        } else {
+            &statements.version_1
+        };
+        let rows = D::fetch(connection, version, &Values::new()).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        (found.version, found.min_reader) = (D::int(row, 0)?, D::int(row, 1)?);
+    }
+    Ok(found)
 }
 
 /// Creates the table or brings it up to date.

@@ -12,7 +12,8 @@ use crate::{
     hex::Hex,
     scope::StoreKey,
     store::{
-        record::{Claim, Held},
+        EndpointLabel,
+        record::{Claim, ClaimMode, Held},
         token::Token,
     },
 };
@@ -29,6 +30,8 @@ pub(super) struct Syntax {
     pub(super) later: &'static str,
     /// `{left lease_until}`: the microseconds until that time.
     pub(super) left: &'static str,
+    /// `{since created_at}`: that time in microseconds since 1970.
+    pub(super) since: &'static str,
     /// `{int state}`: the column as a 64-bit integer.
     pub(super) int: &'static str,
     /// `{held}`: the record is in flight under the token.
@@ -64,21 +67,31 @@ pub(super) enum Parameter {
     Ttl,
     TakeOver,
     TraceId,
+    /// The token again, if the claim is transactional.
+    TxToken,
+    Endpoint,
     /// The token of the record that was found.
     Found,
     State,
     Response,
+    Bytes,
     /// The time by this machine's clock, in microseconds since 1970.
     Clock,
     From,
     Limit,
-    Version,
     Attempt,
     /// A JSON object, in UTF-8.
     Event,
+    /// Between which keys to list.
+    After,
+    Lowest,
+    Highest,
+    Offset,
+    Kind,
+    Age,
 }
 
-const PARAMETERS: [(&str, Parameter); 16] = [
+const PARAMETERS: [(&str, Parameter); 24] = [
     ("key", Parameter::Key),
     ("fingerprint", Parameter::Fingerprint),
     ("token", Parameter::Token),
@@ -86,15 +99,23 @@ const PARAMETERS: [(&str, Parameter); 16] = [
     ("ttl", Parameter::Ttl),
     ("take_over", Parameter::TakeOver),
     ("trace_id", Parameter::TraceId),
+    ("tx_token", Parameter::TxToken),
+    ("endpoint", Parameter::Endpoint),
     ("found", Parameter::Found),
     ("state", Parameter::State),
     ("response", Parameter::Response),
+    ("bytes", Parameter::Bytes),
     ("clock", Parameter::Clock),
     ("from", Parameter::From),
     ("limit", Parameter::Limit),
-    ("version", Parameter::Version),
     ("attempt", Parameter::Attempt),
     ("event", Parameter::Event),
+    ("after", Parameter::After),
+    ("lowest", Parameter::Lowest),
+    ("highest", Parameter::Highest),
+    ("offset", Parameter::Offset),
+    ("kind", Parameter::Kind),
+    ("age", Parameter::Age),
 ];
 
 /// A value of a statement.
@@ -102,6 +123,7 @@ const PARAMETERS: [(&str, Parameter); 16] = [
 pub(super) enum Value<'a> {
     Int(i64),
     Bytes(Option<&'a [u8]>),
+    Text(Option<&'a str>),
 }
 
 /// The values of a statement, by name. One that was not set is null.
@@ -122,7 +144,7 @@ pub(super) struct Statement {
 
 impl<'a> Values<'a> {
     pub(super) fn new() -> Self {
-        Self([Value::Bytes(None); PARAMETERS.len()])
+        Self([Value::Bytes(None); PARAMETERS.len()]).with(Parameter::Endpoint, Value::Text(None))
     }
 
     pub(super) fn with(mut self, parameter: Parameter, value: Value<'a>) -> Self {
@@ -160,14 +182,14 @@ impl<'a> Values<'a> {
             .token(Parameter::TakeOver, claim.take_over.as_ref())
             .held(&claim.held())
             .with(Parameter::TraceId, Value::Bytes(trace_id))
-    }
-
-    /// The value `{limit}`.
-    pub(super) fn limit(&self) -> i64 {
-        match self.get(Parameter::Limit) {
-            Value::Int(limit) => limit,
-            Value::Bytes(_) => 0,
-        }
+            .token(
+                Parameter::TxToken,
+                Some(&claim.token).filter(|_| claim.mode == ClaimMode::Transactional),
+            )
+            .with(
+                Parameter::Endpoint,
+                Value::Text(claim.endpoint.map(EndpointLabel::as_str)),
+            )
     }
 
     pub(super) fn get(&self, parameter: Parameter) -> Value<'a> {
@@ -220,6 +242,11 @@ impl Syntax {
                     "versions" => self.qualified(table, "_versions"),
                     "audit" => self.qualified(table, "_audit"),
                     "index" => self.quoted(table.name(), "_expiry"),
+                    "purge_index" => self.quoted(table.name(), "_purge"),
+                    "in_schema" => table
+                        .schema()
+                        .map(|schema| self.quoted(schema, "") + ".")
+                        .unwrap_or_default(),
                     "name" => table.name().to_owned(),
                     "schema" => table.schema().unwrap_or_default().to_owned(),
                     "now" => self.now.to_owned(),
@@ -231,6 +258,7 @@ impl Syntax {
                     self.later.replace('%', &sum)
                 }
                 Some(("left", column)) => self.left.replace('%', column),
+                Some(("since", column)) => self.since.replace('%', column),
                 Some(("int", column)) => self.int.replace('%', column),
                 Some(_) => panic!("{{{word}}} is neither a value nor a word"),
             };
@@ -273,8 +301,7 @@ impl Syntax {
 }
 
 impl Statement {
-    /// The statement with its values inserted as text: bytes in hexadecimal, and numbers. No text from a client is among
-    /// them.
+    /// The statement with its values inserted as text: numbers, and everything else in hexadecimal.
     pub(super) fn inlined(&self, values: &Values<'_>) -> String {
         let mut pieces = self.sql.as_str().split('?');
         let mut sql = pieces.next().unwrap_or_default().to_owned();
@@ -283,7 +310,8 @@ impl Statement {
             let _ = match values.get(*parameter) {
                 Value::Int(number) => write!(sql, "{number}"),
                 Value::Bytes(Some(bytes)) => write!(sql, "x'{}'", Hex(bytes)),
-                Value::Bytes(None) => write!(sql, "null"),
+                Value::Text(Some(text)) => write!(sql, "x'{}'", Hex(text.as_bytes())),
+                Value::Bytes(None) | Value::Text(None) => write!(sql, "null"),
             };
             sql.push_str(piece);
         }
@@ -314,6 +342,7 @@ mod tests {
         now: "now()",
         later: "now() + (%) * interval '1 microsecond'",
         left: "% - now()",
+        since: "extract(epoch from %)",
         int: "(%)::bigint",
         held: "store_key = {key} and token = {token}",
     };

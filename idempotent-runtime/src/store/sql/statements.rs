@@ -17,15 +17,20 @@ pub(super) struct Statements {
     pub(super) complete: Statement,
     pub(super) release: Statement,
     pub(super) abandon: Statement,
-    pub(super) batch: Option<Statement>,
-    pub(super) purge: Statement,
+    pub(super) purge: Vec<Statement>,
+    pub(super) edge: Statement,
+    pub(super) list: Statement,
+    pub(super) stats: Statement,
     pub(super) tables: Statement,
     pub(super) version: Statement,
-    pub(super) migrated: Statement,
     pub(super) forget: Statement,
     pub(super) audit: Audit<Statement>,
+    pub(super) version_1: Statement,
     pub(super) versions: SqlStr,
-    pub(super) migrations: Vec<SqlStr>,
+    pub(super) schema: SqlStr,
+    pub(super) upgrade: SqlStr,
+    pub(super) upgrade_versions: SqlStr,
+    pub(super) migrated: SqlStr,
 }
 
 impl Statements {
@@ -39,10 +44,12 @@ impl Statements {
             claim,
             inline_claim,
             lease,
-            batch,
             purge,
             tables,
             versions,
+            schema,
+            upgrade,
+            upgrade_versions,
             migrated,
             audit,
         } = D::FILES;
@@ -57,22 +64,24 @@ impl Statements {
             complete: statement(include_str!("shared/complete.sql")),
             release: statement(include_str!("shared/release.sql")),
             abandon: statement(include_str!("shared/abandon.sql")),
-            batch: batch.map(statement),
-            purge: statement(purge),
+            purge: purge.iter().copied().map(statement).collect(),
+            edge: statement(include_str!("shared/edge.sql")),
+            list: statement(include_str!("shared/list.sql")),
+            stats: statement(include_str!("shared/stats.sql")),
             tables: once(tables),
             version: once(include_str!("shared/version.sql")),
-            migrated: once(migrated),
             forget: once(include_str!("shared/forget.sql")),
             audit: Audit {
                 table: once(audit.table),
                 append: once(audit.append),
                 events: once(audit.events),
             },
+            version_1: once(include_str!("shared/version_1.sql")),
             versions: statement(versions).sql,
-            migrations: D::MIGRATIONS
-                .iter()
-                .map(|file| statement(file).sql)
-                .collect(),
+            schema: statement(schema).sql,
+            upgrade: statement(upgrade).sql,
+            upgrade_versions: statement(upgrade_versions).sql,
+            migrated: statement(migrated).sql,
         }
     }
 }

@@ -10,9 +10,10 @@ use super::{
 use crate::{
     scope::StoreKey,
     store::{
-        Store,
+        Inspectable, Operation, Store,
         admin::Administrable,
         error::StoreError,
+        inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
         token::Token,
         wake::Wake,
@@ -128,6 +129,20 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     fn administrable(&self) -> Option<&dyn Administrable> {
         Some(self)
+    }
+
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
+        Some(self)
+    }
+}
+
+impl<D: Dialect> Inspectable for SqlStore<D> {
+    fn list<'a>(&'a self, query: &'a Query) -> Operation<'a, Page> {
+        Box::pin(self.0.list(query))
+    }
+
+    fn stats<'a>(&'a self, cursor: Option<&'a Cursor>, max_scan: usize) -> Operation<'a, Stats> {
+        Box::pin(self.0.stats(cursor, max_scan))
     }
 }
 

@@ -4,16 +4,19 @@
 -- The token that is read back after the insert is committed decides. The number of affected rows does not: with the
 -- flag that sqlx connects with, it is one also for an existing row. `ignore` hides no error: whatever it ignored, the
 -- row that is read back has another token or does not exist.
-insert ignore into {table}
-    (store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id)
+insert ignore into {table} (
+    store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id,
+    purge_at, tx_token, endpoint, created_at
+)
 values (
-    {key}, {fingerprint}, {token}, 1, 0,
-    {now + lease},
-    {now + lease + ttl},
-    {trace_id}
+    {key}, {fingerprint}, {token}, 1, 0, {now + lease}, {now + lease + ttl}, {trace_id},
+    {now + ttl}, {tx_token}, convert({endpoint} using utf8mb4), {now}
 );
 select
-    {int state}, fingerprint, token, {int attempt}, {left lease_until}, {left expires_at}, trace_id, response,
+    {int state}, fingerprint, token, {int attempt}, {left lease_until}, {left expires_at}, trace_id,
+    -- Another request learns nothing of the response, so it is not fetched for one.
+    case when fingerprint = {fingerprint} then response end,
+    tx_token,
     -- Of the insert: whether this lease is new, or exists since an acquire whose reply was lost and is to be renewed.
     cast(row_count() = 1 as signed)
 from {table}

@@ -1,10 +1,14 @@
 -- A new lease of a record that has expired or lapsed. Only here the token changes and the attempt rises. A
--- compare-and-swap: of many contenders that read the same token, one changes it.
+-- compare-and-swap: of many contenders that read the same token, one changes it. The server assigns from left to right, so
+-- the columns that the first assignment reads come after it.
 update {table}
 set
+    -- A record that has expired is a new one.
+    created_at = if(expires_at <= {now} and (state <> 0 or lease_until <= {now}), {now}, created_at),
     fingerprint = {fingerprint}, token = {token}, attempt = attempt + 1, state = 0,
-    lease_until = {now + lease}, expires_at = {now + lease + ttl},
-    trace_id = {trace_id}, response = null
+    lease_until = {now + lease}, expires_at = {now + lease + ttl}, purge_at = {now + ttl},
+    trace_id = {trace_id}, tx_token = {tx_token}, endpoint = {endpoint},
+    response = null, response_bytes = null, completed_at = null
 where
     store_key = {key} and token = {found}
     and (

@@ -34,6 +34,18 @@
 //! driver's default, `ssl-mode=preferred`, accepts any certificate and continues without TLS if the server has none:
 //! set a mode unless the network is your own.
 //!
+//! # The table
+//!
+//! [`migrate`](SqlStore::migrate) creates it, in effect so (in braces: names made of the table's):
+//!
+#![doc = concat!("```sql\n", include_str!("schema.sql"), "```")]
+//!
+//! # Partitions
+//!
+//! A table of many millions of records is easier to maintain in parts. This variant has 16, by a hash of the key:
+//!
+#![doc = concat!("```sql\n", include_str!("partitioned.sql"), "```")]
+//!
 //! # Example
 //!
 //! ```no_run
@@ -117,6 +129,7 @@ impl Dialect for MySql {
         now: "utc_timestamp(6)",
         later: "utc_timestamp(6) + interval (%) microsecond",
         left: "timestampdiff(microsecond, utc_timestamp(6), %)",
+        since: "timestampdiff(microsecond, timestamp('1970-01-01'), %)",
         int: "cast(% as signed)",
         held: HELD,
     };
@@ -124,10 +137,16 @@ impl Dialect for MySql {
         claim: include_str!("claim.sql"),
         inline_claim: true,
         lease: Some(include_str!("lease.sql")),
-        batch: Some(include_str!("batch.sql")),
-        purge: include_str!("purge.sql"),
+        purge: &[
+            include_str!("batch.sql"),
+            include_str!("purge.sql"),
+            include_str!("move.sql"),
+        ],
         tables: include_str!("tables.sql"),
         versions: include_str!("versions.sql"),
+        schema: include_str!("schema.sql"),
+        upgrade: include_str!("upgrade.sql"),
+        upgrade_versions: include_str!("upgrade_versions.sql"),
         migrated: include_str!("migrated.sql"),
         audit: Audit {
             table: include_str!("audit/table.sql"),
@@ -135,8 +154,6 @@ impl Dialect for MySql {
             events: include_str!("audit/events.sql"),
         },
     };
-    /// These servers commit every schema change at once, so each migration can be repeated.
-    const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];
     const MIGRATES: bool = false;
 
     type Backend = Server<Self>;
@@ -174,17 +191,25 @@ impl Dialect for MySql {
         access: &mut A,
         statements: &Statements,
         values: &Values<'_>,
+        limit: i64,
     ) -> Result<Batch, sqlx::Error> {
-        // A `delete` cannot return the expiry of its last row.
-        let batch = statements.batch.as_ref().ok_or(sqlx::Error::RowNotFound)?;
+        let [batch, purge, move_on] = &statements.purge[..] else {
+            return Err(sqlx::Error::RowNotFound);
+        };
+        // A `delete` cannot return what it looked at.
         let rows = access.fetch(batch, values).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let (last, present): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let purged = access.execute(&statements.purge, values).await?;
+        let (seen, last, present): (i64, Option<i64>, i64) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let purged = access.execute(purge, values).await?;
         let purged = i64::try_from(purged).unwrap_or(i64::MAX);
-        let full = last.filter(|_| purged >= values.limit());
+        if purged < seen {
+            access.execute(move_on, values).await?;
+        }
+        let full = last.filter(|_| seen >= limit);
         Ok(Batch {
             purged,
+            seen,
             until: full.unwrap_or(present),
         })
     }
@@ -223,7 +248,7 @@ impl ServerDialect for MySql {
 
     fn is_ended_by(error: &sqlx::Error) -> bool {
         // Also the errors of the connection itself, after which the server closes it.
-        matches!(number(error), Some(1152..=1161)) || classify(error).repeat == Repeat::Ended
+        matches!(number(error), Some(1152..=1161 | 1927)) || classify(error).repeat == Repeat::Ended
     }
 
     async fn check(
@@ -354,6 +379,12 @@ fn check_server(
              may take a replay back. Set log_bin and sync_binlog = 1, or choose `accept_weaker_durability()`"
         );
     }
+    if is(6)? != 0 && settings.durable {
+        return not(
+            "the MySQL server runs with innodb_doublewrite = OFF, so that a crash of its machine may destroy pages: set it \
+             to ON, or choose `accept_weaker_durability()`",
+        );
+    }
     if autocommit != 1 {
         return not(
             "the pool's sessions have autocommit = 0, so that no write would be committed: set it to 1",
@@ -386,9 +417,9 @@ fn classify(error: &sqlx::Error) -> Verdict {
         // The server is shutting down, has become a replica, is a cluster node that is not ready, or ended an idle
         // session; or a prepared statement of this session is gone, as after a change of servers behind a proxy.
         // Another connection may work.
-        Some(1053 | 1927 | 1290 | 1836 | 1047 | 4031 | 1243 | 1615) => {
-            Verdict::repeated(Repeat::Ended)
-        }
+        Some(1053 | 1290 | 1836 | 1047 | 4031 | 1243 | 1615) => Verdict::repeated(Repeat::Ended),
+        // A proxy lost its server, and the statement may have run.
+        Some(1927) => Verdict::repeated(Repeat::Lost),
         // The disk or the table is full.
         Some(1021 | 1114) => Verdict::lasting(StoreErrorKind::Full),
         Some(1194 | 1195 | 1712) => Verdict::lasting(StoreErrorKind::Corrupt),

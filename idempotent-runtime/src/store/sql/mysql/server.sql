@@ -6,4 +6,5 @@ select
     cast(@@session.autocommit as signed),
     -- With a binary log, a commit is flushed together with the log and no earlier.
     cast(@@global.log_bin = 1 and @@global.sync_binlog <> 1 as signed),
-    cast(@@global.log_bin = 1 as signed)
+    cast(@@global.log_bin = 1 as signed),
+    cast(cast(@@global.innodb_doublewrite as char) in ('0', 'OFF', 'DETECT_ONLY') as signed)

@@ -9,20 +9,22 @@
 -- the statement, whose new snapshot contains the change.
 with seen as materialized (
     select
-        state, fingerprint, token, attempt, trace_id, response,
+        state, fingerprint, token, attempt, trace_id, tx_token,
+        -- Another request learns nothing of the response, so it is not fetched for one.
+        case when fingerprint = {fingerprint} then response end as response,
         {left lease_until} as lease_left,
         {left expires_at} as expires_left
     from {table}
     where store_key = {key}
 ),
 won as (
-    insert into {table} as held
-        (store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id)
+    insert into {table} as held (
+        store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id,
+        purge_at, tx_token, endpoint, created_at
+    )
     select
-        {key}::bytea, {fingerprint}::bytea, {token}::bytea, 1, 0,
-        {now + lease},
-        {now + lease + ttl},
-        {trace_id}::bytea
+        {key}::bytea, {fingerprint}::bytea, {token}::bytea, 1, 0, {now + lease}, {now + lease + ttl}, {trace_id}::bytea,
+        {now + ttl}, {tx_token}::bytea, {endpoint}::text, {now}
     where not exists (
         select from seen
         where not (
@@ -43,7 +45,18 @@ won as (
             case when held.state = 0 and held.token = excluded.token then held.expires_at end
         ),
         trace_id = excluded.trace_id,
-        response = null
+        response = null,
+        response_bytes = null,
+        purge_at = excluded.purge_at,
+        tx_token = excluded.tx_token,
+        endpoint = excluded.endpoint,
+        -- A record that has expired is a new one.
+        created_at = case
+            when held.expires_at > {now} or (held.state = 0 and (held.lease_until > {now} or held.token = excluded.token))
+            then held.created_at
+            else excluded.created_at
+        end,
+        completed_at = null
     where
         -- the claim's own lease, from a first acquire whose reply was lost
         (held.state = 0 and held.token = excluded.token)
@@ -56,9 +69,13 @@ won as (
         )
     returning attempt
 )
-select 0::bigint, {fingerprint}, {token}, attempt::bigint, 0::bigint, 0::bigint, null::bytea, null::bytea, 1::bigint
+select
+    0::bigint, {fingerprint}, {token}, attempt::bigint, 0::bigint, 0::bigint, null::bytea, null::bytea, null::bytea,
+    1::bigint
 from won
 union all
-select state::bigint, fingerprint, token, attempt::bigint, lease_left, expires_left, trace_id, response, 0::bigint
+select
+    state::bigint, fingerprint, token, attempt::bigint, lease_left, expires_left, trace_id, response, tx_token,
+    0::bigint
 from seen
 where not exists (select from won)

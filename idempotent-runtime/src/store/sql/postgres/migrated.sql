@@ -1,1 +1,2 @@
-insert into {versions} (version) values ({version})
+insert into {versions} as held (version, schema_version, min_reader) values (1, 2, 1)
+on conflict (version) do update set schema_version = 2, min_reader = 1

@@ -40,6 +40,18 @@
 //! default, `sslmode=prefer`, accepts any certificate and continues without TLS if the server has none: set a mode
 //! unless the network is your own.
 //!
+//! # The table
+//!
+//! [`migrate`](SqlStore::migrate) creates it, in effect so (in braces: names made of the table's):
+//!
+#![doc = concat!("```sql\n", include_str!("schema.sql"), "```")]
+//!
+//! # Partitions
+//!
+//! A table of many millions of records is easier to maintain in parts. This variant has 16, by a hash of the key:
+//!
+#![doc = concat!("```sql\n", include_str!("partitioned.sql"), "```")]
+//!
 //! # Example
 //!
 //! ```no_run
@@ -59,7 +71,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use sqlx::{
-    Connection as _, PgConnection, Postgres, Row as _,
+    Connection as _, Executor as _, PgConnection, Postgres, Row as _,
     postgres::{PgConnectOptions, PgDatabaseError, PgRow, PgSeverity},
 };
 
@@ -72,8 +84,8 @@ use super::{
     pool::{Connections, is_time_out},
     purge::Batch,
     server::{Server, ServerDialect, Settings},
-    setup::{migrate_locked, refused},
-    statement::{HELD, Placeholder, Syntax, Values},
+    setup::{look, migrate_locked, refused},
+    statement::{HELD, Placeholder, Statement, Syntax, Values},
     statements::Statements,
 };
 use crate::{
@@ -108,6 +120,7 @@ impl Dialect for Postgres {
         now: "clock_timestamp()",
         later: "clock_timestamp() + (%)::bigint * interval '1 microsecond'",
         left: "(extract(epoch from % - clock_timestamp()) * 1000000)::bigint",
+        since: "(extract(epoch from %) * 1000000)::bigint",
         int: "(%)::bigint",
         held: HELD,
     };
@@ -115,10 +128,12 @@ impl Dialect for Postgres {
         claim: include_str!("claim.sql"),
         inline_claim: false,
         lease: None,
-        batch: None,
-        purge: include_str!("purge.sql"),
+        purge: &[include_str!("purge.sql")],
         tables: include_str!("tables.sql"),
         versions: include_str!("versions.sql"),
+        schema: include_str!("schema.sql"),
+        upgrade: include_str!("upgrade.sql"),
+        upgrade_versions: "",
         migrated: include_str!("migrated.sql"),
         audit: Audit {
             table: include_str!("audit/table.sql"),
@@ -126,7 +141,6 @@ impl Dialect for Postgres {
             events: include_str!("audit/events.sql"),
         },
     };
-    const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];
     const MIGRATES: bool = false;
 
     type Backend = Server<Self>;
@@ -156,12 +170,17 @@ impl Dialect for Postgres {
         access: &mut A,
         statements: &Statements,
         values: &Values<'_>,
+        _: i64,
     ) -> Result<Batch, sqlx::Error> {
-        let rows = access.fetch(&statements.purge, values).await?;
+        let [purge] = &statements.purge[..] else {
+            return Err(sqlx::Error::RowNotFound);
+        };
+        let rows = access.fetch(purge, values).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         Ok(Batch {
             purged: row.try_get(0)?,
-            until: row.try_get(1)?,
+            seen: row.try_get(1)?,
+            until: row.try_get(2)?,
         })
     }
 
@@ -227,21 +246,26 @@ impl ServerDialect for Postgres {
         check_server(&settings, server.settings.durable)
     }
 
-    /// In one transaction: all of it or nothing. Concurrent migrations wait for each other.
+    /// A new table in one transaction. One of version 1 in steps, because an index is made beside running operations only
+    /// outside of a transaction; each step can be repeated.
     async fn migrate(
         server: &Server<Self>,
         connection: &mut PgConnection,
     ) -> Result<Option<i64>, sqlx::Error> {
-        let mut transaction = connection.begin().await?;
-        let lock = Self::SYNTAX.statement(include_str!("lock.sql"), &server.table);
-        Self::run(&mut transaction, lock.sql).await?;
-        let vanished = migrate_locked::<Self>(&mut transaction, &server.statements).await?;
-        if vanished.is_some() {
-            transaction.rollback().await?;
-        } else {
-            transaction.commit().await?;
+        let statements = &server.statements;
+        let file = |file| Self::SYNTAX.statement(file, &server.table);
+        let mut attempts = 0;
+        loop {
+            let migrated = migrate_in_steps(connection, statements, &file).await;
+            attempts += 1;
+            // Another transaction holds the table.
+            match migrated {
+                Err(error) if attempts < 30 && code(&error).as_deref() == Some("55P03") => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                migrated => return migrated,
+            }
         }
-        Ok(vanished)
     }
 
     fn changed(server: &Server<Self>, key: &StoreKey) {
@@ -253,6 +277,71 @@ impl ServerDialect for Postgres {
     fn attach(server: &Server<Self>, wake: Wake) {
         if let Some(notifier) = &server.own {
             notifier.attach(wake);
+        }
+    }
+}
+
+async fn migrate_in_steps(
+    connection: &mut PgConnection,
+    statements: &Statements,
+    file: impl Fn(&'static str) -> Statement,
+) -> Result<Option<i64>, sqlx::Error> {
+    let lock = file(include_str!("lock.sql")).sql;
+    let mut transaction = connection.begin().await?;
+    Postgres::run(&mut transaction, lock.clone()).await?;
+    let found = look::<Postgres>(&mut transaction, statements).await?;
+    if found.version != 1 || !found.table {
+        let vanished = migrate_locked::<Postgres>(&mut transaction, statements).await?;
+        if vanished.is_some() {
+            transaction.rollback().await?;
+        } else {
+            transaction.commit().await?;
+        }
+        return Ok(vanished);
+    }
+    Postgres::run(&mut transaction, statements.audit.table.sql.clone()).await?;
+    Postgres::run(&mut transaction, statements.upgrade.clone()).await?;
+    transaction.commit().await?;
+    make_index(connection, &file).await?;
+    let mut transaction = connection.begin().await?;
+    Postgres::run(&mut transaction, lock).await?;
+    Postgres::run(&mut transaction, file(include_str!("upgraded.sql")).sql).await?;
+    Postgres::run(&mut transaction, statements.migrated.clone()).await?;
+    transaction.commit().await?;
+    Ok(None)
+}
+
+/// Makes the index of the purge while others read and write. Several processes may do so at once, and an earlier one may
+/// have ended half-way.
+async fn make_index(
+    connection: &mut PgConnection,
+    file: impl Fn(&'static str) -> Statement,
+) -> Result<(), sqlx::Error> {
+    connection
+        .execute("set statement_timeout = 0; set lock_timeout = 0")
+        .await?;
+    let state = Statement {
+        once: true,
+        ..file(include_str!("index.sql"))
+    };
+    loop {
+        let rows = Postgres::fetch(connection, &state, &Values::new()).await?;
+        match rows.first().map_or(Ok(0), |row| row.try_get(0))? {
+            1_i64 => return Ok(()),
+            2 => tokio::time::sleep(Duration::from_millis(100)).await,
+            0 => {
+                let index =
+                    "create index concurrently if not exists {purge_index} on {table} (purge_at)";
+                let made = Postgres::run(connection, file(index).sql).await;
+                // Another process was quicker.
+                if !matches!(&made, Err(error) if code(error).as_deref() == Some("23505")) {
+                    made?;
+                }
+            }
+            _ => {
+                let dropped = "drop index concurrently if exists {in_schema}{purge_index}";
+                Postgres::run(connection, file(dropped).sql).await?;
+            }
         }
     }
 }
@@ -269,8 +358,14 @@ fn check_server(server: &PgRow, durable: bool) -> Result<(), ConnectError> {
             .map_err(refused::<Postgres>("report its settings"))
     };
     let not = |reason| Err(ConnectError::NotDurable { reason });
-    let (replica, flushes, waits, read_committed): (bool, bool, bool, bool) =
-        (is(0)?, is(1)?, is(2)?, is(3)?);
+    let [
+        replica,
+        flushes,
+        waits,
+        whole_pages,
+        replicated,
+        read_committed,
+    ] = [is(0)?, is(1)?, is(2)?, is(3)?, is(4)?, is(5)?];
     if replica {
         return not(
             "the PostgreSQL server is a read-only replica: give the address of its primary",
@@ -286,6 +381,18 @@ fn check_server(server: &PgRow, durable: bool) -> Result<(), ConnectError> {
         return not(
             "the pool's sessions have synchronous_commit = off, so that a crash of the server loses acknowledged \
              writes: set it to on or local for these sessions, or choose `accept_weaker_durability()`",
+        );
+    }
+    if !whole_pages && durable {
+        return not(
+            "the PostgreSQL server runs with full_page_writes = off, so that a crash of its machine may destroy pages: set \
+             it to on, or choose `accept_weaker_durability()`",
+        );
+    }
+    if !replicated && durable {
+        return not(
+            "the pool's sessions have synchronous_commit = local and the server has synchronous standbys, so that a \
+             failover loses acknowledged writes: set it to on, or choose `accept_weaker_durability()`",
         );
     }
     if !read_committed {
@@ -312,8 +419,10 @@ fn classify(error: &sqlx::Error) -> Verdict {
         // Rolled back in favour of another transaction.
         "40001" | "40P01" | "23505" => Verdict::repeated(Repeat::Raced),
         // The server is shutting down, has become a replica, or ended an idle session; or a prepared statement of this
-        // session is gone, as after `discard all`. Another connection may work.
-        "57P01" | "57P02" | "57P05" | "25006" | "26000" => Verdict::repeated(Repeat::Ended),
+        // session is gone, as after `discard all`, or another's is there, as behind a pooler. Another connection may work.
+        "57P01" | "57P02" | "57P05" | "25006" | "26000" | "42P05" => {
+            Verdict::repeated(Repeat::Ended)
+        }
         // The table has changed since the statement was prepared.
         "0A000" if replanned(error) => Verdict::repeated(Repeat::Ended),
         "53100" => Verdict::lasting(StoreErrorKind::Full),

@@ -1,8 +1,14 @@
 -- Contract, rules 1 and 3: leases the key if it is free or is the claim's own. Otherwise nothing changes and no row is
 -- returned. The columns have any type in SQLite: a row with other values than this crate stores is left as it is, and
 -- reading it says so.
-insert into {table} as held (store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id)
-values ({key}, {fingerprint}, {token}, 1, 0, {now + lease}, {now + lease + ttl}, {trace_id})
+insert into {table} as held (
+    store_key, fingerprint, token, attempt, state, lease_until, expires_at, trace_id,
+    purge_at, tx_token, endpoint, created_at
+)
+values (
+    {key}, {fingerprint}, {token}, 1, 0, {now + lease}, {now + lease + ttl}, {trace_id},
+    {now + ttl}, {tx_token}, {endpoint}, {now}
+)
 on conflict (store_key) do update set
     fingerprint = excluded.fingerprint,
     token = excluded.token,
@@ -15,7 +21,18 @@ on conflict (store_key) do update set
         else excluded.expires_at
     end,
     trace_id = excluded.trace_id,
-    response = null
+    response = null,
+    response_bytes = null,
+    purge_at = excluded.purge_at,
+    tx_token = excluded.tx_token,
+    endpoint = excluded.endpoint,
+    -- A record that has expired is a new one.
+    created_at = case
+        when held.expires_at > {now} or (held.state = 0 and (held.lease_until > {now} or held.token = excluded.token))
+        then held.created_at
+        else excluded.created_at
+    end,
+    completed_at = null
 where
     typeof(held.attempt) = 'integer' and held.attempt between 0 and 4294967294
     and typeof(held.lease_until) = 'integer' and typeof(held.expires_at) = 'integer'
@@ -32,4 +49,4 @@ where
             and held.lease_until <= {now} and held.fingerprint = excluded.fingerprint
         )
     )
-returning state, fingerprint, token, attempt, {left lease_until}, {left expires_at}, trace_id, null, 1
+returning state, fingerprint, token, attempt, {left lease_until}, {left expires_at}, trace_id, null, tx_token, 1

@@ -94,17 +94,23 @@ impl Dialect for Sqlite {
         later: "{clock} + %",
         // A column has any type in SQLite: a time that is no number is not one that this crate stored.
         left: "case when typeof(%) = 'integer' then % - {clock} else % end",
+        since: "%",
         int: "%",
-        held: "store_key = {key} and token = {token} and state = 0",
+        // A damaged row is left as it is, and reading it says so.
+        held: "store_key = {key} and token = {token} and state = 0 and typeof(attempt) = 'integer' \
+            and typeof(lease_until) = 'integer' and typeof(expires_at) = 'integer' \
+            and typeof(fingerprint) = 'blob' and length(fingerprint) = 32",
     };
     const FILES: Files = Files {
         claim: include_str!("claim.sql"),
         inline_claim: false,
         lease: None,
-        batch: None,
-        purge: include_str!("purge.sql"),
+        purge: &[include_str!("purge.sql"), include_str!("move.sql")],
         tables: include_str!("tables.sql"),
         versions: include_str!("versions.sql"),
+        schema: include_str!("schema.sql"),
+        upgrade: include_str!("upgrade.sql"),
+        upgrade_versions: include_str!("upgrade_versions.sql"),
         migrated: include_str!("migrated.sql"),
         audit: Audit {
             table: include_str!("audit/table.sql"),
@@ -112,7 +118,6 @@ impl Dialect for Sqlite {
             events: include_str!("audit/events.sql"),
         },
     };
-    const MIGRATIONS: &'static [&'static str] = &[include_str!("migrations/1.sql")];
     /// There is no right to change the schema that a user of the file could lack.
     const MIGRATES: bool = true;
 
@@ -141,10 +146,17 @@ impl Dialect for Sqlite {
         access: &mut A,
         statements: &Statements,
         values: &Values<'_>,
+        _: i64,
     ) -> Result<Batch, sqlx::Error> {
-        let purged = access.execute(&statements.purge, values).await?;
+        let [purge, move_on] = &statements.purge[..] else {
+            return Err(sqlx::Error::RowNotFound);
+        };
+        let purged = access.execute(purge, values).await?;
+        let moved = access.execute(move_on, values).await?;
+        let count = |rows| i64::try_from(rows).unwrap_or(i64::MAX);
         Ok(Batch {
-            purged: i64::try_from(purged).unwrap_or(i64::MAX),
+            purged: count(purged),
+            seen: count(purged + moved),
             // Deleted rows leave the index at once.
             until: 0,
         })

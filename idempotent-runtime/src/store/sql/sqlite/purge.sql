@@ -1,9 +1,13 @@
--- Only past expiry and not a live lease (contract, rule 6). By the index, so that unexpired records cost nothing.
+-- Only past expiry and not a live lease (contract, rule 6). By the index, so that records that are not due cost nothing.
 delete from {table}
 where rowid in (
-    select rowid
-    from {table}
-    where expires_at <= {now} and (state <> 0 or lease_until <= {now})
-    order by expires_at
-    limit {limit}
+    select chosen.id
+    from (
+        select rowid as id, expires_at, state, lease_until
+        from {table}
+        where purge_at <= {now}
+        order by purge_at
+        limit {limit}
+    ) as chosen
+    where chosen.expires_at <= {now} and (chosen.state <> 0 or chosen.lease_until <= {now})
 )

@@ -1,2 +1,3 @@
--- The migrations that were applied to the table.
-create table if not exists {versions} (version integer not null primary key)
+-- What was applied to the table. Version 1 of this crate works with a table whose highest `version` is 1; later ones read
+-- which version the table has, and from which version on this crate works with it.
+create table if not exists {versions} (version integer not null primary key, schema_version integer, min_reader integer)

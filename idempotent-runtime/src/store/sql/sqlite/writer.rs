@@ -25,12 +25,13 @@ use crate::{
     scope::StoreKey,
     store::{
         error::{StoreError, StoreErrorKind},
+        inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
         sql::{
             admin::{Act, Told},
             dialect::{Backend, Dialect as _},
             operations::{Change, Records},
-            purge::Cursor,
+            purge,
             statements::Statements,
         },
         token::Token,
@@ -61,6 +62,8 @@ pub(super) enum Operation {
     Get(StoreKey),
     Purge(usize),
     Administer(Act),
+    List(Query),
+    Stats(Option<Cursor>, usize),
     #[cfg(test)]
     Panic,
 }
@@ -72,6 +75,8 @@ pub(super) enum Answer {
     Record(Option<Record>),
     Purged(usize),
     Told(Told),
+    Page(Page),
+    Stats(Stats),
 }
 
 struct Job {
@@ -90,7 +95,10 @@ enum TransactionError {
 impl Operation {
     /// Reads need no write lock.
     fn only_reads(&self) -> bool {
-        matches!(self, Self::Get(_) | Self::Administer(Act::Events(_)))
+        matches!(
+            self,
+            Self::Get(_) | Self::List(_) | Self::Stats(..) | Self::Administer(Act::Events(_))
+        )
     }
 }
 
@@ -110,7 +118,7 @@ impl Writer {
             connection,
             identity,
             statements,
-            cursor: Cursor::default(),
+            cursor: purge::Cursor::default(),
         };
         thread::Builder::new()
             .name("idempotent-sqlite".into())
@@ -175,6 +183,23 @@ impl Backend for Writer {
         }
     }
 
+    async fn list(&self, query: &Query) -> Result<Page, StoreError> {
+        match self.run(Operation::List(query.clone())).await? {
+            Answer::Page(page) => Ok(page),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn stats(&self, cursor: Option<&Cursor>, max_scan: usize) -> Result<Stats, StoreError> {
+        match self
+            .run(Operation::Stats(cursor.cloned(), max_scan))
+            .await?
+        {
+            Answer::Stats(stats) => Ok(stats),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
     /// There is no push: the engine wakes the waiters of its own process, and waiters in other processes poll.
     fn attach(&self, _: Wake) {}
 }
@@ -214,7 +239,7 @@ struct WriterTask {
     connection: SqliteConnection,
     identity: Identity,
     statements: Statements,
-    cursor: Cursor,
+    cursor: purge::Cursor,
 }
 
 impl WriterTask {
@@ -330,6 +355,11 @@ impl WriterTask {
                     .purge(&self.cursor, *limit)
                     .await
                     .map(Answer::Purged);
+            }
+            Operation::List(query) => return records.list(query).await.map(Answer::Page),
+            Operation::Stats(cursor, max_scan) => {
+                let stats = records.stats(cursor.as_ref(), *max_scan).await;
+                return stats.map(Answer::Stats);
             }
             Operation::Renew(held) => Change::Renew(held),
             Operation::Complete(held, outcome) => Change::Complete(held, outcome),

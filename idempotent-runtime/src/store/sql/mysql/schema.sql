@@ -1,0 +1,25 @@
+-- The table, as a new one is created. The last eight bytes of the fingerprint are the digest of the caller. Binary columns,
+-- so that no collation makes two keys equal. Times are UTC, whatever the session's time zone.
+create table if not exists {table} (
+    store_key binary(32) not null primary key,
+    fingerprint binary(32) not null,
+    token binary(16) not null,
+    attempt int not null,
+    -- 0 in flight, 1 completed, 2 tombstone
+    state tinyint not null,
+    lease_until datetime(6) not null,
+    expires_at datetime(6) not null,
+    trace_id binary(16),
+    response longblob,
+    -- When the purge looks at the record: set by the acquire, moved on by the purge, and untouched by the completion.
+    purge_at datetime(6) not null default '1970-01-01 00:00:00',
+    -- The token of a transactional claim. Of another token it says nothing: version 1 leaves it as it is.
+    tx_token binary(16),
+    -- For people who look at records.
+    endpoint varchar(128) character set utf8mb4 collate utf8mb4_bin,
+    created_at datetime(6),
+    completed_at datetime(6),
+    response_bytes int,
+    -- For the purge: its work is proportional to what is due.
+    key {purge_index} (purge_at)
+) engine = InnoDB

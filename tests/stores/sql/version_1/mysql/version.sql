@@ -1,0 +1,1 @@
+select cast(coalesce(max(version), 0) as signed) from {versions}

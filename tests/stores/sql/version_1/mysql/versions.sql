@@ -1,0 +1,5 @@
+-- The migrations that were applied to the table.
+create table if not exists {versions} (
+    version bigint not null primary key,
+    applied_at datetime(6) not null
+) engine = InnoDB
