@@ -13,7 +13,8 @@
 //!    both.
 //! 3. This is repeated until no expired record is left, or a purge finds none. A third argument bounds the seconds of
 //!    purging.
-//! 4. The last lines are the ratio of a pair's times at p99, beside the purge to alone, and how many pairs in a
+//! 4. Before that it lists and counts the table, whose time depends on what is looked at and not on what is stored.
+//! 5. The last lines are the ratio of a pair's times at p99, beside the purge to alone, and how many pairs in a
 //!    thousand took longer than twice the p99 alone. The exit code is 1 if the ratio is above 2, and 2 if nothing could
 //!    be measured.
 
@@ -26,7 +27,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use idempotent_runtime::store::{Store, purger::Purger};
+use idempotent_runtime::store::{
+    Store,
+    inspect::{Query, StateKind},
+    purger::Purger,
+};
 use tokio::{
     task::JoinSet,
     time::{interval, sleep},
@@ -81,6 +86,7 @@ async fn main() -> ExitCode {
 
 /// Purges a table of this many expired records; the ratio of times at p99, or nothing if the purge stops too early.
 async fn measure<S: Store + Clone>(store: S, records: u64, most: Duration) -> Option<f64> {
+    list(&store).await;
     let (mut usual, mut beside) = (Vec::new(), Vec::new());
     let (mut gone, mut time) = (0, Duration::ZERO);
     while gone < records && time < most {
@@ -116,6 +122,39 @@ async fn measure<S: Store + Clone>(store: S, records: u64, most: Duration) -> Op
         &report("all alone", usual),
         &report("all beside the purge", beside),
     ))
+}
+
+/// Prints how long a page and a count take.
+async fn list(store: &impl Store) {
+    let inspectable = store.inspectable().expect("an SQL store lists");
+    for (what, query) in [
+        ("a first page", Query::new()),
+        (
+            "a first page of what is unknown",
+            Query::new().state(StateKind::Unknown),
+        ),
+        (
+            "a page by the digits in a log",
+            Query::new().prefix("00ab".parse().expect("digits")),
+        ),
+    ] {
+        let began = Instant::now();
+        let page = inspectable.list(&query).await.expect("a page");
+        let (found, more) = (page.entries.len(), page.next.is_some());
+        println!(
+            "{what}: {found} records, more: {more}, {:.1?}",
+            began.elapsed()
+        );
+    }
+    for max_scan in [10_000, 100_000] {
+        let began = Instant::now();
+        let stats = inspectable.stats(None, max_scan).await.expect("counts");
+        println!(
+            "counts of {max_scan} records: {} live, {:.1?}",
+            stats.records(),
+            began.elapsed()
+        );
+    }
 }
 
 /// The ratio of times at p99.
