@@ -15,7 +15,6 @@ use super::{
     call::FromRouter,
     extraction::{Extracted, Start, Then},
     invoke::Invoke,
-    routing::ROUTING,
 };
 use crate::{
     Policy,
@@ -28,7 +27,7 @@ use crate::{
     },
     execution::Crash,
     policy::RecoverFn,
-    route::{Routing, endpoint},
+    route::endpoint,
 };
 
 /// The response of an annotated handler, on its way.
@@ -82,8 +81,8 @@ fn run(
 ) -> HandlerFuture {
     let chosen = Idempotency::for_route(engine, request.extensions()).cloned();
     let covered = match &chosen {
-        Some(engine) => engine.coverage(policy, &mut request, &ROUTING),
-        None => coverage(policy, &Policy::new(), &mut request, &ROUTING),
+        Some(engine) => engine.coverage(policy, &mut request),
+        None => coverage(policy, &Policy::new(), &mut request),
     };
     let found = match covered {
         Coverage::Protected(found) => found,
@@ -99,11 +98,10 @@ fn run(
     };
     let engine = chosen.unwrap_or_else(|| {
         let keyed = !matches!(found, FoundKey::Missing);
-        let endpoint = endpoint(policy, &request, &ROUTING);
+        let endpoint = endpoint(policy, &request);
         Idempotency::fallback(endpoint.label(), keyed).clone()
     });
-    let template = ROUTING.of(request.extensions()).template;
-    let plan = engine.plan(policy, request.method(), template);
+    let plan = engine.plan(policy, &request);
     HandlerFuture(Kind::Covered(engine.run(plan, found, request, step)))
 }
 
@@ -151,12 +149,12 @@ impl Step {
         engine: Option<&Idempotency>,
         policy: &Policy,
     ) -> Handling {
-        let refused = Refused::for_request(&request, &ROUTING);
+        let refused = Refused::for_request(&request);
         let of_engine = engine.and_then(|engine| engine.caller_inside(&request));
         if let Some(engine) = engine
             && (of_engine.is_some() || self.0.has_caller())
         {
-            engine.warn_of_a_caller_inside(policy, &request, &ROUTING);
+            engine.warn_of_a_caller_inside(policy, &request);
         }
         let (head, body) = request.into_parts();
         let authentication = match (self.0.authenticate(head), of_engine) {
@@ -184,8 +182,6 @@ impl Step {
 impl Handler for Step {
     type Body = Body;
     type Future = Covered;
-
-    const ROUTING: &'static Routing = &ROUTING;
 
     fn has_caller(&self) -> bool {
         self.0.has_caller()

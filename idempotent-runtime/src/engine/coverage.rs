@@ -12,7 +12,6 @@ use crate::{
     execution::Execution,
     key::{IdempotencyKey, KeyError, KeyRules},
     policy::{KeySource, Policy},
-    route::Routing,
 };
 
 /// What an engine has to do with a request.
@@ -38,12 +37,7 @@ pub(crate) enum FoundKey {
 }
 
 /// What an engine with these defaults has to do with a request to a route with this policy.
-pub(crate) fn coverage<B>(
-    route: &Policy,
-    engine: &Policy,
-    request: &mut Request<B>,
-    routing: &Routing,
-) -> Coverage {
+pub(crate) fn coverage<B>(route: &Policy, engine: &Policy, request: &mut Request<B>) -> Coverage {
     if let Some(when) = route.when.or(engine.when) {
         match with_parts(request, when) {
             Ok(true) => {}
@@ -60,7 +54,7 @@ pub(crate) fn coverage<B>(
             Err(Panicked) => Some(FoundKey::Panicked),
         },
     };
-    if is_claimed(source, found.as_ref(), request, routing) {
+    if is_claimed(source, found.as_ref(), request) {
         return Coverage::Claimed;
     }
     let required = route.required.or(engine.required).unwrap_or(false);
@@ -72,17 +66,12 @@ pub(crate) fn coverage<B>(
 }
 
 /// Whether an execution around this request serves it: it has the same key, or none of its own.
-fn is_claimed<B>(
-    source: KeySource<'_>,
-    found: Option<&FoundKey>,
-    request: &Request<B>,
-    routing: &Routing,
-) -> bool {
+fn is_claimed<B>(source: KeySource<'_>, found: Option<&FoundKey>, request: &Request<B>) -> bool {
     // Not `Execution::from_extensions`: this look is not the handler's.
     let Some(execution) = request.extensions().get::<Execution>() else {
         return false;
     };
-    let serves = |key: Option<&IdempotencyKey>| execution.serves(request, routing, key);
+    let serves = |key: Option<&IdempotencyKey>| execution.serves(request, key);
     match (found, source) {
         (None, _) => serves(None),
         // The engine outside may read the header in the other way.

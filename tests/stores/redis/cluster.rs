@@ -87,7 +87,6 @@ impl ClusterHarness {
 
 impl Harness for ClusterHarness {
     type Store = RedisStore;
-    const ADMINISTRABLE: bool = true;
 
     async fn open() -> Self {
         let prefix = new_prefix();

@@ -17,7 +17,7 @@ use crate::{
     fingerprint::Fingerprint,
     key::IdempotencyKey,
     response::Binding,
-    route::{Routing, Target},
+    route::Target,
     scope::Digester,
     store::{Claim, Held},
 };
@@ -154,13 +154,8 @@ impl Lease {
     }
 
     /// Whether this execution serves this request, in which its route finds this key.
-    pub(crate) fn serves<B>(
-        &self,
-        request: &Request<B>,
-        routing: &Routing,
-        key: Option<&IdempotencyKey>,
-    ) -> bool {
-        self.request.is_of(request, routing)
+    pub(crate) fn serves<B>(&self, request: &Request<B>, key: Option<&IdempotencyKey>) -> bool {
+        self.request.is_of(request)
             // A layer may have found the key elsewhere: without one of its own the request is the same.
             && key.is_none_or(|key| key.is_sent_for(&self.key))
     }

@@ -20,6 +20,7 @@ use crate::{
     key::{IdempotencyKey, KeyError},
     observe,
     problem::{Problem, ProblemCode},
+    route::uri_as_sent,
     scope::{Digester, Scope, of_lines},
 };
 
@@ -73,7 +74,7 @@ impl Exchange {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
     {
         // The application is given the head, and may change it.
-        self.uri = Some(self.routing.uri_as_sent(&head).into_owned());
+        self.uri = Some(uri_as_sent(&head.uri, &head.extensions).into_owned());
         let authentication = match (handler.authenticate(head), &self.core.caller) {
             (Authentication::None(head), Some(caller)) => caller.start(head),
             (authentication, _) => authentication,
@@ -258,7 +259,7 @@ impl Exchange {
     fn fingerprint(&self, head: &Parts, caller: Option<&[u8; 32]>, body: &[u8]) -> Fingerprint {
         let uri = match &self.uri {
             Some(uri) => Cow::Borrowed(uri),
-            None => self.routing.uri_as_sent(head),
+            None => uri_as_sent(&head.uri, &head.extensions),
         };
         if let Some(function) = &self.settings().fingerprint.function {
             let asked = function.call(head, body);

@@ -20,7 +20,7 @@ use std::{fmt, path::PathBuf, slice, sync::Arc, thread};
 use sqlx::{Connection, Sqlite, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{classify, identity::Identity, now};
+use super::{classify, identity::Identity, now, primary_code};
 use crate::{
     scope::StoreKey,
     store::{
@@ -119,6 +119,7 @@ impl Writer {
             identity,
             statements,
             cursor: purge::Cursor::default(),
+            open: false,
         };
         thread::Builder::new()
             .name("idempotent-sqlite".into())
@@ -240,6 +241,8 @@ struct WriterTask {
     identity: Identity,
     statements: Statements,
     cursor: purge::Cursor,
+    /// Whether a transaction could not be rolled back.
+    open: bool,
 }
 
 impl WriterTask {
@@ -310,7 +313,7 @@ impl WriterTask {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        self.execute("begin immediate").await?;
+        self.begin().await?;
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
             if job.reply.is_closed() {
@@ -376,10 +379,22 @@ impl WriterTask {
         }
     }
 
+    /// Begins a transaction. If one was left open, because rolling it back had failed, it is rolled back first.
+    async fn begin(&mut self) -> Result<(), TransactionError> {
+        if self.open {
+            self.execute("rollback").await?;
+            self.open = false;
+        }
+        self.execute("begin immediate").await
+    }
+
     /// Rolls the transaction back. It fails if SQLite has rolled back by itself, as after some errors.
     async fn roll_back(&mut self) {
         if let Err(TransactionError::Shared(error)) = self.execute("rollback").await {
-            tracing::debug!(%error, "the transaction was rolled back already");
+            // `SQLITE_ERROR`, as for every statement that makes no sense: SQLite has rolled back by itself.
+            let ended = primary_code(&error) == Some(1);
+            self.open = !ended;
+            tracing::debug!(%error, ended, "the transaction could not be rolled back");
         }
     }
 }
@@ -389,6 +404,26 @@ mod tests {
     use sqlx::Connection as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_was_left_open_is_rolled_back_before_the_next_one() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("begin").execute(&mut connection).await.unwrap();
+        let file = std::env::current_exe().expect("this test");
+        let mut task = WriterTask {
+            connection,
+            identity: Identity::of(&file).expect("the file exists"),
+            statements: Statements::new::<Sqlite>(&crate::store::sql::TableName::default()),
+            cursor: purge::Cursor::default(),
+            open: true,
+        };
+        assert!(task.begin().await.is_ok());
+        task.roll_back().await;
+        // This one has nothing to roll back.
+        task.roll_back().await;
+        assert!(!task.open);
+        assert!(task.begin().await.is_ok());
+    }
 
     #[tokio::test]
     async fn after_a_panic_of_the_writer_every_call_returns_an_error() {
