@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::{Extensions, Request, Response};
 
-use crate::{engine::core::lease::Lease, key::IdempotencyKey, scope::Digester};
+use crate::{engine::core::lease::Lease, key::IdempotencyKey, route::Routing, scope::Digester};
 
 /// The execution that a handler runs in: its key, its attempt, and whether it still owns the key.
 ///
@@ -73,8 +73,13 @@ impl Execution {
     /// An engine that meets a request with an execution in its extensions must not claim the key again, which would wait
     /// for itself. That holds for this request only: a handler may copy the extensions into requests of its own, which
     /// have keys, or paths, of their own.
-    pub(crate) fn serves<B>(&self, request: &Request<B>, key: Option<&IdempotencyKey>) -> bool {
-        self.0.serves(request, key)
+    pub(crate) fn serves<B>(
+        &self,
+        request: &Request<B>,
+        routing: &Routing,
+        key: Option<&IdempotencyKey>,
+    ) -> bool {
+        self.0.serves(request, routing, key)
     }
 
     /// Another handle, for the engine itself.

@@ -89,7 +89,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `macros` | yes | `#[idempotent]` |
+//! | `macros` | yes | `#[idempotent]`, with the feature of an adapter: `axum` |
 //! | `axum` | yes | extractors, route templates, original paths; what the attribute expands to |
 //! | `memory` | yes | [`MemoryStore`] |
 //! | `metrics` | | counters, histograms and gauges through the [`metrics`](https://docs.rs/metrics) facade |
@@ -100,6 +100,9 @@
 //! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
 //! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
 //! | `view` | | [`view`]: what the command line shows of a record, as serializable types |
+//! | `client` | | [`client`]: one key over all attempts of a `reqwest` client. `reqwest` without TLS, `reqwest-middleware`, `async-trait` |
+//! | `openapi` | | [`Idempotency::documentation`]: completes OpenAPI documents. No dependency |
+//! | `utoipa5`, `utoipa6` | | the same as a `Modify` of utoipa 5 or 6: `utoipa`, `utoipa-gen` and `indexmap` |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
 
 // Some links lead to items of other features. CI checks them with all features.
@@ -107,12 +110,14 @@
     not(all(
         feature = "axum",
         feature = "cached",
+        feature = "client",
         feature = "compression",
         feature = "conformance",
         feature = "encryption",
         feature = "macros",
         feature = "memory",
         feature = "mysql",
+        feature = "openapi",
         feature = "postgres",
         feature = "redis",
         feature = "sqlite",
@@ -120,23 +125,33 @@
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
+// Without an adapter nothing calls what they share.
+#![cfg_attr(all(feature = "handlers", not(feature = "axum")), allow(dead_code))]
 // On docs.rs, which builds with nightly, each item says which feature it needs: since Rust 1.92 `doc_cfg` derives that
-// from `#[cfg(…)]`. `sql` is left out, since each SQL store's own feature enables it.
+// from `#[cfg(…)]`. `handlers` and `sql` are left out, since the features of adapters and stores enable them.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "sql"))))]
+#![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "handlers", feature = "sql"))))]
 
 #[cfg(feature = "axum")]
 mod axum;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod guide;
 pub mod layer;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod scope;
 pub mod store;
 #[cfg(feature = "view")]
 pub mod view;
 
+#[cfg(feature = "handlers")]
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
 mod backoff;
 mod body;
-mod body_limit;
 mod boxes;
 mod caller;
 mod catch_unwind;
@@ -158,11 +173,8 @@ mod sync;
 
 #[cfg(feature = "axum")]
 pub use axum::ExecutionRejection;
-#[cfg(feature = "axum")]
-#[doc(hidden)]
-pub use axum::private as __private;
 pub use caller::Caller;
-#[cfg(feature = "axum")]
+#[cfg(feature = "handlers")]
 pub use engine::InstallError;
 pub use engine::{
     BuildError, Builder, Idempotency, OnStoreError, Operator, OperatorError, Profile, Resolution,
@@ -170,7 +182,7 @@ pub use engine::{
 };
 pub use execution::{Crash, Execution, Recovery};
 pub use fingerprint::{Fingerprint, FingerprintRule, InvalidPointer, JsonPointer};
-#[cfg(feature = "macros")]
+#[cfg(all(feature = "macros", feature = "axum"))]
 pub use idempotent_macros::idempotent;
 pub use key::{IdempotencyKey, KeyError, KeyRules};
 #[doc(inline)]

@@ -1,10 +1,49 @@
 //! Which endpoint a request is for, and the path it came by.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
-use http::{Extensions, Method, Request, Uri};
+use http::{Extensions, Method, Request, Uri, request::Parts};
 
 use crate::{endpoint::UNMATCHED, names::Name};
+
+/// What an adapter knows of the router around it.
+#[derive(Clone, Copy)]
+pub(crate) struct Routing {
+    /// What the router found out about a request with these extensions.
+    pub(crate) routed: for<'a> fn(&'a Extensions) -> Routed<'a>,
+    /// The largest body, in bytes, that the request's route accepts.
+    pub(crate) body_limit: fn(&mut Extensions) -> usize,
+}
+
+/// That of an adapter without a router.
+#[cfg(not(feature = "axum"))]
+pub(crate) static NO_ROUTING: Routing = Routing {
+    routed: |_| Routed {
+        template: None,
+        original: None,
+    },
+    body_limit: |_| crate::policy::DEFAULT_MAX_BODY,
+};
+
+/// What a router found out about a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Routed<'a> {
+    /// The route template that it matched.
+    pub(crate) template: Option<&'a str>,
+    /// The URI that the client sent, before a nested router stripped its prefix.
+    pub(crate) original: Option<&'a Uri>,
+}
+
+impl Routing {
+    pub(crate) fn of<'a>(&self, extensions: &'a Extensions) -> Routed<'a> {
+        (self.routed)(extensions)
+    }
+
+    /// The URI that the client sent.
+    pub(crate) fn uri_as_sent<'a>(&self, head: &'a Parts) -> Cow<'a, Uri> {
+        uri_as_sent(&head.uri, self.of(&head.extensions).original)
+    }
+}
 
 /// What names an endpoint.
 ///
@@ -46,8 +85,12 @@ impl Endpoint {
 }
 
 /// The endpoint that a request is for, on a route with this policy.
-pub(crate) fn endpoint<B>(policy: &crate::Policy, request: &Request<B>) -> Endpoint {
-    let template = template(request.extensions());
+pub(crate) fn endpoint<B>(
+    policy: &crate::Policy,
+    request: &Request<B>,
+    routing: &Routing,
+) -> Endpoint {
+    let template = routing.of(request.extensions()).template;
     Endpoint::new(policy.name.as_ref(), request.method(), template)
 }
 
@@ -72,8 +115,8 @@ pub(crate) fn is_standard(method: &Method) -> bool {
 /// A router that the request came through remembers it in the extensions. A handler may copy these into requests of its
 /// own, and a layer behind a router may rewrite a path or a query: then the request's own URI is not the rest of the
 /// remembered one, and both together say what is asked for.
-pub(crate) fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> Cow<'a, Uri> {
-    match original_uri(extensions) {
+fn uri_as_sent<'a>(uri: &'a Uri, original: Option<&'a Uri>) -> Cow<'a, Uri> {
+    match original {
         None => Cow::Borrowed(uri),
         Some(original) if is_rest_of(uri, original) && uri.query() == original.query() => {
             Cow::Borrowed(original)
@@ -109,22 +152,23 @@ pub(crate) struct Target {
     method: Method,
     /// As sent.
     uri: Uri,
+    template: Option<Arc<str>>,
     has_caller: bool,
-    #[cfg(feature = "axum")]
-    matched: Option<axum::extract::MatchedPath>,
 }
 
 impl Target {
     /// A request to this URI, as sent.
-    pub(crate) fn new(method: Method, uri: Uri, extensions: &Extensions, has_caller: bool) -> Self {
-        #[cfg(not(feature = "axum"))]
-        let _ = extensions;
+    pub(crate) fn new(
+        method: Method,
+        uri: Uri,
+        template: Option<Arc<str>>,
+        has_caller: bool,
+    ) -> Self {
         Self {
             method,
             uri,
+            template,
             has_caller,
-            #[cfg(feature = "axum")]
-            matched: extensions.get().cloned(),
         }
     }
 
@@ -139,51 +183,14 @@ impl Target {
 
     /// Whether this is the same request, further inside. A copy of its extensions in another request is not enough: that
     /// one has another method, path or route.
-    pub(crate) fn is_of<B>(&self, request: &Request<B>) -> bool {
+    pub(crate) fn is_of<B>(&self, request: &Request<B>, routing: &Routing) -> bool {
+        let template = routing.of(request.extensions()).template;
         self.method == request.method()
             && is_rest_of(request.uri(), &self.uri)
             && (self.uri.path() == request.uri().path()
-                || self
-                    .template()
-                    .is_none_or(|own| template(request.extensions()) == Some(own)))
+                || self.template.is_none()
+                || self.template.as_deref() == template)
     }
-
-    #[cfg(feature = "axum")]
-    fn template(&self) -> Option<&str> {
-        self.matched
-            .as_ref()
-            .map(axum::extract::MatchedPath::as_str)
-    }
-
-    #[cfg(not(feature = "axum"))]
-    #[expect(clippy::unused_self, reason = "as with the feature")]
-    fn template(&self) -> Option<&str> {
-        None
-    }
-}
-
-#[cfg(feature = "axum")]
-fn original_uri(extensions: &Extensions) -> Option<&Uri> {
-    extensions
-        .get::<axum::extract::OriginalUri>()
-        .map(|original| &original.0)
-}
-
-#[cfg(feature = "axum")]
-pub(crate) fn template(extensions: &Extensions) -> Option<&str> {
-    extensions
-        .get::<axum::extract::MatchedPath>()
-        .map(axum::extract::MatchedPath::as_str)
-}
-
-#[cfg(not(feature = "axum"))]
-fn original_uri(_: &Extensions) -> Option<&Uri> {
-    None
-}
-
-#[cfg(not(feature = "axum"))]
-pub(crate) fn template(_: &Extensions) -> Option<&str> {
-    None
 }
 
 #[cfg(test)]

@@ -32,18 +32,20 @@ mod sentinel;
 mod temporary_errors;
 mod wakeup;
 
-/// Moves the end of each lease and the expiry of each key with a prefix back by the same amount. The clock itself belongs
+/// Moves the end of each lease and the expiry of each record with a prefix back by the same amount. The clock itself belongs
 /// to a server that other tests share.
 const SHIFT: &str = r"
     for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
-        local lease = redis.call('HGET', key, 'l')
-        if lease then redis.call('HSET', key, 'l', lease - ARGV[2]) end
-        for _, field in ipairs({'c', 'd'}) do
-            local time = redis.call('HGET', key, field)
-            if time then redis.call('HSET', key, field, time - ARGV[2]) end
+        if redis.call('TYPE', key).ok == 'hash' then
+            local lease = redis.call('HGET', key, 'l')
+            if lease then redis.call('HSET', key, 'l', lease - ARGV[2]) end
+            for _, field in ipairs({'c', 'd'}) do
+                local time = redis.call('HGET', key, field)
+                if time then redis.call('HSET', key, field, time - ARGV[2]) end
+            end
+            local left = redis.call('PTTL', key) - ARGV[2]
+            if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
         end
-        local left = redis.call('PTTL', key) - ARGV[2]
-        if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
     end
     return 'OK'";
 
@@ -77,6 +79,7 @@ impl RedisHarness {
 
 impl Harness for RedisHarness {
     type Store = RedisStore;
+    const ADMINISTRABLE: bool = true;
 
     async fn open() -> Self {
         let prefix = new_prefix();

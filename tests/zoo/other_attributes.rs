@@ -2,11 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::{Json, Router, debug_handler, extract::State, http::StatusCode, routing::post};
-use idempotent_runtime::idempotent;
+use axum::{
+    Json, Router, debug_handler,
+    extract::State,
+    http::{Method, StatusCode},
+    routing::post,
+};
+use idempotent_runtime::{Idempotency, Policy, idempotent};
 use tracing::{Subscriber, instrument, span};
 use tracing_subscriber::{Layer, layer::Context, prelude::*, registry::LookupSpan};
-use utoipa::OpenApi;
+use utoipa::{Modify, OpenApi};
 
 use crate::support::{empty, exercise, json};
 
@@ -183,7 +188,17 @@ mod utoipa_path {
         };
         assert_eq!(exercise(router(), json("/pay", "3")).await.body, "3");
         assert_eq!(exercise(router(), empty("/order")).await.body, "ordered");
-        let docs = Docs::openapi().to_json().expect("JSON");
+        let mut docs = Docs::openapi();
+        let engine = Idempotency::builder().build().expect("valid defaults");
+        let pay = Policy::new().required(true);
+        let documentation = engine.documentation();
+        documentation
+            .operation(Method::POST, "/pay", pay)
+            .modify(&mut docs);
+        let docs = docs.to_json().expect("JSON");
+        for added in ["idempotency-key", "missing_key", "IdempotencyProblem"] {
+            assert!(docs.contains(added), "{added}: {docs}");
+        }
         assert!(
             docs.contains("/pay") && docs.contains("Pays.") && docs.contains("Orders."),
             "{docs}"

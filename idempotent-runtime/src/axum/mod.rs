@@ -22,6 +22,7 @@
 //! arguments    arguments that are extracted one by one, with the option `state`
 //! invoke       a function called with a tuple of arguments
 //! recovery     recovery functions and what they extract
+//! routing      what axum's router says about a request
 //! run          the handler under its policy, up to its response
 //! checks       what generated code calls so that a type is checked at the user's token
 //! hints        what the compiler then shows
@@ -38,12 +39,14 @@ mod extract;
 mod extraction;
 mod hints;
 mod invoke;
-pub mod private;
+pub(crate) mod private;
 mod recovery;
 mod recovery_step;
+mod routing;
 mod run;
 #[cfg(feature = "typed-routing")]
 mod typed;
 
 pub use caller::extractor;
 pub use extract::ExecutionRejection;
+pub(crate) use routing::ROUTING;

@@ -15,6 +15,7 @@ use super::{
     call::FromRouter,
     extraction::{Extracted, Start, Then},
     invoke::Invoke,
+    routing::ROUTING,
 };
 use crate::{
     Policy,
@@ -27,7 +28,7 @@ use crate::{
     },
     execution::Crash,
     policy::RecoverFn,
-    route::endpoint,
+    route::{Routing, endpoint},
 };
 
 /// The response of an annotated handler, on its way.
@@ -81,8 +82,8 @@ fn run(
 ) -> HandlerFuture {
     let chosen = Idempotency::for_route(engine, request.extensions()).cloned();
     let covered = match &chosen {
-        Some(engine) => engine.coverage(policy, &mut request),
-        None => coverage(policy, &Policy::new(), &mut request),
+        Some(engine) => engine.coverage(policy, &mut request, &ROUTING),
+        None => coverage(policy, &Policy::new(), &mut request, &ROUTING),
     };
     let found = match covered {
         Coverage::Protected(found) => found,
@@ -98,10 +99,11 @@ fn run(
     };
     let engine = chosen.unwrap_or_else(|| {
         let keyed = !matches!(found, FoundKey::Missing);
-        let endpoint = endpoint(policy, &request);
+        let endpoint = endpoint(policy, &request, &ROUTING);
         Idempotency::fallback(endpoint.label(), keyed).clone()
     });
-    let plan = engine.plan(policy, &request);
+    let template = ROUTING.of(request.extensions()).template;
+    let plan = engine.plan(policy, request.method(), template);
     HandlerFuture(Kind::Covered(engine.run(plan, found, request, step)))
 }
 
@@ -149,12 +151,12 @@ impl Step {
         engine: Option<&Idempotency>,
         policy: &Policy,
     ) -> Handling {
-        let refused = Refused::for_request(&request);
+        let refused = Refused::for_request(&request, &ROUTING);
         let of_engine = engine.and_then(|engine| engine.caller_inside(&request));
         if let Some(engine) = engine
             && (of_engine.is_some() || self.0.has_caller())
         {
-            engine.warn_of_a_caller_inside(policy, &request);
+            engine.warn_of_a_caller_inside(policy, &request, &ROUTING);
         }
         let (head, body) = request.into_parts();
         let authentication = match (self.0.authenticate(head), of_engine) {
@@ -182,6 +184,8 @@ impl Step {
 impl Handler for Step {
     type Body = Body;
     type Future = Covered;
+
+    const ROUTING: &'static Routing = &ROUTING;
 
     fn has_caller(&self) -> bool {
         self.0.has_caller()

@@ -440,7 +440,7 @@ impl Builder {
             misnamed_key_seen: AtomicBool::new(false),
             response_limits: self.response_limits,
             sealer: self.sealer,
-            #[cfg(feature = "axum")]
+            #[cfg(feature = "handlers")]
             plans: super::core::plan::Plans::new(),
             _alive: Alive::new(),
             warnings: Warnings::default(),

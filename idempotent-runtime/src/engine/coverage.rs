@@ -12,6 +12,7 @@ use crate::{
     execution::Execution,
     key::{IdempotencyKey, KeyError, KeyRules},
     policy::{KeySource, Policy},
+    route::Routing,
 };
 
 /// What an engine has to do with a request.
@@ -37,7 +38,12 @@ pub(crate) enum FoundKey {
 }
 
 /// What an engine with these defaults has to do with a request to a route with this policy.
-pub(crate) fn coverage<B>(route: &Policy, engine: &Policy, request: &mut Request<B>) -> Coverage {
+pub(crate) fn coverage<B>(
+    route: &Policy,
+    engine: &Policy,
+    request: &mut Request<B>,
+    routing: &Routing,
+) -> Coverage {
     if let Some(when) = route.when.or(engine.when) {
         match with_parts(request, when) {
             Ok(true) => {}
@@ -54,7 +60,7 @@ pub(crate) fn coverage<B>(route: &Policy, engine: &Policy, request: &mut Request
             Err(Panicked) => Some(FoundKey::Panicked),
         },
     };
-    if is_claimed(source, found.as_ref(), request) {
+    if is_claimed(source, found.as_ref(), request, routing) {
         return Coverage::Claimed;
     }
     let required = route.required.or(engine.required).unwrap_or(false);
@@ -66,12 +72,17 @@ pub(crate) fn coverage<B>(route: &Policy, engine: &Policy, request: &mut Request
 }
 
 /// Whether an execution around this request serves it: it has the same key, or none of its own.
-fn is_claimed<B>(source: KeySource<'_>, found: Option<&FoundKey>, request: &Request<B>) -> bool {
+fn is_claimed<B>(
+    source: KeySource<'_>,
+    found: Option<&FoundKey>,
+    request: &Request<B>,
+    routing: &Routing,
+) -> bool {
     // Not `Execution::from_extensions`: this look is not the handler's.
     let Some(execution) = request.extensions().get::<Execution>() else {
         return false;
     };
-    let serves = |key: Option<&IdempotencyKey>| execution.serves(request, key);
+    let serves = |key: Option<&IdempotencyKey>| execution.serves(request, routing, key);
     match (found, source) {
         (None, _) => serves(None),
         // The engine outside may read the header in the other way.

@@ -127,7 +127,7 @@ impl Idempotency {
                 );
             }
             ProcessWide::Fallback {
-                // Invariant: no default is refused, and the `axum` feature brings the `memory` store along.
+                // Invariant: no default is refused, and the feature `handlers` brings the `memory` store along.
                 engine: Self::builder().build().expect("the defaults are valid"),
                 endpoint: endpoint.to_owned(),
             }

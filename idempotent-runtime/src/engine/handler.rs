@@ -18,6 +18,7 @@ use crate::{
     catch_unwind::catch_unwind,
     execution::{Crash, Recovery},
     policy::RecoverFn,
+    route::Routing,
 };
 
 /// A recovery function at work. It may borrow its handler.
@@ -30,6 +31,9 @@ pub(crate) trait Handler: Send + 'static {
 
     /// What the call returns.
     type Future: Future<Output = HandlerResult<Self::Body>> + Send + Unpin + 'static;
+
+    /// What is known of the router around the adapter.
+    const ROUTING: &'static Routing;
 
     /// Starts to find out who calls, if the route names a caller. It reads nothing but the head.
     fn authenticate(&self, head: Parts) -> Authentication;
@@ -85,7 +89,7 @@ pub(crate) enum HandlerResult<B> {
     Rejected(Response<B>),
     /// An extractor panicked before the handler began: nothing was executed.
     #[cfg_attr(
-        not(feature = "axum"),
+        not(feature = "handlers"),
         expect(dead_code, reason = "the layer cannot know it")
     )]
     ExtractorPanicked,

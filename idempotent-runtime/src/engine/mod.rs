@@ -40,6 +40,7 @@
 //! | set-up | `builder`, `build_error`, `profile`, `secrets`, `global` (the engine of the process) |
 //! | the end | `shutdown` |
 //! | operators | `admin`: find, list, inspect, resolve, purge |
+//! | documentation | `answering`: what clients are told |
 //!
 //! # In which order a request is checked
 //!
@@ -91,16 +92,22 @@
 use std::{any::Any, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, header};
+use http::{HeaderName, Method, Request, Response, header};
 use http_body::Body;
 use tower::load_shed::error::Overloaded;
 
 use crate::{
-    body_limit::body_limit, caller::CallerFn, execution::Execution, observe::RequestResult,
-    policy::Policy, problem::ProblemCode, route::endpoint,
+    caller::CallerFn,
+    execution::Execution,
+    observe::RequestResult,
+    policy::Policy,
+    problem::ProblemCode,
+    route::{Routing, endpoint},
 };
 
 mod admin;
+#[cfg(feature = "openapi")]
+mod answering;
 mod body;
 mod build_error;
 mod builder;
@@ -108,7 +115,7 @@ pub(crate) mod core;
 mod coverage;
 mod detach;
 mod exchange;
-#[cfg(feature = "axum")]
+#[cfg(feature = "handlers")]
 mod global;
 mod handler;
 mod operator;
@@ -120,6 +127,8 @@ mod shutdown;
 mod wait;
 
 pub use admin::{Resolution, ResolveError};
+#[cfg(feature = "openapi")]
+pub(crate) use answering::Answering;
 pub(crate) use body::ResponseBody;
 pub use build_error::BuildError;
 pub use builder::Builder;
@@ -128,7 +137,7 @@ pub use core::{Idempotency, on_store_error::OnStoreError};
 pub(crate) use coverage::{Coverage, FoundKey, coverage};
 use exchange::Exchange;
 pub(crate) use exchange::Served;
-#[cfg(feature = "axum")]
+#[cfg(feature = "handlers")]
 pub use global::InstallError;
 pub(crate) use handler::{BoxError, BoxFuture, Handler, HandlerResult, NotReady, Recovering};
 pub use operator::{Operator, OperatorError};
@@ -154,8 +163,13 @@ static ABOUT_THE_BODY: [HeaderName; 7] = [
 
 impl Idempotency {
     /// What this engine has to do with a request to a route with this policy.
-    pub(crate) fn coverage<B>(&self, policy: &Policy, request: &mut Request<B>) -> Coverage {
-        let coverage = coverage(policy, &self.0.defaults, request);
+    pub(crate) fn coverage<B>(
+        &self,
+        policy: &Policy,
+        request: &mut Request<B>,
+        routing: &Routing,
+    ) -> Coverage {
+        let coverage = coverage(policy, &self.0.defaults, request, routing);
         if let Coverage::Unprotected | Coverage::Protected(FoundKey::Missing) = coverage {
             self.0.warn_of_a_misnamed_key(policy, request.headers());
         }
@@ -181,10 +195,15 @@ impl Idempotency {
 
     /// Says once for each endpoint that its caller is asked for executions only, because the engine around it replays
     /// without one.
-    pub(crate) fn warn_of_a_caller_inside<B>(&self, policy: &Policy, request: &Request<B>) {
+    pub(crate) fn warn_of_a_caller_inside<B>(
+        &self,
+        policy: &Policy,
+        request: &Request<B>,
+        routing: &Routing,
+    ) {
         let execution = request.extensions().get::<Execution>();
         if execution.is_some_and(|execution| !execution.has_caller()) {
-            let endpoint = endpoint(policy, request);
+            let endpoint = endpoint(policy, request, routing);
             self.0.warnings.caller_inside(endpoint.label());
         }
     }
@@ -207,7 +226,7 @@ impl Idempotency {
     }
 
     /// Whether this is the same engine.
-    #[cfg(feature = "axum")]
+    #[cfg(feature = "handlers")]
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -238,24 +257,28 @@ impl Idempotency {
     }
 
     /// What the requests to this endpoint have in common. The policy is a constant of the program.
-    #[cfg(feature = "axum")]
-    pub(crate) fn plan<B>(&self, policy: &'static Policy, request: &Request<B>) -> Arc<Plan> {
+    #[cfg(feature = "handlers")]
+    pub(crate) fn plan(
+        &self,
+        policy: &'static Policy,
+        method: &Method,
+        template: Option<&str>,
+    ) -> Arc<Plan> {
         let address = std::ptr::from_ref(policy).addr();
-        let (method, extensions) = (request.method(), request.extensions());
         self.0
             .plans
-            .get(&self.0, (policy, address), method, extensions)
+            .get(&self.0, (policy, address), method, template)
     }
 
     /// The same for a policy that has a table of its own.
-    pub(crate) fn plan_in<B>(
+    pub(crate) fn plan_in(
         &self,
         plans: &Plans,
         policy: &Policy,
-        request: &Request<B>,
+        method: &Method,
+        template: Option<&str>,
     ) -> Arc<Plan> {
-        let (method, extensions) = (request.method(), request.extensions());
-        plans.get(&self.0, (policy, 0), method, extensions)
+        plans.get(&self.0, (policy, 0), method, template)
     }
 
     /// Serves one request that the engine [covers](Self::coverage). What it returns is polled next, within a runtime.
@@ -271,11 +294,11 @@ impl Idempotency {
         H: Handler,
     {
         let max_body = if plan.limited_by_route {
-            body_limit(request.extensions_mut())
+            (H::ROUTING.body_limit)(request.extensions_mut())
         } else {
             plan.settings.max_body
         };
-        let exchange = Exchange::new(self.0, plan, found, max_body);
+        let exchange = Exchange::new((self.0, plan), found, max_body, H::ROUTING);
         Served::begin(exchange, request, handler)
     }
 }

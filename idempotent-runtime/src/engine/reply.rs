@@ -12,6 +12,7 @@ use crate::{
     observe::RequestResult,
     problem::{Problem, ProblemCode},
     response::{Binding, StoredResponse},
+    route::Routing,
     store::Outcome,
 };
 
@@ -26,10 +27,10 @@ pub(crate) struct Refused(Execution);
 impl Refused {
     /// The mark for answers to this request, if an execution around it serves it and nobody between the two engines looked
     /// at the request. Who did may have had an effect.
-    pub(crate) fn for_request<B>(request: &Request<B>) -> Option<Self> {
+    pub(crate) fn for_request<B>(request: &Request<B>, routing: &Routing) -> Option<Self> {
         // Not `Execution::from_extensions`: this look is not the handler's.
         let execution = request.extensions().get::<Execution>()?;
-        let is_untouched = !execution.is_touched() && execution.serves(request, None);
+        let is_untouched = !execution.is_touched() && execution.serves(request, routing, None);
         is_untouched.then(|| Self(execution.again()))
     }
 

@@ -83,6 +83,11 @@ mod service;
 mod untouched;
 mod wrapped_service;
 
+#[cfg(feature = "axum")]
+use crate::axum::ROUTING;
+#[cfg(not(feature = "axum"))]
+use crate::route::NO_ROUTING as ROUTING;
+
 use recovery::RecoveryFn;
 pub use service::{IdempotencyService, ResponseFuture};
 
@@ -251,6 +256,6 @@ impl IdempotencyLayer {
         if !self.methods.contains(request.method()) {
             return Coverage::Unprotected;
         }
-        self.engine.coverage(&self.policy, request)
+        self.engine.coverage(&self.policy, request, &ROUTING)
     }
 }

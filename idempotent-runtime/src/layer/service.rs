@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{IdempotencyLayer, failure::Failure, grpc, wrapped_service::WrappedService};
+use super::{IdempotencyLayer, ROUTING, failure::Failure, grpc, wrapped_service::WrappedService};
 use crate::{
     body::{Body, from_engine, full},
     caller::{Authenticated, Authentication, CallerFn},
@@ -79,7 +79,8 @@ where
             plans,
             ..
         } = &self.layer;
-        let plan = engine.plan_in(plans, policy, &request);
+        let template = ROUTING.of(request.extensions()).template;
+        let plan = engine.plan_in(plans, policy, request.method(), template);
         let request = request.map(Body::new);
         let engine = engine.clone();
         let future = Served::when_polled(move || engine.run(plan, found, request, handler));
@@ -100,7 +101,7 @@ where
         let own = self.layer.caller.as_ref();
         let caller = own.or_else(|| engine.caller_inside(&request)).cloned();
         if caller.is_some() {
-            engine.warn_of_a_caller_inside(policy, &request);
+            engine.warn_of_a_caller_inside(policy, &request, &ROUTING);
         }
         self.pass_after(caller, request)
     }
@@ -123,7 +124,7 @@ where
         let Some(caller) = caller else {
             return self.pass(request);
         };
-        let refused = Refused::for_request(&request);
+        let refused = Refused::for_request(&request, &ROUTING);
         let (head, body) = request.into_parts();
         let kind = match caller.start(head) {
             Authentication::None(head) => return self.pass(Request::from_parts(head, body)),

@@ -11,9 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Extensions, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
+use super::ROUTING;
 use crate::{
     body::Body,
     engine::{Refused, Retention},
@@ -24,14 +25,12 @@ use crate::{
 pub(super) struct Untouched {
     /// `None` if the engine put none into the request.
     execution: Option<Execution>,
-    #[cfg(feature = "axum")]
-    routed: Routed,
+    routed: Through,
 }
 
 /// What a router did with the request before the layer.
-#[cfg(feature = "axum")]
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Routed {
+enum Through {
     /// It did not come through a router.
     No,
     NoRouteMatched,
@@ -44,8 +43,7 @@ impl Untouched {
         let extensions = request.extensions();
         Self {
             execution: extensions.get().map(Execution::watch),
-            #[cfg(feature = "axum")]
-            routed: Routed::of(extensions),
+            routed: Through::of(extensions),
         }
     }
 
@@ -73,13 +71,10 @@ impl Untouched {
     ///
     /// axum adds the `Allow` header of its 405 outside of the layer. A handler's own 405 has one (RFC 9110, section
     /// 15.5.6), and so is not taken for the router's.
-    #[cfg(feature = "axum")]
     pub(super) fn is_routers_own<R: http_body::Body>(&self, response: &Response<R>) -> bool {
-        use http::StatusCode;
-
         let possible = match response.status() {
-            StatusCode::NOT_FOUND => self.routed == Routed::NoRouteMatched,
-            StatusCode::METHOD_NOT_ALLOWED => self.routed != Routed::No,
+            StatusCode::NOT_FOUND => self.routed == Through::NoRouteMatched,
+            StatusCode::METHOD_NOT_ALLOWED => self.routed != Through::No,
             _ => false,
         };
         possible
@@ -91,26 +86,15 @@ impl Untouched {
             && response.extensions().is_empty()
             && response.body().size_hint().exact() == Some(0)
     }
-
-    /// Without the feature `axum` no router is known.
-    #[cfg(not(feature = "axum"))]
-    #[expect(clippy::unused_self, reason = "as with the feature")]
-    pub(super) fn is_routers_own<R>(&self, _: &Response<R>) -> bool {
-        false
-    }
 }
 
-#[cfg(feature = "axum")]
-impl Routed {
-    fn of(extensions: &http::Extensions) -> Self {
-        use axum::extract::{MatchedPath, OriginalUri};
-
-        if extensions.get::<OriginalUri>().is_none() {
-            Self::No
-        } else if extensions.get::<MatchedPath>().is_some() {
-            Self::Matched
-        } else {
-            Self::NoRouteMatched
+impl Through {
+    fn of(extensions: &Extensions) -> Self {
+        let routed = ROUTING.of(extensions);
+        match (routed.original, routed.template) {
+            (None, _) => Self::No,
+            (Some(_), None) => Self::NoRouteMatched,
+            (Some(_), Some(_)) => Self::Matched,
         }
     }
 }

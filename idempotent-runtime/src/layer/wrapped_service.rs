@@ -10,13 +10,14 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use tower_service::Service;
 
-use super::{failure::Failure, recovery::RecoveryFn, untouched::Untouched};
+use super::{ROUTING, failure::Failure, recovery::RecoveryFn, untouched::Untouched};
 use crate::{
     body::Body,
     caller::{Authentication, CallerFn},
     engine::{BoxError, BoxFuture, Handler, HandlerResult, Idempotency, NotReady, Recovering},
     execution::Crash,
     policy::RecoverFn,
+    route::Routing,
 };
 
 /// The wrapped service, called at most once.
@@ -37,6 +38,8 @@ where
 {
     type Body = Body;
     type Future = BoxFuture<HandlerResult<Body>>;
+
+    const ROUTING: &'static Routing = &ROUTING;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), NotReady>> {
         let ready = ready!(self.service.poll_ready(context));

@@ -15,5 +15,7 @@ mod statuses;
 pub use choices::{Cache, OnCrash, RecoverFn};
 pub use options::Policy;
 pub(crate) use options::{KeySource, LONGEST};
+#[cfg(any(test, not(feature = "axum")))]
+pub(crate) use settings::DEFAULT_MAX_BODY;
 pub(crate) use settings::Settings;
 pub(crate) use statuses::Statuses;

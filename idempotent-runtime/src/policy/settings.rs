@@ -8,9 +8,12 @@ use super::{
     statuses::Statuses,
 };
 use crate::{
-    body_limit, fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader,
-    response::StoredHeaders, scope::ScopeFn,
+    fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader, response::StoredHeaders,
+    scope::ScopeFn,
 };
+
+/// How large a request body may be where neither the policy nor the route says it: 2 MB, as axum has it.
+pub(crate) const DEFAULT_MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// What a route gets: its own choices, the engine's, and the defaults.
 #[derive(Clone, Debug)]
@@ -67,7 +70,7 @@ impl Settings {
             fingerprint: chosen!(fingerprint).unwrap_or_default(),
             cache: chosen!(cache).unwrap_or_default(),
             release: chosen!(release).unwrap_or_default(),
-            max_body: chosen!(max_body).unwrap_or(body_limit::DEFAULT),
+            max_body: chosen!(max_body).unwrap_or(DEFAULT_MAX_BODY),
             max_response: chosen!(max_response).unwrap_or(MEBIBYTE),
             stored_headers: chosen!(stored_headers),
         }

@@ -127,7 +127,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// All codes, in the order of the table.
-    pub(super) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::MissingKey,
         Self::InvalidKey,
         Self::UnreadableBody,

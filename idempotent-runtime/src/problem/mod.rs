@@ -28,6 +28,8 @@ mod table;
 mod tests;
 
 pub use code::ProblemCode;
+#[cfg(feature = "openapi")]
+pub(crate) use table::ACTIONS;
 use table::Action;
 
 /// What `type` begins with unless it is configured: a path of the service itself, since no domain is ours to name.

@@ -12,6 +12,10 @@ pub(super) enum Action {
     None,
 }
 
+/// The actions by their names in the JSON body.
+#[cfg(any(test, feature = "openapi"))]
+pub(crate) const ACTIONS: [&str; 3] = ["retry_same_key", "fix_request", "none"];
+
 /// One row of the table.
 pub(super) struct Row {
     pub(super) code: &'static str,

@@ -87,6 +87,7 @@ impl ClusterHarness {
 
 impl Harness for ClusterHarness {
     type Store = RedisStore;
+    const ADMINISTRABLE: bool = true;
 
     async fn open() -> Self {
         let prefix = new_prefix();

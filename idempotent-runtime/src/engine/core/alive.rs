@@ -15,7 +15,7 @@ impl Alive {
     }
 
     /// How many engines live in this process. Only what is logged depends on it.
-    #[cfg(feature = "axum")]
+    #[cfg(feature = "handlers")]
     pub(in crate::engine) fn count() -> usize {
         ALIVE.load(Ordering::Relaxed)
     }

@@ -17,7 +17,7 @@ use crate::{
     fingerprint::Fingerprint,
     key::IdempotencyKey,
     response::Binding,
-    route::Target,
+    route::{Routing, Target},
     scope::Digester,
     store::{Claim, Held},
 };
@@ -154,8 +154,13 @@ impl Lease {
     }
 
     /// Whether this execution serves this request, in which its route finds this key.
-    pub(crate) fn serves<B>(&self, request: &Request<B>, key: Option<&IdempotencyKey>) -> bool {
-        self.request.is_of(request)
+    pub(crate) fn serves<B>(
+        &self,
+        request: &Request<B>,
+        routing: &Routing,
+        key: Option<&IdempotencyKey>,
+    ) -> bool {
+        self.request.is_of(request, routing)
             // A layer may have found the key elsewhere: without one of its own the request is the same.
             && key.is_none_or(|key| key.is_sent_for(&self.key))
     }

@@ -54,7 +54,7 @@ use gauge::Gauge;
 use in_flight::InFlight;
 use keeper::Keeper;
 use on_store_error::OnStoreError;
-#[cfg(feature = "axum")]
+#[cfg(feature = "handlers")]
 use plan::Plans;
 use room::Room;
 use runtime::TaskRuntime;
@@ -119,7 +119,7 @@ pub(crate) struct Core {
     pub(super) response_limits: ResponseLimits,
     pub(super) sealer: Sealer,
     /// What the requests to one endpoint have in common, by endpoint, for policies that are constants of the program.
-    #[cfg(feature = "axum")]
+    #[cfg(feature = "handlers")]
     pub(super) plans: Plans,
     /// Counted for as long as it lives.
     pub(super) _alive: Alive,

@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{Extensions, Method};
+use http::Method;
 
 use super::Core;
 use crate::{
     digest::Framed,
     policy::{Policy, Settings},
-    route::{Endpoint, is_standard, template},
+    route::{Endpoint, is_standard},
     store::EndpointLabel,
 };
 
@@ -25,13 +25,18 @@ pub(crate) struct Plan {
     /// What it was made for.
     policy: usize,
     method: Method,
-    template: Option<Box<str>>,
+    template: Option<Arc<str>>,
 }
 
 impl Plan {
     /// The endpoint as it stands in the scope of a key.
     pub(crate) fn endpoint(&self) -> &str {
         self.endpoint.identity()
+    }
+
+    /// The route template that the router matched.
+    pub(crate) fn template(&self) -> Option<&Arc<str>> {
+        self.template.as_ref()
     }
 
     /// The endpoint as metrics and spans show it.
@@ -49,7 +54,7 @@ impl Plan {
             endpoint,
             policy: at.policy,
             method: at.method.clone(),
-            template: at.template.map(Into::into),
+            template: at.template.map(Arc::from),
         }
     }
 
@@ -103,9 +108,8 @@ impl Plans {
         core: &Core,
         (policy, address): (&Policy, usize),
         method: &Method,
-        extensions: &Extensions,
+        template: Option<&str>,
     ) -> Arc<Plan> {
-        let template = template(extensions);
         let at = At {
             policy: address,
             method,
@@ -134,7 +138,7 @@ impl std::fmt::Debug for Plans {
     }
 }
 
-#[cfg(all(test, feature = "axum"))]
+#[cfg(all(test, feature = "handlers"))]
 mod tests {
     use super::*;
     use crate::{Idempotency, MemoryStore};
@@ -144,9 +148,8 @@ mod tests {
 
     fn plan(engine: &Idempotency, policy: &'static Policy, method: &Method) -> Arc<Plan> {
         let address = std::ptr::from_ref(policy).addr();
-        let extensions = Extensions::new();
         let plans = &engine.0.plans;
-        plans.get(&engine.0, (policy, address), method, &extensions)
+        plans.get(&engine.0, (policy, address), method, None)
     }
 
     #[test]
@@ -216,7 +219,7 @@ mod tests {
         let plans = Plans::new();
         for address in 0..2 * SLOTS {
             let policy = (&PAY, address);
-            let made = plans.get(&engine.0, policy, &Method::POST, &Extensions::new());
+            let made = plans.get(&engine.0, policy, &Method::POST, None);
             assert_eq!(made.policy, address);
         }
     }

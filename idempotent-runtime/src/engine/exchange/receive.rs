@@ -20,7 +20,6 @@ use crate::{
     key::{IdempotencyKey, KeyError},
     observe,
     problem::{Problem, ProblemCode},
-    route::uri_as_sent,
     scope::{Digester, Scope, of_lines},
 };
 
@@ -74,7 +73,7 @@ impl Exchange {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
     {
         // The application is given the head, and may change it.
-        self.uri = Some(uri_as_sent(&head.uri, &head.extensions).into_owned());
+        self.uri = Some(self.routing.uri_as_sent(&head).into_owned());
         let authentication = match (handler.authenticate(head), &self.core.caller) {
             (Authentication::None(head), Some(caller)) => caller.start(head),
             (authentication, _) => authentication,
@@ -259,7 +258,7 @@ impl Exchange {
     fn fingerprint(&self, head: &Parts, caller: Option<&[u8; 32]>, body: &[u8]) -> Fingerprint {
         let uri = match &self.uri {
             Some(uri) => Cow::Borrowed(uri),
-            None => uri_as_sent(&head.uri, &head.extensions),
+            None => self.routing.uri_as_sent(head),
         };
         if let Some(function) = &self.settings().fingerprint.function {
             let asked = function.call(head, body);

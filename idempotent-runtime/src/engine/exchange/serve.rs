@@ -51,7 +51,7 @@ impl<B: Send + 'static> Served<Reply<B>> {
         H: Handler<Body = B>,
     {
         let span = observe::span(exchange.plan.label());
-        let refused = Refused::for_request(&request);
+        let refused = Refused::for_request(&request, H::ROUTING);
         let runtime = exchange.core.runtime.clone();
         let stage = span.in_scope(|| {
             let (core, plan) = (Arc::clone(&exchange.core), Arc::clone(&exchange.plan));

@@ -27,7 +27,7 @@ use crate::{
     observe,
     policy::{OnCrash, Settings},
     problem::{Problem, ProblemCode},
-    route::{Target, uri_as_sent},
+    route::{Routing, Target},
     scope::{Digester, StoreKey},
     store::{Claim, Token, TraceId},
 };
@@ -43,6 +43,7 @@ pub(crate) struct Exchange {
     pub(crate) found: FoundKey,
     /// The largest body of the request, in bytes.
     pub(crate) max_body: usize,
+    pub(super) routing: &'static Routing,
     /// The URI that the client sent, where the application may change the head.
     pub(super) uri: Option<Uri>,
     /// Whether a caller step let the request in.
@@ -131,12 +132,18 @@ impl Elsewhere {
 }
 
 impl Exchange {
-    pub(crate) fn new(core: Arc<Core>, plan: Arc<Plan>, found: FoundKey, max_body: usize) -> Self {
+    pub(crate) fn new(
+        (core, plan): (Arc<Core>, Arc<Plan>),
+        found: FoundKey,
+        max_body: usize,
+        routing: &'static Routing,
+    ) -> Self {
         Self {
             core,
             plan,
             found,
             max_body,
+            routing,
             uri: None,
             has_caller: false,
             detach: None,
@@ -189,9 +196,10 @@ impl Exchange {
     fn target(&self, head: &Parts) -> Target {
         let uri = match &self.uri {
             Some(uri) => uri.clone(),
-            None => uri_as_sent(&head.uri, &head.extensions).into_owned(),
+            None => self.routing.uri_as_sent(head).into_owned(),
         };
-        Target::new(head.method.clone(), uri, &head.extensions, self.has_caller)
+        let template = self.plan.template().cloned();
+        Target::new(head.method.clone(), uri, template, self.has_caller)
     }
 
     /// A claim with a new token, and no doubt about it yet.

@@ -151,6 +151,7 @@ use self::{
 };
 use super::{
     Store,
+    admin::Administrable,
     error::{StoreError, StoreErrorKind},
     label::EndpointLabel,
     record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write},
@@ -160,6 +161,7 @@ use super::{
 use crate::{fingerprint::Fingerprint, response::StoredResponse, scope::StoreKey};
 
 mod address;
+mod admin;
 mod builder;
 mod check;
 mod cluster;
@@ -383,6 +385,10 @@ impl Store for RedisStore {
         if let Some(listener) = &self.0.listener {
             listener.attach(wake);
         }
+    }
+
+    fn administrable(&self) -> Option<&dyn Administrable> {
+        Some(self)
     }
 }
 

@@ -35,6 +35,11 @@ impl Names {
         name
     }
 
+    /// The stream of what operators did.
+    pub(super) fn audit(&self) -> String {
+        format!("{}audit", self.prefix)
+    }
+
     /// The channel of a record. The braces put it into the record's slot: a script may publish in no other one.
     pub(super) fn channel(&self, key: &StoreKey) -> String {
         format!("{}{{{}}}", self.channels, self.record(key))
@@ -69,5 +74,6 @@ mod tests {
             assert_eq!(names.key_of_channel(other.as_bytes()), None, "{other}");
         }
         assert_eq!(names.key(channel.as_bytes()), None);
+        assert_eq!(names.key(names.audit().as_bytes()), None);
     }
 }

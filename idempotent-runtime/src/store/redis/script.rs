@@ -18,6 +18,9 @@ pub(super) struct Scripts {
     pub(super) release: Script,
     pub(super) abandon: Script,
     pub(super) get: Script,
+    pub(super) forget: Script,
+    pub(super) append: Script,
+    pub(super) events: Script,
 }
 
 /// A script and its hash.
@@ -54,6 +57,9 @@ impl Scripts {
             release: owned(include_str!("release.lua")),
             abandon: owned(include_str!("abandon.lua")),
             get: Script::new(include_str!("get.lua").to_owned()),
+            forget: owned(include_str!("forget.lua")),
+            append: Script::new(include_str!("append.lua").to_owned()),
+            events: Script::new(include_str!("events.lua").to_owned()),
         }
     }
 
@@ -66,6 +72,9 @@ impl Scripts {
             &self.release,
             &self.abandon,
             &self.get,
+            &self.forget,
+            &self.append,
+            &self.events,
         ];
         all.into_iter().map(|script| {
             let mut command = redis::cmd("SCRIPT");
