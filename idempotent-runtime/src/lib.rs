@@ -163,6 +163,7 @@ mod execution;
 mod fingerprint;
 mod hex;
 mod key;
+mod keyed_hash;
 mod names;
 mod observe;
 mod policy;

@@ -55,7 +55,6 @@ use crate::{scope::StoreKey, sync::Arc};
 mod admin;
 mod clock;
 mod expiry;
-mod hash;
 mod inspect;
 #[cfg(all(test, idempotent_shuttle))]
 mod interleavings;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::lease::Lease;
-use crate::{observe, scope::StoreKey, store::Token};
+use crate::{keyed_hash::KeyedHash, observe, scope::StoreKey, store::Token};
 
 /// The requests and executions in flight of one engine.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ struct Inner {
     /// Requests between their claim and their outcome.
     admitted: AtomicUsize,
     /// The keys that this process executes, or whose outcome it still has to store.
-    leases: DashMap<StoreKey, Arc<Lease>>,
+    leases: DashMap<StoreKey, Arc<Lease>, KeyedHash>,
     /// Tokens whose request goes on or withdraws, on routes that may take leases over.
     own_tokens: DashSet<Token>,
     closing: AtomicBool,

@@ -10,17 +10,17 @@
 //! The invariants: a key has at most one record; every completed record has its entry in `expiry`; `share` has counted
 //! exactly what the shard holds.
 
-use std::ops::RangeInclusive;
+use std::{hash::BuildHasher, ops::RangeInclusive};
 
 use hashbrown::HashTable;
 
 use super::{
     expiry::{Due, Expiry},
-    hash::Hasher,
     row::Row,
     usage::{Admission, Budget, Share},
 };
 use crate::{
+    keyed_hash::KeyedHash,
     scope::StoreKey,
     store::{
         admin::Seen,
@@ -34,7 +34,7 @@ use crate::{
 pub(super) struct Context<'a> {
     pub(super) hash: u64,
     pub(super) now: u64,
-    pub(super) hasher: &'a Hasher,
+    pub(super) hasher: &'a KeyedHash,
     pub(super) budget: &'a Budget,
 }
 
@@ -190,10 +190,10 @@ impl Shard {
     pub(super) fn rows<'a>(
         &'a self,
         among: &'a RangeInclusive<u64>,
-        hasher: &'a Hasher,
+        hasher: &'a KeyedHash,
     ) -> impl Iterator<Item = (u64, &'a Row)> {
         let in_flight = self.in_flight.iter();
-        let in_flight = in_flight.map(|row| (hasher.hash(row.key()), row));
+        let in_flight = in_flight.map(|row| (hasher.hash_one(row.key()), row));
         let completed = self.completed.iter();
         let completed = completed.filter(|slot| among.contains(&slot.hash));
         in_flight
@@ -265,7 +265,7 @@ impl Shard {
     fn put_in_flight(&mut self, row: Row, at: Context<'_>) {
         self.quiet_until = self.quiet_until.min(row.deadline());
         self.in_flight
-            .insert_unique(at.hash, row, |row| at.hasher.hash(row.key()));
+            .insert_unique(at.hash, row, |row| at.hasher.hash_one(row.key()));
     }
 
     fn put_completed(&mut self, row: Row, at: Context<'_>) {
@@ -302,7 +302,7 @@ impl ClaimResult {
 #[cfg(test)]
 impl Shard {
     /// Checks the invariants, record by record.
-    pub(super) fn audit(&self, hasher: &Hasher) {
+    pub(super) fn audit(&self, hasher: &KeyedHash) {
         for row in &self.in_flight {
             assert!(!row.completed(), "completed records stand apart");
             assert!(
@@ -319,7 +319,7 @@ impl Shard {
         let mut bytes = 0;
         for Slot { hash, row } in &self.completed {
             assert!(row.completed(), "records in flight stand apart");
-            assert_eq!(*hash, hasher.hash(row.key()));
+            assert_eq!(*hash, hasher.hash_one(row.key()));
             let (at, hash) = (row.deadline(), *hash);
             assert!(self.expiry.contains(Due { at, hash }), "it has its entry");
             bytes += row.bytes();

@@ -3,16 +3,16 @@
 //! An operation locks the one shard of its key. What needs all shards (a purge, a store at a bound) locks one after the
 //! other, never two at once.
 
-use std::ops::RangeInclusive;
+use std::{hash::BuildHasher, ops::RangeInclusive};
 
 use super::{
     clock::Clock,
-    hash::Hasher,
     row::Row,
     shard::{ClaimResult, Context, Shard},
     usage::{Budget, Limits, SHARDS, Usage},
 };
 use crate::{
+    keyed_hash::KeyedHash,
     scope::StoreKey,
     store::{
         admin::Seen,
@@ -43,7 +43,7 @@ pub(super) struct Place {
 
 pub(super) struct Table {
     lanes: [Lane; SHARDS],
-    hasher: Hasher,
+    hasher: KeyedHash,
     budget: Budget,
 }
 
@@ -64,13 +64,13 @@ impl Table {
         };
         Self {
             lanes: std::array::from_fn(lane),
-            hasher: Hasher::new(),
+            hasher: KeyedHash::new(),
             budget: Budget::new(limits),
         }
     }
 
     pub(super) fn claim(&self, claim: &Claim, now: u64) -> ClaimResult {
-        let at = self.context(self.hasher.hash(&claim.key), now);
+        let at = self.context(self.hasher.hash_one(claim.key), now);
         // The expired ones are dropped when the lock is free.
         let (result, _swept) = self.lane(&claim.key).with(|shard| {
             let result = shard.claim(claim, at);
@@ -92,12 +92,12 @@ impl Table {
         now: u64,
         decide: impl FnOnce(&mut Row) -> Write,
     ) -> Write {
-        let at = self.context(self.hasher.hash(key), now);
+        let at = self.context(self.hasher.hash_one(key), now);
         self.lane(key).with(|shard| shard.write(key, at, decide))
     }
 
     pub(super) fn release(&self, key: &StoreKey, token: &Token) -> Write {
-        let at = self.context(self.hasher.hash(key), 0);
+        let at = self.context(self.hasher.hash_one(key), 0);
         self.lane(key).with(|shard| shard.release(key, token, at))
     }
 
@@ -111,7 +111,7 @@ impl Table {
 
     pub(super) fn get(&self, key: &StoreKey, now: u64, clock: &Clock) -> Option<Record> {
         let shard = lock(&self.lane(key).shard);
-        let row = shard.get(key, self.hasher.hash(key))?;
+        let row = shard.get(key, self.hasher.hash_one(key))?;
         (!row.expired(now)).then(|| row.record(now, clock))
     }
 
@@ -119,7 +119,7 @@ impl Table {
     pub(super) fn place(&self, key: &StoreKey) -> Place {
         Place {
             shard: shard_of(key),
-            hash: self.hasher.hash(key),
+            hash: self.hasher.hash_one(key),
             key: *key.as_bytes(),
         }
     }
