@@ -73,13 +73,11 @@ impl Expiry {
     /// Takes the earliest entry, if it is due.
     pub(super) fn pop(&mut self, now: u64) -> Option<Due> {
         let first = self.first().filter(|due| due.at <= now)?;
-        if self.odd.remove(&first) {
-            return Some(first);
+        let mut queues = self.queues.iter_mut();
+        match queues.find(|queue| queue.entries.front() == Some(&first)) {
+            Some(queue) => queue.entries.pop_front(),
+            None => self.odd.pop_first(),
         }
-        self.queues
-            .iter_mut()
-            .find(|queue| queue.entries.front() == Some(&first))
-            .and_then(|queue| queue.entries.pop_front())
     }
 
     #[cfg(test)]

@@ -75,8 +75,13 @@ impl Table {
         let (result, _swept) = self.lane(&claim.key).with(|shard| {
             let result = shard.claim(claim, at);
             // After the decision, so that an expired record of this key is reused and keeps counting its attempts.
-            let swept: [Option<Box<Row>>; SWEEP] =
-                std::array::from_fn(|_| shard.pop_expired(now, at.budget));
+            let mut swept = [const { None::<Box<Row>> }; SWEEP];
+            for slot in &mut swept {
+                *slot = shard.pop_expired(now, at.budget);
+                if slot.is_none() {
+                    break;
+                }
+            }
             if shard.should_look(now) {
                 shard.purge_in_flight(BATCH, at);
             }
