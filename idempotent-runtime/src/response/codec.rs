@@ -1,7 +1,7 @@
 //! The form of a stored response, written and read. See the [parent module](super) for its layout.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
     form::{COMPRESSED, ENCRYPTED, Flaw, PLAIN},
@@ -15,20 +15,40 @@ const HEADER: usize = 2 + 4;
 /// The length of the body.
 const BODY: usize = 8;
 
-/// Writes a response. `kept` is called twice: once to measure, once to write.
-pub(super) fn encode<'a, I>(
+/// Which header lines are kept, by their place: decided once, although they are measured before they are written.
+struct Kept([u64; 4]);
+
+impl Kept {
+    /// How many lines are remembered. What is kept of further ones is asked again.
+    const LINES: usize = 256;
+
+    fn keep(&mut self, line: usize) {
+        if line < Self::LINES {
+            self.0[line / 64] |= 1 << (line % 64);
+        }
+    }
+
+    fn is_kept(&self, line: usize) -> Option<bool> {
+        (line < Self::LINES).then(|| self.0[line / 64] >> (line % 64) & 1 == 1)
+    }
+}
+
+/// Writes a response, of its headers those that `keeps` is true of.
+pub(super) fn encode(
     status: StatusCode,
-    kept: impl Fn() -> I,
+    headers: &HeaderMap,
+    keeps: impl Fn(&HeaderName) -> bool,
     body: &[u8],
     limits: &ResponseLimits,
-) -> Result<Bytes, NotStorable>
-where
-    I: Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
-{
+) -> Result<Bytes, NotStorable> {
     let (mut count, mut size) = (0_u16, 0_usize);
-    for (name, value) in kept() {
-        count = count.checked_add(1).ok_or(NotStorable::TooManyHeaders)?;
-        size += name.as_str().len() + value.len();
+    let mut kept = Kept([0; 4]);
+    for (line, (name, value)) in headers.iter().enumerate() {
+        if keeps(name) {
+            kept.keep(line);
+            count = count.checked_add(1).ok_or(NotStorable::TooManyHeaders)?;
+            size += name.as_str().len() + value.len();
+        }
     }
     if usize::from(count) > limits.max_headers {
         return Err(NotStorable::TooManyHeaders);
@@ -41,7 +61,10 @@ where
     bytes.push(PLAIN);
     bytes.extend_from_slice(&status.as_u16().to_be_bytes());
     bytes.extend_from_slice(&count.to_be_bytes());
-    for (name, value) in kept() {
+    for (line, (name, value)) in headers.iter().enumerate() {
+        if !kept.is_kept(line).unwrap_or_else(|| keeps(name)) {
+            continue;
+        }
         // A limit may be set higher than what the length fields can hold.
         let too_large = |_| NotStorable::HeadersTooLarge;
         let name_len = u16::try_from(name.as_str().len()).map_err(too_large)?;

@@ -1,8 +1,8 @@
 //! Which headers of a response are stored.
 
 use http::{
-    HeaderMap, HeaderName,
-    header::{CONNECTION, CONTENT_LENGTH},
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, CONTENT_LENGTH, GetAll},
 };
 
 use super::kept::StoredHeaders;
@@ -10,7 +10,8 @@ use crate::names::is_header_name;
 
 /// Decides for the headers of one response.
 pub(super) struct Filter<'a> {
-    headers: &'a HeaderMap,
+    /// What `Connection` says, if it is there.
+    connection: Option<GetAll<'a, HeaderValue>>,
     chosen: Option<&'a StoredHeaders>,
     keeps_length: bool,
 }
@@ -22,8 +23,9 @@ impl<'a> Filter<'a> {
         chosen: Option<&'a StoredHeaders>,
         keeps_length: bool,
     ) -> Self {
+        let connection = headers.contains_key(CONNECTION);
         Self {
-            headers,
+            connection: connection.then(|| headers.get_all(CONNECTION)),
             chosen,
             keeps_length,
         }
@@ -41,9 +43,8 @@ impl<'a> Filter<'a> {
 
     /// Whether a `Connection` header declares this one hop-by-hop.
     fn connection_names(&self, name: &str) -> bool {
-        let lines = self.headers.get_all(CONNECTION);
+        let lines = self.connection.iter().flatten();
         lines
-            .iter()
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
             .any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
     }
@@ -212,8 +213,6 @@ const fn starts_with(name: &[u8], start: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn kept(headers: &[(&str, &str)]) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, response::Parts};
+use http::{HeaderMap, HeaderName, Method, StatusCode, response::Parts};
 
 use super::{
     codec,
@@ -58,8 +58,8 @@ impl StoredResponse {
             chosen,
             says_another_length(method, head.status),
         );
-        let kept = || head.headers.iter().filter(|(name, _)| filter.keeps(name));
-        codec::encode(head.status, kept, body, limits).map(Self)
+        let keeps = |name: &HeaderName| filter.keeps(name);
+        codec::encode(head.status, &head.headers, keeps, body, limits).map(Self)
     }
 
     /// A response as a store kept it.
@@ -139,7 +139,7 @@ impl Error for CorruptResponse {}
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue, Response};
+    use http::{HeaderValue, Response};
     use proptest::prelude::*;
 
     use super::*;
