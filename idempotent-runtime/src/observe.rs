@@ -15,7 +15,7 @@
 //! The span of a request is `idempotent` with the fields `endpoint`, `key` (a short digest of the record's
 //! identity, never the client's key), `attempt` and `outcome`.
 
-use tracing::{Span, field};
+use tracing::{Level, Span, field, level_filters::LevelFilter};
 
 use crate::{problem::ProblemCode, scope::StoreKey};
 
@@ -49,9 +49,12 @@ impl RequestResult {
     }
 }
 
+const SPAN_LEVEL: Level = Level::INFO;
+
 /// The span of one request.
 pub(crate) fn span(endpoint: &str) -> Span {
-    tracing::info_span!(
+    tracing::span!(
+        SPAN_LEVEL,
         "idempotent",
         endpoint,
         key = field::Empty,
@@ -60,22 +63,32 @@ pub(crate) fn span(endpoint: &str) -> Span {
     )
 }
 
+/// The span of this request, if anybody listens to it: where nobody does, to ask for it costs more than to know that.
+fn current() -> Option<Span> {
+    (LevelFilter::current() >= SPAN_LEVEL)
+        .then(Span::current)
+        .filter(|span| !span.is_disabled())
+}
+
 /// The record this request is about.
 pub(crate) fn record_key(key: &StoreKey) {
-    let span = Span::current();
-    if !span.is_disabled() {
+    if let Some(span) = current() {
         span.record("key", field::display(key));
     }
 }
 
 /// The attempt that executes.
 pub(crate) fn record_attempt(attempt: u32) {
-    Span::current().record("attempt", attempt);
+    if let Some(span) = current() {
+        span.record("attempt", attempt);
+    }
 }
 
 /// A request ended.
 pub(crate) fn request(endpoint: &str, result: RequestResult) {
-    Span::current().record("outcome", result.as_str());
+    if let Some(span) = current() {
+        span.record("outcome", result.as_str());
+    }
     #[cfg(feature = "metrics")]
     metrics::counter!("idempotency_requests_total", "endpoint" => endpoint.to_owned(), "outcome" => result.as_str())
         .increment(1);

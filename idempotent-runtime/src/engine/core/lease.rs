@@ -97,7 +97,7 @@ impl Lease {
             lapses: AtomicU64::new(micros(claim.lease)),
             touched: AtomicBool::new(false),
             end_of_life: acquired + max_lifetime,
-            due: AtomicU64::new(micros(interval(claim.lease))),
+            due: AtomicU64::new(first_interval(claim)),
             renewing: AtomicBool::new(false),
             begun: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -191,9 +191,10 @@ impl Lease {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Whether the lease of the acknowledged acquire still lasts, counted from when that was sent.
+    /// Whether the lease of the acknowledged acquire still lasts, counted from when that was sent, and was not lost.
     pub(crate) fn is_first_lease(&self) -> bool {
-        self.acquired.elapsed() < self.held.lease
+        let age = self.acquired.elapsed();
+        age < self.held.lease && age.as_micros() < u128::from(self.lapses.load(Ordering::Acquire))
     }
 
     /// When the lease of the acknowledged acquire ends, counted from when that was sent.
@@ -309,9 +310,20 @@ impl Lease {
     }
 }
 
-/// About a third of the lease; at least 4 ms, so that no lease makes a busy loop.
+/// So that no lease makes a busy loop.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(4);
+
+/// About a third of the lease.
 fn interval(lease: Duration) -> Duration {
-    nearly(lease / 3).max(Duration::from_millis(4))
+    nearly(lease / 3).max(SHORTEST_INTERVAL)
+}
+
+/// The first one, in microseconds. The token is random already: nearly every execution ends before this, and needs no
+/// random number of its own.
+fn first_interval(claim: &Claim) -> u64 {
+    let third = micros(claim.lease) / 3;
+    let [jitter, ..] = claim.token.as_bytes();
+    (third - third / 10 + third / 5 / 255 * u64::from(*jitter)).max(micros(SHORTEST_INTERVAL))
 }
 
 fn micros(duration: Duration) -> u64 {

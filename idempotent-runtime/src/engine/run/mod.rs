@@ -165,7 +165,7 @@ impl Run {
     /// may hold two leases, one after the other, if a copy of its acquire arrives late, and a renewal does not say which of
     /// them it renewed. An engine that has shut down meanwhile starts nothing.
     pub(crate) fn may_start(&self) -> bool {
-        self.lease.is_first_lease() && !self.lease.is_lost() && !self.core.in_flight.is_closed()
+        self.lease.is_first_lease() && !self.core.in_flight.is_closed()
     }
 
     /// The handler may not start: gives back what may still be ours, so that a retry can start it.
