@@ -50,8 +50,18 @@ impl Framed {
 
     /// One value: its length, then its bytes.
     pub(crate) fn part(&mut self, bytes: &[u8]) {
-        self.count(bytes.len());
-        self.raw(bytes);
+        // A short one, as most are, is put together here: to feed the digest costs more than a few bytes.
+        const COUNT: usize = size_of::<u64>();
+        let mut short = [0; 64];
+        let end = COUNT + bytes.len();
+        if let Some(value) = short.get_mut(COUNT..end) {
+            value.copy_from_slice(bytes);
+            short[..COUNT].copy_from_slice(&(bytes.len() as u64).to_be_bytes());
+            self.raw(&short[..end]);
+        } else {
+            self.count(bytes.len());
+            self.raw(bytes);
+        }
     }
 
     /// A value that may be absent; absent and empty differ.

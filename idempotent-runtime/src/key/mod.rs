@@ -203,14 +203,21 @@ fn parse_quoted(value: &[u8]) -> Result<IdempotencyKey, KeyError> {
 }
 
 fn parse_bare(value: &[u8]) -> Result<IdempotencyKey, KeyError> {
-    let text = std::str::from_utf8(value).map_err(|_| KeyError::BadCharacter)?;
-    if text
-        .bytes()
-        .any(|byte| matches!(byte, b'"' | b'\\' | b',' | b';' | b' '))
+    // Not cut short at the first bad byte: so the compiler looks at many at once.
+    if !value
+        .iter()
+        .fold(true, |so_far, byte| so_far & is_bare(*byte))
     {
         return Err(KeyError::BadCharacter);
     }
-    IdempotencyKey::new(text)
+    check_length(value.len(), KeyRules::default())?;
+    // Visible ASCII, and so not blank.
+    let text = std::str::from_utf8(value).map_err(|_| KeyError::BadCharacter)?;
+    Ok(IdempotencyKey(text.into()))
+}
+
+fn is_bare(byte: u8) -> bool {
+    byte.is_ascii_graphic() & !matches!(byte, b'"' | b'\\' | b',' | b';')
 }
 
 fn is_printable(byte: u8) -> bool {
