@@ -14,6 +14,8 @@ use http::{
     header::{AUTHORIZATION, COOKIE},
 };
 
+use crate::header_sketch::SketchedHeaders;
+
 /// Which request headers say who calls, where no [scope](crate::scope) does.
 ///
 /// 1. `Authorization`, `X-Api-Key`, `Api-Key` and `X-Auth-Token`: all of them that the request has, each with all its
@@ -194,15 +196,15 @@ impl Credentials {
     }
 
     /// The credentials of a request, if it has any.
-    pub(crate) fn of(&self, headers: &HeaderMap) -> Option<CallerId> {
+    pub(crate) fn of(&self, headers: SketchedHeaders<'_>) -> Option<CallerId> {
         self.of_headers(headers)
             .or_else(|| self.of_cookies(headers))
     }
 
-    fn of_headers(&self, headers: &HeaderMap) -> Option<CallerId> {
+    fn of_headers(&self, headers: SketchedHeaders<'_>) -> Option<CallerId> {
         let mut found = None;
-        for name in &self.headers {
-            let lines = headers.get_all(name);
+        for name in self.headers.iter().filter(|name| headers.may_have(name)) {
+            let lines = headers.map.get_all(name);
             let lines = || {
                 let values = lines.iter().map(|line| line.as_bytes().trim_ascii());
                 values.filter(|value| !value.is_empty() && !is_scheme_only(value))
@@ -228,10 +230,11 @@ impl Credentials {
         found
     }
 
-    fn of_cookies(&self, headers: &HeaderMap) -> Option<CallerId> {
+    fn of_cookies(&self, headers: SketchedHeaders<'_>) -> Option<CallerId> {
         // HTTP/2 clients may send each cookie on a line of its own (RFC 9113, section 8.2.3).
-        let lines = headers.get_all(COOKIE).into_iter();
-        let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+        let pairs = headers
+            .lines(&COOKIE)
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
         let mut pairs: Vec<(&[u8], &[u8])> = pairs
             .map(|pair| split(pair.trim_ascii()))
             .filter(|(name, value)| !(name.is_empty() && value.is_empty()) && self.counts(name))

@@ -161,6 +161,7 @@ mod endpoint;
 mod engine;
 mod execution;
 mod fingerprint;
+mod header_sketch;
 mod hex;
 mod key;
 mod keyed_hash;

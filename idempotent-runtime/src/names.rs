@@ -23,6 +23,12 @@ pub(crate) enum KeyHeader {
     Shared(Arc<HeaderName>),
 }
 
+/// The header of keys where nothing else was chosen.
+pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The same, parsed when the program was compiled: a name that is looked up as text is parsed each time.
+static PARSED: HeaderName = HeaderName::from_static(IDEMPOTENCY_KEY);
+
 /// The request headers that are part of a fingerprint.
 #[derive(Clone)]
 pub(crate) enum HeaderNames {
@@ -95,6 +101,7 @@ impl KeyHeader {
 
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         match self {
+            Self::Static(IDEMPOTENCY_KEY) => headers.contains_key(&PARSED),
             Self::Static(name) => headers.contains_key(*name),
             Self::Shared(name) => headers.contains_key(&**name),
         }
@@ -103,6 +110,7 @@ impl KeyHeader {
     /// All header lines of this name.
     pub(crate) fn lines<'a>(&self, headers: &'a HeaderMap) -> GetAll<'a, HeaderValue> {
         match self {
+            Self::Static(IDEMPOTENCY_KEY) => headers.get_all(&PARSED),
             Self::Static(name) => headers.get_all(*name),
             Self::Shared(name) => headers.get_all(&**name),
         }

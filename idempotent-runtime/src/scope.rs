@@ -310,6 +310,7 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::header_sketch::SketchedHeaders;
 
     fn key(text: &str) -> IdempotencyKey {
         IdempotencyKey::new(text).unwrap()
@@ -359,7 +360,9 @@ mod tests {
         );
         let mut headers = http::HeaderMap::new();
         headers.insert("authorization", "Bearer t".parse().unwrap());
-        let credentials = Credentials::new().of(&headers).unwrap();
+        let credentials = Credentials::new()
+            .of(SketchedHeaders::of(&headers))
+            .unwrap();
         assert_eq!(
             hex(&plain.caller(&store_key, &credentials)),
             "e2a8fab93c7186eb53bb7b9f4919324ae7c828cf04e0a7f4db0e4f97ff9391f1"

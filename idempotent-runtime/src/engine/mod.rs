@@ -74,7 +74,7 @@
 //! | this | touch these |
 //! |---|---|
 //! | a problem code | `crate::problem`: `code` (variant, documentation), `table` (status, text); the metric label follows |
-//! | which header carries the key | `policy/options` (`key_header`, default `HEADER`); `crate::names::KeyHeader` is the only reader |
+//! | which header carries the key | `policy/options` (`key_header`); `crate::names::KeyHeader` has the default and is the only reader |
 //! | which responses are stored | `run/cacheable` |
 //! | which errors of a wrapped service come before any work | here (`comes_before_any_work`) |
 //! | what waits for a wrapped service | `handler` (`ready`), asked in `exchange/execute` |

@@ -9,6 +9,7 @@ use super::{body::ResponseBody, core::Core};
 use crate::{
     execution::Execution,
     fingerprint::Difference,
+    header_sketch::SketchedHeaders,
     observe::RequestResult,
     problem::{Problem, ProblemCode},
     response::{Binding, StoredResponse},
@@ -113,8 +114,11 @@ pub(crate) fn name_outcome<B>(core: &Core, result: RequestResult, reply: &mut Re
 /// A handler's response. Only the engine marks replays and outcomes, whatever response of another service a handler
 /// passes on.
 pub(crate) fn first_hand<B>(core: &Core, mut response: Response<B>) -> Response<B> {
-    response.headers_mut().remove(&core.replay_header);
-    if let Some(name) = &core.outcome_header {
+    // Hardly any has them, and a removal costs more than a look.
+    let headers = SketchedHeaders::of(response.headers());
+    let names = [Some(&core.replay_header), core.outcome_header.as_ref()];
+    let found = names.map(|name| name.filter(|name| headers.may_have(name)));
+    for name in found.into_iter().flatten() {
         response.headers_mut().remove(name);
     }
     response

@@ -43,6 +43,9 @@ impl<'a> MediaType<'a> {
         if media_type.essence.is_empty() {
             return None;
         }
+        if rest.is_empty() {
+            return Some(media_type);
+        }
         let mut utf8 = false;
         while let [b';', after @ ..] = rest {
             rest = after.trim_ascii_start();

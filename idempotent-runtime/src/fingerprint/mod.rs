@@ -6,14 +6,16 @@
 use std::fmt;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderName, HeaderValue, Method,
     header::{
         CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, GetAll, IF_MATCH, IF_MODIFIED_SINCE,
         IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
     },
 };
 
-use crate::{digest::Framed, hex::Hex, names::HeaderNames};
+use crate::{
+    digest::Framed, header_sketch::SketchedHeaders, hex::Hex, names::HeaderNames,
+};
 
 mod json;
 mod media;
@@ -111,27 +113,36 @@ const PRECONDITIONS: [HeaderName; 4] = [
     IF_UNMODIFIED_SINCE,
 ];
 
-/// The fingerprint of a request.
+/// What the fingerprints of all requests with this method begin with.
+pub(crate) fn begin(rule: &FingerprintRule, method: &Method) -> Framed {
+    let domain = match rule.function {
+        Some(_) => "idempotent/fingerprint-by-function/v2",
+        None => "idempotent/fingerprint/v2",
+    };
+    let mut parts = Framed::sha256(domain);
+    parts.part(method.as_str().as_bytes());
+    parts
+}
+
+/// The fingerprint of a request, [begun](begin) already.
 ///
 /// `caller` is the digest of the credentials ([`Digester::caller`](crate::scope::Digester::caller)) if no scope says who
 /// calls and the request has any.
 pub(crate) fn fingerprint(
     rule: &FingerprintRule,
-    method: &Method,
+    mut parts: Framed,
     path: &str,
     query: Option<&str>,
-    headers: &HeaderMap,
+    headers: SketchedHeaders<'_>,
     caller: Option<&[u8; 32]>,
     body: &[u8],
 ) -> Fingerprint {
-    let mut parts = Framed::sha256("idempotent/fingerprint/v2");
-    parts.part(method.as_str().as_bytes());
     parts.part(path.as_bytes());
     pairs::write_query(&mut parts, query, rule);
     let media_type = media_type(headers);
-    write_content_type(&mut parts, headers, rule.ignore_content_type);
+    write_content_type(&mut parts, headers, media_type.as_ref(), rule);
     for name in &PRECONDITIONS {
-        write_lines(&mut parts, headers.get_all(name));
+        write_lines(&mut parts, headers.all(name).as_ref());
     }
     write_headers(&mut parts, headers, &rule.headers);
     parts.optional(caller.map(<[u8; 32]>::as_slice));
@@ -144,13 +155,11 @@ pub(crate) fn fingerprint(
 
 /// The fingerprint of a request of which a function of the application says what it asks for.
 pub(crate) fn fingerprint_by_function(
-    method: &Method,
+    mut parts: Framed,
     path: &str,
     caller: Option<&[u8; 32]>,
     asked: &[u8],
 ) -> Fingerprint {
-    let mut parts = Framed::sha256("idempotent/fingerprint-by-function/v2");
-    parts.part(method.as_str().as_bytes());
     parts.part(path.as_bytes());
     parts.optional(caller.map(<[u8; 32]>::as_slice));
     parts.part(asked);
@@ -158,43 +167,55 @@ pub(crate) fn fingerprint_by_function(
 }
 
 /// The media type of the body, which decides how it may be read. Two lines say nothing reliable.
-fn media_type(headers: &HeaderMap) -> Option<MediaType<'_>> {
-    let mut lines = headers.get_all(CONTENT_TYPE).iter();
+fn media_type(headers: SketchedHeaders<'_>) -> Option<MediaType<'_>> {
+    let mut lines = headers.lines(&CONTENT_TYPE);
     let line = lines.next().filter(|_| lines.next().is_none())?;
     MediaType::parse(line.as_bytes())
 }
 
-fn write_content_type(parts: &mut Framed, headers: &HeaderMap, ignore: bool) {
-    let lines = headers.get_all(CONTENT_TYPE);
-    let lines = || lines.iter().filter(|_| !ignore);
-    parts.count(lines().count());
-    for line in lines() {
+/// `only` is what the line says, if there is one only.
+fn write_content_type(
+    parts: &mut Framed,
+    headers: SketchedHeaders<'_>,
+    only: Option<&MediaType<'_>>,
+    rule: &FingerprintRule,
+) {
+    if rule.ignore_content_type {
+        return parts.count(0);
+    }
+    if let Some(media_type) = only {
+        parts.count(1);
+        return media_type.write(parts);
+    }
+    parts.count(headers.lines(&CONTENT_TYPE).count());
+    for line in headers.lines(&CONTENT_TYPE) {
         media::write(parts, line.as_bytes());
     }
 }
 
-fn write_lines(parts: &mut Framed, lines: GetAll<'_, HeaderValue>) {
-    parts.count(lines.iter().count());
-    for line in lines {
+fn write_lines(parts: &mut Framed, lines: Option<&GetAll<'_, HeaderValue>>) {
+    let lines = || lines.into_iter().flat_map(GetAll::iter);
+    parts.count(lines().count());
+    for line in lines() {
         parts.part(line.as_bytes());
     }
 }
 
-fn write_headers(parts: &mut Framed, headers: &HeaderMap, names: &HeaderNames) {
+fn write_headers(parts: &mut Framed, headers: SketchedHeaders<'_>, names: &HeaderNames) {
     let mut names: Vec<String> = names.iter().map(str::to_ascii_lowercase).collect();
     names.sort_unstable();
     names.dedup();
     parts.count(names.len());
     for name in names {
         parts.part(name.as_bytes());
-        write_lines(parts, headers.get_all(&name));
+        write_lines(parts, Some(&headers.map.get_all(&name)));
     }
 }
 
 /// Writes how the body is coded, and which part of a whole it is, where the request says so (RFC 9110, sections 8.4 and
 /// 14.5): the same bytes ask for something else then. Of requests that say nothing, nothing is written.
-fn write_what_the_bytes_are(parts: &mut Framed, headers: &HeaderMap) {
-    let lines = headers.get_all(CONTENT_ENCODING).into_iter();
+fn write_what_the_bytes_are(parts: &mut Framed, headers: SketchedHeaders<'_>) {
+    let lines = headers.lines(&CONTENT_ENCODING);
     let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let codings = codings.map(|coding| coding.trim_ascii().to_ascii_lowercase());
     let is_coding = |coding: &Vec<u8>| !coding.is_empty() && coding != b"identity";
@@ -206,9 +227,9 @@ fn write_what_the_bytes_are(parts: &mut Framed, headers: &HeaderMap) {
             parts.part(coding);
         }
     }
-    if headers.contains_key(CONTENT_RANGE) {
+    if headers.contains(&CONTENT_RANGE) {
         parts.part(CONTENT_RANGE.as_str().as_bytes());
-        write_lines(parts, headers.get_all(CONTENT_RANGE));
+        write_lines(parts, headers.all(&CONTENT_RANGE).as_ref());
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{collections::HashSet, fmt::Write};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
@@ -48,10 +48,10 @@ impl TestRequest {
         let body = self.body.as_bytes();
         fingerprint(
             &self.rule,
-            &self.method,
+            begin(&self.rule, &self.method),
             self.path,
             self.query,
-            &map,
+            SketchedHeaders::of(&map),
             self.caller,
             body,
         )
@@ -417,10 +417,10 @@ fn form_fingerprint(body: &str) -> Fingerprint {
     let rule = FingerprintRule::new().form();
     fingerprint(
         &rule,
-        &Method::POST,
+        begin(&rule, &Method::POST),
         "/",
         None,
-        &headers,
+        SketchedHeaders::of(&headers),
         None,
         body.as_bytes(),
     )
@@ -441,10 +441,10 @@ fn multipart_fingerprint(parts: &[(String, String, String)], boundary: &str) -> 
     let rule = FingerprintRule::new();
     fingerprint(
         &rule,
-        &Method::POST,
+        begin(&rule, &Method::POST),
         "/",
         None,
-        &headers,
+        SketchedHeaders::of(&headers),
         None,
         body.as_bytes(),
     )

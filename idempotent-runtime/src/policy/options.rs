@@ -11,7 +11,7 @@ use super::{
 use crate::{
     fingerprint::FingerprintRule,
     key::{IdempotencyKey, KeyError},
-    names::{HeaderNames, KeyHeader, Name, is_header_name, set},
+    names::{HeaderNames, IDEMPOTENCY_KEY, KeyHeader, Name, is_header_name, set},
     response::{StoredHeaders, check_name, check_names},
     scope::{Scope, ScopeFn},
 };
@@ -460,14 +460,11 @@ impl Policy {
     /// The header that carries the key on a route with this policy. Every look-up of a key must use it: a request whose
     /// key is looked up under another name runs unprotected, and nothing shows that.
     pub(crate) fn key_header<'a>(&'a self, engine: &'a Self) -> &'a KeyHeader {
-        static DEFAULT: KeyHeader = KeyHeader::Static(HEADER);
+        static DEFAULT: KeyHeader = KeyHeader::Static(IDEMPOTENCY_KEY);
         let chosen = self.header.as_ref().or(engine.header.as_ref());
         chosen.unwrap_or(&DEFAULT)
     }
 }
-
-/// The request header that carries the key unless a policy names another.
-const HEADER: &str = "idempotency-key";
 
 #[cfg(test)]
 mod tests {

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::Core;
 use crate::{
     digest::Framed,
+    fingerprint::begin,
     policy::{Policy, Settings},
     route::{Endpoint, is_standard},
     store::EndpointLabel,
@@ -20,8 +21,12 @@ pub(crate) struct Plan {
     pub(crate) endpoint_label: Option<EndpointLabel>,
     /// Whether the policy leaves the limit of a body to the route.
     pub(crate) limited_by_route: bool,
+    /// The header that carries the key.
+    pub(crate) key_header: HeaderName,
     /// The digest of every store key of this endpoint, up to what differs between them.
     pub(crate) store_key: Framed,
+    /// The same of fingerprints.
+    pub(crate) fingerprint: Framed,
     /// What it was made for.
     policy: usize,
     method: Method,
@@ -46,8 +51,13 @@ impl Plan {
 
     fn new(core: &Core, policy: &Policy, at: &At<'_>) -> Self {
         let endpoint = Endpoint::new(policy.name.as_ref(), at.method, at.template);
+        let settings = core.settings(policy);
+        let key_header = HeaderName::from_bytes(settings.header.as_str().as_bytes());
         Self {
-            settings: core.settings(policy),
+            // Invariant: a policy's names are checked when they are set.
+            key_header: key_header.expect("the name of a header"),
+            fingerprint: begin(&settings.fingerprint, at.method),
+            settings,
             limited_by_route: policy.max_body.or(core.defaults.max_body).is_none(),
             store_key: core.digester.endpoint(endpoint.identity()),
             endpoint_label: EndpointLabel::new(endpoint.label()),
@@ -73,15 +83,20 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    /// FNV-1a. Templates are the application's own: nobody chooses them to collide.
+    /// FNV-1a, over eight bytes at a time. Templates are the application's own: nobody chooses them to collide.
     fn hash(&self) -> usize {
-        let template = self.template.unwrap_or_default().bytes();
-        let bytes = self.policy.to_le_bytes().into_iter();
-        let bytes = bytes.chain(self.method.as_str().bytes()).chain(template);
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        let template = self.template.unwrap_or_default().as_bytes();
+        let (words, rest) = template.as_chunks();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let words = words.iter().chain([&last]);
+        let words = words.map(|word| u64::from_le_bytes(*word));
+        let numbers = [self.policy, self.method.as_str().len(), template.len()];
+        let numbers = numbers.into_iter().map(|number| number as u64).chain(words);
+        let hash = numbers.fold(0xcbf2_9ce4_8422_2325_u64, |hash, number| {
+            (hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         });
-        // The high bits depend on all bytes.
+        // The high bits depend on all numbers.
         usize::try_from(hash >> 40).unwrap_or_default()
     }
 }

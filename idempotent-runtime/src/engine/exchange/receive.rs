@@ -17,6 +17,7 @@ use crate::{
         handler::{BoxError, Handler},
     },
     fingerprint::{Fingerprint, fingerprint, fingerprint_by_function},
+    header_sketch::HeaderSketch,
     key::{IdempotencyKey, KeyError},
     observe,
     problem::{Problem, ProblemCode},
@@ -138,6 +139,7 @@ impl Exchange {
 
     /// Everything that the head of a request says.
     fn open(&mut self, head: &Parts, found: Option<Scope>) -> Result<Opened, Problem> {
+        self.sketch = HeaderSketch::of(&head.headers);
         let identity = self.identify(head, found)?;
         let key = self.key(head)?;
         if self.core.in_flight.is_closing() {
@@ -186,7 +188,7 @@ impl Exchange {
         let in_header = |error| Problem::key(error, header.as_str());
         match mem::replace(&mut self.found, FoundKey::InHeader) {
             FoundKey::InHeader => {
-                let lines = header.lines(&head.headers);
+                let lines = head.headers.get_all(&self.plan.key_header);
                 IdempotencyKey::parse(lines.iter(), rules).map_err(in_header)
             }
             FoundKey::ByFunction(key) => key
@@ -222,7 +224,8 @@ impl Exchange {
             if self.settings().require_caller {
                 return Err(ProblemCode::CallerUnknown.into());
             }
-            credentials = self.core.credentials.of(&head.headers);
+            let headers = self.sketch.beside(&head.headers);
+            credentials = self.core.credentials.of(headers);
             if of_route.is_some() || of_engine.is_some() {
                 self.core.warnings.nobody_found(self.plan.label());
             } else if credentials.is_some() {
@@ -260,16 +263,17 @@ impl Exchange {
             Some(uri) => Cow::Borrowed(uri),
             None => self.routing.uri_as_sent(head),
         };
+        let begun = self.plan.fingerprint.clone();
         if let Some(function) = &self.settings().fingerprint.function {
             let asked = function.call(head, body);
-            return fingerprint_by_function(&head.method, uri.path(), caller, &asked);
+            return fingerprint_by_function(begun, uri.path(), caller, &asked);
         }
         fingerprint(
             &self.settings().fingerprint,
-            &head.method,
+            begun,
             uri.path(),
             uri.query(),
-            &head.headers,
+            self.sketch.beside(&head.headers),
             caller,
             body,
         )

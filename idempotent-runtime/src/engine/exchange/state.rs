@@ -23,6 +23,7 @@ use crate::{
         run::{Answered, Run},
     },
     fingerprint::{Difference, Fingerprint},
+    header_sketch::HeaderSketch,
     key::IdempotencyKey,
     observe,
     policy::{OnCrash, Settings},
@@ -46,6 +47,8 @@ pub(crate) struct Exchange {
     pub(super) routing: &'static Routing,
     /// The URI that the client sent, where the application may change the head.
     pub(super) uri: Option<Uri>,
+    /// Which headers the request may have; known once its head is read.
+    pub(super) sketch: HeaderSketch,
     /// Whether a caller step let the request in.
     pub(super) has_caller: bool,
     /// Shared with the future that the server polls, from the first step on that may wait.
@@ -145,6 +148,7 @@ impl Exchange {
             max_body,
             routing,
             uri: None,
+            sketch: HeaderSketch::default(),
             has_caller: false,
             detach: None,
             caller: None,
@@ -205,7 +209,8 @@ impl Exchange {
     /// A claim with a new token, and no doubt about it yet.
     pub(super) fn claiming(&self, identified: &mut Identified, head: &Parts) -> Claiming {
         let settings = self.settings();
-        let trace = head.headers.get(&TRACEPARENT);
+        let headers = self.sketch.beside(&head.headers);
+        let trace = headers.lines(&TRACEPARENT).next();
         let claim = Claim::new(
             identified.store_key,
             identified.fingerprint,
