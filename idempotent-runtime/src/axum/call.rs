@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::{Ready, ready},
     marker::PhantomData,
+    pin::Pin,
 };
 
 use ::axum::{
@@ -15,7 +16,7 @@ use ::axum::{
 use super::{
     arguments::{Argument, Arguments, ExtractFromParts},
     caller::{Anyone, FindsCaller, step},
-    extraction::{Extract, ExtractEach, Extraction},
+    extraction::{Extraction, Given, one_by_one, together},
     hints::{EngineIn, OnlyInARouterWithState, UseInnerToCallDirectlyOrPutDebugHandlerBelow},
     recovery_step::RecoveryStep,
 };
@@ -28,7 +29,7 @@ pub struct Placeholder<T>(PhantomData<fn() -> T>);
 pub struct FromRouter<T, E = FromExtensions, C = Anyone> {
     pub(super) request: Request,
     pub(super) engine: Option<Idempotency>,
-    pub(super) extraction: Box<dyn Extraction<T>>,
+    pub(super) extraction: Pin<Box<dyn Extraction<T>>>,
     source: PhantomData<fn() -> (E, C)>,
 }
 
@@ -86,7 +87,11 @@ where
         state: &S,
     ) -> impl Future<Output = Result<Self, Infallible>> + Send {
         let engine = E::engine(state);
-        let extraction = Box::new(Extract::<S, M, T>::new(state.clone(), C::STEP));
+        let extraction = together::<S, M, T>(Given {
+            state: state.clone(),
+            caller: C::STEP,
+            recovery: None,
+        });
         arrived(Self {
             request,
             engine,
@@ -161,7 +166,11 @@ where
             state,
             ..
         } = self;
-        let extraction = Box::new(ExtractEach::<S, A>::new(state, caller, recovery));
+        let extraction = one_by_one::<S, A>(Given {
+            state,
+            caller,
+            recovery,
+        });
         FromRouter {
             request,
             engine,

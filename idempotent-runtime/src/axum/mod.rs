@@ -19,6 +19,7 @@
 //! call         the arguments of an annotated handler, as axum sees them
 //! caller       who calls, found by an extractor
 //! extraction   the erased step: extract the arguments, then call the handler
+//! spare        places for such steps, used again
 //! arguments    arguments that are extracted one by one, with the option `state`
 //! invoke       a function called with a tuple of arguments
 //! recovery     recovery functions and what they extract
@@ -44,6 +45,7 @@ mod recovery;
 mod recovery_step;
 mod routing;
 mod run;
+mod spare;
 #[cfg(feature = "typed-routing")]
 mod typed;
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -44,7 +44,9 @@ enum Kind {
 
 /// Extracts the arguments, then runs the handler.
 enum Handling {
-    Extracting(BoxFuture<Extracted>),
+    /// After the caller step.
+    Authenticating(BoxFuture<Extracted>),
+    Extracting(Step),
     Answering(BoxFuture<Response>),
 }
 
@@ -52,7 +54,7 @@ enum Handling {
 struct Covered(Handling);
 
 /// The step "extract, then call the handler".
-struct Step(Box<dyn Start>);
+struct Step(Option<Pin<Box<dyn Start>>>);
 
 /// Runs a handler under its policy.
 pub fn run_handler<T, E, C>(
@@ -69,8 +71,8 @@ where
         mut extraction,
         ..
     } = call;
-    extraction.then(then);
-    run(request, engine.as_ref(), policy, Step(extraction))
+    extraction.as_mut().then(then);
+    run(request, engine.as_ref(), policy, Step(Some(extraction)))
 }
 
 /// The same for all handlers, compiled once.
@@ -140,8 +142,21 @@ where
 }
 
 impl Step {
-    fn handling(self, request: Request) -> Handling {
-        Handling::Extracting(self.0.start(request))
+    fn start(&self) -> &dyn Start {
+        self.0.as_deref().expect(HELD)
+    }
+
+    fn start_mut(&mut self) -> Pin<&mut dyn Start> {
+        self.0.as_mut().expect(HELD).as_mut()
+    }
+
+    fn handling(mut self, request: Request) -> Handling {
+        self.start_mut().start(request);
+        Handling::Extracting(self)
+    }
+
+    fn poll_extracted(&mut self, context: &mut Context<'_>) -> Poll<Extracted> {
+        self.start_mut().poll_extracted(context)
     }
 
     /// The same after the caller step, of the handler or of its engine.
@@ -154,20 +169,24 @@ impl Step {
         let refused = Refused::for_request(&request, &ROUTING);
         let of_engine = engine.and_then(|engine| engine.caller_inside(&request));
         if let Some(engine) = engine
-            && (of_engine.is_some() || self.0.has_caller())
+            && (of_engine.is_some() || self.has_caller())
         {
             engine.warn_of_a_caller_inside(policy, &request, &ROUTING);
         }
         let (head, body) = request.into_parts();
-        let authentication = match (self.0.authenticate(head), of_engine) {
+        let authentication = match (self.start().authenticate(head), of_engine) {
             (Authentication::None(head), Some(caller)) => caller.start(head),
             (authentication, _) => authentication,
         };
         match authentication {
             Authentication::None(head) => self.handling(Request::from_parts(head, body)),
-            Authentication::Pending(found) => Handling::Extracting(Box::pin(async move {
+            Authentication::Pending(found) => Handling::Authenticating(Box::pin(async move {
                 match found.await {
-                    Ok((head, _)) => self.0.start(Request::from_parts(head, body)).await,
+                    Ok((head, _)) => {
+                        let mut step = self;
+                        step.start_mut().start(Request::from_parts(head, body));
+                        poll_fn(|context| step.poll_extracted(context)).await
+                    }
                     Err(rejection) => {
                         let mut rejection = rejection.map(Body::new);
                         if let Some(refused) = refused {
@@ -181,6 +200,17 @@ impl Step {
     }
 }
 
+/// Only its destructor takes the step out.
+const HELD: &str = "a step is held until it is dropped";
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if let Some(step) = self.0.take() {
+            step.end();
+        }
+    }
+}
+
 impl Handler for Step {
     type Body = Body;
     type Future = Covered;
@@ -188,15 +218,15 @@ impl Handler for Step {
     const ROUTING: &'static Routing = &ROUTING;
 
     fn has_caller(&self) -> bool {
-        self.0.has_caller()
+        self.start().has_caller()
     }
 
     fn authenticate(&self, head: Parts) -> Authentication {
-        self.0.authenticate(head)
+        self.start().authenticate(head)
     }
 
     fn recover(&mut self, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
-        self.0.recover(recover, crash)
+        self.start_mut().recover(recover, crash)
     }
 
     fn call(self, request: ::http::Request<Bytes>) -> Covered {
@@ -208,10 +238,10 @@ impl Future for Covered {
     type Output = HandlerResult<Body>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<HandlerResult<Body>> {
-        let Handling::Extracting(extraction) = &mut self.0 else {
+        let Handling::Extracting(step) = &mut self.0 else {
             return Pin::new(&mut self.0).poll(context);
         };
-        match catch_unwind(|| extraction.as_mut().poll(context)) {
+        match catch_unwind(|| step.poll_extracted(context)) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Ok(handler))) => {
                 self.0 = Handling::Answering(handler);
@@ -228,14 +258,16 @@ impl Future for Handling {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<HandlerResult<Body>> {
         loop {
-            *self = match &mut *self {
-                Self::Extracting(extraction) => match ready!(extraction.as_mut().poll(context)) {
-                    Ok(handler) => Self::Answering(handler),
-                    Err(rejection) => return Poll::Ready(HandlerResult::Rejected(rejection)),
-                },
+            let extracted = match &mut *self {
+                Self::Authenticating(extraction) => ready!(extraction.as_mut().poll(context)),
+                Self::Extracting(step) => ready!(step.poll_extracted(context)),
                 Self::Answering(handler) => {
                     return handler.as_mut().poll(context).map(HandlerResult::Returned);
                 }
+            };
+            match extracted {
+                Ok(handler) => *self = Self::Answering(handler),
+                Err(rejection) => return Poll::Ready(HandlerResult::Rejected(rejection)),
             }
         }
     }
