@@ -83,6 +83,12 @@ impl StoredResponse {
         Ok(Self(bytes))
     }
 
+    /// The same in bytes of its own.
+    #[cfg(feature = "memory")]
+    pub(crate) fn copied(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     /// The bytes to keep.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

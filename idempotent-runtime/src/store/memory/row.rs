@@ -31,6 +31,20 @@ pub(super) struct Row {
     expires: u64,
 }
 
+/// The largest response that is copied, in bytes. To share it takes an allocation more for its count, which is one more
+/// place for each record, and costs more when it expires, cold, than a few bytes cost now.
+const COPIED: usize = 512;
+
+/// An outcome as the record keeps it: copied if it is small, else shared.
+fn kept(outcome: &Outcome) -> Outcome {
+    match outcome {
+        Outcome::Response(response) if response.as_bytes().len() <= COPIED => {
+            Outcome::Response(response.copied())
+        }
+        outcome => outcome.clone(),
+    }
+}
+
 enum State {
     InFlight { lease_until: u64, created: u64 },
     Completed(Outcome, Times),
@@ -106,7 +120,7 @@ impl Row {
         }
         match &self.state {
             State::InFlight { created, .. } => {
-                self.state = State::Completed(outcome.clone(), Times::new(*created..now));
+                self.state = State::Completed(kept(outcome), Times::new(*created..now));
                 self.expires = now.saturating_add(micros(held.ttl));
                 Write::Applied
             }

@@ -4,13 +4,14 @@
 //!
 //! - Those in flight are few, come and go with each request, and are often renewed. They stand in no order of expiry: a
 //!   time before which none of them expires says when a look at all of them is worth it.
-//! - Completed ones are many and never change. Each is one allocation, found by a slot of sixteen bytes, and has one entry
-//!   in [`Expiry`].
+//! - Completed ones are many and never change. Each has one entry in [`Expiry`].
+//!
+//! A record is one allocation from its claim to its expiry, found by a slot of sixteen bytes.
 //!
 //! The invariants: a key has at most one record; every completed record has its entry in `expiry`; `share` has counted
 //! exactly what the shard holds.
 
-use std::{hash::BuildHasher, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 use hashbrown::HashTable;
 
@@ -20,7 +21,6 @@ use super::{
     usage::{Admission, Budget, Share},
 };
 use crate::{
-    keyed_hash::KeyedHash,
     scope::StoreKey,
     store::{
         admin::Seen,
@@ -34,7 +34,6 @@ use crate::{
 pub(super) struct Context<'a> {
     pub(super) hash: u64,
     pub(super) now: u64,
-    pub(super) hasher: &'a KeyedHash,
     pub(super) budget: &'a Budget,
 }
 
@@ -50,7 +49,7 @@ pub(super) enum ClaimResult {
 }
 
 pub(super) struct Shard {
-    in_flight: HashTable<Row>,
+    in_flight: HashTable<Slot>,
     /// No record in flight expires before this time.
     quiet_until: u64,
     /// When a claim may next look through the records in flight.
@@ -60,7 +59,7 @@ pub(super) struct Shard {
     share: Share,
 }
 
-/// A completed record, beside the hash of its key: a table that grows moves its slots and reads no record.
+/// A record, beside the hash of its key: a table that grows moves its slots and reads no record.
 struct Slot {
     hash: u64,
     row: Box<Row>,
@@ -83,15 +82,13 @@ impl Shard {
 
     pub(super) fn claim(&mut self, claim: &Claim, at: Context<'_>) -> ClaimResult {
         let key = &claim.key;
-        if let Some(row) = self.in_flight.find_mut(at.hash, |row| row.key() == key) {
+        let found = |slot: &Slot| slot.is(at.hash, key);
+        if let Some(Slot { row, .. }) = self.in_flight.find_mut(at.hash, found) {
             let acquisition = row.acquire(claim, at.now);
             self.quiet_until = self.quiet_until.min(row.deadline());
             return ClaimResult::decided(acquisition);
         }
-        if let Ok(mut found) = self
-            .completed
-            .find_entry(at.hash, |slot| slot.is(at.hash, key))
-        {
+        if let Ok(mut found) = self.completed.find_entry(at.hash, found) {
             let row = &mut found.get_mut().row;
             let bytes = row.bytes();
             let acquisition = row.acquire(claim, at.now);
@@ -99,14 +96,14 @@ impl Shard {
                 // It had expired, and counts its attempts on. Its entry is passed over when it is due.
                 let (slot, _) = found.remove();
                 self.share.resize(bytes, 0, at.budget);
-                self.put_in_flight(*slot.row, at);
+                self.put_in_flight(slot.row, at);
             }
             return ClaimResult::decided(acquisition);
         }
         match self.share.admit(at.budget) {
             Admission::Full => ClaimResult::NoRoom,
             Admission::Admitted { asked } => {
-                self.put_in_flight(Row::new(claim, at.now), at);
+                self.put_in_flight(Box::new(Row::new(claim, at.now)), at);
                 ClaimResult::Decided {
                     acquisition: Acquisition::Acquired { attempt: 1 },
                     look: asked,
@@ -122,26 +119,29 @@ impl Shard {
         at: Context<'_>,
         decide: impl FnOnce(&mut Row) -> Write,
     ) -> Write {
-        let Ok(mut found) = self.in_flight.find_entry(at.hash, |row| row.key() == key) else {
+        let of_key = |slot: &Slot| slot.is(at.hash, key);
+        let Ok(mut found) = self.in_flight.find_entry(at.hash, of_key) else {
             // A completed record does not change: this only finds the answer.
             return self
                 .completed
-                .find_mut(at.hash, |slot| slot.is(at.hash, key))
+                .find_mut(at.hash, of_key)
                 .map_or(Write::Missing, |slot| decide(&mut slot.row));
         };
-        let write = decide(found.get_mut());
-        if found.get().completed() {
-            let (row, _) = found.remove();
-            self.put_completed(row, at);
+        let row = &mut found.get_mut().row;
+        let write = decide(row);
+        if row.completed() {
+            let (slot, _) = found.remove();
+            self.put_completed(slot, at);
         } else {
-            self.quiet_until = self.quiet_until.min(found.get().deadline());
+            self.quiet_until = self.quiet_until.min(row.deadline());
         }
         write
     }
 
     pub(super) fn release(&mut self, key: &StoreKey, token: &Token, at: Context<'_>) -> Write {
-        if let Ok(found) = self.in_flight.find_entry(at.hash, |row| row.key() == key) {
-            if !found.get().holds(token) {
+        let of_key = |slot: &Slot| slot.is(at.hash, key);
+        if let Ok(found) = self.in_flight.find_entry(at.hash, of_key) {
+            if !found.get().row.holds(token) {
                 return Write::Fenced;
             }
             found.remove();
@@ -158,9 +158,8 @@ impl Shard {
     pub(super) fn forget(&mut self, seen: &Seen, at: Context<'_>) -> (Write, Option<Box<Row>>) {
         let is_key = |slot: &Slot| slot.is(at.hash, &seen.key);
         let Ok(found) = self.completed.find_entry(at.hash, is_key) else {
-            let in_flight = self.in_flight.find(at.hash, |row| *row.key() == seen.key);
-            return match in_flight {
-                Some(row) if !row.expired(at.now) => (Write::Fenced, None),
+            return match self.in_flight.find(at.hash, is_key) {
+                Some(slot) if !slot.row.expired(at.now) => (Write::Fenced, None),
                 _ => (Write::Missing, None),
             };
         };
@@ -177,28 +176,21 @@ impl Shard {
     }
 
     pub(super) fn get(&self, key: &StoreKey, hash: u64) -> Option<&Row> {
-        let completed = || {
-            let slot = self.completed.find(hash, |slot| slot.is(hash, key))?;
-            Some(&*slot.row)
-        };
-        self.in_flight
-            .find(hash, |row| row.key() == key)
-            .or_else(completed)
+        let of_key = |slot: &Slot| slot.is(hash, key);
+        let in_flight = self.in_flight.find(hash, of_key);
+        let slot = in_flight.or_else(|| self.completed.find(hash, of_key))?;
+        Some(&slot.row)
     }
 
     /// The records that have one of these hashes, in no order.
     pub(super) fn rows<'a>(
         &'a self,
         among: &'a RangeInclusive<u64>,
-        hasher: &'a KeyedHash,
     ) -> impl Iterator<Item = (u64, &'a Row)> {
-        let in_flight = self.in_flight.iter();
-        let in_flight = in_flight.map(|row| (hasher.hash_one(row.key()), row));
-        let completed = self.completed.iter();
-        let completed = completed.filter(|slot| among.contains(&slot.hash));
-        in_flight
-            .filter(|(hash, _)| among.contains(hash))
-            .chain(completed.map(|slot| (slot.hash, &*slot.row)))
+        let slots = self.in_flight.iter().chain(&self.completed);
+        slots
+            .filter(|slot| among.contains(&slot.hash))
+            .map(|slot| (slot.hash, &*slot.row))
     }
 
     /// Removes the completed record that expires first, if it has expired. The caller drops it once the lock is free.
@@ -232,7 +224,7 @@ impl Shard {
             return 0;
         }
         let (mut purged, mut earliest) = (0, u64::MAX);
-        self.in_flight.retain(|row| {
+        self.in_flight.retain(|Slot { row, .. }| {
             let remove = purged < limit && row.expired(at.now);
             if remove {
                 purged += 1;
@@ -262,23 +254,20 @@ impl Shard {
         self.share.bytes()
     }
 
-    fn put_in_flight(&mut self, row: Row, at: Context<'_>) {
+    fn put_in_flight(&mut self, row: Box<Row>, at: Context<'_>) {
         self.quiet_until = self.quiet_until.min(row.deadline());
+        let hash = at.hash;
         self.in_flight
-            .insert_unique(at.hash, row, |row| at.hasher.hash_one(row.key()));
+            .insert_unique(hash, Slot { hash, row }, |slot| slot.hash);
     }
 
-    fn put_completed(&mut self, row: Row, at: Context<'_>) {
+    fn put_completed(&mut self, slot: Slot, at: Context<'_>) {
         let due = Due {
-            at: row.deadline(),
+            at: slot.row.deadline(),
             hash: at.hash,
         };
         self.expiry.insert(due.at.saturating_sub(at.now), due);
-        self.share.resize(0, row.bytes(), at.budget);
-        let slot = Slot {
-            hash: at.hash,
-            row: Box::new(row),
-        };
+        self.share.resize(0, slot.row.bytes(), at.budget);
         self.completed
             .insert_unique(at.hash, slot, |slot| slot.hash);
     }
@@ -302,8 +291,8 @@ impl ClaimResult {
 #[cfg(test)]
 impl Shard {
     /// Checks the invariants, record by record.
-    pub(super) fn audit(&self, hasher: &KeyedHash) {
-        for row in &self.in_flight {
+    pub(super) fn audit(&self, hash_of: impl Fn(&StoreKey) -> u64) {
+        for Slot { row, .. } in &self.in_flight {
             assert!(!row.completed(), "completed records stand apart");
             assert!(
                 row.deadline() >= self.quiet_until,
@@ -319,7 +308,7 @@ impl Shard {
         let mut bytes = 0;
         for Slot { hash, row } in &self.completed {
             assert!(row.completed(), "records in flight stand apart");
-            assert_eq!(*hash, hasher.hash_one(row.key()));
+            assert_eq!(*hash, hash_of(row.key()));
             let (at, hash) = (row.deadline(), *hash);
             assert!(self.expiry.contains(Due { at, hash }), "it has its entry");
             bytes += row.bytes();

@@ -108,7 +108,7 @@ impl Table {
 
     /// Deletes this record if it is completed and still the one that was seen.
     pub(super) fn forget(&self, seen: &Seen, now: u64) -> Write {
-        let at = self.context(self.hasher.hash(&seen.key), now);
+        let at = self.context(self.hasher.hash_one(seen.key), now);
         // Dropped when the lock is free.
         let (write, _row) = self.lane(&seen.key).with(|shard| shard.forget(seen, at));
         write
@@ -142,7 +142,7 @@ impl Table {
         show: impl Fn(&Row) -> T,
     ) -> Vec<(Place, T)> {
         let rows = lock(&self.lanes[shard].shard);
-        rows.rows(hashes, &self.hasher)
+        rows.rows(hashes)
             .map(|(hash, row)| {
                 let key = *row.key().as_bytes();
                 (Place { shard, hash, key }, show(row))
@@ -239,7 +239,6 @@ impl Table {
         Context {
             hash,
             now,
-            hasher: &self.hasher,
             budget: &self.budget,
         }
     }
@@ -266,7 +265,7 @@ impl Table {
     pub(super) fn audit(&self) {
         let shards: Vec<_> = self.lanes.iter().map(|lane| lock(&lane.shard)).collect();
         for shard in &shards {
-            shard.audit(&self.hasher);
+            shard.audit(|key| self.hasher.hash_one(key));
         }
         let records: usize = shards.iter().map(|shard| shard.records()).sum();
         let bytes: usize = shards.iter().map(|shard| shard.bytes()).sum();
