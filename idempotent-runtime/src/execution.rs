@@ -82,6 +82,12 @@ impl Execution {
         self.0.serves(request, routing, key)
     }
 
+    /// The lease that it runs under.
+    #[cfg(feature = "axum")]
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.0
+    }
+
     /// Another handle, for the engine itself.
     pub(crate) fn again(&self) -> Self {
         Self(Arc::clone(&self.0))

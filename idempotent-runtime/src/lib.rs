@@ -59,6 +59,7 @@
 //! |---|---|---|
 //! | at most once | `#[idempotent]` | the outcome is unknown and retries get `outcome_unknown`, until the execution completes late, an operator resolves the record, or it expires. The handler is not started again |
 //! | at least once, single outcome | `on_crash = "retry"` | the next retry executes again as attempt n+1; only one outcome is ever stored or shown |
+//! | exactly-once effect | [`transaction`](macro@idempotent#transaction) | rows and record are committed together or not at all, so the next retry executes |
 //! | what a function finds out | `on_crash = path` | the function answers: completed, not executed, or still unknown |
 //!
 //! # What is not
@@ -79,7 +80,7 @@
 //! - [`#[idempotent]`](macro@idempotent): every option with an example.
 //! - [`Idempotency::builder`]: the engine's store, scope, default policy and profile.
 //! - [`IdempotencyLayer`]: the same for any tower service, without the attribute.
-//! - [`Execution`]: what a handler can ask; [`Retention`]: what it can decide.
+//! - [`Transaction`]: rows and record in one database transaction. [`Execution`]: what a handler can ask; [`Retention`]: what it can decide.
 //! - [`store`]: the stores by URL, and the contract for authors of stores.
 //! - [`guide::clients`]: how clients should retry. [`guide::answers`]: what they get, and when.
 //! - [`guide::callers`]: who calls, and who may see a stored answer. [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::money`]: moving money
@@ -172,9 +173,13 @@ mod problem;
 mod response;
 mod route;
 mod sync;
+#[cfg(feature = "sql")]
+mod transaction;
 
 #[cfg(feature = "axum")]
 pub use axum::ExecutionRejection;
+#[cfg(all(feature = "axum", feature = "sql"))]
+pub use axum::TransactionRejection;
 pub use caller::Caller;
 #[cfg(feature = "handlers")]
 pub use engine::InstallError;
@@ -214,3 +219,5 @@ pub use store::sql::postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use store::sql::sqlite::SqliteStore;
+#[cfg(feature = "sql")]
+pub use transaction::{Transaction, TransactionDatabase};

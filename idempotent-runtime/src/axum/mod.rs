@@ -28,6 +28,8 @@
 //! checks       what generated code calls so that a type is checked at the user's token
 //! hints        what the compiler then shows
 //! extract      the engine's types as extractors and response parts
+//! transaction  the handler's transaction, likewise
+//! deferred     when it begins
 //! typed        typed paths of axum-extra
 //! ```
 
@@ -36,6 +38,7 @@ mod call;
 mod caller;
 mod caller_step;
 mod checks;
+mod deferred;
 mod extract;
 mod extraction;
 mod hints;
@@ -46,9 +49,13 @@ mod recovery_step;
 mod routing;
 mod run;
 mod spare;
+#[cfg(feature = "sql")]
+mod transaction;
 #[cfg(feature = "typed-routing")]
 mod typed;
 
 pub use caller::extractor;
 pub use extract::ExecutionRejection;
 pub(crate) use routing::ROUTING;
+#[cfg(feature = "sql")]
+pub use transaction::TransactionRejection;

@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     call::FromRouter,
+    deferred::Deferred,
     extraction::{Extracted, Start, Then},
     invoke::Invoke,
     routing::ROUTING,
@@ -44,8 +45,8 @@ enum Kind {
 
 /// Extracts the arguments, then runs the handler.
 enum Handling {
-    /// After the caller step.
-    Authenticating(BoxFuture<Extracted>),
+    /// After the caller step, or before the handler's transaction has begun.
+    Waiting(BoxFuture<Extracted>),
     Extracting(Step),
     Answering(BoxFuture<Response>),
 }
@@ -54,7 +55,12 @@ enum Handling {
 struct Covered(Handling);
 
 /// The step "extract, then call the handler".
-struct Step(Option<Pin<Box<dyn Start>>>);
+struct Step {
+    /// `None` once it was dropped.
+    step: Option<Pin<Box<dyn Start>>>,
+    /// The transaction that begins after the extraction.
+    deferred: Option<Deferred>,
+}
 
 /// Runs a handler under its policy.
 pub fn run_handler<T, E, C>(
@@ -72,7 +78,11 @@ where
         ..
     } = call;
     extraction.as_mut().then(then);
-    run(request, engine.as_ref(), policy, Step(Some(extraction)))
+    let step = Step {
+        step: Some(extraction),
+        deferred: None,
+    };
+    run(request, engine.as_ref(), policy, step)
 }
 
 /// The same for all handlers, compiled once.
@@ -143,14 +153,15 @@ where
 
 impl Step {
     fn start(&self) -> &dyn Start {
-        self.0.as_deref().expect(HELD)
+        self.step.as_deref().expect(HELD)
     }
 
     fn start_mut(&mut self) -> Pin<&mut dyn Start> {
-        self.0.as_mut().expect(HELD).as_mut()
+        self.step.as_mut().expect(HELD).as_mut()
     }
 
     fn handling(mut self, request: Request) -> Handling {
+        self.deferred = Deferred::of(request.extensions());
         self.start_mut().start(request);
         Handling::Extracting(self)
     }
@@ -180,7 +191,7 @@ impl Step {
         };
         match authentication {
             Authentication::None(head) => self.handling(Request::from_parts(head, body)),
-            Authentication::Pending(found) => Handling::Authenticating(Box::pin(async move {
+            Authentication::Pending(found) => Handling::Waiting(Box::pin(async move {
                 match found.await {
                     Ok((head, _)) => {
                         let mut step = self;
@@ -205,7 +216,7 @@ const HELD: &str = "a step is held until it is dropped";
 
 impl Drop for Step {
     fn drop(&mut self) {
-        if let Some(step) = self.0.take() {
+        if let Some(step) = self.step.take() {
             step.end();
         }
     }
@@ -244,11 +255,25 @@ impl Future for Covered {
         match catch_unwind(|| step.poll_extracted(context)) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Ok(handler))) => {
-                self.0 = Handling::Answering(handler);
+                let deferred = step.deferred.take();
+                self.0 = Handling::extracted(handler, deferred);
                 Pin::new(&mut self.0).poll(context)
             }
             Ok(Poll::Ready(Err(rejection))) => Poll::Ready(HandlerResult::Rejected(rejection)),
             Err(Panicked) => Poll::Ready(HandlerResult::ExtractorPanicked),
+        }
+    }
+}
+
+impl Handling {
+    /// The arguments are here. The handler's future was not polled yet: a transaction begins before.
+    fn extracted(handler: BoxFuture<Response>, deferred: Option<Deferred>) -> Self {
+        match deferred {
+            None => Self::Answering(handler),
+            Some(deferred) => Self::Waiting(Box::pin(async move {
+                deferred.begin().await?;
+                Ok(handler)
+            })),
         }
     }
 }
@@ -258,15 +283,17 @@ impl Future for Handling {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<HandlerResult<Body>> {
         loop {
-            let extracted = match &mut *self {
-                Self::Authenticating(extraction) => ready!(extraction.as_mut().poll(context)),
-                Self::Extracting(step) => ready!(step.poll_extracted(context)),
+            let (extracted, deferred) = match &mut *self {
+                Self::Waiting(extraction) => (ready!(extraction.as_mut().poll(context)), None),
+                Self::Extracting(step) => {
+                    (ready!(step.poll_extracted(context)), step.deferred.take())
+                }
                 Self::Answering(handler) => {
                     return handler.as_mut().poll(context).map(HandlerResult::Returned);
                 }
             };
             match extracted {
-                Ok(handler) => *self = Self::Answering(handler),
+                Ok(handler) => *self = Self::extracted(handler, deferred),
                 Err(rejection) => return Poll::Ready(HandlerResult::Rejected(rejection)),
             }
         }

@@ -13,9 +13,7 @@ use http::{
     },
 };
 
-use crate::{
-    digest::Framed, header_sketch::SketchedHeaders, hex::Hex, names::HeaderNames,
-};
+use crate::{digest::Framed, header_sketch::SketchedHeaders, hex::Hex, names::HeaderNames};
 
 mod json;
 mod media;

@@ -38,6 +38,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | [`required`](Self::required) | false |
 /// | [`header`](Self::header) | `idempotency-key` |
 /// | [`require_caller`](Self::require_caller) | false |
+/// | [`transaction`](Self::transaction) | false |
 /// | [`cache`](Self::cache) | [`Cache::All`] |
 /// | [`release`](Self::release) | none beyond 401, 407, 421, 425 and 429 |
 /// | [`max_body`](Self::max_body) | what the route accepts: axum's `DefaultBodyLimit`, 2 MB unless changed |
@@ -119,6 +120,7 @@ pub struct Policy {
     pub(crate) max_body: Option<usize>,
     pub(crate) max_response: Option<usize>,
     pub(crate) stored_headers: Option<StoredHeaders>,
+    pub(crate) transaction: Option<bool>,
 }
 
 /// Finds the key of a request.
@@ -187,6 +189,7 @@ impl Policy {
             max_body: None,
             max_response: None,
             stored_headers: None,
+            transaction: None,
         }
     }
 
@@ -259,6 +262,11 @@ impl Policy {
         /// read. Otherwise its credentials count, see [`Credentials`](crate::scope::Credentials). The answer has no
         /// `WWW-Authenticate`, since only the application knows which scheme it expects: a layer outside can add it.
         require_caller: bool;
+        /// Whether the record is completed in the database transaction in which the handler writes, so that both are
+        /// committed or neither: see [`Transaction`](crate::Transaction). It needs a store with
+        /// [transactions](crate::store::Transactions). A crashed execution has committed nothing, so the next retry
+        /// executes, and [`on_crash`](Self::on_crash) has nothing to choose. An engine's default policy cannot choose it.
+        transaction: bool;
         /// Which responses become the stored outcome.
         cache: Cache;
         /// Largest request body in bytes; a larger one is refused with 413, and the key stays free. Extractors have
@@ -443,7 +451,8 @@ impl Policy {
             release,
             max_body,
             max_response,
-            stored_headers
+            stored_headers,
+            transaction
         )
     }
 

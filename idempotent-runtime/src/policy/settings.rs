@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     fingerprint::FingerprintRule, key::KeyRules, names::KeyHeader, response::StoredHeaders,
-    scope::ScopeFn,
+    scope::ScopeFn, store::ClaimMode,
 };
 
 /// How large a request body may be where neither the policy nor the route says it: 2 MB, as axum has it.
@@ -36,9 +36,16 @@ pub(crate) struct Settings {
     pub(crate) max_body: usize,
     pub(crate) max_response: usize,
     pub(crate) stored_headers: Option<StoredHeaders>,
+    /// How the outcome is written.
+    pub(crate) mode: ClaimMode,
 }
 
 impl Settings {
+    /// Whether the record is completed in the handler's transaction.
+    pub(crate) fn in_transaction(&self) -> bool {
+        self.mode == ClaimMode::Transactional
+    }
+
     /// The route's choices, then the engine's, then the defaults.
     pub(crate) fn resolve(route: &Policy, engine: &Policy) -> Self {
         macro_rules! chosen {
@@ -46,6 +53,8 @@ impl Settings {
                 route.$field.as_ref().or(engine.$field.as_ref()).cloned()
             };
         }
+        // Its handler has to take the transaction, so it is no default for others.
+        let transaction = route.transaction.unwrap_or(false);
         let lease = chosen!(lease).unwrap_or(Duration::from_secs(30));
         Self {
             ttl: chosen!(ttl).unwrap_or(Duration::from_secs(24 * 60 * 60)),
@@ -56,7 +65,12 @@ impl Settings {
             max_lifetime: chosen!(max_lifetime)
                 .unwrap_or(Duration::from_secs(15 * 60))
                 .max(lease),
-            on_crash: chosen!(on_crash).unwrap_or_default(),
+            // What crashed before its transaction was committed has had no effect.
+            on_crash: if transaction {
+                OnCrash::Retry
+            } else {
+                chosen!(on_crash).unwrap_or_default()
+            },
             header: route.key_header(engine).clone(),
             key_by_function: matches!(route.key_source(engine), KeySource::Function(_)),
             key_rules: KeyRules {
@@ -73,6 +87,11 @@ impl Settings {
             max_body: chosen!(max_body).unwrap_or(DEFAULT_MAX_BODY),
             max_response: chosen!(max_response).unwrap_or(MEBIBYTE),
             stored_headers: chosen!(stored_headers),
+            mode: if transaction {
+                ClaimMode::Transactional
+            } else {
+                ClaimMode::Plain
+            },
         }
     }
 }

@@ -92,6 +92,12 @@ use super::table::{Row, TABLE};
 ///
 /// Status 500. The handler panicked. This answer is stored and replayed, unless the route executes again after a
 /// crash.
+///
+/// ## `transaction_failed`
+///
+/// Status 500. The handler's database transaction could not be committed together with the record
+/// ([`transaction`](macro@crate::idempotent#transaction)): the detail says why, and whether anything may have been committed.
+/// This answer is stored and replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProblemCode {
@@ -123,11 +129,13 @@ pub enum ProblemCode {
     RecordUnreadable,
     /// The handler panicked.
     HandlerPanicked,
+    /// The handler's transaction could not be committed with the record.
+    TransactionFailed,
 }
 
 impl ProblemCode {
     /// All codes, in the order of the table.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::MissingKey,
         Self::InvalidKey,
         Self::UnreadableBody,
@@ -142,6 +150,7 @@ impl ProblemCode {
         Self::Overloaded,
         Self::RecordUnreadable,
         Self::HandlerPanicked,
+        Self::TransactionFailed,
     ];
 
     /// The code as the JSON body carries it.
@@ -173,7 +182,8 @@ impl ProblemCode {
             Self::OutcomeUnknown
             | Self::ResponseNotStored
             | Self::RecordUnreadable
-            | Self::HandlerPanicked => false,
+            | Self::HandlerPanicked
+            | Self::TransactionFailed => false,
         }
     }
 

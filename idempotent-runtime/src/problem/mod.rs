@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Nothing else in the crate chooses a status for an error: a new answer is a code and a row of the table. All but
-//! `handler_panicked` concern one request only and are never stored.
+//! `handler_panicked` and `transaction_failed` concern one request only and are never stored.
 
 use std::borrow::Cow;
 
@@ -143,6 +143,13 @@ impl Problem {
                  have it executed again",
             )
         }
+    }
+
+    /// A panic whose transaction was rolled back.
+    pub(crate) fn panicked_and_rolled_back() -> Self {
+        Self::new(ProblemCode::HandlerPanicked).detail(
+            "the operation failed unexpectedly and was rolled back; this answer is final for this idempotency key",
+        )
     }
 
     /// A panic before the handler began, in an extractor, the body or what finds out who calls: nothing was executed,

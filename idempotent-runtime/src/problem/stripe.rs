@@ -47,7 +47,8 @@ const fn kind(code: ProblemCode) -> (&'static str, Option<&'static str>) {
         ProblemCode::StoreUnavailable
         | ProblemCode::Overloaded
         | ProblemCode::RecordUnreadable
-        | ProblemCode::HandlerPanicked => ("api_error", None),
+        | ProblemCode::HandlerPanicked
+        | ProblemCode::TransactionFailed => ("api_error", None),
         ProblemCode::MissingKey
         | ProblemCode::InvalidKey
         | ProblemCode::UnreadableBody

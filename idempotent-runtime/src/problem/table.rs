@@ -28,7 +28,7 @@ pub(super) struct Row {
 }
 
 /// The table, in the order of the variants.
-pub(super) static TABLE: [Row; 14] = [
+pub(super) static TABLE: [Row; 15] = [
     Row {
         code: "missing_key",
         status: StatusCode::BAD_REQUEST,
@@ -160,5 +160,13 @@ pub(super) static TABLE: [Row; 14] = [
         retry_after: None,
         detail: "the operation failed unexpectedly and may have taken effect in part; this answer \
                  is final for this idempotency key: before using a new key, check what took effect",
+    },
+    Row {
+        code: "transaction_failed",
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        title: "Operation not committed",
+        action: Action::None,
+        retry_after: None,
+        detail: "the operation failed and was rolled back; this answer is final for this idempotency key",
     },
 ];

@@ -53,6 +53,7 @@ use super::{
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
     token::Token,
+    transaction::Transactions,
     wake::Wake,
 };
 use crate::{fingerprint::Fingerprint, scope::StoreKey};
@@ -189,6 +190,10 @@ impl<S: Store> Store for Cached<S> {
     /// The inner store's: a list must show what is stored.
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         self.inner.inspectable()
+    }
+
+    fn transactions(&self) -> Option<&dyn Transactions> {
+        self.inner.transactions()
     }
 
     fn administrable(&self) -> Option<&dyn Administrable> {

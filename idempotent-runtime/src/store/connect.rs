@@ -15,6 +15,7 @@ use super::{
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
     token::Token,
+    transaction::Transactions,
     wake::Wake,
 };
 use crate::scope::StoreKey;
@@ -376,6 +377,10 @@ impl Store for AnyStore {
 
     fn administrable(&self) -> Option<&dyn Administrable> {
         self.0.administrable()
+    }
+
+    fn transactions(&self) -> Option<&dyn Transactions> {
+        self.0.transactions()
     }
 }
 

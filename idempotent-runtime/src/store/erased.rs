@@ -9,6 +9,7 @@ use super::{
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
     token::Token,
+    transaction::Transactions,
     wake::Wake,
 };
 use crate::scope::StoreKey;
@@ -31,6 +32,7 @@ pub(crate) trait ErasedStore: Send + Sync {
     fn attach(&self, wake: Wake);
     fn inspectable(&self) -> Option<&dyn Inspectable>;
     fn administrable(&self) -> Option<&dyn Administrable>;
+    fn transactions(&self) -> Option<&dyn Transactions>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -84,5 +86,9 @@ impl<S: Store> ErasedStore for S {
 
     fn administrable(&self) -> Option<&dyn Administrable> {
         Store::administrable(self)
+    }
+
+    fn transactions(&self) -> Option<&dyn Transactions> {
+        Store::transactions(self)
     }
 }

@@ -133,8 +133,9 @@
 //! 6. **It keeps errors as they are.** The engine acts on [`StoreError::kind`]: it repeats an operation that is
 //!    `Unavailable`, and stores a tombstone instead of an outcome that is `TooLarge`.
 //! 7. **It returns the inner store's name** unless operators should see another one in logs and metrics.
-//! 8. **It passes the inner store's [`inspectable`](Store::inspectable) and [`administrable`](Store::administrable) sides on.** Forgetting it hides the records from
-//!    whoever wants to list them.
+//! 8. **It passes the inner store's [`inspectable`](Store::inspectable) and [`administrable`](Store::administrable) sides on,
+//!    and its [`transactions`](Store::transactions).** Forgetting the first two hides the records from whoever wants to list
+//!    them; forgetting the last makes it a store without transactions.
 //!
 //! Dropping the wrapper's future drops the inner one; the rule about dropped operations holds for both. The
 //! conformance suite (feature `conformance`) tests a wrapper as it tests any store.
@@ -162,6 +163,7 @@ pub mod redis;
 #[cfg(feature = "sql")]
 pub mod sql;
 mod token;
+pub mod transaction;
 mod wake;
 
 pub use admin::Administrable;
@@ -172,6 +174,7 @@ pub use inspect::Inspectable;
 pub use label::EndpointLabel;
 pub use record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write};
 pub use token::{Token, TraceId};
+pub use transaction::Transactions;
 pub use wake::Wake;
 pub(crate) use wake::{Awaited, AwaitedKeys};
 
@@ -267,6 +270,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The store's [`Administrable`] side, if operators can act on it. A wrapper passes the inner store's on.
     fn administrable(&self) -> Option<&dyn Administrable> {
+        None
+    }
+
+    /// The store's [`Transactions`], if a record can be completed in the transaction that has the effect. A wrapper passes
+    /// the inner store's on.
+    fn transactions(&self) -> Option<&dyn Transactions> {
         None
     }
 }

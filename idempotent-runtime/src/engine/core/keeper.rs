@@ -241,8 +241,9 @@ fn renew_due(core: &Arc<Core>) -> (bool, Option<Instant>) {
             next = Some(next.map_or(due, |next| next.min(due)));
             continue;
         }
-        if let Some(runtime) = lease.runtime() {
-            lease.begin_renewal();
+        if let Some(runtime) = lease.runtime()
+            && lease.begin_renewal()
+        {
             runtime.spawn(renew(Arc::clone(core), Arc::clone(lease)));
         }
     }

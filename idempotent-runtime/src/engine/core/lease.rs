@@ -9,9 +9,12 @@ use std::{
 };
 
 use http::{Method, Request};
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
-use super::detach_state::DetachState;
+use super::{detach_state::DetachState, slot::Slot};
 use crate::{
     backoff::nearly,
     fingerprint::Fingerprint,
@@ -21,6 +24,9 @@ use crate::{
     scope::Digester,
     store::{Claim, Held},
 };
+
+/// How often it is looked whether the last renewal has ended.
+const DRAIN: Duration = Duration::from_millis(1);
 
 /// An execution and the lease that this process holds for it. One allocation: the handler's
 /// [`Execution`](crate::Execution) is a handle on it.
@@ -58,6 +64,8 @@ pub(crate) struct Lease {
     /// The execution has ended and its outcome could not be stored yet.
     in_doubt: AtomicBool,
     detach: Detach,
+    /// Where the handler's transaction is, on a route that has one.
+    transaction: Option<Arc<Slot>>,
     /// Where the renewals run.
     runtime: OnceLock<Handle>,
 }
@@ -68,6 +76,7 @@ pub(crate) struct Executed {
     pub(crate) attempt: u32,
     pub(crate) request: Target,
     pub(crate) detach: Detach,
+    pub(crate) transaction: Option<Arc<Slot>>,
 }
 
 /// What the execution and its connection know of each other.
@@ -105,6 +114,7 @@ impl Lease {
             ending: AtomicBool::new(false),
             in_doubt: AtomicBool::new(false),
             detach: executed.detach,
+            transaction: executed.transaction,
             runtime: OnceLock::new(),
         }
     }
@@ -223,6 +233,19 @@ impl Lease {
         }
     }
 
+    /// Where the handler's transaction is, on a route that has one.
+    pub(crate) fn transaction(&self) -> Option<&Arc<Slot>> {
+        self.transaction.as_ref()
+    }
+
+    /// Renews the lease no more, and waits until the renewal that is under way has ended.
+    pub(crate) async fn stop_renewals(&self) {
+        self.end();
+        while self.is_renewing() {
+            sleep(DRAIN).await;
+        }
+    }
+
     /// Whether the execution has ended and its outcome could not be stored yet.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.in_doubt.load(Ordering::SeqCst)
@@ -285,8 +308,15 @@ impl Lease {
         self.ending.load(Ordering::SeqCst)
     }
 
-    pub(super) fn begin_renewal(&self) {
+    /// A renewal begins, unless the execution has ended meanwhile: whoever ends it looks whether one is under way after
+    /// that, so that one of the two sees the other.
+    pub(super) fn begin_renewal(&self) -> bool {
         self.renewing.store(true, Ordering::SeqCst);
+        let ended = self.ended.load(Ordering::SeqCst);
+        if ended {
+            self.renewing.store(false, Ordering::SeqCst);
+        }
+        !ended
     }
 
     /// The execution is older than its `max_lifetime`; `true` the first time.

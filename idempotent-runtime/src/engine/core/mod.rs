@@ -12,6 +12,7 @@
 //! | `doubt` | what is not known about a claim, and its withdrawal |
 //! | `room` | the places for executions without a client, in all and per caller |
 //! | `alive` | how many engines there are |
+//! | `slot` | the handler's transaction, and where it is |
 //! | `gauge` | counts what exists at the same time |
 //! | `warnings` | what the log says once |
 //! | `on_store_error` | the choice for a store that cannot be asked |
@@ -45,6 +46,7 @@ pub(super) mod on_store_error;
 pub(super) mod plan;
 pub(super) mod room;
 pub(super) mod runtime;
+pub(crate) mod slot;
 pub(super) mod store_client;
 mod warnings;
 

@@ -12,7 +12,7 @@ use crate::{
     engine::core::{in_flight::Admission, store_client::AcquireReply},
     fingerprint::Difference,
     policy::OnCrash,
-    store::{Acquisition, Claim, Record, RecordState, StoreError, Token},
+    store::{Acquisition, Claim, ClaimMode, Record, RecordState, StoreError, Token},
 };
 
 /// How far the key was looked at.
@@ -143,6 +143,12 @@ impl Exchange {
                     remaining: Duration::from_millis(100),
                 }
             }
+            // What a plain execution left in flight may have had its effect.
+            Ok(Acquisition::Unknown { mode, .. })
+                if self.settings().in_transaction() && mode == ClaimMode::Plain =>
+            {
+                Seen::InDoubt
+            }
             Ok(Acquisition::Unknown { lease, .. }) => Seen::Lapsed { lease },
             Err(error) => self
                 .look_here(&claiming.claim)
@@ -205,6 +211,11 @@ impl Exchange {
                 Some(Seen::InFlight { remaining })
             }
             (RecordState::InFlight { .. }, OnCrash::Refuse) => Some(Seen::InDoubt),
+            (RecordState::InFlight { .. }, _)
+                if self.settings().in_transaction() && record.mode == ClaimMode::Plain =>
+            {
+                Some(Seen::InDoubt)
+            }
             (RecordState::InFlight { .. }, _) => None,
         }
     }

@@ -18,6 +18,7 @@ use crate::{
             lease::{Detach, Executed, Lease},
             plan::Plan,
             room::CallerHash,
+            slot::Slot,
         },
         reply::{Answer, conflict, refuse, reply},
         run::{Answered, Run},
@@ -219,7 +220,8 @@ impl Exchange {
             settings.ttl,
         )
         .trace_id(trace.and_then(|value| TraceId::from_traceparent(value.as_bytes())))
-        .endpoint(self.plan.endpoint_label);
+        .endpoint(self.plan.endpoint_label)
+        .mode(settings.mode);
         Claiming {
             doubt: self.no_doubt(&claim),
             claim,
@@ -258,6 +260,11 @@ impl Exchange {
             attempt,
             request: self.target(head),
             detach,
+            transaction: self
+                .plan
+                .settings
+                .in_transaction()
+                .then(|| Slot::new(&self.core)),
         };
         let digester = Arc::clone(self.digester(claiming));
         let lifetime = self.settings().max_lifetime;

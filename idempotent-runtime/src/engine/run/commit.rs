@@ -140,7 +140,7 @@ impl Run {
     }
 
     /// The record is another execution's, or gone: nothing is owned any more, and what was executed is never released.
-    fn end_without_record(&mut self) {
+    pub(super) fn end_without_record(&mut self) {
         let key = self.lease.held().key;
         self.doubt.fenced();
         self.admission.let_go();
@@ -248,7 +248,7 @@ impl Run {
     }
 
     /// The lease as it is completed: with the ttl of the outcome.
-    fn last_held(&self) -> Held {
+    pub(super) fn last_held(&self) -> Held {
         let mut held = *self.lease.held();
         held.ttl = self.ttl.unwrap_or(held.ttl);
         held

@@ -43,6 +43,11 @@ pub(crate) enum Ending<B> {
     },
     /// The body is passed on while it is recorded.
     Record { head: Parts, body: B },
+    /// The handler's transaction is committed with the outcome, or rolled back first.
+    InTransaction {
+        ended: Result<HandlerResult<B>, Panicked>,
+        since: Stopwatch,
+    },
 }
 
 /// An outcome, and the answer of the request that it is of.
@@ -56,6 +61,21 @@ pub(crate) struct Kept<B> {
 impl Run {
     /// What follows from the handler's end.
     pub(crate) fn ending<B>(
+        &mut self,
+        ended: Result<HandlerResult<B>, Panicked>,
+        since: Stopwatch,
+    ) -> Ending<B>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+    {
+        if self.lease.transaction().is_some() {
+            return Ending::InTransaction { ended, since };
+        }
+        self.ending_outside(ended, since)
+    }
+
+    /// The same where there is no transaction, or not any more.
+    pub(super) fn ending_outside<B>(
         &mut self,
         ended: Result<HandlerResult<B>, Panicked>,
         since: Stopwatch,
@@ -193,15 +213,23 @@ impl Run {
     /// The handler panicked: an outcome like any other, unless the route executes crashed requests again.
     fn panicked<B>(&self) -> Ending<B> {
         tracing::error!(attempt = self.lease.attempt(), "the handler panicked");
-        if matches!(self.settings().on_crash, OnCrash::Retry) {
+        if matches!(self.settings().on_crash, OnCrash::Retry) && !self.settings().in_transaction() {
             return Ending::Abandon(refuse(&self.core, &Problem::panicked_and_retried()));
         }
-        let problem = problem(&self.core, &ProblemCode::HandlerPanicked.into());
-        let (head, body) = problem.into_parts();
+        let problem = if self.settings().in_transaction() {
+            Problem::panicked_and_rolled_back()
+        } else {
+            ProblemCode::HandlerPanicked.into()
+        };
+        Ending::Keep(self.stored_problem(&problem))
+    }
+
+    /// A problem that is the outcome.
+    pub(super) fn stored_problem<B>(&self, failure: &Problem) -> Kept<B> {
+        let (head, body) = problem(&self.core, failure).into_parts();
         let outcome = self.outcome(&head, &body);
         let reply = Response::from_parts(head, ResponseBody::full(body));
-        let own = (RequestResult::Problem(ProblemCode::HandlerPanicked), reply);
-        Ending::Keep(Kept::new(outcome, own))
+        Kept::new(outcome, (RequestResult::Problem(failure.code()), reply))
     }
 
     /// What is stored for this response: the response itself, or a tombstone where it exceeds the limits.
@@ -237,7 +265,7 @@ impl<B> Kept<B> {
     }
 
     /// The handler's own response.
-    fn executed(outcome: Outcome, reply: Reply<B>) -> Self {
+    pub(super) fn executed(outcome: Outcome, reply: Reply<B>) -> Self {
         Self::new(outcome, (RequestResult::Executed, reply))
     }
 }

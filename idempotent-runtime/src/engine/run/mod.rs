@@ -9,6 +9,7 @@
 //! | `length` | what a response says about its length, and whether that is true |
 //! | `commit` | the last write: complete, release, abandon, with its retries |
 //! | `recorder` | the same for a response of unknown length |
+//! | `in_transaction` | the same where the outcome is committed with the handler's transaction |
 
 use std::{mem, task::Poll};
 
@@ -39,6 +40,7 @@ use crate::{
 mod cacheable;
 mod commit;
 mod ending;
+mod in_transaction;
 mod length;
 mod recorder;
 mod running;
@@ -89,6 +91,9 @@ impl Run {
             Ending::Keep(kept) => self.keep(kept).await,
             Ending::Release(own) => self.release(own).await,
             Ending::Abandon(own) => self.abandon(own).await,
+            Ending::InTransaction { ended, since } => {
+                Box::pin(self.end_in_transaction(ended, since)).await
+            }
             Ending::Collect {
                 head,
                 body,

@@ -60,6 +60,22 @@ where
     recording
 }
 
+/// Passes on what was read of a body, and the rest of it unrecorded. The outcome of its execution is decided elsewhere.
+pub(super) fn rest<B>(core: &Core, read: Vec<Frame<Bytes>>, mut body: B) -> Recording
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    let (client, recording) = Recording::channel();
+    let passing = async move {
+        if send_all(read, &client).await {
+            pass_on(None, &mut body, &client).await;
+        }
+    };
+    let passing = passing.instrument(tracing::Span::current());
+    core.runtime.spawn(passing.with_current_subscriber());
+    recording
+}
+
 /// Runs a recorder. It counts as detached from the moment its client has gone.
 async fn counted(
     recorder: impl Future<Output = ()>,
@@ -203,7 +219,10 @@ where
 }
 
 /// Sends what was held back; `false` if the client has gone.
-async fn send_all(held: VecDeque<Frame<Bytes>>, client: &mpsc::Sender<FrameResult>) -> bool {
+async fn send_all(
+    held: impl IntoIterator<Item = Frame<Bytes>, IntoIter: Send>,
+    client: &mpsc::Sender<FrameResult>,
+) -> bool {
     for frame in held {
         if client.send(Ok(frame)).await.is_err() {
             return false;

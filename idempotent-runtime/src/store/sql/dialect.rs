@@ -19,6 +19,7 @@ use crate::{
         error::StoreError,
         inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Record, Write},
+        transaction::Transactions,
         wake::Wake,
     },
 };
@@ -132,6 +133,8 @@ pub(super) trait Backend: Send + Sync + fmt::Debug + 'static {
     ) -> impl Future<Output = Result<Stats, StoreError>> + Send;
 
     fn attach(&self, wake: Wake);
+
+    fn transactions(&self) -> &dyn Transactions;
 }
 
 /// sqlx's driver of a database, without the bounds that sqlx needs for each type of value.

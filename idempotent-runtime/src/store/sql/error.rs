@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, io, str::FromStr, time::Duration};
 
+use tokio::time::error::Elapsed;
+
 use super::{TableName, table_name::TableNameError};
 use crate::store::error::StoreErrorKind;
 
@@ -173,6 +175,11 @@ impl From<TableNameError> for ConnectError {
     fn from(error: TableNameError) -> Self {
         Self::TableName(error)
     }
+}
+
+/// The error for a server that did not answer in time.
+pub(super) fn timed_out(elapsed: Elapsed) -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed))
 }
 
 /// Parses a URL with one of these schemes, which sqlx's own parsers do not check.

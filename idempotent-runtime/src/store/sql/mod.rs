@@ -48,6 +48,7 @@ mod statement;
 mod statements;
 mod store;
 mod table_name;
+mod transaction;
 
 #[cfg(feature = "mysql")]
 pub mod mysql;
@@ -63,3 +64,4 @@ pub mod sqlite;
 pub use error::ConnectError;
 pub use store::{SqlStore, SqlStoreBuilder};
 pub use table_name::{TableName, TableNameError};
+pub(crate) use transaction::TypedTransaction;

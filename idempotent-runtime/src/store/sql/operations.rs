@@ -19,7 +19,7 @@ use super::{
     dialect::Dialect,
     error::Repeat,
     purge::{self, Batch, purge},
-    row::{Assessment, Row, Unrecognised, WON, columns, micros},
+    row::{Assessment, Row, Unrecognised, WON, micros},
     statement::{Parameter, Statement, Value, Values},
     statements::Statements,
 };
@@ -75,11 +75,6 @@ fn kind_column(kind: StateKind) -> i64 {
         StateKind::Tombstone => 2,
         StateKind::Unknown => 3,
     }
-}
-
-/// The size of a response.
-fn size(response: &[u8]) -> i64 {
-    i64::try_from(response.len()).unwrap_or(i64::MAX)
 }
 
 /// The result of a claim.
@@ -381,13 +376,7 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
         let (statement, values) = match change {
             Change::Renew(held) => (&self.statements.renew, values.held(held)),
             Change::Complete(held, outcome) => {
-                let (state, response) = columns(outcome);
-                let values = values
-                    .held(held)
-                    .int(Parameter::State, state)
-                    .int(Parameter::Bytes, response.map_or(0, size))
-                    .with(Parameter::Response, Value::Bytes(response));
-                (&self.statements.complete, values)
+                (&self.statements.complete, values.completed(held, outcome))
             }
             Change::Release(..) => (&self.statements.release, values),
             Change::Abandon(..) => (&self.statements.abandon, values),

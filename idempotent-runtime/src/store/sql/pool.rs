@@ -25,10 +25,11 @@ use sqlx::{Connection as _, Pool, pool::PoolConnection};
 use tokio::{
     runtime::Handle,
     sync::Semaphore,
-    time::{Instant, error::Elapsed, timeout},
+    time::{Instant, timeout},
 };
 
 use self::own::Sessions;
+pub(super) use super::error::timed_out;
 use super::{error::is_lost, server::ServerDialect};
 
 mod own;
@@ -44,11 +45,6 @@ const MIN_TIME_OUT: Duration = Duration::from_secs(1);
 
 /// How long a connection whose statement was given up keeps its place.
 const GRACE: Duration = Duration::from_secs(60);
-
-/// The error for a server that did not answer in time.
-pub(super) fn timed_out(elapsed: Elapsed) -> sqlx::Error {
-    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed))
-}
 
 /// Whether this is such an error.
 pub(super) fn is_time_out(error: &sqlx::Error) -> bool {
@@ -147,7 +143,6 @@ impl<D: ServerDialect> Connections<D> {
     }
 
     /// The current connect options: an application may change those of its pool.
-    #[cfg(feature = "postgres")]
     pub(super) fn options(&self) -> D::Options {
         match &self.source {
             Source::Own(own) => own.manager().options.clone(),
@@ -200,6 +195,21 @@ fn client_time_out(time_out: Duration) -> Duration {
 }
 
 impl<D: ServerDialect> Pooled<D> {
+    /// What the server calls this session, once it was asked.
+    pub(super) fn id(&self) -> Option<i64> {
+        match self.inner.as_ref()? {
+            Inner::Own(session) => session.id,
+            Inner::Application(..) => None,
+        }
+    }
+
+    /// Remembers it, in a session of the store's own.
+    pub(super) fn set_id(&mut self, id: i64) {
+        if let Some(Inner::Own(session)) = &mut self.inner {
+            session.id = Some(id);
+        }
+    }
+
     /// Closes the connection, whose session was changed.
     pub(super) fn close(mut self) {
         match self.inner.take() {

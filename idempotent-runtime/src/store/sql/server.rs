@@ -14,6 +14,7 @@ use super::{
     purge, setup,
     statement::{Statement, Values},
     statements::Statements,
+    transaction::server as transaction,
 };
 use crate::{
     scope::StoreKey,
@@ -21,6 +22,7 @@ use crate::{
         error::StoreError,
         inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Outcome, Record, Write},
+        transaction::Transactions,
         wake::Wake,
     },
 };
@@ -31,7 +33,7 @@ pub(super) trait ServerDialect:
         Backend = Server<Self>,
         Settings = Settings<<Self as ServerDialect>::OwnSettings>,
         Options = <<Self as Database>::Connection as Connection>::Options,
-    >
+    > + transaction::ServerTransactions
 {
     /// The builder's settings that only this database has.
     type OwnSettings: Clone + fmt::Debug + Default + Send + Sync;
@@ -89,6 +91,8 @@ pub(super) trait ServerDialect:
 #[derive(Clone, Debug)]
 pub(super) struct Settings<O> {
     pub(super) connections: usize,
+    /// The largest number of transactions of handlers at the same time.
+    pub(super) transactions: usize,
     pub(super) time_out: Duration,
     /// Whether the server must keep acknowledged writes.
     pub(super) durable: bool,
@@ -103,6 +107,7 @@ pub(super) struct Server<D: ServerDialect> {
     pub(super) table: TableName,
     pub(super) settings: D::Settings,
     pub(super) own: D::Own,
+    transactions: transaction::Pool<D>,
     cursor: purge::Cursor,
 }
 
@@ -110,6 +115,7 @@ impl<O: Default> Default for Settings<O> {
     fn default() -> Self {
         Self {
             connections: 10,
+            transactions: 10,
             time_out: Duration::from_secs(2),
             durable: true,
             own: O::default(),
@@ -141,6 +147,7 @@ impl<D: ServerDialect> SqlStore<D> {
     /// open and goes on serving operations.
     pub async fn close(&self) {
         self.0.connections.close().await;
+        self.0.transactions.close().await;
     }
 }
 
@@ -150,6 +157,14 @@ impl<D: ServerDialect> SqlStoreBuilder<D> {
     /// given up by then, it serves the next one.
     pub fn connections(mut self, max: usize) -> Self {
         self.settings.connections = max;
+        self
+    }
+
+    /// The largest number of [transactions of handlers](crate::Transaction) at the same time, each on a connection of its
+    /// own beside those of the records, also with an application's pool. 10 unless set. A request that finds none in the
+    /// engine's store time-out is refused with `store_unavailable`, and its key stays free.
+    pub fn transactions(mut self, max: usize) -> Self {
+        self.settings.transactions = max;
         self
     }
 
@@ -190,6 +205,12 @@ impl<D: ServerDialect> Server<D> {
     fn new(connections: Connections<D>, table: &TableName, settings: &D::Settings) -> Self {
         Self {
             own: D::own(settings, &connections, table),
+            transactions: transaction::Pool::new(
+                &connections,
+                table,
+                settings.transactions,
+                settings.time_out,
+            ),
             statements: Statements::new::<D>(table),
             connections,
             table: table.clone(),
@@ -262,6 +283,10 @@ impl<D: ServerDialect> Backend for Server<D> {
 
     fn attach(&self, wake: Wake) {
         D::attach(self, wake);
+    }
+
+    fn transactions(&self) -> &dyn Transactions {
+        &self.transactions
     }
 }
 

@@ -7,13 +7,16 @@ use std::{fmt::Write as _, sync::Arc};
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
-use super::{TableName, row::micros};
+use super::{
+    TableName,
+    row::{columns, micros},
+};
 use crate::{
     hex::Hex,
     scope::StoreKey,
     store::{
         EndpointLabel,
-        record::{Claim, ClaimMode, Held},
+        record::{Claim, ClaimMode, Held, Outcome},
         token::Token,
     },
 };
@@ -89,9 +92,11 @@ pub(super) enum Parameter {
     Offset,
     Kind,
     Age,
+    /// What marks the transaction that was begun.
+    Marker,
 }
 
-const PARAMETERS: [(&str, Parameter); 24] = [
+const PARAMETERS: [(&str, Parameter); 25] = [
     ("key", Parameter::Key),
     ("fingerprint", Parameter::Fingerprint),
     ("token", Parameter::Token),
@@ -116,6 +121,7 @@ const PARAMETERS: [(&str, Parameter); 24] = [
     ("offset", Parameter::Offset),
     ("kind", Parameter::Kind),
     ("age", Parameter::Age),
+    ("marker", Parameter::Marker),
 ];
 
 /// A value of a statement.
@@ -140,6 +146,11 @@ pub(super) struct Statement {
     pub(super) inline: bool,
     /// Whether the server should forget it at once: it is of the set-up.
     pub(super) once: bool,
+}
+
+/// The size of a response.
+fn size(response: &[u8]) -> i64 {
+    i64::try_from(response.len()).unwrap_or(i64::MAX)
 }
 
 impl<'a> Values<'a> {
@@ -168,6 +179,14 @@ impl<'a> Values<'a> {
     pub(super) fn held(self, held: &Held) -> Self {
         self.int(Parameter::Lease, micros(held.lease))
             .int(Parameter::Ttl, micros(held.ttl))
+    }
+
+    pub(super) fn completed(self, held: &Held, outcome: &'a Outcome) -> Self {
+        let (state, response) = columns(outcome);
+        self.held(held)
+            .int(Parameter::State, state)
+            .int(Parameter::Bytes, response.map_or(0, size))
+            .with(Parameter::Response, Value::Bytes(response))
     }
 
     pub(super) fn claim(claim: &'a Claim) -> Self {

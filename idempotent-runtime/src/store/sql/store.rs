@@ -16,6 +16,7 @@ use crate::{
         inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
         token::Token,
+        transaction::Transactions,
         wake::Wake,
     },
 };
@@ -129,6 +130,10 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     fn administrable(&self) -> Option<&dyn Administrable> {
         Some(self)
+    }
+
+    fn transactions(&self) -> Option<&dyn Transactions> {
+        Some(self.0.transactions())
     }
 
     fn inspectable(&self) -> Option<&dyn Inspectable> {

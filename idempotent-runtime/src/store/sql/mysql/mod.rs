@@ -88,6 +88,8 @@ use crate::store::{
     record::Outcome,
 };
 
+mod transaction;
+
 /// A packet size that is assumed to be accepted without asking the server. The smallest default of any version is
 /// 1 MiB; this is less than an operator is likely to set, and more than most responses need.
 const PACKET: u64 = 64 << 10;

@@ -52,6 +52,8 @@ pub(super) struct Session<D: ServerDialect> {
     /// There until it is dropped.
     pub(super) connection: Option<D::Connection>,
     pub(super) released: Instant,
+    /// What the server calls it, once it was asked.
+    pub(super) id: Option<i64>,
 }
 
 /// Hands the attempt to the next caller when this one gives up.
@@ -107,6 +109,7 @@ impl<D: ServerDialect> Sessions<D> {
             connected.map(|connection| Session {
                 connection: Some(connection),
                 released: Instant::now(),
+                id: None,
             })
         })
     }

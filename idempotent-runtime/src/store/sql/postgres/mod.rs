@@ -94,6 +94,7 @@ use crate::{
 };
 
 mod notify;
+mod transaction;
 
 /// Keeps records in PostgreSQL. See the [module documentation](self).
 pub type PostgresStore = SqlStore<Postgres>;

@@ -58,6 +58,7 @@ use crate::store::error::StoreErrorKind;
 
 mod identity;
 mod open;
+mod transaction;
 mod writer;
 
 /// Keeps records in an SQLite file. See the [module documentation](self).

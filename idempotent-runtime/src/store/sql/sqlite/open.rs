@@ -12,7 +12,12 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{identity::Identity, primary_code, writer::Writer};
+use super::{
+    identity::Identity,
+    primary_code,
+    transaction::{SqliteTransactions, gate},
+    writer::Writer,
+};
 use crate::store::sql::{
     ConnectError, TableName,
     dialect::{Dialect as _, Driver as _},
@@ -22,7 +27,7 @@ use crate::store::sql::{
 };
 
 /// How long to wait while another process writes.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// The value of `synchronous = FULL`.
 const FULL: i64 = 2;
@@ -65,8 +70,9 @@ pub(super) async fn open(
             sqlx::Error::Configuration("SQLite has no schemas: name the table alone".into());
         return Err(refused::<Sqlite>("use the table's name")(source));
     }
+    let transactions = SqliteTransactions::new(durable(options.clone()), table, gate());
     let (connection, identity) = connect(options).await?;
-    serve(connection, identity, table, migrate, settings).await
+    serve(connection, identity, table, migrate, settings, transactions).await
 }
 
 /// Creates or checks the table, and starts the writer.
@@ -76,6 +82,7 @@ async fn serve(
     table: &TableName,
     migrate: bool,
     settings: &Settings,
+    transactions: SqliteTransactions,
 ) -> Result<Writer, ConnectError> {
     let statements = Statements::new::<Sqlite>(table);
     if let Some(bytes) = settings.max_bytes {
@@ -91,18 +98,14 @@ async fn serve(
     let identity = identity.with_companions().map_err(unreachable)?;
     // The set-up so far was written to the file that other processes open.
     identity.check().map_err(unreachable)?;
-    Writer::start(connection, identity, statements)
+    Writer::start(connection, identity, statements, transactions)
         .map_err(|error| refused::<Sqlite>("start the writer")(sqlx::Error::Io(error)))
 }
 
 async fn connect(
     options: SqliteConnectOptions,
 ) -> Result<(SqliteConnection, Identity), ConnectError> {
-    let options = options
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY)
-        .disable_statement_logging();
+    let options = durable(options);
     let deadline = Instant::now() + BUSY;
     let (mut connection, identity) = loop {
         match connect_once(&options).await? {
@@ -113,10 +116,7 @@ async fn connect(
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    // Set after connecting, because the options of an application's pool may name the same pragma in another spelling.
-    // It matters on macOS only: without it, a flush there ends in the disk's cache.
-    sqlx::query("pragma fullfsync = on")
-        .execute(&mut connection)
+    configure(&mut connection)
         .await
         .map_err(refused::<Sqlite>("flush through the disk's cache"))?;
     let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
@@ -130,6 +130,24 @@ async fn connect(
         });
     }
     Ok((connection, identity))
+}
+
+/// The options of each connection to the file.
+fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY)
+        .disable_statement_logging()
+}
+
+/// Set after connecting, because the options of an application's pool may name the same pragma in another spelling. It
+/// matters on macOS only: without it, a flush there ends in the disk's cache.
+pub(super) async fn configure(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("pragma fullfsync = on")
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Why SQLite cannot open a file, which it does not say.
@@ -304,12 +322,15 @@ mod tests {
         let (connection, identity) = connect(options).await.expect("the file opens");
         std::fs::rename(&file, file.with_extension("aside")).expect("the file exists");
         std::fs::write(&file, b"").expect("another file");
+        let table = TableName::default();
+        let transactions = SqliteTransactions::new(SqliteConnectOptions::new(), &table, gate());
         let Err(error) = serve(
             connection,
             identity,
-            &TableName::default(),
+            &table,
             true,
             &Settings::default(),
+            transactions,
         )
         .await
         else {

@@ -20,7 +20,12 @@ use std::{fmt, path::PathBuf, slice, sync::Arc, thread};
 use sqlx::{Connection, Sqlite, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{classify, identity::Identity, now, primary_code};
+use super::{
+    classify,
+    identity::Identity,
+    now, primary_code,
+    transaction::{Gate, SqliteTransactions},
+};
 use crate::{
     scope::StoreKey,
     store::{
@@ -35,6 +40,7 @@ use crate::{
             statements::Statements,
         },
         token::Token,
+        transaction::Transactions,
         wake::Wake,
     },
 };
@@ -49,6 +55,7 @@ const BATCH: usize = 128;
 pub(in crate::store::sql) struct Writer {
     file: PathBuf,
     queue: mpsc::Sender<Job>,
+    transactions: SqliteTransactions,
 }
 
 /// An operation with its arguments.
@@ -108,6 +115,7 @@ impl Writer {
         connection: SqliteConnection,
         identity: Identity,
         statements: Statements,
+        transactions: SqliteTransactions,
     ) -> std::io::Result<Self> {
         let file = identity.file().to_owned();
         let (queue, jobs) = mpsc::channel(QUEUE);
@@ -120,11 +128,16 @@ impl Writer {
             statements,
             cursor: purge::Cursor::default(),
             open: false,
+            gate: transactions.gate(),
         };
         thread::Builder::new()
             .name("idempotent-sqlite".into())
             .spawn(move || runtime.block_on(task.run(jobs)))?;
-        Ok(Self { file, queue })
+        Ok(Self {
+            file,
+            queue,
+            transactions,
+        })
     }
 
     /// Runs an operation. If this future is dropped before the operation's turn, the operation is not executed.
@@ -203,6 +216,10 @@ impl Backend for Writer {
 
     /// There is no push: the engine wakes the waiters of its own process, and waiters in other processes poll.
     fn attach(&self, _: Wake) {}
+
+    fn transactions(&self) -> &dyn Transactions {
+        &self.transactions
+    }
 }
 
 impl fmt::Debug for Writer {
@@ -243,6 +260,8 @@ struct WriterTask {
     cursor: purge::Cursor,
     /// Whether a transaction could not be rolled back.
     open: bool,
+    /// The turns in which the write lock is used in this process.
+    gate: Gate,
 }
 
 impl WriterTask {
@@ -313,6 +332,9 @@ impl WriterTask {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
+        let gate = Arc::clone(&self.gate);
+        // In turn with the transactions of handlers.
+        let _turn = gate.acquire().await;
         self.begin().await?;
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -403,7 +425,7 @@ impl WriterTask {
 mod tests {
     use sqlx::Connection as _;
 
-    use super::*;
+    use super::{super::transaction::gate, *};
 
     #[tokio::test]
     async fn a_transaction_that_was_left_open_is_rolled_back_before_the_next_one() {
@@ -415,6 +437,7 @@ mod tests {
             identity: Identity::of(&file).expect("the file exists"),
             statements: Statements::new::<Sqlite>(&crate::store::sql::TableName::default()),
             cursor: purge::Cursor::default(),
+            gate: gate(),
             open: true,
         };
         assert!(task.begin().await.is_ok());
@@ -432,7 +455,9 @@ mod tests {
         let file = std::env::current_exe().expect("this test");
         let identity = Identity::of(&file).expect("the file exists");
         let statements = Statements::new::<Sqlite>(&table);
-        let writer = Writer::start(connection, identity, statements).unwrap();
+        let transactions =
+            SqliteTransactions::new(sqlx::sqlite::SqliteConnectOptions::new(), &table, gate());
+        let writer = Writer::start(connection, identity, statements, transactions).unwrap();
         let key = StoreKey::from_bytes([1; 32]);
         let (panicked, beside, after) = tokio::join!(
             writer.run(Operation::Panic),

@@ -1,0 +1,71 @@
+//! Transactions of handlers in MySQL and MariaDB.
+//!
+//! The marker is a savepoint at the beginning, which ends with the transaction: by a COMMIT of the handler's, by a statement
+//! that commits implicitly, and by a deadlock whose error was swallowed. The session has `autocommit = 0`, so that later
+//! statements of such a handler commit nothing.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Executor as _, MySql, MySqlConnection, Row as _};
+
+use super::{number, seconds};
+use crate::store::sql::transaction::{
+    Refusal,
+    server::{Lost, ServerTransactions},
+};
+
+impl ServerTransactions for MySql {
+    const MARKED: &'static str = "";
+
+    /// What stands in comments is executed by MariaDB only. MySQL ends idle sessions by `wait_timeout`, which holds
+    /// between transactions too, and is therefore no shorter than connections stay in their pool.
+    fn begin(_: &str, lease: Duration) -> String {
+        let lease = seconds(lease);
+        let idle = lease.max(90);
+        format!(
+            "set session autocommit = 0, innodb_lock_wait_timeout = {lease}, wait_timeout = {idle} \
+             /*M!100300 , idle_transaction_timeout = {lease}, max_statement_time = 0 */; \
+             start transaction read write; \
+             savepoint idempotent_transaction"
+        )
+    }
+
+    async fn unmark(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+        match connection
+            .execute("release savepoint idempotent_transaction")
+            .await
+        {
+            Ok(_) => Ok(true),
+            // "SAVEPOINT does not exist".
+            Err(error) if number(&error) == Some(1305) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn refusal(error: &sqlx::Error) -> Refusal {
+        match number(error) {
+            // A deadlock, a lock that was not to be had, a commit that a cluster rolled back; the session was idle for
+            // too long.
+            Some(1213 | 1205 | 3101 | 4031 | 1927) => Refusal::Retry,
+            // The server is shutting down, the commit failed half-way, the connection broke.
+            Some(1053 | 1180 | 1152..=1161) | None => Refusal::Unanswered,
+            Some(_) => Refusal::Final,
+        }
+    }
+
+    async fn identify(connection: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
+        let row = connection
+            .fetch_one("select cast(connection_id() as signed)")
+            .await?;
+        row.try_get(0)
+    }
+
+    async fn end(connection: &mut MySqlConnection, lost: &Lost) -> Result<(), sqlx::Error> {
+        let kill = AssertSqlSafe(format!("kill {}", lost.id));
+        match connection.execute(kill).await {
+            // "Unknown thread id": it has ended.
+            Err(error) if number(&error) == Some(1094) => Ok(()),
+            ended => ended.map(drop),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Transactions of handlers in PostgreSQL.
+//!
+//! The marker is a setting that ends with the transaction. The name of the application carries it as well, so that the
+//! session of a COMMIT in doubt can be found and ended.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Postgres, Row as _};
+
+use super::{code, millis};
+use crate::store::sql::transaction::{
+    Refusal,
+    server::{Lost, ServerTransactions},
+};
+
+impl ServerTransactions for Postgres {
+    const MARKED: &'static str =
+        "and current_setting('idempotent.transaction', true) = encode({marker}, 'hex')";
+
+    fn begin(marker: &str, lease: Duration) -> String {
+        let lease = millis(lease);
+        format!(
+            "begin isolation level read committed read write; \
+             set local idempotent.transaction = '{marker}'; \
+             set local application_name = 'idempotent {marker}'; \
+             set local statement_timeout = 0; \
+             set local lock_timeout = {lease}; \
+             set local idle_in_transaction_session_timeout = {lease}"
+        )
+    }
+
+    /// The completion shows it.
+    async fn unmark(_: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        Ok(true)
+    }
+
+    fn refusal(error: &sqlx::Error) -> Refusal {
+        let Some(code) = code(error) else {
+            return Refusal::Unanswered;
+        };
+        match &*code {
+            // A serialization failure, a deadlock, a lock that was not to be had; the session was idle for too long.
+            "40001" | "40P01" | "55P03" | "25P03" => Refusal::Retry,
+            // The connection broke, or the server ended the session, and may have committed before.
+            code if code.starts_with("08") || code.starts_with("57P") => Refusal::Unanswered,
+            _ => Refusal::Final,
+        }
+    }
+
+    /// Its marker tells it from others.
+    async fn identify(_: &mut PgConnection) -> Result<i64, sqlx::Error> {
+        Ok(0)
+    }
+
+    async fn end(connection: &mut PgConnection, lost: &Lost) -> Result<(), sqlx::Error> {
+        let found = sqlx::query(include_str!("end.sql"))
+            .bind(format!("idempotent {}", lost.marker))
+            .fetch_optional(connection)
+            .await?;
+        match found {
+            Some(row) if row.try_get::<bool, _>(0)? => Err(sqlx::Error::Protocol(
+                "the transaction waits for its synchronous standby: it is committed and not visible yet".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

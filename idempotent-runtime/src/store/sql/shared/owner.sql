@@ -1,0 +1,3 @@
+select token, {int state}
+from {table}
+where store_key = {key}

@@ -1,0 +1,251 @@
+//! Transactions on a server: sessions of their own, apart from those of the records.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use sqlx::{AssertSqlSafe, Database, SqlSafeStr as _};
+use sqlx_core::transaction::TransactionManager as _;
+
+use super::{Marker, Open, Owner, Refusal, Sessions, Statements, store_error};
+use crate::store::{
+    erased::Operation,
+    error::StoreError,
+    record::{Held, Write},
+    sql::{
+        TableName,
+        dialect::Driver,
+        operations::{Change, Records},
+        pool::{Connections, Pooled},
+        server::ServerDialect,
+        statements,
+    },
+    transaction::{OpenTransaction, Resolved, Transactions},
+};
+
+/// How a server's transactions are begun, marked and ended.
+pub(in crate::store::sql) trait ServerTransactions:
+    Driver<Connection: Sync>
+{
+    /// The condition of the completion that the marker is still there, where that is no statement of its own.
+    const MARKED: &'static str;
+
+    /// The statements that begin a transaction with this marker, in one message. The session ends when it is idle for longer
+    /// than the lease.
+    fn begin(marker: &str, lease: Duration) -> String;
+
+    /// Removes the marker, where that is a statement; `false` if it is gone.
+    fn unmark(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
+    /// What an error of the completion or of COMMIT means.
+    fn refusal(error: &sqlx::Error) -> Refusal;
+
+    /// What the server calls this session, if it has to be asked for it.
+    fn identify(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<i64, sqlx::Error>> + Send;
+
+    /// Ends the session of a transaction that is in doubt, on another connection. An error if it may not be ended.
+    fn end(
+        connection: &mut Self::Connection,
+        lost: &Lost,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+/// Begins transactions.
+pub(in crate::store::sql) struct Pool<D: ServerDialect>(Arc<Inner<D>>);
+
+struct Inner<D: ServerDialect> {
+    /// Those of the transactions.
+    connections: Connections<D>,
+    /// Those of the records.
+    records: Connections<D>,
+    statements: Statements,
+    of_records: statements::Statements,
+    time_out: Duration,
+}
+
+struct Session<D: ServerDialect> {
+    pooled: Pooled<D>,
+    marker: Marker,
+    id: i64,
+}
+
+/// The session of a transaction in doubt.
+#[derive(Debug)]
+pub(in crate::store::sql) struct Lost {
+    /// The marker in hexadecimal digits.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "MySQL knows it by its id")
+    )]
+    pub(in crate::store::sql) marker: String,
+    #[cfg_attr(
+        not(feature = "mysql"),
+        expect(dead_code, reason = "PostgreSQL knows it by its marker")
+    )]
+    pub(in crate::store::sql) id: i64,
+}
+
+impl<D: ServerDialect> Pool<D> {
+    pub(in crate::store::sql) fn new(
+        records: &Connections<D>,
+        table: &TableName,
+        max: usize,
+        time_out: Duration,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            connections: Connections::own(records.options(), max, time_out),
+            records: records.clone(),
+            statements: Statements::new::<D>(table, D::MARKED),
+            of_records: statements::Statements::new::<D>(table),
+            time_out,
+        }))
+    }
+
+    /// Closes the connections. Those in use are closed when they are released.
+    pub(in crate::store::sql) async fn close(&self) {
+        self.0.connections.close().await;
+    }
+}
+
+impl<D: ServerDialect> Inner<D> {
+    async fn begin(self: Arc<Self>, lease: Duration) -> Result<Open<Self>, sqlx::Error> {
+        let mut pooled = self.connections.acquire().await?;
+        let marker: Marker = rand::random();
+        // Digits and numbers are all that is inserted.
+        let statement = AssertSqlSafe(D::begin(&hex(&marker), lease)).into_sql_str();
+        let begun = async {
+            let id = if let Some(id) = pooled.id() {
+                id
+            } else {
+                let id = D::identify(&mut pooled).await?;
+                pooled.set_id(id);
+                id
+            };
+            <D as Database>::TransactionManager::begin(&mut pooled, Some(statement)).await?;
+            Ok(id)
+        };
+        match begun.await {
+            Ok(id) => Ok(Open {
+                session: Session { pooled, marker, id },
+                sessions: self,
+            }),
+            Err(error) => pooled.release(Err(error)),
+        }
+    }
+}
+
+fn hex(marker: &Marker) -> String {
+    crate::hex::Hex(marker).to_string()
+}
+
+impl<D: ServerDialect> Transactions for Pool<D> {
+    fn begin(&self, lease: Duration) -> Operation<'_, Box<dyn OpenTransaction>> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            let begun = inner.begin(lease).await.map_err(store_error::<D>)?;
+            let open: Box<dyn OpenTransaction> = Box::new(begun);
+            Ok(open)
+        })
+    }
+
+    fn database(&self) -> &'static str {
+        D::STORE
+    }
+
+    fn allows_renewals(&self) -> bool {
+        true
+    }
+}
+
+impl<D: ServerDialect> Sessions for Inner<D> {
+    type Database = D;
+    type Session = Session<D>;
+    type Lost = Lost;
+
+    fn statements(&self) -> &Statements {
+        &self.statements
+    }
+
+    fn time_out(&self) -> Duration {
+        self.time_out
+    }
+
+    async fn unmark(&self, session: &mut Session<D>) -> Result<bool, sqlx::Error> {
+        D::unmark(&mut session.pooled).await
+    }
+
+    fn marker(&self, session: &Session<D>) -> Marker {
+        session.marker
+    }
+
+    fn clock(&self) -> i64 {
+        0
+    }
+
+    fn release(&self, session: Session<D>) {
+        // There is no error to return.
+        let _released = session.pooled.release(Ok(()));
+    }
+
+    fn refusal(&self, error: &sqlx::Error) -> Refusal {
+        D::refusal(error)
+    }
+
+    fn lost(&self, session: &Session<D>) -> Lost {
+        Lost {
+            marker: hex(&session.marker),
+            id: session.id,
+        }
+    }
+
+    /// 1. Ends the session: with it the transaction, unless it is committed by then. Otherwise the next step would wait for
+    ///    its locks for as long as it lives.
+    /// 2. Deletes the record if it is in flight under the token: that waits for what is under way, decides, and fences a
+    ///    COMMIT that arrives later.
+    /// 3. If there is nothing to delete, reads who has the record.
+    async fn resolve(&self, lost: &Lost, held: &Held) -> Result<Resolved, StoreError> {
+        let ended = async {
+            let mut connection = self.records.acquire().await?;
+            let ended = D::end(&mut connection, lost).await;
+            connection.release(ended)
+        };
+        let ended = self.records.bounded(ended).await;
+        ended.map_err(store_error::<D>)?;
+        let mut records = Records::<D, _>::new(&self.records, &self.of_records, 0);
+        match records
+            .write(&Change::Release(&held.key, &held.token))
+            .await?
+        {
+            Write::Applied => return Ok(Resolved::RolledBack),
+            Write::Missing => return Ok(Resolved::Missing),
+            Write::Fenced => {}
+        }
+        let owner = async {
+            let mut connection = self.records.acquire().await?;
+            let owner = self.statements.owner::<D>(&mut connection, held).await;
+            connection.release(owner)
+        };
+        let owner = self.records.bounded(owner).await;
+        Ok(Owner::resolved(owner.map_err(store_error::<D>)?, held))
+    }
+}
+
+impl<D: ServerDialect> AsRef<D::Connection> for Session<D> {
+    fn as_ref(&self) -> &D::Connection {
+        &self.pooled
+    }
+}
+
+impl<D: ServerDialect> AsMut<D::Connection> for Session<D> {
+    fn as_mut(&mut self) -> &mut D::Connection {
+        &mut self.pooled
+    }
+}
+
+impl<D: ServerDialect> fmt::Debug for Pool<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.connections.fmt(f)
+    }
+}

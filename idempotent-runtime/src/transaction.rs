@@ -1,0 +1,129 @@
+//! [`Transaction`]: the database transaction in which a handler writes and the record is completed.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{Arc, OnceLock},
+};
+
+use sqlx::{Connection, Database};
+
+use crate::{engine::core::slot::Slot, store::sql::TypedTransaction};
+
+/// A database transaction that commits what the handler wrote together with the record, or neither: an argument of a
+/// handler with the option [`transaction`](macro@crate::idempotent#transaction).
+///
+/// It stands for a connection of sqlx: any query runs on `&mut *tx`, and functions that take `&mut PgConnection` take
+/// `&mut tx`. There is nothing to commit; the engine does it when the handler has returned:
+///
+/// - A response below 400 commits. 4xx, 5xx and a panic roll back, and are stored as outcomes.
+/// - [`rollback_only`](Self::rollback_only) rolls back whatever the response is.
+/// - [`begin`](Self::begin) makes a savepoint. After an error in PostgreSQL the transaction is of no use, unless a savepoint
+///   around the statement is rolled back.
+///
+/// It begins after all arguments of the handler were extracted. As an extractor it rejects a request without a key with
+/// `missing_key`; `Option<Transaction<…>>` is `None` there, and the handler has to write in another way.
+///
+/// # Cancellation
+///
+/// The handler is not cancelled by a client that leaves. What is still open when the handler has ended is rolled back:
+/// do not keep a transaction in a task or a response body.
+pub struct Transaction<Db: TransactionDatabase> {
+    slot: Arc<Slot>,
+    open: OnceLock<Box<dyn TypedTransaction<Db>>>,
+}
+
+/// The databases whose transactions can carry a record: [`sqlx::Postgres`], [`sqlx::MySql`] and [`sqlx::Sqlite`].
+pub trait TransactionDatabase: Database + sealed::Sealed {
+    /// Its name, as of its stores.
+    #[doc(hidden)]
+    const NAME: &'static str;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+#[cfg(feature = "sqlite")]
+impl sealed::Sealed for sqlx::Sqlite {}
+#[cfg(feature = "sqlite")]
+impl TransactionDatabase for sqlx::Sqlite {
+    const NAME: &'static str = "sqlite";
+}
+#[cfg(feature = "postgres")]
+impl sealed::Sealed for sqlx::Postgres {}
+#[cfg(feature = "postgres")]
+impl TransactionDatabase for sqlx::Postgres {
+    const NAME: &'static str = "postgres";
+}
+#[cfg(feature = "mysql")]
+impl sealed::Sealed for sqlx::MySql {}
+#[cfg(feature = "mysql")]
+impl TransactionDatabase for sqlx::MySql {
+    const NAME: &'static str = "mysql";
+}
+
+/// Why a handler's transaction is there when the handler runs.
+const BEGUN: &str = "a transaction begins before its handler is called, and its type was checked when it was extracted";
+
+impl<Db: TransactionDatabase> Transaction<Db> {
+    /// A transaction that begins before it is used.
+    #[cfg(feature = "axum")]
+    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+        Self {
+            slot,
+            open: OnceLock::new(),
+        }
+    }
+
+    /// Begins a savepoint, which is rolled back unless it is committed.
+    ///
+    /// # Errors
+    ///
+    /// If the database refuses it.
+    pub async fn begin(&mut self) -> Result<sqlx::Transaction<'_, Db>, sqlx::Error> {
+        Connection::begin(&mut **self).await
+    }
+
+    /// Rolls everything back when the handler has returned, whatever it returns. A response that is stored is stored all the
+    /// same.
+    pub fn rollback_only(&mut self) {
+        self.slot.rollback_only();
+    }
+
+    fn open(&self) -> &dyn TypedTransaction<Db> {
+        &**self.open.get_or_init(|| {
+            let open = self.slot.lend().expect(BEGUN);
+            *open.into_any().downcast().expect(BEGUN)
+        })
+    }
+}
+
+impl<Db: TransactionDatabase> Deref for Transaction<Db> {
+    type Target = Db::Connection;
+
+    fn deref(&self) -> &Db::Connection {
+        self.open().connection()
+    }
+}
+
+impl<Db: TransactionDatabase> DerefMut for Transaction<Db> {
+    fn deref_mut(&mut self) -> &mut Db::Connection {
+        self.open();
+        self.open.get_mut().expect(BEGUN).connection_mut()
+    }
+}
+
+impl<Db: TransactionDatabase> Drop for Transaction<Db> {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.slot.give_back(open.into_open());
+        }
+    }
+}
+
+impl<Db: TransactionDatabase> fmt::Debug for Transaction<Db> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").finish_non_exhaustive()
+    }
+}
