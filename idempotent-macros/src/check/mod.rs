@@ -4,6 +4,7 @@
 mod arguments;
 mod attributes;
 mod qualifiers;
+mod transaction;
 
 use syn::{Error, ext::IdentExt};
 
@@ -113,6 +114,7 @@ pub(crate) fn handler(handler: &Handler, options: &Options, errors: &mut Errors)
     let sound = shape.is_empty();
     errors.append(shape);
     inner(handler, options, errors);
+    transaction::transaction(handler, options, errors);
     sound
 }
 

@@ -26,6 +26,11 @@ pub(super) fn policy(expansion: &Expansion<'_>, private: &TokenStream) -> TokenS
             on_crash(value, expansion.state().is_some(), private)
         }),
         setter(
+            "transaction",
+            options.transaction.as_ref(),
+            ToTokens::to_token_stream,
+        ),
+        setter(
             "required",
             options.required.as_ref(),
             ToTokens::to_token_stream,

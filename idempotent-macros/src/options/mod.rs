@@ -38,6 +38,7 @@ table! {
         "lease" => lease: u64 = |setting| duration(setting, "30s"),
         "max_lifetime" => max_lifetime: u64 = |setting| duration(setting, "15m"),
         "on_crash" => on_crash: OnCrash = on_crash,
+        "transaction" => transaction: bool = Setting::flag,
         "required" => required: bool = Setting::flag,
         "header" => header: String = header,
         "strict" => strict: bool = Setting::flag,

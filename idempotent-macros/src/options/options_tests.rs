@@ -217,7 +217,6 @@ const MISTAKES: &[(&str, &str)] = &[
     (r#"ttl = "1h", ttl = "2h""#, "`ttl` is given twice"),
     ("wait = 1", "`wait` takes `true` or `false`"),
     ("wait(true)", "`wait` takes `true` or `false`"),
-    ("transaction", "`transaction` is not available: no store writes"),
     (r#"expires = "1h""#, "unknown option `expires`: did you mean `ttl`?"),
     ("ttl_seconds = 60", "did you mean `ttl`?"),
     ("store = redis", "`store`: the store belongs to the engine"),

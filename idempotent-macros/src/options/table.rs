@@ -85,12 +85,6 @@ pub(super) fn read_all<O: Default>(
 /// The error for a name that is not in the table.
 fn unknown<O>(table: &[Entry<O>], setting: &Setting, kind: &str) -> Error {
     let name = setting.name.to_string();
-    if name == "transaction" {
-        let message = "`transaction` is not available: no store writes your rows and the record in one transaction. Write \
-                       `Execution::downstream_key` into your own transaction, under a unique index, and let the \
-                       function of `on_crash` check whether that row exists";
-        return Error::new(setting.name.span(), message);
-    }
     let names = || table.iter().map(|entry| entry.name);
     let did_you_mean = |meant: &str| format!("unknown {kind} `{name}`: did you mean `{meant}`?");
     let synonym = synonyms::meant(&name).filter(|_| kind == "option");
