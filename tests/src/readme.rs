@@ -46,7 +46,12 @@ fn exists(folder: &Path, path: &str) -> bool {
         }
         folder.push(name);
     }
-    let forms = [format!("fn {function}("), format!("\n    {function}: ")];
+    let forms = [
+        format!("fn {function}("),
+        // Generic over what it runs on.
+        format!("fn {function}<"),
+        format!("\n    {function}: "),
+    ];
     forms.iter().any(|form| source.contains(form))
 }
 

@@ -1,0 +1,165 @@
+//! A COMMIT whose request or reply is lost, frozen or late: both rows and record are there, or neither, and the client
+//! hears which.
+
+use idempotent_runtime::Policy;
+use sqlx::{MySql, Postgres};
+
+use crate::{
+    app::{Answer, App, Control},
+    commits::{Commits, Treatment},
+    database::{TestDatabase, World},
+    servers::{mariadb::MariaDb, postgres},
+};
+
+trait Server: TestDatabase {
+    fn port() -> Option<u16>;
+    fn url_of(port: u16) -> String;
+}
+
+impl Server for Postgres {
+    fn port() -> Option<u16> {
+        Some(postgres::Postgres::shared()?.port())
+    }
+
+    fn url_of(port: u16) -> String {
+        postgres::Postgres::url_of(port)
+    }
+}
+
+impl Server for MySql {
+    fn port() -> Option<u16> {
+        Some(MariaDb::shared()?.port())
+    }
+
+    fn url_of(port: u16) -> String {
+        MariaDb::url_of(port)
+    }
+}
+
+/// An app behind a proxy.
+async fn behind<Db: Server>(treated: &'static str) -> Option<(App<Db>, Commits)> {
+    let world = World::<Db>::new().await?;
+    let proxy = Commits::before(Db::port()?, treated).await;
+    let store = Db::open(&Db::url_of(proxy.port()), &world.records, 5).await;
+    let app = App::over(world, store, Policy::new(), Control::default());
+    // Its connections are made, and its statements prepared.
+    app.write("first", "ok")
+        .await
+        .assert(200, "written 1", false);
+    Some((app, proxy))
+}
+
+/// One row for each record that is completed with a success.
+async fn assert_whole<Db: Server>(app: &App<Db>) {
+    assert_eq!(app.world.effects().await, app.world.completed().await);
+}
+
+/// Sends the request again until it has an answer that is final.
+async fn retried<Db: Server>(app: &App<Db>, name: &str) -> Answer {
+    loop {
+        let answer = app.write(name, "ok").await;
+        if answer.status < 400 {
+            return answer;
+        }
+        assert!(matches!(answer.status, 409 | 503), "{answer:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+async fn a_lost_commit_is_rolled_back_and_a_retry_executes<Db: Server>() {
+    let Some((app, proxy)) = behind::<Db>("COMMIT").await else {
+        return;
+    };
+    proxy.treat(Treatment::LoseRequest);
+    app.write("a", "ok")
+        .await
+        .assert_problem(503, "store_unavailable");
+    assert!(proxy.has_treated());
+    assert_eq!(app.world.effects().await, 1, "nothing of it is there");
+    retried(&app, "a").await.assert(200, "written 3", false);
+    assert_whole(&app).await;
+}
+
+async fn a_commit_whose_reply_is_lost_is_found_committed<Db: Server>() {
+    let Some((app, proxy)) = behind::<Db>("COMMIT").await else {
+        return;
+    };
+    proxy.treat(Treatment::LoseReply);
+    app.write("a", "ok").await.assert(200, "written 2", false);
+    assert!(proxy.has_treated());
+    app.write("a", "ok").await.assert(200, "written 2", true);
+    assert_whole(&app).await;
+}
+
+async fn a_frozen_commit_is_rolled_back_and_a_retry_executes<Db: Server>() {
+    let Some((app, proxy)) = behind::<Db>("COMMIT").await else {
+        return;
+    };
+    proxy.treat(Treatment::Freeze);
+    app.write("a", "ok")
+        .await
+        .assert_problem(503, "store_unavailable");
+    assert!(proxy.has_treated());
+    retried(&app, "a").await.assert(200, "written 3", false);
+    assert_whole(&app).await;
+}
+
+async fn a_commit_that_arrives_after_the_decision_commits_nothing<Db: Server>() {
+    let Some((app, proxy)) = behind::<Db>("COMMIT").await else {
+        return;
+    };
+    proxy.treat(Treatment::Delay);
+    app.write("a", "ok")
+        .await
+        .assert_problem(503, "store_unavailable");
+    assert!(proxy.has_treated());
+    proxy.let_go();
+    retried(&app, "a").await.assert(200, "written 3", false);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_whole(&app).await;
+    app.write("a", "ok").await.assert(200, "written 3", true);
+}
+
+async fn a_completion_without_an_answer_is_rolled_back<Db: Server>(treatment: Treatment) {
+    // A word of the completion: in an execution of the prepared statement there is only the record's key.
+    let Some((app, proxy)) = behind::<Db>("a-completion").await else {
+        return;
+    };
+    proxy.treat(treatment);
+    let answer = app.write("a-completion", "ok").await;
+    assert!(
+        proxy.has_treated(),
+        "the handler's own statement has the word"
+    );
+    assert!(answer.status >= 500, "{answer:?}");
+    assert_eq!(app.world.effects().await, 1);
+}
+
+macro_rules! on_each_server {
+    ($($name:ident),* $(,)?) => {
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name::<sqlx::Postgres>().await;
+            })*
+        }
+        mod on_mysql {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name::<sqlx::MySql>().await;
+            })*
+        }
+    };
+}
+
+on_each_server! {
+    a_lost_commit_is_rolled_back_and_a_retry_executes,
+    a_commit_whose_reply_is_lost_is_found_committed,
+    a_frozen_commit_is_rolled_back_and_a_retry_executes,
+    a_commit_that_arrives_after_the_decision_commits_nothing,
+    a_statement_of_the_handlers_whose_reply_is_lost_rolls_back,
+}
+
+async fn a_statement_of_the_handlers_whose_reply_is_lost_rolls_back<Db: Server>() {
+    a_completion_without_an_answer_is_rolled_back::<Db>(Treatment::LoseReply).await;
+}

@@ -1,0 +1,112 @@
+//! Handlers that end, keep or lose their transaction: a failure is stored at once, and nothing is released.
+
+use sqlx::{MySql, Postgres, Sqlite};
+
+use crate::{
+    app::App,
+    database::{TestDatabase, World, on_each_database},
+};
+
+on_each_database! {
+    a_commit_of_the_handlers_own_is_found,
+    a_rollback_of_the_handlers_own_is_found,
+    another_transaction_of_the_handlers_own_is_found,
+    a_savepoint_left_open_is_found,
+    a_transaction_kept_beyond_the_handler_is_found,
+}
+
+/// The failure is stored, and the handler does not run again.
+async fn fails_closed<Db: TestDatabase>(app: &App<Db>, act: &str) {
+    app.write("a", act)
+        .await
+        .assert_problem(500, "transaction_failed");
+    let again = app.write("a", act).await;
+    again.assert_problem(500, "transaction_failed");
+    assert_eq!((again.replayed, app.control.runs()), (true, 1));
+}
+
+async fn a_commit_of_the_handlers_own_is_found<Db: TestDatabase>(world: World<Db>) {
+    let app = App::new(world);
+    fails_closed(&app, "commit").await;
+    assert_eq!(
+        app.world.effects().await,
+        1,
+        "that is what may have happened"
+    );
+    app.write("b", "ok").await.assert(200, "written 2", false);
+}
+
+async fn a_rollback_of_the_handlers_own_is_found<Db: TestDatabase>(world: World<Db>) {
+    let app = App::new(world);
+    fails_closed(&app, "rollback").await;
+    assert_eq!(app.world.effects().await, 0);
+    app.write("b", "ok").await.assert(200, "written 2", false);
+}
+
+async fn another_transaction_of_the_handlers_own_is_found<Db: TestDatabase>(world: World<Db>) {
+    let app = App::new(world);
+    fails_closed(&app, "begin-again").await;
+    app.write("b", "ok").await.assert(200, "written 2", false);
+}
+
+async fn a_savepoint_left_open_is_found<Db: TestDatabase>(world: World<Db>) {
+    let app = App::new(world);
+    fails_closed(&app, "forget-savepoint").await;
+    assert_eq!(app.world.effects().await, 0);
+    app.write("b", "ok").await.assert(200, "written 2", false);
+}
+
+async fn a_transaction_kept_beyond_the_handler_is_found<Db: TestDatabase>(world: World<Db>) {
+    let app = App::new(world);
+    // SQLite: the failure can be stored only when the file is free again.
+    let kept = app.write("a", "keep");
+    let (kept, ()) = tokio::join!(kept, async {
+        app.control.until_runs(1).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        app.control.drop_kept();
+    });
+    kept.assert_problem(500, "transaction_failed");
+    app.write("a", "keep")
+        .await
+        .assert_problem(500, "transaction_failed");
+    assert_eq!((app.world.effects().await, app.control.runs()), (0, 1));
+    app.write("b", "ok").await.assert(200, "written 2", false);
+}
+
+/// After an error PostgreSQL commits nothing any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_that_the_handler_swallowed_rolls_back_in_postgres() {
+    let Some(world) = World::<Postgres>::new().await else {
+        return;
+    };
+    let app = App::new(world);
+    fails_closed(&app, "swallow").await;
+    assert_eq!(app.world.effects().await, 0);
+    app.write("b", "ok").await.assert(200, "written 2", false);
+}
+
+/// In the others, only the statement is undone, and the handler may go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_of_a_statement_is_the_handlers_business_elsewhere() {
+    async fn commits<Db: TestDatabase>(world: Option<World<Db>>) {
+        let Some(world) = world else { return };
+        let app = App::new(world);
+        app.write("a", "swallow")
+            .await
+            .assert(200, "written 1", false);
+        assert_eq!(app.world.effects().await, 1);
+    }
+    commits(World::<Sqlite>::new().await).await;
+    commits(World::<MySql>::new().await).await;
+}
+
+/// Which commits implicitly there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_schema_is_found_in_mysql() {
+    let Some(world) = World::<MySql>::new().await else {
+        return;
+    };
+    let app = App::new(world);
+    fails_closed(&app, "ddl").await;
+    app.write("b", "ok").await.assert(200, "written 2", false);
+}
