@@ -1,5 +1,5 @@
-//! Guides: how clients retry, which answers they get, how callers are told apart, how a service runs in production, and how
-//! its secret is rotated.
+//! Guides: how clients retry, which answers they get, how callers are told apart, how a service runs in production and in
+//! several regions, how its secret is rotated, and how this library compares with others and replaces them.
 
 #[doc = include_str!("clients.md")]
 pub mod clients {}
@@ -24,3 +24,15 @@ pub mod unknown {}
 
 #[doc = include_str!("secrets.md")]
 pub mod secrets {}
+
+#[doc = include_str!("regions.md")]
+#[expect(clippy::doc_markdown, reason = "names of products are not code")]
+pub mod regions {}
+
+#[doc = include_str!("comparison.md")]
+#[expect(clippy::doc_markdown, reason = "names of products are not code")]
+pub mod comparison {}
+
+#[doc = include_str!("coming_from.md")]
+#[expect(clippy::doc_markdown, reason = "names of products are not code")]
+pub mod coming_from {}
