@@ -118,6 +118,7 @@ pub async fn migrate(url: &str) -> Result<AnyStore, ConnectError> {
 #[must_use = "call `connect(url)` to open the store"]
 pub struct ConnectOptions {
     migrate: bool,
+    as_it_is: bool,
     retry_for: Duration,
 }
 
@@ -130,6 +131,14 @@ impl ConnectOptions {
     /// Whether to create the table, or bring it up to date, as [`migrate`] does. Default: no.
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
+        self
+    }
+
+    /// Leaves the table as it is, also that of an SQLite file, which is otherwise brought up to date by every process that
+    /// opens it: for tools beside a service, which may be older than they are. Wins over [`migrate`](Self::migrate).
+    /// Default: no.
+    pub fn as_it_is(mut self, yes: bool) -> Self {
+        self.as_it_is = yes;
         self
     }
 
@@ -151,10 +160,10 @@ impl ConnectOptions {
     /// Dropping the future ends the attempt; nothing remains but a table that was created.
     pub async fn connect(self, url: &str) -> Result<AnyStore, ConnectError> {
         let url = normal_form(url);
-        let tables = if self.migrate {
-            Tables::Migrate
-        } else {
-            Tables::MustExist
+        let tables = match self {
+            Self { as_it_is: true, .. } => Tables::AsTheyAre,
+            Self { migrate: true, .. } => Tables::Migrate,
+            _ => Tables::MustExist,
         };
         let since = Instant::now();
         let mut pause = Duration::from_millis(100);
@@ -188,8 +197,11 @@ fn normal_form(url: &str) -> String {
 
 /// What to do about a database's table.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(any(feature = "mysql", feature = "postgres")), allow(dead_code))]
+#[cfg_attr(not(feature = "sql"), allow(dead_code))]
 enum Tables {
+    /// Nothing is changed, in a file neither.
+    AsTheyAre,
+    /// A server's table is not changed.
     MustExist,
     Migrate,
 }
@@ -252,10 +264,7 @@ impl Kind {
     not(any(feature = "redis", feature = "sql")),
     allow(clippy::unused_async)
 )]
-#[cfg_attr(
-    not(any(feature = "mysql", feature = "postgres")),
-    allow(unused_variables)
-)]
+#[cfg_attr(not(feature = "sql"), allow(unused_variables))]
 async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
     let (scheme, rest) = url.split_once(':').unwrap_or_default();
     let Some(kind) = Kind::of(scheme) else {
@@ -297,9 +306,14 @@ async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
             Ok(AnyStore::new(store?))
         }
         #[cfg(feature = "sqlite")]
-        Kind::Sqlite => Ok(AnyStore::new(
-            super::sql::sqlite::SqliteStore::connect(url).await?,
-        )),
+        Kind::Sqlite => {
+            let builder = super::sql::sqlite::SqliteStore::builder();
+            let store = builder
+                .migrate(tables != Tables::AsTheyAre)
+                .connect(url)
+                .await;
+            Ok(AnyStore::new(store?))
+        }
         // Unreachable if all stores are compiled in.
         #[allow(unreachable_patterns)]
         missing => Err(ConnectError::MissingFeature {
