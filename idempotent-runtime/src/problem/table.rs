@@ -13,7 +13,7 @@ pub(super) enum Action {
 }
 
 /// The actions by their names in the JSON body.
-#[cfg(any(test, feature = "openapi"))]
+#[cfg(feature = "openapi")]
 pub(crate) const ACTIONS: [&str; 3] = ["retry_same_key", "fix_request", "none"];
 
 /// One row of the table.
