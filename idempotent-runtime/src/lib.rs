@@ -148,9 +148,13 @@ pub mod store;
 pub mod view;
 
 #[cfg(feature = "handlers")]
+mod expansion {
+    pub mod private;
+}
+// Hidden by its export alone: types of a module that is itself hidden have long names in the compiler's messages.
+#[cfg(feature = "handlers")]
 #[doc(hidden)]
-#[path = "private.rs"]
-pub mod __private;
+pub use expansion::private as __private;
 
 mod backoff;
 mod body;
