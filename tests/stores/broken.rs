@@ -11,6 +11,7 @@ pub(crate) use store::{BrokenHarness, with_flaw};
 
 mod list;
 mod row;
+mod steps;
 mod store;
 
 /// Makes one test per flaw: a store that has it fails these cases.
@@ -285,6 +286,36 @@ broken! {
     /// A list reads the responses of what it lists.
     a_list_that_reads_responses: ListReadsResponses fails
         a_damaged_response_is_listed;
+    /// The store has no log of steps, although its harness says so.
+    a_log_that_is_not_there: HidesSteps fails
+        a_log_is_read_as_it_was_appended;
+    /// Steps are appended and read whatever the token.
+    steps_without_a_fence: StepsWithoutFence fails
+        another_token_neither_reads_nor_appends,
+        a_take_over_keeps_the_log,
+        a_late_append_and_a_take_over_exclude_each_other;
+    /// A repeated append is appended again.
+    a_repeated_step_that_is_appended_again: StepsTwice fails
+        a_repeated_append_is_applied_and_changes_nothing,
+        repetitions_of_one_append_are_one;
+    /// An append overwrites what is behind its position.
+    a_step_that_overwrites: StepsOverwrite fails
+        an_append_elsewhere_is_fenced;
+    /// A completed record still has its log.
+    steps_that_outlive_the_completion: StepsOutliveCompletion fails
+        a_completed_record_has_no_log;
+    /// A record that expired is claimed with its old log.
+    steps_that_outlive_the_expiry: StepsOutliveExpiry fails
+        an_expired_record_begins_without_steps;
+    /// A take-over begins with an empty log.
+    a_take_over_that_forgets_the_steps: TakeOverForgetsSteps fails
+        a_take_over_keeps_the_log;
+    /// An append after the lease has lapsed is refused.
+    steps_fenced_by_time: StepsFencedByTime fails
+        other_operations_keep_the_log;
+    /// The log is cut at 64 KiB.
+    a_log_that_is_cut: TruncatesSteps fails
+        a_log_may_have_the_largest_size;
 }
 
 /// The store that the flaws are added to is correct.

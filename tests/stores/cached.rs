@@ -31,6 +31,7 @@ impl<H: Harness> Harness for CachedHarness<H> {
     const TICK: Duration = H::TICK;
     const PAUSED: bool = H::PAUSED;
     const INSPECTABLE: bool = H::INSPECTABLE;
+    const STEPS: bool = H::STEPS;
 
     async fn open() -> Self {
         let inner = H::open().await;

@@ -17,6 +17,7 @@ impl Harness for MemoryHarness {
     const PAUSED: bool = true;
     const INSPECTABLE: bool = true;
     const ADMINISTRABLE: bool = true;
+    const STEPS: bool = true;
 
     async fn open() -> Self {
         Self(MemoryStore::new())

@@ -15,8 +15,8 @@ use std::{
 use idempotent_runtime::{
     MemoryStore, StoreKey,
     store::{
-        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
-        Write,
+        self, Acquisition, Claim, Held, Outcome, Record, StepLog, StepsRead, Store, StoreError,
+        StoreErrorKind, Token, Wake, Write,
     },
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -33,6 +33,8 @@ pub(crate) enum Operation {
     Release,
     Abandon,
     Get,
+    ReadSteps,
+    AppendStep,
 }
 
 /// How an operation fails.
@@ -136,6 +138,8 @@ impl FaultyStore {
             Operation::Release,
             Operation::Abandon,
             Operation::Get,
+            Operation::ReadSteps,
+            Operation::AppendStep,
         ] {
             store.fail_always(operation, Fault::Slow);
         }
@@ -390,5 +394,31 @@ impl Store for FaultyStore {
 
     fn inspectable(&self) -> Option<&dyn idempotent_runtime::store::Inspectable> {
         self.0.store.inspectable()
+    }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        Some(self)
+    }
+}
+
+impl StepLog for FaultyStore {
+    fn read_steps<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: &'a Token,
+    ) -> store::Operation<'a, StepsRead> {
+        Box::pin(self.call(Operation::ReadSteps, self.0.store.read_steps(key, token)))
+    }
+
+    fn append_step<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: &'a Token,
+        at: usize,
+        bytes: &'a [u8],
+    ) -> store::Operation<'a, Write> {
+        self.note(String::from_utf8_lossy(bytes).into_owned());
+        let append = self.0.store.append_step(key, token, at, bytes);
+        Box::pin(self.call(Operation::AppendStep, append))
     }
 }

@@ -11,7 +11,10 @@ use std::{
 use axum::Router;
 use idempotent_runtime::{
     Builder, Idempotency, StoreKey,
-    store::{Acquisition, Claim, Held, Outcome, Record, Store, StoreError, Token, Wake, Write},
+    store::{
+        Acquisition, Claim, Held, Operation, Outcome, Record, StepLog, StepsRead, Store,
+        StoreError, Token, Wake, Write,
+    },
 };
 use tokio::task::yield_now;
 use tower::ServiceExt;
@@ -147,5 +150,27 @@ impl<S: Store> Store for MortalStore<S> {
 
     fn inspectable(&self) -> Option<&dyn idempotent_runtime::store::Inspectable> {
         self.store.inspectable()
+    }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        self.store.step_log().map(|_| self as &dyn StepLog)
+    }
+}
+
+impl<S: Store> StepLog for MortalStore<S> {
+    fn read_steps<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Operation<'a, StepsRead> {
+        let log = self.store.step_log().expect("the inner store's");
+        Box::pin(self.call(log.read_steps(key, token)))
+    }
+
+    fn append_step<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: &'a Token,
+        at: usize,
+        bytes: &'a [u8],
+    ) -> Operation<'a, Write> {
+        let log = self.store.step_log().expect("the inner store's");
+        Box::pin(self.call(log.append_step(key, token, at, bytes)))
     }
 }

@@ -52,6 +52,7 @@ use super::{
     error::{StoreError, StoreErrorKind},
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
+    steps::StepLog,
     token::Token,
     transaction::Transactions,
     wake::Wake,
@@ -190,6 +191,10 @@ impl<S: Store> Store for Cached<S> {
     /// The inner store's: a list must show what is stored.
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         self.inner.inspectable()
+    }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        self.inner.step_log()
     }
 
     fn transactions(&self) -> Option<&dyn Transactions> {

@@ -57,6 +57,7 @@
 //! | [`listing`] | what a list shows, complete paging and bounded work, for stores that are [`Inspectable`](super::Inspectable) |
 //! | [`purge`] | what a purge deletes, and that nothing else is deleted |
 //! | [`inspect`] | what `get` returns, and that it changes nothing |
+//! | [`steps`] | the log of an execution's steps, on stores that have one |
 //! | [`corrupt`] | stored bytes that cannot be read |
 //! | [`races`] | the same rules while 64 operations run at once |
 //!
@@ -111,6 +112,7 @@ pub mod listing;
 pub mod purge;
 pub mod races;
 pub mod release;
+pub mod steps;
 mod subject;
 mod toolbox;
 
@@ -135,6 +137,8 @@ pub trait Harness: Sized + Send + Sync + 'static {
     /// Whether the store has to be [`Inspectable`](super::Inspectable). A store that is has to pass the cases of
     /// [`listing`] in any case; without this constant one that loses the trait would go on passing.
     const INSPECTABLE: bool = false;
+    /// Whether the store keeps the steps of executions: whether it has a [`StepLog`](super::StepLog).
+    const STEPS: bool = false;
 
     /// Whether the store has to be [`Administrable`](super::Administrable), as
     /// [`INSPECTABLE`](Self::INSPECTABLE) says it of lists, for the cases of [`administer`].

@@ -14,6 +14,7 @@ use super::{
     error::StoreError,
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
+    steps::StepLog,
     token::Token,
     transaction::Transactions,
     wake::Wake,
@@ -387,6 +388,10 @@ impl Store for AnyStore {
 
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         self.0.inspectable()
+    }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        self.0.step_log()
     }
 
     fn administrable(&self) -> Option<&dyn Administrable> {

@@ -8,6 +8,7 @@ use super::{
     error::StoreError,
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
+    steps::StepLog,
     token::Token,
     transaction::Transactions,
     wake::Wake,
@@ -33,6 +34,7 @@ pub(crate) trait ErasedStore: Send + Sync {
     fn inspectable(&self) -> Option<&dyn Inspectable>;
     fn administrable(&self) -> Option<&dyn Administrable>;
     fn transactions(&self) -> Option<&dyn Transactions>;
+    fn step_log(&self) -> Option<&dyn StepLog>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -82,6 +84,10 @@ impl<S: Store> ErasedStore for S {
 
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         Store::inspectable(self)
+    }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        Store::step_log(self)
     }
 
     fn administrable(&self) -> Option<&dyn Administrable> {

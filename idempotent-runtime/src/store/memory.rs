@@ -23,8 +23,8 @@
 //!
 //! # Caveats
 //!
-//! - `max_bytes` counts encoded responses. Each record needs about 250 bytes more for bookkeeping, which
-//!   `max_records` bounds.
+//! - `max_bytes` counts encoded responses, and the steps of executions in flight. Each record needs about 250 bytes more
+//!   for bookkeeping, which `max_records` bounds.
 //! - Completions are never refused, so the responses of executions that are in flight when `max_bytes` is reached
 //!   exceed it.
 //! - The memory of the table itself is reused, not returned to the allocator.
@@ -44,9 +44,11 @@ use self::{clock::Clock, row::Row, shard::ClaimResult, table::Table, usage::Limi
 use super::{
     Store,
     admin::Administrable,
+    erased::Operation,
     error::{StoreError, StoreErrorKind},
     inspect::Inspectable,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
+    steps::{StepLog, StepsRead},
     token::Token,
     wake::Wake,
 };
@@ -252,6 +254,30 @@ impl Store for MemoryStore {
 
     fn administrable(&self) -> Option<&dyn Administrable> {
         Some(self)
+    }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        Some(self)
+    }
+}
+
+impl StepLog for MemoryStore {
+    fn read_steps<'a>(&'a self, key: &'a StoreKey, token: &'a Token) -> Operation<'a, StepsRead> {
+        Box::pin(async { Ok(self.shared.table.read_steps(key, token)) })
+    }
+
+    fn append_step<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        token: &'a Token,
+        at: usize,
+        bytes: &'a [u8],
+    ) -> Operation<'a, Write> {
+        Box::pin(async move {
+            let append = |row: &mut Row| row.append_step(token, at, bytes);
+            let now = self.shared.clock.now();
+            Ok(self.shared.table.write(key, now, append))
+        })
     }
 }
 

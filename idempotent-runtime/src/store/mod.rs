@@ -136,6 +136,7 @@
 //! 8. **It passes the inner store's [`inspectable`](Store::inspectable) and [`administrable`](Store::administrable) sides on,
 //!    and its [`transactions`](Store::transactions).** Forgetting the first two hides the records from whoever wants to list
 //!    them; forgetting the last makes it a store without transactions.
+//! 9. **It passes the inner store's [`step_log`](Store::step_log) on.** Forgetting it refuses all steps.
 //!
 //! Dropping the wrapper's future drops the inner one; the rule about dropped operations holds for both. The
 //! conformance suite (feature `conformance`) tests a wrapper as it tests any store.
@@ -162,6 +163,7 @@ mod record;
 pub mod redis;
 #[cfg(feature = "sql")]
 pub mod sql;
+pub mod steps;
 mod token;
 pub mod transaction;
 mod wake;
@@ -173,6 +175,7 @@ pub use error::{StoreError, StoreErrorKind};
 pub use inspect::Inspectable;
 pub use label::EndpointLabel;
 pub use record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write};
+pub use steps::{StepLog, StepsRead};
 pub use token::{Token, TraceId};
 pub use transaction::Transactions;
 pub use wake::Wake;
@@ -265,6 +268,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The store's [`Inspectable`] side, if it can list its records. A wrapper passes the inner store's on.
     fn inspectable(&self) -> Option<&dyn Inspectable> {
+        None
+    }
+
+    /// The store's [`StepLog`], if it keeps the steps of executions. A wrapper passes the inner store's on.
+    fn step_log(&self) -> Option<&dyn StepLog> {
         None
     }
 

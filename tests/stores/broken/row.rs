@@ -31,6 +31,7 @@ pub(super) struct Row {
     pub(super) lease_until: Instant,
     pub(super) expires: Instant,
     pub(super) outcome: Option<Outcome>,
+    pub(super) steps: Vec<u8>,
     /// The stored outcome was overwritten with other bytes.
     pub(super) unreadable: bool,
 }
@@ -57,6 +58,7 @@ impl Row {
             lease_until,
             expires: lease_until + claim.ttl,
             outcome: None,
+            steps: Vec::new(),
             unreadable: false,
         }
     }
@@ -188,15 +190,30 @@ impl Row {
         } else {
             leased.expires
         };
+        let steps = if self.keeps_steps(now) {
+            std::mem::take(&mut self.steps)
+        } else {
+            Vec::new()
+        };
         *self = Self {
             token,
             attempt,
             trace_id,
             created,
             expires,
+            steps,
             ..leased
         };
         Acquisition::Acquired { attempt }
+    }
+
+    /// Whether a new lease of this record has the log of the old one.
+    fn keeps_steps(&self, now: Instant) -> bool {
+        if self.expired(now) {
+            self.is(Flaw::StepsOutliveExpiry)
+        } else {
+            !self.is(Flaw::TakeOverForgetsSteps)
+        }
     }
 
     pub(super) fn extend(&mut self, held: &Held, now: Instant) {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use idempotent_runtime::{
     StoreKey, StoredResponse,
     store::{
-        Acquisition, Claim, Held, Inspectable, Outcome, Record, Store, StoreError, StoreErrorKind,
-        Token, Wake, Write, conformance::Harness,
+        Acquisition, Claim, Held, Inspectable, Outcome, Record, StepLog, Store, StoreError,
+        StoreErrorKind, Token, Wake, Write, conformance::Harness,
     },
 };
 use tokio::{task::yield_now, time::Instant};
@@ -54,6 +54,7 @@ impl Harness for BrokenHarness {
     type Store = BrokenStore;
     const PAUSED: bool = true;
     const INSPECTABLE: bool = true;
+    const STEPS: bool = true;
 
     async fn open() -> Self {
         Self(BrokenStore {
@@ -267,6 +268,10 @@ impl Store for BrokenStore {
     fn inspectable(&self) -> Option<&dyn Inspectable> {
         Some(self)
     }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        (!self.is(Flaw::HidesSteps)).then_some(self as &dyn StepLog)
+    }
 }
 
 impl BrokenStore {
@@ -312,6 +317,10 @@ impl BrokenStore {
             let lapsed = row.outcome.is_none() && row.lease_until <= now;
             lapsed && row.fingerprint == claim.fingerprint && row.named_by(claim)
         })
+    }
+
+    pub(super) fn flaw(&self) -> Flaw {
+        self.flaw
     }
 
     pub(super) fn is(&self, flaw: Flaw) -> bool {

@@ -86,6 +86,18 @@ macro_rules! __store_conformance_list {
             run administer::only_what_was_seen_is_forgotten,
             run administer::events_are_kept_newest_first,
             run administer::a_purge_keeps_the_events,
+            run steps::a_log_is_read_as_it_was_appended,
+            run steps::a_log_may_have_the_largest_size,
+            run steps::a_repeated_append_is_applied_and_changes_nothing,
+            run steps::an_append_elsewhere_is_fenced,
+            run steps::another_token_neither_reads_nor_appends,
+            run steps::a_take_over_keeps_the_log,
+            run steps::other_operations_keep_the_log,
+            run steps::a_completed_record_has_no_log,
+            run steps::a_missing_record_has_no_log,
+            run steps::a_released_record_takes_its_log_along,
+            run steps::an_expired_record_begins_without_steps,
+            run steps::a_second_handle_reads_the_same_log,
             run corrupt::an_unreadable_record_is_an_error_and_no_lease,
             race races::a_new_key_has_one_winner,
             race races::a_take_over_has_one_winner,
@@ -99,6 +111,8 @@ macro_rules! __store_conformance_list {
             race races::a_key_that_is_released_is_held_by_one_at_a_time,
             race races::a_purge_takes_nothing_from_running_executions,
             race races::a_purge_takes_nothing_from_the_next_lease,
+            race steps::a_late_append_and_a_take_over_exclude_each_other,
+            race steps::repetitions_of_one_append_are_one,
         }
     };
 }

@@ -17,6 +17,7 @@ pub struct Subject {
     tick: Duration,
     must_be_inspectable: bool,
     must_be_administrable: bool,
+    steps: bool,
     new_claim: fn(StoreKey) -> Claim,
 }
 
@@ -28,6 +29,7 @@ impl Subject {
             tick: H::TICK,
             must_be_inspectable: H::INSPECTABLE,
             must_be_administrable: H::ADMINISTRABLE,
+            steps: H::STEPS,
             new_claim: claim::<H>,
         }
     }
@@ -70,6 +72,11 @@ impl Subject {
 
     pub(super) async fn losing_handle(&self, key: &StoreKey) -> Option<Box<dyn ErasedStore>> {
         self.harness.losing_handle(key).await
+    }
+
+    /// Whether the harness says that the store keeps steps.
+    pub(super) fn keeps_steps(&self) -> bool {
+        self.steps
     }
 
     pub(super) fn ticks(&self, n: u32) -> Duration {

@@ -1,6 +1,11 @@
 //! One record, and every decision about it. Pure: the caller passes the time and holds the lock.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    mem,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
 
 use super::{
     clock::{Clock, micros},
@@ -14,6 +19,7 @@ use crate::{
         inspect::{Entry, EntryState},
         label::EndpointLabel,
         record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write},
+        steps::{StepsRead, check_append},
         token::{Token, TraceId},
     },
 };
@@ -46,9 +52,16 @@ fn kept(outcome: &Outcome) -> Outcome {
 }
 
 enum State {
-    InFlight { lease_until: u64, created: u64 },
+    InFlight {
+        lease_until: u64,
+        created: u64,
+        /// What the execution has appended to its log of steps.
+        steps: Steps,
+    },
     Completed(Outcome, Times),
 }
+
+type Steps = Option<Box<[u8]>>;
 
 impl Row {
     /// The first record of a key.
@@ -65,10 +78,11 @@ impl Row {
             state: State::InFlight {
                 lease_until: now,
                 created,
+                steps: None,
             },
             expires: now,
         };
-        row.lease_to(claim, now, created);
+        row.lease_to(claim, now, created, None);
         row
     }
 
@@ -81,7 +95,7 @@ impl Row {
             };
         }
         if self.expired(now) {
-            return self.lease_to(claim, now, now);
+            return self.lease_to(claim, now, now, None);
         }
         // Before any other answer: a different request must learn nothing about this one.
         if self.fingerprint != claim.fingerprint {
@@ -89,15 +103,16 @@ impl Row {
                 fingerprint: self.fingerprint,
             };
         }
-        match &self.state {
+        match &mut self.state {
             State::Completed(outcome, _) => Acquisition::Completed(outcome.clone()),
             State::InFlight { lease_until, .. } if *lease_until > now => Acquisition::InFlight {
-                remaining: Duration::from_micros(lease_until - now),
+                remaining: Duration::from_micros(*lease_until - now),
                 lease: self.token,
             },
             // Only the lease that the caller saw lapse: it may have been taken over since.
-            State::InFlight { created, .. } if claim.take_over == Some(self.token) => {
-                self.lease_to(claim, now, *created)
+            State::InFlight { created, steps, .. } if claim.take_over == Some(self.token) => {
+                let (created, steps) = (*created, mem::take(steps));
+                self.lease_to(claim, now, created, steps)
             }
             State::InFlight { .. } => Acquisition::Unknown {
                 lease: self.token,
@@ -141,6 +156,30 @@ impl Row {
         }
     }
 
+    /// The log of the execution that holds this token.
+    pub(super) fn read_steps(&self, token: &Token) -> StepsRead {
+        match &self.state {
+            State::InFlight { steps, .. } if self.token == *token => {
+                StepsRead::Log(Bytes::copy_from_slice(steps.as_deref().unwrap_or_default()))
+            }
+            _ => StepsRead::Fenced,
+        }
+    }
+
+    pub(super) fn append_step(&mut self, token: &Token, at: usize, bytes: &[u8]) -> Write {
+        match &mut self.state {
+            State::InFlight { steps, .. } if self.token == *token => {
+                let log = steps.as_deref().unwrap_or_default();
+                if let Err(answer) = check_append(log, at, bytes) {
+                    return answer;
+                }
+                *steps = Some([log, bytes].concat().into());
+                Write::Applied
+            }
+            _ => Write::Fenced,
+        }
+    }
+
     pub(super) fn key(&self) -> &StoreKey {
         &self.key
     }
@@ -174,6 +213,13 @@ impl Row {
 
     /// The bytes that count towards `max_bytes`.
     pub(super) fn bytes(&self) -> usize {
+        match &self.state {
+            State::InFlight { steps, .. } => steps.as_ref().map_or(0, |steps| steps.len()),
+            State::Completed(..) => self.response_bytes(),
+        }
+    }
+
+    fn response_bytes(&self) -> usize {
         match &self.state {
             State::Completed(Outcome::Response(response), _) => response.as_bytes().len(),
             State::Completed(Outcome::Tombstone, _) | State::InFlight { .. } => 0,
@@ -224,7 +270,7 @@ impl Row {
             endpoint: self.endpoint.map(|endpoint| endpoint.as_str().into()),
             created_at,
             completed_at,
-            stored_bytes: self.bytes() as u64,
+            stored_bytes: self.response_bytes() as u64,
             trace_id: self.trace_id,
             ..Entry::new(self.key, self.fingerprint, state, expires_in)
         })
@@ -241,7 +287,7 @@ impl Row {
     }
 
     /// A new lease. Only here the token changes and the attempt rises.
-    fn lease_to(&mut self, claim: &Claim, now: u64, created: u64) -> Acquisition {
+    fn lease_to(&mut self, claim: &Claim, now: u64, created: u64, steps: Steps) -> Acquisition {
         self.fingerprint = claim.fingerprint;
         self.token = claim.token;
         self.trace_id = claim.trace_id;
@@ -251,6 +297,7 @@ impl Row {
         self.state = State::InFlight {
             lease_until: now,
             created,
+            steps,
         };
         self.expires = now;
         self.extend(&claim.held(), now);

@@ -84,7 +84,10 @@ impl Shard {
         let key = &claim.key;
         let found = |slot: &Slot| slot.is(at.hash, key);
         if let Some(Slot { row, .. }) = self.in_flight.find_mut(at.hash, found) {
+            let bytes = row.bytes();
             let acquisition = row.acquire(claim, at.now);
+            // The steps of an expired record went.
+            self.share.resize(bytes, row.bytes(), at.budget);
             self.quiet_until = self.quiet_until.min(row.deadline());
             return ClaimResult::decided(acquisition);
         }
@@ -128,11 +131,14 @@ impl Shard {
                 .map_or(Write::Missing, |slot| decide(&mut slot.row));
         };
         let row = &mut found.get_mut().row;
+        let bytes = row.bytes();
         let write = decide(row);
         if row.completed() {
             let (slot, _) = found.remove();
+            self.share.resize(bytes, 0, at.budget);
             self.put_completed(slot, at);
         } else {
+            self.share.resize(bytes, row.bytes(), at.budget);
             self.quiet_until = self.quiet_until.min(row.deadline());
         }
         write
@@ -144,7 +150,8 @@ impl Shard {
             if !found.get().row.holds(token) {
                 return Write::Fenced;
             }
-            found.remove();
+            let (slot, _) = found.remove();
+            self.share.resize(slot.row.bytes(), 0, at.budget);
             self.share.leave(at.budget);
             return Write::Applied;
         }
@@ -223,16 +230,18 @@ impl Shard {
         if self.quiet_until > at.now {
             return 0;
         }
-        let (mut purged, mut earliest) = (0, u64::MAX);
+        let (mut purged, mut bytes, mut earliest) = (0, 0, u64::MAX);
         self.in_flight.retain(|Slot { row, .. }| {
             let remove = purged < limit && row.expired(at.now);
             if remove {
                 purged += 1;
+                bytes += row.bytes();
             } else {
                 earliest = earliest.min(row.deadline());
             }
             !remove
         });
+        self.share.resize(bytes, 0, at.budget);
         for _ in 0..purged {
             self.share.leave(at.budget);
         }
@@ -292,6 +301,7 @@ impl ClaimResult {
 impl Shard {
     /// Checks the invariants, record by record.
     pub(super) fn audit(&self, hash_of: impl Fn(&StoreKey) -> u64) {
+        let mut bytes = 0;
         for Slot { row, .. } in &self.in_flight {
             assert!(!row.completed(), "completed records stand apart");
             assert!(
@@ -304,8 +314,8 @@ impl Shard {
                     .iter()
                     .any(|slot| slot.row.key() == row.key())
             );
+            bytes += row.bytes();
         }
-        let mut bytes = 0;
         for Slot { hash, row } in &self.completed {
             assert!(row.completed(), "records in flight stand apart");
             assert_eq!(*hash, hash_of(row.key()));

@@ -17,6 +17,7 @@ use crate::{
     store::{
         admin::Seen,
         record::{Claim, Record, Write},
+        steps::StepsRead,
         token::Token,
     },
     sync::{
@@ -148,6 +149,13 @@ impl Table {
                 (Place { shard, hash, key }, show(row))
             })
             .collect()
+    }
+
+    /// The log of the execution that holds this token.
+    pub(super) fn read_steps(&self, key: &StoreKey, token: &Token) -> StepsRead {
+        let shard = lock(&self.lane(key).shard);
+        let row = shard.get(key, self.hasher.hash_one(key));
+        row.map_or(StepsRead::Missing, |row| row.read_steps(token))
     }
 
     /// Deletes up to `limit` expired records and returns how many it deleted.

@@ -26,7 +26,7 @@ pub(super) struct Limits {
 pub struct Usage {
     /// Records in any state, expired ones included until they are purged.
     pub records: usize,
-    /// Bytes of encoded responses.
+    /// Bytes of encoded responses, and of the steps of executions in flight.
     pub bytes: usize,
 }
 
