@@ -83,8 +83,7 @@ impl Execution {
     }
 
     /// The lease that it runs under.
-    #[cfg(feature = "axum")]
-    pub(crate) fn lease(&self) -> &Lease {
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.0
     }
 

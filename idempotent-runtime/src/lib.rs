@@ -80,7 +80,8 @@
 //! - [`#[idempotent]`](macro@idempotent): every option with an example.
 //! - [`Idempotency::builder`]: the engine's store, scope, default policy and profile.
 //! - [`IdempotencyLayer`]: the same for any tower service, without the attribute.
-//! - [`Transaction`]: rows and record in one database transaction. [`Execution`]: what a handler can ask; [`Retention`]: what it can decide.
+//! - [`Transaction`]: rows and record in one database transaction. [`Execution`]: what a handler can ask; [`step`]: calls of
+//!   other services that a next attempt does not repeat; [`Retention`]: what it can decide.
 //! - [`store`]: the stores by URL, and the contract for authors of stores.
 //! - [`guide::clients`]: how clients should retry. [`guide::answers`]: what they get, and when.
 //! - [`guide::callers`]: who calls, and who may see a stored answer. [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::money`]: moving money
@@ -177,6 +178,7 @@ mod policy;
 mod problem;
 mod response;
 mod route;
+pub mod step;
 mod sync;
 #[cfg(feature = "sql")]
 mod transaction;
@@ -206,6 +208,8 @@ pub use response::Keyring;
 pub use response::{CorruptResponse, NotStorable, StoredResponse};
 #[doc(inline)]
 pub use scope::{Scope, StoreKey};
+#[doc(inline)]
+pub use step::{Step, StepError, StepFault, StepFaultKind};
 #[cfg(feature = "cached")]
 #[doc(inline)]
 pub use store::cached::Cached;

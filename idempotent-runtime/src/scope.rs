@@ -233,7 +233,16 @@ impl Digester {
     /// accept, with 122 bits of digest in them. It depends on the record and the label only, so every
     /// attempt sends the same one, and it reveals nothing about the client's key.
     pub(crate) fn downstream_key(&self, key: StoreKey, label: &str) -> String {
-        let digest = self.digest("idempotent/downstream-key/v1", |parts| {
+        self.downstream("idempotent/downstream-key/v1", key, label)
+    }
+
+    /// The same for the service that a step calls, whatever labels the handler uses beside it.
+    pub(crate) fn step_key(&self, key: StoreKey, step: &str) -> String {
+        self.downstream("idempotent/step-key/v1", key, step)
+    }
+
+    fn downstream(&self, domain: &str, key: StoreKey, label: &str) -> String {
+        let digest = self.digest(domain, |parts| {
             parts.part(&key.0);
             parts.part(label.as_bytes());
         });

@@ -64,6 +64,7 @@ mod setup;
 mod shutdown_races;
 mod shutdowns;
 mod stacks;
+mod steps;
 mod store_faults;
 mod stored_formats;
 mod through_a_proxy;

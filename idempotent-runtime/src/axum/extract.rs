@@ -47,11 +47,16 @@ impl<S: Sync> OptionalFromRequestParts<S> for Execution {
 
 impl IntoResponse for ExecutionRejection {
     fn into_response(self) -> Response {
-        let problem = Problem::new(ProblemCode::MissingKey);
-        let mut response = problem.response(&ProblemStyle::default()).map(Body::from);
-        response.extensions_mut().insert(Unstyled);
-        response
+        unstyled(ProblemCode::MissingKey)
     }
+}
+
+/// A problem that is made without knowing an engine; the engine gives it its style.
+pub(crate) fn unstyled(code: ProblemCode) -> Response {
+    let problem = Problem::new(code);
+    let mut response = problem.response(&ProblemStyle::default()).map(Body::from);
+    response.extensions_mut().insert(Unstyled(code));
+    response
 }
 
 impl std::fmt::Display for ExecutionRejection {

@@ -56,6 +56,7 @@ mod typed;
 
 pub use caller::extractor;
 pub use extract::ExecutionRejection;
+pub(crate) use extract::unstyled;
 pub(crate) use routing::ROUTING;
 #[cfg(feature = "sql")]
 pub use transaction::TransactionRejection;

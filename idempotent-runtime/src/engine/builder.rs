@@ -17,7 +17,7 @@ use super::{
     core::{
         Core, Idempotency, Warnings, alive::Alive, doubt::WITHDRAWING, gauge::Gauge,
         in_flight::InFlight, keeper::Keeper, on_store_error::OnStoreError, room::Room,
-        runtime::TaskRuntime, store_client::StoreClient,
+        runtime::TaskRuntime, services::Services, store_client::StoreClient,
     },
     handler::BoxError,
     profile::Profile,
@@ -32,7 +32,7 @@ use crate::{
     policy::Policy,
     problem::{DEFAULT_CHALLENGE, ProblemStyle},
     response::{ResponseLimits, Sealer},
-    scope::{Scope, ScopeFn},
+    scope::{Digester, Scope, ScopeFn},
     store::{ConnectError, Store, Wake, erased::ErasedStore},
 };
 
@@ -411,16 +411,28 @@ impl Builder {
             return Err(BuildError::SameHeader { name });
         }
         let runtime = TaskRuntime::new(self.runtime);
+        let store = Arc::new(StoreClient::new(store, runtime.clone(), self.store_timeout));
+        let services = |digester: &Arc<Digester>| {
+            Arc::new(Services {
+                digester: Arc::clone(digester),
+                store: Arc::clone(&store),
+                sealer: self.sealer.clone(),
+            })
+        };
+        let digester = Arc::new(digester);
+        let other_digester = other_digester.map(Arc::new);
         let core = Arc::new(Core {
-            store: StoreClient::new(store, runtime.clone(), self.store_timeout),
+            services: services(&digester),
+            other_services: other_digester.as_ref().map(services),
+            store,
             runtime,
             defaults,
             caller: self.caller,
             scope: self.scope,
             credentials: self.credentials,
             account_headers: self.profile.account_headers(),
-            digester: Arc::new(digester),
-            other_digester: other_digester.map(Arc::new),
+            digester,
+            other_digester,
             problem_style,
             replay_header,
             outcome_header: self.outcome_header,

@@ -66,7 +66,7 @@
 //! # Who writes to the store
 //!
 //! The claim in `exchange/look`; the renewals in `core/keeper`; the last write in `run/commit`. Besides these: `core/doubt` (a
-//! claim in doubt), `shutdown` (what is in flight at the deadline), `admin` (an operator). All go through
+//! claim in doubt), `crate::step::log` (steps), `shutdown` (what is in flight at the deadline), `admin` (an operator). All go through
 //! `core/store_client`.
 //!
 //! # To change …
@@ -81,6 +81,7 @@
 //! | which recovery function is asked | `handler` (`recover`), called in `run/mod` |
 //! | which response is stored before it is sent | `run/length` |
 //! | which headers are stored | `response/filter` |
+//! | what a handler's steps do | `crate::step`: `mod` (the call), `log` (what is known, and its limits), `entry` (the form at rest) |
 //! | what a duplicate gets | `exchange/decide`; without room to wait, or when its time is up: `exchange/follow` |
 //! | how keys are shown in logs | `crate::scope` (`StoreKey`: its first eight bytes) |
 //! | what may be worked out once for an endpoint | `core/plan` |
@@ -146,9 +147,9 @@ pub(crate) use reply::{Refused, Reply};
 pub use run::Retention;
 pub use shutdown::Shutdown;
 
-/// Marks a problem response that was made without an engine, and so without its style.
+/// Marks the response of this problem, which was made without an engine, and so without its style.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unstyled;
+pub(crate) struct Unstyled(pub(crate) ProblemCode);
 
 /// Response headers that are true of one body only.
 static ABOUT_THE_BODY: [HeaderName; 7] = [
@@ -231,18 +232,17 @@ impl Idempotency {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// A response in this engine's style if it is the problem `missing_key` that an [`Execution`] extractor made without
-    /// knowing an engine. What layers in between added to its head stays; what they said of its old body does not.
+    /// A response in this engine's style if it is a problem that was made without knowing an engine: the `missing_key` of
+    /// an [`Execution`] extractor, or the `outcome_unknown` of a step. What layers in between added to its head stays; what they said of its old body does not.
     pub(crate) fn restyled<P>(
         &self,
         mut response: Response<P>,
         body: impl FnOnce(Bytes) -> P,
     ) -> Response<P> {
-        if response.extensions_mut().remove::<Unstyled>().is_none() {
+        let Some(Unstyled(code)) = response.extensions_mut().remove() else {
             return response;
-        }
-        let (problem, bytes) =
-            reply::problem(&self.0, &ProblemCode::MissingKey.into()).into_parts();
+        };
+        let (problem, bytes) = reply::problem(&self.0, &code.into()).into_parts();
         *response.status_mut() = problem.status;
         let headers = response.headers_mut();
         for name in &ABOUT_THE_BODY {
@@ -251,7 +251,7 @@ impl Idempotency {
         for (name, value) in &problem.headers {
             headers.insert(name, value.clone());
         }
-        let result = RequestResult::Problem(ProblemCode::MissingKey);
+        let result = RequestResult::Problem(code);
         reply::name_outcome(&self.0, result, &mut response);
         response.map(|_| body(bytes))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{fingerprint::Fingerprint, scope::StoreKey};
+use crate::{digest::Framed, fingerprint::Fingerprint, scope::StoreKey};
 
 /// First byte of a response that is neither compressed nor encrypted.
 pub(super) const PLAIN: u8 = 1;
@@ -26,6 +26,18 @@ pub(super) const TAG: usize = 16;
 pub(crate) struct Binding {
     pub(crate) key: StoreKey,
     pub(crate) fingerprint: Fingerprint,
+}
+
+impl Binding {
+    /// The binding of a step of this record's execution: what is sealed as a step does not open as the response.
+    pub(crate) fn of_steps(&self) -> Self {
+        let mut digest = Framed::sha256("idempotent/steps/v1");
+        digest.part(self.fingerprint.as_bytes());
+        Self {
+            key: self.key,
+            fingerprint: Fingerprint::from_bytes(digest.finish()),
+        }
+    }
 }
 
 /// What is wrong with the bytes of a stored response.

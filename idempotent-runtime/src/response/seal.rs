@@ -16,13 +16,13 @@
 //! 4. A response that does not open is an error, never an absent record: nothing is executed again.
 //! 5. An outcome is sealed once. A completion that is repeated repeats the same bytes.
 
-#[cfg(feature = "compression")]
 use bytes::Bytes;
 
 #[cfg(feature = "encryption")]
 use super::keyring::Keyring;
 use super::{
     form::{Binding, COMPRESSED, COMPRESSED_HEAD, ENCRYPTED, Flaw, STATUS},
+    limits::ResponseLimits,
     stored::{CorruptResponse, StoredResponse},
 };
 
@@ -57,6 +57,30 @@ impl Sealer {
     ) -> Result<StoredResponse, CorruptResponse> {
         let decrypted = self.decrypt(stored, binding)?;
         Ok(decompress(decrypted)?)
+    }
+
+    /// Bytes that are no response, such as a step, as they are stored: as the body of a response without headers.
+    pub(crate) fn seal_bytes(&self, bytes: &[u8], binding: &Binding) -> Bytes {
+        let (head, ()) = http::Response::new(()).into_parts();
+        let limits = ResponseLimits {
+            max_body: bytes.len(),
+            ..ResponseLimits::default()
+        };
+        let response = StoredResponse::encode(&head, bytes, &limits, None, None)
+            .expect("it has no headers, and its body is as large as it may be");
+        self.seal(response, binding).0
+    }
+
+    /// The bytes as they were before [`seal_bytes`](Self::seal_bytes).
+    pub(crate) fn open_bytes(
+        &self,
+        stored: Bytes,
+        binding: &Binding,
+    ) -> Result<Bytes, CorruptResponse> {
+        let (_, _, bytes) = self
+            .open(&StoredResponse::from_bytes(stored)?, binding)?
+            .decode()?;
+        Ok(bytes)
     }
 
     #[cfg(feature = "compression")]

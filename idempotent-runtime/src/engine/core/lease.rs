@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{detach_state::DetachState, slot::Slot};
+use super::{detach_state::DetachState, services::Services, slot::Slot};
 use crate::{
     backoff::nearly,
     fingerprint::Fingerprint,
@@ -22,6 +22,7 @@ use crate::{
     response::Binding,
     route::{Routing, Target},
     scope::Digester,
+    step::log::{StepAccess, Steps},
     store::{Claim, Held},
 };
 
@@ -38,8 +39,10 @@ pub(crate) struct Lease {
     fingerprint: Fingerprint,
     key: IdempotencyKey,
     attempt: u32,
-    /// Makes the keys for downstream services.
-    digester: Arc<Digester>,
+    /// Makes the keys for downstream services, and keeps the steps.
+    services: Arc<Services>,
+    /// What this process knows of the steps.
+    steps: Steps,
     /// The request that is executed.
     request: Target,
     /// When the acknowledged acquire was sent. By this process's clock the lease lapses no later than by the store's.
@@ -91,7 +94,7 @@ impl Lease {
     pub(crate) fn new(
         claim: &Claim,
         executed: Executed,
-        digester: Arc<Digester>,
+        services: Arc<Services>,
         acquired: Instant,
         max_lifetime: Duration,
     ) -> Self {
@@ -100,7 +103,8 @@ impl Lease {
             fingerprint: claim.fingerprint,
             key: executed.key,
             attempt: executed.attempt,
-            digester,
+            services,
+            steps: Steps::default(),
             request: executed.request,
             acquired,
             lapses: AtomicU64::new(micros(claim.lease)),
@@ -145,7 +149,23 @@ impl Lease {
 
     /// A key for the next service, whose name or purpose is `label`.
     pub(crate) fn downstream_key(&self, label: &str) -> String {
-        self.digester.downstream_key(self.held.key, label)
+        self.services.digester.downstream_key(self.held.key, label)
+    }
+
+    /// A key for the service that this step calls.
+    pub(crate) fn step_key(&self, step: &str) -> String {
+        self.services.digester.step_key(self.held.key, step)
+    }
+
+    /// What this process knows of the steps, and where they are kept.
+    pub(crate) fn steps(&self) -> (&Steps, StepAccess<'_>) {
+        let access = StepAccess {
+            services: &self.services,
+            held: &self.held,
+            binding: self.binding(),
+            is_first_attempt: self.attempt == 1,
+        };
+        (&self.steps, access)
     }
 
     /// The method of the request that is executed.
@@ -160,7 +180,7 @@ impl Lease {
 
     /// Whether it is of the engine with these digests.
     pub(crate) fn is_of(&self, digester: &Arc<Digester>) -> bool {
-        Arc::ptr_eq(&self.digester, digester)
+        Arc::ptr_eq(&self.services.digester, digester)
     }
 
     /// Whether this execution serves this request, in which its route finds this key.

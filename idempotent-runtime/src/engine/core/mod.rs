@@ -5,6 +5,7 @@
 //! | `runtime` | where background tasks run |
 //! | `store_client` | the store under the engine's time-out; the only caller of store operations |
 //! | `in_flight` | which requests are admitted and which keys this process executes; what a shutdown waits for |
+//! | `services` | what an execution uses of its engine |
 //! | `lease` | one execution under its lease |
 //! | `detach_state`, `detach_handle` | whether the client is there, and what goes on without it |
 //! | `plan` | what the requests to one endpoint have in common |
@@ -46,8 +47,9 @@ pub(super) mod on_store_error;
 pub(super) mod plan;
 pub(super) mod room;
 pub(super) mod runtime;
+pub(crate) mod services;
 pub(crate) mod slot;
-pub(super) mod store_client;
+pub(crate) mod store_client;
 mod warnings;
 
 use super::{handler::BoxError, wait::WaitQueues};
@@ -60,6 +62,7 @@ use on_store_error::OnStoreError;
 use plan::Plans;
 use room::Room;
 use runtime::TaskRuntime;
+use services::Services;
 use store_client::StoreClient;
 pub(super) use warnings::Warnings;
 
@@ -84,7 +87,7 @@ const MISNAMED: &str = "x-idempotency-key";
 
 /// What an [`Idempotency`] is a handle on.
 pub(crate) struct Core {
-    pub(super) store: StoreClient,
+    pub(super) store: Arc<StoreClient>,
     /// Where background tasks run.
     pub(super) runtime: TaskRuntime,
     /// What a route gets that did not choose for itself.
@@ -99,6 +102,9 @@ pub(crate) struct Core {
     pub(super) digester: Arc<Digester>,
     /// Of the other secret under which records are found, while the secret is rotated.
     pub(super) other_digester: Option<Arc<Digester>>,
+    /// What executions use of the engine, by the digester that named their record.
+    pub(super) services: Arc<Services>,
+    pub(super) other_services: Option<Arc<Services>>,
     pub(super) problem_style: ProblemStyle,
     pub(super) replay_header: HeaderName,
     /// The header that names how a request ended, if any.

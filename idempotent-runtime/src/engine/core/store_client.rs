@@ -6,13 +6,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::runtime::TaskRuntime;
 use crate::{
-    backoff::jittered,
+    backoff::{Backoff, jittered},
     catch_unwind::{Panicked, catch_unwind, catching, drop_catching},
     observe,
     scope::StoreKey,
     store::{
-        Acquisition, Claim, Held, Inspectable, Outcome, Record, StoreError, StoreErrorKind, Token,
-        Write,
+        Acquisition, Claim, Held, Inspectable, Outcome, Record, StepLog, StepsRead, StoreError,
+        StoreErrorKind, Token, Write,
         admin::Administrable,
         erased::{ErasedStore, Operation},
         inspect::{Cursor, Page, Query, Stats},
@@ -172,6 +172,56 @@ impl StoreClient {
 
     pub(crate) async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         self.operation("get", || self.store.get(key)).await
+    }
+
+    /// Whether the store keeps the steps of executions.
+    pub(crate) fn keeps_steps(&self) -> bool {
+        self.store.step_log().is_some()
+    }
+
+    pub(crate) async fn read_steps(&self, held: &Held) -> Result<StepsRead, StoreError> {
+        self.step_operation("read_steps", |log| log.read_steps(&held.key, &held.token))
+            .await
+    }
+
+    pub(crate) async fn append_step(
+        &self,
+        held: &Held,
+        at: usize,
+        bytes: &[u8],
+    ) -> Result<Write, StoreError> {
+        self.step_operation("append_step", |log| {
+            log.append_step(&held.key, &held.token, at, bytes)
+        })
+        .await
+    }
+
+    /// An operation on the log of steps, repeated within three store time-outs, as the last write of an execution is: it may
+    /// be repeated, and what it is about may have happened already.
+    async fn step_operation<'a, T: 'a>(
+        &'a self,
+        name: &'static str,
+        operation: impl Fn(&'a dyn StepLog) -> Operation<'a, T>,
+    ) -> Result<T, StoreError> {
+        let Some(log) = self.store.step_log() else {
+            return Err(StoreError::new(self.store.name(), StoreErrorKind::Refused));
+        };
+        let deadline = Instant::now() + self.store_timeout * 3;
+        let mut backoff = Backoff::new(self.store_timeout / 50, self.store_timeout / 2);
+        loop {
+            match self.operation(name, || operation(log)).await {
+                Err(error)
+                    if error.is_transient() && Instant::now() + backoff.peek() < deadline =>
+                {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "{name} is repeated"
+                    );
+                    sleep(backoff.pause()).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     pub(crate) async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {

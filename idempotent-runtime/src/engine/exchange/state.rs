@@ -18,6 +18,7 @@ use crate::{
             lease::{Detach, Executed, Lease},
             plan::Plan,
             room::CallerHash,
+            services::Services,
             slot::Slot,
         },
         reply::{Answer, conflict, refuse, reply},
@@ -30,7 +31,7 @@ use crate::{
     policy::{OnCrash, Settings},
     problem::{Problem, ProblemCode},
     route::{Routing, Target},
-    scope::{Digester, StoreKey},
+    scope::StoreKey,
     store::{Claim, Token, TraceId},
 };
 
@@ -235,12 +236,12 @@ impl Exchange {
         Doubt::new(&self.core, claim, takes_over)
     }
 
-    /// What the record of this claim was named with.
-    fn digester(&self, claiming: &Claiming) -> &Arc<Digester> {
-        let other = self.core.other_digester.as_ref();
+    /// What an execution under this claim uses of the engine: with the digester that named its record.
+    fn services(&self, claiming: &Claiming) -> &Arc<Services> {
+        let other = self.core.other_services.as_ref();
         let elsewhere = claiming.elsewhere.as_deref();
         let other = other.filter(|_| elsewhere.is_some_and(|elsewhere| elsewhere.is_own));
-        other.unwrap_or(&self.core.digester)
+        other.unwrap_or(&self.core.services)
     }
 
     /// The lease of an execution of this request.
@@ -266,9 +267,9 @@ impl Exchange {
                 .in_transaction()
                 .then(|| Slot::new(&self.core)),
         };
-        let digester = Arc::clone(self.digester(claiming));
+        let services = Arc::clone(self.services(claiming));
         let lifetime = self.settings().max_lifetime;
-        Lease::new(&claiming.claim, executed, digester, sent, lifetime)
+        Lease::new(&claiming.claim, executed, services, sent, lifetime)
     }
 
     /// The execution that owns the key under this claim, by an acquire that was sent at `sent`. `Err` if this process

@@ -21,6 +21,10 @@ pub enum Retention {
     StoreFor(Duration),
     /// Nothing happened: the key may be used again, and the retry executes.
     Release,
+    /// What happened is not known. This client gets the response, nothing is stored, and the next retry is treated as after
+    /// a crash, by the route's [`on_crash`](crate::Policy::on_crash): it gets `outcome_unknown`, executes as the next
+    /// attempt, or asks the recovery function.
+    Unknown,
 }
 
 /// What becomes of a response.
@@ -32,6 +36,8 @@ pub(crate) enum Decision {
     StoreFor(Duration),
     /// The key is released.
     Release,
+    /// The key is abandoned.
+    Abandon,
 }
 
 /// Whether this response is stored as the outcome.
@@ -45,6 +51,7 @@ pub(crate) fn decide(settings: &Settings, status: StatusCode, extensions: &Exten
             Decision::StoreFor((*ttl).clamp(Duration::from_millis(1), LONGEST))
         }
         Some(Retention::Release) => Decision::Release,
+        Some(Retention::Unknown) => Decision::Abandon,
         None if releases(settings.cache, &settings.release, status) => Decision::Release,
         Some(Retention::Store) | None => Decision::Store,
     }
@@ -150,6 +157,9 @@ mod tests {
             (503, Retention::Store, Decision::Store),
             (200, Retention::Store, Decision::Store),
             (201, Retention::Release, Decision::Release),
+            (503, Retention::Unknown, Decision::Abandon),
+            (429, Retention::Unknown, Decision::Abandon),
+            (101, Retention::Unknown, Decision::Release),
             (101, Retention::Store, Decision::Release),
             (
                 101,

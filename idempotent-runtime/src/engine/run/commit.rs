@@ -17,6 +17,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     engine::wait::Verdict,
+    policy::OnCrash,
     problem::ProblemCode,
     response::Binding,
     store::{Held, Outcome, StoreError, StoreErrorKind, Write},
@@ -153,10 +154,16 @@ impl Run {
     /// A record that was taken over stays, so that the attempt numbers, which others use as fencing tokens, do not start
     /// again: the next retry executes, or asks the recovery function, as after a crash.
     pub(super) async fn release<B>(self: Box<Self>, own: Answered<B>) -> RunResult<B> {
-        if self.doubt.must_abandon() {
+        if self.doubt.must_abandon() || self.has_steps_to_keep() {
             return self.abandon(own).await;
         }
         self.end_without_outcome(LastWrite::Release, own).await
+    }
+
+    /// Whether a next attempt needs the steps of this one.
+    fn has_steps_to_keep(&self) -> bool {
+        let (steps, _) = self.lease.steps();
+        steps.any_begun() && !matches!(self.settings().on_crash, OnCrash::Refuse)
     }
 
     /// Abandons the key, because what was executed is unknown: the claim stays, its lease ends now.

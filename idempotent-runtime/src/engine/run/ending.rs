@@ -12,6 +12,7 @@ use super::{
 use crate::{
     catch_unwind::{Panicked, catch_unwind, drop_catching},
     engine::{
+        Unstyled,
         body::{
             ResponseBody,
             collect::{Begun, Collected},
@@ -126,11 +127,10 @@ impl Run {
             Decision::Store => {}
             Decision::StoreFor(ttl) => self.keep_for(ttl),
             Decision::Release => {
-                return Ending::Release((
-                    RequestResult::Executed,
-                    response.map(ResponseBody::live),
-                ));
+                let response = response.map(ResponseBody::live);
+                return Ending::Release((RequestResult::Executed, response));
             }
+            Decision::Abandon => return Ending::Abandon(self.unknown(response)),
         }
         let limit = self.settings().max_response;
         let (mut head, body) = response.into_parts();
@@ -164,6 +164,19 @@ impl Run {
                     }
                 }
             }
+        }
+    }
+
+    /// The answer of a handler that does not know what happened.
+    pub(super) fn unknown<B>(&self, response: Response<B>) -> Answered<B> {
+        match response.extensions().get() {
+            // A fault of a step is a problem of this engine, made without its style.
+            Some(Unstyled(code)) => {
+                let answered = self.refuse(*code);
+                drop_catching(response);
+                answered
+            }
+            None => (RequestResult::Executed, response.map(ResponseBody::live)),
         }
     }
 

@@ -79,6 +79,13 @@ impl Run {
         if let Decision::StoreFor(ttl) = decision {
             self.keep_for(ttl);
         }
+        if decision == Decision::Abandon {
+            if let Err(misused) = self.roll_back().await {
+                return self.keep(misused).await;
+            }
+            let own = self.unknown(response);
+            return self.abandon(own).await;
+        }
         let status = response.status();
         let succeeded = !status.is_client_error() && !status.is_server_error();
         let gathered = catching(self.gather(response)).await;

@@ -1,0 +1,270 @@
+//! What this process knows of the steps of one execution, and the log in which the store keeps them.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::{
+    MAX_NAME, MAX_STEPS,
+    entry::{Entry, read_log},
+    error::{Cause, StepFault},
+};
+use crate::{
+    engine::core::services::Services,
+    response::Binding,
+    store::{Held, StepsRead, StoreError, Write, steps::MAX_LOG},
+};
+
+/// The steps of one execution. Nothing is allocated before the first one.
+#[derive(Default)]
+pub(crate) struct Steps(OnceLock<Box<Known>>);
+
+#[derive(Default)]
+struct Known {
+    begun: Mutex<Vec<Begun>>,
+    /// Held while the log is read or appended to: an append names where the one before it ended.
+    log: AsyncMutex<Log>,
+}
+
+/// A step that the handler has asked for; its index is the position.
+struct Begun {
+    name: Box<str>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Runs,
+    /// It ran and its outcome is not known, or not stored.
+    Open,
+    Done,
+}
+
+#[derive(Default)]
+struct Log {
+    /// Whether the steps of earlier attempts are here.
+    is_read: bool,
+    entries: Vec<Entry>,
+    /// How long the stored log is.
+    bytes: usize,
+    /// A step whose append was not acknowledged: it may be in the log or not.
+    pending: Option<(Entry, Vec<u8>)>,
+}
+
+/// Where the steps of an execution are kept, and under which token.
+pub(crate) struct StepAccess<'a> {
+    pub(crate) services: &'a Services,
+    pub(crate) held: &'a Held,
+    pub(crate) binding: Binding,
+    /// No attempt came before: there is nothing to read.
+    pub(crate) is_first_attempt: bool,
+}
+
+/// The turn of one step. Dropped before the step is done, it may be asked for again.
+pub(super) struct Turn<'a> {
+    steps: &'a Steps,
+    pub(super) position: u16,
+}
+
+impl Steps {
+    /// Whether the handler has asked for any step.
+    pub(crate) fn any_begun(&self) -> bool {
+        self.0.get().is_some() && !self.begun().is_empty()
+    }
+
+    /// Registers the step. Its position is that of its first call among those of all steps.
+    pub(super) fn begin(&self, name: &str) -> Result<u16, StepFault> {
+        if name.is_empty() || name.len() > MAX_NAME {
+            return Err(Cause::Name { bytes: name.len() }.into());
+        }
+        let mut begun = self.begun();
+        let position = match begun.iter_mut().position(|step| *step.name == *name) {
+            Some(at) if begun[at].state != State::Open => {
+                let runs = begun[at].state == State::Runs;
+                let step = name.into();
+                return Err(Cause::Repeated { step, runs }.into());
+            }
+            Some(at) => {
+                begun[at].state = State::Runs;
+                at
+            }
+            None if begun.len() == MAX_STEPS => {
+                return Err(Cause::TooMany { step: name.into() }.into());
+            }
+            None => {
+                begun.push(Begun {
+                    name: name.into(),
+                    state: State::Runs,
+                });
+                begun.len() - 1
+            }
+        };
+        // Invariant: there are at most `MAX_STEPS`.
+        Ok(u16::try_from(position).expect("positions are bounded"))
+    }
+
+    /// The turn of a step that has [begun](Self::begin).
+    pub(super) fn turn(&self, position: u16) -> Turn<'_> {
+        Turn {
+            steps: self,
+            position,
+        }
+    }
+
+    /// The stored outcome of this step, if it is known.
+    pub(super) async fn stored(
+        &self,
+        access: &StepAccess<'_>,
+        position: u16,
+        name: &str,
+        tag: &str,
+    ) -> Result<Option<bytes::Bytes>, StepFault> {
+        let store = &access.services.store;
+        if !store.keeps_steps() {
+            let store = store.store().name();
+            return Err(Cause::Unsupported { store }.into());
+        }
+        let mut log = self.known().log.lock().await;
+        if !log.is_read {
+            if !access.is_first_attempt {
+                log.read(access, name).await?;
+            }
+            log.is_read = true;
+        }
+        log.flush(access, name).await?;
+        find(&log.entries, position, name, tag)
+    }
+
+    /// Stores the outcome of a step.
+    pub(super) async fn store(
+        &self,
+        access: &StepAccess<'_>,
+        entry: Entry,
+    ) -> Result<(), StepFault> {
+        let mut log = self.known().log.lock().await;
+        let name = entry.name.clone();
+        log.flush(access, &name).await?;
+        let bytes = entry.write(&access.services.sealer, &access.binding.of_steps());
+        if log.bytes + bytes.len() > MAX_LOG {
+            return Err(Cause::LogFull { step: name }.into());
+        }
+        log.pending = Some((entry, bytes));
+        log.flush(access, &name).await
+    }
+
+    fn known(&self) -> &Known {
+        self.0.get_or_init(Box::default)
+    }
+
+    fn begun(&self) -> std::sync::MutexGuard<'_, Vec<Begun>> {
+        // Nothing panics while it is held.
+        let begun = self.known().begun.lock();
+        begun.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    /// Reads what earlier attempts stored.
+    async fn read(&mut self, access: &StepAccess<'_>, step: &str) -> Result<(), StepFault> {
+        let Services { store, sealer, .. } = access.services;
+        let read = store.read_steps(access.held).await;
+        match read.map_err(|error| unanswered(step, error))? {
+            StepsRead::Log(log) => {
+                self.bytes = log.len();
+                self.entries =
+                    read_log(log, sealer, &access.binding.of_steps()).map_err(Cause::Unreadable)?;
+                Ok(())
+            }
+            StepsRead::Fenced | StepsRead::Missing => {
+                Err(Cause::LeaseLost { step: step.into() }.into())
+            }
+        }
+    }
+
+    /// Appends the step that is pending, if there is one. It stays pending until the store has acknowledged it, also if
+    /// this future is dropped.
+    async fn flush(&mut self, access: &StepAccess<'_>, step: &str) -> Result<(), StepFault> {
+        let Some((_, bytes)) = &self.pending else {
+            return Ok(());
+        };
+        let store = &access.services.store;
+        let written = store.append_step(access.held, self.bytes, bytes).await;
+        match written.map_err(|error| unanswered(step, error))? {
+            Write::Applied => {
+                self.bytes += bytes.len();
+                self.entries
+                    .extend(self.pending.take().map(|(entry, _)| entry));
+                Ok(())
+            }
+            Write::Fenced | Write::Missing => Err(Cause::LeaseLost { step: step.into() }.into()),
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// The outcome of the step is stored.
+    pub(super) fn done(self) {
+        self.set(State::Done);
+        std::mem::forget(self);
+    }
+
+    fn set(&self, state: State) {
+        if let Some(step) = self.steps.begun().get_mut(usize::from(self.position)) {
+            step.state = state;
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.set(State::Open);
+    }
+}
+
+/// What is stored for the step at this position, if it is the step that is asked for.
+fn find(
+    entries: &[Entry],
+    position: u16,
+    name: &str,
+    tag: &str,
+) -> Result<Option<bytes::Bytes>, StepFault> {
+    if let Some(other) = entries
+        .iter()
+        .find(|entry| entry.position == position && *entry.name != *name)
+    {
+        let (stored, asked) = (other.name.clone(), name.into());
+        return Err(Cause::Other {
+            position,
+            stored,
+            asked,
+        }
+        .into());
+    }
+    let Some(entry) = entries.iter().find(|entry| *entry.name == *name) else {
+        return Ok(None);
+    };
+    if entry.position != position {
+        let (stored, asked) = (entry.position, position);
+        return Err(Cause::Moved {
+            step: name.into(),
+            stored,
+            asked,
+        }
+        .into());
+    }
+    if *entry.tag != *tag {
+        let (stored, asked) = (entry.tag.clone(), tag.into());
+        return Err(Cause::Retyped {
+            step: name.into(),
+            stored,
+            asked,
+        }
+        .into());
+    }
+    Ok(Some(entry.outcome.clone()))
+}
+
+fn unanswered(step: &str, error: StoreError) -> StepFault {
+    let step = step.into();
+    Cause::Store { step, error }.into()
+}
