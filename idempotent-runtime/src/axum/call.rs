@@ -16,7 +16,7 @@ use ::axum::{
 use super::{
     arguments::{Argument, Arguments, ExtractFromParts},
     caller::{Anyone, FindsCaller, step},
-    extraction::{Extraction, Given, one_by_one, together},
+    extraction::{Given, Start, one_by_one, together},
     hints::{EngineIn, OnlyInARouterWithState, UseInnerToCallDirectlyOrPutDebugHandlerBelow},
     recovery_step::RecoveryStep,
 };
@@ -29,7 +29,8 @@ pub struct Placeholder<T>(PhantomData<fn() -> T>);
 pub struct FromRouter<T, E = FromExtensions, C = Anyone> {
     pub(super) request: Request,
     pub(super) engine: Option<Idempotency>,
-    pub(super) extraction: Pin<Box<dyn Extraction<T>>>,
+    pub(super) extraction: Pin<Box<dyn Start>>,
+    arguments: PhantomData<fn() -> T>,
     source: PhantomData<fn() -> (E, C)>,
 }
 
@@ -96,6 +97,7 @@ where
             request,
             engine,
             extraction,
+            arguments: PhantomData,
             source: PhantomData,
         })
     }
@@ -175,6 +177,7 @@ where
             request,
             engine,
             extraction,
+            arguments: PhantomData,
             source: PhantomData,
         }
     }

@@ -4,12 +4,16 @@
 //! allocation of its size misses the thread's cache, and merges what was freed of a heap full of records: that costs more
 //! than the rest of the step. So a step is one place for what it is given and for its future, and each thread keeps the
 //! last place of each kind for the next request.
+//!
+//! Each handler has a step of its own type, so what is here costs compile time for each handler: what needs none of its
+//! types is not generic.
 
 use std::{
+    any::{Any, TypeId},
     marker::PhantomData,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use ::axum::{
@@ -19,7 +23,9 @@ use ::axum::{
 };
 use pin_project_lite::pin_project;
 
-use super::{arguments::Arguments, caller_step::CallerStep, recovery_step::RecoveryStep, spare};
+use super::{
+    arguments::Arguments, caller_step::CallerStep, recovery_step::RecoveryStep, spare::Spare,
+};
 use crate::{
     caller::Authentication,
     engine::{BoxFuture, Recovering},
@@ -31,13 +37,7 @@ use crate::{
 /// the compiled code.
 pub(super) type Then<T> = fn(T) -> BoxFuture<Response>;
 
-/// A step whose type of state is erased: it extracts a handler's arguments `T`.
-pub(super) trait Extraction<T>: Start {
-    /// Sets the function that is called with them.
-    fn then(self: Pin<&mut Self>, then: Then<T>);
-}
-
-/// The same step with its arguments erased, too.
+/// A step whose types of state and arguments are erased.
 pub(super) trait Start: Send {
     /// Whether the handler names its caller.
     fn has_caller(&self) -> bool;
@@ -56,74 +56,138 @@ pub(super) trait Start: Send {
     /// here, so that there is one state less to compile for each handler.
     fn poll_extracted(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Extracted>;
 
-    /// Drops what it holds, and has the thread keep its place.
-    fn end(self: Pin<Box<Self>>);
+    /// Takes over what it is given, an `Option<Given<S>>`.
+    fn give(self: Pin<&mut Self>, given: &mut dyn Any);
+
+    /// Sets the function that is called with the arguments, a `Then<T>`.
+    fn then(self: Pin<&mut Self>, then: &dyn Any);
+
+    /// Drops what it was given, and the future.
+    fn clear(self: Pin<&mut Self>);
+
+    /// Which steps may take its place.
+    fn kind(&self) -> TypeId;
+}
+
+thread_local! {
+    static SPARE: Spare<Pin<Box<dyn Start>>> = const { Spare::new() };
+}
+
+/// Drops what the step holds, and has the thread keep its place.
+pub(super) fn end(mut step: Pin<Box<dyn Start>>) {
+    step.as_mut().clear();
+    let kind = step.kind();
+    // A thread that ends keeps nothing any more.
+    let _ = SPARE.try_with(|spare| spare.keep(kind, step));
+}
+
+fn spare(kind: TypeId) -> Option<Pin<Box<dyn Start>>> {
+    // A thread that ends keeps nothing any more.
+    SPARE.try_with(|spare| spare.take(kind)).ok().flatten()
 }
 
 /// The handler's future, or the rejection of an extractor.
 pub(super) type Extracted = Result<BoxFuture<Response>, Response>;
 
-/// What a step is given.
+/// What a step is given. Its functions have no type of the handler's but the state, which most handlers share.
 pub(super) struct Given<S> {
     pub(super) state: S,
     pub(super) caller: Option<CallerStep<S>>,
     pub(super) recovery: Option<RecoveryStep<S>>,
 }
 
+impl<S> Given<S> {
+    fn authenticate(given: Option<&Self>, head: Parts) -> Authentication {
+        match given {
+            Some(Self {
+                state,
+                caller: Some(step),
+                ..
+            }) => Authentication::Pending(step(head, state).into_future()),
+            _ => Authentication::None(head),
+        }
+    }
+
+    fn recover(given: Option<&Self>, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
+        match given {
+            Some(Self {
+                state,
+                recovery: Some(step),
+                ..
+            }) => step(crash, state),
+            _ => recover(crash),
+        }
+    }
+}
+
+/// Moves what is in one place, an `Option<G>`, into the other one.
+fn take_over<G: 'static>(place: &mut Option<G>, given: &mut dyn Any) {
+    // Invariant: the kind of a step says of which type it is.
+    if let Some(given) = given.downcast_mut::<Option<G>>() {
+        *place = given.take();
+    }
+}
+
+/// Gives what a step needs to one that was used before.
+fn give_again<S: 'static>(mut step: Pin<Box<dyn Start>>, given: Given<S>) -> Pin<Box<dyn Start>> {
+    step.as_mut().give(&mut Some(given));
+    step
+}
+
 /// Arguments that are extracted together, by way of `M`.
-pub(super) fn together<S, M, T>(given: Given<S>) -> Pin<Box<dyn Extraction<T>>>
+pub(super) fn together<S, M, T>(given: Given<S>) -> Pin<Box<dyn Start>>
 where
     S: Send + Sync + 'static,
     M: 'static,
     T: FromRequest<S, M> + 'static,
 {
-    step::<M, _, _, _>(given, |request, state| async move {
-        let extracted = T::from_request(request, &state).await;
-        extracted.map_err(IntoResponse::into_response)
+    step::<M, S, T, _>(given, |request, state, then| async move {
+        match T::from_request(request, &state).await {
+            Ok(arguments) => Ok(call(then, arguments)),
+            Err(rejection) => Err(rejection.into_response()),
+        }
     })
 }
 
 /// Arguments that are extracted one by one.
-pub(super) fn one_by_one<S, A>(given: Given<S>) -> Pin<Box<dyn Extraction<A::Values>>>
+pub(super) fn one_by_one<S, A>(given: Given<S>) -> Pin<Box<dyn Start>>
 where
     S: Send + Sync + 'static,
     A: Arguments<S> + 'static,
     A::Values: 'static,
 {
-    step::<A, _, _, _>(given, |request, state| async move {
-        A::extract(request, &state).await
+    step::<A, S, A::Values, _>(given, |request, state, then| async move {
+        let arguments = A::extract(request, &state).await?;
+        Ok(call(then, arguments))
     })
 }
 
 /// A step of the kind `K` that extracts by this function, in a place that the thread keeps or in a new one.
 fn step<K, S, T, F>(
     given: Given<S>,
-    extract: impl Fn(Request, S) -> F + Send + 'static,
-) -> Pin<Box<dyn Extraction<T>>>
+    extract: impl Fn(Request, S, Then<T>) -> F + Send + 'static,
+) -> Pin<Box<dyn Start>>
 where
     K: 'static,
     S: Send + Sync + 'static,
     T: 'static,
-    F: Future<Output = Result<T, Response>> + Send + 'static,
+    F: Future<Output = Extracted> + Send + 'static,
 {
-    match spare::take::<Pin<Box<dyn Again<K, S, T>>>>() {
-        Some(mut step) => {
-            step.as_mut().give(given);
-            step
-        }
-        None => Box::pin(Step {
-            given: Some(given),
-            then: None,
-            extract,
-            extracting: None,
-            kind: PhantomData::<fn() -> K>,
-        }),
+    if let Some(step) = spare(kind::<K, S, T>()) {
+        return give_again(step, given);
     }
+    Box::pin(Step {
+        given: Some(given),
+        then: None,
+        extract,
+        extracting: None,
+        kind: PhantomData::<fn() -> K>,
+    })
 }
 
-/// A step that can be used again, by its kind.
-trait Again<K, S, T>: Extraction<T> {
-    fn give(self: Pin<&mut Self>, given: Given<S>);
+/// Steps of one kind have one type: that of the state and of the arguments, and the way of extraction.
+fn kind<K: 'static, S: 'static, T: 'static>() -> TypeId {
+    TypeId::of::<fn() -> (K, S, T)>()
 }
 
 pin_project! {
@@ -137,92 +201,65 @@ pin_project! {
     }
 }
 
-impl<K, S, T, E, F> Again<K, S, T> for Step<K, S, T, E, F>
-where
-    K: 'static,
-    S: Send + Sync + 'static,
-    T: 'static,
-    E: Fn(Request, S) -> F + Send + 'static,
-    F: Future<Output = Result<T, Response>> + Send + 'static,
-{
-    fn give(self: Pin<&mut Self>, given: Given<S>) {
-        *self.project().given = Some(given);
-    }
-}
-
-impl<K, S, T, E, F> Extraction<T> for Step<K, S, T, E, F>
-where
-    K: 'static,
-    S: Send + Sync + 'static,
-    T: 'static,
-    E: Fn(Request, S) -> F + Send + 'static,
-    F: Future<Output = Result<T, Response>> + Send + 'static,
-{
-    fn then(self: Pin<&mut Self>, then: Then<T>) {
-        *self.project().then = Some(then);
-    }
-}
-
 impl<K, S, T, E, F> Start for Step<K, S, T, E, F>
 where
     K: 'static,
     S: Send + Sync + 'static,
     T: 'static,
-    E: Fn(Request, S) -> F + Send + 'static,
-    F: Future<Output = Result<T, Response>> + Send + 'static,
+    E: Fn(Request, S, Then<T>) -> F + Send + 'static,
+    F: Future<Output = Extracted> + Send + 'static,
 {
     fn has_caller(&self) -> bool {
-        let given = self.given.as_ref();
-        given.is_some_and(|given| given.caller.is_some())
+        matches!(&self.given, Some(given) if given.caller.is_some())
     }
 
     fn authenticate(&self, head: Parts) -> Authentication {
-        let Given { state, caller, .. } = not_started(self.given.as_ref());
-        match caller {
-            Some(step) => Authentication::Pending(step(head, state).into_future()),
-            None => Authentication::None(head),
-        }
+        Given::authenticate(self.given.as_ref(), head)
     }
 
     fn recover(self: Pin<&mut Self>, recover: RecoverFn, crash: Crash) -> Recovering<'_> {
-        let given = not_started(self.project().given.as_ref());
-        match given.recovery {
-            Some(step) => step(crash, &given.state),
-            None => recover(crash),
-        }
+        Given::recover(self.into_ref().get_ref().given.as_ref(), recover, crash)
     }
 
     fn start(self: Pin<&mut Self>, request: Request) {
         let mut this = self.project();
-        let given = not_started(this.given.take());
-        let extracting = (this.extract)(request, given.state);
-        this.extracting.set(Some(extracting));
+        if let Some(then) = *this.then
+            && let Some(given) = this.given.take()
+        {
+            let extracting = (this.extract)(request, given.state, then);
+            this.extracting.set(Some(extracting));
+        }
     }
 
     fn poll_extracted(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Extracted> {
-        let mut this = self.project();
-        let Some(extracting) = this.extracting.as_mut().as_pin_mut() else {
-            panic!("arguments are extracted once, after the start");
-        };
-        let extracted = ready!(extracting.poll(context));
-        this.extracting.set(None);
-        // Invariant: `run_handler` sets the function first of all.
-        let then = this.then.take().expect("the function is set");
-        Poll::Ready(extracted.map(|arguments| call(then, arguments)))
+        match self.project().extracting.as_pin_mut() {
+            Some(extracting) => extracting.poll(context),
+            None => not_started(),
+        }
     }
 
-    fn end(mut self: Pin<Box<Self>>) {
-        let mut this = self.as_mut().project();
+    fn give(self: Pin<&mut Self>, given: &mut dyn Any) {
+        take_over(self.project().given, given);
+    }
+
+    fn then(self: Pin<&mut Self>, then: &dyn Any) {
+        *self.project().then = then.downcast_ref().copied();
+    }
+
+    fn clear(self: Pin<&mut Self>) {
+        let mut this = self.project();
         *this.given = None;
         this.extracting.set(None);
-        let place: Pin<Box<dyn Again<K, S, T>>> = self;
-        spare::keep(place);
+    }
+
+    fn kind(&self) -> TypeId {
+        kind::<K, S, T>()
     }
 }
 
-/// What the step was given, and has until it starts.
-fn not_started<G>(given: Option<G>) -> G {
-    given.expect("a step starts once, and is asked nothing after that")
+#[cold]
+fn not_started() -> ! {
+    panic!("the arguments of a handler are extracted after the start")
 }
 
 /// Calls the handler. A handler that is not an `async fn` runs its own code here, before it returns its future: its panic

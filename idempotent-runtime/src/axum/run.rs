@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use super::{
     call::FromRouter,
     deferred::Deferred,
-    extraction::{Extracted, Start, Then},
+    extraction::{Extracted, Start, Then, end},
     invoke::Invoke,
     routing::ROUTING,
 };
@@ -77,7 +77,7 @@ where
         mut extraction,
         ..
     } = call;
-    extraction.as_mut().then(then);
+    extraction.as_mut().then(&then);
     let step = Step {
         step: Some(extraction),
         deferred: None,
@@ -217,7 +217,7 @@ const HELD: &str = "a step is held until it is dropped";
 impl Drop for Step {
     fn drop(&mut self) {
         if let Some(step) = self.step.take() {
-            step.end();
+            end(step);
         }
     }
 }

@@ -1,49 +1,41 @@
-//! Places that were used and are empty again, kept by each thread for the next use.
+//! Places that were used and are empty again, kept by a thread for the next use.
 //!
-//! A thread keeps one place of a type: what it does for one request ends, nearly always, before the next one begins. Those
-//! of 64 types are kept at most; of two types that fall together the last one used is.
+//! A thread keeps one place of a kind: what it does for one request ends, nearly always, before the next one begins. Those
+//! of 64 kinds are kept at most; of two kinds that fall together the last one used is.
 
 use std::{
-    any::{Any, TypeId},
+    any::TypeId,
     cell::RefCell,
     hash::{Hash, Hasher},
 };
 
-const TYPES: usize = 64;
+const KINDS: usize = 64;
 
-thread_local! {
-    static SPARE: RefCell<[Option<Box<dyn Any>>; TYPES]> = const { RefCell::new([const { None }; TYPES]) };
+/// The places of one thread. Their kinds are named by types, and the places are not generic: so this is compiled once.
+pub(super) struct Spare<P>(RefCell<[Option<(TypeId, P)>; KINDS]>);
+
+impl<P> Spare<P> {
+    pub(super) const fn new() -> Self {
+        Self(RefCell::new([const { None }; KINDS]))
+    }
+
+    /// The place of this kind, if one is kept.
+    pub(super) fn take(&self, kind: TypeId) -> Option<P> {
+        let kept = &mut self.0.borrow_mut()[index(kind)];
+        kept.take_if(|(other, _)| *other == kind)
+            .map(|(_, place)| place)
+    }
+
+    /// Keeps a place, in which nothing may be left whose destructor is foreign code.
+    pub(super) fn keep(&self, kind: TypeId, place: P) {
+        self.0.borrow_mut()[index(kind)] = Some((kind, place));
+    }
 }
 
-/// The place of this type that the thread keeps, if it does.
-pub(super) fn take<P: 'static>() -> Option<P> {
-    let taken = SPARE.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        let kept = spare[index::<P>()].as_mut()?;
-        kept.downcast_mut::<Option<P>>()?.take()
-    });
-    // A thread that ends keeps nothing any more.
-    taken.ok().flatten()
-}
-
-/// Keeps a place, in which nothing may be left whose destructor is foreign code.
-pub(super) fn keep<P: 'static>(place: P) {
-    // A thread that ends keeps nothing any more.
-    let _ = SPARE.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        let kept = &mut spare[index::<P>()];
-        let same = kept.as_mut().and_then(|kept| kept.downcast_mut());
-        match same {
-            Some(same) => *same = Some(place),
-            None => *kept = Some(Box::new(Some(place))),
-        }
-    });
-}
-
-fn index<P: 'static>() -> usize {
+fn index(kind: TypeId) -> usize {
     let mut low = Low(0);
-    TypeId::of::<P>().hash(&mut low);
-    usize::try_from(low.0 % TYPES as u64).unwrap_or_default()
+    kind.hash(&mut low);
+    usize::try_from(low.0 % KINDS as u64).unwrap_or_default()
 }
 
 /// Takes the last number of what is a hash already.
@@ -70,13 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_kept_by_type_and_given_once() {
-        assert_eq!(take::<Box<u8>>(), None);
-        keep(Box::new(7_u8));
-        keep(Box::new(7_u16));
-        keep(Box::new(8_u8));
-        assert_eq!(take::<Box<u8>>(), Some(Box::new(8)));
-        assert_eq!(take::<Box<u8>>(), None);
-        assert_eq!(take::<Box<u16>>(), Some(Box::new(7)));
+    fn a_place_is_kept_by_kind_and_given_once() {
+        let spare = Spare::new();
+        let (one, other) = (TypeId::of::<u8>(), TypeId::of::<u16>());
+        assert_eq!(spare.take(one), None);
+        spare.keep(one, 7);
+        spare.keep(one, 8);
+        assert_eq!(spare.take(other), None);
+        assert_eq!(spare.take(one), Some(8));
+        assert_eq!(spare.take(one), None);
     }
 }
