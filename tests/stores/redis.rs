@@ -80,6 +80,7 @@ impl RedisHarness {
 impl Harness for RedisHarness {
     type Store = RedisStore;
     const ADMINISTRABLE: bool = true;
+    const STEPS: bool = true;
 
     async fn open() -> Self {
         let prefix = new_prefix();

@@ -88,6 +88,7 @@ impl ClusterHarness {
 impl Harness for ClusterHarness {
     type Store = RedisStore;
     const ADMINISTRABLE: bool = true;
+    const STEPS: bool = true;
 
     async fn open() -> Self {
         let prefix = new_prefix();

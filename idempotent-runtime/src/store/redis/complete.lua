@@ -9,7 +9,7 @@ if read[2] ~= token then return 0 end
 if read[1] == 'R' then
   local time = redis.call('TIME')
   redis.call('HSET', key, 's', state, 'r', response, 'd', time[1] * 1000 + math.floor(time[2] / 1000))
-  redis.call('HDEL', key, 'l')
+  redis.call('HDEL', key, 'l', 'w')
   redis.call('PEXPIRE', key, ARGV[4])
   -- Waking is an optimisation: an error, such as a missing permission to publish, must not fail the completion.
   if ARGV[5] ~= '' then redis.pcall(ARGV[5], ARGV[6] .. '{' .. KEYS[1] .. '}', '') end

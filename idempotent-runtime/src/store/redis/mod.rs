@@ -83,8 +83,9 @@
 //!
 //! `idempotent:` and the store key in hexadecimal, with the fields `s` state (`R` in flight, `D` completed, `T`
 //! tombstone), `f` fingerprint, `t` token, `a` attempt, `l` end of the lease in milliseconds, `i` trace id, `r` response,
-//! `e` endpoint, `c` and `d` times of creation and completion in milliseconds, and `m`, the token again if the claim was
-//! transactional, in raw bytes. `e`, `c`, `d` and `m` are missing in records of earlier builds; processes of both may use
+//! `e` endpoint, `c` and `d` times of creation and completion in milliseconds, `m`, the token again if the claim was
+//! transactional, and `w` the steps of an execution in flight, in raw bytes. `e`, `c`, `d` and `m` are missing in records of
+//! earlier builds; processes of both may use
 //! the same records.
 //!
 //! # Waking waiters
@@ -155,6 +156,7 @@ use super::{
     error::{StoreError, StoreErrorKind},
     label::EndpointLabel,
     record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write},
+    steps::StepLog,
     token::{Token, TraceId},
     wake::Wake,
 };
@@ -176,6 +178,7 @@ mod script;
 mod server;
 mod shared;
 mod source;
+mod steps;
 mod topology;
 mod wakeup;
 
@@ -385,6 +388,10 @@ impl Store for RedisStore {
         if let Some(listener) = &self.0.listener {
             listener.attach(wake);
         }
+    }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        Some(self)
     }
 
     fn administrable(&self) -> Option<&dyn Administrable> {
