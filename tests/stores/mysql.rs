@@ -77,6 +77,7 @@ async fn run(server: &MariaDb, statement: &str) {
 impl Harness for MariaDbHarness {
     type Store = MySqlStore;
     const ADMINISTRABLE: bool = true;
+    const STEPS: bool = true;
     const INSPECTABLE: bool = true;
 
     async fn open() -> Self {

@@ -56,6 +56,7 @@ impl PostgresHarness {
 impl Harness for PostgresHarness {
     type Store = PostgresStore;
     const ADMINISTRABLE: bool = true;
+    const STEPS: bool = true;
     const INSPECTABLE: bool = true;
 
     async fn open() -> Self {

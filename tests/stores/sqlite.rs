@@ -68,6 +68,7 @@ impl DatabaseFile {
 impl Harness for SqliteHarness {
     type Store = SqliteStore;
     const ADMINISTRABLE: bool = true;
+    const STEPS: bool = true;
     const INSPECTABLE: bool = true;
 
     async fn open() -> Self {

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Acquisition, AnyStore, Claim, ClaimMode, EndpointLabel, Outcome, Store, Token, Write,
+        Acquisition, AnyStore, Claim, ClaimMode, EndpointLabel, Outcome, StepsRead, Store, Token,
+        Write,
         conformance::key,
         sql::{ConnectError, TableName, sqlite::SqliteStore},
     },
@@ -56,6 +57,8 @@ mod each {
         an_upgrade_keeps_all_records_and_may_be_repeated,
         a_table_that_was_not_migrated_is_refused_with_what_to_do,
         a_plain_take_over_of_version_1_leaves_no_transactional_mode,
+        a_take_over_of_version_1_leaves_no_steps,
+        a_first_table_of_version_2_gets_the_column_of_the_steps,
     }
 }
 
@@ -452,4 +455,45 @@ async fn a_plain_take_over_of_version_1_leaves_no_transactional_mode(old: Databa
     let answer = new.acquire(&new_claim(claim.key)).await.unwrap();
     let (lease, mode) = (plain.token, ClaimMode::Plain);
     assert_eq!(answer, Acquisition::Unknown { lease, mode });
+}
+
+/// Version 1 leaves the column as it is, also when it leases an expired record anew, for which the steps are not.
+async fn a_take_over_of_version_1_leaves_no_steps(old: Database) {
+    old.make_version_1().await;
+    let new = old.open(true).await.expect("migrated");
+    let log = new.step_log().expect("a log");
+    let claim = new_claim(key(1));
+    assert_eq!(new.acquire(&claim).await.unwrap(), FIRST);
+    let append = log.append_step(&claim.key, &claim.token, 0, b"one");
+    assert_eq!(append.await.unwrap(), Write::Applied);
+    new.abandon(&claim.key, &claim.token).await.unwrap();
+    let theirs = new_claim(claim.key);
+    old.old_claim(&theirs, Some(&claim.token)).await;
+    old.old_write("abandon", &theirs).await;
+    let next = new_claim(claim.key).take_over(theirs.token);
+    let acquired = new.acquire(&next).await.unwrap();
+    assert_eq!(acquired, Acquisition::Acquired { attempt: 3 });
+    let read = log.read_steps(&next.key, &next.token).await.unwrap();
+    assert_eq!(read, StepsRead::Log(Vec::new().into()));
+    let append = log.append_step(&next.key, &next.token, 0, b"two");
+    assert_eq!(append.await.unwrap(), Write::Applied);
+    let read = log.read_steps(&next.key, &next.token).await.unwrap();
+    assert_eq!(read, StepsRead::Log(b"two".to_vec().into()));
+}
+
+async fn a_first_table_of_version_2_gets_the_column_of_the_steps(old: Database) {
+    let new = old.open(true).await.expect("migrated");
+    let claim = new_claim(key(1));
+    assert_eq!(new.acquire(&claim).await.unwrap(), FIRST);
+    old.run(&format!("alter table {} drop column steps", old.table))
+        .await;
+    let error = old.open(false).await.expect_err("no column");
+    assert!(error.to_string().contains("call `migrate()`"), "{error}");
+    for _ in 0..2 {
+        let new = old.open(true).await.expect("migrated");
+        let log = new.step_log().expect("a log");
+        let append = log.append_step(&claim.key, &claim.token, 0, b"one");
+        assert_eq!(append.await.unwrap(), Write::Applied);
+    }
+    old.open(false).await.expect("migrated");
 }

@@ -19,6 +19,8 @@ use crate::{
         error::StoreError,
         inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Record, Write},
+        steps::StepsRead,
+        token::Token,
         transaction::Transactions,
         wake::Wake,
     },
@@ -80,6 +82,8 @@ pub(super) struct Files {
     pub(super) lease: Option<&'static str>,
     /// The steps of the purge.
     pub(super) purge: &'static [&'static str],
+    /// Appends to the log of an execution's steps.
+    pub(super) append_step: &'static str,
     /// Whether the tables of the records and of their versions exist.
     pub(super) tables: &'static str,
     /// Creates the table of versions.
@@ -88,6 +92,8 @@ pub(super) struct Files {
     pub(super) schema: &'static str,
     /// Changes a table of version 1 to version 2.
     pub(super) upgrade: &'static str,
+    /// Adds the column of the steps, where the upgrade does not.
+    pub(super) upgrade_steps: &'static str,
     /// Changes its table of versions.
     pub(super) upgrade_versions: &'static str,
     /// Notes the version.
@@ -121,6 +127,20 @@ pub(super) trait Backend: Send + Sync + fmt::Debug + 'static {
     ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
     fn purge(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    fn read_steps(
+        &self,
+        key: &StoreKey,
+        token: &Token,
+    ) -> impl Future<Output = Result<StepsRead, StoreError>> + Send;
+
+    fn append_step(
+        &self,
+        key: &StoreKey,
+        token: &Token,
+        at: usize,
+        bytes: &[u8],
+    ) -> impl Future<Output = Result<Write, StoreError>> + Send;
 
     fn administer(&self, act: Act) -> impl Future<Output = Result<Told, StoreError>> + Send;
 

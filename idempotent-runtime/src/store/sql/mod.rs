@@ -46,6 +46,7 @@ mod row;
 mod setup;
 mod statement;
 mod statements;
+mod steps;
 mod store;
 mod table_name;
 mod transaction;

@@ -394,7 +394,11 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
     }
 
     /// Accepts an error after which the step may be repeated, and returns any other.
-    fn absorb(&self, budget: &mut RetryBudget, error: sqlx::Error) -> Result<(), StoreError> {
+    pub(super) fn absorb(
+        &self,
+        budget: &mut RetryBudget,
+        error: sqlx::Error,
+    ) -> Result<(), StoreError> {
         budget.absorb::<D>(self.access.connections(), error)
     }
 }
@@ -423,7 +427,7 @@ impl Change<'_> {
 }
 
 /// The repetitions that one operation has left.
-struct RetryBudget {
+pub(super) struct RetryBudget {
     rounds: usize,
     /// How many dead connections the operation met. They are bounded by the size of the pool, not by the rounds.
     dead: usize,
@@ -433,7 +437,7 @@ struct RetryBudget {
 }
 
 impl RetryBudget {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             rounds: ROUNDS,
             dead: 0,
@@ -481,7 +485,7 @@ impl RetryBudget {
     }
 
     /// Counts a repetition; an error if none is left.
-    fn spend_round<D: Dialect>(&mut self) -> Result<(), StoreError> {
+    pub(super) fn spend_round<D: Dialect>(&mut self) -> Result<(), StoreError> {
         self.rounds -= 1;
         if self.rounds > 0 {
             return Ok(());

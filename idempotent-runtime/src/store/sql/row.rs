@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The values of the column `state`.
-const IN_FLIGHT: i64 = 0;
+pub(super) const IN_FLIGHT: i64 = 0;
 const COMPLETED: i64 = 1;
 const TOMBSTONE: i64 = 2;
 

@@ -22,6 +22,8 @@ use crate::{
         error::StoreError,
         inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Outcome, Record, Write},
+        steps::StepsRead,
+        token::Token,
         transaction::Transactions,
         wake::Wake,
     },
@@ -263,6 +265,20 @@ impl<D: ServerDialect> Backend for Server<D> {
 
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         self.records().purge(&self.cursor, limit).await
+    }
+
+    async fn read_steps(&self, key: &StoreKey, token: &Token) -> Result<StepsRead, StoreError> {
+        self.records().read_steps(key, token).await
+    }
+
+    async fn append_step(
+        &self,
+        key: &StoreKey,
+        token: &Token,
+        at: usize,
+        bytes: &[u8],
+    ) -> Result<Write, StoreError> {
+        self.records().append_step(key, token, at, bytes).await
     }
 
     async fn administer(&self, act: Act) -> Result<Told, StoreError> {

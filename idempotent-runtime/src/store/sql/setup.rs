@@ -36,11 +36,17 @@ const VERSION: i64 = 2;
 
 /// What there is before a migration, or at the start.
 #[derive(Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four facts, each of which may hold alone"
+)]
 pub(super) struct Found {
     /// Whether the table of records exists.
     pub(super) table: bool,
     /// Whether it has the columns of version 2.
     pub(super) extended: bool,
+    /// Whether it has that of the steps, which the first tables of version 2 lack.
+    pub(super) steps: bool,
     /// Whether the table of versions has.
     pub(super) described: bool,
     /// The version of the table; 0 without one.
@@ -68,6 +74,9 @@ pub(super) async fn migrate_locked<D: Dialect>(
             }
             if !found.extended {
                 D::run(connection, statements.upgrade.clone()).await?;
+            }
+            if !found.steps && !statements.upgrade_steps.as_str().is_empty() {
+                D::run(connection, statements.upgrade_steps.clone()).await?;
             }
         }
         _ => return Ok(None),
@@ -124,6 +133,7 @@ pub(super) async fn look<D: Driver>(
         table: D::int(row, 0)? > 0,
         extended: D::int(row, 2)? > 0,
         described: D::int(row, 3)? > 0,
+        steps: D::int(row, 4)? > 0,
         version: 0,
         min_reader: 0,
     };
@@ -136,6 +146,9 @@ pub(super) async fn look<D: Driver>(
         let rows = D::fetch(connection, version, &Values::new()).await?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         (found.version, found.min_reader) = (D::int(row, 0)?, D::int(row, 1)?);
+        if found.version == VERSION && !found.steps {
+            found.version = VERSION - 1;
+        }
     }
     Ok(found)
 }

@@ -94,9 +94,12 @@ pub(super) enum Parameter {
     Age,
     /// What marks the transaction that was begun.
     Marker,
+    /// Where a step begins in the log, and what is appended.
+    At,
+    Steps,
 }
 
-const PARAMETERS: [(&str, Parameter); 25] = [
+const PARAMETERS: [(&str, Parameter); 27] = [
     ("key", Parameter::Key),
     ("fingerprint", Parameter::Fingerprint),
     ("token", Parameter::Token),
@@ -122,6 +125,8 @@ const PARAMETERS: [(&str, Parameter); 25] = [
     ("kind", Parameter::Kind),
     ("age", Parameter::Age),
     ("marker", Parameter::Marker),
+    ("at", Parameter::At),
+    ("steps", Parameter::Steps),
 ];
 
 /// A value of a statement.

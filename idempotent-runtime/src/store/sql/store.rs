@@ -15,6 +15,7 @@ use crate::{
         error::StoreError,
         inspect::{Cursor, Page, Query, Stats},
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
+        steps::StepLog,
         token::Token,
         transaction::Transactions,
         wake::Wake,
@@ -126,6 +127,10 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     fn attach(&self, wake: Wake) {
         self.0.attach(wake);
+    }
+
+    fn step_log(&self) -> Option<&dyn StepLog> {
+        Some(self)
     }
 
     fn administrable(&self) -> Option<&dyn Administrable> {

@@ -26,6 +26,8 @@ create table idempotency_records (
     created_at datetime(6),
     completed_at datetime(6),
     response_bytes int,
+    -- What an execution in flight has appended to the log of its steps, behind its token.
+    steps longblob,
     key idempotency_records_purge (purge_at)
 ) engine = InnoDB partition by key (store_key) partitions 16;
 insert into idempotency_records_versions values (1, utc_timestamp(6), 2, 1);

@@ -20,6 +20,8 @@ create table if not exists {table} (
     created_at datetime(6),
     completed_at datetime(6),
     response_bytes int,
+    -- What an execution in flight has appended to the log of its steps, behind its token.
+    steps longblob,
     -- For the purge: its work is proportional to what is due.
     key {purge_index} (purge_at)
 ) engine = InnoDB

@@ -130,10 +130,12 @@ impl Dialect for Postgres {
         inline_claim: false,
         lease: None,
         purge: &[include_str!("purge.sql")],
+        append_step: include_str!("append_step.sql"),
         tables: include_str!("tables.sql"),
         versions: include_str!("versions.sql"),
         schema: include_str!("schema.sql"),
         upgrade: include_str!("upgrade.sql"),
+        upgrade_steps: "",
         upgrade_versions: "",
         migrated: include_str!("migrated.sql"),
         audit: Audit {

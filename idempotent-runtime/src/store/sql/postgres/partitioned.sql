@@ -25,7 +25,9 @@ create table idempotency_records (
     endpoint text check (octet_length(endpoint) <= 128),
     created_at timestamptz,
     completed_at timestamptz,
-    response_bytes integer
+    response_bytes integer,
+    -- What an execution in flight has appended to the log of its steps, behind its token.
+    steps bytea
 ) partition by hash (store_key);
 do $$
 begin

@@ -21,7 +21,9 @@ create table {table} (
     endpoint text check (octet_length(endpoint) <= 128),
     created_at timestamptz,
     completed_at timestamptz,
-    response_bytes integer
+    response_bytes integer,
+    -- What an execution in flight has appended to the log of its steps, behind its token.
+    steps bytea
 ) with (
     fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, toast.autovacuum_vacuum_scale_factor = 0.02
 );

@@ -5,4 +5,6 @@ select
     (select count(*) from pg_attribute
         where attrelid = to_regclass('{table}') and attname = 'purge_at' and not attisdropped),
     (select count(*) from pg_attribute
-        where attrelid = to_regclass('{versions}') and attname = 'min_reader' and not attisdropped)
+        where attrelid = to_regclass('{versions}') and attname = 'min_reader' and not attisdropped),
+    (select count(*) from pg_attribute
+        where attrelid = to_regclass('{table}') and attname = 'steps' and not attisdropped)

@@ -8,6 +8,7 @@ alter table {table}
     add column if not exists created_at timestamptz,
     add column if not exists completed_at timestamptz,
     add column if not exists response_bytes integer,
+    add column if not exists steps bytea,
     set (autovacuum_vacuum_scale_factor = 0.02, toast.autovacuum_vacuum_scale_factor = 0.02);
 alter table {versions}
     add column if not exists schema_version bigint,

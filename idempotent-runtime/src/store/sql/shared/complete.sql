@@ -3,5 +3,5 @@
 update {table}
 set
     state = {state}, response = {response}, response_bytes = {bytes},
-    expires_at = {now + ttl}, completed_at = {now}
+    expires_at = {now + ttl}, completed_at = {now}, steps = null
 where {held}

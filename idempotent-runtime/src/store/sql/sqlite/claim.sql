@@ -23,6 +23,12 @@ on conflict (store_key) do update set
     trace_id = excluded.trace_id,
     response = null,
     response_bytes = null,
+    -- A take-over keeps the log of the steps, which begins with the token that appended. An expired record has none.
+    steps = case
+        when held.state = 0 and held.token = excluded.token then held.steps
+        when held.state = 0 and held.expires_at > {now} and substr(held.steps, 1, 16) = held.token
+        then cast(excluded.token || substr(held.steps, 17) as blob)
+    end,
     purge_at = excluded.purge_at,
     tx_token = excluded.tx_token,
     endpoint = excluded.endpoint,

@@ -107,10 +107,12 @@ impl Dialect for Sqlite {
         inline_claim: false,
         lease: None,
         purge: &[include_str!("purge.sql"), include_str!("move.sql")],
+        append_step: include_str!("append_step.sql"),
         tables: include_str!("tables.sql"),
         versions: include_str!("versions.sql"),
         schema: include_str!("schema.sql"),
         upgrade: include_str!("upgrade.sql"),
+        upgrade_steps: include_str!("upgrade_steps.sql"),
         upgrade_versions: include_str!("upgrade_versions.sql"),
         migrated: include_str!("migrated.sql"),
         audit: Audit {

@@ -22,6 +22,8 @@ create table {table} (
     created_at integer,
     completed_at integer,
     response_bytes integer,
+    -- What an execution in flight has appended to the log of its steps, behind its token.
+    steps blob,
     -- The last column, so that reading the others does not follow its overflow pages.
     response blob
 );

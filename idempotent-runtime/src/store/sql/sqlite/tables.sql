@@ -3,4 +3,5 @@ select
     (select count(*) from sqlite_master where type = 'table' and name = '{name}' collate nocase),
     (select count(*) from sqlite_master where type = 'table' and name = '{name}_versions' collate nocase),
     (select count(*) from pragma_table_info('{name}') where name = 'purge_at'),
-    (select count(*) from pragma_table_info('{name}_versions') where name = 'min_reader')
+    (select count(*) from pragma_table_info('{name}_versions') where name = 'min_reader'),
+    (select count(*) from pragma_table_info('{name}') where name = 'steps')

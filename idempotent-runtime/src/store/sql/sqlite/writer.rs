@@ -39,6 +39,7 @@ use crate::{
             purge,
             statements::Statements,
         },
+        steps::StepsRead,
         token::Token,
         transaction::Transactions,
         wake::Wake,
@@ -68,6 +69,8 @@ pub(super) enum Operation {
     Abandon(StoreKey, Token),
     Get(StoreKey),
     Purge(usize),
+    ReadSteps(StoreKey, Token),
+    AppendStep(StoreKey, Token, usize, Box<[u8]>),
     Administer(Act),
     List(Query),
     Stats(Option<Cursor>, usize),
@@ -81,6 +84,7 @@ pub(super) enum Answer {
     Write(Write),
     Record(Option<Record>),
     Purged(usize),
+    Steps(StepsRead),
     Told(Told),
     Page(Page),
     Stats(Stats),
@@ -104,7 +108,11 @@ impl Operation {
     fn only_reads(&self) -> bool {
         matches!(
             self,
-            Self::Get(_) | Self::List(_) | Self::Stats(..) | Self::Administer(Act::Events(_))
+            Self::Get(_)
+                | Self::ReadSteps(..)
+                | Self::List(_)
+                | Self::Stats(..)
+                | Self::Administer(Act::Events(_))
         )
     }
 }
@@ -186,6 +194,27 @@ impl Backend for Writer {
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         match self.run(Operation::Purge(limit)).await? {
             Answer::Purged(purged) => Ok(purged),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn read_steps(&self, key: &StoreKey, token: &Token) -> Result<StepsRead, StoreError> {
+        match self.run(Operation::ReadSteps(*key, *token)).await? {
+            Answer::Steps(read) => Ok(read),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn append_step(
+        &self,
+        key: &StoreKey,
+        token: &Token,
+        at: usize,
+        bytes: &[u8],
+    ) -> Result<Write, StoreError> {
+        let append = Operation::AppendStep(*key, *token, at, bytes.into());
+        match self.run(append).await? {
+            Answer::Write(write) => Ok(write),
             _ => Err(unexpected_answer()),
         }
     }
@@ -380,6 +409,13 @@ impl WriterTask {
                     .purge(&self.cursor, *limit)
                     .await
                     .map(Answer::Purged);
+            }
+            Operation::ReadSteps(key, token) => {
+                return records.read_steps(key, token).await.map(Answer::Steps);
+            }
+            Operation::AppendStep(key, token, at, bytes) => {
+                let appended = records.append_step(key, token, *at, bytes).await;
+                return appended.map(Answer::Write);
             }
             Operation::List(query) => return records.list(query).await.map(Answer::Page),
             Operation::Stats(cursor, max_scan) => {
