@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
 use idempotent_runtime::{
-    Execution, Idempotency, Policy, Retention, Transaction, idempotent, store::AnyStore,
+    Execution, Idempotency, Policy, Retention, StepError, Transaction, idempotent, store::AnyStore,
 };
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
@@ -210,6 +210,7 @@ async fn plain(_: Execution) -> &'static str {
 #[idempotent(transaction)]
 async fn write<Db: TestDatabase>(
     State((world, control)): Shares<Db>,
+    execution: Execution,
     mut tx: Transaction<Db>,
     headers: HeaderMap,
     name: String,
@@ -249,6 +250,11 @@ async fn write<Db: TestDatabase>(
         }
         "forget-savepoint" => std::mem::forget(tx.begin().await.expect("a savepoint")),
         "dropped-savepoint" => drop(tx.begin().await.expect("a savepoint")),
+        "step" => return (StatusCode::OK, charge(&execution, run).await).into_response(),
+        "step-unknown" => {
+            let charged = charge(&execution, run).await;
+            return (StatusCode::GATEWAY_TIMEOUT, Retention::Unknown, charged).into_response();
+        }
         "swallow" => {
             let twice = Db::run(&mut tx, insert(&name)).await;
             assert!(twice.is_err(), "the row is there already");
@@ -271,6 +277,16 @@ async fn write<Db: TestDatabase>(
         act => panic!("{act}?"),
     }
     done.into_response()
+}
+
+/// A step, and in which run it was done.
+async fn charge(execution: &Execution, run: u32) -> String {
+    let charged = execution.step("charge", || async { Ok::<_, String>(run) });
+    match charged.await {
+        Ok(run) => format!("charged in run {run}"),
+        Err(StepError::Fault(fault)) => format!("{:?}", fault.kind()),
+        Err(StepError::Failed(error)) => error,
+    }
 }
 
 /// A body of unknown length.

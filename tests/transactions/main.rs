@@ -4,6 +4,7 @@
 //! - `misuse`: handlers that end, keep or lose their transaction.
 //! - `doubt`: a COMMIT whose request or reply is lost, held or late.
 //! - `takeovers`: executions that crash, are stopped or fenced out.
+//! - `steps`: what a handler does elsewhere, beside its transaction.
 //! - `pools`: handlers that hold connections, and pools that are full.
 //! - `database` and `app` are what these tests are written with, `commits` is a proxy that treats COMMIT by itself.
 
@@ -17,4 +18,5 @@ mod pools;
 #[path = "../support/servers/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
+mod steps;
 mod takeovers;

@@ -40,7 +40,7 @@ pub enum StepFaultKind {
     /// The stored steps are damaged, were written by a newer version, or under a key that this engine does not have. The
     /// step did not run.
     Unreadable,
-    /// The store keeps no steps. The step did not run.
+    /// The store keeps no steps, or none while the handler has a transaction (SQLite). The step did not run.
     Unsupported,
     /// The store did not answer, or refused. A step that ran is stored once this execution runs another one, or the same
     /// again, which then returns what is known without running.
@@ -96,6 +96,8 @@ pub(super) enum Cause {
     Unsupported {
         store: &'static str,
     },
+    /// The handler's own transaction keeps the store from writing.
+    Locked,
     Store {
         step: Box<str>,
         error: StoreError,
@@ -118,7 +120,7 @@ impl StepFault {
             | Cause::LogFull { .. } => StepFaultKind::Limit,
             Cause::Write { .. } | Cause::Read { .. } => StepFaultKind::NotSerializable,
             Cause::Unreadable(_) => StepFaultKind::Unreadable,
-            Cause::Unsupported { .. } => StepFaultKind::Unsupported,
+            Cause::Unsupported { .. } | Cause::Locked => StepFaultKind::Unsupported,
             Cause::Store { .. } => StepFaultKind::Store,
         }
     }
@@ -233,6 +235,10 @@ impl fmt::Display for StepFault {
             Cause::Unsupported { store } => write!(
                 f,
                 "the {store} store keeps no steps: use one that has a `StepLog`"
+            ),
+            Cause::Locked => f.write_str(
+                "the handler's transaction keeps all other writers out of the SQLite file, the store included: a route with \
+                 `transaction` has no steps there",
             ),
             Cause::Store { step, .. } => {
                 write!(f, "the step `{step}` could not be looked up or stored")

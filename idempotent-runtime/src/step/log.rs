@@ -58,6 +58,8 @@ pub(crate) struct StepAccess<'a> {
     pub(crate) binding: Binding,
     /// No attempt came before: there is nothing to read.
     pub(crate) is_first_attempt: bool,
+    /// The handler has a database transaction, in which the record is completed.
+    pub(crate) in_transaction: bool,
 }
 
 /// The turn of one step. Dropped before the step is done, it may be asked for again.
@@ -123,6 +125,9 @@ impl Steps {
         if !store.keeps_steps() {
             let store = store.store().name();
             return Err(Cause::Unsupported { store }.into());
+        }
+        if access.in_transaction && store.locks_in_transactions() {
+            return Err(Cause::Locked.into());
         }
         let mut log = self.known().log.lock().await;
         if !log.is_read {

@@ -65,8 +65,9 @@
 //! - With the default `on_crash = "refuse"` no second attempt is made, and steps are of no use but for their keys.
 //! - A step does not make another service idempotent. One that honours no keys may see a step twice: where it was cut off
 //!   between its effect and the storing of its outcome.
-//! - The store has to keep steps ([`StepLog`](crate::store::StepLog)). `MemoryStore` does, and [`Cached`](crate::Cached) in
-//!   front of one that does; on others they are refused.
+//! - The store has to keep steps ([`StepLog`](crate::store::StepLog)), as all stores of this crate do; on others they are
+//!   refused. In a handler's transaction on SQLite they are refused too: it keeps all other writers out of the file. On the
+//!   other databases a step is stored at once, whether the transaction is committed or not.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 

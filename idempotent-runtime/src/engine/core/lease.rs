@@ -164,6 +164,7 @@ impl Lease {
             held: &self.held,
             binding: self.binding(),
             is_first_attempt: self.attempt == 1,
+            in_transaction: self.transaction().is_some(),
         };
         (&self.steps, access)
     }

@@ -179,6 +179,12 @@ impl StoreClient {
         self.store.step_log().is_some()
     }
 
+    /// Whether the store cannot write while the handler has a transaction.
+    pub(crate) fn locks_in_transactions(&self) -> bool {
+        let transactions = self.store.transactions();
+        transactions.is_some_and(|transactions| !transactions.allows_renewals())
+    }
+
     pub(crate) async fn read_steps(&self, held: &Held) -> Result<StepsRead, StoreError> {
         self.step_operation("read_steps", |log| log.read_steps(&held.key, &held.token))
             .await
