@@ -99,7 +99,7 @@ async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dy
     // Purges until it is dropped.
     let mut _purger = None;
     if let Some(url) = &settings.store {
-        let (store, purger) = store::open(url, settings.weaker_durability).await?;
+        let (store, purger) = store::open(url, &settings.accept).await?;
         engine = engine.store(store);
         _purger = Some(purger);
     }

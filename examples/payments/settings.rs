@@ -10,7 +10,7 @@
 //! | `NODE` | | a name that becomes part of ids: `a` makes `payment-a-1` |
 //! | `LEDGER` | | a file to which each effect appends a line |
 //! | `IDEMPOTENT_STORE` | `memory:` | the store, see [`store`](crate::store) |
-//! | `ACCEPT_WEAKER_DURABILITY` | 0 | 1 accepts a Redis that may lose acknowledged writes |
+//! | `ACCEPT` | | the weaknesses of the store's server to accept: `AppendOnlyOff,NoBinaryLog` |
 //! | `RUST_LOG` | | what to log |
 //!
 //! 1. Durations are written as in the attribute: `500ms`, `30s`, `1h30m`, `24h`; the largest unit first.
@@ -18,7 +18,7 @@
 
 use std::{env, error::Error, ffi::OsString, fmt, path::PathBuf, time::Duration};
 
-use idempotent_runtime::{OnCrash, Policy};
+use idempotent_runtime::{OnCrash, Policy, store::Weakness};
 
 /// The settings.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Settings {
     pub(crate) node: Option<String>,
     pub(crate) ledger: Option<PathBuf>,
     pub(crate) store: Option<String>,
-    pub(crate) weaker_durability: bool,
+    pub(crate) accept: Vec<Weakness>,
 }
 
 /// A variable with an invalid value.
@@ -67,14 +67,19 @@ impl Settings {
         let store = read(var, "IDEMPOTENT_STORE", "a URL", |text| {
             Some(text.to_owned())
         })?;
-        let weaker_durability = read(var, "ACCEPT_WEAKER_DURABILITY", "1 or 0", yes)?;
+        let accept = read(
+            var,
+            "ACCEPT",
+            "names of weaknesses, with commas between them",
+            weaknesses,
+        )?;
         Ok(Self {
             port: port.unwrap_or(8000),
             policy,
             node,
             ledger: var("LEDGER").map(PathBuf::from),
             store,
-            weaker_durability: weaker_durability.unwrap_or(false),
+            accept: accept.unwrap_or_default(),
         })
     }
 }
@@ -142,12 +147,9 @@ fn on_crash(text: &str) -> Option<OnCrash> {
     }
 }
 
-fn yes(text: &str) -> Option<bool> {
-    match text {
-        "1" => Some(true),
-        "0" => Some(false),
-        _ => None,
-    }
+fn weaknesses(text: &str) -> Option<Vec<Weakness>> {
+    let names = text.split(',').map(str::trim);
+    names.map(|name| name.parse().ok()).collect()
 }
 
 /// A name that stays one word in ids and in the ledger.

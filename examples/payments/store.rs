@@ -10,46 +10,25 @@
 
 use std::{error::Error, iter};
 
-use idempotent_runtime::{
-    RedisStore,
-    store::{self, AnyStore, purger::Purger},
-};
+use idempotent_runtime::store::{AnyStore, ConnectOptions, Weakness, purger::Purger};
 
-/// Opens the store and starts to purge it. `weaker` accepts a Redis that may lose acknowledged writes.
+/// Opens the store and starts to purge it, although its server may have these weaknesses.
 ///
 /// # Errors
 ///
 /// If the URL is not one of the above, or the store cannot be opened.
-pub(crate) async fn open(url: &str, weaker: bool) -> Result<(AnyStore, Purger), String> {
-    let store = if weaker {
-        connect_weaker(url).await?
-    } else {
-        store::migrate(url)
-            .await
-            .map_err(|error| with_causes(&error))?
-    };
+pub(crate) async fn open(url: &str, accept: &[Weakness]) -> Result<(AnyStore, Purger), String> {
+    let options = ConnectOptions::new().migrate(true);
+    let options = accept
+        .iter()
+        .fold(options, |options, weakness| options.accept(*weakness));
+    let store = options
+        .connect(url)
+        .await
+        .map_err(|error| with_causes(&error))?;
     // In a store whose records expire by themselves it finds nothing to do.
     let purger = Purger::builder().start(store.clone());
     Ok((store, purger))
-}
-
-async fn connect_weaker(url: &str) -> Result<AnyStore, String> {
-    // The scheme alone: the rest may contain a password.
-    if !["redis", "rediss", "valkey"]
-        .iter()
-        .any(|scheme| url.starts_with(scheme))
-    {
-        return Err(
-            "ACCEPT_WEAKER_DURABILITY=1 is for Redis: leave it out with any other \
-                    IDEMPOTENT_STORE"
-                .into(),
-        );
-    }
-    let store = RedisStore::builder(url).accept_weaker_durability();
-    let connected = store.connect().await;
-    connected
-        .map(AnyStore::new)
-        .map_err(|error| with_causes(&error))
 }
 
 /// An error with its causes.
@@ -73,27 +52,11 @@ mod tests {
             "ftp://u:secret@host",
             "redis://u:secret@host:port",
         ] {
-            let error = open(url, false).await.expect_err(url);
+            let error = open(url, &[]).await.expect_err(url);
             assert!(error.starts_with("IDEMPOTENT_STORE: "), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
-        let (_store, purger) = open("memory:", false).await.expect("a store");
+        let (_store, purger) = open("memory:", &[]).await.expect("a store");
         purger.stop().await;
-    }
-
-    #[tokio::test]
-    async fn weaker_durability_is_for_redis() {
-        for url in [
-            "sqlite://records.db",
-            "postgres://u:secret@host/db",
-            "memory:",
-        ] {
-            let error = open(url, true).await.expect_err(url);
-            assert!(
-                error.starts_with("ACCEPT_WEAKER_DURABILITY=1 is for Redis"),
-                "{error}"
-            );
-            assert!(!error.contains("secret"), "{error}");
-        }
     }
 }

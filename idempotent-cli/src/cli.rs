@@ -8,7 +8,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::{HeaderName, HeaderValue, StatusCode};
-use idempotent_runtime::store::inspect::{KeyPrefix, StateKind};
+use idempotent_runtime::store::{
+    Weakness,
+    inspect::{KeyPrefix, StateKind},
+};
 
 /// Looks at the idempotency records of a service, and resolves those whose outcome is unknown.
 ///
@@ -45,6 +48,18 @@ pub(crate) struct Global {
     /// Who is at work, for the audit. Default: the user of the system
     #[arg(long, env = "IDEMPOTENT_ACTOR", value_name = "NAME", global = true)]
     pub(crate) actor: Option<String>,
+    /// A weakness of the server that the service accepts too, as a refusal names it: FsyncOff, for example
+    #[arg(
+        long,
+        env = "IDEMPOTENT_ACCEPT",
+        value_name = "WEAKNESS",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub(crate) accept: Vec<Weakness>,
+    /// Accept a server that does not report how durable it is
+    #[arg(long, global = true)]
+    pub(crate) accept_unverified: bool,
 }
 
 impl Global {

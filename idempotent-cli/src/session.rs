@@ -39,7 +39,13 @@ impl Session {
         if !migrate {
             file_exists(url)?;
         }
-        let options = ConnectOptions::new().migrate(migrate).as_it_is(!migrate);
+        let mut options = ConnectOptions::new().migrate(migrate).as_it_is(!migrate);
+        for weakness in &global.accept {
+            options = options.accept(*weakness);
+        }
+        if global.accept_unverified {
+            options = options.accept_unverified();
+        }
         let store = options.connect(url).await?;
         Ok(Self { store })
     }

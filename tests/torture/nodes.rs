@@ -58,10 +58,7 @@ impl Node {
             set("NODE", &node),
             set("LEDGER", &setting.ledger),
             set("IDEMPOTENT_STORE", &setting.store),
-            set(
-                "ACCEPT_WEAKER_DURABILITY",
-                &if setting.weak { "1" } else { "0" },
-            ),
+            set("ACCEPT", &if setting.weak { "AppendOnlyOff" } else { "" }),
             // Short, so that retries soon get `outcome_unknown` for what a kill left in flight.
             set("LEASE", &"1s"),
             set("RUST_LOG", &"error"),

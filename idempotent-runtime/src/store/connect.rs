@@ -18,6 +18,7 @@ use super::{
     token::Token,
     transaction::Transactions,
     wake::Wake,
+    weakness::{Accepted, Weakness},
 };
 use crate::scope::StoreKey;
 
@@ -121,6 +122,7 @@ pub struct ConnectOptions {
     migrate: bool,
     as_it_is: bool,
     retry_for: Duration,
+    accepted: Accepted,
 }
 
 impl ConnectOptions {
@@ -150,6 +152,22 @@ impl ConnectOptions {
         self
     }
 
+    /// Accepts a server or file with this weakness, and with no other; may be called several times. One that the store of
+    /// the URL cannot have changes nothing. By default, a server with one is refused, or warned of: see [`Weakness`].
+    ///
+    /// **This weakens the promise**: after a crash of the server, a retry may execute a second time.
+    pub fn accept(mut self, weakness: Weakness) -> Self {
+        self.accepted.accept(weakness);
+        self
+    }
+
+    /// Accepts a server that does not report all settings on which its durability depends, with a warning in the log. It
+    /// accepts no weakness that is found. Default: such a server is refused.
+    pub fn accept_unverified(mut self) -> Self {
+        self.accepted.unverified = true;
+        self
+    }
+
     /// Opens the store of this URL.
     ///
     /// # Errors
@@ -169,7 +187,7 @@ impl ConnectOptions {
         let since = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
-            let error = match open(&url, tables).await {
+            let error = match open(&url, tables, self.accepted).await {
                 Ok(store) => return Ok(store),
                 Err(error) => error,
             };
@@ -266,7 +284,7 @@ impl Kind {
     allow(clippy::unused_async)
 )]
 #[cfg_attr(not(feature = "sql"), allow(unused_variables))]
-async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
+async fn open(url: &str, tables: Tables, accepted: Accepted) -> Result<AnyStore, ConnectError> {
     let (scheme, rest) = url.split_once(':').unwrap_or_default();
     let Some(kind) = Kind::of(scheme) else {
         return Err(match Kind::of(&url.to_ascii_lowercase()) {
@@ -285,13 +303,15 @@ async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
         Kind::Memory => Ok(AnyStore::new(super::memory::MemoryStore::new())),
         #[cfg(feature = "redis")]
         Kind::Redis => {
-            let store = super::redis::RedisStore::connect(url).await;
+            let builder = super::redis::RedisStore::builder(url).accept_all(accepted);
+            let store = builder.connect().await;
             store.map(AnyStore::new).map_err(ConnectError::Redis)
         }
         #[cfg(feature = "postgres")]
         Kind::Postgres => {
             let builder = super::sql::postgres::PostgresStore::builder();
             let store = builder
+                .accept_all(accepted)
                 .migrate(tables == Tables::Migrate)
                 .connect(url)
                 .await;
@@ -301,6 +321,7 @@ async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
         Kind::MySql => {
             let builder = super::sql::mysql::MySqlStore::builder();
             let store = builder
+                .accept_all(accepted)
                 .migrate(tables == Tables::Migrate)
                 .connect(url)
                 .await;
@@ -310,6 +331,7 @@ async fn open(url: &str, tables: Tables) -> Result<AnyStore, ConnectError> {
         Kind::Sqlite => {
             let builder = super::sql::sqlite::SqliteStore::builder();
             let store = builder
+                .accept_all(accepted)
                 .migrate(tables != Tables::AsTheyAre)
                 .connect(url)
                 .await;

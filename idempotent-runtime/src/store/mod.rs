@@ -167,6 +167,7 @@ pub mod steps;
 mod token;
 pub mod transaction;
 mod wake;
+mod weakness;
 
 pub use admin::Administrable;
 pub use connect::{AnyStore, ConnectError, ConnectOptions, connect, migrate};
@@ -180,6 +181,7 @@ pub use token::{Token, TraceId};
 pub use transaction::Transactions;
 pub use wake::Wake;
 pub(crate) use wake::{Awaited, AwaitedKeys};
+pub use weakness::{FoundWeakness, UnknownWeakness, Weakness};
 
 /// How late an operation may be applied, counted from when it was sent.
 ///

@@ -1,7 +1,7 @@
 //! Servers that may lose acknowledged writes, or take none.
 
 use idempotent_runtime::store::{
-    Outcome, Store, StoreErrorKind, Write,
+    Outcome, Store, StoreErrorKind, Weakness, Write,
     conformance::key,
     sql::{
         ConnectError,
@@ -38,9 +38,9 @@ async fn a_server_that_is_not_durable_has_small_packets_or_is_read_only_is_refus
     };
     let text = refused(builder()).await.to_string();
     assert!(text.contains("innodb_flush_log_at_trx_commit"), "{text}");
-    let builder = || builder().accept_weaker_durability();
+    let builder = || builder().accept(Weakness::InnodbFlushLogAtTrxCommit);
     let accepted = builder().connect(&server.url()).await;
-    accepted.expect("weaker durability is accepted");
+    accepted.expect("it is accepted");
     let error = refused(builder().largest_response(1 << 20)).await;
     assert!(
         matches!(
@@ -66,14 +66,16 @@ async fn a_binary_log_that_is_not_flushed_is_refused() {
     };
     let builder = || MySqlStore::builder().migrate(true);
     let error = builder().connect(&server.url()).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::NotDurable { .. }),
-        "{error:?}"
-    );
-    assert!(error.to_string().contains("sync_binlog"), "{error}");
-    let weak = builder().accept_weaker_durability();
+    assert!(matches!(error, ConnectError::Weak { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("`sync_binlog` is `0`"), "{error}");
+    assert!(text.contains("`accept(Weakness::SyncBinlog)`"), "{error}");
+    let others = builder().accept(Weakness::NoBinaryLog);
+    let others = others.connect(&server.url()).await;
+    others.expect_err("another weakness is accepted");
+    let weak = builder().accept(Weakness::SyncBinlog);
     let accepted = weak.connect(&server.url()).await;
-    accepted.expect("weaker durability is accepted");
+    accepted.expect("it is accepted");
     run(&server, "set global sync_binlog = 1").await;
     let flushed = builder().connect(&server.url()).await;
     flushed.expect("the log is flushed with each commit");
@@ -89,7 +91,7 @@ async fn a_missing_binary_log_is_logged_as_a_warning() {
         let (log, _collected) = Log::collect();
         let builder = MySqlStore::builder().table(new_table()).migrate(true);
         let builder = if weak {
-            builder.accept_weaker_durability()
+            builder.accept(Weakness::NoBinaryLog)
         } else {
             builder
         };
@@ -195,6 +197,10 @@ async fn a_server_whose_pages_a_crash_may_destroy_is_refused() {
     let error = builder().connect(&server.url()).await.unwrap_err();
     assert!(error.to_string().contains("innodb_doublewrite"), "{error}");
     let url = server.url();
-    let accepted = builder().accept_weaker_durability().connect(&url);
-    accepted.await.expect("weaker durability is accepted");
+    let other = builder().accept(Weakness::FullPageWritesOff).connect(&url);
+    other.await.expect_err("another weakness is accepted");
+    let accepted = builder()
+        .accept(Weakness::InnodbDoublewriteOff)
+        .connect(&url);
+    accepted.await.expect("it is accepted");
 }

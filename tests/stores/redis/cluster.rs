@@ -5,9 +5,9 @@ use std::{sync::OnceLock, time::Duration};
 use idempotent_runtime::{
     StoreKey,
     store::{
-        Outcome, Store, Write,
+        Outcome, Store, Weakness, Write,
         conformance::{Harness, key},
-        redis::{ConnectError, RedisStore, Weakness},
+        redis::{ConnectError, RedisStore},
     },
 };
 use tokio::task::block_in_place;
@@ -184,14 +184,17 @@ async fn a_weak_node_is_found_whichever_it_is() {
         assert_eq!(reply, "+OK\r\n");
     };
     let weaknesses = async || match refused(RedisStore::builder(url(&nodes))).await {
-        ConnectError::Weak { weaknesses } => weaknesses,
+        ConnectError::Weak { found } => found
+            .into_iter()
+            .map(|found| found.weakness)
+            .collect::<Vec<_>>(),
         other => panic!("{other:?} instead of weaknesses"),
     };
     for node in 0..3 {
         set(node, "appendfsync", "no");
         // Several times, because a check of one node alone would find the weak one now and then.
         for _ in 0..5 {
-            assert_eq!(weaknesses().await, [Weakness::NeverFlushed], "node {node}");
+            assert_eq!(weaknesses().await, [Weakness::AppendFsyncNo], "node {node}");
         }
         set(node, "appendfsync", "everysec");
     }
@@ -199,7 +202,7 @@ async fn a_weak_node_is_found_whichever_it_is() {
     set(0, "appendonly", "no");
     set(1, "no-appendfsync-on-rewrite", "yes");
     set(2, "appendonly", "no");
-    let both = [Weakness::NoAppendOnlyFile, Weakness::NotFlushedInRewrites];
+    let both = [Weakness::AppendOnlyOff, Weakness::NoAppendFsyncOnRewrite];
     assert_eq!(weaknesses().await, both);
 }
 

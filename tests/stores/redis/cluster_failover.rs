@@ -117,7 +117,7 @@ async fn a_primary_that_is_down_is_named_unless_that_is_accepted() {
         "{took:?}"
     );
 
-    let store = open(on(&nodes).accept_weaker_durability()).await;
+    let store = open(on(&nodes).accept_unverified()).await;
     for (node, keys) in keys.iter().enumerate() {
         for key in keys {
             if node == 1 {
@@ -149,7 +149,7 @@ async fn a_cluster_that_is_down_because_a_node_is_missing_is_never_opened() {
             nodes[..2].iter().all(down).then_some(())
         });
     });
-    match on(&nodes).accept_weaker_durability().connect().await {
+    match on(&nodes).accept_unverified().connect().await {
         Err(ConnectError::Unreachable { source }) => {
             assert_eq!(source.code(), Some("CLUSTERDOWN"), "{source}");
         }

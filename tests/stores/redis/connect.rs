@@ -7,9 +7,9 @@ use std::{
 };
 
 use idempotent_runtime::store::{
-    Store,
+    Store, Weakness,
     conformance::{Harness as _, key},
-    redis::{ConnectError, RedisStore, Weakness},
+    redis::{ConnectError, RedisStore},
 };
 
 use super::{RedisHarness, installed, on, open, refused};
@@ -19,9 +19,12 @@ use crate::{
 };
 
 #[track_caller]
-fn weaknesses(error: ConnectError) -> Vec<Weakness> {
+fn weaknesses(error: ConnectError) -> Vec<(Weakness, String)> {
     match error {
-        ConnectError::Weak { weaknesses } => weaknesses,
+        ConnectError::Weak { found } => found
+            .into_iter()
+            .map(|found| (found.weakness, found.value))
+            .collect(),
         other => panic!("{other:?} instead of weaknesses"),
     }
 }
@@ -34,11 +37,16 @@ async fn a_server_without_persistence_is_refused_unless_accepted() {
     let error = refused(on(&redis)).await;
     assert_eq!(
         error.to_string(),
-        "this Redis server may lose acknowledged writes: it has no append-only file (set `appendonly yes`); \
-         or choose `accept_weaker_durability()`"
+        "this Redis store may lose acknowledged writes; `appendonly` is `no`: a kill loses all writes since the last \
+         snapshot. Set appendonly yes, or accept it with `accept(Weakness::AppendOnlyOff)`"
     );
-    assert_eq!(weaknesses(error), [Weakness::NoAppendOnlyFile]);
-    open(on(&redis).accept_weaker_durability()).await;
+    assert_eq!(weaknesses(error), [(Weakness::AppendOnlyOff, "no".into())]);
+    let others = Weakness::ALL
+        .iter()
+        .filter(|weakness| **weakness != Weakness::AppendOnlyOff)
+        .fold(on(&redis), |builder, other| builder.accept(*other));
+    refused(others.accept_unverified()).await;
+    open(on(&redis).accept(Weakness::AppendOnlyOff)).await;
 }
 
 #[tokio::test]
@@ -47,7 +55,8 @@ async fn an_append_only_file_that_is_never_flushed_is_refused() {
         return;
     };
     let error = refused(on(&redis)).await;
-    assert_eq!(weaknesses(error), [Weakness::NeverFlushed]);
+    assert_eq!(weaknesses(error), [(Weakness::AppendFsyncNo, "no".into())]);
+    open(on(&redis).accept(Weakness::AppendFsyncNo)).await;
 }
 
 #[tokio::test]
@@ -59,7 +68,9 @@ async fn an_append_only_file_that_is_not_flushed_during_a_rewrite_is_refused() {
     let error = refused(on(&redis)).await;
     let text = error.to_string();
     assert!(text.contains("no-appendfsync-on-rewrite no"), "{text}");
-    assert_eq!(weaknesses(error), [Weakness::NotFlushedInRewrites]);
+    let rewrites = Weakness::NoAppendFsyncOnRewrite;
+    assert_eq!(weaknesses(error), [(rewrites, "yes".into())]);
+    open(on(&redis).accept(rewrites)).await;
     redis.ask(&["CONFIG", "SET", "no-appendfsync-on-rewrite", "no"]);
     open(on(&redis)).await;
 }
@@ -73,7 +84,8 @@ async fn a_server_that_evicts_is_refused() {
         };
         let policy = policy.to_owned();
         let error = refused(on(&redis)).await;
-        assert_eq!(weaknesses(error), [Weakness::Evicts { policy }]);
+        assert_eq!(weaknesses(error), [(Weakness::Eviction, policy)]);
+        open(on(&redis).accept(Weakness::Eviction)).await;
         // Without a limit it does not evict, whatever its policy.
         redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
         open(on(&redis)).await;
@@ -157,7 +169,10 @@ async fn a_server_that_forbids_the_durability_check_is_refused_unless_accepted()
             ConnectError::Unverified { command: found, .. } => assert_eq!(found, command),
             other => panic!("{other:?} instead of the command"),
         }
-        let store = open(app().accept_weaker_durability()).await;
+        let all = Weakness::ALL.iter();
+        let accepting = all.fold(app(), |builder, weakness| builder.accept(*weakness));
+        refused(accepting).await;
+        let store = open(app().accept_unverified()).await;
         assert_eq!(store.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
     }
 }

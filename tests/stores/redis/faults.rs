@@ -11,7 +11,7 @@ use std::{
 use futures_util::FutureExt as _;
 use idempotent_runtime::{
     StoreKey,
-    store::{Acquisition, AnyStore, Store, StoreErrorKind, Write, conformance::key},
+    store::{Acquisition, AnyStore, Store, StoreErrorKind, Weakness, Write, conformance::key},
 };
 
 use super::{at, on, open};
@@ -109,7 +109,7 @@ async fn a_kill_without_persistence_loses_claims_as_accepted() {
     let Some(mut redis) = Redis::with(&[]) else {
         return;
     };
-    let store = open(on(&redis).accept_weaker_durability()).await;
+    let store = open(on(&redis).accept(Weakness::AppendOnlyOff)).await;
     let [mine, next] = [(); 2].map(|()| new_claim(key(1)));
     store.acquire(&mine).await.unwrap();
     redis.restart();

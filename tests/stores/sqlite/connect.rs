@@ -1,7 +1,7 @@
 //! Which URLs, files, tables and pools are refused, and with which error; and which are opened.
 
 use idempotent_runtime::store::{
-    Store,
+    Store, Weakness,
     conformance::key,
     sql::{ConnectError, TableName, sqlite::SqliteStore},
 };
@@ -42,7 +42,7 @@ async fn a_database_in_memory_is_refused() {
     ] {
         let error = refusal(url).await;
         assert!(
-            matches!(error, ConnectError::NotDurable { .. }),
+            matches!(error, ConnectError::Unsuitable { .. }),
             "{url}: {error:?}"
         );
     }
@@ -214,11 +214,16 @@ async fn a_pool_whose_connections_do_not_flush_is_refused() {
     SqliteStore::builder().from_pool(&pool).await.unwrap();
     let pool = SqlitePool::connect_lazy_with(options.pragma("Synchronous", "off"));
     let error = SqliteStore::builder().from_pool(&pool).await.unwrap_err();
-    assert!(
-        matches!(error, ConnectError::NotDurable { .. }),
-        "{error:?}"
-    );
+    let ConnectError::Weak { found, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(found[0].weakness, Weakness::SynchronousBelowFull);
+    assert_eq!(found[0].value, "0");
     assert!(error.to_string().contains("synchronous"), "{error}");
+    let other = SqliteStore::builder().accept(Weakness::FsyncOff);
+    other.from_pool(&pool).await.expect_err("another weakness");
+    let accepting = SqliteStore::builder().accept(Weakness::SynchronousBelowFull);
+    accepting.from_pool(&pool).await.expect("it is accepted");
 }
 
 #[tokio::test]

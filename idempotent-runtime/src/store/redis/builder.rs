@@ -18,6 +18,7 @@ use super::{
     source::{Source, TimeOuts},
     wakeup::{self, Listener},
 };
+use crate::store::weakness::{Accepted, Weakness};
 
 /// Settings of a [`RedisStore`]; each has a default.
 #[derive(Clone)]
@@ -25,7 +26,7 @@ use super::{
 pub struct RedisStoreBuilder {
     url: String,
     prefix: String,
-    accept_weaker_durability: bool,
+    accepted: Accepted,
     replicas: Option<(u32, Duration)>,
     push: bool,
     /// How long a connection that listens stays when nobody waits any more.
@@ -38,7 +39,7 @@ impl RedisStoreBuilder {
         Self {
             url: url.into(),
             prefix: "idempotent:".to_owned(),
-            accept_weaker_durability: false,
+            accepted: Accepted::default(),
             replicas: None,
             push: true,
             linger: wakeup::LINGER,
@@ -57,13 +58,24 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Accepts a server that may lose acknowledged writes or does not permit the probe, and a Cluster some of whose
-    /// primaries do not answer or are unknown.
+    /// Accepts servers with this weakness, and with no other; may be called several times.
     ///
     /// **This weakens the promise**: after a crash of the server, or an eviction, a retry can execute a second time.
     /// What the probe found is logged as a warning instead of being an error.
-    pub fn accept_weaker_durability(mut self) -> Self {
-        self.accept_weaker_durability = true;
+    pub fn accept(mut self, weakness: Weakness) -> Self {
+        self.accepted.accept(weakness);
+        self
+    }
+
+    /// Accepts a server that does not permit the probe, and a Cluster some of whose primaries do not answer or are unknown.
+    /// What could not be found out is logged as a warning. It accepts no weakness that was found.
+    pub fn accept_unverified(mut self) -> Self {
+        self.accepted.unverified = true;
+        self
+    }
+
+    pub(in crate::store) fn accept_all(mut self, accepted: Accepted) -> Self {
+        self.accepted = accepted;
         self
     }
 
@@ -129,7 +141,7 @@ impl RedisStoreBuilder {
         let runtime = Handle::current();
         let link = self.link(address, &runtime);
         let link = link.map_err(|source| ConnectError::of("the handshake", source))?;
-        let facts = check::check(&link, &self.prefix, self.accept_weaker_durability).await?;
+        let facts = check::check(&link, &self.prefix, self.accepted).await?;
         let is_7 = facts.version >= Some((7, 0));
         let scripts = Scripts::new(is_7);
         check::load(&link, &facts.servers, &scripts).await?;
@@ -210,7 +222,7 @@ impl fmt::Debug for RedisStoreBuilder {
         // Without the URL, which may contain a password.
         f.debug_struct("RedisStoreBuilder")
             .field("prefix", &self.prefix)
-            .field("accept_weaker_durability", &self.accept_weaker_durability)
+            .field("accepted", &self.accepted)
             .field("replicas", &self.replicas)
             .field("push", &self.push)
             .field("time_outs", &self.time_outs)

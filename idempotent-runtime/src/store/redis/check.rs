@@ -7,7 +7,7 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, cluster::NodeAd
 use tokio::time::{Instant, sleep};
 
 use super::{
-    ConnectError, Weakness,
+    ConnectError, NAME,
     cluster::{Cluster, Next},
     error::denied,
     info::{Info, texts},
@@ -15,6 +15,7 @@ use super::{
     server::Server,
     topology::View,
 };
+use crate::store::weakness::{Accepted, FoundWeakness, Weakness};
 
 /// How long the probe of a Cluster is repeated while it is incomplete, and the pause between two probes. A failover
 /// normally ends within this time.
@@ -34,7 +35,7 @@ pub(super) struct ServerFacts {
 struct ServerProbe {
     /// `None` if it does not permit `INFO`.
     info: Option<Info>,
-    weaknesses: Vec<Weakness>,
+    found: Vec<FoundWeakness>,
     /// The commands that it does not permit.
     hidden: Vec<(&'static str, RedisError)>,
 }
@@ -49,11 +50,11 @@ struct ClusterProbe {
 
 /// Probes the servers, and returns an error if they may lose acknowledged writes.
 ///
-/// `accept`: the operator chose a warning instead where durability is weak or unknown.
+/// What the operator accepted is a warning instead.
 pub(super) async fn check(
     link: &Link,
     prefix: &str,
-    accept: bool,
+    accepted: Accepted,
 ) -> Result<ServerFacts, ConnectError> {
     let mut probes = Vec::new();
     let mut servers = Vec::new();
@@ -76,7 +77,7 @@ pub(super) async fn check(
             let found = primaries(cluster).await?;
             all = found.is_complete();
             if !all {
-                found.accepted(prefix, accept).await?;
+                found.accepted(prefix, accepted).await?;
             }
             for (server, probe) in found.probes {
                 probes.push(probe);
@@ -94,7 +95,7 @@ pub(super) async fn check(
         append_only: !infos.is_empty() && infos.iter().all(|info| info.append_only()),
         servers,
     };
-    verdict(probes, accept)?;
+    verdict(probes, accepted)?;
     if let Some((cluster, view)) = view {
         let opened = cluster.open(view).await;
         opened.map_err(|error| ConnectError::of("CLUSTER SLOTS", error))?;
@@ -103,23 +104,16 @@ pub(super) async fn check(
 }
 
 /// Errors for what the probes found, or warnings if the operator accepts it.
-fn verdict(probes: Vec<ServerProbe>, accept: bool) -> Result<(), ConnectError> {
-    let mut weaknesses = Vec::new();
+fn verdict(probes: Vec<ServerProbe>, accepted: Accepted) -> Result<(), ConnectError> {
+    let mut found = Vec::new();
     for probe in probes {
         for (command, error) in probe.hidden {
-            unverified(command, error, accept)?;
+            unverified(command, error, accepted)?;
         }
-        weaknesses.extend(probe.weaknesses);
+        found.extend(probe.found);
     }
-    weaknesses.sort();
-    weaknesses.dedup();
-    if !weaknesses.is_empty() && !accept {
-        return Err(ConnectError::Weak { weaknesses });
-    }
-    for weakness in weaknesses {
-        tracing::warn!("this Redis server may lose acknowledged writes: {weakness}");
-    }
-    Ok(())
+    let judged = accepted.judge(NAME, found);
+    judged.map_err(|found| ConnectError::Weak { found })
 }
 
 /// Probes all primaries of a Cluster, and repeats that for a while if one of them cannot be reached or is not known: it
@@ -176,10 +170,10 @@ impl ClusterProbe {
     }
 
     /// Whether to use the Cluster although the probe is incomplete: an error if not, a warning if so.
-    async fn accepted(&self, prefix: &str, accept: bool) -> Result<(), ConnectError> {
+    async fn accepted(&self, prefix: &str, accepted: Accepted) -> Result<(), ConnectError> {
         let first = self.unreachable.first().map(|(_, source)| source.clone());
         let slots = self.view.gaps();
-        if !accept {
+        if !accepted.unverified {
             return Err(match first {
                 Some(source) => {
                     let nodes = self.unreachable.iter().map(|(node, _)| node.to_string());
@@ -247,33 +241,44 @@ impl ClusterProbe {
 /// How many names are tried on a node. Each is in another slot.
 const NAMES: u8 = 16;
 
-/// Settings that keep an append-only file from being flushed: the command that reads the setting, its name, the value
-/// that is a weakness, and the weakness.
-const FLUSHES: [(&str, &str, &str, Weakness); 2] = [
+/// Settings that keep an append-only file from being flushed: the command that reads the setting, its name, and the values
+/// that are weaknesses.
+type Flush = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, Weakness)],
+);
+
+const FLUSHES: [Flush; 2] = [
     (
         "CONFIG GET appendfsync",
         "appendfsync",
-        "no",
-        Weakness::NeverFlushed,
+        &[
+            ("no", Weakness::AppendFsyncNo),
+            ("everysec", Weakness::AppendFsyncEverySecond),
+        ],
     ),
     (
         "CONFIG GET no-appendfsync-on-rewrite",
         "no-appendfsync-on-rewrite",
-        "yes",
-        Weakness::NotFlushedInRewrites,
+        &[("yes", Weakness::NoAppendFsyncOnRewrite)],
     ),
 ];
 
-/// Whether a setting has this value.
-async fn is_set(server: &Arc<Server>, setting: &str, value: &str) -> RedisResult<bool> {
+/// The value of a setting, and the name of the setting on servers that repeat it.
+async fn setting(server: &Arc<Server>, setting: &str) -> RedisResult<Vec<String>> {
     let mut command = redis::cmd("CONFIG");
     let found = server.send(command.arg("GET").arg(setting)).await?;
-    Ok(texts(found).any(|found| found == value))
+    Ok(texts(found).collect())
 }
 
 /// An error or a warning for a command of the probe that the server does not permit.
-fn unverified(command: &'static str, error: RedisError, accept: bool) -> Result<(), ConnectError> {
-    if !accept {
+fn unverified(
+    command: &'static str,
+    error: RedisError,
+    accepted: Accepted,
+) -> Result<(), ConnectError> {
+    if !accepted.unverified {
         return Err(ConnectError::Unverified {
             command,
             source: error,
@@ -292,7 +297,7 @@ impl ServerProbe {
     async fn of(server: &Arc<Server>, by_cluster: bool) -> Result<Self, ConnectError> {
         let mut probe = Self {
             info: None,
-            weaknesses: Vec::new(),
+            found: Vec::new(),
             hidden: Vec::new(),
         };
         let info = match server.send(&redis::cmd("INFO")).await {
@@ -306,14 +311,19 @@ impl ServerProbe {
             let source = (loading, "it is loading its data").into();
             return Err(ConnectError::Unreachable { source });
         }
-        info.weaknesses(&mut probe.weaknesses);
+        info.weaknesses(&mut probe.found);
         server.know(&info);
         let append_only = info.append_only();
         probe.info = Some(info);
-        for (command, setting, bad, weakness) in FLUSHES.into_iter().filter(|_| append_only) {
-            match is_set(server, setting, bad).await {
-                Ok(true) => probe.weaknesses.push(weakness),
-                Ok(false) => {}
+        for (command, name, weak) in FLUSHES.into_iter().filter(|_| append_only) {
+            match setting(server, name).await {
+                Ok(texts) => {
+                    let weak = weak
+                        .iter()
+                        .filter(|(value, _)| texts.iter().any(|text| text == value));
+                    let found = weak.map(|(value, weakness)| FoundWeakness::new(*weakness, *value));
+                    probe.found.extend(found);
+                }
                 Err(error) => probe = probe.note_denied(command, error)?,
             }
         }

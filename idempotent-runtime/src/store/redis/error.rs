@@ -5,7 +5,10 @@ use std::{error::Error, fmt};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::NAME;
-use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::{
+    error::{StoreError, StoreErrorKind},
+    weakness::{FoundWeakness, write_found},
+};
 
 /// Why a [`RedisStore`](super::RedisStore) could not be opened.
 ///
@@ -34,7 +37,7 @@ pub enum ConnectError {
     },
     /// For five seconds, primaries of the Cluster did not answer or reported that they are replicas, and no others took
     /// over. So it is unknown whether they keep acknowledged writes. With
-    /// [`accept_weaker_durability`](super::RedisStoreBuilder::accept_weaker_durability) the store is opened as long
+    /// [`accept_unverified`](super::RedisStoreBuilder::accept_unverified) the store is opened as long
     /// as the Cluster serves other slots.
     UnreachablePrimaries {
         /// Host and port of each, as the Cluster announces them, separated by `, `.
@@ -44,7 +47,7 @@ pub enum ConnectError {
     },
     /// For five seconds, no node of the Cluster reported which node owns these slots, or the address of that node. So
     /// it is unknown whether it keeps acknowledged writes. With
-    /// [`accept_weaker_durability`](super::RedisStoreBuilder::accept_weaker_durability) the store is opened as long as
+    /// [`accept_unverified`](super::RedisStoreBuilder::accept_unverified) the store is opened as long as
     /// the Cluster serves other slots.
     Uncovered {
         /// The slots, in the form `0-5460, 9999`.
@@ -64,8 +67,8 @@ pub enum ConnectError {
     },
     /// The server may lose acknowledged writes.
     Weak {
-        /// All reasons that were found.
-        weaknesses: Vec<Weakness>,
+        /// All weaknesses that were found and not [accepted](super::RedisStoreBuilder::accept).
+        found: Vec<FoundWeakness>,
     },
     /// The user may not run a command that checks whether the server keeps acknowledged writes.
     Unverified {
@@ -89,23 +92,6 @@ pub enum ConnectError {
     Wait {
         /// Why.
         reason: &'static str,
-    },
-}
-
-/// Why a server may lose acknowledged claims and outcomes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Weakness {
-    /// It has no append-only file: all writes since the last snapshot are lost with the process.
-    NoAppendOnlyFile,
-    /// It writes its append-only file, but never flushes it to the disk.
-    NeverFlushed,
-    /// It does not flush its append-only file while it rewrites it or saves a snapshot, which may take minutes.
-    NotFlushedInRewrites,
-    /// At its memory limit it evicts records, in flight or not.
-    Evicts {
-        /// Its `maxmemory-policy`.
-        policy: String,
     },
 }
 
@@ -229,13 +215,13 @@ impl fmt::Display for ConnectError {
             Self::UnreachablePrimaries { nodes, .. } => write!(
                 f,
                 "primaries of the Redis Cluster cannot be reached, so it is unknown whether they keep acknowledged \
-                 writes: restart them or fail over, or choose `accept_weaker_durability()`: {nodes}"
+                 writes: restart them or fail over, or choose `accept_unverified()`: {nodes}"
             ),
             Self::Uncovered { slots } => write!(
                 f,
                 "no node of the Redis Cluster reports the owner of the slots {slots}, or its address: check the answer \
                  to CLUSTER SLOTS (a host `?` means that `cluster-announce-hostname` is missing), or choose \
-                 `accept_weaker_durability()`"
+                 `accept_unverified()`"
             ),
             Self::Authentication { .. } => {
                 f.write_str("the Redis server refuses the user name or the password")
@@ -243,11 +229,11 @@ impl fmt::Display for ConnectError {
             Self::NotPermitted { command, .. } => {
                 write!(f, "the Redis user may not run {command}: permit it by its ACL")
             }
-            Self::Weak { weaknesses } => write_weaknesses(weaknesses, f),
+            Self::Weak { found } => write_found("Redis", found, f),
             Self::Unverified { command, .. } => write!(
                 f,
                 "the Redis user may not run {command}, so it is unknown whether the server keeps acknowledged writes: \
-                 permit it by its ACL, or choose `accept_weaker_durability()`"
+                 permit it by its ACL, or choose `accept_unverified()`"
             ),
             Self::TooOld { version } => {
                 write!(
@@ -286,39 +272,11 @@ impl Error for ConnectError {
     }
 }
 
-fn write_weaknesses(weaknesses: &[Weakness], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_str("this Redis server may lose acknowledged writes: ")?;
-    for weakness in weaknesses {
-        write!(f, "{weakness}; ")?;
-    }
-    f.write_str("or choose `accept_weaker_durability()`")
-}
-
 /// The error, or the one that it wraps and repeats word for word, so that a chain of errors prints no text twice.
 fn cause(error: &RedisError) -> &(dyn Error + 'static) {
     match error.source() {
         Some(inner) if error.to_string().contains(&inner.to_string()) => inner,
         _ => error,
-    }
-}
-
-impl fmt::Display for Weakness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoAppendOnlyFile => {
-                f.write_str("it has no append-only file (set `appendonly yes`)")
-            }
-            Self::NeverFlushed => {
-                f.write_str("it never flushes its append-only file (set `appendfsync everysec` or `always`)")
-            }
-            Self::NotFlushedInRewrites => f.write_str(
-                "it does not flush its append-only file during rewrites (set `no-appendfsync-on-rewrite no`)",
-            ),
-            Self::Evicts { policy } => write!(
-                f,
-                "it evicts records by {policy} at its memory limit (set `maxmemory-policy noeviction`)"
-            ),
-        }
     }
 }
 

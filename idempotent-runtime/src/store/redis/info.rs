@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use redis::Value;
 
-use super::{ConnectError, Weakness};
+use super::ConnectError;
+use crate::store::weakness::{FoundWeakness, Weakness};
 
 /// The reply of one server to `INFO`.
 pub(super) struct Info(HashMap<String, String>);
@@ -53,16 +54,14 @@ impl Info {
         Ok(())
     }
 
-    pub(super) fn weaknesses(&self, found: &mut Vec<Weakness>) {
+    pub(super) fn weaknesses(&self, found: &mut Vec<FoundWeakness>) {
         if !self.append_only() {
-            found.push(Weakness::NoAppendOnlyFile);
+            found.push(FoundWeakness::new(Weakness::AppendOnlyOff, "no"));
         }
         let policy = self.get("maxmemory_policy");
         // Without a limit no key is ever evicted, whatever the policy.
         if self.get("maxmemory") != "0" && policy != "noeviction" {
-            found.push(Weakness::Evicts {
-                policy: policy.to_owned(),
-            });
+            found.push(FoundWeakness::new(Weakness::Eviction, policy));
         }
     }
 

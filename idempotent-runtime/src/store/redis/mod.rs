@@ -26,17 +26,19 @@
 //!
 //! [`connect`](RedisStoreBuilder::connect) probes the server, or each primary of a Cluster (`INFO`, `CONFIG GET` of
 //! `appendfsync` and `no-appendfsync-on-rewrite`), and refuses servers that can lose acknowledged writes, unless [that
-//! is accepted](RedisStoreBuilder::accept_weaker_durability). If a primary of a Cluster does not answer, or no node
+//! weakness is accepted](RedisStoreBuilder::accept). If a primary of a Cluster does not answer, or no node
 //! reports the primary of some slots, the probe is repeated for five seconds, in which a failover normally ends and the
-//! new primary is probed. After that `connect` returns an error that names them. If weaker durability is accepted, it
+//! new primary is probed. After that `connect` returns an error that names them. With
+//! [`accept_unverified`](RedisStoreBuilder::accept_unverified) it
 //! logs a warning instead and opens the store, as long as the Cluster serves other slots. The probe is made once: watch
 //! for changes of the configuration, and for replicas that take over later, yourself. Only that a server has been
 //! restarted or replaced is noticed with each new connection: a warning in the log, or an error if its database is empty.
 //!
-//! `appendfsync everysec`, the default of a server with an append-only file, is accepted. With it up to one second of
-//! acknowledged claims and outcomes (two with a slow disk) is lost when the machine loses power, and retries of those
-//! requests execute a second time. Where that is too much, as where each request moves money and nothing behind it
-//! deduplicates by the key, set `appendfsync always`.
+//! `appendfsync everysec`, the default of a server with an append-only file, is warned of and not refused. With it up to
+//! one second of acknowledged claims and outcomes (two with a slow disk) is lost when the machine loses power, and retries
+//! of those requests execute a second time. Where that is too much, as where each request moves money and nothing behind it
+//! deduplicates by the key, set `appendfsync always`. Where it is not,
+//! [`accept`](RedisStoreBuilder::accept)`(Weakness::AppendFsyncEverySecond)` ends the warning.
 //!
 //! # URLs
 //!
@@ -117,7 +119,7 @@
 //!
 //! Before version 7, leave `spublish`, `ssubscribe` and `sunsubscribe` out. Without the commands that publish or subscribe,
 //! waiters poll; without `info` or `config|get` the durability is unknown and has to
-//! be [accepted](RedisStoreBuilder::accept_weaker_durability); without `script|load` each script is sent in full once.
+//! be [accepted](RedisStoreBuilder::accept_unverified); without `script|load` each script is sent in full once.
 //!
 //! # Caveats
 //!
@@ -183,7 +185,7 @@ mod topology;
 mod wakeup;
 
 pub use builder::RedisStoreBuilder;
-pub use error::{ConnectError, Weakness};
+pub use error::ConnectError;
 
 const NAME: &str = "redis";
 

@@ -23,6 +23,7 @@ use crate::{
         token::Token,
         transaction::Transactions,
         wake::Wake,
+        weakness::Accepted,
     },
 };
 
@@ -41,6 +42,9 @@ pub(super) trait Dialect: Driver + fmt::Debug {
     /// The settings of a builder beside those that every store has.
     type Settings: Clone + fmt::Debug + Default + Send + Sync;
     type Options: Send;
+
+    /// What the builder's operator accepts.
+    fn accepted(settings: &mut Self::Settings) -> &mut Accepted;
 
     /// The options in a URL.
     fn options(url: &str) -> Result<Self::Options, ConnectError>;

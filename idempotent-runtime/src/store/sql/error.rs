@@ -5,7 +5,10 @@ use std::{error::Error, fmt, io, str::FromStr, time::Duration};
 use tokio::time::error::Elapsed;
 
 use super::{TableName, table_name::TableNameError};
-use crate::store::error::StoreErrorKind;
+use crate::store::{
+    error::StoreErrorKind,
+    weakness::{FoundWeakness, write_found},
+};
 
 /// Why an SQL store could not be opened, or its table could not be created.
 ///
@@ -73,7 +76,21 @@ pub enum ConnectError {
         needed: u64,
     },
     /// The database may lose acknowledged writes.
-    NotDurable {
+    Weak {
+        /// The store's name.
+        store: &'static str,
+        /// All weaknesses that were found and not [accepted](super::SqlStoreBuilder::accept).
+        found: Vec<FoundWeakness>,
+    },
+    /// The server does not report settings on which its durability depends.
+    Unverified {
+        /// The store's name.
+        store: &'static str,
+        /// The settings, separated by `, `.
+        settings: String,
+    },
+    /// The database or its sessions are of no use to the store, whatever an operator accepts: a replica, for example.
+    Unsuitable {
         /// What was found, and what to do.
         reason: &'static str,
     },
@@ -144,7 +161,13 @@ impl fmt::Display for ConnectError {
                 "the server's max_allowed_packet is {bytes} bytes and the largest response needs {needed}: raise it, \
                  or lower `largest_response` together with the routes' `max_response`"
             ),
-            Self::NotDurable { reason } => f.write_str(reason),
+            Self::Weak { store, found } => write_found(store, found, f),
+            Self::Unverified { store, settings } => write!(
+                f,
+                "the {store} server does not report {settings}, so it is unknown whether it keeps acknowledged writes: \
+                 find that out, and accept it with `accept_unverified()`"
+            ),
+            Self::Unsuitable { reason } => f.write_str(reason),
             Self::Refused { store, doing, .. } => {
                 write!(f, "the {store} database refused to {doing}")
             }

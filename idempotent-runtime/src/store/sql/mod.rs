@@ -41,6 +41,7 @@ mod admin;
 mod dialect;
 mod error;
 mod operations;
+mod probe;
 mod purge;
 mod row;
 mod setup;

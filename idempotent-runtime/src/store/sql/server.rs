@@ -26,6 +26,7 @@ use crate::{
         token::Token,
         transaction::Transactions,
         wake::Wake,
+        weakness::Accepted,
     },
 };
 
@@ -96,8 +97,8 @@ pub(super) struct Settings<O> {
     /// The largest number of transactions of handlers at the same time.
     pub(super) transactions: usize,
     pub(super) time_out: Duration,
-    /// Whether the server must keep acknowledged writes.
-    pub(super) durable: bool,
+    /// What the operator accepts of the server.
+    pub(super) accepted: Accepted,
     /// Those that only this database has.
     pub(super) own: O,
 }
@@ -119,7 +120,7 @@ impl<O: Default> Default for Settings<O> {
             connections: 10,
             transactions: 10,
             time_out: Duration::from_secs(2),
-            durable: true,
+            accepted: Accepted::default(),
             own: O::default(),
         }
     }
@@ -181,14 +182,6 @@ impl<D: ServerDialect> SqlStoreBuilder<D> {
     /// | MySQL | waits for a lock, in whole seconds, at least one and at most a year |
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.settings.time_out = time_out;
-        self
-    }
-
-    /// Accepts a server that does not wait for its disk, or reports that it does not: Neon runs with `fsync = off`, because
-    /// its storage keeps commits elsewhere. After a crash of the server or its machine, acknowledged keys may be free again,
-    /// and their requests execute a second time.
-    pub fn accept_weaker_durability(mut self) -> Self {
-        self.settings.durable = false;
         self
     }
 

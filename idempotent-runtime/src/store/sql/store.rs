@@ -19,6 +19,7 @@ use crate::{
         token::Token,
         transaction::Transactions,
         wake::Wake,
+        weakness::{Accepted, Weakness},
     },
 };
 
@@ -72,6 +73,28 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     /// a server: a service that serves requests should not need the right to change the schema.
     pub fn migrate(mut self, yes: bool) -> Self {
         self.migrate = yes;
+        self
+    }
+
+    /// Accepts a database with this weakness, and with no other; may be called several times. Neon needs it for
+    /// [`Weakness::FsyncOff`], because its storage keeps commits elsewhere.
+    ///
+    /// **This weakens the promise**: after a crash, acknowledged keys may be free again, and their requests execute a
+    /// second time. What was accepted is logged as a warning.
+    pub fn accept(mut self, weakness: Weakness) -> Self {
+        D::accepted(&mut self.settings).accept(weakness);
+        self
+    }
+
+    /// Accepts a server that does not report all settings on which its durability depends, with a warning in the log. It
+    /// accepts no weakness that is found.
+    pub fn accept_unverified(mut self) -> Self {
+        D::accepted(&mut self.settings).unverified = true;
+        self
+    }
+
+    pub(in crate::store) fn accept_all(mut self, accepted: Accepted) -> Self {
+        *D::accepted(&mut self.settings) = accepted;
         self
     }
 

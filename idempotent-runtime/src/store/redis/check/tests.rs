@@ -46,7 +46,7 @@ async fn three(hosts: [&str; 2]) -> [Fake; 3] {
 async fn slots_without_a_reported_primary_are_an_error_unless_that_is_accepted() {
     let nodes = three([HERE, "?"]).await;
     let builder = on(&[&nodes[0]]);
-    let accepting = builder.clone().accept_weaker_durability();
+    let accepting = builder.clone().accept_unverified();
     let (refused, accepted) = tokio::join!(builder.connect(), accepting.connect());
     accepted.expect("two of three primaries are reported");
     let error = refused.expect_err("one primary is not reported");
@@ -56,7 +56,7 @@ async fn slots_without_a_reported_primary_are_an_error_unless_that_is_accepted()
         other => panic!("{other:?} is another error"),
     }
     assert!(
-        said.contains("11001-16383") && said.contains("accept_weaker"),
+        said.contains("11001-16383") && said.contains("accept_unverified()"),
         "{said}"
     );
 }
@@ -69,7 +69,7 @@ async fn all_unreachable_primaries_are_named_and_their_version_is_unknown() {
         unreachable.says("", None);
     }
     let builder = impatient(on(&[&nodes[0]]));
-    let accepting = builder.clone().accept_weaker_durability();
+    let accepting = builder.clone().accept_unverified();
     let (refused, accepted) = tokio::join!(builder.connect(), accepting.connect());
     accepted.expect("one of three primaries answers");
     match refused.expect_err("two primaries are unreachable") {
@@ -96,7 +96,7 @@ async fn a_cluster_none_of_whose_primaries_serves_is_never_opened() {
     for node in &nodes[..2] {
         node.says("PEXPIRE", None);
     }
-    let builder = impatient(on(&[&nodes[0]])).accept_weaker_durability();
+    let builder = impatient(on(&[&nodes[0]])).accept_unverified();
     let error = builder.connect().await;
     assert!(
         matches!(error, Err(ConnectError::Unreachable { .. })),
@@ -119,8 +119,8 @@ async fn after_a_failover_the_new_primary_is_probed() {
     });
     let error = on(&[&old]).connect().await.expect_err("weak");
     match error {
-        ConnectError::Weak { weaknesses } => {
-            assert_eq!(weaknesses, [Weakness::NoAppendOnlyFile]);
+        ConnectError::Weak { found } => {
+            assert_eq!(found, [FoundWeakness::new(Weakness::AppendOnlyOff, "no")]);
         }
         other => panic!("{other:?} is another error"),
     }
@@ -206,7 +206,7 @@ async fn a_cluster_is_opened_although_a_primary_does_not_load_the_scripts() {
     );
 }
 
-fn weaknesses(text: &str) -> Vec<Weakness> {
+fn weaknesses(text: &str) -> Vec<FoundWeakness> {
     let mut found = Vec::new();
     Info::parse(text).weaknesses(&mut found);
     found
@@ -223,10 +223,13 @@ fn weaknesses_are_found_in_the_reply_to_info() {
         []
     );
     let found = weaknesses("aof_enabled:0\r\nmaxmemory:9\r\nmaxmemory_policy:volatile-ttl\r\n");
-    let policy = "volatile-ttl".to_owned();
+    let expected = [
+        (Weakness::AppendOnlyOff, "no"),
+        (Weakness::Eviction, "volatile-ttl"),
+    ];
     assert_eq!(
         found,
-        [Weakness::NoAppendOnlyFile, Weakness::Evicts { policy }]
+        expected.map(|(weakness, value)| FoundWeakness::new(weakness, value))
     );
     // A server that does not report its settings is not trusted.
     assert_eq!(weaknesses("").len(), 2);

@@ -62,6 +62,7 @@
 //! ```
 
 use std::{
+    collections::HashMap,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -77,6 +78,7 @@ use super::{
     error::{Repeat, Verdict, parse},
     operations::Access,
     pool::{Connections, is_time_out},
+    probe::Probe,
     purge::Batch,
     server::{Server, ServerDialect, Settings},
     setup::{migrate_locked, refused},
@@ -86,6 +88,7 @@ use super::{
 use crate::store::{
     error::{StoreError, StoreErrorKind},
     record::Outcome,
+    weakness::{Accepted, Weakness},
 };
 
 mod transaction;
@@ -163,6 +166,10 @@ impl Dialect for MySql {
     type Backend = Server<Self>;
     type Settings = Settings<LargestResponse>;
     type Options = MySqlConnectOptions;
+
+    fn accepted(settings: &mut Settings<LargestResponse>) -> &mut Accepted {
+        &mut settings.accepted
+    }
 
     fn options(url: &str) -> Result<MySqlConnectOptions, ConnectError> {
         let expected = "mysql://user:password@host:port/database";
@@ -261,9 +268,10 @@ impl ServerDialect for MySql {
     ) -> Result<(), ConnectError> {
         let refused = refused::<Self>("report its settings");
         let settings = connection.fetch_one(SERVER).await.map_err(&refused)?;
-        let packet = check_server(&settings, &server.settings)?;
-        let log = sqlx::query_as(BINARY_LOG).fetch_all(connection).await;
-        check_binary_log(&log.map_err(refused)?)?;
+        let packet = check_server(&settings, &server.settings.own)?;
+        let variables = variables(connection).await.map_err(refused)?;
+        check_binary_log(&variables)?;
+        probe(&variables).judge(Self::STORE, server.settings.accepted)?;
         server.own.store(packet, Ordering::Relaxed);
         Ok(())
     }
@@ -323,7 +331,15 @@ impl ServerDialect for MySql {
 }
 
 const SERVER: &str = include_str!("server.sql");
-const BINARY_LOG: &str = include_str!("binary_log.sql");
+const VARIABLES: &str = include_str!("variables.sql");
+
+/// Variables of the server and the session, by their names.
+type Variables = HashMap<String, String>;
+
+async fn variables(connection: &mut MySqlConnection) -> Result<Variables, sqlx::Error> {
+    let variables = sqlx::query_as(VARIABLES).fetch_all(connection).await?;
+    Ok(variables.into_iter().collect())
+}
 
 /// The largest packet that the server accepts, in bytes.
 async fn packet_of(server: &Server<MySql>) -> Result<u64, sqlx::Error> {
@@ -341,70 +357,71 @@ fn seconds(limit: Duration) -> i64 {
     i64::try_from(limit.as_secs()).map_or(YEAR, |seconds| seconds.clamp(1, YEAR))
 }
 
-fn check_server(
-    server: &MySqlRow,
-    settings: &Settings<LargestResponse>,
-) -> Result<u64, ConnectError> {
+/// Checks what the operator cannot accept. Returns the size of the largest packet.
+fn check_server(server: &MySqlRow, largest: &LargestResponse) -> Result<u64, ConnectError> {
     let is = |index: usize| {
         server
             .try_get::<i64, _>(index)
             .map_err(refused::<MySql>("report its settings"))
     };
-    let not = |reason| Err(ConnectError::NotDurable { reason });
-    let (packet, flush, read_only, autocommit) = (is(0)?, is(1)?, is(2)?, is(3)?);
-    let (bytes, needed) = (
-        u64::try_from(packet).unwrap_or(0),
-        settings.own.0 + OVERHEAD,
-    );
+    let (packet, read_only, autocommit) = (is(0)?, is(1)?, is(2)?);
+    let (bytes, needed) = (u64::try_from(packet).unwrap_or(0), largest.0 + OVERHEAD);
     if bytes < needed {
         return Err(ConnectError::PacketTooSmall { bytes, needed });
     }
     if read_only != 0 {
-        return not(
-            "the MySQL server is read-only, as a replica is: give the address of its primary",
-        );
-    }
-    // MariaDB's value 3 flushes more than 1 does, and does not depend on the binary log.
-    if is(4)? != 0 && flush != 3 && settings.durable {
-        return not(
-            "the MySQL server has a binary log and sync_binlog is not 1, so that a crash loses acknowledged writes: \
-             set sync_binlog to 1, or choose `accept_weaker_durability()`",
-        );
-    }
-    if !matches!(flush, 1 | 3) && settings.durable {
-        return not(
-            "innodb_flush_log_at_trx_commit of the MySQL server is not 1, so that a crash loses acknowledged writes: \
-             set it to 1, or choose `accept_weaker_durability()`",
-        );
-    }
-    if is(5)? == 0 && settings.durable {
-        tracing::warn!(
-            "the MySQL server has no binary log: it shows commits a moment before they are on disk, so that a crash \
-             may take a replay back. Set log_bin and sync_binlog = 1, or choose `accept_weaker_durability()`"
-        );
-    }
-    if is(6)? != 0 && settings.durable {
-        return not(
-            "the MySQL server runs with innodb_doublewrite = OFF, so that a crash of its machine may destroy pages: set it \
-             to ON, or choose `accept_weaker_durability()`",
-        );
+        return Err(ConnectError::Unsuitable {
+            reason: "the MySQL server is read-only, as a replica is: give the address of its primary",
+        });
     }
     if autocommit != 1 {
-        return not(
-            "the pool's sessions have autocommit = 0, so that no write would be committed: set it to 1",
-        );
+        return Err(ConnectError::Unsuitable {
+            reason: "the pool's sessions have autocommit = 0, so that no write would be committed: set it to 1",
+        });
     }
     Ok(bytes)
 }
 
+/// What the server reports of its durability.
+fn probe(variables: &Variables) -> Probe {
+    let mut probe = Probe::default();
+    let value = |name| variables.get(name).map(String::as_str);
+    let flush = value("innodb_flush_log_at_trx_commit");
+    probe.read("innodb_flush_log_at_trx_commit", flush, |value| {
+        let weakness = Weakness::InnodbFlushLogAtTrxCommit;
+        (!matches!(value, "1" | "3")).then_some(weakness)
+    });
+    probe.read("innodb_doublewrite", value("innodb_doublewrite"), |value| {
+        let off = matches!(value, "0" | "OFF" | "DETECT_ONLY");
+        off.then_some(Weakness::InnodbDoublewriteOff)
+    });
+    let log = value("log_bin");
+    probe.read("log_bin", log, |value| {
+        is_off(value).then_some(Weakness::NoBinaryLog)
+    });
+    // With a binary log, a commit is flushed together with the log and no earlier. MariaDB's value 3 flushes more than 1
+    // does, and does not depend on the binary log.
+    if log.is_some_and(|log| !is_off(log)) && flush != Some("3") {
+        probe.read("sync_binlog", value("sync_binlog"), |value| {
+            (value != "1").then_some(Weakness::SyncBinlog)
+        });
+    }
+    probe
+}
+
+fn is_off(value: &str) -> bool {
+    matches!(value, "0" | "OFF")
+}
+
 /// Rows cannot be changed under `read committed` if the format of the binary log is `STATEMENT`.
-fn check_binary_log(variables: &[(String, String)]) -> Result<(), ConnectError> {
-    let statements = |value: &str| value == "STATEMENT";
-    let reads_committed = |value: &str| matches!(value, "READ-COMMITTED" | "READ-UNCOMMITTED");
-    if variables.iter().any(|(_, value)| statements(value))
-        && variables.iter().any(|(_, value)| reads_committed(value))
-    {
-        return Err(ConnectError::NotDurable {
+fn check_binary_log(variables: &Variables) -> Result<(), ConnectError> {
+    let isolation = ["tx_isolation", "transaction_isolation"];
+    let isolation = isolation.iter().find_map(|name| variables.get(*name));
+    let reads_committed = isolation
+        .is_some_and(|value| matches!(value.as_str(), "READ-COMMITTED" | "READ-UNCOMMITTED"));
+    let format = variables.get("binlog_format");
+    if reads_committed && format.is_some_and(|format| format == "STATEMENT") {
+        return Err(ConnectError::Unsuitable {
             reason: "the MySQL server has binlog_format = STATEMENT, which does not allow writes under read committed: \
                      set it to ROW or MIXED",
         });

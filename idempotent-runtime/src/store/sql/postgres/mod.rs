@@ -82,6 +82,7 @@ use super::{
     error::{Repeat, Verdict, parse},
     operations::Access,
     pool::{Connections, is_time_out},
+    probe::Probe,
     purge::Batch,
     server::{Server, ServerDialect, Settings},
     setup::{look, migrate_locked, refused},
@@ -90,7 +91,11 @@ use super::{
 };
 use crate::{
     scope::StoreKey,
-    store::{error::StoreErrorKind, wake::Wake},
+    store::{
+        error::StoreErrorKind,
+        wake::Wake,
+        weakness::{Accepted, Weakness},
+    },
 };
 
 mod notify;
@@ -149,6 +154,10 @@ impl Dialect for Postgres {
     type Backend = Server<Self>;
     type Settings = Settings<bool>;
     type Options = PgConnectOptions;
+
+    fn accepted(settings: &mut Settings<bool>) -> &mut Accepted {
+        &mut settings.accepted
+    }
 
     fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
         let expected = "postgres://user:password@host:port/database";
@@ -246,7 +255,7 @@ impl ServerDialect for Postgres {
             .fetch_one(connection)
             .await
             .map_err(refused::<Self>("report its settings"))?;
-        check_server(&settings, server.settings.durable)
+        check_server(&settings)?.judge(Self::STORE, server.settings.accepted)
     }
 
     /// A new table in one transaction. One of version 1 in steps, because an index is made beside running operations only
@@ -354,57 +363,44 @@ fn millis(limit: Duration) -> String {
     limit.as_millis().clamp(1, i32::MAX as u128).to_string()
 }
 
-fn check_server(server: &PgRow, durable: bool) -> Result<(), ConnectError> {
-    let is = |index: usize| {
-        server
-            .try_get(index)
-            .map_err(refused::<Postgres>("report its settings"))
-    };
-    let not = |reason| Err(ConnectError::NotDurable { reason });
-    let [
-        replica,
-        flushes,
-        waits,
-        whole_pages,
-        replicated,
-        read_committed,
-    ] = [is(0)?, is(1)?, is(2)?, is(3)?, is(4)?, is(5)?];
+/// Checks what the operator cannot accept, and reports the rest.
+fn check_server(server: &PgRow) -> Result<Probe, ConnectError> {
+    let unread = refused::<Postgres>("report its settings");
+    let is = |index: usize| server.try_get::<bool, _>(index).map_err(&unread);
+    let (replica, read_committed) = (is(0)?, is(1)?);
     if replica {
-        return not(
-            "the PostgreSQL server is a read-only replica: give the address of its primary",
-        );
-    }
-    if !flushes && durable {
-        return not(
-            "the PostgreSQL server runs with fsync = off, so that a crash of its machine may lose everything: set it \
-             to on, or choose `accept_weaker_durability()`",
-        );
-    }
-    if !waits && durable {
-        return not(
-            "the pool's sessions have synchronous_commit = off, so that a crash of the server loses acknowledged \
-             writes: set it to on or local for these sessions, or choose `accept_weaker_durability()`",
-        );
-    }
-    if !whole_pages && durable {
-        return not(
-            "the PostgreSQL server runs with full_page_writes = off, so that a crash of its machine may destroy pages: set \
-             it to on, or choose `accept_weaker_durability()`",
-        );
-    }
-    if !replicated && durable {
-        return not(
-            "the pool's sessions have synchronous_commit = local and the server has synchronous standbys, so that a \
-             failover loses acknowledged writes: set it to on, or choose `accept_weaker_durability()`",
-        );
+        return Err(ConnectError::Unsuitable {
+            reason: "the PostgreSQL server is a read-only replica: give the address of its primary",
+        });
     }
     if !read_committed {
-        return not(
-            "the pool's sessions do not default to read committed, so that concurrent requests roll each other back: \
-             set default_transaction_isolation to read committed for these sessions",
-        );
+        return Err(ConnectError::Unsuitable {
+            reason: "the pool's sessions do not default to read committed, so that concurrent requests roll each other \
+                     back: set default_transaction_isolation to read committed for these sessions",
+        });
     }
-    Ok(())
+    probe(server).map_err(unread)
+}
+
+/// What the server reports of its durability.
+fn probe(server: &PgRow) -> Result<Probe, sqlx::Error> {
+    let text = |index: usize| server.try_get::<Option<&str>, _>(index);
+    let mut probe = Probe::default();
+    let off = |weakness| move |value: &str| (value == "off").then_some(weakness);
+    probe.read("fsync", text(2)?, off(Weakness::FsyncOff));
+    probe.read(
+        "full_page_writes",
+        text(3)?,
+        off(Weakness::FullPageWritesOff),
+    );
+    let standbys = text(5)?;
+    probe.read("synchronous_commit", text(4)?, |value| match value {
+        "off" => Some(Weakness::SynchronousCommitOff),
+        // With a standby that commits wait for, `local` does not.
+        "local" if standbys != Some("") => Some(Weakness::SynchronousCommitLocal),
+        _ => None,
+    });
+    Ok(probe)
 }
 
 fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {

@@ -54,7 +54,7 @@ use super::{
     statement::{Placeholder, Statement, Syntax, Values},
     statements::Statements,
 };
-use crate::store::error::StoreErrorKind;
+use crate::store::{error::StoreErrorKind, weakness::Accepted};
 
 mod identity;
 mod open;
@@ -127,6 +127,10 @@ impl Dialect for Sqlite {
     type Backend = Writer;
     type Settings = Settings;
     type Options = SqliteConnectOptions;
+
+    fn accepted(settings: &mut Settings) -> &mut Accepted {
+        &mut settings.accepted
+    }
 
     fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
         open::options(url)

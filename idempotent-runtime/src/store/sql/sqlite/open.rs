@@ -18,12 +18,16 @@ use super::{
     transaction::{SqliteTransactions, gate},
     writer::Writer,
 };
-use crate::store::sql::{
-    ConnectError, TableName,
-    dialect::{Dialect as _, Driver as _},
-    error::parse,
-    setup::{self, check_not_vanished, check_table, migrate_locked, refused},
-    statements::Statements,
+use crate::store::{
+    sql::{
+        ConnectError, TableName,
+        dialect::{Dialect as _, Driver as _},
+        error::parse,
+        probe::Probe,
+        setup::{self, check_not_vanished, check_table, migrate_locked, refused},
+        statements::Statements,
+    },
+    weakness::{Accepted, Weakness},
 };
 
 /// How long to wait while another process writes.
@@ -36,6 +40,7 @@ const FULL: i64 = 2;
 #[derive(Clone, Debug, Default)]
 pub(in crate::store::sql) struct Settings {
     pub(super) max_bytes: Option<u64>,
+    pub(super) accepted: Accepted,
 }
 
 pub(super) fn options(url: &str) -> Result<SqliteConnectOptions, ConnectError> {
@@ -71,7 +76,7 @@ pub(super) async fn open(
         return Err(refused::<Sqlite>("use the table's name")(source));
     }
     let transactions = SqliteTransactions::new(durable(options.clone()), table, gate());
-    let (connection, identity) = connect(options).await?;
+    let (connection, identity) = connect(options, settings.accepted).await?;
     serve(connection, identity, table, migrate, settings, transactions).await
 }
 
@@ -104,6 +109,7 @@ async fn serve(
 
 async fn connect(
     options: SqliteConnectOptions,
+    accepted: Accepted,
 ) -> Result<(SqliteConnection, Identity), ConnectError> {
     let options = durable(options);
     let deadline = Instant::now() + BUSY;
@@ -123,12 +129,11 @@ async fn connect(
         .fetch_one(&mut connection)
         .await
         .map_err(refused::<Sqlite>("report `synchronous`"))?;
+    let mut probe = Probe::default();
     if synchronous < FULL {
-        return Err(ConnectError::NotDurable {
-            reason: "a pragma of the pool's options sets `synchronous` lower than FULL, so that acknowledged writes \
-                     would not be flushed to the disk: remove it",
-        });
+        probe.found(Weakness::SynchronousBelowFull, synchronous.to_string());
     }
+    probe.judge(Sqlite::STORE, accepted)?;
     Ok((connection, identity))
 }
 
@@ -217,7 +222,7 @@ fn is_in_memory(options: &SqliteConnectOptions) -> bool {
 }
 
 fn in_memory() -> ConnectError {
-    ConnectError::NotDurable {
+    ConnectError::Unsuitable {
         reason: "the SQLite database is not in a file in WAL mode: give the path of a file on a local disk, or use \
                  `memory:` if records may end with the process",
     }
@@ -297,7 +302,9 @@ mod tests {
             // As the options of an application's own pool may say.
             .pragma("FullFSync", "off")
             .synchronous(SqliteSynchronous::Off);
-        let (mut connection, _) = connect(options).await.expect("the file opens");
+        let (mut connection, _) = connect(options, Accepted::default())
+            .await
+            .expect("the file opens");
         for (pragma, value) in [("synchronous", FULL), ("fullfsync", 1)] {
             let set: i64 = sqlx::query_scalar(AssertSqlSafe(format!("pragma {pragma}")))
                 .fetch_one(&mut connection)
@@ -319,7 +326,9 @@ mod tests {
         let options = SqliteConnectOptions::new()
             .filename(&file)
             .create_if_missing(true);
-        let (connection, identity) = connect(options).await.expect("the file opens");
+        let (connection, identity) = connect(options, Accepted::default())
+            .await
+            .expect("the file opens");
         std::fs::rename(&file, file.with_extension("aside")).expect("the file exists");
         std::fs::write(&file, b"").expect("another file");
         let table = TableName::default();
