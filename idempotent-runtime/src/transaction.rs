@@ -24,6 +24,10 @@ use crate::{engine::core::slot::Slot, store::sql::TypedTransaction};
 /// It begins after all arguments of the handler were extracted. As an extractor it rejects a request without a key with
 /// `missing_key`; `Option<Transaction<…>>` is `None` there, and the handler has to write in another way.
 ///
+/// # Panics
+///
+/// A use of it after the handler has returned, as in a task that the handler has started, panics.
+///
 /// # Cancellation
 ///
 /// The handler is not cancelled by a client that leaves. What is still open when the handler has ended is rolled back:
@@ -63,13 +67,14 @@ impl TransactionDatabase for sqlx::MySql {
     const NAME: &'static str = "mysql";
 }
 
-/// Why a handler's transaction is there when the handler runs.
-const BEGUN: &str = "a transaction begins before its handler is called, and its type was checked when it was extracted";
+/// Why a handler's transaction is of the type of the argument.
+const TYPED: &str = "the type of a transaction is checked when it is extracted";
 
 impl<Db: TransactionDatabase> Transaction<Db> {
     /// A transaction that begins before it is used.
     #[cfg(feature = "axum")]
     pub(crate) fn new(slot: Arc<Slot>) -> Self {
+        slot.hand_out();
         Self {
             slot,
             open: OnceLock::new(),
@@ -93,8 +98,8 @@ impl<Db: TransactionDatabase> Transaction<Db> {
 
     fn open(&self) -> &dyn TypedTransaction<Db> {
         &**self.open.get_or_init(|| {
-            let open = self.slot.lend().expect(BEGUN);
-            *open.into_any().downcast().expect(BEGUN)
+            let open = self.slot.lend().unwrap_or_else(|why| panic!("{why}"));
+            *open.into_any().downcast().expect(TYPED)
         })
     }
 }
@@ -110,15 +115,14 @@ impl<Db: TransactionDatabase> Deref for Transaction<Db> {
 impl<Db: TransactionDatabase> DerefMut for Transaction<Db> {
     fn deref_mut(&mut self) -> &mut Db::Connection {
         self.open();
-        self.open.get_mut().expect(BEGUN).connection_mut()
+        self.open.get_mut().expect(TYPED).connection_mut()
     }
 }
 
 impl<Db: TransactionDatabase> Drop for Transaction<Db> {
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
-            self.slot.give_back(open.into_open());
-        }
+        let open = self.open.take().map(TypedTransaction::into_open);
+        self.slot.give_back(open);
     }
 }
 

@@ -60,13 +60,24 @@ impl Control {
         *self.0.runs.lock().unwrap()
     }
 
-    pub(crate) fn open(&self, handlers: usize) {
-        self.0.gate.add_permits(handlers);
+    /// Counts one more run, and says how many there are.
+    fn run(&self) -> u32 {
+        let mut runs = self.0.runs.lock().unwrap();
+        *runs += 1;
+        *runs
     }
 
-    /// Drops what a handler has kept.
-    pub(crate) fn drop_kept(&self) {
-        self.0.kept.lock().unwrap().clear();
+    /// What handlers have kept, which is theirs no more.
+    pub(crate) fn take_kept(&self) -> Vec<Box<dyn std::any::Any + Send>> {
+        std::mem::take(&mut *self.0.kept.lock().unwrap())
+    }
+
+    fn keep(&self, kept: impl std::any::Any + Send) {
+        self.0.kept.lock().unwrap().push(Box::new(kept));
+    }
+
+    pub(crate) fn open(&self, handlers: usize) {
+        self.0.gate.add_permits(handlers);
     }
 
     /// Waits until the handler has run that often.
@@ -130,7 +141,7 @@ impl<Db: TestDatabase> App<Db> {
     /// Before its handler had a transaction.
     pub(crate) fn plain(world: World<Db>, policy: Policy) -> Self {
         let store = world.store.clone();
-        Self::routed(world, store, policy, Control::default(), post(plain))
+        Self::routed(world, store, policy, Control::default(), post(plain::<Db>))
     }
 
     fn routed(
@@ -203,7 +214,8 @@ impl<Db: TestDatabase> App<Db> {
 type Shares<Db> = State<(World<Db>, Control)>;
 
 #[idempotent]
-async fn plain(_: Execution) -> &'static str {
+async fn plain<Db: TestDatabase>(State((_, control)): Shares<Db>, _: Execution) -> &'static str {
+    control.run();
     std::future::pending().await
 }
 
@@ -215,12 +227,12 @@ async fn write<Db: TestDatabase>(
     headers: HeaderMap,
     name: String,
 ) -> Response {
-    let run = {
-        let mut runs = control.0.runs.lock().unwrap();
-        *runs += 1;
-        *runs
-    };
+    let run = control.run();
     let act = headers["x-act"].to_str().expect("text").to_owned();
+    if act == "keep-unused" {
+        control.keep(tx);
+        return "kept".into_response();
+    }
     let insert = |name: &str| format!("insert into {} values ('{name}', 'x')", world.effects);
     Db::run(&mut tx, insert(&name))
         .await
@@ -270,7 +282,18 @@ async fn write<Db: TestDatabase>(
             let made = format!("create table {name}_made (n integer)");
             Db::run(&mut tx, made).await.expect("a table");
         }
-        "keep" => control.0.kept.lock().unwrap().push(Box::new(tx)),
+        "keep" => control.keep(tx),
+        "swap" | "swap-status" => {
+            let mut other = world.pool.acquire().await.expect("a connection").detach();
+            std::mem::swap(&mut *tx, &mut other);
+            if act == "swap-status" {
+                return (StatusCode::PAYMENT_REQUIRED, done).into_response();
+            }
+        }
+        "elsewhere" => {
+            Db::look_elsewhere(&mut tx).await.expect("it looks there");
+        }
+        "sizeable" => return (done + &"x".repeat(200 << 10)).into_response(),
         "stream" | "large" | "broken" | "streams-tx" => {
             return streamed(&act, tx, done);
         }

@@ -8,7 +8,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
-    sync::Notify,
+    sync::{Notify, watch},
 };
 
 /// What happens to the next COMMIT.
@@ -31,6 +31,8 @@ pub(crate) struct Commits {
     /// Which message is treated.
     word: &'static [u8],
     let_go: Arc<Notify>,
+    /// Changes when all connections break.
+    cut: watch::Sender<()>,
 }
 
 impl Commits {
@@ -43,6 +45,7 @@ impl Commits {
             next: Arc::default(),
             word: word.as_bytes(),
             let_go: Arc::default(),
+            cut: watch::Sender::new(()),
         };
         let accepting = proxy.clone();
         tokio::spawn(async move {
@@ -65,6 +68,11 @@ impl Commits {
     /// Whether a message was treated since.
     pub(crate) fn has_treated(&self) -> bool {
         self.next.lock().unwrap().is_none()
+    }
+
+    /// Breaks all connections that there are.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(());
     }
 
     /// Sends what was delayed.
@@ -93,10 +101,15 @@ impl Commits {
             })
         };
         let mut buffer = vec![0; 1 << 16];
+        let mut cut = self.cut.subscribe();
         loop {
             let read = tokio::select! {
                 read = from_client.read(&mut buffer) => read,
                 () = broken.notified() => return,
+                _ = cut.changed() => {
+                    replies.abort();
+                    return;
+                }
             };
             let Ok(read @ 1..) = read else { break };
             let message = &buffer[..read];

@@ -84,6 +84,16 @@ pub(crate) trait TestDatabase: TransactionDatabase {
         statement: String,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
+    /// Makes the session look for tables elsewhere.
+    fn look_elsewhere(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send {
+        Self::run(connection, Self::ELSEWHERE.into())
+    }
+
+    /// The statement that does.
+    const ELSEWHERE: &'static str;
+
     /// Reads one number.
     fn number(
         pool: &Pool<Self>,
@@ -122,6 +132,11 @@ impl<Db: TestDatabase> World<Db> {
         );
         Db::run(&mut connection, made).await.expect("a table");
         Some(world)
+    }
+
+    /// Where the database is.
+    pub(crate) fn url(&self) -> String {
+        Db::url(&self.home)
     }
 
     /// How many effects were committed.
@@ -168,9 +183,11 @@ async fn opened<E: std::fmt::Debug, S: idempotent_runtime::store::Store>(
 }
 
 macro_rules! database {
-    ($db:ty, $home:ty, $store:ty, $start:expr, $url:expr, |$builder:ident, $transactions:ident| $sized:expr) => {
+    ($db:ty, $home:ty, $store:ty, $elsewhere:literal, $start:expr, $url:expr, |$builder:ident, $transactions:ident| $sized:expr) => {
         impl TestDatabase for $db {
             type Home = $home;
+
+            const ELSEWHERE: &'static str = $elsewhere;
 
             fn home() -> Option<$home> {
                 $start
@@ -205,6 +222,7 @@ database!(
     Postgres,
     &'static postgres::Postgres,
     PostgresStore,
+    "set local search_path = pg_catalog",
     postgres::Postgres::shared(),
     |home: &&'static postgres::Postgres| home.url(),
     |builder, transactions| builder.transactions(transactions)
@@ -213,6 +231,7 @@ database!(
     MySql,
     &'static MariaDb,
     MySqlStore,
+    "use information_schema",
     MariaDb::shared(),
     |home: &&'static MariaDb| home.url(),
     |builder, transactions| builder.transactions(transactions)
@@ -221,6 +240,7 @@ database!(
     Sqlite,
     Folder,
     SqliteStore,
+    "select 1",
     Some(Folder::new("transactions")),
     |home: &Folder| format!(
         "sqlite://{}?mode=rwc",

@@ -135,6 +135,36 @@ async fn a_completion_without_an_answer_is_rolled_back<Db: Server>(treatment: Tr
     assert_eq!(app.world.effects().await, 1);
 }
 
+/// The completion changed nothing, because the handler has committed by itself, and the connection breaks before that is
+/// known: what the handler wrote is committed, so it must not run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_breaks_after_a_commit_of_the_handlers_own_releases_nothing() {
+    for treatment in [Treatment::LoseRequest, Treatment::LoseReply] {
+        let Some((app, proxy)) = behind::<Postgres>("ROLLBACK").await else {
+            return;
+        };
+        proxy.treat(treatment);
+        app.write("a", "commit")
+            .await
+            .assert_problem(500, "transaction_failed");
+        assert!(proxy.has_treated());
+        let again = app.write("a", "ok").await;
+        again.assert_problem(500, "transaction_failed");
+        assert_eq!((again.replayed, app.control.runs()), (true, 2));
+        assert_eq!(app.world.effects().await, 2);
+    }
+}
+
+/// As after a restart of the server: nothing has happened on it, so the transaction begins on another.
+async fn a_connection_that_broke_since_its_last_use_costs_no_request<Db: Server>() {
+    let Some((app, proxy)) = behind::<Db>("COMMIT").await else {
+        return;
+    };
+    proxy.cut();
+    app.write("a", "ok").await.assert(200, "written 2", false);
+    assert_whole(&app).await;
+}
+
 macro_rules! on_each_server {
     ($($name:ident),* $(,)?) => {
         mod on_postgres {
@@ -158,6 +188,7 @@ on_each_server! {
     a_frozen_commit_is_rolled_back_and_a_retry_executes,
     a_commit_that_arrives_after_the_decision_commits_nothing,
     a_statement_of_the_handlers_whose_reply_is_lost_rolls_back,
+    a_connection_that_broke_since_its_last_use_costs_no_request,
 }
 
 async fn a_statement_of_the_handlers_whose_reply_is_lost_rolls_back<Db: Server>() {

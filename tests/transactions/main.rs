@@ -5,6 +5,7 @@
 //! - `doubt`: a COMMIT whose request or reply is lost, held or late.
 //! - `takeovers`: executions that crash, are stopped or fenced out.
 //! - `steps`: what a handler does elsewhere, beside its transaction.
+//! - `tables`: where the record is, and whether it has room.
 //! - `pools`: handlers that hold connections, and pools that are full.
 //! - `database` and `app` are what these tests are written with, `commits` is a proxy that treats COMMIT by itself.
 
@@ -19,4 +20,5 @@ mod pools;
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod servers;
 mod steps;
+mod tables;
 mod takeovers;

@@ -1,5 +1,6 @@
 //! Handlers that end, keep or lose their transaction: a failure is stored at once, and nothing is released.
 
+use idempotent_runtime::Transaction;
 use sqlx::{MySql, Postgres, Sqlite};
 
 use crate::{
@@ -13,6 +14,8 @@ on_each_database! {
     another_transaction_of_the_handlers_own_is_found,
     a_savepoint_left_open_is_found,
     a_transaction_kept_beyond_the_handler_is_found,
+    a_transaction_kept_and_never_used_is_found,
+    a_connection_swapped_under_the_handler_is_found,
 }
 
 /// The failure is stored, and the handler does not run again.
@@ -63,7 +66,7 @@ async fn a_transaction_kept_beyond_the_handler_is_found<Db: TestDatabase>(world:
     let (kept, ()) = tokio::join!(kept, async {
         app.control.until_runs(1).await;
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        app.control.drop_kept();
+        drop(app.control.take_kept());
     });
     kept.assert_problem(500, "transaction_failed");
     app.write("a", "keep")
@@ -71,6 +74,39 @@ async fn a_transaction_kept_beyond_the_handler_is_found<Db: TestDatabase>(world:
         .assert_problem(500, "transaction_failed");
     assert_eq!((app.world.effects().await, app.control.runs()), (0, 1));
     app.write("b", "ok").await.assert(200, "written 2", false);
+}
+
+/// A task that the handler has started may have meant to use it. Nothing is committed, and it says why when it is used.
+async fn a_transaction_kept_and_never_used_is_found<Db: TestDatabase>(world: World<Db>) {
+    let app = App::new(world);
+    fails_closed(&app, "keep-unused").await;
+    for kept in app.control.take_kept() {
+        let mut tx = kept.downcast::<Transaction<Db>>().expect("a transaction");
+        let used = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _: &mut Db::Connection = &mut tx;
+        }));
+        let why = used.expect_err("it has ended");
+        let why = why.downcast_ref::<String>().expect("a text");
+        assert!(why.contains("the handler has returned"), "{why}");
+    }
+    assert_eq!(app.world.effects().await, 0);
+    app.write("b", "ok").await.assert(200, "written 2", false);
+}
+
+/// Nobody gets that connection as a transaction of the store's.
+async fn a_connection_swapped_under_the_handler_is_found<Db: TestDatabase>(world: World<Db>) {
+    let app = App::new(world);
+    fails_closed(&app, "swap").await;
+    assert_eq!(app.world.effects().await, 0);
+    app.write("b", "ok").await.assert(200, "written 2", false);
+    // A response that commits nothing is the handler's answer all the same.
+    app.write("c", "swap-status")
+        .await
+        .assert(402, "written 3", false);
+    for name in ["d", "e"] {
+        assert_eq!(app.write(name, "ok").await.status, 200);
+    }
+    assert_eq!(app.world.effects().await, 3);
 }
 
 /// After an error PostgreSQL commits nothing any more.

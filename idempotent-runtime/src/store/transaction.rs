@@ -42,7 +42,7 @@ pub trait Transactions: Send + Sync {
 }
 
 /// A transaction that was begun. Dropped, it rolls back.
-pub trait OpenTransaction: Send {
+pub trait OpenTransaction: Send + fmt::Debug {
     /// The transaction as what the argument of a handler takes, which knows its type.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 
@@ -79,6 +79,8 @@ pub enum CommitResult {
         /// What was found.
         found: &'static str,
     },
+    /// Nothing was sent: the database does not take so large an outcome.
+    TooLarge(Box<dyn OpenTransaction>),
     /// COMMIT was sent and not answered.
     InDoubt(Box<dyn InDoubt>),
 }

@@ -38,6 +38,8 @@ pub(crate) struct Slot {
     state: Mutex<State>,
     /// Whether somebody begins it once all arguments are extracted.
     deferred: AtomicBool,
+    /// Whether the argument is somewhere: it was made and not dropped.
+    out: AtomicBool,
     /// Whether the handler wants nothing committed.
     rollback_only: AtomicBool,
 }
@@ -60,6 +62,8 @@ pub(crate) enum Closed {
     /// No transaction began.
     Unused,
     Here(Box<dyn OpenTransaction>),
+    /// The handler still has the argument, and never used it.
+    KeptUnused(Box<dyn OpenTransaction>),
     /// The handler still has it.
     Kept,
 }
@@ -74,6 +78,7 @@ impl Slot {
             core: Arc::clone(core),
             state: Mutex::new(State::Unused),
             deferred: AtomicBool::new(false),
+            out: AtomicBool::new(false),
             rollback_only: AtomicBool::new(false),
         })
     }
@@ -163,22 +168,40 @@ impl Slot {
         Ok(())
     }
 
-    /// The handler takes the transaction.
-    pub(crate) fn lend(&self) -> Option<Box<dyn OpenTransaction>> {
+    /// The argument is made.
+    pub(crate) fn hand_out(&self) {
+        self.out.store(true, Ordering::SeqCst);
+    }
+
+    /// The handler takes the transaction. An error says why there is none.
+    pub(crate) fn lend(&self) -> Result<Box<dyn OpenTransaction>, &'static str> {
         let mut state = self.state();
         match mem::replace(&mut *state, State::Lent) {
-            State::Here(open) => Some(open),
+            State::Here(open) => Ok(open),
             other => {
+                let reason = match &other {
+                    State::Closed => {
+                        "the handler has returned, and its transaction has ended with it: use it before, and keep it in no task \
+                         and no response"
+                    }
+                    _ => {
+                        "the transaction has not begun: it begins when all arguments of the handler were extracted"
+                    }
+                };
                 *state = other;
-                None
+                Err(reason)
             }
         }
     }
 
-    /// The handler gives it back. After the end of the execution it is dropped, which rolls it back.
-    pub(crate) fn give_back(&self, open: Box<dyn OpenTransaction>) {
+    /// The argument was dropped. What it had is here again; after the end of the execution it is dropped, which rolls it
+    /// back.
+    pub(crate) fn give_back(&self, open: Option<Box<dyn OpenTransaction>>) {
         let mut state = self.state();
-        if matches!(*state, State::Lent) {
+        self.out.store(false, Ordering::SeqCst);
+        if let Some(open) = open
+            && matches!(*state, State::Lent)
+        {
             *state = State::Here(open);
         }
     }
@@ -194,8 +217,11 @@ impl Slot {
 
     /// The execution has ended.
     pub(crate) fn close(&self) -> Closed {
-        match mem::replace(&mut *self.state(), State::Closed) {
+        let mut state = self.state();
+        let out = self.out.load(Ordering::SeqCst);
+        match mem::replace(&mut *state, State::Closed) {
             State::Unused | State::Asked | State::Closed => Closed::Unused,
+            State::Here(open) if out => Closed::KeptUnused(open),
             State::Here(open) => Closed::Here(open),
             State::Lent => Closed::Kept,
         }

@@ -117,7 +117,7 @@ impl Run {
     async fn roll_back<B>(&mut self) -> Result<(), Kept<B>> {
         match self.close() {
             Closed::Unused => Ok(()),
-            Closed::Here(open) => {
+            Closed::Here(open) | Closed::KeptUnused(open) => {
                 open.roll_back().await;
                 Ok(())
             }
@@ -131,9 +131,16 @@ impl Run {
     }
 
     /// Commits outcome and rows.
-    async fn commit_transaction<B>(mut self: Box<Self>, kept: Kept<B>) -> RunResult<B> {
+    async fn commit_transaction<B>(mut self: Box<Self>, mut kept: Kept<B>) -> RunResult<B> {
         let open = match self.close() {
             Closed::Here(open) => open,
+            Closed::KeptUnused(open) => {
+                open.roll_back().await;
+                let misused = self.failed(
+                    "the handler has kept its transaction beyond its own end without using it, so nothing was committed",
+                );
+                return self.keep(misused).await;
+            }
             Closed::Kept => {
                 let misused = self.kept_by_the_handler();
                 return self.keep(misused).await;
@@ -146,7 +153,20 @@ impl Run {
                 return self.keep(misused).await;
             }
         };
-        match self.send_commit(open, &kept.outcome).await {
+        let mut result = self.send_commit(open, &kept.outcome).await;
+        if let CommitResult::TooLarge(open) = result {
+            tracing::error!(
+                "the store does not take the response: retries get `response_not_stored`"
+            );
+            kept.outcome = Outcome::Tombstone;
+            result = self.send_commit(open, &kept.outcome).await;
+        }
+        match result {
+            CommitResult::TooLarge(open) => {
+                open.roll_back().await;
+                self.rolled_back("the store does not take a tombstone".into(), false)
+                    .await
+            }
             CommitResult::Committed => {
                 self.completed(&kept.outcome);
                 Ok(kept.own)

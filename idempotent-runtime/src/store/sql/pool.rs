@@ -219,6 +219,21 @@ impl<D: ServerDialect> Pooled<D> {
         }
     }
 
+    /// Closes the connection, which is broken, and uses no older one of its pool again.
+    pub(super) fn invalidate(mut self) {
+        match self.inner.take() {
+            Some(Inner::Own(session)) => {
+                own::invalidate_before(&session, self.since);
+                drop(Object::take(session));
+            }
+            Some(Inner::Application(mut connection, pool)) => {
+                connection.close_on_drop();
+                evict_untested(&pool);
+            }
+            None => {}
+        }
+    }
+
     /// Releases the connection if the server has answered to the end and the session is of use; else closes it.
     ///
     /// A connection that broke leaves no older one in its pool: after a restart of the server they are broken too, and an

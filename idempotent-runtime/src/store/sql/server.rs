@@ -49,6 +49,12 @@ pub(super) trait ServerDialect:
         table: &TableName,
     ) -> Self::Own;
 
+    /// The largest message that the server takes, in bytes, where it has a limit.
+    fn largest_message(own: &Self::Own) -> transaction::Largest {
+        let _ = own;
+        None
+    }
+
     /// Prepares the session of a new connection of the store's own, on which the server cancels statements after this time.
     fn set_up(
         connection: &mut Self::Connection,
@@ -198,14 +204,15 @@ impl<D: ServerDialect> SqlStoreBuilder<D> {
 
 impl<D: ServerDialect> Server<D> {
     fn new(connections: Connections<D>, table: &TableName, settings: &D::Settings) -> Self {
+        let own = D::own(settings, &connections, table);
         Self {
-            own: D::own(settings, &connections, table),
             transactions: transaction::Pool::new(
                 &connections,
                 table,
-                settings.transactions,
-                settings.time_out,
+                D::largest_message(&own),
+                (settings.transactions, settings.time_out),
             ),
+            own,
             statements: Statements::new::<D>(table),
             connections,
             table: table.clone(),

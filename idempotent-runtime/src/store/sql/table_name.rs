@@ -38,6 +38,15 @@ impl TableName {
         self.schema.as_deref()
     }
 
+    /// The same table with its schema: the one in which the database found it, unless it has one.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(super) fn found_in(self, schema: Option<String>) -> Self {
+        Self {
+            schema: self.schema.or(schema.map(Into::into)),
+            name: self.name,
+        }
+    }
+
     /// The name without the schema.
     #[must_use]
     pub fn name(&self) -> &str {

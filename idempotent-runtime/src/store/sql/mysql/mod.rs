@@ -63,7 +63,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -84,6 +87,7 @@ use super::{
     setup::{migrate_locked, refused},
     statement::{HELD, Parameter, Placeholder, Syntax, Values},
     statements::Statements,
+    transaction::server::{Largest, REST_OF_PACKET},
 };
 use crate::store::{
     error::{StoreError, StoreErrorKind},
@@ -240,10 +244,14 @@ impl ServerDialect for MySql {
     type OwnSettings = LargestResponse;
     /// The largest packet that the server accepts; [`PACKET`] until the server was asked. No other memory depends on it,
     /// so it needs no ordering.
-    type Own = AtomicU64;
+    type Own = Arc<AtomicU64>;
 
-    fn own(_: &Settings<LargestResponse>, _: &Connections<Self>, _: &TableName) -> AtomicU64 {
-        AtomicU64::new(PACKET)
+    fn own(_: &Settings<LargestResponse>, _: &Connections<Self>, _: &TableName) -> Arc<AtomicU64> {
+        Arc::new(AtomicU64::new(PACKET))
+    }
+
+    fn largest_message(own: &Arc<AtomicU64>) -> Largest {
+        Some(Arc::clone(own))
     }
 
     async fn set_up(
@@ -297,14 +305,12 @@ impl ServerDialect for MySql {
     /// Checks that the outcome fits in one packet. The server would close the connection over a larger one, which looks
     /// like an unreachable server and would be repeated for long.
     async fn accepts(server: &Server<Self>, outcome: &Outcome) -> Result<(), StoreError> {
-        /// The size of the rest of the packet: key, token, numbers and header.
-        const REST: u64 = 1 << 10;
         let Outcome::Response(response) = outcome else {
             return Ok(());
         };
         let bytes = response.as_bytes().len() as u64;
         let packet = &server.own;
-        if bytes + REST <= packet.load(Ordering::Relaxed) {
+        if bytes + REST_OF_PACKET <= packet.load(Ordering::Relaxed) {
             return Ok(());
         }
         // The server was not asked yet, or its setting may have changed since.
@@ -319,7 +325,7 @@ impl ServerDialect for MySql {
             }
         };
         packet.store(max, Ordering::Relaxed);
-        if bytes + REST <= max {
+        if bytes + REST_OF_PACKET <= max {
             return Ok(());
         }
         let error = StoreError::new(Self::STORE, StoreErrorKind::TooLarge);

@@ -4,14 +4,17 @@
 //! that commits implicitly, and by a deadlock whose error was swallowed. The session has `autocommit = 0`, so that later
 //! statements of such a handler commit nothing.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use sqlx::{AssertSqlSafe, Executor as _, MySql, MySqlConnection, Row as _};
 
 use super::{number, seconds};
-use crate::store::sql::transaction::{
-    Refusal,
-    server::{Lost, ServerTransactions},
+use crate::store::sql::{
+    TableName,
+    transaction::{
+        Refusal,
+        server::{Largest, Lost, ServerTransactions},
+    },
 };
 
 impl ServerTransactions for MySql {
@@ -44,13 +47,30 @@ impl ServerTransactions for MySql {
 
     fn refusal(error: &sqlx::Error) -> Refusal {
         match number(error) {
-            // A deadlock, a lock that was not to be had, a commit that a cluster rolled back; the session was idle for
-            // too long.
-            Some(1213 | 1205 | 3101 | 4031 | 1927) => Refusal::Retry,
-            // The server is shutting down, the commit failed half-way, the connection broke.
-            Some(1053 | 1180 | 1152..=1161) | None => Refusal::Unanswered,
+            // A deadlock, a lock that was not to be had, a record that changed since it was read, a commit that a cluster
+            // rolled back; the session was idle for too long.
+            Some(1213 | 1205 | 1020 | 3101 | 4031) => Refusal::Retry,
+            // The server is shutting down, the commit failed half-way, was cancelled or took too long; the connection was
+            // killed or broke.
+            Some(1053 | 1180 | 1317 | 1969 | 3024 | 1927 | 1152..=1161) | None => {
+                Refusal::Unanswered
+            }
             Some(_) => Refusal::Final,
         }
+    }
+
+    async fn look_around(
+        connection: &mut MySqlConnection,
+        _: &TableName,
+        largest: &Largest,
+    ) -> Result<Option<String>, sqlx::Error> {
+        let row = connection
+            .fetch_one("select database(), cast(@@max_allowed_packet as signed)")
+            .await?;
+        if let (Some(largest), Ok(packet)) = (largest, u64::try_from(row.try_get::<i64, _>(1)?)) {
+            largest.store(packet, Ordering::Relaxed);
+        }
+        row.try_get(0)
     }
 
     async fn identify(connection: &mut MySqlConnection) -> Result<i64, sqlx::Error> {

@@ -236,11 +236,7 @@ impl ServerDialect for Postgres {
         let Some(code) = code(error) else {
             return false;
         };
-        let severity = error
-            .as_database_error()
-            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
-            .map(PgDatabaseError::severity);
-        matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+        is_fatal(error)
             || code.starts_with("08")
             || code.starts_with("57P")
             || classify(error).repeat == Repeat::Ended
@@ -407,6 +403,15 @@ fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
+}
+
+/// Whether the server ended the session with this error.
+fn is_fatal(error: &sqlx::Error) -> bool {
+    let severity = error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        .map(PgDatabaseError::severity);
+    matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 /// The meaning of an error by its SQLSTATE (PostgreSQL's documentation, appendix A).

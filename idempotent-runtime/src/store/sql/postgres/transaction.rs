@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres, Row as _};
 
-use super::{code, millis};
-use crate::store::sql::transaction::{
-    Refusal,
-    server::{Lost, ServerTransactions},
+use super::{code, is_fatal, millis};
+use crate::store::sql::{
+    TableName,
+    transaction::{
+        Refusal,
+        server::{Largest, Lost, ServerTransactions},
+    },
 };
 
 impl ServerTransactions for Postgres {
@@ -39,12 +42,31 @@ impl ServerTransactions for Postgres {
             return Refusal::Unanswered;
         };
         match &*code {
-            // A serialization failure, a deadlock, a lock that was not to be had; the session was idle for too long.
-            "40001" | "40P01" | "55P03" | "25P03" => Refusal::Retry,
+            // A serialization failure, a deadlock, a lock that was not to be had, a statement that was cancelled; the
+            // session was idle for too long, or its transaction took too long.
+            "40001" | "40P01" | "55P03" | "57014" | "25P03" | "25P04" => Refusal::Retry,
             // The connection broke, or the server ended the session, and may have committed before.
             code if code.starts_with("08") || code.starts_with("57P") => Refusal::Unanswered,
+            _ if is_fatal(error) => Refusal::Unanswered,
+            // The server lacks memory, connections or room.
+            code if code.starts_with("53") => Refusal::Retry,
             _ => Refusal::Final,
         }
+    }
+
+    async fn look_around(
+        connection: &mut PgConnection,
+        table: &TableName,
+        _: &Largest,
+    ) -> Result<Option<String>, sqlx::Error> {
+        sqlx::query_scalar(
+            "select n.nspname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+             where c.oid = to_regclass(quote_ident($1))",
+        )
+        .persistent(false)
+        .bind(table.name())
+        .fetch_optional(connection)
+        .await
     }
 
     /// Its marker tells it from others.

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The identities of the file, its log and its shared memory at the moment they were opened.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     files: Vec<(PathBuf, Id)>,
 }

@@ -103,6 +103,7 @@ async fn serve(
     let identity = identity.with_companions().map_err(unreachable)?;
     // The set-up so far was written to the file that other processes open.
     identity.check().map_err(unreachable)?;
+    transactions.identify(identity.clone());
     Writer::start(connection, identity, statements, transactions)
         .map_err(|error| refused::<Sqlite>("start the writer")(sqlx::Error::Io(error)))
 }

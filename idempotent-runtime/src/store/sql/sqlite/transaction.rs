@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use sqlx_core::transaction::TransactionManager as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    identity::Identity,
     now,
     open::{BUSY, configure},
     primary_code,
@@ -24,7 +25,7 @@ use super::{
 use crate::store::{
     erased::Operation,
     error::StoreError,
-    record::Held,
+    record::{Held, Outcome},
     sql::{
         TableName,
         dialect::{Dialect as _, Driver as _},
@@ -53,6 +54,8 @@ struct File {
     options: SqliteConnectOptions,
     statements: Statements,
     gate: Gate,
+    /// The file that the writer has open.
+    identity: OnceLock<Identity>,
     /// The connection of the last transaction.
     idle: Mutex<Option<SqliteConnection>>,
 }
@@ -69,12 +72,17 @@ impl SqliteTransactions {
             options,
             statements: Statements::new::<Sqlite>(table, ""),
             gate,
+            identity: OnceLock::new(),
             idle: Mutex::new(None),
         }))
     }
-}
 
-impl SqliteTransactions {
+    /// No transaction is acknowledged that is not in this file.
+    pub(super) fn identify(&self, identity: Identity) {
+        // A store has one file, and is opened once.
+        let _ = self.0.identity.set(identity);
+    }
+
     pub(super) fn gate(&self) -> Gate {
         Arc::clone(&self.0.gate)
     }
@@ -94,6 +102,8 @@ impl File {
             connection
         };
         SqliteTransactionManager::begin(&mut connection, Some(BEGIN)).await?;
+        // The connection may be one to a file that came in the place of the writer's.
+        self.check()?;
         Ok(Session { connection, turn })
     }
 
@@ -120,6 +130,7 @@ impl File {
         let deleted = Sqlite::execute(connection, &statements.release, &values).await?;
         let owner = statements.owner::<Sqlite>(connection, held).await?;
         SqliteTransactionManager::commit(connection).await?;
+        self.check()?;
         self.release(session);
         Ok(match deleted {
             0 => Owner::resolved(owner, held),
@@ -184,10 +195,26 @@ impl Sessions for File {
         drop(turn);
     }
 
+    fn close(&self, session: Session) {
+        drop(session);
+    }
+
+    /// Its largest value has a gigabyte.
+    fn fits(&self, _: &Outcome) -> bool {
+        true
+    }
+
+    fn check(&self) -> Result<(), sqlx::Error> {
+        match self.identity.get() {
+            Some(identity) => identity.check().map_err(sqlx::Error::Io),
+            None => Ok(()),
+        }
+    }
+
     fn refusal(&self, error: &sqlx::Error) -> Refusal {
-        // Of <https://www.sqlite.org/rescode.html>: busy and locked; I/O, corruption, a file that is none.
+        // Of <https://www.sqlite.org/rescode.html>: busy, locked and interrupted; I/O, corruption, a file that is none.
         match primary_code(error) {
-            Some(5 | 6) => Refusal::Retry,
+            Some(5 | 6 | 9) => Refusal::Retry,
             Some(10 | 11 | 26) | None => Refusal::Unanswered,
             Some(_) => Refusal::Final,
         }

@@ -69,6 +69,20 @@ pub(super) trait Sessions: Send + Sync + 'static {
     /// The session is of use again: it has no transaction open.
     fn release(&self, session: Self::Session);
 
+    /// Closes the session, and with it what it may have open. It is of no use any more: somebody else may have changed it,
+    /// or put another connection in its place.
+    fn close(&self, session: Self::Session);
+
+    /// Whether the database takes a record with this outcome in one statement.
+    fn fits(&self, outcome: &Outcome) -> bool;
+
+    /// Whether a COMMIT of this session is one of the database that others see.
+    ///
+    /// # Errors
+    ///
+    /// If it is not, as in a file that was replaced.
+    fn check(&self) -> Result<(), sqlx::Error>;
+
     /// What an error of the completion or of COMMIT means.
     fn refusal(&self, error: &sqlx::Error) -> Refusal;
 
@@ -173,8 +187,15 @@ enum Completion {
 }
 
 /// The marker of the transaction is gone.
-const ENDED: &str = "the handler has ended its transaction by itself, by COMMIT, ROLLBACK or a statement that commits \
-                     implicitly";
+const ENDED: &str = "the handler's transaction ended before the handler did, by a COMMIT or ROLLBACK of its own, by a \
+                     statement that commits implicitly, or by an error after which the database rolls back, such as a \
+                     deadlock";
+/// The completion changed no row, and nobody says why.
+const UNREAD: &str = "the record could not be completed in the handler's transaction, and the reason could not be read";
+const LEFT_OPEN: &str = "the handler has left a savepoint open";
+/// sqlx knows of no transaction on the connection.
+const SWAPPED: &str = "the connection of the handler's transaction has no transaction any more: another connection was put \
+                       in its place, or beginning a savepoint was cancelled half-way";
 
 impl<S: Sessions> Open<S> {
     async fn commit_now(mut self, held: Held, outcome: Outcome) -> CommitResult {
@@ -183,7 +204,7 @@ impl<S: Sessions> Open<S> {
             Ok(Ok(Completion::Changed(0))) => self.why_unchanged(&held).await,
             Ok(Ok(Completion::Changed(_))) => self.send_commit(held).await,
             Ok(Ok(Completion::NotOurs(found))) => {
-                self.roll_back_now().await;
+                self.sessions.close(self.session);
                 CommitResult::NotOurs { found }
             }
             // COMMIT was not sent.
@@ -206,8 +227,10 @@ impl<S: Sessions> Open<S> {
             return Ok(Completion::NotOurs(ENDED));
         }
         // After the statement: a savepoint that was dropped is rolled back in front of it.
-        if Manager::<S>::get_transaction_depth(self.session.as_ref()) != 1 {
-            return Ok(Completion::NotOurs("the handler has left a savepoint open"));
+        match Manager::<S>::get_transaction_depth(self.session.as_ref()) {
+            1 => {}
+            0 => return Ok(Completion::NotOurs(SWAPPED)),
+            _ => return Ok(Completion::NotOurs(LEFT_OPEN)),
         }
         let marker = self.sessions.marker(&self.session);
         let values = Values::new()
@@ -222,14 +245,21 @@ impl<S: Sessions> Open<S> {
     }
 
     async fn send_commit(mut self, held: Held) -> CommitResult {
+        if let Err(error) = self.sessions.check() {
+            self.sessions.close(self.session);
+            return rolled_back(error, true);
+        }
         let limit = self.sessions.time_out();
         let lost = self.sessions.lost(&self.session);
         let committed = timeout(limit, Manager::<S>::commit(self.session.as_mut())).await;
         let error = match committed {
-            Ok(Ok(())) => {
-                self.sessions.release(self.session);
-                return CommitResult::Committed;
-            }
+            Ok(Ok(())) => match self.sessions.check() {
+                Ok(()) => {
+                    self.sessions.release(self.session);
+                    return CommitResult::Committed;
+                }
+                Err(error) => error,
+            },
             Ok(Err(error)) => error,
             Err(elapsed) => timed_out(elapsed),
         };
@@ -249,7 +279,8 @@ impl<S: Sessions> Open<S> {
         rolled_back(error, refusal == Refusal::Retry)
     }
 
-    /// The completion changed no row: rolls back, and reads the record.
+    /// The completion changed no row: rolls back, and reads the record. Without an answer, the handler may have committed
+    /// by itself: the key is not released.
     async fn why_unchanged(mut self, held: &Held) -> CommitResult {
         let limit = self.sessions.time_out();
         let asked = async {
@@ -259,32 +290,44 @@ impl<S: Sessions> Open<S> {
                 .owner::<S::Database>(self.session.as_mut(), held)
                 .await
         };
-        let owner = match timeout(limit, asked).await {
-            Ok(Ok(owner)) => owner,
-            Ok(Err(error)) => return rolled_back(error, true),
-            Err(elapsed) => return rolled_back(timed_out(elapsed), true),
-        };
-        self.sessions.release(self.session);
-        match owner {
-            None => CommitResult::Missing,
-            Some(owner) if owner.token == held.token && owner.in_flight => {
-                CommitResult::NotOurs { found: ENDED }
+        let error = match timeout(limit, asked).await {
+            Ok(Ok(owner)) => {
+                // In MySQL the read has begun a transaction.
+                self.sessions.close(self.session);
+                return match owner {
+                    None => CommitResult::Missing,
+                    Some(owner) if owner.token == held.token && owner.in_flight => {
+                        CommitResult::NotOurs { found: ENDED }
+                    }
+                    Some(_) => CommitResult::Fenced,
+                };
             }
-            Some(_) => CommitResult::Fenced,
-        }
+            Ok(Err(error)) => error,
+            Err(elapsed) => timed_out(elapsed),
+        };
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(
+            error,
+            "the record could not be read after its completion changed nothing"
+        );
+        CommitResult::NotOurs { found: UNREAD }
     }
 
     /// Rolls back. A session that does not answer is closed instead, which ends its transaction too.
     async fn roll_back_now(mut self) {
         let limit = self.sessions.time_out();
         let rolled_back = async {
+            let mut ours = false;
             while Manager::<S>::get_transaction_depth(self.session.as_ref()) > 0 {
                 Manager::<S>::rollback(self.session.as_mut()).await?;
+                ours = true;
             }
-            Ok::<(), sqlx::Error>(())
+            Ok::<bool, sqlx::Error>(ours)
         };
         match timeout(limit, rolled_back).await {
-            Ok(Ok(())) => self.sessions.release(self.session),
+            Ok(Ok(true)) => self.sessions.release(self.session),
+            // It has no transaction: nobody knows whose connection it is.
+            Ok(Ok(false)) => self.sessions.close(self.session),
             Ok(Err(error)) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::debug!(error, "a transaction is rolled back by closing its session");
@@ -318,11 +361,21 @@ impl<S: Sessions> OpenTransaction for Open<S> {
     }
 
     fn commit(self: Box<Self>, held: Held, outcome: Outcome) -> Ending<CommitResult> {
-        Box::pin(self.commit_now(held, outcome))
+        if self.sessions.fits(&outcome) {
+            Box::pin(self.commit_now(held, outcome))
+        } else {
+            Box::pin(async { CommitResult::TooLarge(self) })
+        }
     }
 
     fn roll_back(self: Box<Self>) -> Ending<()> {
         Box::pin(self.roll_back_now())
+    }
+}
+
+impl<S: Sessions> fmt::Debug for Open<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open").finish_non_exhaustive()
     }
 }
 

@@ -1,18 +1,27 @@
 //! Transactions on a server: sessions of their own, apart from those of the records.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{AssertSqlSafe, Database, SqlSafeStr as _};
 use sqlx_core::transaction::TransactionManager as _;
+use tokio::sync::OnceCell;
 
 use super::{Marker, Open, Owner, Refusal, Sessions, Statements, store_error};
 use crate::store::{
     erased::Operation,
     error::StoreError,
-    record::{Held, Write},
+    record::{Held, Outcome, Write},
     sql::{
         TableName,
         dialect::Driver,
+        error::is_lost,
         operations::{Change, Records},
         pool::{Connections, Pooled},
         server::ServerDialect,
@@ -40,6 +49,14 @@ pub(in crate::store::sql) trait ServerTransactions:
     /// What an error of the completion or of COMMIT means.
     fn refusal(error: &sqlx::Error) -> Refusal;
 
+    /// The schema in which a session finds a table whose name has none: a handler may change where its session looks. Notes
+    /// how large an outcome may be, too. Asked once for each store.
+    fn look_around(
+        connection: &mut Self::Connection,
+        table: &TableName,
+        largest: &Largest,
+    ) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
+
     /// What the server calls this session, if it has to be asked for it.
     fn identify(
         connection: &mut Self::Connection,
@@ -52,6 +69,15 @@ pub(in crate::store::sql) trait ServerTransactions:
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
 
+/// How large the message of a completion may be, in bytes, as far as it is known.
+pub(in crate::store::sql) type Largest = Option<Arc<AtomicU64>>;
+
+/// What a completion has beside its outcome, in bytes: key, token, numbers and header.
+pub(in crate::store::sql) const REST_OF_PACKET: u64 = 1 << 10;
+
+/// Why the statements are there.
+const MADE: &str = "they are made before the first transaction begins";
+
 /// Begins transactions.
 pub(in crate::store::sql) struct Pool<D: ServerDialect>(Arc<Inner<D>>);
 
@@ -60,8 +86,11 @@ struct Inner<D: ServerDialect> {
     connections: Connections<D>,
     /// Those of the records.
     records: Connections<D>,
-    statements: Statements,
+    table: TableName,
+    /// Those of transactions, which name the table with its schema; made with the first one.
+    statements: OnceCell<Statements>,
     of_records: statements::Statements,
+    largest: Largest,
     time_out: Duration,
 }
 
@@ -91,14 +120,16 @@ impl<D: ServerDialect> Pool<D> {
     pub(in crate::store::sql) fn new(
         records: &Connections<D>,
         table: &TableName,
-        max: usize,
-        time_out: Duration,
+        largest: Largest,
+        (max, time_out): (usize, Duration),
     ) -> Self {
         Self(Arc::new(Inner {
             connections: Connections::own(records.options(), max, time_out),
             records: records.clone(),
-            statements: Statements::new::<D>(table, D::MARKED),
+            table: table.clone(),
+            statements: OnceCell::new(),
             of_records: statements::Statements::new::<D>(table),
+            largest,
             time_out,
         }))
     }
@@ -110,29 +141,59 @@ impl<D: ServerDialect> Pool<D> {
 }
 
 impl<D: ServerDialect> Inner<D> {
+    /// Begins on another connection where one broke since it was used last, as after a restart of the server.
     async fn begin(self: Arc<Self>, lease: Duration) -> Result<Open<Self>, sqlx::Error> {
-        let mut pooled = self.connections.acquire().await?;
+        let mut broken = 0;
+        loop {
+            let mut pooled = self.connections.acquire().await?;
+            match self.begin_on(&mut pooled, lease).await {
+                Ok((marker, id)) => {
+                    return Ok(Open {
+                        session: Session { pooled, marker, id },
+                        sessions: self,
+                    });
+                }
+                Err(error) if is_lost(&error) || D::is_ended_by(&error) => {
+                    // All older ones may be broken too.
+                    pooled.invalidate();
+                    broken += 1;
+                    if broken > self.connections.max() {
+                        return Err(error);
+                    }
+                }
+                Err(error) => {
+                    // It may have begun.
+                    pooled.close();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn begin_on(
+        &self,
+        pooled: &mut Pooled<D>,
+        lease: Duration,
+    ) -> Result<(Marker, i64), sqlx::Error> {
         let marker: Marker = rand::random();
         // Digits and numbers are all that is inserted.
         let statement = AssertSqlSafe(D::begin(&hex(&marker), lease)).into_sql_str();
-        let begun = async {
-            let id = if let Some(id) = pooled.id() {
-                id
-            } else {
-                let id = D::identify(&mut pooled).await?;
-                pooled.set_id(id);
-                id
-            };
-            <D as Database>::TransactionManager::begin(&mut pooled, Some(statement)).await?;
-            Ok(id)
+        let id = if let Some(id) = pooled.id() {
+            id
+        } else {
+            let id = D::identify(pooled).await?;
+            pooled.set_id(id);
+            id
         };
-        match begun.await {
-            Ok(id) => Ok(Open {
-                session: Session { pooled, marker, id },
-                sessions: self,
-            }),
-            Err(error) => pooled.release(Err(error)),
-        }
+        self.statements
+            .get_or_try_init(|| async {
+                let found = D::look_around(pooled, &self.table, &self.largest).await?;
+                let table = self.table.clone().found_in(found);
+                Ok::<_, sqlx::Error>(Statements::new::<D>(&table, D::MARKED))
+            })
+            .await?;
+        <D as Database>::TransactionManager::begin(pooled, Some(statement)).await?;
+        Ok((marker, id))
     }
 }
 
@@ -165,7 +226,7 @@ impl<D: ServerDialect> Sessions for Inner<D> {
     type Lost = Lost;
 
     fn statements(&self) -> &Statements {
-        &self.statements
+        self.statements.get().expect(MADE)
     }
 
     fn time_out(&self) -> Duration {
@@ -187,6 +248,22 @@ impl<D: ServerDialect> Sessions for Inner<D> {
     fn release(&self, session: Session<D>) {
         // There is no error to return.
         let _released = session.pooled.release(Ok(()));
+    }
+
+    fn close(&self, session: Session<D>) {
+        session.pooled.close();
+    }
+
+    fn fits(&self, outcome: &Outcome) -> bool {
+        let (Some(largest), Outcome::Response(response)) = (&self.largest, outcome) else {
+            return true;
+        };
+        response.as_bytes().len() as u64 + REST_OF_PACKET <= largest.load(Ordering::Relaxed)
+    }
+
+    /// A server commits where its clients look.
+    fn check(&self) -> Result<(), sqlx::Error> {
+        Ok(())
     }
 
     fn refusal(&self, error: &sqlx::Error) -> Refusal {
@@ -224,7 +301,7 @@ impl<D: ServerDialect> Sessions for Inner<D> {
         }
         let owner = async {
             let mut connection = self.records.acquire().await?;
-            let owner = self.statements.owner::<D>(&mut connection, held).await;
+            let owner = self.statements().owner::<D>(&mut connection, held).await;
             connection.release(owner)
         };
         let owner = self.records.bounded(owner).await;
