@@ -1,4 +1,4 @@
-//! Clients: each retries a payment until it gets an answer, whatever happens to the processes.
+//! Clients: each retries a request until it gets an answer, whatever happens to the processes.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -6,13 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::random::Random;
+use crate::{app::App, random::Random};
 
 /// How a client's retries ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// 201 and its body: the payment was made.
-    Paid(String),
+    /// The body of a 201: it was executed.
+    Done(String),
+    /// The body of a refusal that is an outcome: nothing was done, and nothing will be.
+    Refused(String),
     /// `outcome_unknown`: the execution crashed, and the key does not execute again.
     Unknown,
     /// Anything else: a failure of the run.
@@ -26,39 +28,61 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client retries.
 const RETRY_BUDGET: Duration = Duration::from_secs(60);
 
-/// Sends the payment of this key to one random process after another until there is an answer.
-pub(crate) fn pay(ports: &[u16], key: &str, amount: u64, random: &mut Random) -> Answer {
-    let until = Instant::now() + RETRY_BUDGET;
-    while Instant::now() < until {
-        let port = ports[random.index(ports.len())];
-        let delay = random.between(0, 20);
-        if let Ok(Some(answer)) = send(port, key, amount, delay) {
-            return answer;
+/// What a client does: it sends to one random process after another until there is an answer.
+#[derive(Debug)]
+pub(crate) struct Client<'a> {
+    pub(crate) app: App,
+    pub(crate) ports: &'a [u16],
+    /// Whether it loses some replies: it sends a request, and goes before the answer.
+    pub(crate) loses: bool,
+}
+
+impl Client<'_> {
+    pub(crate) fn ask(&self, name: &str, key: u64, random: &mut Random) -> Answer {
+        let until = Instant::now() + RETRY_BUDGET;
+        while Instant::now() < until {
+            let port = self.ports[random.index(self.ports.len())];
+            let delay = random.between(0, 20);
+            let leaves = self.loses && random.between(1, 16) == 1;
+            if let Ok(Some(answer)) = self.send(port, name, key, delay, leaves) {
+                return answer;
+            }
+            std::thread::sleep(random.millis(2, 20));
         }
-        std::thread::sleep(random.millis(2, 20));
+        Answer::None
     }
-    Answer::None
+
+    /// Sends one request. On an error or without an answer it is to be sent again.
+    fn send(
+        &self,
+        port: u16,
+        name: &str,
+        key: u64,
+        delay: u64,
+        leaves: bool,
+    ) -> io::Result<Option<Answer>> {
+        let address = ([127, 0, 0, 1], port).into();
+        let mut stream = TcpStream::connect_timeout(&address, REQUEST_TIMEOUT)?;
+        stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        let (path, body) = (self.app.path(), self.app.body(key));
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: demo\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             idempotency-key: {name}\r\nx-delay-ms: {delay}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes())?;
+        if leaves {
+            return Ok(None);
+        }
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(parse(&response).and_then(|(status, body)| self.app.answer(status, body)))
+    }
 }
 
-/// Sends one request. On an error or without an answer it is to be sent again.
-fn send(port: u16, key: &str, amount: u64, delay: u64) -> io::Result<Option<Answer>> {
-    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), REQUEST_TIMEOUT)?;
-    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
-    stream.set_nodelay(true)?;
-    let body = format!("{{\"amount\":{amount}}}");
-    let length = body.len();
-    let request = format!(
-        "POST /api/payments HTTP/1.1\r\nhost: demo\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         idempotency-key: {key}\r\nx-delay-ms: {delay}\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
-    Ok(parse(&response))
-}
-
-/// The answer in a response; none in an incomplete response, or in one that asks for the same request again.
-fn parse(response: &str) -> Option<Answer> {
+/// Status and body of a response; nothing if it is not complete.
+fn parse(response: &str) -> Option<(&str, &str)> {
     let (head, body) = response.split_once("\r\n\r\n")?;
     let length = head
         .lines()
@@ -66,12 +90,5 @@ fn parse(response: &str) -> Option<Answer> {
     if length.parse() != Ok(body.len()) {
         return None;
     }
-    let status = head.split(' ').nth(1)?;
-    match status {
-        "201" => Some(Answer::Paid(body.to_owned())),
-        "409" if body.contains("\"outcome_unknown\"") => Some(Answer::Unknown),
-        "409" if body.contains("\"conflict\"") => None,
-        "503" => None,
-        _ => Some(Answer::Unexpected(response.to_owned())),
-    }
+    Some((head.split(' ').nth(1)?, body))
 }

@@ -1,4 +1,4 @@
-//! The processes of the payments example.
+//! The processes of the example.
 
 use std::{
     ffi::OsString,
@@ -6,7 +6,10 @@ use std::{
     process::Command,
 };
 
-use crate::servers::{Process, free_port};
+use crate::{
+    app::App,
+    servers::{Process, free_port},
+};
 
 /// A node: one process at a time on one port.
 #[derive(Debug)]
@@ -59,7 +62,8 @@ impl Node {
             set("LEDGER", &setting.ledger),
             set("IDEMPOTENT_STORE", &setting.store),
             set("ACCEPT", &if setting.weak { "AppendOnlyOff" } else { "" }),
-            // Short, so that retries soon get `outcome_unknown` for what a kill left in flight.
+            set("DATABASE_URL", &setting.store),
+            // Short, so that retries soon find out that what a kill left in flight has ended.
             set("LEASE", &"1s"),
             set("RUST_LOG", &"error"),
             setting.demo.clone().into_os_string(),
@@ -68,8 +72,9 @@ impl Node {
     }
 }
 
-/// Builds the payments example and returns its path, which is in the same target folder as this program.
-pub(crate) fn demo() -> PathBuf {
+/// Builds the example and returns its path, which is in the same target folder as this program.
+pub(crate) fn demo(app: App) -> PathBuf {
+    let example = app.example();
     let built = Command::new(env!("CARGO"))
         .args([
             "build",
@@ -77,18 +82,18 @@ pub(crate) fn demo() -> PathBuf {
             "-p",
             "idempotent-examples",
             "--example",
-            "payments",
+            example,
         ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo");
-    assert!(built.success(), "the payments example does not build");
+    assert!(built.success(), "the example {example} does not build");
     let here = std::env::current_exe().expect("a path");
     let found = here
         .ancestors()
-        .map(|folder| folder.join("examples/payments"));
+        .map(|folder| folder.join("examples").join(example));
     found
         .into_iter()
         .find(|demo| demo.is_file())
-        .expect("the payments example in the target folder")
+        .expect("the example in the target folder")
 }

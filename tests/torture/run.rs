@@ -12,19 +12,25 @@ use std::{
 };
 
 use crate::{
-    client::{Answer, pay},
+    app::App,
+    client::{Answer, Client},
     ledger::Report,
     nodes::{Node, Setting, demo},
+    proxy::Proxy,
     random::Random,
     servers::Folder,
     stores::{Backend, StoreKind},
+    transfers::Books,
 };
 
 /// What to do.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    pub(crate) app: App,
     pub(crate) store: StoreKind,
     pub(crate) kill_store: bool,
+    /// Whether replies are lost: those of the store, and those to clients.
+    pub(crate) lose_replies: bool,
     pub(crate) time: Duration,
     pub(crate) seed: u64,
     pub(crate) nodes: usize,
@@ -35,6 +41,8 @@ pub(crate) struct Plan {
 
 /// What the clients share.
 struct Shared {
+    app: App,
+    lose_replies: bool,
     seed: u64,
     /// The prefix of every key: two runs on one store have no key in common.
     run: String,
@@ -57,18 +65,19 @@ impl Drop for Over<'_> {
 pub(crate) fn run(plan: &Plan) -> Option<Report> {
     let mut backend = plan.store.start()?;
     let folder = Folder::new("torture");
+    let (url, proxy) = reached_by(plan, &backend);
     let setting = Setting {
-        demo: plan.demo.clone().unwrap_or_else(demo),
+        demo: plan.demo.clone().unwrap_or_else(|| demo(plan.app)),
         folder: folder.path(),
         ledger: folder.path().join("ledger"),
-        store: backend.url(),
+        store: url,
         weak: plan.store == StoreKind::RedisWeak,
     };
     let mut nodes: Vec<_> = (0..plan.nodes).map(Node::new).collect();
     for node in &mut nodes {
         node.start(&setting);
     }
-    let shared = Shared::new(plan.seed, &nodes);
+    let shared = Shared::new(plan, &nodes);
     let started = Instant::now();
     let mut report = Report {
         seed: plan.seed,
@@ -79,18 +88,50 @@ pub(crate) fn run(plan: &Plan) -> Option<Report> {
             let shared = &shared;
             scope.spawn(move || shared.send_new_keys(number));
         }
+        if let Some(proxy) = &proxy {
+            scope.spawn(|| lose_replies(plan.seed, proxy, &shared.over));
+        }
         // After this nothing is killed, so every client gets its answer.
         let _over = Over(&shared.over);
         kill_processes(plan, &mut nodes, &setting, &mut backend, &mut report);
     });
     shared.send_all_keys(plan.clients);
     report.time = started.elapsed();
+    report.lost_replies = proxy.map_or(0, |proxy| proxy.lost());
     let answers = shared
         .answers
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    report.audit(&answers, &setting.ledger);
+    match plan.app {
+        App::Payments => report.audit_payments(&answers, &setting.ledger),
+        App::Transfers => {
+            let books = Books::read(&backend.url(), answers.keys().copied());
+            report.audit_transfers(&answers, books);
+        }
+    }
     Some(report)
+}
+
+/// The URL by which processes reach the store, and the proxy that loses its replies.
+fn reached_by(plan: &Plan, backend: &Backend) -> (String, Option<Proxy>) {
+    let url = backend.url();
+    match backend.port() {
+        Some(port) if plan.lose_replies => {
+            let proxy = Proxy::to(port);
+            let behind = format!(":{}", proxy.port());
+            (url.replace(&format!(":{port}"), &behind), Some(proxy))
+        }
+        _ => (url, None),
+    }
+}
+
+/// Loses a reply of the store every 20 to 200 ms, until the killing is over.
+fn lose_replies(seed: u64, proxy: &Proxy, over: &AtomicBool) {
+    let mut random = Random::new(seed.rotate_left(32));
+    while !over.load(Ordering::SeqCst) {
+        thread::sleep(random.millis(20, 200));
+        proxy.lose_next_reply();
+    }
 }
 
 /// Kills a process every 30 to 120 ms, and the store's server too if the plan says so. Leaves all of them running.
@@ -139,11 +180,14 @@ fn kill_store(seed: u64, backend: &mut Backend, end: Instant) -> u32 {
 }
 
 impl Shared {
-    fn new(seed: u64, nodes: &[Node]) -> Self {
+    fn new(plan: &Plan, nodes: &[Node]) -> Self {
+        let seed = plan.seed;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Self {
+            app: plan.app,
+            lose_replies: plan.lose_replies,
             seed,
             run: format!("torture-{seed}-{}-{}", std::process::id(), now.as_nanos()),
             ports: nodes.iter().map(Node::port).collect(),
@@ -180,7 +224,13 @@ impl Shared {
         // either order.
         let before = self.answers().get(&key).map_or(0, Vec::len);
         let name = format!("{}-{key}", self.run);
-        let answer = pay(&self.ports, &name, key, random);
+        let client = Client {
+            app: self.app,
+            ports: &self.ports,
+            // Once the killing is over, every reply arrives.
+            loses: self.lose_replies && !self.over.load(Ordering::SeqCst),
+        };
+        let answer = client.ask(&name, key, random);
         let mut all = self.answers();
         let answers = all.entry(key).or_default();
         if answer == Answer::Unknown && answers.len() > before {

@@ -49,6 +49,20 @@ impl StoreKind {
         !matches!(self, Self::Sqlite | Self::Running(_))
     }
 
+    /// Whether its records can be completed in a transaction of the application.
+    pub(crate) fn is_sql(&self) -> bool {
+        let sql = |url: &str| {
+            ["postgres", "mysql", "sqlite"]
+                .iter()
+                .any(|name| url.starts_with(name))
+        };
+        match self {
+            Self::Redis | Self::RedisWeak => false,
+            Self::Postgres | Self::MariaDb | Self::MariaDbWeak | Self::Sqlite => true,
+            Self::Running(url) => sql(url),
+        }
+    }
+
     /// Starts it; nothing if its server is not installed.
     pub(crate) fn start(&self) -> Option<Backend> {
         Some(match self {
@@ -74,6 +88,16 @@ impl Backend {
                 format!("sqlite://{}", folder.path().join("records.db").display())
             }
             Self::Running(url) => url.clone(),
+        }
+    }
+
+    /// The port of a server that was started here.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Redis(redis) => Some(redis.port()),
+            Self::Postgres(postgres) => Some(postgres.port()),
+            Self::MariaDb(mariadb) => Some(mariadb.port()),
+            Self::Sqlite(_) | Self::Running(_) => None,
         }
     }
 
