@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt};
 
+use serde_json::error::Category;
+
 use super::entry::LogFlaw;
 use crate::store::StoreError;
 
@@ -86,11 +88,11 @@ pub(super) enum Cause {
     },
     Write {
         step: Box<str>,
-        error: serde_json::Error,
+        flaw: JsonFlaw,
     },
     Read {
         step: Box<str>,
-        error: serde_json::Error,
+        flaw: JsonFlaw,
     },
     Unreadable(LogFlaw),
     Unsupported {
@@ -102,6 +104,40 @@ pub(super) enum Cause {
         step: Box<str>,
         error: StoreError,
     },
+}
+
+/// What serde says of an outcome, without its message: that quotes the outcome, which is nothing for a log.
+#[derive(Debug)]
+pub(super) struct JsonFlaw {
+    category: Category,
+    line: usize,
+    column: usize,
+}
+
+impl JsonFlaw {
+    pub(super) fn of(error: &serde_json::Error) -> Self {
+        Self {
+            category: error.classify(),
+            line: error.line(),
+            column: error.column(),
+        }
+    }
+}
+
+impl fmt::Display for JsonFlaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = match self.category {
+            Category::Data => "a value does not fit the type",
+            Category::Syntax | Category::Eof => "it is not valid JSON",
+            Category::Io => "it could not be written",
+        };
+        f.write_str(found)?;
+        match self.line {
+            // What fails while it is written has no place.
+            0 => Ok(()),
+            line => write!(f, " (line {line}, column {})", self.column),
+        }
+    }
 }
 
 impl StepFault {
@@ -223,13 +259,14 @@ impl fmt::Display for StepFault {
                 "with the step `{step}` the steps of this execution have more than {} bytes: return what the later steps need",
                 crate::store::steps::MAX_LOG
             ),
-            Cause::Write { step, .. } => write!(
+            Cause::Write { step, flaw } => write!(
                 f,
-                "the outcome of the step `{step}` cannot be written as JSON and read back"
+                "the outcome of the step `{step}` cannot be written as JSON and read back: {flaw}"
             ),
-            Cause::Read { step, .. } => write!(
+            Cause::Read { step, flaw } => write!(
                 f,
-                "the outcome of the step `{step}` that an earlier attempt stored is not one of the type that it now returns"
+                "the outcome of the step `{step}` that an earlier attempt stored is not one of the type that it now returns: \
+                 {flaw}"
             ),
             Cause::Unreadable(flaw) => write!(f, "the stored steps cannot be read: {flaw}"),
             Cause::Unsupported { store } => write!(
@@ -250,7 +287,6 @@ impl fmt::Display for StepFault {
 impl Error for StepFault {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
-            Cause::Write { error, .. } | Cause::Read { error, .. } => Some(error),
             Cause::Store { error, .. } => Some(error),
             _ => None,
         }

@@ -84,7 +84,7 @@ mod response;
 
 pub use body::StepBody;
 use entry::{Entry, type_tag};
-use error::Cause;
+use error::{Cause, JsonFlaw};
 pub use error::{StepError, StepFault, StepFaultKind};
 
 /// The longest name of a step, in bytes.
@@ -149,7 +149,8 @@ impl Execution {
     /// # Cancellation
     ///
     /// Dropped while the body runs, nothing is stored: the step runs again when it is asked for. Dropped while its outcome
-    /// is stored, the outcome stays known to this execution.
+    /// is stored, the storing goes on, and the outcome stays known to this execution. A step that is kept and not polled
+    /// holds up no other one.
     pub fn step<'a, T, E, F, Arguments>(&self, name: &str, body: F) -> StepFuture<'a, T, E>
     where
         T: Serialize + DeserializeOwned + Send + 'a,
@@ -160,12 +161,12 @@ impl Execution {
             execution: self.clone(),
             name: name.into(),
         };
-        let begun = step.execution.lease().steps().0.begin(name);
+        let turn = step.execution.lease().steps().0.begin(name);
         Box::pin(async move {
-            let position = begun.map_err(logged)?;
+            let turn = turn.map_err(logged)?;
+            let position = turn.position;
             let (lease, name) = (Arc::clone(step.execution.lease()), step.name.clone());
             let (steps, access) = lease.steps();
-            let turn = steps.turn(position);
             let lost = |fault: StepFault| {
                 if fault.kind() == StepFaultKind::LeaseLost {
                     lease.lose();
@@ -176,8 +177,8 @@ impl Execution {
             let stored = steps.stored(&access, position, &name, &tag).await;
             if let Some(outcome) = stored.map_err(&lost)? {
                 let outcome = serde_json::from_slice(&outcome).map_err(|error| {
-                    let step = name.clone();
-                    logged(Cause::Read { step, error }.into())
+                    let (step, flaw) = (name.clone(), JsonFlaw::of(&error));
+                    logged(Cause::Read { step, flaw }.into())
                 })?;
                 turn.done();
                 return Ok(outcome);
@@ -207,7 +208,7 @@ where
 {
     let failed = |error| Cause::Write {
         step: name.into(),
-        error,
+        flaw: JsonFlaw::of(&error),
     };
     let json = serde_json::to_vec(outcome).map_err(failed)?;
     if json.len() > MAX_STEP {

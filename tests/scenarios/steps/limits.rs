@@ -27,6 +27,19 @@ fn a_step_that_has_run_or_runs_is_not_run_under_the_same_name() {
 }
 
 #[test]
+fn a_step_that_was_dropped_before_it_was_polled_may_be_asked_for_again() {
+    with_paused_clock(async {
+        let outcome = in_an_execution(|execution| async move {
+            drop(execution.step("charge", || async { Ok::<_, String>(1) }));
+            let charge = execution.step("charge", || async { Ok::<_, String>(2) });
+            charge.await.unwrap()
+        })
+        .await;
+        assert_eq!(outcome, 2);
+    });
+}
+
+#[test]
 fn names_numbers_and_sizes_of_steps_are_bounded() {
     with_paused_clock(async {
         let faults = in_an_execution(|execution| async move {

@@ -13,6 +13,8 @@ use idempotent_runtime::{
     },
 };
 
+use tokio::task::yield_now;
+
 use super::*;
 use crate::support::{Fault, Operation, poll_once, with_each_adapter, with_paused_clock};
 
@@ -90,6 +92,7 @@ fn a_step_whose_future_was_dropped_while_it_was_stored_stays_known() {
                             let mut step = pin!(provider.step(&execution, "charge"));
                             while store.calls(Operation::AppendStep) == 0 {
                                 assert!(poll_once(step.as_mut()).await.is_none());
+                                yield_now().await;
                             }
                         }
                         // Another step stores it, too.
@@ -103,6 +106,45 @@ fn a_step_whose_future_was_dropped_while_it_was_stored_stays_known() {
             assert_eq!(answer.text(), "1 2");
             assert_eq!(provider.steps(), ["charge", "mail"]);
         }
+    });
+}
+
+#[test]
+fn a_step_that_is_kept_and_not_polled_holds_up_no_other_one() {
+    with_paused_clock(async {
+        let (store, provider) = (FaultyStore::new(), Provider::default());
+        crashed_after(Adapter::Attribute, &store, &provider, &["order", "charge"]).await;
+        for operation in [Operation::ReadSteps, Operation::AppendStep] {
+            store.fail_next(operation, Fault::Hang);
+        }
+        let keeping = {
+            let (provider, store) = (provider.clone(), store.clone());
+            handler(move |_, execution| {
+                let (provider, store) = (provider.clone(), store.clone());
+                async move {
+                    // While it reads the log, and while it appends to it.
+                    let mut order = pin!(provider.step(&execution, "order"));
+                    while store.calls(Operation::ReadSteps) == 0 {
+                        assert!(poll_once(order.as_mut()).await.is_none());
+                        yield_now().await;
+                    }
+                    let appends = store.calls(Operation::AppendStep);
+                    let mut charge = pin!(provider.step(&execution, "charge"));
+                    while store.calls(Operation::AppendStep) == appends {
+                        assert!(poll_once(charge.as_mut()).await.is_none());
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    let mail = provider.step(&execution, "mail");
+                    let mail = tokio::time::timeout(LEASE, mail).await;
+                    let mail = mail.expect("it waits for a step that nobody polls");
+                    let (order, charge) = (order.await.unwrap(), charge.await.unwrap());
+                    format!("{order} {charge} {}", mail.unwrap()).into_response()
+                }
+            })
+        };
+        let answer = retry(Adapter::Attribute, &store, &keeping).await;
+        assert_eq!(answer.text(), "1 3 4");
+        assert_eq!(provider.steps(), ["order", "charge", "charge", "mail"]);
     });
 }
 

@@ -158,10 +158,10 @@ impl Lease {
     }
 
     /// What this process knows of the steps, and where they are kept.
-    pub(crate) fn steps(&self) -> (&Steps, StepAccess<'_>) {
+    pub(crate) fn steps(&self) -> (&Steps, StepAccess) {
         let access = StepAccess {
-            services: &self.services,
-            held: &self.held,
+            services: Arc::clone(&self.services),
+            held: self.held,
             binding: self.binding(),
             is_first_attempt: self.attempt == 1,
             in_transaction: self.transaction().is_some(),

@@ -1,6 +1,10 @@
 //! The store's operations as the engine calls them: limited in time, measured, repeated where that is safe.
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -172,6 +176,11 @@ impl StoreClient {
 
     pub(crate) async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         self.operation("get", || self.store.get(key)).await
+    }
+
+    /// Runs this in the background, where the engine's tasks run.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
     /// Whether the store keeps the steps of executions.
