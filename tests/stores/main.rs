@@ -5,6 +5,7 @@
 //! - `model` plays random histories to each store and compares its answers with a model of the contract.
 //! - `broken` has stores with one flaw each, which the suite and the model must find.
 //! - `waiting` has duplicates that wait in the same engine, in another one and in another process.
+//! - `crashed_steps` has steps of handlers whose process is aborted.
 //! - `connect_by_url` opens stores by their URL, and `server_cleanup` tests the servers of these tests themselves.
 //! - `toolbox`, `service` and `counting` are what these tests are written with.
 
@@ -12,6 +13,7 @@ mod broken;
 mod cached;
 mod connect_by_url;
 mod counting;
+mod crashed_steps;
 mod custom;
 #[path = "../../examples/custom_store.rs"]
 #[allow(dead_code, reason = "the example's own service is for its reader")]
