@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use idempotent_runtime::store::{
-    Outcome, Store, StoreErrorKind, Token, TraceId, Write,
+    Outcome, StepLog as _, Store, StoreErrorKind, Token, TraceId, Write,
     conformance::{Harness as _, key, response},
 };
 
@@ -207,4 +207,27 @@ async fn a_response_of_a_megabyte_is_replayed_byte_for_byte() {
     let outcome = Outcome::Response(response(200, &[("content-type", "application/x")], &body));
     execute(harness.store(), &new_claim(key(1)), &outcome).await;
     replays(harness.store(), key(1), &outcome).await;
+}
+
+/// Not only is nothing read of them: what other services answered is not at rest for the ttl.
+#[tokio::test]
+async fn a_completed_record_stores_no_steps() {
+    if !installed() {
+        return;
+    }
+    let harness = RedisHarness::open().await;
+    let (store, claim) = (harness.store(), new_claim(key(1)));
+    assert_eq!(store.acquire(&claim).await.unwrap(), FIRST);
+    let append = store.append_step(&claim.key, &claim.token, 0, b"one");
+    assert_eq!(append.await.unwrap(), Write::Applied);
+    let record = harness.record(&claim.key);
+    let kept = || {
+        RedisHarness::server()
+            .ask(&["HEXISTS", &record, "w"])
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(kept(), ":1");
+    let completed = store.complete(&claim.held(), &binary()).await.unwrap();
+    assert_eq!((completed, &*kept()), (Write::Applied, ":0"));
 }

@@ -59,6 +59,7 @@ mod each {
         a_plain_take_over_of_version_1_leaves_no_transactional_mode,
         a_take_over_of_version_1_leaves_no_steps,
         a_first_table_of_version_2_gets_the_column_of_the_steps,
+        a_completed_record_stores_no_steps,
     }
 }
 
@@ -496,4 +497,24 @@ async fn a_first_table_of_version_2_gets_the_column_of_the_steps(old: Database) 
         assert_eq!(append.await.unwrap(), Write::Applied);
     }
     old.open(false).await.expect("migrated");
+}
+
+/// Not only is nothing read of them: what other services answered is not at rest for the ttl.
+async fn a_completed_record_stores_no_steps(database: Database) {
+    let store = database.open(true).await.expect("migrated");
+    let log = store.step_log().expect("a log");
+    let claim = new_claim(key(1));
+    assert_eq!(store.acquire(&claim).await.unwrap(), FIRST);
+    let append = log.append_step(&claim.key, &claim.token, 0, b"one");
+    assert_eq!(append.await.unwrap(), Write::Applied);
+    let kept = format!(
+        "select count(*) from {} where steps is not null",
+        database.table
+    );
+    assert_eq!(database.count(&kept).await, 1);
+    let completed = store.complete(&claim.held(), &done()).await.unwrap();
+    assert_eq!(
+        (completed, database.count(&kept).await),
+        (Write::Applied, 0)
+    );
 }
