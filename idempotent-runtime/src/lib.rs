@@ -80,7 +80,7 @@
 //! - [`#[idempotent]`](macro@idempotent): every option with an example.
 //! - [`Idempotency::builder`]: the engine's store, scope, default policy and profile.
 //! - [`IdempotencyLayer`]: the same for any tower service, without the attribute.
-//! - [`Transaction`]: rows and record in one database transaction. [`Execution`]: what a handler can ask; [`step`]: calls of
+//! - [`Transaction`]: rows and record in one database transaction. [`outbox`]: messages that commit with them. [`Execution`]: what a handler can ask; [`step`]: calls of
 //!   other services that a next attempt does not repeat; [`Retention`]: what it can decide.
 //! - [`store`]: the stores by URL, and the contract for authors of stores.
 //! - [`guide::clients`]: how clients should retry. [`guide::answers`]: what they get, and when.
@@ -174,6 +174,7 @@ mod key;
 mod keyed_hash;
 mod names;
 mod observe;
+pub mod outbox;
 mod policy;
 mod problem;
 mod response;

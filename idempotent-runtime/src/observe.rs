@@ -11,9 +11,12 @@
 //! | `idempotency_detached_executions` | gauge | |
 //! | `idempotency_overdue_executions_total` | counter | |
 //! | `idempotency_records` | gauge | `store` |
+//! | `idempotency_deliveries_total` | counter | `topic`, `result` |
+//! | `idempotency_delivery_seconds` | histogram | `topic` |
 //!
 //! The span of a request is `idempotent` with the fields `endpoint`, `key` (a short digest of the record's
-//! identity, never the client's key), `attempt` and `outcome`.
+//! identity, never the client's key), `attempt` and `outcome`. That of an attempt to deliver a message of the outbox is
+//! `idempotent_delivery` with `topic`, `message` (its id) and `attempt`.
 
 use tracing::{Level, Span, field, level_filters::LevelFilter};
 
@@ -131,6 +134,42 @@ pub(crate) fn store_operation(
     .record(since.started.elapsed());
     #[cfg(not(feature = "metrics"))]
     let _ = (store, operation, ok, since);
+}
+
+/// How an attempt to deliver a message ended, as metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeliveryResult {
+    Delivered,
+    /// It is tried again.
+    Retry,
+    Dead,
+    /// The claim had ended, or nobody knows: the message is delivered again.
+    Late,
+}
+
+/// The span of one attempt to deliver a message.
+pub(crate) fn delivery_span(topic: &str, message: &str, attempt: u32) -> Span {
+    tracing::span!(SPAN_LEVEL, "idempotent_delivery", topic, message, attempt)
+}
+
+/// An attempt to deliver a message ended.
+pub(crate) fn delivery(topic: &str, result: DeliveryResult, since: Stopwatch) {
+    #[cfg(feature = "metrics")]
+    {
+        let result = match result {
+            DeliveryResult::Delivered => "delivered",
+            DeliveryResult::Retry => "retry",
+            DeliveryResult::Dead => "dead",
+            DeliveryResult::Late => "late",
+        };
+        let topic = topic.to_owned();
+        metrics::counter!("idempotency_deliveries_total", "topic" => topic.clone(), "result" => result)
+            .increment(1);
+        metrics::histogram!("idempotency_delivery_seconds", "topic" => topic)
+            .record(since.started.elapsed());
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = (topic, result, since);
 }
 
 /// An execution is older than its `max_lifetime`.

@@ -241,6 +241,12 @@ impl Digester {
         self.downstream("idempotent/step-key/v1", key, step)
     }
 
+    /// The same for a message that the handler puts into the outbox, by its number among them.
+    #[cfg(feature = "sql")]
+    pub(crate) fn message_id(&self, key: StoreKey, number: u32) -> String {
+        self.downstream("idempotent/message-id/v1", key, &number.to_string())
+    }
+
     fn downstream(&self, domain: &str, key: StoreKey, label: &str) -> String {
         let digest = self.digest(domain, |parts| {
             parts.part(&key.0);

@@ -6,9 +6,14 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use serde::Serialize;
 use sqlx::{Connection, Database};
 
-use crate::{engine::core::slot::Slot, store::sql::TypedTransaction};
+use crate::{
+    engine::core::{lease::Lease, slot::Slot},
+    outbox::{EnqueueError, Message, MessageId},
+    store::sql::TypedTransaction,
+};
 
 /// A database transaction that commits what the handler wrote together with the record, or neither: an argument of a
 /// handler with the option [`transaction`](macro@crate::idempotent#transaction).
@@ -34,6 +39,7 @@ use crate::{engine::core::slot::Slot, store::sql::TypedTransaction};
 /// do not keep a transaction in a task or a response body.
 pub struct Transaction<Db: TransactionDatabase> {
     slot: Arc<Slot>,
+    lease: Arc<Lease>,
     open: OnceLock<Box<dyn TypedTransaction<Db>>>,
 }
 
@@ -73,10 +79,11 @@ const TYPED: &str = "the type of a transaction is checked when it is extracted";
 impl<Db: TransactionDatabase> Transaction<Db> {
     /// A transaction that begins before it is used.
     #[cfg(feature = "axum")]
-    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(slot: Arc<Slot>, lease: Arc<Lease>) -> Self {
         slot.hand_out();
         Self {
             slot,
+            lease,
             open: OnceLock::new(),
         }
     }
@@ -90,8 +97,50 @@ impl<Db: TransactionDatabase> Transaction<Db> {
         Connection::begin(&mut **self).await
     }
 
+    /// Puts a message into the [outbox](crate::outbox), with this payload as JSON: it is delivered if the transaction
+    /// commits, and only then.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue_message`](Self::enqueue_message), or if the payload cannot be written as JSON.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`enqueue_message`](Self::enqueue_message).
+    pub async fn enqueue<T: Serialize + Sync + ?Sized>(
+        &mut self,
+        topic: &str,
+        payload: &T,
+    ) -> Result<MessageId, EnqueueError> {
+        self.enqueue_message(Message::json(topic, payload)?).await
+    }
+
+    /// Puts this message into the [outbox](crate::outbox): it is delivered if the transaction commits, and only then.
+    /// Returns the id with which it is delivered, which is the same on every attempt that puts its messages into the outbox
+    /// in the same order.
+    ///
+    /// # Errors
+    ///
+    /// If the message breaks a [limit](crate::outbox#limits), or the database refuses it. After an error of the database
+    /// nothing of the transaction is committed, also if the handler goes on: the request is answered with
+    /// `transaction_failed`.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped before its end, nothing of the transaction is committed either.
+    pub async fn enqueue_message(&mut self, message: Message) -> Result<MessageId, EnqueueError> {
+        let (id, message) = message.prepare(&self.lease, self.slot.messages())?;
+        self.slot.next_message();
+        let open = self.open_mut();
+        open.enqueue(&message)
+            .await
+            .map_err(EnqueueError::refused)?;
+        self.slot.message_arrived();
+        Ok(id)
+    }
+
     /// Rolls everything back when the handler has returned, whatever it returns. A response that is stored is stored all the
-    /// same.
+    /// same. Messages in the outbox are rows of the transaction: they are not delivered.
     pub fn rollback_only(&mut self) {
         self.slot.rollback_only();
     }
@@ -101,6 +150,11 @@ impl<Db: TransactionDatabase> Transaction<Db> {
             let open = self.slot.lend().unwrap_or_else(|why| panic!("{why}"));
             *open.into_any().downcast().expect(TYPED)
         })
+    }
+
+    fn open_mut(&mut self) -> &mut dyn TypedTransaction<Db> {
+        self.open();
+        &mut **self.open.get_mut().expect(TYPED)
     }
 }
 
@@ -114,8 +168,7 @@ impl<Db: TransactionDatabase> Deref for Transaction<Db> {
 
 impl<Db: TransactionDatabase> DerefMut for Transaction<Db> {
     fn deref_mut(&mut self) -> &mut Db::Connection {
-        self.open();
-        self.open.get_mut().expect(TYPED).connection_mut()
+        self.open_mut().connection_mut()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{
 use idempotent_runtime::{
     TransactionDatabase,
     store::{
-        AnyStore,
+        AnyStore, OutboxStore, Store,
         sql::{TableName, mysql::MySqlStore, postgres::PostgresStore, sqlite::SqliteStore},
     },
 };
@@ -57,8 +57,9 @@ pub(crate) struct World<Db: TestDatabase> {
     /// The application's table.
     pub(crate) effects: String,
     pub(crate) records: TableName,
+    url: String,
     /// It ends with the last world.
-    home: Arc<Db::Home>,
+    home: Option<Arc<Db::Home>>,
 }
 
 /// A database that the tests know.
@@ -104,26 +105,32 @@ pub(crate) trait TestDatabase: TransactionDatabase {
 impl<Db: TestDatabase> World<Db> {
     /// Nothing if it is not installed.
     pub(crate) async fn new() -> Option<Self> {
-        Box::pin(Self::start()).await
+        let home = Db::home()?;
+        let url = Db::url(&home);
+        let world = Box::pin(Self::on(&url)).await;
+        Some(Self {
+            home: Some(Arc::new(home)),
+            ..world
+        })
     }
 
-    async fn start() -> Option<Self> {
+    /// In the database at this address, which the test keeps.
+    pub(crate) async fn on(url: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let home = Db::home()?;
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let records: TableName = format!("records_{n}").parse().expect("a name");
-        let url = Db::url(&home);
         let options: <Db::Connection as Connection>::Options = url.parse().expect("options");
         let pool = PoolOptions::new()
             .max_connections(3)
             .connect_lazy_with(options);
-        let store = Db::open(&url, &records, 5).await;
+        let store = Db::open(url, &records, 5).await;
         let world = Self {
             pool,
             store,
             effects: format!("effects_{n}"),
             records,
-            home: Arc::new(home),
+            url: url.to_owned(),
+            home: None,
         };
         let mut connection = world.pool.acquire().await.expect("a connection");
         let made = format!(
@@ -131,12 +138,17 @@ impl<Db: TestDatabase> World<Db> {
             world.effects
         );
         Db::run(&mut connection, made).await.expect("a table");
-        Some(world)
+        world
     }
 
     /// Where the database is.
     pub(crate) fn url(&self) -> String {
-        Db::url(&self.home)
+        self.url.clone()
+    }
+
+    /// The messages of the records' store.
+    pub(crate) fn store_outbox(&self) -> &dyn OutboxStore {
+        Store::outbox(&self.store).expect("SQL stores have an outbox")
     }
 
     /// How many effects were committed.
@@ -159,7 +171,8 @@ impl<Db: TestDatabase> Clone for World<Db> {
             store: self.store.clone(),
             effects: self.effects.clone(),
             records: self.records.clone(),
-            home: Arc::clone(&self.home),
+            url: self.url.clone(),
+            home: self.home.clone(),
         }
     }
 }

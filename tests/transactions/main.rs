@@ -6,6 +6,7 @@
 //! - `takeovers`: executions that crash, are stopped or fenced out.
 //! - `steps`: what a handler does elsewhere, beside its transaction.
 //! - `tables`: where the record is, and whether it has room.
+//! - `outbox`: messages that are committed with a record, and their delivery.
 //! - `pools`: handlers that hold connections, and pools that are full.
 //! - `database` and `app` are what these tests are written with, `commits` is a proxy that treats COMMIT by itself.
 
@@ -14,6 +15,7 @@ mod commits;
 mod database;
 mod doubt;
 mod misuse;
+mod outbox;
 mod outcomes;
 mod pools;
 #[path = "../support/servers/mod.rs"]

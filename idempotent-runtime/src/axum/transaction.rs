@@ -1,5 +1,7 @@
 //! The handler's transaction as an extractor.
 
+use std::sync::Arc;
+
 use ::axum::{
     body::Body,
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -43,7 +45,7 @@ impl<S: Sync, Db: TransactionDatabase> FromRequestParts<S> for Transaction<Db> {
             return Err(TransactionRejection(response));
         };
         match slot.ask::<Db>(lease).await {
-            Ok(()) => Ok(Self::new(slot.clone())),
+            Ok(()) => Ok(Self::new(slot.clone(), Arc::clone(lease))),
             Err(refused) => Err(TransactionRejection(refusal(slot, &refused))),
         }
     }

@@ -99,6 +99,7 @@ use tower::load_shed::error::Overloaded;
 
 use crate::{
     caller::CallerFn,
+    engine::core::services::Services,
     execution::Execution,
     observe::RequestResult,
     policy::Policy,
@@ -175,6 +176,16 @@ impl Idempotency {
             self.0.warn_of_a_misnamed_key(policy, request.headers());
         }
         coverage
+    }
+
+    /// What a relay of the outbox uses of the engine.
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.0.services
+    }
+
+    /// Where background tasks run; `None` outside of a runtime, where none was chosen.
+    pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
+        self.0.runtime.handle()
     }
 
     /// The engine's own caller step.

@@ -29,6 +29,18 @@ pub(crate) struct Binding {
 }
 
 impl Binding {
+    /// The binding of a message in the outbox: the payload opens only as that of this message.
+    pub(crate) fn of_message(id: &str, topic: &str) -> Self {
+        let mut digest = Framed::sha256("idempotent/message/v1");
+        digest.part(id.as_bytes());
+        digest.part(topic.as_bytes());
+        let digest = digest.finish();
+        Self {
+            key: StoreKey::from_bytes(digest),
+            fingerprint: Fingerprint::from_bytes(digest),
+        }
+    }
+
     /// The binding of a step of this record's execution: what is sealed as a step does not open as the response.
     pub(crate) fn of_steps(&self) -> Self {
         let mut digest = Framed::sha256("idempotent/steps/v1");

@@ -51,6 +51,7 @@ use super::{
     erased::{ErasedStore, Operation},
     error::{StoreError, StoreErrorKind},
     inspect::Inspectable,
+    outbox::OutboxStore,
     record::{Acquisition, Claim, Held, Outcome, Record, RecordState, Write},
     steps::StepLog,
     token::Token,
@@ -195,6 +196,10 @@ impl<S: Store> Store for Cached<S> {
 
     fn step_log(&self) -> Option<&dyn StepLog> {
         self.inner.step_log()
+    }
+
+    fn outbox(&self) -> Option<&dyn OutboxStore> {
+        self.inner.outbox()
     }
 
     fn transactions(&self) -> Option<&dyn Transactions> {

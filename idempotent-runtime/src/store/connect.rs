@@ -13,6 +13,7 @@ use super::{
     erased::ErasedStore,
     error::StoreError,
     inspect::Inspectable,
+    outbox::OutboxStore,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
     steps::StepLog,
     token::Token,
@@ -414,6 +415,10 @@ impl Store for AnyStore {
 
     fn step_log(&self) -> Option<&dyn StepLog> {
         self.0.step_log()
+    }
+
+    fn outbox(&self) -> Option<&dyn OutboxStore> {
+        self.0.outbox()
     }
 
     fn administrable(&self) -> Option<&dyn Administrable> {

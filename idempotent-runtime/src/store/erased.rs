@@ -7,6 +7,7 @@ use super::{
     admin::Administrable,
     error::StoreError,
     inspect::Inspectable,
+    outbox::OutboxStore,
     record::{Acquisition, Claim, Held, Outcome, Record, Write},
     steps::StepLog,
     token::Token,
@@ -35,6 +36,7 @@ pub(crate) trait ErasedStore: Send + Sync {
     fn administrable(&self) -> Option<&dyn Administrable>;
     fn transactions(&self) -> Option<&dyn Transactions>;
     fn step_log(&self) -> Option<&dyn StepLog>;
+    fn outbox(&self) -> Option<&dyn OutboxStore>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -88,6 +90,10 @@ impl<S: Store> ErasedStore for S {
 
     fn step_log(&self) -> Option<&dyn StepLog> {
         Store::step_log(self)
+    }
+
+    fn outbox(&self) -> Option<&dyn OutboxStore> {
+        Store::outbox(self)
     }
 
     fn administrable(&self) -> Option<&dyn Administrable> {

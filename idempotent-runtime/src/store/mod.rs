@@ -136,7 +136,8 @@
 //! 8. **It passes the inner store's [`inspectable`](Store::inspectable) and [`administrable`](Store::administrable) sides on,
 //!    and its [`transactions`](Store::transactions).** Forgetting the first two hides the records from whoever wants to list
 //!    them; forgetting the last makes it a store without transactions.
-//! 9. **It passes the inner store's [`step_log`](Store::step_log) on.** Forgetting it refuses all steps.
+//! 9. **It passes the inner store's [`step_log`](Store::step_log) and [`outbox`](Store::outbox) on.** Forgetting the first
+//!    refuses all steps; forgetting the other leaves messages undelivered, which a relay says when it is started.
 //!
 //! Dropping the wrapper's future drops the inner one; the rule about dropped operations holds for both. The
 //! conformance suite (feature `conformance`) tests a wrapper as it tests any store.
@@ -157,6 +158,7 @@ pub mod inspect;
 mod label;
 #[cfg(feature = "memory")]
 pub mod memory;
+pub mod outbox;
 pub mod purger;
 mod record;
 #[cfg(feature = "redis")]
@@ -175,6 +177,7 @@ pub use erased::Operation;
 pub use error::{StoreError, StoreErrorKind};
 pub use inspect::Inspectable;
 pub use label::EndpointLabel;
+pub use outbox::OutboxStore;
 pub use record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, RecordState, Write};
 pub use steps::{StepLog, StepsRead};
 pub use token::{Token, TraceId};
@@ -280,6 +283,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The store's [`Administrable`] side, if operators can act on it. A wrapper passes the inner store's on.
     fn administrable(&self) -> Option<&dyn Administrable> {
+        None
+    }
+
+    /// The store's [`OutboxStore`], if it keeps messages that were committed with a record. A wrapper passes the inner store's
+    /// on.
+    fn outbox(&self) -> Option<&dyn OutboxStore> {
         None
     }
 

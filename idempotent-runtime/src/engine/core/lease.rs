@@ -157,6 +157,12 @@ impl Lease {
         self.services.digester.step_key(self.held.key, step)
     }
 
+    /// What makes keys and seals what is stored.
+    #[cfg(feature = "sql")]
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// What this process knows of the steps, and where they are kept.
     pub(crate) fn steps(&self) -> (&Steps, StepAccess) {
         let access = StepAccess {

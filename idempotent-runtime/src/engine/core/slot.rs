@@ -17,7 +17,7 @@ use std::{
     fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -42,6 +42,10 @@ pub(crate) struct Slot {
     out: AtomicBool,
     /// Whether the handler wants nothing committed.
     rollback_only: AtomicBool,
+    /// How many messages the handler began to put into the outbox.
+    messages: AtomicU32,
+    /// How many of them are there. Fewer: one is on its way, was cut off, or failed.
+    arrived: AtomicU32,
 }
 
 enum State {
@@ -80,6 +84,8 @@ impl Slot {
             deferred: AtomicBool::new(false),
             out: AtomicBool::new(false),
             rollback_only: AtomicBool::new(false),
+            messages: AtomicU32::new(0),
+            arrived: AtomicU32::new(0),
         })
     }
 
@@ -213,6 +219,27 @@ impl Slot {
 
     pub(crate) fn is_rollback_only(&self) -> bool {
         self.rollback_only.load(Ordering::SeqCst)
+    }
+
+    /// A message is about to be put into the outbox: its number among those of this execution. Nothing is committed unless
+    /// it [arrives](Self::message_arrived), also if the handler goes on without it.
+    pub(crate) fn next_message(&self) -> u32 {
+        self.messages.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// The message is in the outbox.
+    pub(crate) fn message_arrived(&self) {
+        self.arrived.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether a message failed, or was cut off.
+    pub(crate) fn lacks_messages(&self) -> bool {
+        self.messages() != self.arrived.load(Ordering::SeqCst)
+    }
+
+    /// How many messages the handler began to put into the outbox.
+    pub(crate) fn messages(&self) -> u32 {
+        self.messages.load(Ordering::SeqCst)
     }
 
     /// The execution has ended.

@@ -15,8 +15,8 @@ use crate::{
     observe,
     scope::StoreKey,
     store::{
-        Acquisition, Claim, Held, Inspectable, Outcome, Record, StepLog, StepsRead, StoreError,
-        StoreErrorKind, Token, Write,
+        Acquisition, Claim, Held, Inspectable, OutboxStore, Outcome, Record, StepLog, StepsRead,
+        StoreError, StoreErrorKind, Token, Write,
         admin::Administrable,
         erased::{ErasedStore, Operation},
         inspect::{Cursor, Page, Query, Stats},
@@ -242,6 +242,16 @@ impl StoreClient {
     pub(crate) async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
         self.operation("purge_expired", || self.store.purge_expired(limit))
             .await
+    }
+
+    /// An operation on the store's outbox; `None` if the store has none.
+    pub(crate) async fn outbox<'a, T: 'a>(
+        &'a self,
+        name: &'static str,
+        operation: impl FnOnce(&'a dyn OutboxStore) -> Operation<'a, T>,
+    ) -> Option<Result<T, StoreError>> {
+        let outbox = self.store.outbox()?;
+        Some(self.operation(name, || operation(outbox)).await)
     }
 
     /// The store's lists.

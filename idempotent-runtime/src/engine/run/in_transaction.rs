@@ -130,28 +130,40 @@ impl Run {
         slot.map_or(Closed::Unused, |slot| slot.close())
     }
 
-    /// Commits outcome and rows.
-    async fn commit_transaction<B>(mut self: Box<Self>, mut kept: Kept<B>) -> RunResult<B> {
-        let open = match self.close() {
-            Closed::Here(open) => open,
-            Closed::KeptUnused(open) => {
-                open.roll_back().await;
-                let misused = self.failed(
-                    "the handler has kept its transaction beyond its own end without using it, so nothing was committed",
-                );
-                return self.keep(misused).await;
-            }
-            Closed::Kept => {
-                let misused = self.kept_by_the_handler();
-                return self.keep(misused).await;
-            }
+    fn lacks_messages(&self) -> bool {
+        let slot = self.lease.transaction();
+        slot.is_some_and(|slot| slot.lacks_messages())
+    }
+
+    /// The transaction that is to be committed. `Err` is the outcome where it may not be, or is not there.
+    async fn take_whole<B>(&mut self) -> Result<Box<dyn OpenTransaction>, Kept<B>> {
+        let (open, found) = match self.close() {
+            Closed::Here(open) if !self.lacks_messages() => return Ok(open),
+            Closed::Here(open) => (
+                open,
+                "a message could not be put into the outbox, or was cut off, so nothing was committed",
+            ),
+            Closed::KeptUnused(open) => (
+                open,
+                "the handler has kept its transaction beyond its own end without using it, so nothing was committed",
+            ),
+            Closed::Kept => return Err(self.kept_by_the_handler()),
             Closed::Unused => {
-                let misused = self.failed(
+                return Err(self.failed(
                     "the handler did not use its transaction, and what it did is not known: take `Transaction<…>` as an \
                      argument and write by it",
-                );
-                return self.keep(misused).await;
+                ));
             }
+        };
+        open.roll_back().await;
+        Err(self.failed(found))
+    }
+
+    /// Commits outcome and rows.
+    async fn commit_transaction<B>(mut self: Box<Self>, mut kept: Kept<B>) -> RunResult<B> {
+        let open = match self.take_whole().await {
+            Ok(open) => open,
+            Err(misused) => return self.keep(misused).await,
         };
         let mut result = self.send_commit(open, &kept.outcome).await;
         if let CommitResult::TooLarge(open) = result {

@@ -9,6 +9,7 @@ use super::{
     admin::{Act, Told},
     error::{ConnectError, Verdict},
     operations::{Access, Change},
+    outbox::{OutboxAct, OutboxAnswer, OutboxFiles},
     purge::Batch,
     statement::{Statement, Syntax, Value, Values},
     statements::Statements,
@@ -104,6 +105,8 @@ pub(super) struct Files {
     pub(super) migrated: &'static str,
     /// The table of what operators did.
     pub(super) audit: Audit<&'static str>,
+    /// The table of messages.
+    pub(super) outbox: OutboxFiles,
 }
 
 /// The statements of the table of what operators did.
@@ -147,6 +150,11 @@ pub(super) trait Backend: Send + Sync + fmt::Debug + 'static {
     ) -> impl Future<Output = Result<Write, StoreError>> + Send;
 
     fn administer(&self, act: Act) -> impl Future<Output = Result<Told, StoreError>> + Send;
+
+    fn outbox(
+        &self,
+        act: OutboxAct,
+    ) -> impl Future<Output = Result<OutboxAnswer, StoreError>> + Send;
 
     fn list(&self, query: &Query) -> impl Future<Output = Result<Page, StoreError>> + Send;
 

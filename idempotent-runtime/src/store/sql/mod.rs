@@ -25,12 +25,13 @@
 //!    [`Corrupt`](super::StoreErrorKind::Corrupt), never a panic and never an execution.
 //! 6. **Operators.** What they did stands in a table of its own, named as the records' with `_audit` behind it: `migrate()`
 //!    makes it, and nothing deletes from it.
-//!
-//! 6. **Purging.** A record says when to look at it, which is indexed, apart from when it expires, which is not: so a
+//! 7. **Messages** of handlers' transactions stand in a table with `_outbox` behind its name, which `migrate()` makes too. A
+//!    [relay](crate::outbox::Relay) deletes what was delivered and kept for long enough.
+//! 8. **Purging.** A record says when to look at it, which is indexed, apart from when it expires, which is not: so a
 //!    completion and a renewal change no index (in PostgreSQL they are HOT updates). The purge deletes what has expired and
 //!    moves the rest on. A response that is kept for a shorter time than its route's ttl is absent in time, and deleted
 //!    when the ttl has passed.
-//! 7. **Versions.** The table has version 2. Processes of version 1 work on it too; [the guide](crate::guide::operations)
+//! 9. **Versions.** The table has version 2. Processes of version 1 work on it too; [the guide](crate::guide::operations)
 //!    has the order of a deploy. In records that they wrote, endpoint and times may be missing or those of an earlier
 //!    record of the same key.
 //!
@@ -41,6 +42,7 @@ mod admin;
 mod dialect;
 mod error;
 mod operations;
+mod outbox;
 mod probe;
 mod purge;
 mod row;
@@ -64,6 +66,7 @@ mod server;
 pub mod sqlite;
 
 pub use error::ConnectError;
+pub(crate) use outbox::NewMessage;
 pub use store::{SqlStore, SqlStoreBuilder};
 pub use table_name::{TableName, TableNameError};
 pub(crate) use transaction::TypedTransaction;

@@ -10,6 +10,7 @@ use super::{
     dialect::{Backend, Dialect},
     error::check_time_out,
     operations::{Access, Change, Records},
+    outbox::{OutboxAct, OutboxAnswer},
     pool::Connections,
     purge, setup,
     statement::{Statement, Values},
@@ -287,6 +288,10 @@ impl<D: ServerDialect> Backend for Server<D> {
             D::changed(self, &seen.key);
         }
         Ok(told)
+    }
+
+    async fn outbox(&self, act: OutboxAct) -> Result<OutboxAnswer, StoreError> {
+        self.records().outbox(&act).await
     }
 
     async fn list(&self, query: &Query) -> Result<Page, StoreError> {

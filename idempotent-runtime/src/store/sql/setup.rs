@@ -64,6 +64,7 @@ pub(super) async fn migrate_locked<D: Dialect>(
 ) -> Result<Option<i64>, sqlx::Error> {
     D::run(connection, statements.versions.clone()).await?;
     D::run(connection, statements.audit.table.sql.clone()).await?;
+    D::run(connection, statements.outbox.table.sql.clone()).await?;
     let found = look::<D>(connection, statements).await?;
     match found.version {
         0 => D::run(connection, statements.schema.clone()).await?,

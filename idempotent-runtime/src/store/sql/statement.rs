@@ -97,9 +97,16 @@ pub(super) enum Parameter {
     /// Where a step begins in the log, and what is appended.
     At,
     Steps,
+    MessageId,
+    OrderKey,
+    Topic,
+    Payload,
+    /// A message's place in the outbox.
+    Seq,
+    Error,
 }
 
-const PARAMETERS: [(&str, Parameter); 27] = [
+const PARAMETERS: [(&str, Parameter); 33] = [
     ("key", Parameter::Key),
     ("fingerprint", Parameter::Fingerprint),
     ("token", Parameter::Token),
@@ -127,6 +134,12 @@ const PARAMETERS: [(&str, Parameter); 27] = [
     ("marker", Parameter::Marker),
     ("at", Parameter::At),
     ("steps", Parameter::Steps),
+    ("message_id", Parameter::MessageId),
+    ("order_key", Parameter::OrderKey),
+    ("topic", Parameter::Topic),
+    ("payload", Parameter::Payload),
+    ("seq", Parameter::Seq),
+    ("error", Parameter::Error),
 ];
 
 /// A value of a statement.
@@ -265,6 +278,7 @@ impl Syntax {
                     "table" => self.qualified(table, ""),
                     "versions" => self.qualified(table, "_versions"),
                     "audit" => self.qualified(table, "_audit"),
+                    "outbox" => self.qualified(table, "_outbox"),
                     "index" => self.quoted(table.name(), "_expiry"),
                     "purge_index" => self.quoted(table.name(), "_purge"),
                     "in_schema" => table

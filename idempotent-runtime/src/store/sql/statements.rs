@@ -5,6 +5,7 @@ use sqlx::SqlStr;
 use super::{
     TableName,
     dialect::{Audit, Dialect, Files},
+    outbox::OutboxStatements,
     statement::Statement,
 };
 
@@ -27,6 +28,7 @@ pub(super) struct Statements {
     pub(super) version: Statement,
     pub(super) forget: Statement,
     pub(super) audit: Audit<Statement>,
+    pub(super) outbox: OutboxStatements,
     pub(super) version_1: Statement,
     pub(super) versions: SqlStr,
     pub(super) schema: SqlStr,
@@ -57,6 +59,7 @@ impl Statements {
             upgrade_versions,
             migrated,
             audit,
+            outbox: _,
         } = D::FILES;
         Self {
             claim: Statement {
@@ -83,6 +86,7 @@ impl Statements {
                 append: once(audit.append),
                 events: once(audit.events),
             },
+            outbox: OutboxStatements::new::<D>(table),
             version_1: once(include_str!("shared/version_1.sql")),
             versions: statement(versions).sql,
             schema: statement(schema).sql,

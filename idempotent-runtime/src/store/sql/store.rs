@@ -14,6 +14,7 @@ use crate::{
         admin::Administrable,
         error::StoreError,
         inspect::{Cursor, Page, Query, Stats},
+        outbox::OutboxStore,
         record::{Acquisition, Claim, Held, Outcome, Record, Write},
         steps::StepLog,
         token::Token,
@@ -165,6 +166,10 @@ impl<D: Dialect> Store for SqlStore<D> {
     }
 
     fn inspectable(&self) -> Option<&dyn Inspectable> {
+        Some(self)
+    }
+
+    fn outbox(&self) -> Option<&dyn OutboxStore> {
         Some(self)
     }
 }

@@ -40,6 +40,10 @@
 //!
 #![doc = concat!("```sql\n", include_str!("schema.sql"), "```")]
 //!
+//! and that of the [outbox](crate::outbox) beside it:
+//!
+#![doc = concat!("```sql\n", include_str!("outbox/table.sql"), "```")]
+//!
 //! # Partitions
 //!
 //! A table of many millions of records is easier to maintain in parts. This variant has 16, by a hash of the key:
@@ -80,6 +84,7 @@ use super::{
     dialect::{Audit, Dialect, Files},
     error::{Repeat, Verdict, parse},
     operations::Access,
+    outbox::OutboxFiles,
     pool::{Connections, is_time_out},
     probe::Probe,
     purge::Batch,
@@ -163,6 +168,12 @@ impl Dialect for MySql {
             table: include_str!("audit/table.sql"),
             append: include_str!("audit/append.sql"),
             events: include_str!("audit/events.sql"),
+        },
+        outbox: OutboxFiles {
+            table: include_str!("outbox/table.sql"),
+            claim: include_str!("outbox/claim.sql"),
+            claimed: Some(include_str!("outbox/claimed.sql")),
+            purge: include_str!("../shared/outbox/purge.sql"),
         },
     };
     const MIGRATES: bool = false;

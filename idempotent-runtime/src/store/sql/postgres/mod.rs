@@ -46,6 +46,10 @@
 //!
 #![doc = concat!("```sql\n", include_str!("schema.sql"), "```")]
 //!
+//! and that of the [outbox](crate::outbox) beside it:
+//!
+#![doc = concat!("```sql\n", include_str!("outbox/table.sql"), "```")]
+//!
 //! # Partitions
 //!
 //! A table of many millions of records is easier to maintain in parts. This variant has 16, by a hash of the key:
@@ -81,6 +85,7 @@ use super::{
     dialect::{Audit, Dialect, Driver as _, Files},
     error::{Repeat, Verdict, parse},
     operations::Access,
+    outbox::OutboxFiles,
     pool::{Connections, is_time_out},
     probe::Probe,
     purge::Batch,
@@ -147,6 +152,12 @@ impl Dialect for Postgres {
             table: include_str!("audit/table.sql"),
             append: include_str!("audit/append.sql"),
             events: include_str!("audit/events.sql"),
+        },
+        outbox: OutboxFiles {
+            table: include_str!("outbox/table.sql"),
+            claim: include_str!("outbox/claim.sql"),
+            claimed: None,
+            purge: include_str!("outbox/purge.sql"),
         },
     };
     const MIGRATES: bool = false;
@@ -308,6 +319,7 @@ async fn migrate_in_steps(
         return Ok(vanished);
     }
     Postgres::run(&mut transaction, statements.audit.table.sql.clone()).await?;
+    Postgres::run(&mut transaction, statements.outbox.table.sql.clone()).await?;
     Postgres::run(&mut transaction, statements.upgrade.clone()).await?;
     transaction.commit().await?;
     make_index(connection, &file).await?;

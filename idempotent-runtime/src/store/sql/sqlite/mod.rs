@@ -49,6 +49,7 @@ use super::{
     dialect::{Audit, Dialect, Driver as _, Files},
     error::Verdict,
     operations::Access,
+    outbox::OutboxFiles,
     purge::Batch,
     row::micros,
     statement::{Placeholder, Statement, Syntax, Values},
@@ -119,6 +120,12 @@ impl Dialect for Sqlite {
             table: include_str!("audit/table.sql"),
             append: include_str!("audit/append.sql"),
             events: include_str!("audit/events.sql"),
+        },
+        outbox: OutboxFiles {
+            table: include_str!("outbox/table.sql"),
+            claim: include_str!("outbox/claim.sql"),
+            claimed: None,
+            purge: include_str!("../shared/outbox/purge.sql"),
         },
     };
     /// There is no right to change the schema that a user of the file could lack.

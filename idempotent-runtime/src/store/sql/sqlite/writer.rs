@@ -36,6 +36,7 @@ use crate::{
             admin::{Act, Told},
             dialect::{Backend, Dialect as _},
             operations::{Change, Records},
+            outbox::{OutboxAct, OutboxAnswer},
             purge,
             statements::Statements,
         },
@@ -72,6 +73,7 @@ pub(super) enum Operation {
     ReadSteps(StoreKey, Token),
     AppendStep(StoreKey, Token, usize, Box<[u8]>),
     Administer(Act),
+    Outbox(OutboxAct),
     List(Query),
     Stats(Option<Cursor>, usize),
     #[cfg(test)]
@@ -86,6 +88,7 @@ pub(super) enum Answer {
     Purged(usize),
     Steps(StepsRead),
     Told(Told),
+    Outbox(OutboxAnswer),
     Page(Page),
     Stats(Stats),
 }
@@ -113,6 +116,7 @@ impl Operation {
                 | Self::List(_)
                 | Self::Stats(..)
                 | Self::Administer(Act::Events(_))
+                | Self::Outbox(OutboxAct::Dead(..))
         )
     }
 }
@@ -222,6 +226,13 @@ impl Backend for Writer {
     async fn administer(&self, act: Act) -> Result<Told, StoreError> {
         match self.run(Operation::Administer(act)).await? {
             Answer::Told(told) => Ok(told),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn outbox(&self, act: OutboxAct) -> Result<OutboxAnswer, StoreError> {
+        match self.run(Operation::Outbox(act)).await? {
+            Answer::Outbox(answer) => Ok(answer),
             _ => Err(unexpected_answer()),
         }
     }
@@ -404,6 +415,7 @@ impl WriterTask {
             }
             Operation::Get(key) => return records.get(key).await.map(Answer::Record),
             Operation::Administer(act) => return records.administer(act).await.map(Answer::Told),
+            Operation::Outbox(act) => return records.outbox(act).await.map(Answer::Outbox),
             Operation::Purge(limit) => {
                 return records
                     .purge(&self.cursor, *limit)

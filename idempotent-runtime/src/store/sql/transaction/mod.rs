@@ -7,7 +7,7 @@
 //! What differs is where a session comes from ([`Sessions`]): the pool of a server (`server`), or the one writer at a time of
 //! a file.
 
-use std::{any::Any, fmt, sync::Arc, time::Duration};
+use std::{any::Any, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use sqlx::Database;
 use sqlx_core::transaction::TransactionManager;
@@ -17,6 +17,7 @@ use super::{
     TableName,
     dialect::{Dialect, Driver},
     error::timed_out,
+    outbox::{self, NewMessage},
     statement::{Parameter, Statement, Value, Values},
 };
 use crate::store::{
@@ -34,9 +35,14 @@ pub(super) mod server;
 pub(crate) trait TypedTransaction<Db: Database>: OpenTransaction + Sync {
     fn connection(&self) -> &Db::Connection;
     fn connection_mut(&mut self) -> &mut Db::Connection;
+    /// Puts a message into the outbox.
+    fn enqueue<'a>(&'a mut self, message: &'a NewMessage) -> Enqueuing<'a>;
     /// Without its type.
     fn into_open(self: Box<Self>) -> Box<dyn OpenTransaction>;
 }
+
+/// A message on its way into the outbox.
+pub(crate) type Enqueuing<'a> = Pin<Box<dyn Future<Output = Result<(), sqlx::Error>> + Send + 'a>>;
 
 type Connection<S> = <<S as Sessions>::Database as Database>::Connection;
 type Manager<S> = <<S as Sessions>::Database as Database>::TransactionManager;
@@ -104,6 +110,7 @@ pub(super) type Marker = [u8; 16];
 pub(super) struct Statements {
     complete: Statement,
     owner: Statement,
+    enqueue: Statement,
     #[cfg_attr(
         not(feature = "sqlite"),
         expect(dead_code, reason = "servers delete by the store's own")
@@ -137,6 +144,7 @@ impl Statements {
         Self {
             complete: statement(&complete),
             owner: statement(include_str!("../shared/owner.sql")),
+            enqueue: outbox::enqueue::<D>(table),
             release: statement(include_str!("../shared/release.sql")),
         }
     }
@@ -386,6 +394,15 @@ impl<S: Sessions> TypedTransaction<S::Database> for Open<S> {
 
     fn connection_mut(&mut self) -> &mut Connection<S> {
         self.session.as_mut()
+    }
+
+    fn enqueue<'a>(&'a mut self, message: &'a NewMessage) -> Enqueuing<'a> {
+        Box::pin(async move {
+            let values = message.values(self.sessions.clock());
+            let statement = &self.sessions.statements().enqueue;
+            S::Database::execute(self.session.as_mut(), statement, &values).await?;
+            Ok(())
+        })
     }
 
     fn into_open(self: Box<Self>) -> Box<dyn OpenTransaction> {

@@ -1,0 +1,2 @@
+delete from {outbox}
+where seq = {seq} and state = 2

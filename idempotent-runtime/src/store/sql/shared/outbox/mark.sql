@@ -1,0 +1,4 @@
+-- Fenced by the token of the claim, not by time: a late mark by the current claim is applied.
+update {outbox}
+set state = {state}, due_at = {now + ttl}, last_error = coalesce({error}, last_error)
+where seq = {seq} and claim = {token} and state in (0, {state})
