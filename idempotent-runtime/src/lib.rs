@@ -85,7 +85,7 @@
 //! - [`store`]: the stores by URL, and the contract for authors of stores.
 //! - [`guide::clients`]: how clients should retry. [`guide::answers`]: what they get, and when.
 //! - [`guide::callers`]: who calls, and who may see a stored answer. [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::money`]: moving money
-//!   safely. [`guide::unknown`]: when something is unknown. [`guide::regions`]: beyond one region and one vendor.
+//!   safely. [`guide::effects`]: mails and calls of other services. [`guide::unknown`]: when something is unknown. [`guide::regions`]: beyond one region and one vendor.
 //! - [`guide::comparison`]: this library beside others. [`guide::coming_from`]: switching to it without executing twice.
 //!
 //! # Features

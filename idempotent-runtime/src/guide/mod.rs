@@ -1,4 +1,5 @@
-//! Guides: how clients retry, which answers they get, how callers are told apart, how a service runs in production and in
+//! Guides: how clients retry, which answers they get, how callers are told apart, which effects leave the
+//! database, how a service runs in production and in
 //! several regions, how its secret is rotated, and how this library compares with others and replaces them.
 
 #[doc = include_str!("clients.md")]
@@ -18,6 +19,9 @@ pub mod layers {}
 
 #[doc = include_str!("money.md")]
 pub mod money {}
+
+#[doc = include_str!("effects.md")]
+pub mod effects {}
 
 #[doc = include_str!("unknown.md")]
 pub mod unknown {}
