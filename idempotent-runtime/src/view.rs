@@ -1,14 +1,16 @@
 //! What tools show of records and of what operators did: the same names in the command line's output and on the admin
-//! pages. Nothing here contains a key, a header or a body that a client sent or got.
+//! pages. Only a [`RevealedView`] contains a header or a body that a client got; nothing contains a key.
 
 use std::{fmt::Write as _, time::SystemTime};
 
+use http::HeaderValue;
 use serde::Serialize;
 
 use crate::{
     hex::Hex,
+    response::CorruptResponse,
     store::{
-        ClaimMode,
+        ClaimMode, Outcome, Record, RecordState,
         admin::Kept,
         inspect::{Entry, EntryState, KeyPrefix, StateKind, Stats},
     },
@@ -44,6 +46,23 @@ pub struct RecordView {
     pub stored_bytes: u64,
     /// The W3C trace id of its execution.
     pub trace_id: Option<String>,
+}
+
+/// A record with its stored response: what [`Operator::reveal`](crate::Operator::reveal) read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RevealedView {
+    /// The record, as it is listed.
+    #[serde(flatten)]
+    pub record: RecordView,
+    /// The status of the stored response, if there is one.
+    pub status: Option<u16>,
+    /// Its stored headers. Bytes that are not UTF-8 are replaced.
+    pub headers: Vec<(String, String)>,
+    /// Its body as text where it is UTF-8, otherwise its bytes in hexadecimal.
+    pub body: Option<String>,
+    /// Whether `body` is in hexadecimal.
+    pub body_is_hexadecimal: bool,
 }
 
 /// How many records there are.
@@ -120,6 +139,37 @@ impl From<&Entry> for RecordView {
             stored_bytes: entry.stored_bytes,
             trace_id: entry.trace_id.map(|id| id.to_string()),
         }
+    }
+}
+
+impl RevealedView {
+    /// The record of this entry, as it was revealed.
+    ///
+    /// # Errors
+    ///
+    /// If the response is damaged, or encrypted under a key that the engine does not have.
+    pub fn new(entry: &Entry, record: &Record) -> Result<Self, CorruptResponse> {
+        let mut view = Self {
+            record: RecordView::from(entry),
+            status: None,
+            headers: vec![],
+            body: None,
+            body_is_hexadecimal: false,
+        };
+        if let RecordState::Completed(Outcome::Response(response)) = &record.state {
+            let (status, headers, bytes) = response.decode()?;
+            view.status = Some(status.as_u16());
+            let lossy =
+                |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+            let headers = headers.iter();
+            view.headers = headers
+                .map(|(name, value)| (name.to_string(), lossy(value)))
+                .collect();
+            let (text, hexadecimal) = body(&bytes);
+            view.body = Some(text);
+            view.body_is_hexadecimal = hexadecimal;
+        }
+        Ok(view)
     }
 }
 

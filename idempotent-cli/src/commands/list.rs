@@ -1,9 +1,9 @@
 //! `list`.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use std::time::Duration;
 
 use idempotent_runtime::{
-    store::inspect::{Cursor, Entry, EntryState, Inspectable, Query},
+    store::inspect::{Cursor, Query, first, oldest},
     view::RecordView,
 };
 
@@ -76,126 +76,4 @@ pub(super) fn query(filters: &Filters) -> Query {
         query = query.older_than(age);
     }
     query
-}
-
-/// Records that were found, and where to go on.
-pub(super) struct Listing {
-    pub(super) entries: Vec<Entry>,
-    pub(super) next: Option<Cursor>,
-}
-
-/// The first `limit` records in the order of the store.
-async fn first(
-    store: &dyn Inspectable,
-    query: Query,
-    limit: usize,
-    max_scan: u64,
-) -> Result<Listing, Failure> {
-    let mut entries: Vec<Entry> = vec![];
-    let next = scan(
-        store,
-        query,
-        max_scan,
-        |query| query,
-        |entry| entries.push(entry),
-        limit,
-    )
-    .await?;
-    Ok(Listing { entries, next })
-}
-
-/// Of the records up to `max_scan`, the `limit` that have been unknown for longest, those first.
-pub(super) async fn oldest(
-    store: &dyn Inspectable,
-    query: Query,
-    limit: usize,
-    max_scan: u64,
-) -> Result<Listing, Failure> {
-    let mut kept: BinaryHeap<Reverse<Aged>> = BinaryHeap::new();
-    let keep = |entry: Entry| {
-        kept.push(Reverse(Aged(entry)));
-        if kept.len() > limit {
-            kept.pop();
-        }
-    };
-    let next = scan(
-        store,
-        query,
-        max_scan,
-        |query| query.with_limit(Query::MAX_LIMIT),
-        keep,
-        usize::MAX,
-    )
-    .await?;
-    let entries = kept
-        .into_sorted_vec()
-        .into_iter()
-        .map(|Reverse(Aged(entry))| entry)
-        .collect();
-    Ok(Listing { entries, next })
-}
-
-/// Follows pages until `max_scan` records were looked at, `most` were found or none are left. Returns where it ended, unless
-/// that was the end.
-async fn scan(
-    store: &dyn Inspectable,
-    mut query: Query,
-    max_scan: u64,
-    size: impl Fn(Query) -> Query,
-    mut take: impl FnMut(Entry),
-    most: usize,
-) -> Result<Option<Cursor>, Failure> {
-    let mut left = max_scan;
-    let mut room = most;
-    loop {
-        // Pages that a server answers quickly.
-        let step = usize::try_from(left).unwrap_or(usize::MAX).min(10_000);
-        query = size(
-            query
-                .with_limit(room.min(Query::MAX_LIMIT))
-                .with_max_scan(step),
-        );
-        let page = store.list(&query).await?;
-        left = left.saturating_sub(step as u64);
-        room = room.saturating_sub(page.entries.len());
-        page.entries.into_iter().for_each(&mut take);
-        match page.next {
-            Some(next) if left > 0 && room > 0 => query = query.after(Some(next)),
-            next => return Ok(next),
-        }
-    }
-}
-
-/// An entry, ordered by how long its outcome has been unknown.
-struct Aged(Entry);
-
-impl Aged {
-    fn age(&self) -> Duration {
-        match self.0.state {
-            EntryState::Unknown { lapsed } => lapsed,
-            _ => Duration::ZERO,
-        }
-    }
-}
-
-impl PartialEq for Aged {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Aged {}
-
-impl PartialOrd for Aged {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Aged {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.age()
-            .cmp(&other.age())
-            .then_with(|| self.0.key.as_bytes().cmp(other.0.key.as_bytes()))
-    }
 }

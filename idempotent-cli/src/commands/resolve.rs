@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Response;
 use idempotent_runtime::{
     Idempotency, Resolution,
-    store::inspect::{Entry, EntryState},
+    store::inspect::{Entry, EntryState, oldest},
 };
 
 use super::list;
@@ -86,7 +86,7 @@ async fn all(session: &Session, resolve: &Resolve) -> Result<Vec<Entry>, Failure
         endpoint: resolve.endpoint.clone(),
         older_than: resolve.older_than,
     };
-    let found = list::oldest(
+    let found = oldest(
         session.inspectable()?,
         list::query(&filters),
         most.saturating_add(1),

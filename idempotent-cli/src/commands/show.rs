@@ -3,10 +3,9 @@
 use std::{io::Write as _, time::Duration};
 
 use idempotent_runtime::{
-    store::{Outcome, RecordState, inspect::Entry},
-    view::{self as shown, RecordView},
+    store::inspect::Entry,
+    view::{self as shown, RecordView, RevealedView},
 };
-use serde::Serialize;
 
 use crate::{
     ask,
@@ -16,18 +15,6 @@ use crate::{
     session::Session,
     view,
 };
-
-/// A record with its revealed response.
-#[derive(Debug, Serialize)]
-struct Revealed {
-    #[serde(flatten)]
-    record: RecordView,
-    status: Option<u16>,
-    headers: Vec<(String, String)>,
-    /// As text where it is UTF-8, otherwise its bytes in hexadecimal.
-    body: Option<String>,
-    body_is_hexadecimal: bool,
-}
 
 pub(super) async fn run(global: &Global, session: &Session, show: &Show) -> Result<(), Failure> {
     let entry = session.record(&show.which).await?;
@@ -53,36 +40,13 @@ async fn reveal(
     let engine = session.engine(Duration::from_secs(24 * 60 * 60))?;
     let actor = global.actor();
     let record = engine.operator(&actor, reason).reveal(&entry.key).await?;
-    let mut revealed = Revealed {
-        record: RecordView::from(entry),
-        status: None,
-        headers: vec![],
-        body: None,
-        body_is_hexadecimal: false,
-    };
-    if let RecordState::Completed(Outcome::Response(response)) = &record.state {
-        let opened = response.decode().map_err(|error| {
-            Failure::Failed(format!("the response cannot be read ({error}): if responses are encrypted, set IDEMPOTENT_KEYRING").into())
-        })?;
-        let (status, headers, body) = opened;
-        revealed.status = Some(status.as_u16());
-        revealed.headers = headers
-            .iter()
-            .map(|(name, value)| {
-                (
-                    name.to_string(),
-                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                )
-            })
-            .collect();
-        let (text, hexadecimal) = shown::body(&body);
-        revealed.body = Some(text);
-        revealed.body_is_hexadecimal = hexadecimal;
-    }
+    let revealed = RevealedView::new(entry, &record).map_err(|error| {
+        Failure::Failed(format!("the response cannot be read ({error}): if responses are encrypted, set IDEMPOTENT_KEYRING").into())
+    })?;
     print(global.output, entry, &revealed)
 }
 
-fn print(format: Format, entry: &Entry, revealed: &Revealed) -> Result<(), Failure> {
+fn print(format: Format, entry: &Entry, revealed: &RevealedView) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => {
@@ -144,7 +108,7 @@ fn lines(entry: &Entry) -> Vec<(&'static str, String)> {
     lines
 }
 
-impl Tabular for Revealed {
+impl Tabular for RevealedView {
     const COLUMNS: &'static [&'static str] = &[];
 
     fn cells(&self) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! `stats`.
 
-use idempotent_runtime::{store::inspect::Stats as Counts, view::StatsView};
+use idempotent_runtime::{store::inspect::count, view::StatsView};
 
 use crate::{
     cli::{Global, Stats},
@@ -18,7 +18,8 @@ impl Tabular for StatsView {
 }
 
 pub(super) async fn run(global: &Global, session: &Session, stats: &Stats) -> Result<(), Failure> {
-    let counts = count(session, stats.max_scan).await?;
+    let max_scan = u64::try_from(stats.max_scan).unwrap_or(u64::MAX);
+    let counts = count(session.inspectable()?, max_scan).await?;
     let row = StatsView::from(&counts);
     let about = if row.exact { "" } else { "about " };
     let number = |number: u64| format!("{about}{number}");
@@ -40,20 +41,4 @@ pub(super) async fn run(global: &Global, session: &Session, stats: &Stats) -> Re
         );
     }
     Ok(())
-}
-
-/// Counts page by page, so that no statement is long.
-async fn count(session: &Session, max_scan: usize) -> Result<Counts, Failure> {
-    let store = session.inspectable()?;
-    let mut counts = Counts::default();
-    let mut left = max_scan.max(1);
-    loop {
-        let step = left.min(10_000);
-        let page = store.stats(counts.next.as_ref(), step).await?;
-        counts.add(page);
-        left -= step;
-        if counts.next.is_none() || left == 0 {
-            return Ok(counts);
-        }
-    }
 }

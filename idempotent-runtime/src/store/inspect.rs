@@ -35,9 +35,11 @@ use crate::{fingerprint::Fingerprint, scope::StoreKey};
 
 mod cursor;
 mod prefix;
+mod scan;
 
 pub use cursor::{Cursor, share_of_keys};
 pub use prefix::{InvalidKeyPrefix, KeyPrefix};
+pub use scan::{count, first, oldest};
 
 /// Lists and counts the records of a store. See the [module documentation](self) for the rules.
 ///
