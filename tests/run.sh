@@ -34,6 +34,12 @@ missing=()
 for pair in "${needed[@]}"; do
     PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+# The page of the admin routes is tested in a browser, in whichever of these there is.
+browser=false
+for name in chromium chromium-browser google-chrome; do
+    command -v "$name" >/dev/null && browser=true
+done
+$browser || missing+=(chromium)
 compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
 # Whether cc links, not only whether it is there: Debian's gcc only recommends libc6-dev, without which every link fails.
 links() {

@@ -29,6 +29,15 @@ pub(crate) fn decode<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// All bytes that these digits are.
+#[cfg(feature = "admin")]
+pub(crate) fn decode_all(digits: &[u8]) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| decode::<1>(pair).map(|[byte]| byte);
+    let bytes = pairs.iter().map(byte).collect::<Option<_>>()?;
+    rest.is_empty().then_some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

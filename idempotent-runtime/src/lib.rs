@@ -102,6 +102,7 @@
 //! | `typed-routing` | | annotated handlers in the typed routes of `axum-extra` |
 //! | `compression` | | [`Builder::compress_from`]: LZ4 for large responses |
 //! | `encryption` | | [`Builder::encrypt`]: XChaCha20-Poly1305 at rest, under a keyring that can be rotated |
+//! | `admin` | | [`admin`]: a page and JSON to look at records and resolve them, for an axum router. `form_urlencoded`, `humantime` |
 //! | `view` | | [`view`]: what the command line shows of a record, as serializable types |
 //! | `client` | | [`client`]: one key over all attempts of a `reqwest` client. `reqwest` without TLS, `reqwest-middleware`, `async-trait` |
 //! | `openapi` | | [`Idempotency::documentation`]: completes OpenAPI documents. No dependency |
@@ -111,6 +112,7 @@
 // Some links lead to items of other features. CI checks them with all features.
 #![cfg_attr(
     not(all(
+        feature = "admin",
         feature = "axum",
         feature = "cached",
         feature = "client",
@@ -135,6 +137,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "handlers", feature = "sql"))))]
 
+#[cfg(feature = "admin")]
+pub mod admin;
 #[cfg(feature = "axum")]
 mod axum;
 #[cfg(feature = "client")]

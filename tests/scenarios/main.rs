@@ -13,6 +13,7 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod answers;
 mod at_once;
 mod at_rest;

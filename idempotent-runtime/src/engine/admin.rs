@@ -16,8 +16,8 @@ use crate::{
     response::{Binding, NotStorable, StoredResponse},
     scope::{Scope, StoreKey},
     store::{
-        Acquisition, Claim, EndpointLabel, Inspectable as _, Outcome, Record, RecordState,
-        StoreError, Token, Write,
+        Acquisition, Claim, EndpointLabel, Inspectable, Outcome, Record, RecordState, StoreError,
+        Token, Write,
         inspect::{self, Cursor, Found, KeyPrefix, Page, Query, Stats},
     },
 };
@@ -149,6 +149,24 @@ impl Idempotency {
         max_scan: usize,
     ) -> Result<Stats, StoreError> {
         self.0.store.lists()?.stats(cursor, max_scan).await
+    }
+
+    /// What the store lists, each page under the engine's time-out.
+    #[cfg(feature = "admin")]
+    pub(crate) fn lists(&self) -> Result<impl Inspectable, StoreError> {
+        self.0.store.lists()
+    }
+
+    /// The name of the store.
+    #[cfg(feature = "admin")]
+    pub(crate) fn store_name(&self) -> &'static str {
+        self.0.store.store().name()
+    }
+
+    /// Whether the admin routes change and reveal records.
+    #[cfg(feature = "admin")]
+    pub(crate) fn admin_writes(&self) -> bool {
+        self.0.admin_writes
     }
 
     /// Resolves a record whose outcome is unknown: its lease lapsed and no outcome was stored.

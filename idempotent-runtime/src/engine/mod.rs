@@ -39,7 +39,7 @@
 //! | shared by all | `core/`: store client, registry of what is in flight, room, gauges |
 //! | set-up | `builder`, `build_error`, `profile`, `secrets`, `global` (the engine of the process) |
 //! | the end | `shutdown` |
-//! | operators | `admin`: find, list, inspect, resolve, purge |
+//! | operators | `admin`: find, list, inspect, resolve, purge; `operator`: acts with an audit. The page and its JSON are in `crate::admin` |
 //! | documentation | `answering`: what clients are told |
 //!
 //! # In which order a request is checked

@@ -11,7 +11,7 @@ use crate::{
     scope::StoreKey,
     store::{
         Outcome, Record, RecordState, StoreError, Write,
-        admin::{Action, Event, Seen, Stage},
+        admin::{Action, Event, Kept, Seen, Stage},
     },
 };
 
@@ -49,6 +49,20 @@ impl Idempotency {
             actor,
             reason,
         }
+    }
+}
+
+impl Idempotency {
+    /// The newest events of the store's [audit](crate::store::admin), at most `limit`, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAdministrable`](OperatorError::NotAdministrable) if the store keeps no audit; otherwise when the store fails or
+    /// does not answer in time.
+    pub async fn audit(&self, limit: usize) -> Result<Vec<Kept>, OperatorError> {
+        let client = &self.0.store;
+        let events = client.administer("events", |store| store.events(limit));
+        Ok(events.await.ok_or(OperatorError::NotAdministrable)??)
     }
 }
 

@@ -91,6 +91,8 @@ impl Builder {
             misnamed_key_seen: AtomicBool::new(false),
             response_limits: self.response_limits,
             sealer: self.sealer,
+            #[cfg(feature = "admin")]
+            admin_writes: self.admin_writes,
             #[cfg(feature = "handlers")]
             plans: crate::engine::core::plan::Plans::new(),
             _alive: Alive::new(),

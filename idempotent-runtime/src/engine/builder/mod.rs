@@ -51,6 +51,8 @@ pub struct Builder {
     max_key_length: usize,
     response_limits: ResponseLimits,
     sealer: Sealer,
+    #[cfg(feature = "admin")]
+    admin_writes: bool,
 }
 
 impl Idempotency {
@@ -106,6 +108,8 @@ impl Builder {
             max_key_length: IdempotencyKey::MAX_LEN,
             response_limits: ResponseLimits::default(),
             sealer: Sealer::default(),
+            #[cfg(feature = "admin")]
+            admin_writes: false,
         }
     }
 
@@ -367,6 +371,14 @@ impl Builder {
     #[cfg(feature = "compression")]
     pub fn compress_from(mut self, bytes: usize) -> Self {
         self.sealer.compress_from = Some(bytes);
+        self
+    }
+
+    /// Whether the [admin routes](crate::admin) change and reveal records, for whom their guard lets write. Default: no,
+    /// they only show them.
+    #[cfg(feature = "admin")]
+    pub fn admin_writes(mut self, allowed: bool) -> Self {
+        self.admin_writes = allowed;
         self
     }
 

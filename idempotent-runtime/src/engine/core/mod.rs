@@ -126,6 +126,9 @@ pub(crate) struct Core {
     pub(super) misnamed_key_seen: AtomicBool,
     pub(super) response_limits: ResponseLimits,
     pub(super) sealer: Sealer,
+    /// Whether the admin routes change and reveal records.
+    #[cfg(feature = "admin")]
+    pub(super) admin_writes: bool,
     /// What the requests to one endpoint have in common, by endpoint, for policies that are constants of the program.
     #[cfg(feature = "handlers")]
     pub(super) plans: Plans,
