@@ -9,6 +9,7 @@ use redis::Value;
 use super::{
     RedisStore,
     error::store_error,
+    reply::applied,
     script::{Call, unreadable, write},
 };
 use crate::store::{
@@ -59,7 +60,7 @@ impl RedisStore {
     /// Runs a script that must not be executed twice by itself: the operator sees the error, and looks.
     async fn once(&self, call: &Call<'_>) -> Result<Value, StoreError> {
         match &self.0.confirm {
-            Some(confirm) => confirm.run(call, super::applied, false).await,
+            Some(confirm) => confirm.run(call, applied, false).await,
             None => self.0.link.run(call, false).await.map_err(store_error),
         }
     }
