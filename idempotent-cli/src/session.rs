@@ -180,7 +180,60 @@ fn key(digits: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
+    use idempotent_runtime::store::{
+        Acquisition, Claim, Held, Outcome, Record, Store, StoreError, StoreErrorKind, Token, Wake,
+        Write,
+    };
+
     use super::*;
+
+    /// A store of another crate that cannot list.
+    struct Mute;
+
+    fn down<T>() -> Result<T, StoreError> {
+        Err(StoreError::new("mute", StoreErrorKind::Unavailable))
+    }
+
+    impl Store for Mute {
+        fn name(&self) -> &'static str {
+            "mute"
+        }
+        async fn acquire(&self, _: &Claim) -> Result<Acquisition, StoreError> {
+            down()
+        }
+        async fn renew(&self, _: &Held) -> Result<Write, StoreError> {
+            down()
+        }
+        async fn complete(&self, _: &Held, _: &Outcome) -> Result<Write, StoreError> {
+            down()
+        }
+        async fn release(&self, _: &StoreKey, _: &Token) -> Result<Write, StoreError> {
+            down()
+        }
+        async fn abandon(&self, _: &StoreKey, _: &Token) -> Result<Write, StoreError> {
+            down()
+        }
+        async fn get(&self, _: &StoreKey) -> Result<Option<Record>, StoreError> {
+            down()
+        }
+        async fn purge_expired(&self, _: usize) -> Result<usize, StoreError> {
+            down()
+        }
+        fn attach(&self, _: Wake) {}
+    }
+
+    #[test]
+    fn a_store_that_does_not_list_its_records_says_so() {
+        let session = Session {
+            store: AnyStore::new(Mute),
+        };
+        match session.inspectable().err() {
+            Some(refused @ Failure::Refused(_)) => {
+                assert_eq!(refused.to_string(), "the mute store cannot list records");
+            }
+            other => panic!("{other:?} instead of a refusal"),
+        }
+    }
 
     #[test]
     fn a_keyring_is_read_and_never_repeated_in_an_error() {

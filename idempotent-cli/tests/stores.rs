@@ -9,7 +9,7 @@ use idempotent_runtime::{
     StoreKey,
     store::{RecordState, Store as _, inspect::KeyPrefix},
 };
-use support::{SECRET, Target, on_each_store, redis, sqlite};
+use support::{SECRET, Target, on_each_store, sqlite};
 
 const PAY: &str = "POST /payments";
 
@@ -340,26 +340,6 @@ fn nothing_that_a_client_sent_or_got_is_printed_unless_revealed() {
         target
             .run(&["show", &id, "--body", "--reason", "a complaint"])
             .code(4);
-    });
-}
-
-#[test]
-fn a_store_that_does_not_list_its_records_says_so() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let Some(target) = redis().await else { return };
-        target.unknown(key(0x11, 1), PAY).await;
-        let refused = target.run(&["list"]);
-        assert_eq!(
-            refused.code(4).error(),
-            "error: the redis store cannot list records"
-        );
-        target.run(&["show", &id(key(0x11, 1))]).code(4);
-        target.run(&["check"]).done();
-        assert_eq!(
-            target.run(&["audit", "-o", "json"]).json(),
-            serde_json::json!([])
-        );
     });
 }
 

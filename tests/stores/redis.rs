@@ -24,6 +24,7 @@ mod cluster_failover;
 mod connect;
 mod earlier;
 mod faults;
+mod listing;
 mod memory_limit;
 mod permissions;
 mod records;
@@ -81,6 +82,7 @@ impl Harness for RedisHarness {
     type Store = RedisStore;
     const ADMINISTRABLE: bool = true;
     const STEPS: bool = true;
+    const INSPECTABLE: bool = true;
 
     async fn open() -> Self {
         let prefix = new_prefix();

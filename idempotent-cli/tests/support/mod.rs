@@ -47,15 +47,13 @@ pub(crate) fn on_each_store(test: impl AsyncFn(&Target)) {
             test(&Target::new(url, server).await).await;
             stores += 1;
         }
+        if let Some(server) = Redis::flushing() {
+            let url = server.url();
+            test(&Target::new(url, server).await).await;
+            stores += 1;
+        }
     });
     eprintln!("tested on {stores} stores");
-}
-
-/// A store in Redis, which keeps an audit and does not list its records.
-pub(crate) async fn redis() -> Option<Target> {
-    let server = Redis::flushing()?;
-    let url = server.url();
-    Some(Target::new(url, server).await)
 }
 
 /// A store in a file.

@@ -10,7 +10,9 @@
 //! 2. **Work is bounded.** A page looks at no more than [`Query::max_scan`] records and returns no more than
 //!    [`Query::limit`]. Where a filter matches little, a page may be empty and still have a [`next`](Page::next) cursor.
 //! 3. **Paging is complete.** Whoever follows the cursors to the end sees each record that was there throughout exactly
-//!    once, whatever is inserted, changed or deleted meanwhile. The order is the store's own, and no order of time.
+//!    once, whatever is inserted, changed or deleted meanwhile. A store that has no order of keys to page by may show a
+//!    few records twice, and says so. A store whose servers have changed since the walk began refuses the cursor. The order
+//!    is the store's own, and no order of time.
 //! 4. **Expired records are absent**, purged or not, as in [`Store::get`](super::Store::get). They count towards
 //!    `max_scan`.
 //! 5. **A cursor is opaque** and belongs to the store that gave it. A text that is not one of its cursors is refused with
@@ -423,7 +425,12 @@ pub async fn find(store: &dyn Inspectable, prefix: KeyPrefix) -> Result<Found, s
     let mut found: Vec<Entry> = Vec::new();
     loop {
         let page = store.list(&query).await?;
-        found.extend(page.entries);
+        for entry in page.entries {
+            // A store may show a record twice.
+            if found.iter().all(|other| other.key != entry.key) {
+                found.push(entry);
+            }
+        }
         if page.next.is_none() || found.len() > 1 {
             break;
         }

@@ -89,6 +89,7 @@ impl Harness for ClusterHarness {
     type Store = RedisStore;
     const ADMINISTRABLE: bool = true;
     const STEPS: bool = true;
+    const INSPECTABLE: bool = true;
 
     async fn open() -> Self {
         let prefix = new_prefix();

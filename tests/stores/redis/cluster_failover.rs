@@ -11,6 +11,7 @@ use idempotent_runtime::{
     store::{
         AnyStore, Outcome, Store, StoreErrorKind, Write,
         conformance::key,
+        inspect::Query,
         redis::{ConnectError, RedisStore, RedisStoreBuilder},
     },
 };
@@ -292,6 +293,16 @@ async fn the_documented_permissions_are_enough_for_a_cluster_that_moves_slots() 
     for node in &nodes {
         assert_eq!(node.ask(&["ACL", "LOG"]), "*0\r\n", "something was denied");
     }
+    for purpose in ["listing", "listing in a Cluster"] {
+        let error = store.inspectable().unwrap().list(&Query::new()).await;
+        let kind = error.expect_err("not permitted").kind();
+        assert_eq!(kind, StoreErrorKind::Refused, "{purpose}");
+        for addition in documented_additions(purpose) {
+            permit(&addition);
+        }
+    }
+    let listed = store.inspectable().unwrap().list(&Query::new()).await;
+    assert!(!listed.unwrap().entries.is_empty());
 
     permit("-cluster");
     match app().connect().await {

@@ -199,6 +199,19 @@ impl Cluster {
         self.shared.connection().await.map(drop)
     }
 
+    /// A link to each primary, as the nodes of the URL know them now. As they were last known, if none of those answers.
+    pub(super) async fn primaries(&self) -> RedisResult<Vec<Arc<Server>>> {
+        let known = self.nodes().known.borrow().clone();
+        let view = match self.view().await {
+            Ok(view) if !view.is_of(&known) => return Err(another_cluster()),
+            Ok(view) => Arc::new(view),
+            // The primaries themselves say why, if they do not answer either.
+            Err(_) => known,
+        };
+        let primaries = view.primaries().into_iter();
+        primaries.map(|node| self.server(node)).collect()
+    }
+
     /// A link to this node alone.
     pub(super) fn server(&self, address: &NodeAddress) -> RedisResult<Arc<Server>> {
         let source = self.source_of(Some(address))?;

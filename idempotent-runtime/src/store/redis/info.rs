@@ -75,6 +75,13 @@ impl Info {
         self.0.contains_key(&format!("db{db}"))
     }
 
+    /// How many keys the database has.
+    pub(super) fn keys(&self, db: i64) -> u64 {
+        let keys = self.get(&format!("db{db}")).strip_prefix("keys=");
+        let keys = keys.and_then(|keys| keys.split(',').next()?.parse().ok());
+        keys.unwrap_or_default()
+    }
+
     /// Whether it accepts writes also while it has no replica.
     pub(super) fn writes_alone(&self) -> bool {
         !self.0.contains_key("min_slaves_good_slaves")

@@ -90,6 +90,20 @@
 //! earlier builds; processes of both may use
 //! the same records.
 //!
+//! # Listing
+//!
+//! [`Inspectable`](crate::store::Inspectable) walks through the keys of the server, or of each primary of a Cluster, with
+//! `SCAN`, and reads of each record everything but its response. A whole key is read directly; a shorter prefix is a walk
+//! through all names, without reading the other records. The server filters the names for a list; a count fetches those of
+//! other keys too.
+//!
+//! - A page passes over the names of at most 10,000 keys of any kind, or `max_scan` if that is more.
+//! - The order of a walk is that of the server's hash table. A record that is there throughout is not missed. While the
+//!   table shrinks, as after many records have expired, a few may be shown twice.
+//! - A cursor is valid while the same processes have the same slots. After a restart, a failover or a move of slots it is
+//!   refused as [`InvalidCursor`](crate::store::StoreErrorKind::InvalidCursor): begin again. While a slot is being moved,
+//!   and in a Cluster that does not serve all slots, a list is an error, since it could miss records.
+//!
 //! # Waking waiters
 //!
 //! A change of a record is published on a channel of its own, `idempotent:done:{` and the record's name and `}`, with
@@ -115,6 +129,8 @@
 //! | `+select` | a database other than 0 |
 //! | `+wait`, from Redis 7.2 on `+waitaof` | [`wait_replicas`](RedisStoreBuilder::wait_replicas) |
 //! | `+cluster\|slots +asking` | a Cluster |
+//! | `+scan +hstrlen` | listing |
+//! | `+cluster\|nodes` | listing in a Cluster |
 //! | `+role` | sentinels |
 //!
 //! Before version 7, leave `spublish`, `ssubscribe` and `sunsubscribe` out. Without the commands that publish or subscribe,
@@ -153,6 +169,7 @@ use super::{
     Store,
     admin::Administrable,
     error::{StoreError, StoreErrorKind},
+    inspect::Inspectable,
     label::EndpointLabel,
     record::{Acquisition, Claim, ClaimMode, Held, Outcome, Record, Write},
     steps::StepLog,
@@ -171,6 +188,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod info;
+mod inspect;
 mod link;
 mod names;
 mod reply;
@@ -376,7 +394,7 @@ impl Store for RedisStore {
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let record = self.record(key);
-        stored_record(self.run(&self.0.scripts.get.call(&record, &[])).await?)
+        stored_record(self.run(&self.0.scripts.get.call(&record, &[b""])).await?)
     }
 
     /// Does nothing: the server itself removes expired keys.
@@ -395,6 +413,10 @@ impl Store for RedisStore {
     }
 
     fn administrable(&self) -> Option<&dyn Administrable> {
+        Some(self)
+    }
+
+    fn inspectable(&self) -> Option<&dyn Inspectable> {
         Some(self)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{hex, hex::Hex, scope::StoreKey};
+use crate::{hex, hex::Hex, scope::StoreKey, store::inspect::KeyPrefix};
 
 /// The names in one key space.
 pub(super) struct Names {
@@ -33,6 +33,14 @@ impl Names {
         // Writing to a string does not fail.
         let _ = write!(name, "{}", Hex(key.as_bytes()));
         name
+    }
+
+    /// What the names of all records match, or of those whose keys begin so, as `SCAN` takes it. A prefix contains no
+    /// character with a meaning there.
+    pub(super) fn pattern(&self, key: Option<&KeyPrefix>) -> String {
+        let digits = key.map(ToString::to_string).unwrap_or_default();
+        let rest = "?".repeat(64_usize.saturating_sub(digits.len()));
+        format!("{}{digits}{rest}", self.prefix)
     }
 
     /// The stream of what operators did.
@@ -75,5 +83,9 @@ mod tests {
         }
         assert_eq!(names.key(channel.as_bytes()), None);
         assert_eq!(names.key(names.audit().as_bytes()), None);
+        let all = names.pattern(None);
+        assert_eq!((all.len(), &all[..4]), (record.len(), "a:??"));
+        let prefix = "00070e".parse().unwrap();
+        assert!(names.pattern(Some(&prefix)).starts_with("a:00070e?"));
     }
 }

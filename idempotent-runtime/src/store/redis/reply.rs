@@ -2,14 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use redis::Value;
 
-use super::script::{Reply, unreadable};
+use super::script::{Reply, bytes, unreadable};
 use crate::{
     fingerprint::Fingerprint,
     response::StoredResponse,
+    scope::StoreKey,
     store::{
         error::StoreError,
+        inspect::{Entry, EntryState},
         record::{Acquisition, ClaimMode, Outcome, Record, RecordState},
         token::{Token, TraceId},
     },
@@ -82,46 +85,133 @@ fn mode(reply: &mut Reply) -> ClaimMode {
     }
 }
 
-/// The answer of the script for get.
-pub(super) fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
-    let mut reply = Reply::new(value)?;
-    if reply.is_empty() {
-        return Ok(None);
-    }
-    let state = reply.bytes();
-    let fingerprint = fingerprint(&mut reply)?;
-    let attempt = reply.number("the record has no attempt")?;
-    let lease = reply.number("").ok().map(Duration::from_millis);
-    // Negative if the expiry of the key was removed by hand.
-    let left: i64 = reply.number("the record has no expiry")?;
-    let expires_in = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
-    let trace_id = reply.bytes().and_then(|bytes| bytes[..].try_into().ok());
-    let response = reply.bytes();
-    let state = match (state.as_deref(), lease) {
-        (Some(b"R"), Some(remaining)) => RecordState::InFlight { remaining },
-        (Some(b"D"), _) => RecordState::Completed(outcome(response)?),
-        (Some(b"T"), _) => RecordState::Completed(Outcome::Tombstone),
-        _ => {
-            return Err(unreadable(
-                "unrecognised state (written by a newer version?)",
-            ));
-        }
-    };
-    let trace_id = trace_id.and_then(TraceId::from_bytes);
-    let endpoint = reply.bytes().filter(|endpoint| !endpoint.is_empty());
-    let endpoint = endpoint.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let mode = mode(&mut reply);
-    let mut time = || {
-        let millis = reply.number("").ok().map(Duration::from_millis)?;
-        SystemTime::UNIX_EPOCH.checked_add(millis)
-    };
-    let (created, completed) = (time(), time());
-    let record = Record::new(fingerprint, attempt, state, expires_in, trace_id);
-    let record = record.mode(mode).endpoint(endpoint);
-    Ok(Some(record.times(created, completed)))
+/// A record as the script for get read it.
+struct Read {
+    state: Option<Bytes>,
+    fingerprint: Fingerprint,
+    attempt: u32,
+    /// Milliseconds left of the lease; zero or negative if it has lapsed.
+    lease: Option<i64>,
+    expires_in: Duration,
+    trace_id: Option<TraceId>,
+    /// The response, or its size.
+    response: Value,
+    endpoint: Option<String>,
+    mode: ClaimMode,
+    created_at: Option<SystemTime>,
+    completed_at: Option<SystemTime>,
+    /// The time by the server's clock.
+    now: Option<SystemTime>,
 }
 
-fn outcome(stored: Option<bytes::Bytes>) -> Result<Outcome, StoreError> {
+impl Read {
+    /// `None` if the record is absent.
+    fn of(answer: Value) -> Result<Option<Self>, StoreError> {
+        let mut reply = Reply::new(answer)?;
+        if reply.is_empty() {
+            return Ok(None);
+        }
+        let state = reply.bytes();
+        let fingerprint = fingerprint(&mut reply)?;
+        let attempt = reply.number("the record has no attempt")?;
+        let lease = reply.number("").ok();
+        // Negative if the expiry of the key was removed by hand.
+        let left: i64 = reply.number("the record has no expiry")?;
+        let trace_id = reply.bytes().and_then(|bytes| bytes[..].try_into().ok());
+        let response = reply.value();
+        let endpoint = reply.bytes().filter(|endpoint| !endpoint.is_empty());
+        let mode = mode(&mut reply);
+        let mut time = || {
+            let millis = reply.number("").ok().map(Duration::from_millis)?;
+            SystemTime::UNIX_EPOCH.checked_add(millis)
+        };
+        Ok(Some(Self {
+            state,
+            fingerprint,
+            attempt,
+            lease,
+            expires_in: u64::try_from(left).map_or(Duration::MAX, Duration::from_millis),
+            trace_id: trace_id.and_then(TraceId::from_bytes),
+            response,
+            endpoint: endpoint.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            mode,
+            created_at: time(),
+            completed_at: time(),
+            now: time(),
+        }))
+    }
+}
+
+/// The answer of the script for get.
+pub(super) fn stored_record(value: Value) -> Result<Option<Record>, StoreError> {
+    let Some(read) = Read::of(value)? else {
+        return Ok(None);
+    };
+    let state = match (read.state.as_deref(), read.lease) {
+        (Some(b"R"), Some(left)) => RecordState::InFlight {
+            remaining: millis_of(left),
+        },
+        (Some(b"D"), _) => RecordState::Completed(outcome(bytes(read.response))?),
+        (Some(b"T"), _) => RecordState::Completed(Outcome::Tombstone),
+        _ => return Err(unrecognised()),
+    };
+    let record = Record::new(
+        read.fingerprint,
+        read.attempt,
+        state,
+        read.expires_in,
+        read.trace_id,
+    );
+    let record = record.mode(read.mode).endpoint(read.endpoint);
+    Ok(Some(record.times(read.created_at, read.completed_at)))
+}
+
+/// What a list shows of the record with this key, and the time by the server's clock. The answer of the script for get,
+/// with the size of the response.
+pub(super) fn entry(
+    key: StoreKey,
+    value: Value,
+) -> Result<Option<(Entry, SystemTime)>, StoreError> {
+    let Some(read) = Read::of(value)? else {
+        return Ok(None);
+    };
+    let state = match (read.state.as_deref(), read.lease) {
+        (Some(b"R"), Some(left)) if left > 0 => EntryState::InFlight {
+            remaining: millis_of(left),
+        },
+        (Some(b"R"), Some(left)) => EntryState::Unknown {
+            lapsed: millis_of(left.saturating_neg()),
+        },
+        (Some(b"D"), _) => EntryState::Completed,
+        (Some(b"T"), _) => EntryState::Tombstone,
+        _ => return Err(unrecognised()),
+    };
+    let now = read
+        .now
+        .ok_or_else(|| unreadable("the script returned no time"))?;
+    let mut entry = Entry::new(key, read.fingerprint, state, read.expires_in);
+    entry.attempt = read.attempt;
+    entry.mode = read.mode;
+    entry.endpoint = read.endpoint.map(Into::into);
+    entry.created_at = read.created_at;
+    entry.completed_at = read.completed_at;
+    entry.trace_id = read.trace_id;
+    if let (EntryState::Completed, Value::Int(size)) = (state, read.response) {
+        entry.stored_bytes = size.unsigned_abs();
+    }
+    Ok(Some((entry, now)))
+}
+
+/// Milliseconds; none if they are negative.
+fn millis_of(millis: i64) -> Duration {
+    u64::try_from(millis).map_or(Duration::ZERO, Duration::from_millis)
+}
+
+fn unrecognised() -> StoreError {
+    unreadable("unrecognised state (written by a newer version?)")
+}
+
+fn outcome(stored: Option<Bytes>) -> Result<Outcome, StoreError> {
     let stored = stored.ok_or_else(|| unreadable("the record has no response"))?;
     StoredResponse::from_bytes(stored)
         .map(Outcome::Response)

@@ -166,10 +166,20 @@ impl Reply {
 
     /// The next element, if it is a string.
     pub(super) fn bytes(&mut self) -> Option<Bytes> {
-        match self.0.next() {
-            Some(Value::BulkString(bytes)) => Some(Bytes::from(bytes)),
-            _ => None,
-        }
+        bytes(self.value())
+    }
+
+    /// The next element, whatever it is.
+    pub(super) fn value(&mut self) -> Value {
+        self.0.next().unwrap_or(Value::Nil)
+    }
+}
+
+/// The bytes, if this is a string.
+pub(super) fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use redis::{ConnectionAddr, ConnectionInfo, Value, cluster::NodeAddress};
 
 /// The number of slots in a Cluster.
-const SLOTS: u16 = 16384;
+pub(super) const SLOTS: u16 = 16384;
 
 /// A node's view of the Cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,6 +118,62 @@ impl fmt::Display for Gaps {
     }
 }
 
+/// What a node says of itself: which slots it has. It alone knows whether one of them is being moved.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Own {
+    /// The first and last slot of each range, in order.
+    pub(super) slots: Vec<(u16, u16)>,
+    /// Whether a slot is being moved to it or from it.
+    pub(super) moving: bool,
+}
+
+impl Own {
+    /// Reads the answer to `CLUSTER NODES`.
+    pub(super) fn read(nodes: &str) -> Self {
+        let mut own = Self::default();
+        let line = nodes.lines().find(|line| {
+            let flags = line.split(' ').nth(2).unwrap_or_default();
+            flags.split(',').any(|flag| flag == "myself")
+        });
+        for word in line.unwrap_or_default().split(' ').skip(8) {
+            if word.starts_with('[') {
+                own.moving = true;
+                continue;
+            }
+            let (first, last) = word.split_once('-').unwrap_or((word, word));
+            if let (Ok(first), Ok(last)) = (first.parse(), last.parse()) {
+                own.slots.push((first, last));
+            }
+        }
+        own.slots.sort_unstable();
+        own
+    }
+
+    /// Of a single server.
+    pub(super) fn all() -> Self {
+        Self {
+            slots: vec![(0, SLOTS - 1)],
+            moving: false,
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<u16> {
+        self.slots.first().map(|(first, _)| *first)
+    }
+
+    /// Whether each slot is that of one of these nodes, and of no other.
+    pub(super) fn cover<'a>(nodes: impl Iterator<Item = &'a Self>) -> bool {
+        let mut slots: Vec<_> = nodes.flat_map(|node| &node.slots).collect();
+        slots.sort_unstable();
+        let mut next = 0;
+        slots.iter().all(|(first, last)| {
+            let follows = *first == next;
+            next = last.saturating_add(1);
+            follows
+        }) && next == SLOTS
+    }
+}
+
 /// The slot of a name without braces: its CRC16 (XMODEM). The client computes it too, and does not tell it.
 fn slot(name: &[u8]) -> u16 {
     let shifted = |crc: u16, _| crc << 1 ^ if crc >> 15 == 1 { 0x1021 } else { 0 };
@@ -218,6 +274,31 @@ mod tests {
         assert_eq!(found.owner(b"123456789").map(NodeAddress::host), Some("b"));
         let gap = view(&[(0, 12_738, &[("a", 1)]), (12_740, 16_383, &[("b", 1)])]);
         assert_eq!(gap.owner(b"123456789"), None);
+    }
+
+    #[test]
+    fn a_node_says_which_slots_it_has_and_whether_one_moves() {
+        let nodes = |own: &str| {
+            let other = "b 127.0.0.1:2@12 master - 0 0 2 connected 9-16383 [3->-c]";
+            format!("{other}\na 127.0.0.1:1@11 myself,master - 0 0 1 connected {own}\n")
+        };
+        let own = |text: &str| Own::read(&nodes(text));
+        let of = |slots: &[(u16, u16)], moving| Own {
+            slots: slots.to_vec(),
+            moving,
+        };
+        assert_eq!(own("7 0-5"), of(&[(0, 5), (7, 7)], false));
+        assert_eq!(own("0-8 [3->-c]"), of(&[(0, 8)], true));
+        assert_eq!(own("0-8 [9-<-b]"), of(&[(0, 8)], true));
+        assert_eq!(own("").first(), None);
+        assert_eq!(Own::read(""), Own::default());
+        let rest = of(&[(6, 6), (8, 16_383)], false);
+        assert!(Own::cover([&own("7 0-5"), &rest].into_iter()));
+        assert!(!Own::cover([&own("0-5"), &rest].into_iter()));
+        assert!(!Own::cover([&own("0-7"), &rest].into_iter()));
+        assert!(!Own::cover([&own("0-5 7-8"), &rest].into_iter()));
+        assert!(Own::cover(std::iter::once(&Own::all())));
+        assert!(!Own::cover(std::iter::empty()));
     }
 
     #[test]
