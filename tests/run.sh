@@ -92,3 +92,4 @@ if ! $quick; then
 fi
 
 step bash examples/try.sh
+step bash examples/try_checkout.sh

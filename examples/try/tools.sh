@@ -111,21 +111,22 @@ gauge_is() {
 
 # --- demos -------------------------------------------------------------------------------------------------
 
+# build [EXAMPLE]: builds the demo, and sets DEMO to its executable.
 build() {
-    local artifacts
+    local artifacts example=${1:-payments}
     echo "building the demo"
-    artifacts=$(cd "$HERE/.." && cargo build --quiet --example payments --message-format json-render-diagnostics) ||
+    artifacts=$(cd "$HERE/.." && cargo build --quiet --example "$example" --message-format json-render-diagnostics) ||
         give_up 'the demo does not build'
     local line
     while IFS= read -r line; do
-        if [[ $line == *'"name":"payments"'* && $line =~ \"executable\":\"([^\"]+)\" ]]; then
+        if [[ $line == *"\"name\":\"$example\""* && $line =~ \"executable\":\"([^\"]+)\" ]]; then
             DEMO=${BASH_REMATCH[1]}
         fi
     done <<<"$artifacts"
     [[ -n $DEMO ]] || give_up 'cargo does not print the path of the demo'
 }
 
-# start_demo NAME [VARIABLE=value]: starts a demo on a free port and sets URL.
+# start_demo NAME [VARIABLE=value]: starts a demo on a free port and sets URL. ROLE=word is its argument.
 start_demo() {
     local name=$1 setting
     shift
@@ -135,7 +136,7 @@ start_demo() {
         for setting in "$@"; do
             export "${setting?}"
         done
-        PORT=0 exec "$DEMO"
+        PORT=0 exec "$DEMO" ${ROLE:+"$ROLE"}
     ) >"$TMP/$name.out" 2>"$TMP/$name.err" &
     SERVER=demo_$name
     printf -v "PID_$SERVER" %s $!
