@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use idempotent_runtime::{
+    Idempotency, Keyring,
+    store::{Token, outbox::MessageClaim},
+};
+
 use super::shop::{Receiver, Shop, quick, run};
 use crate::database::{TestDatabase, World, on_each_database};
 
@@ -12,6 +17,7 @@ on_each_database! {
     limits_are_errors_that_name_them,
     a_message_that_the_database_refuses_commits_nothing,
     delivered_messages_are_deleted_when_their_time_is_over,
+    a_payload_is_encrypted_as_responses_are,
     a_table_of_an_earlier_build_gets_its_outbox,
 }
 
@@ -114,6 +120,48 @@ async fn delivered_messages_are_deleted_when_their_time_is_over<Db: TestDatabase
     assert_eq!(outbox.purge_delivered(2).await.expect("a purge"), 2);
     assert_eq!(outbox.purge_delivered(2).await.expect("a purge"), 1);
     assert_eq!(shop.messages(1).await, 2);
+}
+
+async fn a_payload_is_encrypted_as_responses_are<Db: TestDatabase>(world: World<Db>) {
+    let sealed = Idempotency::builder().store(world.store.clone());
+    let sealed = sealed.encrypt(Keyring::new(7, [7; 32]));
+    let shop = Shop::of(sealed, world.clone());
+    let ids = shop.ordered("a-secret", "mail other").await;
+    let claim = MessageClaim::new(Token::random(), Duration::ZERO, 5);
+    let claimed = world.store_outbox().claim(&claim).await.expect("a claim");
+    let at_rest = &claimed[0].payload;
+    let found = at_rest.windows(8).any(|window| window == b"a-secret");
+    assert!(!found, "{at_rest:?}");
+    // A row that was moved to another topic does not open, nor does it without the key.
+    let table = world.records.to_string();
+    let moved = format!("update {table}_outbox set topic = 'moved' where topic = 'other'");
+    run(&world, moved).await;
+    let receiver = Receiver::default();
+    let without_key = Shop::new(world).relay(&receiver);
+    let again = Duration::from_millis(200);
+    tokio::time::timeout(again, receiver.until_taken(1))
+        .await
+        .expect_err("sealed");
+    without_key.stop(Duration::from_secs(5)).await;
+    let relay = shop.relay_with(quick().max_attempts(12), &receiver);
+    shop.until_messages(1, 1).await;
+    shop.until_messages(2, 1).await;
+    relay.stop(Duration::from_secs(5)).await;
+    assert_eq!(
+        (receiver.taken(), &*receiver.got()[0].payload),
+        (ids[..1].to_vec(), "a-secret")
+    );
+    let dead = shop
+        .engine
+        .outbox()
+        .dead_letters(0, 9)
+        .await
+        .expect("a list");
+    assert!(
+        dead[0].to_string().contains("belongs to another record"),
+        "{}",
+        dead[0]
+    );
 }
 
 /// Of a build of this version before there was an outbox, or of version 1: `migrate()` makes it beside the records.

@@ -17,7 +17,7 @@ use axum::{
 use http::Request;
 use http_body_util::BodyExt as _;
 use idempotent_runtime::{
-    Idempotency, Policy, Transaction, idempotent,
+    Builder, Idempotency, Policy, Transaction, idempotent,
     outbox::{Delivery, DeliveryError, Message, Relay, RelayBuilder},
     store::AnyStore,
 };
@@ -41,8 +41,13 @@ impl<Db: TestDatabase> Shop<Db> {
     }
 
     pub(super) fn over(world: World<Db>, store: AnyStore) -> Self {
+        Self::of(Idempotency::builder().store(store), world)
+    }
+
+    /// With these settings.
+    pub(super) fn of(builder: Builder, world: World<Db>) -> Self {
         let policy = Policy::new().lease(Duration::from_secs(5));
-        let engine = Idempotency::builder().store(store).policy(policy).build();
+        let engine = builder.policy(policy).build();
         let engine = engine.expect("an engine");
         let router = Router::new()
             .route("/order", post(order::<Db>))
