@@ -1,6 +1,6 @@
-//! Guides: how clients retry, which answers they get, how callers are told apart, which effects leave the
-//! database, how a service runs in production and in
-//! several regions, how its secret is rotated, and how this library compares with others and replaces them.
+//! Guides: how clients retry, which answers they get, how callers are told apart, which effects leave the database, what a
+//! crash leads to, how a service runs in production and in several regions, how its secret is rotated, and how this library
+//! compares with others and replaces them.
 
 #[doc = include_str!("clients.md")]
 pub mod clients {}
@@ -22,6 +22,9 @@ pub mod money {}
 
 #[doc = include_str!("effects.md")]
 pub mod effects {}
+
+#[doc = include_str!("crashes.md")]
+pub mod crashes {}
 
 #[doc = include_str!("unknown.md")]
 pub mod unknown {}
