@@ -51,6 +51,9 @@ fn exists(folder: &Path, path: &str) -> bool {
         // Generic over what it runs on.
         format!("fn {function}<"),
         format!("\n    {function}: "),
+        // The first argument of a macro.
+        format!("!({function},"),
+        format!("!(\n    {function},"),
     ];
     forms.iter().any(|form| source.contains(form))
 }
