@@ -10,6 +10,7 @@
 //! | `idempotency_waiters` | gauge | |
 //! | `idempotency_detached_executions` | gauge | |
 //! | `idempotency_overdue_executions_total` | counter | |
+//! | `idempotency_server_changes_total` | counter | `store`, `change` |
 //! | `idempotency_records` | gauge | `store` |
 //! | `idempotency_deliveries_total` | counter | `topic`, `result` |
 //! | `idempotency_delivery_seconds` | histogram | `topic` |
@@ -176,6 +177,16 @@ pub(crate) fn delivery(topic: &str, result: DeliveryResult, since: Stopwatch) {
 pub(crate) fn overdue() {
     #[cfg(feature = "metrics")]
     metrics::counter!("idempotency_overdue_executions_total").increment(1);
+}
+
+/// Another server answers for a store, or a weaker one.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+pub(crate) fn server_changed(store: &'static str, change: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("idempotency_server_changes_total", "store" => store, "change" => change)
+        .increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (store, change);
 }
 
 macro_rules! gauges {

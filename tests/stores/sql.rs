@@ -6,6 +6,7 @@ use idempotent_runtime::store::sql::TableName;
 
 mod connect;
 mod faults;
+mod replaced;
 pub(crate) mod server;
 mod sessions;
 #[cfg(target_os = "linux")]

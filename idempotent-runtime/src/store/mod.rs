@@ -163,6 +163,8 @@ pub mod purger;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod replaced;
 #[cfg(feature = "sql")]
 pub mod sql;
 pub mod steps;

@@ -107,7 +107,11 @@ impl ServerKind {
         }
     }
 
-    fn url_of(self, port: u16) -> String {
+    pub(crate) fn is_postgres(self) -> bool {
+        matches!(self, Self::Postgres)
+    }
+
+    pub(crate) fn url_of(self, port: u16) -> String {
         match self {
             Self::Postgres => Postgres::url_of(port),
             Self::MariaDb => MariaDb::url_of(port),

@@ -306,3 +306,49 @@ async fn errors_that_end_sessions_of_mysql_lose_no_record() {
     let errors = errors.map(|(number, kind)| (number.to_string(), error(number), kind));
     end_sessions_with(&proxy, &store, errors).await;
 }
+
+/// A proxy that lost its server: its other sessions of that server are lost too.
+#[tokio::test]
+async fn a_server_that_a_proxy_lost_spoils_all_older_sessions() {
+    let Some(server) = MariaDb::start() else {
+        return;
+    };
+    let proxy = Proxy::to(server.port());
+    let builder = MySqlStore::builder().migrate(true).connections(3);
+    let store = builder.connect(&MariaDb::url_of(proxy.port())).await;
+    let store = AnyStore::new(store.unwrap());
+    let mine = new_claim(key(1));
+    assert_eq!(store.acquire(&mine).await.unwrap(), FIRST);
+    use_all(&store).await;
+    // Prepares the statement, so that the replaced reply is the statement's own.
+    store.renew(&mine.held()).await.unwrap();
+    let made = proxy.accepted();
+    proxy.replace_next_reply(error(1927));
+    assert_eq!(store.renew(&mine.held()).await.unwrap(), Write::Applied);
+    assert_eq!(proxy.accepted(), made + 1, "an older session is used again");
+}
+
+/// The server may have released the record before it ended the session: then the repetition finds none, and says nothing
+/// about the first.
+#[tokio::test]
+async fn a_release_whose_session_was_ended_is_in_doubt() {
+    let Some(server) = MariaDb::start() else {
+        return;
+    };
+    let proxy = Proxy::to(server.port());
+    let builder = MySqlStore::builder().migrate(true).connections(1);
+    let store = builder.connect(&MariaDb::url_of(proxy.port())).await;
+    let store = store.unwrap();
+    let [first, second] = [1, 2].map(|n| new_claim(key(n)));
+    for claim in [&first, &second] {
+        assert_eq!(store.acquire(claim).await.unwrap(), FIRST);
+    }
+    // Prepares the statement.
+    let released = store.release(&first.key, &first.token).await;
+    assert_eq!(released.unwrap(), Write::Applied);
+    proxy.replace_next_reply(error(1053));
+    let error = store.release(&second.key, &second.token).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    let again = store.release(&second.key, &second.token).await;
+    assert_eq!(again.unwrap(), Write::Missing, "it was released");
+}

@@ -77,14 +77,18 @@ impl Confirm {
         };
         let replies = match self.call(&mut connection, call).await {
             // While it was idle, the connection broke or its server stopped being the primary; the same is true of the
-            // other idle ones. If the second attempt fails, the first may have been applied, so its error is returned.
+            // other idle ones.
             Err(error)
                 if (after_loss && error.is_connection_dropped())
                     || code(&error) == Some(READONLY) =>
             {
                 self.idle().clear();
                 connection = self.connect().await.map_err(error::store_error)?;
-                self.call(&mut connection, call).await.map_err(|_| error)
+                let refused = code(&error) == Some(READONLY);
+                let again = self.call(&mut connection, call).await;
+                // A replica applied nothing, so the second error says what is wrong. After a broken connection the first
+                // attempt may have been applied, whatever the server answers to the second.
+                again.map_err(|next| if refused { next } else { error })
             }
             other => other,
         };

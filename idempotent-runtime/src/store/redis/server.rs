@@ -10,12 +10,14 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value, aio::MultiplexedConn
 use tokio::runtime::Handle;
 
 use super::{
+    NAME,
     error::{READONLY, code},
     info::Info,
     script::{Call, no_script},
     shared::{Connect, Shared},
     source::Source,
 };
+use crate::store::replaced::{Change, report};
 
 /// The one connection to a server.
 pub(super) struct Server(Arc<Shared<Identified>>);
@@ -55,21 +57,15 @@ impl Identified {
         if before == now {
             return;
         }
-        if info.has_keys(self.source.db()) {
-            tracing::warn!(
-                before,
-                now,
-                "the Redis server was restarted or replaced: retries of requests whose records it has not kept execute \
-                 again"
-            );
+        let change = if info.has_keys(self.source.db()) {
+            Change::Replaced {
+                before: &before,
+                now: &now,
+            }
         } else {
-            tracing::error!(
-                before,
-                now,
-                "the Redis server was restarted or replaced, and its database is empty: retries of all earlier requests \
-                 execute again. Check its append-only file, and that the address leads to the right server"
-            );
-        }
+            Change::Empty
+        };
+        report(NAME, change);
     }
 
     fn run_id(&self) -> MutexGuard<'_, Option<String>> {

@@ -293,11 +293,6 @@ impl Verdict {
 }
 
 /// Whether the error is that of a connection that broke without an answer.
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-pub(super) fn is_lost(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(error) if is_dead(error.kind()))
-}
-
 fn is_dead(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(

@@ -17,8 +17,8 @@ use std::marker::PhantomData;
 
 use super::{
     dialect::Dialect,
-    error::Repeat,
     purge::{self, Batch, purge},
+    retry::RetryBudget,
     row::{Assessment, Row, Unrecognised, WON, micros},
     statement::{Parameter, Statement, Value, Values},
     statements::Statements,
@@ -32,10 +32,6 @@ use crate::{
         token::Token,
     },
 };
-
-/// How often a step is started because it lost a race. A lost race means that another contender changed the record, so
-/// that even 64 contenders need two or three rounds.
-const ROUNDS: usize = 8;
 
 /// The records of one table, and the connection or connections to reach them.
 pub(super) struct Records<'a, D: Dialect, A> {
@@ -164,6 +160,12 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
                 Err(error) => Err(error),
             };
             match answer {
+                // The server may have released it and then ended the session.
+                Ok(Some(Write::Missing | Write::Fenced))
+                    if matches!(change, Change::Release(..)) && budget.met_a_dead_connection() =>
+                {
+                    return Err(budget.unanswered::<D>());
+                }
                 Ok(Some(write)) => return Ok(write),
                 Ok(None) => {}
                 Err(error) => self.absorb(&mut budget, error)?,
@@ -423,78 +425,6 @@ impl Change<'_> {
             Self::Complete(_, outcome) => Some(outcome),
             _ => None,
         }
-    }
-}
-
-/// The repetitions that one operation has left.
-pub(super) struct RetryBudget {
-    rounds: usize,
-    /// How many dead connections the operation met. They are bounded by the size of the pool, not by the rounds.
-    dead: usize,
-    /// Whether a statement may be repeated that was sent and not answered.
-    after_loss: bool,
-    last: Option<sqlx::Error>,
-}
-
-impl RetryBudget {
-    pub(super) fn new() -> Self {
-        Self {
-            rounds: ROUNDS,
-            dead: 0,
-            after_loss: true,
-            last: None,
-        }
-    }
-
-    fn sent_once() -> Self {
-        Self {
-            after_loss: false,
-            ..Self::new()
-        }
-    }
-
-    /// Accepts an error after which the step may be repeated, and returns any other.
-    fn absorb<D: Dialect>(
-        &mut self,
-        connections: usize,
-        error: sqlx::Error,
-    ) -> Result<(), StoreError> {
-        let verdict = D::classify(&error);
-        match verdict.repeat {
-            // The answer was lost with a dead connection: the statement may have been executed, whatever the server
-            // answers to the repetition.
-            Repeat::No if self.dead > 0 => {
-                let error =
-                    StoreError::new(D::STORE, StoreErrorKind::Unavailable).with_source(error);
-                return Err(error);
-            }
-            Repeat::Raced => {}
-            Repeat::Ended if !self.has_met(connections) => {}
-            Repeat::Lost if self.after_loss && !self.has_met(connections) => {}
-            _ => return Err(StoreError::new(D::STORE, verdict.kind).with_source(error)),
-        }
-        self.last = Some(error);
-        Ok(())
-    }
-
-    /// Counts one more dead connection, and tells whether the operation has met all of them.
-    fn has_met(&mut self, connections: usize) -> bool {
-        self.dead += 1;
-        self.rounds += 1;
-        self.dead > connections
-    }
-
-    /// Counts a repetition; an error if none is left.
-    pub(super) fn spend_round<D: Dialect>(&mut self) -> Result<(), StoreError> {
-        self.rounds -= 1;
-        if self.rounds > 0 {
-            return Ok(());
-        }
-        let error = StoreError::new(D::STORE, StoreErrorKind::Unavailable);
-        Err(match self.last.take() {
-            Some(last) => error.with_source(last),
-            None => error.with_source("the operation lost every race for the record: repeat it"),
-        })
     }
 }
 

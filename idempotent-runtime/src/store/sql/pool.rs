@@ -30,7 +30,7 @@ use tokio::{
 
 use self::own::Sessions;
 pub(super) use super::error::timed_out;
-use super::{error::is_lost, server::ServerDialect};
+use super::{error::Repeat, server::ServerDialect, watch::Watch};
 
 mod own;
 
@@ -58,6 +58,7 @@ pub(super) struct Connections<D: ServerDialect> {
     time_out: Duration,
     /// Closed by [`close`](Self::close); it has no permits.
     closing: Arc<Semaphore>,
+    watch: Arc<Watch>,
 }
 
 enum Source<D: ServerDialect> {
@@ -74,27 +75,45 @@ pub(super) struct Pooled<D: ServerDialect> {
 
 enum Inner<D: ServerDialect> {
     Own(Object<Sessions<D>>),
-    Application(PoolConnection<D>, Pool<D>),
+    Application(PoolConnection<D>, Pool<D>, Arc<Watch>),
 }
 
 impl<D: ServerDialect> Connections<D> {
     /// Own connections: at most this many, made when they are needed. The server cancels a statement after `time_out`.
-    pub(super) fn own(options: D::Options, max: usize, time_out: Duration) -> Self {
+    pub(super) fn own(
+        options: D::Options,
+        max: usize,
+        time_out: Duration,
+        watch: Arc<Watch>,
+    ) -> Self {
         let closing = Arc::new(Semaphore::new(0));
-        let own = Sessions::pool(options, time_out, max, Arc::clone(&closing));
+        let own = Sessions::pool(
+            options,
+            time_out,
+            max,
+            Arc::clone(&closing),
+            Arc::clone(&watch),
+        );
         Self {
             source: Source::Own(own),
             time_out: client_time_out(time_out),
             closing,
+            watch,
         }
     }
 
-    pub(super) fn of_application(pool: Pool<D>, time_out: Duration) -> Self {
+    pub(super) fn of_application(pool: Pool<D>, time_out: Duration, watch: Arc<Watch>) -> Self {
         Self {
             source: Source::Application(pool),
             time_out: client_time_out(time_out),
             closing: Arc::new(Semaphore::new(0)),
+            watch,
         }
+    }
+
+    /// What is known of the server.
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
     }
 
     /// Bounds one statement, from acquiring a connection to releasing it.
@@ -125,13 +144,22 @@ impl<D: ServerDialect> Connections<D> {
             })?),
             Source::Application(pool) => {
                 let connection = acquire_from_application(pool).await?;
-                Inner::Application(connection, pool.clone())
+                Inner::Application(connection, pool.clone(), Arc::clone(&self.watch))
             }
         };
-        Ok(Pooled {
+        let mut pooled = Pooled {
             inner: Some(inner),
             since: Instant::now(),
-        })
+        };
+        // The store's own sessions were asked when they were made.
+        if matches!(self.source, Source::Application(_)) && self.watch.is_due() {
+            let recognised = self.watch.recognise::<D>(&mut pooled).await;
+            if let Err(error) = recognised {
+                self.watch.doubt();
+                return pooled.release(Err(error));
+            }
+        }
+        Ok(pooled)
     }
 
     /// Closes the store's own connections. Those in use are closed when they are released.
@@ -214,7 +242,7 @@ impl<D: ServerDialect> Pooled<D> {
     pub(super) fn close(mut self) {
         match self.inner.take() {
             Some(Inner::Own(session)) => drop(Object::take(session)),
-            Some(Inner::Application(mut connection, _)) => connection.close_on_drop(),
+            Some(Inner::Application(mut connection, ..)) => connection.close_on_drop(),
             None => {}
         }
     }
@@ -226,8 +254,9 @@ impl<D: ServerDialect> Pooled<D> {
                 own::invalidate_before(&session, self.since);
                 drop(Object::take(session));
             }
-            Some(Inner::Application(mut connection, pool)) => {
+            Some(Inner::Application(mut connection, pool, watch)) => {
                 connection.close_on_drop();
+                watch.doubt();
                 evict_untested(&pool);
             }
             None => {}
@@ -247,7 +276,7 @@ impl<D: ServerDialect> Pooled<D> {
                 sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. }
             ),
         };
-        let lost = matches!(&result, Err(error) if is_lost(error));
+        let lost = matches!(&result, Err(error) if D::classify(error).repeat == Repeat::Lost);
         match self.inner.take() {
             Some(Inner::Own(mut session)) if reusable => {
                 session.released = Instant::now();
@@ -259,8 +288,9 @@ impl<D: ServerDialect> Pooled<D> {
                 }
                 drop(Object::take(session));
             }
-            Some(Inner::Application(mut connection, pool)) if !reusable => {
+            Some(Inner::Application(mut connection, pool, watch)) if !reusable => {
                 connection.close_on_drop();
+                watch.doubt();
                 if lost {
                     evict_untested(&pool);
                 }
@@ -294,7 +324,10 @@ impl<D: ServerDialect> Drop for Pooled<D> {
         };
         match &mut inner {
             Inner::Own(session) => own::invalidate_before(session, self.since),
-            Inner::Application(connection, ..) => connection.close_on_drop(),
+            Inner::Application(connection, _, watch) => {
+                connection.close_on_drop();
+                watch.doubt();
+            }
         }
         // It may be dropped after its runtime has ended.
         if let Ok(runtime) = Handle::try_current() {
@@ -354,6 +387,7 @@ impl<D: ServerDialect> Clone for Connections<D> {
             source,
             time_out: self.time_out,
             closing: Arc::clone(&self.closing),
+            watch: Arc::clone(&self.watch),
         }
     }
 }

@@ -34,6 +34,18 @@ impl Probe {
         }
     }
 
+    /// Why a store is not opened, or its new connection not used.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(super) fn refusal(&self, store: &'static str, accepted: Accepted) -> Option<ConnectError> {
+        let found = accepted.refused(&self.found);
+        if !found.is_empty() {
+            return Some(ConnectError::Weak { store, found });
+        }
+        let settings = self.hidden.join(", ");
+        let unverified = !settings.is_empty() && !accepted.unverified;
+        unverified.then_some(ConnectError::Unverified { store, settings })
+    }
+
     /// Logs what the store is opened with.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The databases that are servers: settings, sessions and operations over pooled connections.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use sqlx::{Connection, Database, Pool};
+use sqlx::{Connection, Database, Pool, SqlStr};
 
 use super::{
     ConnectError, SqlStore, SqlStoreBuilder, TableName,
@@ -16,6 +16,7 @@ use super::{
     statement::{Statement, Values},
     statements::Statements,
     transaction::server as transaction,
+    watch::{Observed, Watch},
 };
 use crate::{
     scope::StoreKey,
@@ -66,7 +67,16 @@ pub(super) trait ServerDialect:
     /// other it is as before: a time-out of a lock must not cost a connection.
     fn is_ended_by(error: &sqlx::Error) -> bool;
 
-    /// Checks the server and the session: durability, and whatever else the store needs.
+    /// What is asked of each new connection, in one message: the second statement also of servers that refuse the first.
+    const QUESTIONS: (Option<&'static str>, &'static str);
+
+    /// Asks a server how it keeps commits and which one it is.
+    fn observe(
+        connection: &mut Self::Connection,
+        questions: SqlStr,
+    ) -> impl Future<Output = Result<Observed, sqlx::Error>> + Send;
+
+    /// Checks of the server and the session what an operator cannot accept.
     fn check(
         server: &Server<Self>,
         connection: &mut Self::Connection,
@@ -192,14 +202,17 @@ impl<D: ServerDialect> SqlStoreBuilder<D> {
         self
     }
 
-    /// Uses the application's own pool. Sends nothing to the server: call [`migrate`](SqlStore::migrate) and
+    /// Uses the application's own pool, with the sessions as its hooks set them up; the connections of
+    /// [transactions](Self::transactions) and of notifications are made with its options, and without its hooks, which it
+    /// does not reveal. Sends nothing to the server: call [`migrate`](SqlStore::migrate) and
     /// [`check`](SqlStore::check) yourself. If the pool has to make a connection for the store, that may take 5 seconds at
     /// most.
     #[must_use]
     pub fn from_pool(self, pool: Pool<D>) -> SqlStore<D> {
-        let connections = Connections::of_application(pool, self.settings.time_out);
+        let watch = Arc::new(Watch::new::<D>(&self.table, self.settings.accepted));
+        let connections = Connections::of_application(pool, self.settings.time_out, watch);
         let server = Server::new(connections, &self.table, &self.settings);
-        SqlStore(std::sync::Arc::new(server))
+        SqlStore(Arc::new(server))
     }
 }
 
@@ -230,7 +243,8 @@ impl<D: ServerDialect> Server<D> {
         settings: &D::Settings,
     ) -> Result<Self, ConnectError> {
         check_time_out(settings.time_out)?;
-        let connections = Connections::own(options, settings.connections, settings.time_out);
+        let watch = Arc::new(Watch::new::<D>(table, settings.accepted));
+        let connections = Connections::own(options, settings.connections, settings.time_out, watch);
         let server = Self::new(connections, table, settings);
         if migrate {
             setup::migrate(&server).await?;

@@ -180,6 +180,11 @@ pub(super) async fn check<D: ServerDialect>(server: &Server<D>) -> Result<(), Co
             .map_err(unreachable::<D>)?;
         D::check(server, &mut connection).await?;
         check_table::<D>(&mut connection, &server.statements, &server.table).await?;
+        server
+            .connections
+            .watch()
+            .learn::<D>(&mut connection)
+            .await?;
         let released: Result<(), _> = connection.release(Ok(()));
         released.map_err(unreachable::<D>)
     };

@@ -3,7 +3,8 @@
 use super::{
     SqlStore,
     dialect::{Backend as _, Dialect},
-    operations::{Access, Records, RetryBudget},
+    operations::{Access, Records},
+    retry::RetryBudget,
     row::IN_FLIGHT,
     statement::{Parameter, Value, Values},
 };

@@ -66,7 +66,6 @@
 //! ```
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -75,10 +74,11 @@ use std::{
 };
 
 use sqlx::{
-    AssertSqlSafe, Executor as _, MySql, MySqlConnection, Row as _,
-    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow},
+    AssertSqlSafe, Executor as _, MySql, MySqlConnection, Row as _, SqlStr,
+    mysql::{MySqlConnectOptions, MySqlDatabaseError},
 };
 
+use self::check::{Variables, check_binary_log, check_server, identity, probe, variables};
 use super::{
     ConnectError, SqlStore, SqlStoreBuilder, TableName,
     dialect::{Audit, Dialect, Files},
@@ -86,28 +86,26 @@ use super::{
     operations::Access,
     outbox::OutboxFiles,
     pool::{Connections, is_time_out},
-    probe::Probe,
     purge::Batch,
     server::{Server, ServerDialect, Settings},
     setup::{migrate_locked, refused},
     statement::{HELD, Parameter, Placeholder, Syntax, Values},
     statements::Statements,
     transaction::server::{Largest, REST_OF_PACKET},
+    watch::Observed,
 };
 use crate::store::{
     error::{StoreError, StoreErrorKind},
     record::Outcome,
-    weakness::{Accepted, Weakness},
+    weakness::Accepted,
 };
 
+mod check;
 mod transaction;
 
 /// A packet size that is assumed to be accepted without asking the server. The smallest default of any version is
 /// 1 MiB; this is less than an operator is likely to set, and more than most responses need.
 const PACKET: u64 = 64 << 10;
-
-/// The size of a statement besides the body of a response: its headers, and the rest of the row.
-const OVERHEAD: u64 = 64 << 10;
 
 /// Keeps records in MySQL or MariaDB. See the [module documentation](self).
 pub type MySqlStore = SqlStore<MySql>;
@@ -281,16 +279,44 @@ impl ServerDialect for MySql {
         matches!(number(error), Some(1152..=1161 | 1927)) || classify(error).repeat == Repeat::Ended
     }
 
+    const QUESTIONS: (Option<&'static str>, &'static str) = (
+        None,
+        concat!(
+            include_str!("variables.sql"),
+            ";\n",
+            include_str!("made.sql")
+        ),
+    );
+
+    async fn observe(
+        connection: &mut MySqlConnection,
+        questions: SqlStr,
+    ) -> Result<Observed, sqlx::Error> {
+        let mut variables = Variables::new();
+        let mut table = None;
+        for row in connection.fetch_all(questions).await? {
+            if row.len() == 2 {
+                variables.insert(row.try_get(0)?, row.try_get(1)?);
+            } else {
+                table = row.try_get(0)?;
+            }
+        }
+        Ok(Observed {
+            probe: probe(&variables),
+            server: identity(&variables),
+            table,
+        })
+    }
+
     async fn check(
         server: &Server<Self>,
         connection: &mut MySqlConnection,
     ) -> Result<(), ConnectError> {
         let refused = refused::<Self>("report its settings");
         let settings = connection.fetch_one(SERVER).await.map_err(&refused)?;
-        let packet = check_server(&settings, &server.settings.own)?;
+        let packet = check_server(&settings, server.settings.own.0)?;
         let variables = variables(connection).await.map_err(refused)?;
         check_binary_log(&variables)?;
-        probe(&variables).judge(Self::STORE, server.settings.accepted)?;
         server.own.store(packet, Ordering::Relaxed);
         Ok(())
     }
@@ -348,16 +374,6 @@ impl ServerDialect for MySql {
 }
 
 const SERVER: &str = include_str!("server.sql");
-const VARIABLES: &str = include_str!("variables.sql");
-
-/// Variables of the server and the session, by their names.
-type Variables = HashMap<String, String>;
-
-async fn variables(connection: &mut MySqlConnection) -> Result<Variables, sqlx::Error> {
-    let variables = sqlx::query_as(VARIABLES).fetch_all(connection).await?;
-    Ok(variables.into_iter().collect())
-}
-
 /// The largest packet that the server accepts, in bytes.
 async fn packet_of(server: &Server<MySql>) -> Result<u64, sqlx::Error> {
     let statement = MySql::SYNTAX.statement(include_str!("packet.sql"), &server.table);
@@ -372,78 +388,6 @@ async fn packet_of(server: &Server<MySql>) -> Result<u64, sqlx::Error> {
 fn seconds(limit: Duration) -> i64 {
     const YEAR: i64 = 365 * 24 * 60 * 60;
     i64::try_from(limit.as_secs()).map_or(YEAR, |seconds| seconds.clamp(1, YEAR))
-}
-
-/// Checks what the operator cannot accept. Returns the size of the largest packet.
-fn check_server(server: &MySqlRow, largest: &LargestResponse) -> Result<u64, ConnectError> {
-    let is = |index: usize| {
-        server
-            .try_get::<i64, _>(index)
-            .map_err(refused::<MySql>("report its settings"))
-    };
-    let (packet, read_only, autocommit) = (is(0)?, is(1)?, is(2)?);
-    let (bytes, needed) = (u64::try_from(packet).unwrap_or(0), largest.0 + OVERHEAD);
-    if bytes < needed {
-        return Err(ConnectError::PacketTooSmall { bytes, needed });
-    }
-    if read_only != 0 {
-        return Err(ConnectError::Unsuitable {
-            reason: "the MySQL server is read-only, as a replica is: give the address of its primary",
-        });
-    }
-    if autocommit != 1 {
-        return Err(ConnectError::Unsuitable {
-            reason: "the pool's sessions have autocommit = 0, so that no write would be committed: set it to 1",
-        });
-    }
-    Ok(bytes)
-}
-
-/// What the server reports of its durability.
-fn probe(variables: &Variables) -> Probe {
-    let mut probe = Probe::default();
-    let value = |name| variables.get(name).map(String::as_str);
-    let flush = value("innodb_flush_log_at_trx_commit");
-    probe.read("innodb_flush_log_at_trx_commit", flush, |value| {
-        let weakness = Weakness::InnodbFlushLogAtTrxCommit;
-        (!matches!(value, "1" | "3")).then_some(weakness)
-    });
-    probe.read("innodb_doublewrite", value("innodb_doublewrite"), |value| {
-        let off = matches!(value, "0" | "OFF" | "DETECT_ONLY");
-        off.then_some(Weakness::InnodbDoublewriteOff)
-    });
-    let log = value("log_bin");
-    probe.read("log_bin", log, |value| {
-        is_off(value).then_some(Weakness::NoBinaryLog)
-    });
-    // With a binary log, a commit is flushed together with the log and no earlier. MariaDB's value 3 flushes more than 1
-    // does, and does not depend on the binary log.
-    if log.is_some_and(|log| !is_off(log)) && flush != Some("3") {
-        probe.read("sync_binlog", value("sync_binlog"), |value| {
-            (value != "1").then_some(Weakness::SyncBinlog)
-        });
-    }
-    probe
-}
-
-fn is_off(value: &str) -> bool {
-    matches!(value, "0" | "OFF")
-}
-
-/// Rows cannot be changed under `read committed` if the format of the binary log is `STATEMENT`.
-fn check_binary_log(variables: &Variables) -> Result<(), ConnectError> {
-    let isolation = ["tx_isolation", "transaction_isolation"];
-    let isolation = isolation.iter().find_map(|name| variables.get(*name));
-    let reads_committed = isolation
-        .is_some_and(|value| matches!(value.as_str(), "READ-COMMITTED" | "READ-UNCOMMITTED"));
-    let format = variables.get("binlog_format");
-    if reads_committed && format.is_some_and(|format| format == "STATEMENT") {
-        return Err(ConnectError::Unsuitable {
-            reason: "the MySQL server has binlog_format = STATEMENT, which does not allow writes under read committed: \
-                     set it to ROW or MIXED",
-        });
-    }
-    Ok(())
 }
 
 /// The meaning of an error by its number. MySQL and MariaDB share the numbers that matter here.

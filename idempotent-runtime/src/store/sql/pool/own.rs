@@ -5,7 +5,10 @@
 //! behind.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,12 +20,12 @@ use tokio::{
     runtime::Handle,
     select,
     sync::Semaphore,
-    task::{JoinHandle, JoinSet},
+    task::{JoinError, JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
 
 use super::{CONNECT, timed_out};
-use crate::store::sql::server::ServerDialect;
+use crate::store::sql::{server::ServerDialect, watch::Watch};
 
 /// How long a connection may be idle. Middleboxes between client and server drop idle connections silently, many after
 /// some minutes; a new connection costs less than finding that out with a request.
@@ -37,15 +40,30 @@ pub(super) struct Sessions<D: ServerDialect> {
     time_out: Duration,
     pub(super) max: usize,
     /// Sessions that are being made, or were made, for a caller that has given up.
-    unclaimed: Arc<Mutex<Vec<Attempt<D>>>>,
+    unclaimed: Unclaimed<D>,
+    home: Home,
+    watch: Arc<Watch>,
     /// Sessions released before this moment are not used again.
     valid_since: Mutex<Option<Instant>>,
     /// Closed when the pool is closed; it has no permits.
     closing: Arc<Semaphore>,
 }
 
-/// The task that makes a session.
-type Attempt<D> = JoinHandle<Result<Session<D>, sqlx::Error>>;
+/// The task that makes a session, and when it began.
+struct Attempt<D: ServerDialect> {
+    task: JoinHandle<Result<Session<D>, sqlx::Error>>,
+    began: Instant,
+}
+
+type Unclaimed<D> = Arc<Mutex<Vec<Attempt<D>>>>;
+
+/// The runtime on which the store was opened, which makes its sessions as long as it lives: a session ends with the runtime
+/// that made it, and its traffic waits while that one is blocked, as each worker of actix may be.
+#[derive(Default)]
+struct Home {
+    runtime: Option<Handle>,
+    ended: AtomicBool,
+}
 
 /// One session. Dropping it closes it.
 pub(super) struct Session<D: ServerDialect> {
@@ -59,7 +77,7 @@ pub(super) struct Session<D: ServerDialect> {
 /// Hands the attempt to the next caller when this one gives up.
 struct Making<D: ServerDialect> {
     attempt: Option<Attempt<D>>,
-    unclaimed: Arc<Mutex<Vec<Attempt<D>>>>,
+    unclaimed: Unclaimed<D>,
 }
 
 impl<D: ServerDialect> Sessions<D> {
@@ -68,6 +86,7 @@ impl<D: ServerDialect> Sessions<D> {
         time_out: Duration,
         max: usize,
         closing: Arc<Semaphore>,
+        watch: Arc<Watch>,
     ) -> Pool<Self> {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
         let sessions = Self {
@@ -75,6 +94,8 @@ impl<D: ServerDialect> Sessions<D> {
             time_out,
             max,
             unclaimed: Arc::default(),
+            home: Home::here(),
+            watch,
             valid_since: Mutex::default(),
             closing,
         };
@@ -90,14 +111,16 @@ impl<D: ServerDialect> Sessions<D> {
         valid && !session.is_aged()
     }
 
-    /// Starts to make a session, on the runtime of the caller.
+    /// Starts to make a session.
     fn attempt(&self) -> Attempt<D> {
         let (options, time_out) = (self.options.clone(), self.time_out);
-        let closing = Arc::clone(&self.closing);
-        tokio::spawn(async move {
+        let (closing, watch) = (Arc::clone(&self.closing), Arc::clone(&self.watch));
+        let began = Instant::now();
+        let task = self.home.spawn(async move {
             let connect = async {
                 let mut connection = options.connect().await?;
                 D::set_up(&mut connection, time_out).await?;
+                watch.recognise::<D>(&mut connection).await?;
                 Ok(connection)
             };
             let connected = select! {
@@ -111,7 +134,13 @@ impl<D: ServerDialect> Sessions<D> {
                 released: Instant::now(),
                 id: None,
             })
-        })
+        });
+        Attempt { task, began }
+    }
+
+    /// Drops the sessions that nobody claimed in time.
+    fn evict_unclaimed(&self) {
+        locked(&self.unclaimed).retain(|attempt| attempt.began.elapsed() < CONNECT + MAX_IDLE);
     }
 
     /// Closes the pool and its idle connections. The others are closed when they are released.
@@ -141,10 +170,12 @@ impl<D: ServerDialect> Manager for Sessions<D> {
             };
             let made = making.end().await;
             match made {
-                Ok(session) if self.is_fresh(&session) => return Ok(session),
+                Ok(Ok(session)) if self.is_fresh(&session) => return Ok(session),
                 // It may have failed, or been made, long ago.
                 _ if adopted => {}
-                made => return made,
+                Err(ended) if ended.is_cancelled() && self.home.leave() => {}
+                Err(_) => return Err(sqlx::Error::WorkerCrashed),
+                Ok(made) => return made,
             }
         }
     }
@@ -161,12 +192,37 @@ impl<D: ServerDialect> Manager for Sessions<D> {
 }
 
 impl<D: ServerDialect> Making<D> {
-    async fn end(&mut self) -> Result<Session<D>, sqlx::Error> {
+    /// An error if the task ended with its runtime.
+    async fn end(&mut self) -> Result<Result<Session<D>, sqlx::Error>, JoinError> {
         let attempt = self.attempt.as_mut().expect("there until its end");
-        let made = attempt.await;
+        let made = (&mut attempt.task).await;
         self.attempt = None;
-        // Without a result the task ended with its runtime.
-        made.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        made
+    }
+}
+
+impl Home {
+    fn here() -> Self {
+        Self {
+            runtime: Handle::try_current().ok(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs a task, on the caller's runtime if this one has ended.
+    fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        match &self.runtime {
+            Some(runtime) if !self.ended.load(Ordering::Relaxed) => runtime.spawn(task),
+            _ => tokio::spawn(task),
+        }
+    }
+
+    /// A task was cancelled, as all are by a runtime that ends. `false` if that one was left before.
+    fn leave(&self) -> bool {
+        self.runtime.is_some() && !self.ended.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -199,6 +255,7 @@ pub(super) fn evict_aged<D: ServerDialect>(session: Object<Sessions<D>>) {
     drop(session);
     if let Some(pool) = pool {
         drop(pool.retain(|session, _| !session.is_aged()));
+        pool.manager().evict_unclaimed();
     }
 }
 

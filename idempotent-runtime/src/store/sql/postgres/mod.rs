@@ -75,7 +75,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use sqlx::{
-    Connection as _, Executor as _, PgConnection, Postgres, Row as _,
+    Connection as _, Executor as _, PgConnection, Postgres, Row as _, SqlStr,
     postgres::{PgConnectOptions, PgDatabaseError, PgRow, PgSeverity},
 };
 
@@ -93,6 +93,7 @@ use super::{
     setup::{look, migrate_locked, refused},
     statement::{HELD, Placeholder, Statement, Syntax, Values},
     statements::Statements,
+    watch::Observed,
 };
 use crate::{
     scope::StoreKey,
@@ -253,16 +254,32 @@ impl ServerDialect for Postgres {
             || classify(error).repeat == Repeat::Ended
     }
 
-    async fn check(
-        server: &Server<Self>,
+    const QUESTIONS: (Option<&'static str>, &'static str) = (
+        Some(include_str!("system.sql")),
+        include_str!("settings.sql"),
+    );
+
+    async fn observe(
         connection: &mut PgConnection,
-    ) -> Result<(), ConnectError> {
+        questions: SqlStr,
+    ) -> Result<Observed, sqlx::Error> {
+        let rows = connection.fetch_all(questions).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let server = rows.get(1).map(|row| row.try_get(0)).transpose()?;
+        Ok(Observed {
+            probe: probe(row)?,
+            server: server.flatten(),
+            table: row.try_get(4)?,
+        })
+    }
+
+    async fn check(_: &Server<Self>, connection: &mut PgConnection) -> Result<(), ConnectError> {
         let settings = sqlx::query(include_str!("server.sql"))
             .persistent(false)
             .fetch_one(connection)
             .await
             .map_err(refused::<Self>("report its settings"))?;
-        check_server(&settings)?.judge(Self::STORE, server.settings.accepted)
+        check_server(&settings)
     }
 
     /// A new table in one transaction. One of version 1 in steps, because an index is made beside running operations only
@@ -371,8 +388,8 @@ fn millis(limit: Duration) -> String {
     limit.as_millis().clamp(1, i32::MAX as u128).to_string()
 }
 
-/// Checks what the operator cannot accept, and reports the rest.
-fn check_server(server: &PgRow) -> Result<Probe, ConnectError> {
+/// Checks what the operator cannot accept.
+fn check_server(server: &PgRow) -> Result<(), ConnectError> {
     let unread = refused::<Postgres>("report its settings");
     let is = |index: usize| server.try_get::<bool, _>(index).map_err(&unread);
     let (replica, read_committed) = (is(0)?, is(1)?);
@@ -387,7 +404,7 @@ fn check_server(server: &PgRow) -> Result<Probe, ConnectError> {
                      back: set default_transaction_isolation to read committed for these sessions",
         });
     }
-    probe(server).map_err(unread)
+    Ok(())
 }
 
 /// What the server reports of its durability.
@@ -395,14 +412,14 @@ fn probe(server: &PgRow) -> Result<Probe, sqlx::Error> {
     let text = |index: usize| server.try_get::<Option<&str>, _>(index);
     let mut probe = Probe::default();
     let off = |weakness| move |value: &str| (value == "off").then_some(weakness);
-    probe.read("fsync", text(2)?, off(Weakness::FsyncOff));
+    probe.read("fsync", text(0)?, off(Weakness::FsyncOff));
     probe.read(
         "full_page_writes",
-        text(3)?,
+        text(1)?,
         off(Weakness::FullPageWritesOff),
     );
-    let standbys = text(5)?;
-    probe.read("synchronous_commit", text(4)?, |value| match value {
+    let standbys = text(3)?;
+    probe.read("synchronous_commit", text(2)?, |value| match value {
         "off" => Some(Weakness::SynchronousCommitOff),
         // With a standby that commits wait for, `local` does not.
         "local" if standbys != Some("") => Some(Weakness::SynchronousCommitLocal),

@@ -77,7 +77,8 @@ impl SqlStoreBuilder<Sqlite> {
     }
 
     /// Opens the file of the application's own pool, over a separate connection with the pool's settings. The pool's
-    /// connections are not used: the writer needs one for itself.
+    /// connections are not used: the writer needs one for itself. Its hooks, as `after_connect`, are not run, because a
+    /// pool does not reveal them: set pragmas in its options.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl Dialect for Sqlite {
         since: "%",
         int: "%",
         // A damaged row is left as it is, and reading it says so.
-        held: "store_key = {key} and token = {token} and state = 0 and typeof(attempt) = 'integer' \
+        held: "store_key = {key} and token = {token} and state = 0 and typeof(attempt) = 'integer' and attempt between 0 and 4294967295 \
             and typeof(lease_until) = 'integer' and typeof(expires_at) = 'integer' \
             and typeof(fingerprint) = 'blob' and length(fingerprint) = 32",
     };

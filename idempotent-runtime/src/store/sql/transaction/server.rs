@@ -21,7 +21,7 @@ use crate::store::{
     sql::{
         TableName,
         dialect::Driver,
-        error::is_lost,
+        error::Repeat,
         operations::{Change, Records},
         pool::{Connections, Pooled},
         server::ServerDialect,
@@ -124,7 +124,12 @@ impl<D: ServerDialect> Pool<D> {
         (max, time_out): (usize, Duration),
     ) -> Self {
         Self(Arc::new(Inner {
-            connections: Connections::own(records.options(), max, time_out),
+            connections: Connections::own(
+                records.options(),
+                max,
+                time_out,
+                Arc::clone(records.watch()),
+            ),
             records: records.clone(),
             table: table.clone(),
             statements: OnceCell::new(),
@@ -153,7 +158,7 @@ impl<D: ServerDialect> Inner<D> {
                         sessions: self,
                     });
                 }
-                Err(error) if is_lost(&error) || D::is_ended_by(&error) => {
+                Err(error) if is_lost::<D>(&error) || D::is_ended_by(&error) => {
                     // All older ones may be broken too.
                     pooled.invalidate();
                     broken += 1;
@@ -195,6 +200,11 @@ impl<D: ServerDialect> Inner<D> {
         <D as Database>::TransactionManager::begin(pooled, Some(statement)).await?;
         Ok((marker, id))
     }
+}
+
+/// Whether the connection broke without an answer.
+fn is_lost<D: ServerDialect>(error: &sqlx::Error) -> bool {
+    D::classify(error).repeat == Repeat::Lost
 }
 
 fn hex(marker: &Marker) -> String {

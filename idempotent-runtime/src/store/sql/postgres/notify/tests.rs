@@ -6,6 +6,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::store::{sql::watch::Watch, weakness::Accepted};
 
 #[test]
 fn only_keys_are_read_from_payloads() {
@@ -146,8 +147,16 @@ fn notifier(connections: Connections<Postgres>) -> Notifier {
     Notifier::new(connections, &TableName::default())
 }
 
+/// Knows no server, and so asks none.
+fn watch() -> Arc<Watch> {
+    Arc::new(Watch::new::<Postgres>(
+        &TableName::default(),
+        Accepted::default(),
+    ))
+}
+
 fn of_application(pool: PgPool) -> Connections<Postgres> {
-    Connections::of_application(pool, Duration::from_secs(2))
+    Connections::of_application(pool, Duration::from_secs(2), watch())
 }
 
 /// Advances the clock. It is paused for this moment only, because sockets need the real time.
@@ -265,7 +274,7 @@ async fn listening_ends_with_the_store_for_own_and_application_pools() {
     let server = Server::start().await;
     let time_out = Duration::from_secs(2);
     for connections in [
-        Connections::own(server.options("own"), 1, time_out),
+        Connections::own(server.options("own"), 1, time_out, watch()),
         of_application(server.pool()),
     ] {
         let notifier = notifier(connections.clone());
