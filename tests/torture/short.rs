@@ -10,6 +10,7 @@ use self::{app::App, ledger::Report, run::Plan, stores::StoreKind};
 
 mod app;
 mod client;
+mod face;
 mod ledger;
 mod nodes;
 #[path = "../support/proxy.rs"]
