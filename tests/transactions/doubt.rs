@@ -140,7 +140,7 @@ async fn a_completion_without_an_answer_is_rolled_back<Db: Server>(treatment: Tr
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_breaks_after_a_commit_of_the_handlers_own_releases_nothing() {
     for treatment in [Treatment::LoseRequest, Treatment::LoseReply] {
-        let Some((app, proxy)) = behind::<Postgres>("ROLLBACK").await else {
+        let Some((app, proxy)) = Box::pin(behind::<Postgres>("ROLLBACK")).await else {
             return;
         };
         proxy.treat(treatment);
