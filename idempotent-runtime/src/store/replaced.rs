@@ -10,10 +10,6 @@ pub(crate) enum Change<'a> {
     /// The database is empty, or its table is not the one of the start.
     Empty,
     /// The server may lose what it acknowledges, as this text says, and is not used.
-    #[cfg_attr(
-        not(any(feature = "mysql", feature = "postgres")),
-        expect(dead_code, reason = "only these stores ask again")
-    )]
     Weaker(&'a str),
 }
 

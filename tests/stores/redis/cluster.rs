@@ -14,6 +14,7 @@ use tokio::task::block_in_place;
 
 use super::{hex, new_prefix, open, refused, shift, wakeup::services};
 use crate::{
+    observe::Log,
     servers::{
         free_port,
         redis::{FLUSHING, Redis},
@@ -213,4 +214,70 @@ async fn confirmation_by_replicas_is_refused_on_a_cluster() {
     let builder = RedisStore::builder(url(nodes)).wait_replicas(1, Duration::from_secs(1));
     let error = refused(builder).await;
     assert!(error.to_string().contains("Cluster"), "{error}");
+}
+
+/// The address of one node goes to a server of another Cluster, which has all slots and would accept every claim.
+#[tokio::test]
+async fn a_server_of_another_cluster_at_the_address_of_one_node_gets_no_claim() {
+    let Some(mut nodes) = start(&["--appendonly", "yes"]) else {
+        return;
+    };
+    let store = open(RedisStore::builder(url(&nodes))).await;
+    for n in 0..30 {
+        store.acquire(&new_claim(key(n))).await.unwrap();
+    }
+    let (log, _guard) = Log::collect();
+    nodes[1].kill();
+    let bus = free_port().to_string();
+    let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+    let settings = [&["--appendonly", "yes"], &cluster[..]].concat();
+    let other = Redis::at(nodes[1].port(), &settings).unwrap();
+    other.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    until("the other Cluster", || {
+        let info = other.ask(&["CLUSTER", "INFO"]);
+        info.contains("cluster_state:ok").then_some(())
+    });
+    let mut refused = 0;
+    for n in 100..160 {
+        refused += u32::from(store.acquire(&new_claim(key(n))).await.is_err());
+    }
+    assert!(refused > 50, "{refused} of 60");
+    assert_eq!(other.ask(&["DBSIZE"]), ":0\r\n");
+    let text = log.text();
+    let said = |line: &&str| line.contains(" ERROR ") && line.contains("another Cluster");
+    assert_eq!(text.lines().filter(said).count(), 1, "{text}");
+}
+
+/// The settings of a node are changed, and its connections end: it gets no operation. The other nodes go on.
+#[tokio::test]
+async fn a_node_that_became_weaker_gets_no_operation() {
+    let Some(nodes) = start(&["--appendonly", "yes"]) else {
+        return;
+    };
+    let store = open(RedisStore::builder(url(&nodes))).await;
+    let mine: Vec<_> = (0..60).map(|n| new_claim(key(n))).collect();
+    for claim in &mine {
+        store.acquire(claim).await.unwrap();
+    }
+    let (log, _guard) = Log::collect();
+    nodes[1].ask(&["CONFIG", "SET", "appendonly", "no"]);
+    nodes[1].ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let renew = async || {
+        let mut renewed = 0;
+        for claim in &mine {
+            renewed += u32::from(store.renew(&claim.held()).await.is_ok());
+        }
+        renewed
+    };
+    renew().await;
+    let renewed = renew().await;
+    assert!((20..55).contains(&renewed), "{renewed} of 60 renewals");
+    let text = log.text();
+    let said = |line: &&str| line.contains(" ERROR ") && line.contains("appendonly");
+    assert_eq!(text.lines().filter(said).count(), 1, "{text}");
+    nodes[1].ask(&["CONFIG", "SET", "appendonly", "yes"]);
+    for claim in &mine {
+        let held = claim.held();
+        assert_eq!(answered(|| store.renew(&held)).await, Write::Applied);
+    }
 }

@@ -20,8 +20,8 @@ use crate::{
     proxy::Proxy,
     servers::redis::Redis,
     toolbox::{
-        FIRST, acquire_all, answered, assert_in_flight, done, eventually, new_claim, replays,
-        within,
+        FIRST, acquire_all, answered, assert_in_flight, chain, done, eventually, new_claim,
+        replays, within,
     },
 };
 
@@ -155,6 +155,80 @@ async fn another_server_behind_the_same_address_is_reported() {
         "{}",
         said[1]
     );
+}
+
+/// Another server got the address, and would lose what it acknowledges. The store would not have been opened on it.
+#[tokio::test]
+async fn a_weaker_server_behind_the_same_address_gets_no_operation() {
+    let Some(first) = Redis::flushing() else {
+        return;
+    };
+    let Some(weaker) = Redis::with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"])
+    else {
+        return;
+    };
+    let _replica = first.replica().unwrap();
+    let proxy = Proxy::to(first.port());
+    let store = through(&proxy).await;
+    let confirmed = at(proxy.port()).wait_replicas(1, Duration::from_secs(5));
+    let confirmed = open(confirmed).await;
+    for (store, n) in [(&store, 1), (&confirmed, 2)] {
+        store.acquire(&new_claim(key(n))).await.unwrap();
+    }
+    let (log, _guard) = Log::collect();
+    proxy.move_to(weaker.port());
+    proxy.cut();
+    for (store, n) in [(&store, 3), (&confirmed, 4)] {
+        for _ in 0..3 {
+            let error = store.acquire(&new_claim(key(n))).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+            let why = chain(&error);
+            if !why.contains("appendonly") {
+                // The first one on each connection finds it broken.
+                assert!(
+                    why.contains("broken") || why.contains("dropped") || why.contains("closed"),
+                    "{why}"
+                );
+            }
+        }
+    }
+    assert_eq!(weaker.ask(&["DBSIZE"]), ":0\r\n");
+    let text = log.text();
+    let refused = |line: &&str| line.contains(" ERROR ") && line.contains("operations fail until");
+    // Once for each store, not for each connection, with both weaknesses.
+    let said: Vec<_> = text.lines().filter(refused).collect();
+    assert_eq!(said.len(), 2, "{text}");
+    for part in ["appendonly", "maxmemory-policy", "allkeys-lru"] {
+        assert!(said[0].contains(part), "{}", said[0]);
+    }
+    weaker.ask(&["CONFIG", "SET", "appendonly", "yes"]);
+    weaker.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let claim = new_claim(key(5));
+    assert_eq!(answered(|| store.acquire(&claim)).await, FIRST);
+}
+
+/// What was accepted when the store was opened is accepted of the next server too, and said.
+#[tokio::test]
+async fn an_accepted_weakness_of_another_server_is_a_warning() {
+    let Some(first) = Redis::flushing() else {
+        return;
+    };
+    let Some(weaker) = Redis::with(&[]) else {
+        return;
+    };
+    let proxy = Proxy::to(first.port());
+    let builder = at(proxy.port()).accept(Weakness::AppendOnlyOff);
+    let store = open(builder).await;
+    let (log, _guard) = Log::collect();
+    proxy.move_to(weaker.port());
+    for n in 0..3 {
+        proxy.cut();
+        let claim = new_claim(key(n));
+        answered(|| store.acquire(&claim)).await;
+    }
+    let text = log.text();
+    let warned = |line: &&str| line.contains(" WARN ") && line.contains("appendonly");
+    assert_eq!(text.lines().filter(warned).count(), 1, "{text}");
 }
 
 /// The server carried the operation out, and the reply was lost: the store repeats it, unless its caller has to know.

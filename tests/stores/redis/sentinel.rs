@@ -182,6 +182,37 @@ async fn a_silent_sentinel_is_skipped() {
     assert_eq!(store.acquire(&new_claim(key(1))).await.unwrap(), FIRST);
 }
 
+/// The next primary lacks the setting that the first one has.
+#[tokio::test]
+async fn a_primary_that_takes_over_is_warned_of_as_well() {
+    let Some(mut primary) = Redis::start() else {
+        return;
+    };
+    let replica = primary.replica().unwrap();
+    primary.ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    let sentinel = Sentinel::of(&primary).unwrap();
+    let (log, _guard) = Log::collect();
+    let store = open(RedisStore::builder(sentinel.url("main"))).await;
+    store.acquire(&new_claim(key(1))).await.unwrap();
+    until("the sentinel to find the replica", || {
+        let known = ask(sentinel.port, &["SENTINEL", "replicas", "main"]);
+        known.contains(&replica.port().to_string()).then_some(())
+    });
+    let warned = || {
+        let text = log.text();
+        let warned =
+            |line: &&str| line.contains(" WARN ") && line.contains("min-replicas-to-write");
+        text.lines().filter(warned).count()
+    };
+    assert_eq!(warned(), 0);
+    primary.kill();
+    for n in 2..5 {
+        let claim = new_claim(key(n));
+        assert_eq!(answered(|| store.acquire(&claim)).await, FIRST);
+    }
+    assert_eq!(warned(), 1, "{}", log.text());
+}
+
 /// Then the processes that reach it and those that reach its successor would claim the same keys.
 #[tokio::test]
 async fn a_primary_that_writes_without_its_replicas_is_warned_of() {

@@ -46,6 +46,16 @@ impl Redis {
         Some(redis)
     }
 
+    /// A server with these settings on this port, which another one had before.
+    pub(crate) fn at(port: u16, settings: &[&str]) -> Option<Self> {
+        let mut redis = Self {
+            port,
+            ..Self::new(settings)?
+        };
+        redis.restart();
+        Some(redis)
+    }
+
     /// The server that all tests of this process share; each test uses a prefix of its own.
     pub(crate) fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Redis>> = OnceLock::new();

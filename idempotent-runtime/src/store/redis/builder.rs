@@ -193,8 +193,8 @@ impl RedisStoreBuilder {
                 "with 0 replicas it needs Redis 7.2 and an append-only file"
             }
             Link::Server(server) => {
-                let source = Arc::clone(server.source());
-                return Ok(Some(Confirm::new(source, replicas, timeout, flushed)));
+                let server = Arc::clone(server);
+                return Ok(Some(Confirm::new(server, replicas, timeout, flushed)));
             }
         };
         Err(ConnectError::Wait { reason })

@@ -3,19 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, cluster::NodeAddress};
+use redis::{ErrorKind, RedisError, ServerErrorKind, cluster::NodeAddress};
 use tokio::time::{Instant, sleep};
 
 use super::{
     ConnectError, NAME,
     cluster::{Cluster, Next},
+    durability::Durability,
     error::denied,
-    info::{Info, texts},
     link::Link,
     server::Server,
     topology::View,
 };
-use crate::store::weakness::{Accepted, FoundWeakness, Weakness};
+use crate::store::weakness::Accepted;
 
 /// How long the probe of a Cluster is repeated while it is incomplete, and the pause between two probes. A failover
 /// normally ends within this time.
@@ -31,19 +31,10 @@ pub(super) struct ServerFacts {
     pub(super) servers: Vec<Arc<Server>>,
 }
 
-/// The probe of one server.
-struct ServerProbe {
-    /// `None` if it does not permit `INFO`.
-    info: Option<Info>,
-    found: Vec<FoundWeakness>,
-    /// The commands that it does not permit.
-    hidden: Vec<(&'static str, RedisError)>,
-}
-
 /// The probe of a Cluster.
 struct ClusterProbe {
     view: View,
-    probes: Vec<(Arc<Server>, ServerProbe)>,
+    probes: Vec<(NodeAddress, Arc<Server>, Durability)>,
     /// The primaries that could not be probed, and why.
     unreachable: Vec<(NodeAddress, RedisError)>,
 }
@@ -61,15 +52,8 @@ pub(super) async fn check(
     let (mut all, mut view) = (true, None);
     match link {
         Link::Server(server) => {
-            let probe = ServerProbe::of(server, false).await?;
-            if server.source().is_by_sentinels()
-                && probe.info.as_ref().is_some_and(Info::writes_alone)
-            {
-                tracing::warn!(
-                    "the Redis primary goes on accepting writes when it is cut off from its replicas: two processes that \
-                     follow different sentinels may then execute the same key. Set `min-replicas-to-write 1`"
-                );
-            }
+            let probe = probe(server, false).await?;
+            server.know(&probe, accepted);
             probes.push(probe);
             servers.push(Arc::clone(server));
         }
@@ -79,7 +63,8 @@ pub(super) async fn check(
             if !all {
                 found.accepted(prefix, accepted).await?;
             }
-            for (server, probe) in found.probes {
+            for (node, server, probe) in found.probes {
+                cluster.know(node, &probe, accepted);
                 probes.push(probe);
                 servers.push(server);
             }
@@ -97,14 +82,14 @@ pub(super) async fn check(
     };
     verdict(probes, accepted)?;
     if let Some((cluster, view)) = view {
-        let opened = cluster.open(view).await;
+        let opened = cluster.open(view, accepted).await;
         opened.map_err(|error| ConnectError::of("CLUSTER SLOTS", error))?;
     }
     Ok(facts)
 }
 
 /// Errors for what the probes found, or warnings if the operator accepts it.
-fn verdict(probes: Vec<ServerProbe>, accepted: Accepted) -> Result<(), ConnectError> {
+fn verdict(probes: Vec<Durability>, accepted: Accepted) -> Result<(), ConnectError> {
     let mut found = Vec::new();
     for probe in probes {
         for (command, error) in probe.hidden {
@@ -142,14 +127,12 @@ impl ClusterProbe {
             Ok((node.clone(), server))
         });
         let servers = servers.collect::<Result<Vec<_>, ConnectError>>()?;
-        let probes = servers
-            .iter()
-            .map(|(_, server)| ServerProbe::of(server, true));
+        let probes = servers.iter().map(|(_, server)| probe(server, true));
         let probes = join_all(probes).await;
         let (mut found, mut unreachable) = (Vec::new(), Vec::new());
         for ((node, server), probe) in servers.into_iter().zip(probes) {
             match probe {
-                Ok(probe) => found.push((server, probe)),
+                Ok(probe) => found.push((node, server, probe)),
                 Err(ConnectError::Unreachable { source }) => unreachable.push((node, source)),
                 // It was the primary until a moment ago. The new primary has to be probed.
                 Err(ConnectError::Replica) => {
@@ -209,7 +192,7 @@ impl ClusterProbe {
         prefix: &str,
         mut why: Option<RedisError>,
     ) -> Result<(), ConnectError> {
-        for (server, _) in &self.probes {
+        for (_, server, _) in &self.probes {
             // A node that serves redirects all keys but its own. One name could be in a slot that has no owner.
             for name in 0..NAMES {
                 // A write that changes nothing, because the key does not exist. A read may be served where a write is
@@ -241,37 +224,6 @@ impl ClusterProbe {
 /// How many names are tried on a node. Each is in another slot.
 const NAMES: u8 = 16;
 
-/// Settings that keep an append-only file from being flushed: the command that reads the setting, its name, and the values
-/// that are weaknesses.
-type Flush = (
-    &'static str,
-    &'static str,
-    &'static [(&'static str, Weakness)],
-);
-
-const FLUSHES: [Flush; 2] = [
-    (
-        "CONFIG GET appendfsync",
-        "appendfsync",
-        &[
-            ("no", Weakness::AppendFsyncNo),
-            ("everysec", Weakness::AppendFsyncEverySecond),
-        ],
-    ),
-    (
-        "CONFIG GET no-appendfsync-on-rewrite",
-        "no-appendfsync-on-rewrite",
-        &[("yes", Weakness::NoAppendFsyncOnRewrite)],
-    ),
-];
-
-/// The value of a setting, and the name of the setting on servers that repeat it.
-async fn setting(server: &Arc<Server>, setting: &str) -> RedisResult<Vec<String>> {
-    let mut command = redis::cmd("CONFIG");
-    let found = server.send(command.arg("GET").arg(setting)).await?;
-    Ok(texts(found).collect())
-}
-
 /// An error or a warning for a command of the probe that the server does not permit.
 fn unverified(
     command: &'static str,
@@ -292,56 +244,19 @@ fn unverified(
     Ok(())
 }
 
-impl ServerProbe {
-    /// Probes a server. An error if it does not answer, or cannot be used whatever the operator accepts.
-    async fn of(server: &Arc<Server>, by_cluster: bool) -> Result<Self, ConnectError> {
-        let mut probe = Self {
-            info: None,
-            found: Vec::new(),
-            hidden: Vec::new(),
-        };
-        let info = match server.send(&redis::cmd("INFO")).await {
-            Ok(value) => Info::read(value),
-            Err(error) => return probe.note_denied("INFO", error),
-        };
+/// Probes a server. An error if it does not answer, or cannot be used whatever the operator accepts.
+async fn probe(server: &Arc<Server>, by_cluster: bool) -> Result<Durability, ConnectError> {
+    let said = server.durability().await;
+    let said = said.map_err(|error| ConnectError::of("INFO", error))?;
+    if let Some(info) = &said.info {
         info.refuse(by_cluster)?;
-        if info.get("loading") == "1" {
-            // It answers `INFO` and no other command yet.
-            let loading = ErrorKind::Server(ServerErrorKind::BusyLoading);
-            let source = (loading, "it is loading its data").into();
-            return Err(ConnectError::Unreachable { source });
-        }
-        info.weaknesses(&mut probe.found);
-        server.know(&info);
-        let append_only = info.append_only();
-        probe.info = Some(info);
-        for (command, name, weak) in FLUSHES.into_iter().filter(|_| append_only) {
-            match setting(server, name).await {
-                Ok(texts) => {
-                    let weak = weak
-                        .iter()
-                        .filter(|(value, _)| texts.iter().any(|text| text == value));
-                    let found = weak.map(|(value, weakness)| FoundWeakness::new(*weakness, *value));
-                    probe.found.extend(found);
-                }
-                Err(error) => probe = probe.note_denied(command, error)?,
-            }
-        }
-        Ok(probe)
     }
-
-    /// Notes a command that the server does not permit. Any other error is returned.
-    fn note_denied(
-        mut self,
-        command: &'static str,
-        error: RedisError,
-    ) -> Result<Self, ConnectError> {
-        if !denied(&error) {
-            return Err(ConnectError::of(command, error));
-        }
-        self.hidden.push((command, error));
-        Ok(self)
+    if said.is_loading() {
+        let loading = ErrorKind::Server(ServerErrorKind::BusyLoading);
+        let source = (loading, "it is loading its data").into();
+        return Err(ConnectError::Unreachable { source });
     }
+    Ok(said)
 }
 
 /// Loads the scripts. A server that does not permit it gets each script with its first call, and so does a node of a

@@ -9,15 +9,14 @@
 //! 2. **Silence.** The client keeps a connection over which no reply comes, and does not look for the slots' next owner.
 //!    So an operation without a reply has the whole connection replaced. The old one serves meanwhile.
 //! 3. **Identity.** Addresses are reused, among containers above all, and the client would follow a node of another
-//!    Cluster, which accepts the claims. Nodes have ids that never change: those that one node sees are compared after an
-//!    operation was refused or lost, when the whole connection is replaced, and once a minute. While that node sees no
-//!    known one, no operation is carried out. A connection that the client makes again by itself is not compared at once.
+//!    Cluster, which accepts the claims. So each primary is asked, over a connection of its own, which nodes it sees and how
+//!    it keeps what it acknowledges: when a connection to it was lost, before the next operation is sent there; when the
+//!    whole connection is replaced; and once a minute. See [`nodes`](super::nodes).
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,26 +24,27 @@ use std::{
 use futures_util::future::join_all;
 use rand::seq::IteratorRandom as _;
 use redis::{
-    Cmd, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
-    cluster::{ClusterClient, NodeAddress},
-    cluster_async::ClusterConnection,
+    ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
+    cluster::NodeAddress,
     cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr},
 };
 use tokio::{
     runtime::Handle,
-    sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
+    durability::Durability,
     error::{READONLY, code, more_specific},
+    nodes::{Nodes, address, another_cluster, slots},
     script::{Call, no_script},
     server::{Server, is_broken},
-    shared::{Connect, Shared},
-    source::{Source, TimeOuts, tcp, within},
-    topology::{View, node_like},
+    shared::Shared,
+    source::{Source, TimeOuts},
+    topology::View,
     wakeup::no_primary,
 };
+use crate::store::weakness::Accepted;
 
 /// How often an operation is sent at most.
 const ATTEMPTS: u32 = 6;
@@ -66,74 +66,10 @@ pub(super) struct Cluster {
     /// The age of the store, in milliseconds, at which the nodes were last compared, and that at which they are next.
     compared: AtomicU64,
     due: AtomicU64,
+    /// Held by the comparison that is running.
+    comparing: Arc<tokio::sync::Mutex<()>>,
     /// The node to which an operation was last redirected because its slot is being moved there.
     importing: Mutex<Option<(NodeAddress, Arc<Server>)>>,
-}
-
-/// What all connections to the Cluster have in common.
-struct Nodes {
-    seeds: Vec<ConnectionInfo>,
-    time_outs: TimeOuts,
-    /// The last view of this Cluster.
-    known: watch::Sender<Arc<View>>,
-    /// Whether the nodes were last found to be those of another Cluster.
-    foreign: AtomicBool,
-}
-
-impl Connect for Nodes {
-    type Connection = ClusterConnection;
-
-    async fn connect(&self) -> RedisResult<ClusterConnection> {
-        let time_outs = self.time_outs;
-        let known = self.known.borrow().clone();
-        // The seeds may all be gone.
-        let seeds: HashSet<_> = self.seeds.iter().filter_map(address).collect();
-        let others = known.nodes().filter(|node| !seeds.contains(node));
-        let others = others.map(|node| self.node(node));
-        let nodes = self.seeds.iter().cloned().chain(others);
-        let client = ClusterClient::builder(nodes)
-            .retries(0)
-            .connection_timeout(time_outs.connect)
-            // Also the time-out of a whole operation: of waiting for the slots to be read, and for a connection.
-            .response_timeout(time_outs.response)
-            .tcp_settings(tcp())
-            .build()?;
-        // The nodes of the URL are connected to at once, and then all others.
-        let attempt = time_outs.connect.saturating_mul(4);
-        within(attempt, async {
-            let mut connection = client.get_async_connection().await?;
-            self.compare(&mut connection).await?;
-            Ok(connection)
-        })
-        .await
-    }
-}
-
-impl Nodes {
-    fn node(&self, address: &NodeAddress) -> ConnectionInfo {
-        node_like(&self.seeds[0], address)
-    }
-
-    /// Compares the nodes with the known ones. An error if they are those of another Cluster.
-    async fn compare(&self, connection: &mut ClusterConnection) -> RedisResult<()> {
-        let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-        let answer = connection.route_command(slots(), any).await;
-        let view = View::read(answer.and_then(Value::extract_error)?, None);
-        let foreign = !view.is_of(&self.known.borrow());
-        self.foreign.store(foreign, Ordering::Relaxed);
-        if foreign {
-            tracing::error!(
-                nodes = ?view.primaries(),
-                "the servers behind the addresses of this Redis Cluster belong to another Cluster, whose records are \
-                 others: no operation is carried out. If the Cluster was replaced, open the store again"
-            );
-            return Err(another_cluster());
-        }
-        if !view.primaries().is_empty() {
-            self.known.send_replace(Arc::new(view));
-        }
-        Ok(())
-    }
 }
 
 impl Cluster {
@@ -146,18 +82,14 @@ impl Cluster {
         if seeds.is_empty() {
             return Err((ErrorKind::InvalidClientConfig, "no node was given").into());
         }
-        let nodes = Nodes {
-            seeds,
-            time_outs,
-            known: watch::Sender::default(),
-            foreign: AtomicBool::new(false),
-        };
+        let nodes = Nodes::new(seeds, time_outs);
         Ok(Arc::new(Self {
             shared: Shared::new(nodes, runtime.clone()),
             runtime,
             opened: Instant::now(),
             compared: AtomicU64::new(0),
             due: AtomicU64::new(millis(jittered(INTERVAL))),
+            comparing: Arc::default(),
             importing: Mutex::default(),
         }))
     }
@@ -165,8 +97,8 @@ impl Cluster {
     /// The most complete view of the nodes of the URL: any of them if several are as complete.
     pub(super) async fn view(&self) -> RedisResult<View> {
         let nodes = self.nodes();
-        let asked = nodes.seeds.iter().map(async |seed| {
-            let source = Source::node(seed.clone(), nodes.time_outs)?;
+        let asked = nodes.seeds().iter().map(async |seed| {
+            let source = Source::node(seed.clone(), nodes.time_outs())?;
             let server = Server::new(source, self.runtime.clone());
             let answer = server.send(&slots()).await?;
             let host = address(seed);
@@ -193,15 +125,20 @@ impl Cluster {
             .ok_or_else(|| failed.unwrap_or_else(no_node))
     }
 
+    /// From now on this node is compared with what it said when the store was opened.
+    pub(super) fn know(&self, node: NodeAddress, said: &Durability, accepted: Accepted) {
+        self.nodes().know(node, said, accepted);
+    }
+
     /// Connects, after the primaries of this view were probed.
-    pub(super) async fn open(&self, view: View) -> RedisResult<()> {
-        self.nodes().known.send_replace(Arc::new(view));
+    pub(super) async fn open(&self, view: View, accepted: Accepted) -> RedisResult<()> {
+        self.nodes().open(view, accepted);
         self.shared.connection().await.map(drop)
     }
 
     /// A link to each primary, as the nodes of the URL know them now. As they were last known, if none of those answers.
     pub(super) async fn primaries(&self) -> RedisResult<Vec<Arc<Server>>> {
-        let known = self.nodes().known.borrow().clone();
+        let known = self.nodes().known();
         let view = match self.view().await {
             Ok(view) if !view.is_of(&known) => return Err(another_cluster()),
             Ok(view) => Arc::new(view),
@@ -229,7 +166,7 @@ impl Cluster {
         let mut lost = None;
         let (mut attempt, begun) = (1, Instant::now());
         loop {
-            if self.nodes().foreign.load(Ordering::Relaxed) {
+            if self.nodes().has_refused() {
                 // Nothing else may look whether a known node is back: not every store has a listener.
                 self.compare_soon();
             }
@@ -241,7 +178,11 @@ impl Cluster {
                 Err(error) => error,
             };
             let next = Next::after(&error);
-            if !matches!(next, Next::End) {
+            if next == Next::Lost {
+                // The client makes the connection again by itself, to whatever has the address now.
+                self.nodes().doubt(call.record());
+            }
+            if next != Next::End {
                 self.compare_soon();
             }
             let again = attempt < ATTEMPTS && begun.elapsed() < REPEATED;
@@ -261,10 +202,15 @@ impl Cluster {
     }
 
     async fn send(&self, call: &Call<'_>) -> RedisResult<Value> {
-        if self.nodes().foreign.load(Ordering::Relaxed) {
-            return Err(another_cluster());
-        }
         let (number, mut connection) = self.shared.connection().await?;
+        if self.nodes().has_refused()
+            && let Err(error) = self.permitted(call).await
+        {
+            if Next::after(&error) == Next::NotSent {
+                self.shared.replace(number);
+            }
+            return Err(error);
+        }
         let route = Route::with_key(call.record(), SlotAddr::Master);
         let mut exchange = async |command| {
             let owner = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route));
@@ -287,6 +233,17 @@ impl Cluster {
             self.shared.replace(number);
         }
         Err(error)
+    }
+
+    /// Waits until it is known whether the node of this record may be sent to, and returns an error if not.
+    async fn permitted(&self, call: &Call<'_>) -> RedisResult<()> {
+        let nodes = self.nodes();
+        if nodes.is_doubted(call.record()) {
+            // The end of the comparison that is running.
+            let ended = timeout(nodes.time_outs().response, self.comparing.lock());
+            drop(ended.await);
+        }
+        nodes.permit(call.record())
     }
 
     /// Runs a script on the node to which its slot is being moved. The client follows such a redirection only together
@@ -318,18 +275,17 @@ impl Cluster {
 
     /// The primary that has this record, as far as is known.
     pub(super) fn owner(&self, record: &[u8]) -> Option<NodeAddress> {
-        self.nodes().known.borrow().owner(record).cloned()
+        self.nodes().known().owner(record).cloned()
     }
 
     /// Makes connections to this node.
     pub(super) fn source_of(&self, node: Option<&NodeAddress>) -> RedisResult<Arc<Source>> {
-        let nodes = self.nodes();
-        Source::node(nodes.node(node.ok_or_else(no_primary)?), nodes.time_outs)
+        self.nodes().source(node.ok_or_else(no_primary)?)
     }
 
     /// Waits until this holds, which is asked whenever the nodes were compared with the known ones.
     pub(super) async fn until(&self, holds: impl Fn() -> bool) {
-        let mut known = self.nodes().known.subscribe();
+        let mut known = self.nodes().subscribe();
         // An error is not possible: the sender lives in `self`.
         while !holds() && known.changed().await.is_ok() {}
     }
@@ -344,29 +300,29 @@ impl Cluster {
     /// Compares the nodes with the known ones, unless that was done just now. It goes on when the operation that started
     /// it is dropped, and ends by itself.
     pub(super) fn compare_soon(self: &Arc<Self>) {
-        let (age, last) = (self.age(), self.compared.load(Ordering::Relaxed));
-        let rested = last == 0 || age >= last + millis(REST);
-        let order = Ordering::Relaxed;
+        let (age, order) = (self.age(), Ordering::Relaxed);
+        let Ok(running) = Arc::clone(&self.comparing).try_lock_owned() else {
+            return;
+        };
+        let last = self.compared.load(order);
         // No other memory depends on the two numbers.
-        if !rested
-            || self
-                .compared
-                .compare_exchange(last, age.max(1), order, order)
-                .is_err()
-        {
+        if last != 0 && age < last + millis(REST) {
+            self.due.fetch_min(last + millis(REST), order);
             return;
         }
+        self.compared.store(age.max(1), order);
         self.due.store(age + millis(jittered(INTERVAL)), order);
         let cluster = Arc::clone(self);
         self.runtime.spawn(async move {
             let compared = async {
-                let (_, mut connection) = cluster.shared.connection().await?;
-                cluster.nodes().compare(&mut connection).await
+                let (_, connection) = cluster.shared.connection().await?;
+                cluster.nodes().compare(connection).await
             };
             if let Err(error) = compared.await {
                 let error: &dyn std::error::Error = &error;
                 tracing::debug!(error, "the nodes of the Redis Cluster were not compared");
             }
+            drop(running);
         });
     }
 
@@ -378,21 +334,6 @@ impl Cluster {
     fn age(&self) -> u64 {
         millis(self.opened.elapsed())
     }
-}
-
-fn slots() -> Cmd {
-    let mut slots = redis::cmd("CLUSTER");
-    slots.arg("SLOTS");
-    slots
-}
-
-fn address(node: &ConnectionInfo) -> Option<NodeAddress> {
-    NodeAddress::try_from(node.addr()).ok()
-}
-
-fn another_cluster() -> RedisError {
-    let what = "the nodes belong to another Cluster: open the store again";
-    (ErrorKind::Client, what).into()
 }
 
 /// Between half of the duration and all of it, so that the processes of a service do not all ask at once.

@@ -17,8 +17,7 @@ use super::{
     NAME,
     error::{self, READONLY, code},
     script::{Call, no_script},
-    server::is_broken,
-    source::Source,
+    server::{Server, is_broken},
 };
 use crate::store::error::{StoreError, StoreErrorKind};
 
@@ -27,7 +26,7 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// Runs scripts and has replicas confirm them.
 pub(super) struct Confirm {
-    source: Arc<Source>,
+    server: Arc<Server>,
     replicas: u32,
     timeout: Duration,
     /// Whether to use `WAITAOF`, which waits for disks, instead of `WAIT`, which waits for memory.
@@ -45,13 +44,13 @@ struct Unconfirmed {
 
 impl Confirm {
     pub(super) fn new(
-        source: Arc<Source>,
+        server: Arc<Server>,
         replicas: u32,
         timeout: Duration,
         flushed: bool,
     ) -> Self {
         Self {
-            source,
+            server,
             replicas,
             timeout,
             flushed,
@@ -155,8 +154,8 @@ impl Confirm {
     }
 
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let respond = self.source.time_outs().response + self.timeout;
-        self.source.connect(respond).await
+        let respond = self.server.source().time_outs().response + self.timeout;
+        self.server.connect(respond).await
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<MultiplexedConnection>> {

@@ -30,9 +30,13 @@
 //! reports the primary of some slots, the probe is repeated for five seconds, in which a failover normally ends and the
 //! new primary is probed. After that `connect` returns an error that names them. With
 //! [`accept_unverified`](RedisStoreBuilder::accept_unverified) it
-//! logs a warning instead and opens the store, as long as the Cluster serves other slots. The probe is made once: watch
-//! for changes of the configuration, and for replicas that take over later, yourself. Only that a server has been
-//! restarted or replaced is noticed with each new connection: a warning in the log, or an error if its database is empty.
+//! logs a warning instead and opens the store, as long as the Cluster serves other slots.
+//!
+//! With each connection that is made later, the server is probed again, since it may have been restarted, replaced, or
+//! succeeded by a replica. If the store would not be opened on it, the log has an error and the operations fail until that
+//! is changed. Other settings that are accepted are a warning. Another process is a warning as well, or an error if its
+//! database is empty. Each is logged once. In a Cluster the primaries are probed when a connection to one was lost, and
+//! once a minute; settings that are changed while a connection to a single server stays are not noticed.
 //!
 //! `appendfsync everysec`, the default of a server with an append-only file, is warned of and not refused. With it up to
 //! one second of acknowledged claims and outcomes (two with a slow disk) is lost when the machine loses power, and retries
@@ -74,12 +78,12 @@
 //! - A node that does not answer stops the operations for its own slots until another node owns them and the store has
 //!   found that out, some seconds after the failover. While the slots are read anew, operations on other nodes wait; if
 //!   a node accepts no connection at that moment, for up to the [`connect_timeout`](RedisStoreBuilder::connect_timeout).
-//! - Nodes are recognised by their ids. If a node that is asked sees no known node, as when another Cluster got the
-//!   addresses, the store logs an error and carries out no operation until a known node is back: the other Cluster would
-//!   accept claims that this one has completed. One node is asked, after an operation was refused or lost, and within a
-//!   minute otherwise. Up to then, and where only some of the addresses went to another Cluster, claims may reach it: do
-//!   not give the address of a node to another Cluster. A service whose whole Cluster is replaced has to open its store
-//!   again.
+//! - Nodes are recognised by their ids. If a primary sees no known node, as when another Cluster got its address, the store
+//!   logs an error and carries out no operation until none of the primaries does: the other Cluster would accept claims
+//!   that this one has completed. All primaries are asked, over connections of their own. One to which a connection was
+//!   lost gets no operation before it has answered. A connection that broke while nothing was sent over it is found with
+//!   the next operation, which may be sent over the client's next one: so do not give the address of a node to another
+//!   Cluster. A service whose whole Cluster is replaced has to open its store again.
 //!
 //! # Records
 //!
@@ -184,13 +188,16 @@ mod builder;
 mod check;
 mod cluster;
 mod confirm;
+mod durability;
 mod error;
 #[cfg(test)]
 mod fake;
+mod identity;
 mod info;
 mod inspect;
 mod link;
 mod names;
+mod nodes;
 mod reply;
 mod script;
 mod server;

@@ -4,20 +4,20 @@
 //! and a closed connection delivers nothing more (see [`source`](super::source)). The connection manager of the `redis`
 //! crate keeps such a connection, and does not follow sentinels.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{sync::Arc, time::Duration};
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::runtime::Handle;
 
 use super::{
-    NAME,
+    durability::{Durability, REPLIES, questions},
     error::{READONLY, code},
-    info::Info,
+    identity::Identity,
     script::{Call, no_script},
     shared::{Connect, Shared},
     source::Source,
 };
-use crate::store::replaced::{Change, report};
+use crate::store::weakness::Accepted;
 
 /// The one connection to a server.
 pub(super) struct Server(Arc<Shared<Identified>>);
@@ -25,69 +25,63 @@ pub(super) struct Server(Arc<Shared<Identified>>);
 /// A server, and which one it was.
 struct Identified {
     source: Arc<Source>,
-    /// The run id that it last reported.
-    run_id: Mutex<Option<String>>,
+    identity: Identity,
 }
 
 impl Connect for Identified {
     type Connection = MultiplexedConnection;
 
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let response = self.source.time_outs().response;
-        let mut connection = self.source.connect(response).await?;
-        if self.run_id().is_some() {
-            let reply = connection.send_packed_command(&redis::cmd("INFO")).await?;
-            // An error of the server is a missing permission, or a server that is loading its data.
-            if let Ok(info) = reply.extract_error() {
-                self.recognise(&Info::read(info));
-            }
-        }
-        Ok(connection)
+        self.connect_with(self.source.time_outs().response).await
     }
 }
 
 impl Identified {
-    /// Says so if this is another server than before, or one that was restarted: what it does not have executes again.
-    fn recognise(&self, info: &Info) {
-        let now = info.run_id();
-        let before = std::mem::replace(&mut *self.run_id(), now.clone());
-        let (Some(before), Some(now)) = (before, now) else {
-            return;
-        };
-        if before == now {
-            return;
+    /// Makes a connection to the server that is known, with `response` as the time-out of a reply.
+    async fn connect_with(&self, response: Duration) -> RedisResult<MultiplexedConnection> {
+        let mut connection = self.source.connect(response).await?;
+        if self.identity.is_known() {
+            let questions = questions();
+            let replies = connection.send_packed_commands(&questions, 0, REPLIES);
+            self.identity.compare(Durability::read(replies.await?)?)?;
         }
-        let change = if info.has_keys(self.source.db()) {
-            Change::Replaced {
-                before: &before,
-                now: &now,
-            }
-        } else {
-            Change::Empty
-        };
-        report(NAME, change);
-    }
-
-    fn run_id(&self) -> MutexGuard<'_, Option<String>> {
-        // The value is only replaced under the lock, so a poisoned lock is as good.
-        self.run_id.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(connection)
     }
 }
 
 impl Server {
     /// Its attempts to connect run on this runtime, whichever runtime the operations run on.
     pub(super) fn new(source: Arc<Source>, runtime: Handle) -> Arc<Self> {
-        let run_id = Mutex::default();
-        Arc::new(Self(Shared::new(Identified { source, run_id }, runtime)))
+        let identity = Identity::new(source.db(), source.is_by_sentinels());
+        Arc::new(Self(Shared::new(Identified { source, identity }, runtime)))
     }
 
     pub(super) fn source(&self) -> &Arc<Source> {
         &self.0.source().source
     }
 
-    /// From now on, each new connection is asked whether this is still the server that reported these facts.
-    pub(super) fn know(&self, info: &Info) {
-        *self.0.source().run_id() = info.run_id();
+    /// Asks the server about its durability.
+    pub(super) async fn durability(&self) -> RedisResult<Durability> {
+        let (number, mut connection) = self.0.connection().await?;
+        let questions = questions();
+        let replies = connection.send_packed_commands(&questions, 0, REPLIES);
+        let read = replies.await.and_then(Durability::read);
+        if let Err(error) = &read
+            && is_broken(error)
+        {
+            self.0.invalidate(number);
+        }
+        read
+    }
+
+    /// From now on, each new connection is asked whether this is still the server that said so.
+    pub(super) fn know(&self, said: &Durability, accepted: Accepted) {
+        self.0.source().identity.know(said, accepted);
+    }
+
+    /// Makes a connection beside the one that all operations share, with `response` as the time-out of a reply.
+    pub(super) async fn connect(&self, response: Duration) -> RedisResult<MultiplexedConnection> {
+        self.0.source().connect_with(response).await
     }
 
     /// Calls a script, by text if the server does not know its hash. `asking` is for a node of a Cluster to which the

@@ -4,9 +4,11 @@ use super::{
     super::{
         RedisStore, RedisStoreBuilder,
         fake::{Fake, info, slots, text},
+        info::Info,
     },
     *,
 };
+use crate::store::weakness::{FoundWeakness, Weakness};
 
 const HERE: &str = "127.0.0.1";
 
@@ -178,7 +180,8 @@ async fn a_primary_that_is_loading_its_data_is_probed_again() {
         Some(info("7.0.0", "1", role))
     });
     on(&[&nodes[0]]).connect().await.expect("loaded by now");
-    assert_eq!(nodes[1].heard("INFO").len(), 3);
+    // Three probes, and the comparison of the new connection with them.
+    assert_eq!(nodes[1].heard("INFO").len(), 4);
     let [scripts, others] = [1, 2].map(|at| nodes[at].heard("SCRIPT LOAD").len());
     assert_eq!(scripts, others);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::redis::{
-    fake::{Fake, slots, until},
+    fake::{self, Fake, slots, until},
     script::Scripts,
 };
 
@@ -38,7 +38,10 @@ async fn cluster(seeds: &[&Fake]) -> Arc<Cluster> {
     let seeds = seeds.iter().map(|seed| seed.info()).collect();
     let cluster = Cluster::of(seeds, time_outs, Handle::current()).expect("a Cluster");
     let view = cluster.view().await.expect("a view");
-    cluster.open(view).await.expect("a connection");
+    cluster
+        .open(view, Accepted::default())
+        .await
+        .expect("a connection");
     cluster
 }
 
@@ -231,10 +234,11 @@ async fn the_nodes_of_a_cluster_in_use_are_compared_periodically() {
     cluster.due.store(0, Ordering::Relaxed);
     sleep(Duration::from_millis(5)).await;
     renew(&cluster).await.expect("served");
-    let known = || cluster.nodes().known.borrow().nodes().count();
+    let known = || cluster.nodes().known().nodes().count();
     until("the view", || known() == 2).await;
     renew(&cluster).await.expect("served");
-    assert_eq!(seed.heard("CLUSTER SLOTS").len(), before + 1, "once");
+    // As the known primary, and as the node that the client chooses.
+    assert_eq!(seed.heard("CLUSTER SLOTS").len(), before + 2, "once");
 }
 
 /// A comparison ends by itself, and no other task keeps the Cluster alive when its store is gone.
@@ -263,7 +267,7 @@ async fn no_operation_is_carried_out_by_another_cluster() {
     }
     // As it is noticed in the end, at the latest a minute later.
     cluster.compare_soon();
-    let foreign = || cluster.nodes().foreign.load(Ordering::Relaxed);
+    let foreign = || cluster.nodes().has_refused();
     until("the comparison", foreign).await;
     for _ in 0..2 {
         let error = renew(&cluster).await.expect_err("another Cluster");
@@ -275,12 +279,76 @@ async fn no_operation_is_carried_out_by_another_cluster() {
     for node in [&ours, &theirs] {
         node.says("CLUSTER SLOTS", all(&ours, &[&theirs]));
     }
-    until("the own nodes", || {
-        cluster.compare_soon();
-        !foreign()
-    })
-    .await;
+    // The operations look themselves: no listener does it here, and the next comparison is not due.
+    let end = Instant::now() + Duration::from_secs(20);
+    while renew(&cluster).await.is_err() {
+        assert!(Instant::now() < end, "nobody looks for the own nodes");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// One of two nodes has an address that another Cluster got. It is asked itself: the other node knows nothing of it.
+#[tokio::test]
+async fn one_node_of_another_cluster_is_enough() {
+    let [ours, theirs] = fakes().await;
+    let half = |node: &Fake| [(HERE, node.port())];
+    let both = slots(&[(0, 8_000, &half(&ours)), (8_001, LAST, &half(&theirs))]);
+    for node in [&ours, &theirs] {
+        node.says("CLUSTER SLOTS", both.clone());
+    }
+    let cluster = cluster(&[&ours, &theirs]).await;
+    theirs.says("CLUSTER SLOTS", all_of_another(&theirs));
+    cluster.due.store(0, Ordering::Relaxed);
+    sleep(REST).await;
+    renew(&cluster).await.expect("served, and compared");
+    until("the comparison", || cluster.nodes().has_refused()).await;
+    let sent = theirs.heard("EVALSHA").len();
+    for _ in 0..5 {
+        let error = renew(&cluster).await.expect_err("another Cluster");
+        assert!(error.to_string().contains("another Cluster"), "{error}");
+    }
+    assert_eq!(theirs.heard("EVALSHA").len(), sent);
+}
+
+/// The client makes a lost connection again by itself, to whatever has the address by then.
+#[tokio::test]
+async fn after_a_loss_nothing_is_sent_before_the_node_has_answered() {
+    let [node] = fakes().await;
+    node.says("CLUSTER SLOTS", all(&node, &[]));
+    let cluster = cluster(&[&node]).await;
     renew(&cluster).await.expect("served");
+    node.says("EVALSHA", None);
+    node.closes_after("EVALSHA");
+    node.answers("CLUSTER SLOTS", {
+        let theirs = all_of_another(&node);
+        move |_| Some(theirs.clone())
+    });
+    let error = renew(&cluster).await.expect_err("another Cluster");
+    assert!(error.is_connection_dropped(), "the first error: {error}");
+    renew(&cluster).await.expect_err("another Cluster");
+    // The one before, and the one whose connection was lost.
+    assert_eq!(node.heard("EVALSHA").len(), 2);
+}
+
+/// A node that does not keep what it acknowledges gets no operation; it does again when that has changed.
+#[tokio::test]
+async fn a_node_that_became_weak_gets_no_operation() {
+    let [node] = fakes().await;
+    node.says("CLUSTER SLOTS", all(&node, &[]));
+    let cluster = cluster(&[&node]).await;
+    node.says("INFO", fake::info("7.0.0", "0", "master"));
+    cluster.due.store(0, Ordering::Relaxed);
+    sleep(REST).await;
+    renew(&cluster).await.expect("served, and compared");
+    until("the comparison", || cluster.nodes().has_refused()).await;
+    let error = renew(&cluster).await.expect_err("weak");
+    assert!(error.to_string().contains("appendonly"), "{error}");
+    node.says("INFO", fake::info("7.0.0", "1", "master"));
+    let end = Instant::now() + Duration::from_secs(20);
+    while renew(&cluster).await.is_err() {
+        assert!(Instant::now() < end, "nobody asks the node again");
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// An operation on one runtime discovers a node, which is used on another runtime after the first has ended.
