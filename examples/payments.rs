@@ -94,6 +94,7 @@ fn set_up() -> Result<(Settings, Effects), Box<dyn Error>> {
 
 /// Serves until a signal arrives, then drains.
 async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dyn Error>> {
+    let metrics = metrics::route()?;
     // The environment's policy is the default for every option that a route does not set.
     let mut engine = Idempotency::builder().policy(settings.policy.clone());
     // Purges until it is dropped.
@@ -104,7 +105,7 @@ async fn serve(settings: &Settings, effects: Effects) -> Result<Shutdown, Box<dy
         _purger = Some(purger);
     }
     let idempotency = engine.install()?;
-    let app = routes::app(effects).merge(metrics::route()?);
+    let app = routes::app(effects).merge(metrics);
     let listener = TcpListener::bind(("127.0.0.1", settings.port))
         .await
         .map_err(|error| format!("cannot listen on 127.0.0.1:{}: {error}", settings.port))?;

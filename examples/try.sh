@@ -379,10 +379,10 @@ metrics() {
     for outcome in missing_key response_not_stored; do
         expect_like "$outcome" "*endpoint=\"POST /api/reports\",outcome=\"$outcome\"} [1-9]*" "$BODY"
     done
-    for name in execution wait store_operation; do
-        expect_like "$name histogram" "*idempotency_${name}_seconds_bucket*" "$BODY"
+    for name in execution_seconds wait_seconds store_operation_seconds response_bytes; do
+        expect_like "$name histogram" "*idempotency_${name}_bucket*" "$BODY"
     done
-    for name in in_flight waiters detached_executions; do
+    for name in in_flight waiters detached_executions overdue_executions_total; do
         expect_like "$name gauge" "*idempotency_$name *" "$BODY"
     done
 }

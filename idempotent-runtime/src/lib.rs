@@ -206,6 +206,8 @@ pub use idempotent_macros::idempotent;
 pub use key::{IdempotencyKey, KeyError, KeyRules};
 #[doc(inline)]
 pub use layer::IdempotencyLayer;
+#[cfg(feature = "metrics")]
+pub use observe::buckets;
 pub use policy::{Cache, OnCrash, Policy, RecoverFn};
 pub use problem::ProblemCode;
 #[cfg(feature = "encryption")]

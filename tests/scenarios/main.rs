@@ -14,6 +14,7 @@ mod servers;
 mod support;
 
 mod admin;
+mod alerts;
 mod answers;
 mod at_once;
 mod at_rest;
@@ -40,6 +41,7 @@ mod lengths;
 mod limits;
 mod lost_replies;
 mod malformed_requests;
+mod metrics;
 mod mismatches;
 mod nested_requests;
 mod observability;

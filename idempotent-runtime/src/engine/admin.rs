@@ -12,6 +12,7 @@ use super::{
 
 use crate::{
     key::IdempotencyKey,
+    observe::{self, Resolved},
     policy::Policy,
     response::{Binding, NotStorable, StoredResponse},
     scope::{Scope, StoreKey},
@@ -211,6 +212,10 @@ impl Idempotency {
             Write::Fenced => return Err(ResolveError::InFlight),
             Write::Missing => return Err(ResolveError::NotFound),
         }
+        observe::resolved(match &outcome {
+            Some(_) => Resolved::Completed,
+            None => Resolved::NotExecuted,
+        });
         if outcome.is_some() {
             doubt.end();
         }
@@ -223,6 +228,17 @@ impl Idempotency {
             None => self.0.wait_queues.notify(key),
         }
         Ok(())
+    }
+
+    /// Describes every metric to the recorder of the `metrics` facade, and has those counters begin at zero whose labels
+    /// are known; [`Builder::build`](crate::Builder::build) does the same.
+    ///
+    /// Call it after a recorder was installed that was not there at the build. Without it such a recorder gets everything
+    /// that happens from then on, but no descriptions, and a counter appears with its first increment, which `rate()` does
+    /// not see. Calling it again changes nothing.
+    #[cfg(feature = "metrics")]
+    pub fn describe_metrics(&self) {
+        self.0.begin_metrics();
     }
 
     /// Deletes at most `limit` expired records and says how many.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     hex::Hex,
+    observe::StoreOperation,
     scope::StoreKey,
     store::{
         Outcome, Record, RecordState, StoreError, Write,
@@ -61,7 +62,7 @@ impl Idempotency {
     /// does not answer in time.
     pub async fn audit(&self, limit: usize) -> Result<Vec<Kept>, OperatorError> {
         let client = &self.0.store;
-        let events = client.administer("events", |store| store.events(limit));
+        let events = client.administer(StoreOperation::Events, |store| store.events(limit));
         Ok(events.await.ok_or(OperatorError::NotAdministrable)??)
     }
 }
@@ -110,7 +111,7 @@ impl Operator<'_> {
         let act = self.begin(Action::Forget, key, &record).await?;
         let seen = Seen::new(*key, record.fingerprint, record.attempt);
         let client = &self.engine.0.store;
-        let forgotten = client.administer("forget", |store| store.forget(&seen));
+        let forgotten = client.administer(StoreOperation::Forget, |store| store.forget(&seen));
         let done = match forgotten.await.ok_or(OperatorError::NotAdministrable)? {
             Ok(Write::Applied) => Ok(()),
             Ok(Write::Fenced) => Err(OperatorError::NotCompleted),
@@ -140,7 +141,7 @@ impl Operator<'_> {
     async fn keep(&self, event: &Event) -> Result<(), OperatorError> {
         let client = &self.engine.0.store;
         let kept = client
-            .administer("append", |store| store.append(event))
+            .administer(StoreOperation::Append, |store| store.append(event))
             .await;
         Ok(kept.ok_or(OperatorError::NotAdministrable)??)
     }

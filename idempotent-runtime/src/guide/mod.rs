@@ -14,6 +14,9 @@ pub mod callers {}
 #[doc = include_str!("operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
+
 #[doc = include_str!("layers.md")]
 pub mod layers {}
 

@@ -22,7 +22,7 @@ use crate::{
     backoff::Backoff,
     catch_unwind::{Panicked, catching},
     engine::core::services::Services,
-    observe::{self, DeliveryResult, Stopwatch},
+    observe::{self, DeliveryResult, Stopwatch, StoreOperation},
     response::Binding,
     store::{
         StoreError, Token,
@@ -176,7 +176,7 @@ impl<D: Deliver> Shared<D> {
             let marked = self
                 .services
                 .store
-                .outbox("mark", |outbox| outbox.mark(mark));
+                .outbox(StoreOperation::Mark, |outbox| outbox.mark(mark));
             // There was an outbox when the message was claimed.
             let error = match marked.await {
                 Some(Ok(true)) => return result,

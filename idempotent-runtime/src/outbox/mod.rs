@@ -86,6 +86,7 @@ use std::{fmt, time::SystemTime};
 
 use crate::{
     engine::Idempotency,
+    observe::StoreOperation,
     store::{StoreError, StoreErrorKind, outbox::StoredMessage},
 };
 
@@ -149,7 +150,9 @@ impl Outbox<'_> {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, StoreError> {
         let store = &self.engine.services().store;
-        let dead = store.outbox("dead_letters", |outbox| outbox.dead(after, limit));
+        let dead = store.outbox(StoreOperation::DeadLetters, |outbox| {
+            outbox.dead(after, limit)
+        });
         let dead = dead.await.unwrap_or_else(|| Err(self.without_outbox()))?;
         Ok(dead.into_iter().map(DeadLetter::new).collect())
     }
@@ -162,7 +165,7 @@ impl Outbox<'_> {
     /// As [`dead_letters`](Self::dead_letters).
     pub async fn requeue(&self, number: i64) -> Result<bool, StoreError> {
         let store = &self.engine.services().store;
-        let requeued = store.outbox("requeue", |outbox| outbox.requeue(number));
+        let requeued = store.outbox(StoreOperation::Requeue, |outbox| outbox.requeue(number));
         requeued.await.unwrap_or_else(|| Err(self.without_outbox()))
     }
 
@@ -173,7 +176,7 @@ impl Outbox<'_> {
     /// As [`dead_letters`](Self::dead_letters).
     pub async fn discard(&self, number: i64) -> Result<bool, StoreError> {
         let store = &self.engine.services().store;
-        let discarded = store.outbox("discard", |outbox| outbox.discard(number));
+        let discarded = store.outbox(StoreOperation::Discard, |outbox| outbox.discard(number));
         discarded
             .await
             .unwrap_or_else(|| Err(self.without_outbox()))

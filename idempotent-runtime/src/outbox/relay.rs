@@ -30,7 +30,7 @@ use super::{
 use crate::{
     backoff::{Backoff, jittered},
     engine::Idempotency,
-    observe::DeliveryResult,
+    observe::{DeliveryResult, StoreOperation},
     store::{StoreError, Token, outbox::MessageClaim},
 };
 
@@ -316,7 +316,7 @@ impl<D: Deliver> Task<D> {
         };
         let claim = MessageClaim::new(claimed.token, self.claim_for, room);
         let store = &self.shared.services.store;
-        let messages = store.outbox("claim", |outbox| outbox.claim(&claim));
+        let messages = store.outbox(StoreOperation::Claim, |outbox| outbox.claim(&claim));
         // There was an outbox when the relay started.
         let messages = messages.await.unwrap_or_else(|| Ok(Vec::new()))?;
         let count = messages.len();
@@ -330,7 +330,7 @@ impl<D: Deliver> Task<D> {
     /// Deletes delivered messages, and says when to do so next.
     async fn purge(&self) -> Duration {
         let store = &self.shared.services.store;
-        let purged = store.outbox("purge_delivered", |outbox| {
+        let purged = store.outbox(StoreOperation::PurgeDelivered, |outbox| {
             outbox.purge_delivered(PURGE_BATCH)
         });
         match purged.await {

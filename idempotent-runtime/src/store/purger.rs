@@ -8,6 +8,8 @@
 //!    first batches of the replicas are spread over the period.
 //! 4. After an error the next batch starts a period later; a purger never ends by itself.
 //!
+//! 5. With the feature `metrics` it also looks for unknown records, see `PurgerBuilder::sample`.
+//!
 //! Without a purger, an expired record is reused when its key comes again and stays in the table otherwise.
 //! Stores that delete by themselves (Redis, and memory as long as it is used) need no purger.
 //!
@@ -42,6 +44,10 @@ use super::{
     Store,
     error::{StoreError, StoreErrorKind},
 };
+use crate::observe::StoreMetrics;
+
+#[cfg(feature = "metrics")]
+mod sample;
 
 /// The time-out of a batch.
 const BATCH_TIME_OUT: Duration = Duration::from_secs(30);
@@ -63,6 +69,8 @@ pub struct Purger {
 pub struct PurgerBuilder {
     every: Duration,
     batch: usize,
+    #[cfg(feature = "metrics")]
+    sample: usize,
 }
 
 impl Purger {
@@ -71,6 +79,8 @@ impl Purger {
         PurgerBuilder {
             every: Duration::from_secs(60),
             batch: 50,
+            #[cfg(feature = "metrics")]
+            sample: 10_000,
         }
     }
 
@@ -105,6 +115,19 @@ impl PurgerBuilder {
         self
     }
 
+    /// How many records it looks at per period, for the metrics `idempotency_unknown_records` and
+    /// `idempotency_oldest_unknown_age_seconds`. 10,000 unless set; at most
+    /// [`Query::MAX_SCAN`](super::inspect::Query::MAX_SCAN); zero for none.
+    ///
+    /// The periods continue one another. A store with more records is looked at once in `records / sample` periods; until
+    /// then the metrics show the last complete look, or what the current one has found if that is more. A store that does
+    /// not list its records has neither metric.
+    #[cfg(feature = "metrics")]
+    pub fn sample(mut self, records: usize) -> Self {
+        self.sample = records;
+        self
+    }
+
     /// Starts the purger on the current tokio runtime.
     ///
     /// # Panics
@@ -126,11 +149,17 @@ impl PurgerBuilder {
     ) {
         // Spreads the first batches of replicas that start together.
         let mut rest = self.every.mul_f64(rand::random());
+        let metrics = StoreMetrics::new(store.name());
+        metrics.purged(0);
+        #[cfg(feature = "metrics")]
+        let mut sampler = sample::Sampler::new(self.sample, self.every);
         loop {
             tokio::select! {
                 _ = &mut stopped => return,
                 () = sleep(rest) => {}
             }
+            #[cfg(feature = "metrics")]
+            sampler.sample(&store, &metrics).await;
             let began = Instant::now();
             // A server that stops answering must block neither the purger nor `stop`.
             let purge = timeout(BATCH_TIME_OUT, store.purge_expired(self.batch));
@@ -141,6 +170,7 @@ impl PurgerBuilder {
             let duration = began.elapsed();
             if let Ok(purged) = purged {
                 total.fetch_add(purged as u64, Ordering::Relaxed);
+                metrics.purged(purged);
             }
             rest = match purged {
                 Ok(purged) if purged < self.batch => self.every,

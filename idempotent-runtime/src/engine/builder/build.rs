@@ -99,7 +99,9 @@ impl Builder {
             warnings: Warnings::default(),
         });
         wake_waiters(&core);
-        Ok(Idempotency(core))
+        let engine = Idempotency(core);
+        engine.0.begin_metrics();
+        Ok(engine)
     }
 
     /// How this engine's problems look.

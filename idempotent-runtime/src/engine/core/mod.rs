@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 use crate::{
     caller::CallerFn,
     credentials::Credentials,
+    observe,
     policy::{KeySource, Policy, Settings},
     problem::ProblemStyle,
     response::{ResponseLimits, Sealer},
@@ -138,6 +139,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Describes every metric, and has the counters begin at zero.
+    pub(super) fn begin_metrics(&self) {
+        observe::begin();
+        self.store.metrics().begin();
+    }
+
     /// Says once that a client sends its keys under a name that this route does not read: nothing else would show it.
     pub(super) fn warn_of_a_misnamed_key(&self, policy: &Policy, headers: &HeaderMap) {
         if let KeySource::Header(header) = policy.key_source(&self.defaults)

@@ -8,6 +8,7 @@ use super::Core;
 use crate::{
     digest::Framed,
     fingerprint::begin,
+    observe::EndpointMetrics,
     policy::{Policy, Settings},
     route::{Endpoint, is_standard},
     store::EndpointLabel,
@@ -19,6 +20,8 @@ pub(crate) struct Plan {
     endpoint: Endpoint,
     /// The endpoint as the records of its claims show it: as metrics and spans do.
     pub(crate) endpoint_label: Option<EndpointLabel>,
+    /// Its time series.
+    pub(crate) metrics: EndpointMetrics,
     /// Whether the policy leaves the limit of a body to the route.
     pub(crate) limited_by_route: bool,
     /// The header that carries the key.
@@ -61,6 +64,7 @@ impl Plan {
             limited_by_route: policy.max_body.or(core.defaults.max_body).is_none(),
             store_key: core.digester.endpoint(endpoint.identity()),
             endpoint_label: EndpointLabel::new(endpoint.label()),
+            metrics: EndpointMetrics::new(endpoint.label()),
             endpoint,
             policy: at.policy,
             method: at.method.clone(),

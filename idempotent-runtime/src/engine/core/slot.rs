@@ -27,9 +27,9 @@ use super::{Core, lease::Lease};
 #[cfg(all(feature = "axum", feature = "sql"))]
 use crate::transaction::TransactionDatabase;
 use crate::{
-    observe::{self, Stopwatch},
+    observe::{Stopwatch, StoreOperation},
     problem::{Problem, ProblemCode},
-    store::transaction::OpenTransaction,
+    store::{StoreErrorKind, transaction::OpenTransaction},
 };
 
 /// Where the transaction of one execution is.
@@ -146,8 +146,14 @@ impl Slot {
             transactions.begin(lease.held().lease),
         );
         let begun = begun.await;
-        let name = store.store().name();
-        observe::store_operation(name, "begin", matches!(begun, Ok(Ok(_))), since);
+        let failed = match &begun {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.kind()),
+            Err(_) => Some(StoreErrorKind::Unavailable),
+        };
+        store
+            .metrics()
+            .operation(StoreOperation::Begin, failed, since);
         let open = match begun {
             Ok(Ok(open)) => open,
             Ok(Err(error)) => {

@@ -12,7 +12,7 @@ use super::runtime::TaskRuntime;
 use crate::{
     backoff::{Backoff, jittered},
     catch_unwind::{Panicked, catch_unwind, catching, drop_catching},
-    observe,
+    observe::{Stopwatch, StoreMetrics, StoreOperation},
     scope::StoreKey,
     store::{
         Acquisition, Claim, Held, Inspectable, OutboxStore, Outcome, Record, StepLog, StepsRead,
@@ -26,6 +26,7 @@ use crate::{
 /// The store, under the engine's store time-out.
 pub(crate) struct StoreClient {
     store: Box<dyn ErasedStore>,
+    metrics: StoreMetrics,
     /// Where it runs.
     runtime: TaskRuntime,
     /// How long one request waits for one operation, repetitions included.
@@ -55,8 +56,10 @@ impl StoreClient {
         runtime: TaskRuntime,
         store_timeout: Duration,
     ) -> Self {
+        let metrics = StoreMetrics::new(store.name());
         Self {
             store,
+            metrics,
             runtime,
             store_timeout,
         }
@@ -64,6 +67,10 @@ impl StoreClient {
 
     pub(crate) fn store(&self) -> &dyn ErasedStore {
         &*self.store
+    }
+
+    pub(crate) fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
     }
 
     pub(crate) fn store_timeout(&self) -> Duration {
@@ -75,7 +82,7 @@ impl StoreClient {
     pub(crate) async fn acquire(&self, claim: &Claim, follow: impl Fn() -> bool) -> AcquireReply {
         let sent = Instant::now();
         // Half of the time, so that some is left for the repetition.
-        let first = self.limited("acquire", self.store_timeout / 2, || {
+        let first = self.limited(StoreOperation::Acquire, self.store_timeout / 2, || {
             self.store.acquire(claim)
         });
         match first.await {
@@ -114,7 +121,7 @@ impl StoreClient {
         let left = self.store_timeout.saturating_sub(first_sent.elapsed());
         let sent = Instant::now();
         let result = self
-            .limited("acquire", left, || self.store.acquire(claim))
+            .limited(StoreOperation::Acquire, left, || self.store.acquire(claim))
             .await;
         AcquireReply {
             result,
@@ -125,7 +132,7 @@ impl StoreClient {
 
     /// Claims the key, if the store can answer at once.
     pub(crate) fn try_acquire(&self, claim: &Claim) -> Option<Result<Acquisition, StoreError>> {
-        self.at_once("acquire", || self.store.try_acquire(claim))
+        self.at_once(StoreOperation::Acquire, || self.store.try_acquire(claim))
     }
 
     /// Completes the record, if the store can answer at once.
@@ -134,25 +141,28 @@ impl StoreClient {
         held: &Held,
         outcome: &Outcome,
     ) -> Option<Result<Write, StoreError>> {
-        self.at_once("complete", || self.store.try_complete(held, outcome))
+        let name = StoreOperation::Complete;
+        let written = self.at_once(name, || self.store.try_complete(held, outcome))?;
+        Some(self.counted(name, written))
     }
 
     /// An operation that needs no future. A panic counts as no answer.
     fn at_once<T>(
         &self,
-        name: &'static str,
+        name: StoreOperation,
         operation: impl FnOnce() -> Option<Result<T, StoreError>>,
     ) -> Option<Result<T, StoreError>> {
-        let since = observe::Stopwatch::start();
+        let since = Stopwatch::start();
         let _entered = self.runtime.enter();
         let result = catch_unwind(operation)
             .unwrap_or_else(|panicked| Some(Err(self.panicked(panicked))))?;
-        observe::store_operation(self.store.name(), name, result.is_ok(), since);
+        self.metrics.operation(name, kind(&result), since);
         Some(result)
     }
 
     pub(crate) async fn renew(&self, held: &Held) -> Result<Write, StoreError> {
-        self.operation("renew", || self.store.renew(held)).await
+        self.write(StoreOperation::Renew, || self.store.renew(held))
+            .await
     }
 
     pub(crate) async fn complete(
@@ -160,22 +170,25 @@ impl StoreClient {
         held: &Held,
         outcome: &Outcome,
     ) -> Result<Write, StoreError> {
-        self.operation("complete", || self.store.complete(held, outcome))
-            .await
+        self.write(StoreOperation::Complete, || {
+            self.store.complete(held, outcome)
+        })
+        .await
     }
 
     pub(crate) async fn release(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.operation("release", || self.store.release(key, token))
+        self.write(StoreOperation::Release, || self.store.release(key, token))
             .await
     }
 
     pub(crate) async fn abandon(&self, key: &StoreKey, token: &Token) -> Result<Write, StoreError> {
-        self.operation("abandon", || self.store.abandon(key, token))
+        self.write(StoreOperation::Abandon, || self.store.abandon(key, token))
             .await
     }
 
     pub(crate) async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.operation("get", || self.store.get(key)).await
+        self.operation(StoreOperation::Get, || self.store.get(key))
+            .await
     }
 
     /// Runs this in the background, where the engine's tasks run.
@@ -195,8 +208,10 @@ impl StoreClient {
     }
 
     pub(crate) async fn read_steps(&self, held: &Held) -> Result<StepsRead, StoreError> {
-        self.step_operation("read_steps", |log| log.read_steps(&held.key, &held.token))
-            .await
+        self.step_operation(StoreOperation::ReadSteps, |log| {
+            log.read_steps(&held.key, &held.token)
+        })
+        .await
     }
 
     pub(crate) async fn append_step(
@@ -205,17 +220,19 @@ impl StoreClient {
         at: usize,
         bytes: &[u8],
     ) -> Result<Write, StoreError> {
-        self.step_operation("append_step", |log| {
-            log.append_step(&held.key, &held.token, at, bytes)
-        })
-        .await
+        let written = self
+            .step_operation(StoreOperation::AppendStep, |log| {
+                log.append_step(&held.key, &held.token, at, bytes)
+            })
+            .await;
+        self.counted(StoreOperation::AppendStep, written)
     }
 
     /// An operation on the log of steps, repeated within three store time-outs, as the last write of an execution is: it may
     /// be repeated, and what it is about may have happened already.
     async fn step_operation<'a, T: 'a>(
         &'a self,
-        name: &'static str,
+        name: StoreOperation,
         operation: impl Fn(&'a dyn StepLog) -> Operation<'a, T>,
     ) -> Result<T, StoreError> {
         let Some(log) = self.store.step_log() else {
@@ -230,7 +247,8 @@ impl StoreClient {
                 {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
-                        "{name} is repeated"
+                        "{} is repeated",
+                        name.as_str()
                     );
                     sleep(backoff.pause()).await;
                 }
@@ -240,14 +258,16 @@ impl StoreClient {
     }
 
     pub(crate) async fn purge_expired(&self, limit: usize) -> Result<usize, StoreError> {
-        self.operation("purge_expired", || self.store.purge_expired(limit))
-            .await
+        let purge = || self.store.purge_expired(limit);
+        let purged = self.operation(StoreOperation::PurgeExpired, purge).await;
+        self.metrics.purged(*purged.as_ref().unwrap_or(&0));
+        purged
     }
 
     /// An operation on the store's outbox; `None` if the store has none.
     pub(crate) async fn outbox<'a, T: 'a>(
         &'a self,
-        name: &'static str,
+        name: StoreOperation,
         operation: impl FnOnce(&'a dyn OutboxStore) -> Operation<'a, T>,
     ) -> Option<Result<T, StoreError>> {
         let outbox = self.store.outbox()?;
@@ -265,10 +285,28 @@ impl StoreClient {
         })
     }
 
+    /// An operation that the store refuses to who has lost the lease.
+    async fn write<'a>(
+        &'a self,
+        name: StoreOperation,
+        operation: impl FnOnce() -> Operation<'a, Write>,
+    ) -> Result<Write, StoreError> {
+        let written = self.operation(name, operation).await;
+        self.counted(name, written)
+    }
+
+    fn counted(
+        &self,
+        name: StoreOperation,
+        written: Result<Write, StoreError>,
+    ) -> Result<Write, StoreError> {
+        written.inspect(|write| self.metrics.wrote(name, *write))
+    }
+
     /// An operation that may take the whole store time-out.
     fn operation<'a, T: 'a>(
         &'a self,
-        name: &'static str,
+        name: StoreOperation,
         operation: impl FnOnce() -> Operation<'a, T>,
     ) -> impl Future<Output = Result<T, StoreError>> + 'a {
         self.limited(name, self.store_timeout, operation)
@@ -277,7 +315,7 @@ impl StoreClient {
     /// What an operator does, under the store's time-out; `None` if the store has no such side.
     pub(crate) async fn administer<'a, T: 'a>(
         &'a self,
-        name: &'static str,
+        name: StoreOperation,
         operation: impl FnOnce(&'a dyn Administrable) -> Operation<'a, T>,
     ) -> Option<Result<T, StoreError>> {
         let store = self.store.administrable()?;
@@ -291,18 +329,18 @@ impl StoreClient {
     /// memory, starts no timer.
     fn limited<'a, T: 'a>(
         &'a self,
-        name: &'static str,
+        name: StoreOperation,
         limit: Duration,
         operation: impl FnOnce() -> Operation<'a, T>,
     ) -> impl Future<Output = Result<T, StoreError>> + 'a {
-        let since = observe::Stopwatch::start();
+        let since = Stopwatch::start();
         let called = catch_unwind(|| self.runtime.within(operation));
         async move {
             let result = match called {
                 Ok(operation) => self.answer(operation, limit).await,
                 Err(panicked) => Err(self.panicked(panicked)),
             };
-            observe::store_operation(self.store.name(), name, result.is_ok(), since);
+            self.metrics.operation(name, kind(&result), since);
             result
         }
     }
@@ -343,15 +381,20 @@ impl StoreClient {
     }
 }
 
+/// How it failed, if it did.
+fn kind<T>(result: &Result<T, StoreError>) -> Option<StoreErrorKind> {
+    result.as_ref().err().map(StoreError::kind)
+}
+
 impl Inspectable for Lists<'_> {
     fn list<'a>(&'a self, query: &'a Query) -> Operation<'a, Page> {
         let list = || self.inner.list(query);
-        Box::pin(self.client.operation("list", list))
+        Box::pin(self.client.operation(StoreOperation::List, list))
     }
 
     fn stats<'a>(&'a self, cursor: Option<&'a Cursor>, max_scan: usize) -> Operation<'a, Stats> {
         let stats = || self.inner.stats(cursor, max_scan);
-        Box::pin(self.client.operation("stats", stats))
+        Box::pin(self.client.operation(StoreOperation::Stats, stats))
     }
 }
 
@@ -361,6 +404,6 @@ impl std::fmt::Debug for StoreClient {
             .field("store", &self.store.name())
             .field("runtime", &self.runtime)
             .field("store_timeout", &self.store_timeout)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     catch_unwind::{Panicked, catch_unwind, catching, drop_catching},
-    observe::{self, RequestResult, Stopwatch},
+    observe::{RequestResult, Stopwatch},
     policy::OnCrash,
     problem::{Problem, ProblemCode},
 };
@@ -220,6 +220,7 @@ impl Exchange {
                     crashed = true;
                     match Box::pin(self.take_over(&mut claiming, lease)).await {
                         Seen::Acquired { attempt, sent } => {
+                            self.plan.metrics.took_over();
                             let acquired = (attempt, sent);
                             let executed = self.execute(acquired, true, claiming, request, handler);
                             return Box::pin(executed).await;
@@ -280,7 +281,7 @@ impl Exchange {
     async fn wait(&mut self, claiming: &mut Claiming, remaining: Duration) -> Next {
         let since = Stopwatch::start();
         let next = self.follow(claiming, remaining).await;
-        observe::waited(self.plan.label(), since);
+        self.plan.metrics.waited(since);
         next
     }
 

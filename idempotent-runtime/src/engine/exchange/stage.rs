@@ -16,7 +16,6 @@ use crate::{
         reply::{Reply, name_outcome, nothing_executed, refuse},
         run::{After, Answered, Ended, Running},
     },
-    observe,
     problem::ProblemCode,
 };
 
@@ -56,7 +55,7 @@ impl<H: Handler> Stage<H> {
         (result, mut reply): Answered<H::Body>,
     ) -> Self {
         let nothing = nothing_executed(result, &reply);
-        observe::request(plan.label(), result);
+        plan.metrics.request(result);
         name_outcome(core, result, &mut reply);
         Self::Answered(reply, nothing)
     }

@@ -132,6 +132,9 @@ impl Run {
     pub(super) fn completed(&mut self, outcome: &Outcome) {
         let Binding { key, fingerprint } = self.lease.binding();
         self.doubt.end();
+        if let Outcome::Response(response) = outcome {
+            self.plan.metrics.stored(response.as_bytes().len());
+        }
         // First, so that a waiter that is woken finds the record and not this execution.
         self.admission.let_go();
         self.core.wait_queues.publish(&key, || Verdict::Completed {

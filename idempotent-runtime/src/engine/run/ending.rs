@@ -21,7 +21,7 @@ use crate::{
         handler::{BoxError, HandlerResult},
         reply::{Reply, first_hand, problem, refuse},
     },
-    observe::{self, RequestResult, Stopwatch},
+    observe::{RequestResult, Stopwatch},
     policy::OnCrash,
     problem::{Problem, ProblemCode},
     response::{NotStorable, StoredResponse},
@@ -86,7 +86,7 @@ impl Run {
     {
         match ended {
             Ok(HandlerResult::Returned(response)) => {
-                observe::executed(self.plan.label(), since);
+                self.plan.metrics.executed(since);
                 let response = first_hand(&self.core, response);
                 self.returned(response)
             }
@@ -100,12 +100,12 @@ impl Run {
             }
             Ok(HandlerResult::NotStarted) => Ending::Release(self.not_started()),
             Ok(HandlerResult::Failed) => {
-                observe::executed(self.plan.label(), since);
+                self.plan.metrics.executed(since);
                 tracing::error!("the service failed without a response; the outcome is unknown");
                 Ending::Abandon(self.refuse(ProblemCode::OutcomeUnknown))
             }
             Err(Panicked) => {
-                observe::executed(self.plan.label(), since);
+                self.plan.metrics.executed(since);
                 self.panicked()
             }
         }

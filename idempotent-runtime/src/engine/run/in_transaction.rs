@@ -34,10 +34,10 @@ use crate::{
         reply::{first_hand, refuse},
         wait::Verdict,
     },
-    observe::{self, Stopwatch},
+    observe::{Stopwatch, StoreOperation},
     problem::{Problem, ProblemCode},
     store::{
-        Outcome,
+        Outcome, StoreErrorKind, Write,
         transaction::{CommitResult, InDoubt, OpenTransaction, Resolved},
     },
 };
@@ -73,7 +73,7 @@ impl Run {
                 };
             }
         };
-        observe::executed(self.plan.label(), since);
+        self.plan.metrics.executed(since);
         let response = first_hand(&self.core, response);
         let decision = cacheable::decide(self.settings(), response.status(), response.extensions());
         if let Decision::StoreFor(ttl) = decision {
@@ -212,9 +212,19 @@ impl Run {
         self.lease.stop_renewals().await;
         let since = Stopwatch::start();
         let result = open.commit(self.last_held(), outcome.clone()).await;
-        let committed = matches!(result, CommitResult::Committed);
-        let store = self.core.store.store().name();
-        observe::store_operation(store, "commit", committed, since);
+        let failed = match &result {
+            CommitResult::Committed | CommitResult::Fenced | CommitResult::Missing => None,
+            CommitResult::InDoubt(_) => Some(StoreErrorKind::Unavailable),
+            CommitResult::TooLarge(_) => Some(StoreErrorKind::TooLarge),
+            CommitResult::RolledBack { .. } | CommitResult::NotOurs { .. } => {
+                Some(StoreErrorKind::Refused)
+            }
+        };
+        let metrics = self.core.store.metrics();
+        metrics.operation(StoreOperation::Commit, failed, since);
+        if matches!(result, CommitResult::Fenced) {
+            metrics.wrote(StoreOperation::Commit, Write::Fenced);
+        }
         result
     }
 
