@@ -1,6 +1,7 @@
 //! The handler's transaction on each database: what is committed, what is stored, and what the client hears.
 //!
 //! - `outcomes`: which responses commit, and what is replayed.
+//! - `locked`: duplicates that meet the locks of a transaction.
 //! - `misuse`: handlers that end, keep or lose their transaction.
 //! - `doubt`: a COMMIT whose request or reply is lost, held or late.
 //! - `takeovers`: executions that crash, are stopped or fenced out.
@@ -14,6 +15,7 @@ mod app;
 mod commits;
 mod database;
 mod doubt;
+mod locked;
 mod misuse;
 mod outbox;
 mod outcomes;

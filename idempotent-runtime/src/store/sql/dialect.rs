@@ -70,6 +70,16 @@ pub(super) trait Dialect: Driver + fmt::Debug {
         limit: i64,
     ) -> impl Future<Output = Result<Batch, sqlx::Error>> + Send;
 
+    /// Whether transactions lock single records.
+    const LOCKS_RECORDS: bool;
+
+    /// Whether a claim may wait for a record that the handler's transaction of another has locked, although the record is
+    /// there to be read.
+    const CLAIMS_WAIT: bool;
+
+    /// Whether a statement was given up because another transaction has locked its record.
+    fn is_locked(error: &sqlx::Error) -> bool;
+
     /// Whether the server or the client cancelled a statement because it took too long.
     fn took_too_long(error: &sqlx::Error) -> bool;
 

@@ -46,6 +46,7 @@
 mod admin;
 mod dialect;
 mod error;
+mod locked;
 mod operations;
 mod outbox;
 mod probe;

@@ -102,6 +102,9 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
     }
 
     pub(super) async fn acquire(&mut self, claim: &Claim) -> Result<Acquisition, StoreError> {
+        if let Some(acquisition) = self.look_first(claim).await {
+            return Ok(acquisition);
+        }
         let mut budget = RetryBudget::sent_once();
         loop {
             match self.step(claim, &mut budget).await? {
@@ -123,7 +126,7 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
             }
             Ok(ClaimResult::Found(row)) => row,
             Ok(ClaimResult::Raced) => return Ok(None),
-            Err(error) => return self.absorb(budget, error).map(|()| None),
+            Err(error) => return self.failed(claim, budget, error).await,
         };
         let assessment = found.assess(claim).map_err(corrupt::<D>)?;
         let (changed, attempt) = match assessment {
@@ -140,8 +143,23 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
         match changed {
             Ok(0) => Ok(None),
             Ok(_) => Ok(Some(Acquisition::Acquired { attempt })),
-            Err(error) => self.absorb(budget, error).map(|()| None),
+            Err(error) => self.failed(claim, budget, error).await,
         }
+    }
+
+    /// A claim failed. Behind a lock it is answered; else the error may be absorbed.
+    async fn failed(
+        &mut self,
+        claim: &Claim,
+        budget: &mut RetryBudget,
+        error: sqlx::Error,
+    ) -> Result<Option<Acquisition>, StoreError> {
+        if D::is_locked(&error)
+            && let Some(acquisition) = self.look_behind_the_lock(claim).await
+        {
+            return Ok(Some(acquisition));
+        }
+        self.absorb(budget, error).map(|()| None)
     }
 
     pub(super) async fn write(&mut self, change: &Change<'_>) -> Result<Write, StoreError> {
@@ -235,7 +253,7 @@ impl<'a, D: Dialect, A: Access<D>> Records<'a, D, A> {
     }
 
     /// Reads the record, also if it has expired.
-    async fn read(&mut self, values: &Values<'_>) -> Result<Option<Row>, sqlx::Error> {
+    pub(super) async fn read(&mut self, values: &Values<'_>) -> Result<Option<Row>, sqlx::Error> {
         let rows = self.access.fetch(&self.statements.read, values).await?;
         rows.first().map(Row::read::<D>).transpose()
     }

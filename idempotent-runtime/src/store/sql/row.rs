@@ -25,6 +25,9 @@ pub(super) const IN_FLIGHT: i64 = 0;
 const COMPLETED: i64 = 1;
 const TOMBSTONE: i64 = 2;
 
+/// When to look again at a record that another transaction has locked. Nobody knows for how long it does.
+const LOCKED: Duration = Duration::from_millis(500);
+
 /// The column of a claim's result that says whether the claim acquired the key.
 pub(super) const WON: usize = 9;
 
@@ -169,6 +172,21 @@ impl Row {
                     mode: self.mode,
                 }),
             }
+        })
+    }
+
+    /// The answer to a claim while another transaction has locked the record: whoever that is executes, or completes.
+    /// `None` if the record is the claim's own.
+    pub(super) fn behind_a_lock(&self, claim: &Claim) -> Result<Option<Acquisition>, Unrecognised> {
+        Ok(match self.assess(claim)? {
+            Assessment::Own => None,
+            Assessment::Free | Assessment::Decided(Acquisition::Unknown { .. }) => {
+                Some(Acquisition::InFlight {
+                    remaining: LOCKED,
+                    lease: self.token,
+                })
+            }
+            Assessment::Decided(acquisition) => Some(acquisition),
         })
     }
 

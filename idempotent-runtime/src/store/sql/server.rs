@@ -196,7 +196,7 @@ impl<D: ServerDialect> SqlStoreBuilder<D> {
     /// |---|---|
     /// | PostgreSQL | statements, and waits for a lock to half of it; at most 24 days |
     /// | MariaDB | statements, in whole seconds, at least one and at most a year |
-    /// | MySQL | waits for a lock, in whole seconds, at least one and at most a year |
+    /// | MySQL, MariaDB | waits for a lock to half of it, in whole seconds, at least one |
     pub fn time_out(mut self, time_out: Duration) -> Self {
         self.settings.time_out = time_out;
         self

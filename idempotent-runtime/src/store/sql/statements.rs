@@ -14,6 +14,8 @@ pub(super) struct Statements {
     pub(super) claim: Statement,
     pub(super) lease: Option<Statement>,
     pub(super) read: Statement,
+    /// Fails at once if another transaction has locked the record.
+    pub(super) unlocked: Statement,
     pub(super) renew: Statement,
     pub(super) complete: Statement,
     pub(super) release: Statement,
@@ -68,6 +70,7 @@ impl Statements {
             },
             lease: lease.map(statement),
             read: statement(include_str!("shared/read.sql")),
+            unlocked: statement(include_str!("shared/unlocked.sql")),
             renew: statement(include_str!("shared/renew.sql")),
             complete: statement(include_str!("shared/complete.sql")),
             release: statement(include_str!("shared/release.sql")),

@@ -238,6 +238,15 @@ impl Dialect for MySql {
         })
     }
 
+    const LOCKS_RECORDS: bool = true;
+
+    /// An `insert ignore` waits for a record that a completion has locked.
+    const CLAIMS_WAIT: bool = true;
+
+    fn is_locked(error: &sqlx::Error) -> bool {
+        matches!(number(error), Some(1205 | 3572))
+    }
+
     fn took_too_long(error: &sqlx::Error) -> bool {
         // MariaDB's `max_statement_time`; MySQL's `max_execution_time`, which an application's pool may set.
         is_time_out(error) || matches!(number(error), Some(1969 | 3024))

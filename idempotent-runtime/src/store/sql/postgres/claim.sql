@@ -30,7 +30,8 @@ won as (
         where not (
             (state = 0 and token = {token})
             or (expires_left <= 0 and (state <> 0 or lease_left <= 0))
-            or (state = 0 and token = {take_over}::bytea and lease_left <= 0 and fingerprint = {fingerprint})
+            -- not `=`: without a lease to take over that is unknown, and the upsert would lock the row for nothing
+            or (state = 0 and token is not distinct from {take_over}::bytea and lease_left <= 0 and fingerprint = {fingerprint})
         )
     )
     on conflict (store_key) do update set

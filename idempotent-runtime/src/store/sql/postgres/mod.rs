@@ -208,6 +208,14 @@ impl Dialect for Postgres {
         })
     }
 
+    const LOCKS_RECORDS: bool = true;
+
+    const CLAIMS_WAIT: bool = false;
+
+    fn is_locked(error: &sqlx::Error) -> bool {
+        code(error).as_deref() == Some("55P03")
+    }
+
     fn took_too_long(error: &sqlx::Error) -> bool {
         // `query_canceled`, which is what a statement time-out raises.
         is_time_out(error) || code(error).as_deref() == Some("57014")

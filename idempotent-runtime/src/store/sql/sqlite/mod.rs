@@ -59,6 +59,7 @@ use crate::store::{error::StoreErrorKind, weakness::Accepted};
 
 mod identity;
 mod open;
+mod reader;
 mod transaction;
 mod writer;
 
@@ -175,6 +176,15 @@ impl Dialect for Sqlite {
             // Deleted rows leave the index at once.
             until: 0,
         })
+    }
+
+    const LOCKS_RECORDS: bool = false;
+
+    const CLAIMS_WAIT: bool = false;
+
+    /// The lock is that of the whole file, and the writer waits for it before a statement.
+    fn is_locked(_: &sqlx::Error) -> bool {
+        false
     }
 
     fn took_too_long(_: &sqlx::Error) -> bool {

@@ -83,6 +83,10 @@ impl SqliteTransactions {
         let _ = self.0.identity.set(identity);
     }
 
+    pub(super) fn options(&self) -> SqliteConnectOptions {
+        self.0.options.clone()
+    }
+
     pub(super) fn gate(&self) -> Gate {
         Arc::clone(&self.0.gate)
     }

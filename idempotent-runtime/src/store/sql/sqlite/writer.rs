@@ -15,15 +15,19 @@
 //! 6. If a flush fails, its steps are rolled back and all their callers get the error. After a crash of the machine the
 //!    steps may be in the file nevertheless.
 
-use std::{fmt, path::PathBuf, slice, sync::Arc, thread};
+use std::{fmt, path::PathBuf, pin::pin, slice, sync::Arc, thread};
 
 use sqlx::{Connection, Sqlite, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::{
     classify,
     identity::Identity,
     now, primary_code,
+    reader::{Reader, SOON, Turn},
     transaction::{Gate, SqliteTransactions},
 };
 use crate::{
@@ -58,6 +62,8 @@ pub(in crate::store::sql) struct Writer {
     file: PathBuf,
     queue: mpsc::Sender<Job>,
     transactions: SqliteTransactions,
+    /// Reads while the writer waits.
+    reader: Reader,
 }
 
 /// An operation with its arguments.
@@ -95,6 +101,7 @@ pub(super) enum Answer {
 
 struct Job {
     operation: Operation,
+    turn: Arc<Turn>,
     reply: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
@@ -130,6 +137,12 @@ impl Writer {
         transactions: SqliteTransactions,
     ) -> std::io::Result<Self> {
         let file = identity.file().to_owned();
+        let statements = Arc::new(statements);
+        let reader = Reader::new(
+            transactions.options(),
+            identity.clone(),
+            Arc::clone(&statements),
+        );
         let (queue, jobs) = mpsc::channel(QUEUE);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -149,18 +162,31 @@ impl Writer {
             file,
             queue,
             transactions,
+            reader,
         })
     }
 
     /// Runs an operation. If this future is dropped before the operation's turn, the operation is not executed.
     pub(super) async fn run(&self, operation: Operation) -> Result<Answer, StoreError> {
+        self.run_in_turn(operation, Arc::default()).await
+    }
+
+    async fn run_in_turn(
+        &self,
+        operation: Operation,
+        turn: Arc<Turn>,
+    ) -> Result<Answer, StoreError> {
         let ended = || {
             StoreError::new(Sqlite::STORE, StoreErrorKind::Unavailable)
                 .with_source("the writer thread has ended by a panic: open the store again")
         };
         let (reply, answer) = oneshot::channel();
         self.queue
-            .send(Job { operation, reply })
+            .send(Job {
+                operation,
+                turn,
+                reply,
+            })
             .await
             .map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
@@ -168,10 +194,16 @@ impl Writer {
 }
 
 impl Backend for Writer {
+    /// The record is read while the writer waits for the file, which a handler's transaction may have for long.
     async fn acquire(&self, claim: &Claim) -> Result<Acquisition, StoreError> {
-        match self.run(Operation::Acquire(claim.clone())).await? {
-            Answer::Acquisition(acquisition) => Ok(acquisition),
-            _ => Err(unexpected_answer()),
+        let turn = Arc::new(Turn::default());
+        let acquiring = self.run_in_turn(Operation::Acquire(claim.clone()), Arc::clone(&turn));
+        match self.reader.beside(claim, &turn, acquiring).await {
+            Ok(found) => Ok(found),
+            Err(answer) => match answer? {
+                Answer::Acquisition(acquisition) => Ok(acquisition),
+                _ => Err(unexpected_answer()),
+            },
         }
     }
 
@@ -189,9 +221,13 @@ impl Backend for Writer {
     }
 
     async fn get(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        match self.run(Operation::Get(*key)).await? {
-            Answer::Record(record) => Ok(record),
-            _ => Err(unexpected_answer()),
+        let got = pin!(self.run(Operation::Get(*key)));
+        match timeout(SOON, got).await {
+            Ok(answer) => match answer? {
+                Answer::Record(record) => Ok(record),
+                _ => Err(unexpected_answer()),
+            },
+            Err(_elapsed) => self.reader.get(key).await,
         }
     }
 
@@ -296,7 +332,7 @@ fn unanswered() -> StoreError {
 struct WriterTask {
     connection: SqliteConnection,
     identity: Identity,
-    statements: Statements,
+    statements: Arc<Statements>,
     cursor: purge::Cursor,
     /// Whether a transaction could not be rolled back.
     open: bool,
@@ -313,7 +349,10 @@ impl WriterTask {
                 .drain(..)
                 .partition::<Vec<_>, _>(|job| job.operation.only_reads());
             self.commit(writes).await;
-            for Job { operation, reply } in reads {
+            for Job {
+                operation, reply, ..
+            } in reads
+            {
                 let answer = self.read(&operation).await;
                 // A send fails if the caller has gone, here and below; then no answer is needed.
                 let _ = reply.send(answer);
@@ -378,7 +417,7 @@ impl WriterTask {
         self.begin().await?;
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
-            if job.reply.is_closed() {
+            if job.reply.is_closed() || !job.turn.comes() {
                 answers.push(None);
                 continue;
             }
@@ -483,7 +522,9 @@ mod tests {
         let mut task = WriterTask {
             connection,
             identity: Identity::of(&file).expect("the file exists"),
-            statements: Statements::new::<Sqlite>(&crate::store::sql::TableName::default()),
+            statements: Arc::new(Statements::new::<Sqlite>(
+                &crate::store::sql::TableName::default(),
+            )),
             cursor: purge::Cursor::default(),
             gate: gate(),
             open: true,
