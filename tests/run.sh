@@ -71,6 +71,7 @@ export IDEMPOTENT_REQUIRE_SERVERS=1
 step cargo test --workspace --all-features
 step cargo run --quiet -p idempotent-examples --example layer
 step cargo run --quiet -p idempotent-examples --example recovery
+step cargo run --quiet -p idempotent-examples --example consumer
 
 if ! $quick; then
     # A combination that does not build alone would break users who choose it: none, each one, all of them, and pairs of

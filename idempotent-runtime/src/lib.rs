@@ -82,6 +82,7 @@
 //! - [`IdempotencyLayer`]: the same for any tower service, without the attribute.
 //! - [`Transaction`]: rows and record in one database transaction. [`outbox`]: messages that commit with them. [`Execution`]: what a handler can ask; [`step`]: calls of
 //!   other services that a next attempt does not repeat; [`Retention`]: what it can decide.
+//! - [`once`]: the same without HTTP, for message consumers, webhooks and scheduled jobs.
 //! - [`store`]: the stores by URL, and the contract for authors of stores.
 //! - [`guide::clients`]: how clients should retry. [`guide::answers`]: what they get, and when.
 //! - [`guide::callers`]: who calls, and who may see a stored answer. [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::money`]: moving money
@@ -145,6 +146,7 @@ mod axum;
 pub mod client;
 pub mod guide;
 pub mod layer;
+pub mod once;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 pub mod scope;
@@ -208,6 +210,7 @@ pub use key::{IdempotencyKey, KeyError, KeyRules};
 pub use layer::IdempotencyLayer;
 #[cfg(feature = "metrics")]
 pub use observe::buckets;
+pub use once::{NotDone, Once, OnceError, OnceProblem};
 pub use policy::{Cache, OnCrash, Policy, RecoverFn};
 pub use problem::ProblemCode;
 #[cfg(feature = "encryption")]

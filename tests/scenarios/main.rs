@@ -46,6 +46,7 @@ mod mismatches;
 mod nested_requests;
 mod observability;
 mod odd_requests;
+mod once;
 mod operators;
 mod outcomes;
 mod over_each_protocol;

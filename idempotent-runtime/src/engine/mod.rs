@@ -6,7 +6,7 @@
 //! # A request's way
 //!
 //! ```text
-//! adapter            axum/run.rs or layer/: is the request covered (coverage.rs)? which handler?
+//! adapter            axum/run.rs, layer/ or once/: is the request covered (coverage.rs)? which handler?
 //! run                here: what all requests to the endpoint have in common (core/plan)
 //! exchange/serve     begins: as far as nothing waits, without a future
 //! exchange/receive   who calls? -> parse the key -> read the body -> fingerprint
@@ -290,6 +290,11 @@ impl Idempotency {
         template: Option<&str>,
     ) -> Arc<Plan> {
         plans.get(&self.0, (policy, 0), method, template)
+    }
+
+    /// The plan of an operation that is no request.
+    pub(crate) fn plan_of_operation(&self, policy: &Policy) -> Arc<Plan> {
+        Arc::new(Plan::of_operation(&self.0, policy))
     }
 
     /// Serves one request that the engine [covers](Self::coverage). What it returns is polled next, within a runtime.

@@ -26,6 +26,10 @@ struct EndpointSeries {
     takeovers: Series,
 }
 
+#[cfg_attr(
+    not(feature = "metrics"),
+    allow(clippy::unused_self, reason = "the series are those of the feature")
+)]
 impl EndpointMetrics {
     #[cfg_attr(
         not(feature = "metrics"),

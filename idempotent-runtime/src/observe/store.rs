@@ -59,6 +59,10 @@ fn kind_label(kind: StoreErrorKind) -> &'static str {
     }
 }
 
+#[cfg_attr(
+    not(feature = "metrics"),
+    allow(clippy::unused_self, reason = "the series are those of the feature")
+)]
 impl StoreMetrics {
     #[cfg_attr(
         not(feature = "metrics"),

@@ -159,6 +159,11 @@ impl ProblemCode {
         self.row().code
     }
 
+    /// The code that the JSON body of a problem carries, if it is one.
+    pub(crate) fn named(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == code)
+    }
+
     /// The status of the answer, unless the profile has another one.
     #[must_use]
     pub const fn status(self) -> StatusCode {

@@ -52,6 +52,16 @@ impl Plan {
         self.endpoint.label()
     }
 
+    /// The plan of an operation without a request, whose policy has its name. It is not remembered.
+    pub(crate) fn of_operation(core: &Core, policy: &Policy) -> Self {
+        let at = At {
+            policy: 0,
+            method: &Method::POST,
+            template: None,
+        };
+        Self::new(core, policy, &at)
+    }
+
     fn new(core: &Core, policy: &Policy, at: &At<'_>) -> Self {
         let endpoint = Endpoint::new(policy.name.as_ref(), at.method, at.template);
         let settings = core.settings(policy);

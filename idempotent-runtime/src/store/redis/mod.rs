@@ -96,7 +96,7 @@
 //!
 //! # Listing
 //!
-//! [`Inspectable`](crate::store::Inspectable) walks through the keys of the server, or of each primary of a Cluster, with
+//! [`Inspectable`] walks through the keys of the server, or of each primary of a Cluster, with
 //! `SCAN`, and reads of each record everything but its response. A whole key is read directly; a shorter prefix is a walk
 //! through all names, without reading the other records. The server filters the names for a list; a count fetches those of
 //! other keys too.
