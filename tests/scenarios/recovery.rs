@@ -335,3 +335,24 @@ fn a_recovered_response_with_a_wrong_length_is_sent_and_replayed_whole() {
         assert_eq!(handler.starts(), 1);
     });
 }
+
+#[test]
+fn an_operator_cannot_give_an_answer_that_no_exchange_ends_with() {
+    with_paused_clock(async {
+        let handler = CountingHandler::new();
+        let engine = after_crash(Adapter::Attribute, Policy::new(), &handler).await;
+        advance(LEASE * 2).await;
+        let key = engine.store_key("POST /pay", None, &IdempotencyKey::new("k").unwrap());
+        for status in [100, 101, 103] {
+            let response = Response::builder().status(status);
+            let response = Resolution::Completed(response.body(Bytes::new()).unwrap());
+            let refused = engine.resolve(&key, response).await.unwrap_err();
+            assert!(matches!(refused, ResolveError::NotStorable(_)), "{refused}");
+        }
+        let record = engine.inspect(&key).await.unwrap().unwrap();
+        assert!(
+            matches!(record.state, RecordState::InFlight { .. }),
+            "{record:?}"
+        );
+    });
+}

@@ -44,7 +44,7 @@ pub enum ResolveError {
     InFlight,
     /// Its outcome is known already.
     AlreadyCompleted,
-    /// The response is larger than a stored one may be.
+    /// The response is larger than a stored one may be, or its status is no final one.
     NotStorable(NotStorable),
     /// The store failed.
     Store(StoreError),
@@ -189,6 +189,9 @@ impl Idempotency {
             Resolution::NotExecuted => None,
             Resolution::Completed(response) => {
                 let (head, body) = first_hand(&self.0, response).into_parts();
+                if head.status.is_informational() {
+                    return Err(ResolveError::NotStorable(NotStorable::NotFinal));
+                }
                 let settings = self.0.settings(&Policy::new());
                 let limits = self.0.response_limits(&settings);
                 let chosen = settings.stored_headers.as_ref();

@@ -25,6 +25,8 @@ pub enum NotStorable {
     TooManyHeaders,
     /// The header lines are larger than the engine's `max_response_header_bytes`.
     HeadersTooLarge,
+    /// The status is below 200: no answer ends with it. Only of a response that an operator gives.
+    NotFinal,
 }
 
 impl Default for ResponseLimits {
@@ -45,6 +47,7 @@ impl fmt::Display for NotStorable {
             Self::HeadersTooLarge => {
                 "the response headers are larger than `max_response_header_bytes`"
             }
+            Self::NotFinal => "the status is below 200, and no answer ends with it",
         })
     }
 }
