@@ -20,6 +20,7 @@ use crate::{
 
 mod durability;
 mod packets;
+mod partitioned;
 mod prepared_statements;
 mod purge;
 mod round_trips;

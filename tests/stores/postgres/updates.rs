@@ -157,9 +157,9 @@ async fn the_partitioned_table_serves_and_is_purged_partition_by_partition() {
     let pool = PgPool::connect(&server.url()).await.unwrap();
     let sql = include_str!("../../../idempotent-runtime/src/store/sql/postgres/partitioned.sql");
     pool.execute(sql).await.unwrap();
-    let store = PostgresStore::connect(&server.url())
-        .await
-        .expect("the table is known");
+    let store = PostgresStore::builder().migrate(true);
+    let store = store.connect(&server.url()).await;
+    let store = store.expect("the table is known");
     let outcome = Outcome::Response(response(201, &[], b"done"));
     for n in 0..100 {
         execute(&store, &new_claim(key(n)), &outcome).await;
@@ -171,4 +171,6 @@ async fn the_partitioned_table_serves_and_is_purged_partition_by_partition() {
     assert_eq!(store.purge_expired(1_000).await.unwrap() as u64, expired);
     let left = number(&pool, "select count(*) from idempotency_records").await;
     assert_eq!(left.unsigned_abs(), 100 - expired);
+    let beside = "select count(*) from pg_tables where tablename in ('idempotency_records_audit', 'idempotency_records_outbox')";
+    assert_eq!(number(&pool, beside).await, 2);
 }

@@ -1,5 +1,5 @@
--- The same table in 16 partitions by a hash of the key. Run it instead of `migrate()`, once, by hand; replace
--- idempotency_records by the table's name.
+-- The same table in 16 partitions by a hash of the key. Run it once, by hand, before `migrate()`, which
+-- adds the tables beside it; replace idempotency_records by the table's name.
 create table if not exists idempotency_records_versions (
     version bigint not null primary key,
     applied_at datetime(6) not null,

@@ -1,5 +1,6 @@
--- The same table in 16 partitions by a hash of the key: each has indexes and a vacuum of its own. Run it instead of
--- `migrate()`, once, by hand; replace idempotency_records by the table's name. Version 1 of this crate must not use it.
+-- The same table in 16 partitions by a hash of the key: each has indexes and a vacuum of its own. Run it before
+-- `migrate()`, once, by hand, which then adds the tables beside it; replace idempotency_records by the table's name.
+-- Version 1 of this crate must not use it.
 create table if not exists idempotency_records_versions (
     version bigint not null primary key,
     applied_at timestamptz not null default now(),
