@@ -57,6 +57,7 @@ use super::{
 };
 use crate::store::{error::StoreErrorKind, weakness::Accepted};
 
+mod backend;
 mod identity;
 mod open;
 mod reader;
