@@ -75,7 +75,7 @@ pub enum EnqueueError {
     /// The execution has enqueued 256 messages already.
     TooMany,
     /// The payload could not be written as JSON.
-    Json(serde_json::Error),
+    NotSerializable(serde_json::Error),
     /// The database refused the message. Nothing of the transaction is committed.
     Database(sqlx::Error),
 }
@@ -88,7 +88,7 @@ impl Message {
     ///
     /// If the payload cannot be written as JSON.
     pub fn json<T: Serialize + ?Sized>(topic: &str, payload: &T) -> Result<Self, EnqueueError> {
-        let payload = serde_json::to_vec(payload).map_err(EnqueueError::Json)?;
+        let payload = serde_json::to_vec(payload).map_err(EnqueueError::NotSerializable)?;
         Ok(Self::bytes(topic, payload))
     }
 
@@ -186,7 +186,7 @@ impl fmt::Display for EnqueueError {
                 f,
                 "the execution has put {MAX_MESSAGES} messages into the outbox, which is the most: put several into one"
             ),
-            Self::Json(_) => f.write_str("the payload could not be written as JSON"),
+            Self::NotSerializable(_) => f.write_str("the payload could not be written as JSON"),
             Self::Database(_) => f.write_str(
                 "the database refused the message: if the table of the outbox is missing, create it with `migrate()`",
             ),
@@ -198,7 +198,7 @@ impl fmt::Display for EnqueueError {
 impl Error for EnqueueError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Json(error) => Some(error),
+            Self::NotSerializable(error) => Some(error),
             Self::Database(error) => Some(error),
             Self::Topic { .. } | Self::TooLarge { .. } | Self::TooMany => None,
         }
