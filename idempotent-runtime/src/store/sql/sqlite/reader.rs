@@ -113,7 +113,15 @@ impl Reader {
     ) -> Result<SqliteConnection, sqlx::Error> {
         match place.take() {
             Some(connection) => Ok(connection),
-            None => self.options.connect().await,
+            None => {
+                // SQLite deletes the WAL beside an empty file: where the file was moved away, that of its last commits.
+                self.identity.check().map_err(sqlx::Error::Io)?;
+                self.options
+                    .clone()
+                    .create_if_missing(false)
+                    .connect()
+                    .await
+            }
         }
     }
 }

@@ -101,7 +101,10 @@ impl File {
         let mut connection = if let Some(connection) = idle {
             connection
         } else {
-            let mut connection = self.options.connect().await?;
+            // SQLite deletes the WAL beside an empty file: where the file was moved away, that of its last commits.
+            self.check()?;
+            let options = self.options.clone().create_if_missing(false);
+            let mut connection = options.connect().await?;
             configure(&mut connection).await?;
             connection
         };
