@@ -111,18 +111,13 @@ impl Reader {
         &self,
         place: &mut Option<SqliteConnection>,
     ) -> Result<SqliteConnection, sqlx::Error> {
-        match place.take() {
-            Some(connection) => Ok(connection),
-            None => {
-                // SQLite deletes the WAL beside an empty file: where the file was moved away, that of its last commits.
-                self.identity.check().map_err(sqlx::Error::Io)?;
-                self.options
-                    .clone()
-                    .create_if_missing(false)
-                    .connect()
-                    .await
-            }
+        if let Some(connection) = place.take() {
+            return Ok(connection);
         }
+        // SQLite deletes the WAL beside an empty file: where the file was moved away, that of its last commits.
+        self.identity.check().map_err(sqlx::Error::Io)?;
+        let options = self.options.clone().create_if_missing(false);
+        options.connect().await
     }
 }
 
