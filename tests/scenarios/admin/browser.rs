@@ -85,8 +85,14 @@ impl Browser {
         Some(browser)
     }
 
-    /// Calls a method of the protocol; events are passed over.
+    /// Calls a method of the protocol that must succeed.
     async fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.ask(method, params).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// Calls a method of the protocol, and gives its result or its error; events are passed over.
+    async fn ask(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.sent += 1;
         let mut message = json!({ "id": self.sent, "method": method, "params": params });
         if let Some(session) = &self.session {
@@ -111,8 +117,10 @@ impl Browser {
         let answer = answer
             .await
             .unwrap_or_else(|_| panic!("{method}: no answer"));
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-        answer["result"].clone()
+        match &answer["error"] {
+            Value::Null => Ok(answer["result"].clone()),
+            error => Err(error.clone()),
+        }
     }
 
     /// Opens an address. The page may still be loading.
@@ -121,11 +129,9 @@ impl Browser {
         assert!(opened["errorText"].is_null(), "{address}: {opened}");
     }
 
-    /// The value of this expression, awaited.
+    /// The value of this expression, awaited. It must not lead to another page, which would end it without a value.
     pub(super) async fn evaluate(&mut self, expression: &str) -> Value {
-        let params =
-            json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let result = self.call("Runtime.evaluate", params).await;
+        let result = self.call("Runtime.evaluate", evaluation(expression)).await;
         assert!(
             result["exceptionDetails"].is_null(),
             "{expression}: {result}"
@@ -139,8 +145,12 @@ impl Browser {
         let guarded =
             format!("(() => {{ try {{ return !!({expression}); }} catch {{ return false; }} }})()");
         let shown = timeout(BOUND, async {
-            while self.evaluate(&guarded).await != json!(true) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            // On the way from one page to the next there is nothing to ask: that is an error, and no answer.
+            loop {
+                match self.ask("Runtime.evaluate", evaluation(&guarded)).await {
+                    Ok(found) if found["result"]["value"] == true => break,
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
             }
         });
         if shown.await.is_err() {
@@ -148,4 +158,9 @@ impl Browser {
             panic!("never {expression}: {page}");
         }
     }
+}
+
+/// The parameters that evaluate this expression.
+fn evaluation(expression: &str) -> Value {
+    json!({ "expression": expression, "awaitPromise": true, "returnByValue": true })
 }

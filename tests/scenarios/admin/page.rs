@@ -322,12 +322,13 @@ fn the_page_of_another_site_cannot_resolve_a_record() {
                 .then(() => 'sent', () => 'refused')"
             );
             assert_eq!(browser.evaluate(&forge).await, "refused");
+            // Sent once this is evaluated, for it leads to another page.
             let form = format!(
                 "(() => {{ const form = document.createElement('form');
                 form.method = 'post'; form.enctype = 'text/plain'; form.action = '{target}';
                 const field = document.createElement('input');
                 field.name = '{{\"reason\":\"forged'; field.value = '\"}}';
-                form.append(field); document.body.append(form); form.submit(); }})()"
+                form.append(field); document.body.append(form); setTimeout(() => form.submit()); }})()"
             );
             browser.evaluate(&form).await;
             browser
