@@ -72,6 +72,7 @@ step cargo test --workspace --all-features
 step cargo run --quiet -p idempotent-examples --example layer
 step cargo run --quiet -p idempotent-examples --example recovery
 step cargo run --quiet -p idempotent-examples --example consumer
+step cargo run --quiet -p idempotent-examples --example grpc
 
 if ! $quick; then
     # A combination that does not build alone would break users who choose it: none, each one, all of them, and pairs of

@@ -85,7 +85,7 @@
 //! - [`once`]: the same without HTTP, for message consumers, webhooks and scheduled jobs.
 //! - [`store`]: the stores by URL, and the contract for authors of stores.
 //! - [`guide::clients`]: how clients should retry. [`guide::answers`]: what they get, and when.
-//! - [`guide::callers`]: who calls, and who may see a stored answer. [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::money`]: moving money
+//! - [`guide::callers`]: who calls, and who may see a stored answer. [`guide::operations`]: running a service. [`guide::layers`]: which layer goes where. [`guide::grpc`]: unary gRPC calls. [`guide::money`]: moving money
 //!   safely. [`guide::effects`]: mails and calls of other services. [`guide::unknown`]: when something is unknown. [`guide::regions`]: beyond one region and one vendor.
 //! - [`guide::comparison`]: this library beside others. [`guide::coming_from`]: switching to it without executing twice.
 //!
@@ -106,6 +106,7 @@
 //! | `admin` | | [`admin`]: a page and JSON to look at records and resolve them, for an axum router. `form_urlencoded`, `humantime` |
 //! | `view` | | [`view`]: what the command line shows of a record, as serializable types |
 //! | `client` | | [`client`]: one key over all attempts of a `reqwest` client. `reqwest` without TLS, `reqwest-middleware`, `async-trait` |
+//! | `grpc` | | [`IdempotencyLayer::grpc`]: unary gRPC calls. `base64` |
 //! | `openapi` | | [`Idempotency::documentation`]: completes OpenAPI documents. No dependency |
 //! | `utoipa5`, `utoipa6` | | the same as a `Modify` of utoipa 5 or 6: `utoipa`, `utoipa-gen` and `indexmap` |
 //! | `conformance` | | the test suite that every [`Store`](store::Store) must pass |
@@ -120,6 +121,7 @@
         feature = "compression",
         feature = "conformance",
         feature = "encryption",
+        feature = "grpc",
         feature = "macros",
         feature = "memory",
         feature = "mysql",

@@ -32,6 +32,7 @@ mod doubt;
 mod fingerprints;
 mod full_stores;
 mod grpc;
+mod grpc_calls;
 mod identities;
 mod inner_engines;
 mod keys;

@@ -20,6 +20,13 @@ pub mod metrics {}
 #[doc = include_str!("layers.md")]
 pub mod layers {}
 
+#[doc = include_str!("grpc.md")]
+#[expect(
+    clippy::doc_markdown,
+    reason = "gRPC's statuses are not code of this crate"
+)]
+pub mod grpc {}
+
 #[doc = include_str!("money.md")]
 pub mod money {}
 

@@ -47,10 +47,13 @@
 //!
 //! # gRPC
 //!
-//! A gRPC call (`Content-Type: application/grpc…`) passes the layer untouched, with or without a key: its outcome is in
-//! trailers, which are not stored, so that its key could never be used again, and a stream of requests cannot be read to
-//! its end before it is answered. Only a caller that the layer or the engine names is asked. **Such a call is not
-//! protected**, also where a key is required; the log says so once.
+//! Calls of the unary methods that [`IdempotencyLayer::grpc`] lists (feature `grpc`) are protected as requests are: [the
+//! guide](crate::guide::grpc) says what is stored, and which statuses the engine answers with.
+//!
+//! Every other gRPC call (`Content-Type: application/grpc…`) passes the layer untouched, with or without a key: a stream of
+//! requests cannot be read to its end before it is answered, and which methods are unary, only their service knows. Only a
+//! caller that the layer or the engine names is asked. **Such a call is not protected**, also where a key is required; the
+//! log says so once.
 //!
 //! # The router's own answers
 //!
@@ -77,7 +80,7 @@ use crate::{
 };
 
 mod failure;
-mod grpc;
+mod protocol;
 mod recovery;
 mod service;
 mod untouched;
@@ -88,6 +91,7 @@ use crate::axum::ROUTING;
 #[cfg(not(feature = "axum"))]
 use crate::route::NO_ROUTING as ROUTING;
 
+use protocol::Methods;
 use recovery::RecoveryFn;
 pub use service::{IdempotencyService, ResponseFuture};
 
@@ -99,6 +103,7 @@ pub struct IdempotencyLayer {
     /// Made for this engine and this policy.
     plans: Arc<Plans>,
     methods: Arc<[Method]>,
+    grpc_methods: Methods,
     caller: Option<CallerFn>,
     recovery: Option<RecoveryFn>,
 }
@@ -113,6 +118,7 @@ impl IdempotencyLayer {
             policy: Policy::new(),
             plans: Arc::new(Plans::new()),
             methods,
+            grpc_methods: Methods::default(),
             caller: None,
             recovery: None,
         }
@@ -154,6 +160,20 @@ impl IdempotencyLayer {
     #[must_use]
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.methods = methods.into_iter().collect();
+        self
+    }
+
+    /// The unary gRPC methods to protect, by their paths, such as `/payments.v1.Payments/Charge`. Calls of others pass
+    /// unprotected: see [gRPC](self#grpc) for what becomes of a call, and for why none is protected that is not listed.
+    ///
+    /// # Panics
+    ///
+    /// If one of them has not the form `/package.Service/Method`.
+    #[cfg(feature = "grpc")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "grpc")))]
+    #[must_use]
+    pub fn grpc<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        self.grpc_methods = Methods::new(methods.into_iter().map(Into::into));
         self
     }
 

@@ -14,9 +14,12 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{IdempotencyLayer, ROUTING, failure::Failure, grpc, wrapped_service::WrappedService};
+use super::{
+    IdempotencyLayer, ROUTING, failure::Failure, protocol::Protocol,
+    wrapped_service::WrappedService,
+};
 use crate::{
-    body::{Body, from_engine, full},
+    body::{Body, full},
     caller::{Authenticated, Authentication, CallerFn},
     engine::{BoxError, BoxFuture, Coverage, Idempotency, Refused, Reply, Served},
 };
@@ -59,19 +62,12 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let coverage = self.layer.coverage(&mut request);
         self.layer.offer_engine(&mut request);
-        let found = match coverage {
-            Coverage::Protected(found) if !grpc::is_call(request.headers()) => found,
-            Coverage::Protected(_) => return self.pass_grpc(request.map(Body::new)),
-            Coverage::Claimed => return self.authenticate_and_pass(request.map(Body::new)),
-            Coverage::Unprotected => return self.pass(request.map(Body::new)),
-        };
-        let failure = Failure::default();
-        let handler = WrappedService {
-            service: self.inner.clone(),
-            caller: self.layer.caller.clone(),
-            recovery: self.layer.recovery.clone(),
-            failure: failure.clone(),
-            engine: self.layer.engine.clone(),
+        let protocol = Protocol::of(&request, &self.layer.grpc_methods);
+        let (found, protocol) = match (coverage, protocol) {
+            (Coverage::Protected(found), Some(protocol)) => (found, protocol),
+            (Coverage::Protected(_), None) => return self.pass_grpc(request.map(Body::new)),
+            (Coverage::Claimed, _) => return self.authenticate_and_pass(request.map(Body::new)),
+            (Coverage::Unprotected, _) => return self.pass(request.map(Body::new)),
         };
         let IdempotencyLayer {
             engine,
@@ -79,13 +75,28 @@ where
             plans,
             ..
         } = &self.layer;
-        let template = ROUTING.of(request.extensions()).template;
+        let template = protocol.template(&request);
+        let template = template.or_else(|| ROUTING.of(request.extensions()).template);
         let plan = engine.plan_in(plans, policy, request.method(), template);
+        let failure = Failure::default();
+        let handler = WrappedService {
+            service: self.inner.clone(),
+            caller: self.layer.caller.clone(),
+            recovery: self.layer.recovery.clone(),
+            failure: failure.clone(),
+            engine: engine.clone(),
+            protocol,
+            max_response: plan.settings.max_response,
+        };
         let request = request.map(Body::new);
         let engine = engine.clone();
         let future = Served::when_polled(move || engine.run(plan, found, request, handler));
         ResponseFuture {
-            kind: Kind::Covered { future, failure },
+            kind: Kind::Covered {
+                future,
+                failure,
+                protocol,
+            },
         }
     }
 }
@@ -183,7 +194,7 @@ pin_project! {
             refused: Option<Refused>,
         },
         Passed { #[pin] step: Step<S>, style: Option<Idempotency> },
-        Covered { future: Served<Reply<Body>>, failure: Failure<S::Error> },
+        Covered { future: Served<Reply<Body>>, failure: Failure<S::Error>, protocol: Protocol },
     }
 }
 
@@ -267,10 +278,15 @@ where
                     }
                 }))
             }
-            ProjectedKind::Covered { future, failure } => {
+            ProjectedKind::Covered {
+                future,
+                failure,
+                protocol,
+            } => {
                 let reply = ready!(Pin::new(future).poll(context));
                 // The error of a service that failed is its answer, whatever became of the key.
-                Poll::Ready(failure.take().map_or_else(|| Ok(from_engine(reply)), Err))
+                let answer = || Ok(protocol.out_of_engine(reply));
+                Poll::Ready(failure.take().map_or_else(answer, Err))
             }
         }
     }

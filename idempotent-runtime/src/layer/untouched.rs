@@ -66,6 +66,12 @@ impl Untouched {
             && response.extensions().get::<Retention>().is_none()
     }
 
+    /// Whether nobody looked at the request's body or its execution.
+    pub(super) fn is_unread(&self) -> bool {
+        let execution = self.execution.as_ref();
+        execution.is_some_and(|execution| !execution.is_touched())
+    }
+
     /// Whether this answer, which was given at once, is the router's own: a 404 because no route matched, or a 405
     /// because the route has no such method.
     ///
@@ -78,10 +84,7 @@ impl Untouched {
             _ => false,
         };
         possible
-            && self
-                .execution
-                .as_ref()
-                .is_some_and(|execution| !execution.is_touched())
+            && self.is_unread()
             && response.headers().is_empty()
             && response.extensions().is_empty()
             && response.body().size_hint().exact() == Some(0)

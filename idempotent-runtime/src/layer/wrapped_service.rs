@@ -10,7 +10,9 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use tower_service::Service;
 
-use super::{ROUTING, failure::Failure, recovery::RecoveryFn, untouched::Untouched};
+use super::{
+    ROUTING, failure::Failure, protocol::Protocol, recovery::RecoveryFn, untouched::Untouched,
+};
 use crate::{
     body::Body,
     caller::{Authentication, CallerFn},
@@ -27,6 +29,9 @@ pub(super) struct WrappedService<S, E> {
     pub(super) recovery: Option<RecoveryFn>,
     pub(super) failure: Failure<E>,
     pub(super) engine: Idempotency,
+    pub(super) protocol: Protocol,
+    /// How many bytes of a response are stored at most.
+    pub(super) max_response: usize,
 }
 
 impl<S, R> Handler for WrappedService<S, S::Error>
@@ -72,7 +77,11 @@ where
         let request = request.map(|body| untouched.body(body));
         let called = self.service.call(request);
         let Self {
-            failure, engine, ..
+            failure,
+            engine,
+            protocol,
+            max_response,
+            ..
         } = self;
         Box::pin(async move {
             let mut called = pin!(called);
@@ -83,13 +92,18 @@ where
                 answered
             });
             match answered.await {
-                Ok(response)
-                    if (at_once && untouched.is_routers_own(&response))
-                        || untouched.is_refused_inside(&response) =>
-                {
-                    HandlerResult::Rejected(response.map(Body::new))
+                Ok(response) => {
+                    let response = response.map(Body::new);
+                    let rejected = (at_once && untouched.is_routers_own(&response))
+                        || untouched.is_refused_inside(&response)
+                        || (protocol.is_unimplemented(&response) && untouched.is_unread());
+                    let response = protocol.into_engine(response, max_response).await;
+                    if rejected {
+                        HandlerResult::Rejected(response)
+                    } else {
+                        HandlerResult::Returned(response)
+                    }
                 }
-                Ok(response) => HandlerResult::Returned(response.map(Body::new)),
                 Err(error) => {
                     let not_started = engine.comes_before_any_work(&error, at_once);
                     failure.set(error);

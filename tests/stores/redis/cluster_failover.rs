@@ -196,6 +196,8 @@ async fn beside_a_node_that_hangs() -> Vec<Duration> {
     for keys in &keys {
         acquired(&store, keys[0]).await;
     }
+    // A Cluster confirms no write by its replicas, and what the replica lacks is lost with the node.
+    block_in_place(|| replica.wait_for_writes_of(&nodes[1]));
     let before = Instant::now();
     block_in_place(|| stop(&nodes[1]));
     let stopped = Instant::now();

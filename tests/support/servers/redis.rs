@@ -133,6 +133,20 @@ impl Redis {
         });
     }
 
+    /// Waits until this replica has every write that its primary has accepted so far: a primary answers before that.
+    pub(crate) fn wait_for_writes_of(&self, primary: &Self) {
+        let offset = |node: &Self, name: &str| {
+            let info = node.ask(&["INFO", "replication"]);
+            let mut lines = info.lines();
+            let offset = lines.find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+            offset.unwrap_or_else(|| panic!("no {name} in {info}"))
+        };
+        let written = offset(primary, "master_repl_offset:");
+        until("the replica to have the writes", || {
+            (offset(self, "slave_repl_offset:") >= written).then_some(())
+        });
+    }
+
     /// Sends a command over a connection of its own and returns the reply: the content of a string, and any other reply
     /// as it was sent.
     pub(crate) fn ask(&self, command: &[&str]) -> String {

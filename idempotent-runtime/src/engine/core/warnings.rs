@@ -50,12 +50,13 @@ impl Warnings {
         }
     }
 
-    /// A gRPC call came with a key, or without one that is required.
+    /// A gRPC call that is not protected came with a key, or without one that is required.
     pub(crate) fn grpc(&self) {
         if !self.grpc.load(Ordering::Relaxed) && !self.grpc.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "a gRPC call that the idempotency layer would cover passes it unprotected: outcomes in trailers are not \
-                 stored. Put the layer around the HTTP routes only, or leave the key away. This is said once"
+                "a gRPC call that the idempotency layer would cover passes it unprotected: only unary methods that are \
+                 listed by `IdempotencyLayer::grpc` (feature `grpc`) are protected. List it, put the layer around the \
+                 HTTP routes only, or leave the key away. This is said once"
             );
         }
     }
