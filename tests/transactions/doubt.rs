@@ -55,9 +55,9 @@ async fn assert_whole<Db: Server>(app: &App<Db>) {
 }
 
 /// Sends the request again until it has an answer that is final.
-async fn retried<Db: Server>(app: &App<Db>, name: &str) -> Answer {
+async fn retried<Db: Server>(app: &App<Db>, name: &str, act: &str) -> Answer {
     loop {
-        let answer = app.write(name, "ok").await;
+        let answer = app.write(name, act).await;
         if answer.status < 400 {
             return answer;
         }
@@ -76,8 +76,28 @@ async fn a_lost_commit_is_rolled_back_and_a_retry_executes<Db: Server>() {
         .assert_problem(503, "store_unavailable");
     assert!(proxy.has_treated());
     assert_eq!(app.world.effects().await, 1, "nothing of it is there");
-    retried(&app, "a").await.assert(200, "written 3", false);
+    retried(&app, "a", "ok")
+        .await
+        .assert(200, "written 3", false);
     assert_whole(&app).await;
+}
+
+/// The charge of the lost attempt has happened: the next one knows it.
+async fn the_steps_of_a_lost_commit_are_known_to_the_retry<Db: Server>() {
+    for treatment in [Treatment::LoseRequest, Treatment::Freeze] {
+        let Some((app, proxy)) = behind::<Db>("COMMIT").await else {
+            return;
+        };
+        proxy.treat(treatment);
+        app.write("a", "step")
+            .await
+            .assert_problem(503, "store_unavailable");
+        assert!(proxy.has_treated());
+        let second = retried(&app, "a", "step").await;
+        second.assert(200, "charged in run 2", false);
+        assert_eq!(app.control.runs(), 3);
+        assert_whole(&app).await;
+    }
 }
 
 async fn a_commit_whose_reply_is_lost_is_found_committed<Db: Server>() {
@@ -100,7 +120,9 @@ async fn a_frozen_commit_is_rolled_back_and_a_retry_executes<Db: Server>() {
         .await
         .assert_problem(503, "store_unavailable");
     assert!(proxy.has_treated());
-    retried(&app, "a").await.assert(200, "written 3", false);
+    retried(&app, "a", "ok")
+        .await
+        .assert(200, "written 3", false);
     assert_whole(&app).await;
 }
 
@@ -114,7 +136,9 @@ async fn a_commit_that_arrives_after_the_decision_commits_nothing<Db: Server>() 
         .assert_problem(503, "store_unavailable");
     assert!(proxy.has_treated());
     proxy.let_go();
-    retried(&app, "a").await.assert(200, "written 3", false);
+    retried(&app, "a", "ok")
+        .await
+        .assert(200, "written 3", false);
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert_whole(&app).await;
     app.write("a", "ok").await.assert(200, "written 3", true);
@@ -185,6 +209,7 @@ macro_rules! on_each_server {
 on_each_server! {
     a_lost_commit_is_rolled_back_and_a_retry_executes,
     a_commit_whose_reply_is_lost_is_found_committed,
+    the_steps_of_a_lost_commit_are_known_to_the_retry,
     a_frozen_commit_is_rolled_back_and_a_retry_executes,
     a_commit_that_arrives_after_the_decision_commits_nothing,
     a_statement_of_the_handlers_whose_reply_is_lost_rolls_back,

@@ -23,6 +23,7 @@ use crate::{
     catch_unwind::{Panicked, catching},
     engine::core::services::Services,
     observe::{self, DeliveryResult, Stopwatch, StoreOperation},
+    policy::LONGEST,
     response::Binding,
     store::{
         StoreError, Token,
@@ -95,7 +96,7 @@ impl<D: Deliver> Shared<D> {
         let (state, error) = self.settle(ended, attempt);
         let result = match state {
             MessageState::Delivered(_) => DeliveryResult::Delivered,
-            MessageState::Pending(_) => DeliveryResult::Retry,
+            MessageState::Pending(_) | MessageState::CutOff(_) => DeliveryResult::Retry,
             MessageState::Dead => DeliveryResult::Dead,
         };
         let mark = Mark::new(number, claimed.token, state, error);
@@ -146,7 +147,9 @@ impl<D: Deliver> Shared<D> {
             }
             Ended::Cut => {
                 let stopped = "the relay was stopped during the delivery";
-                return (MessageState::Pending(Duration::ZERO), Some(stopped.into()));
+                // It says nothing of the message, which would die of as many deploys as it has attempts.
+                let others = attempt.saturating_sub(1);
+                return (MessageState::CutOff(others), Some(stopped.into()));
             }
             Ended::Failed(failed) => failed,
         };
@@ -154,7 +157,9 @@ impl<D: Deliver> Shared<D> {
             _ if attempt >= self.settings.max_attempts => MessageState::Dead,
             Then::Bury => MessageState::Dead,
             Then::Retry => MessageState::Pending(self.settings.pause(attempt)),
-            Then::RetryAfter(time) => MessageState::Pending(time.max(self.settings.pause(attempt))),
+            Then::RetryAfter(time) => {
+                MessageState::Pending(time.min(LONGEST).max(self.settings.pause(attempt)))
+            }
         };
         let text = chain(&*error);
         if state == MessageState::Dead {

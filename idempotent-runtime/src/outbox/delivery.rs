@@ -50,7 +50,8 @@ impl Delivery {
         serde_json::from_slice(&self.payload)
     }
 
-    /// The number of this attempt to deliver it: 1 for the first. Attempts of relays that died count.
+    /// The number of this attempt to deliver it: 1 for the first. Attempts of relays that died count, and those that were cut
+    /// off when a relay was stopped do not. So the receiver may have seen it before, whatever the number is.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt

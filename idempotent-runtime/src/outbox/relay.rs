@@ -31,6 +31,7 @@ use crate::{
     backoff::{Backoff, jittered},
     engine::Idempotency,
     observe::{DeliveryResult, StoreOperation},
+    policy::LONGEST,
     store::{StoreError, Token, outbox::MessageClaim},
 };
 
@@ -151,7 +152,10 @@ impl Relay {
     /// If this future is dropped, the relay is too: what is being delivered is cut off and given back.
     pub async fn stop(mut self, deadline: Duration) -> Relayed {
         self.phase.send_replace(Phase::Ends);
-        if timeout(deadline, &mut self.task).await.is_err() {
+        if timeout(deadline.min(LONGEST), &mut self.task)
+            .await
+            .is_err()
+        {
             self.phase.send_replace(Phase::Cut);
             // An error means that the runtime ended; so has the task.
             let _ended = (&mut self.task).await;
@@ -160,6 +164,7 @@ impl Relay {
     }
 }
 
+/// Times of more than a hundred years are taken as that.
 impl RelayBuilder {
     /// The most messages that are delivered at the same time. 16 unless set; at least 1.
     pub fn concurrency(mut self, messages: usize) -> Self {
@@ -170,13 +175,13 @@ impl RelayBuilder {
     /// The time between two looks for messages when there were none. 500 ms unless set, jittered by half. It is the delay of
     /// a message on an idle relay; a look costs one statement, which an index answers.
     pub fn poll(mut self, period: Duration) -> Self {
-        self.poll = period.max(Duration::from_millis(1));
+        self.poll = period.clamp(Duration::from_millis(1), LONGEST);
         self
     }
 
     /// How long one delivery may take. 10 seconds unless set. It is dropped then and tried again.
     pub fn time_out(mut self, limit: Duration) -> Self {
-        self.settings.time_out = limit;
+        self.settings.time_out = limit.min(LONGEST);
         self
     }
 
@@ -184,7 +189,7 @@ impl RelayBuilder {
     /// set. A delivery is dropped at its end too, so it should be longer than the [time-out](Self::time_out) by several
     /// times the engine's store time-out, in which deliveries are marked.
     pub fn claim_for(mut self, time: Duration) -> Self {
-        self.claim_for = time;
+        self.claim_for = time.min(LONGEST);
         self
     }
 
@@ -198,14 +203,14 @@ impl RelayBuilder {
     /// The pauses between the attempts of one message: `first` after the first, then twice as long each time, up to
     /// `longest`; jittered between half of that and all. 1 second and 15 minutes unless set.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.settings.first_pause = first;
-        self.settings.longest_pause = longest;
+        self.settings.first_pause = first.min(LONGEST);
+        self.settings.longest_pause = longest.min(LONGEST);
         self
     }
 
     /// How long delivered messages are kept, for people who look for them. 24 hours unless set.
     pub fn keep_delivered(mut self, time: Duration) -> Self {
-        self.settings.keep_delivered = time;
+        self.settings.keep_delivered = time.min(LONGEST);
         self
     }
 

@@ -149,6 +149,8 @@ impl Mark {
 pub enum MessageState {
     /// Still to be delivered, after this time.
     Pending(Duration),
+    /// Still to be delivered, at once. So many of its attempts count: the last one was cut off.
+    CutOff(u32),
     /// Delivered, and to be deleted after this time.
     Delivered(Duration),
     /// Not to be delivered any more.

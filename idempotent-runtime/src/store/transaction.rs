@@ -12,8 +12,9 @@
 //!   after the completion changed one row, fenced by the token.
 //! - **Only in the transaction that was begun.** The completion shows that it still runs there. A handler may have committed
 //!   by itself, on purpose or by a statement that commits implicitly: then the answer is [`NotOurs`](CommitResult::NotOurs).
-//! - **Doubt is decided by a write.** Whether a COMMIT without an answer was applied is decided by deleting the record if it
-//!   is still in flight under the token ([`InDoubt::resolve`]), which fences the COMMIT as well; never by a read alone.
+//! - **Doubt is decided by a write.** Whether a COMMIT without an answer was applied is decided by releasing or abandoning the
+//!   record if it is still in flight under the token ([`InDoubt::resolve`]): that write waits for the row, which the COMMIT
+//!   has locked until it is applied or lost; never by a read alone.
 //! - **Sessions of their own.** However long handlers take, acquire and renew find a connection.
 
 use std::{any::Any, fmt, future::Future, pin::Pin, time::Duration};
@@ -87,12 +88,22 @@ pub enum CommitResult {
 
 /// A COMMIT that was sent and not answered.
 pub trait InDoubt: Send + fmt::Debug {
-    /// Finds out what became of it, in a way that decides it: what is not committed by then never is.
+    /// Finds out what became of it, in a way that decides it: what is not committed by then never is. If nothing was
+    /// committed, the record is given up as `by` says.
     ///
     /// # Errors
     ///
     /// As every operation; then it is as much in doubt as before.
-    fn resolve(&mut self) -> Operation<'_, Resolved>;
+    fn resolve(&mut self, by: GiveUp) -> Operation<'_, Resolved>;
+}
+
+/// How a record is given up whose transaction was rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// It is deleted: the key is free.
+    Release,
+    /// Its lease ends now. The next attempt takes it over, with the steps of this one.
+    Abandon,
 }
 
 /// What became of a COMMIT that was not answered.
@@ -100,7 +111,7 @@ pub trait InDoubt: Send + fmt::Debug {
 pub enum Resolved {
     /// Record and rows are committed.
     Committed,
-    /// Nothing is committed, and the record was deleted: the key is free.
+    /// Nothing is committed, and the record was given up.
     RolledBack,
     /// The record belongs to another token: nothing was committed.
     Fenced,

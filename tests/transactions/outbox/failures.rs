@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use idempotent_runtime::store::{
+    Token,
+    outbox::{Mark, MessageClaim, MessageState},
+};
+
 use super::shop::{Got, Receiver, Shop, quick};
 use crate::database::{TestDatabase, World, on_each_database};
 
@@ -9,6 +14,7 @@ on_each_database! {
     later_messages_of_a_key_wait_for_one_that_fails,
     a_key_of_the_applications_orders_messages_of_many_requests,
     a_message_is_dead_after_its_last_attempt_and_can_be_requeued,
+    the_mark_of_an_attempt_before_a_requeue_comes_too_late,
     a_message_that_nobody_can_read_is_dead_at_once,
     a_delivery_that_panics_or_takes_too_long_is_tried_again,
     attempts_that_never_end_are_counted,
@@ -110,6 +116,32 @@ async fn a_message_is_dead_after_its_last_attempt_and_can_be_requeued<Db: TestDa
     assert_eq!((relayed.delivered, relayed.failed, relayed.dead), (2, 2, 1));
 }
 
+/// The claim under which it died ends with the requeue: a repetition of its mark would bury the message again.
+async fn the_mark_of_an_attempt_before_a_requeue_comes_too_late<Db: TestDatabase>(
+    world: World<Db>,
+) {
+    let shop = Shop::new(world);
+    shop.ordered("a", "mail").await;
+    let outbox = shop.world.store_outbox();
+    let token = Token::random();
+    let claim = MessageClaim::new(token, Duration::from_secs(60), 10);
+    let claimed = outbox.claim(&claim).await.expect("a claim");
+    let number = claimed[0].number;
+    let dead = Mark::new(number, token, MessageState::Dead, None);
+    assert!(outbox.mark(&dead).await.expect("a mark"));
+    assert!(outbox.mark(&dead).await.expect("the same once more"));
+    assert!(outbox.requeue(number).await.expect("requeued"));
+    for state in [
+        MessageState::Dead,
+        MessageState::Delivered(Duration::from_secs(60)),
+        MessageState::Pending(Duration::from_secs(60)),
+    ] {
+        let late = Mark::new(number, token, state, None);
+        assert!(!outbox.mark(&late).await.expect("a mark"), "{state:?}");
+    }
+    assert_eq!((shop.messages(0).await, shop.messages(2).await), (1, 0));
+}
+
 async fn a_message_that_nobody_can_read_is_dead_at_once<Db: TestDatabase>(world: World<Db>) {
     let shop = Shop::new(world);
     let receiver = Receiver::default();
@@ -144,8 +176,6 @@ async fn a_delivery_that_panics_or_takes_too_long_is_tried_again<Db: TestDatabas
 
 /// A message whose delivery ends its process each time is dead in the end.
 async fn attempts_that_never_end_are_counted<Db: TestDatabase>(world: World<Db>) {
-    use idempotent_runtime::store::{Token, outbox::MessageClaim};
-
     let shop = Shop::new(world);
     shop.ordered("a", "mail").await;
     let outbox = shop.world.store_outbox();

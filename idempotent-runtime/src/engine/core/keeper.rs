@@ -244,7 +244,8 @@ fn renew_due(core: &Arc<Core>) -> (bool, Option<Instant>) {
         if let Some(runtime) = lease.runtime()
             && lease.begin_renewal()
         {
-            runtime.spawn(renew(Arc::clone(core), Arc::clone(lease)));
+            let renewal = Renewal(Arc::clone(lease));
+            runtime.spawn(renew(Arc::clone(core), renewal));
         }
     }
     (!leases.is_empty(), next)
@@ -261,10 +262,10 @@ fn overdue(lease: &Lease) {
     }
 }
 
-/// Has the next renewal tried if this one ends in any unforeseen way.
-struct Unfinished<'a>(&'a Lease);
+/// A renewal that has begun. Has the next one tried if it ends in any unforeseen way, as without having been polled.
+struct Renewal(Arc<Lease>);
 
-impl Drop for Unfinished<'_> {
+impl Drop for Renewal {
     fn drop(&mut self) {
         if self.0.is_renewing() {
             self.0.retry_renewal();
@@ -272,8 +273,8 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-async fn renew(core: Arc<Core>, lease: Arc<Lease>) {
-    let _unfinished = Unfinished(&lease);
+async fn renew(core: Arc<Core>, renewal: Renewal) {
+    let lease = &renewal.0;
     let sent = Instant::now();
     let next = match core.store.renew(lease.held()).await {
         Ok(Write::Applied) => lease.renewed(sent),

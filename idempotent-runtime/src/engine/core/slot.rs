@@ -176,8 +176,23 @@ impl Slot {
             open.roll_back().await;
             return Err(NoTransaction::unavailable());
         }
-        *self.state() = State::Here(open);
-        Ok(())
+        let late = {
+            let mut state = self.state();
+            if matches!(*state, State::Asked) {
+                *state = State::Here(open);
+                None
+            } else {
+                Some(open)
+            }
+        };
+        match late {
+            None => Ok(()),
+            // The execution ended meanwhile: nobody would end its transaction.
+            Some(open) => {
+                open.roll_back().await;
+                Err(NoTransaction::unavailable())
+            }
+        }
     }
 
     /// The argument is made.

@@ -157,10 +157,16 @@ impl Run {
     /// A record that was taken over stays, so that the attempt numbers, which others use as fencing tokens, do not start
     /// again: the next retry executes, or asks the recovery function, as after a crash.
     pub(super) async fn release<B>(self: Box<Self>, own: Answered<B>) -> RunResult<B> {
-        if self.doubt.must_abandon() || self.has_steps_to_keep() {
+        if self.releases_by_abandoning() {
             return self.abandon(own).await;
         }
         self.end_without_outcome(LastWrite::Release, own).await
+    }
+
+    /// Whether the record has to stay when the key is free: a copy of the acquire may come after it, or a next attempt needs
+    /// the steps.
+    pub(super) fn releases_by_abandoning(&self) -> bool {
+        self.doubt.must_abandon() || self.has_steps_to_keep()
     }
 
     /// Whether a next attempt needs the steps of this one.

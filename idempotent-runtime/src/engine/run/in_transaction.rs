@@ -38,7 +38,7 @@ use crate::{
     problem::{Problem, ProblemCode},
     store::{
         Outcome, StoreErrorKind, Write,
-        transaction::{CommitResult, InDoubt, OpenTransaction, Resolved},
+        transaction::{CommitResult, GiveUp, InDoubt, OpenTransaction, Resolved},
     },
 };
 
@@ -264,7 +264,8 @@ impl Run {
         mut doubt: Box<dyn InDoubt>,
         kept: Kept<B>,
     ) -> RunResult<B> {
-        match doubt.resolve().await {
+        let by = self.give_up();
+        match doubt.resolve(by).await {
             Ok(Resolved::Fenced) => {
                 self.end_without_record();
                 Err(self.fenced_out())
@@ -277,7 +278,7 @@ impl Run {
                         self.refuse(ProblemCode::OutcomeUnknown)
                     }
                 };
-                self.resolved(resolved, &kept.outcome);
+                self.resolved(resolved, by, &kept.outcome);
                 Ok(own)
             }
             Err(error) => {
@@ -297,17 +298,31 @@ impl Run {
         }
     }
 
+    /// How the record of this execution is given up, should nothing have been committed.
+    fn give_up(&self) -> GiveUp {
+        if self.releases_by_abandoning() {
+            GiveUp::Abandon
+        } else {
+            GiveUp::Release
+        }
+    }
+
     /// It is known what became of the COMMIT.
-    fn resolved(mut self, resolved: Resolved, outcome: &Outcome) {
+    fn resolved(mut self, resolved: Resolved, by: GiveUp, outcome: &Outcome) {
         match resolved {
             Resolved::Committed => self.completed(outcome),
             Resolved::Fenced | Resolved::Missing => self.end_without_record(),
             Resolved::RolledBack => {
                 self.admission.let_go();
+                let abandoned = by == GiveUp::Abandon;
+                if abandoned {
+                    // No copy of the acquire can undo this: it finds its own token, lapsed or taken over.
+                    self.doubt.end();
+                }
                 let Self {
                     core, doubt, lease, ..
                 } = self;
-                doubt.given_up(true, false);
+                doubt.given_up(true, abandoned);
                 core.wait_queues.notify(&lease.held().key);
             }
         }
@@ -316,6 +331,7 @@ impl Run {
     /// Goes on finding out, after the client was told that the outcome is unknown.
     fn decide_later(self: Box<Self>, mut doubt: Box<dyn InDoubt>, outcome: Outcome) {
         let detached = self.detach().detach(&self.core.room);
+        let by = self.give_up();
         let runtime = self.core.runtime.clone();
         let task = async move {
             let _detached = detached;
@@ -323,9 +339,9 @@ impl Run {
             let mut backoff = Backoff::new(Duration::from_millis(500), LONGEST_PAUSE);
             while Instant::now() < give_up {
                 sleep(backoff.pause()).await;
-                if let Ok(resolved) = doubt.resolve().await {
+                if let Ok(resolved) = doubt.resolve(by).await {
                     tracing::info!(?resolved, "what became of the transaction is known");
-                    self.resolved(resolved, &outcome);
+                    self.resolved(resolved, by, &outcome);
                     return;
                 }
             }

@@ -216,10 +216,11 @@ impl<D: Dialect, A: Access<D>> Records<'_, D, A> {
         let values = Values::new().int(Parameter::Clock, self.clock);
         let (statement, values) = match change {
             OutboxAct::Mark(mark) => {
-                let (state, after) = match mark.state {
-                    MessageState::Pending(after) => (0, after),
-                    MessageState::Delivered(keep) => (1, keep),
-                    MessageState::Dead => (2, Duration::ZERO),
+                let (state, after, attempts) = match mark.state {
+                    MessageState::Pending(after) => (0, after, -1),
+                    MessageState::CutOff(attempts) => (0, Duration::ZERO, attempts.into()),
+                    MessageState::Delivered(keep) => (1, keep, -1),
+                    MessageState::Dead => (2, Duration::ZERO, -1),
                 };
                 let error = Value::Text(mark.error.as_deref());
                 let values = values
@@ -227,6 +228,7 @@ impl<D: Dialect, A: Access<D>> Records<'_, D, A> {
                     .token(Parameter::Token, Some(&mark.token))
                     .int(Parameter::State, state)
                     .int(Parameter::Ttl, micros(after))
+                    .int(Parameter::Attempt, attempts)
                     .with(Parameter::Error, error);
                 (&statements.mark, values)
             }

@@ -14,7 +14,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteTransactionManager},
 };
 use sqlx_core::transaction::TransactionManager as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{
     identity::Identity,
@@ -29,10 +32,11 @@ use crate::store::{
     sql::{
         TableName,
         dialect::{Dialect as _, Driver as _},
+        error::timed_out,
         statement::{Parameter, Values},
         transaction::{Marker, Open, Owner, Refusal, Sessions, Statements, store_error},
     },
-    transaction::{OpenTransaction, Resolved, Transactions},
+    transaction::{GiveUp, OpenTransaction, Resolved, Transactions},
 };
 
 const BEGIN: SqlStr = SqlStr::from_static("begin immediate");
@@ -128,18 +132,19 @@ impl File {
         })
     }
 
-    async fn decide(&self, held: &Held) -> Result<Resolved, sqlx::Error> {
+    async fn decide(&self, held: &Held, by: GiveUp) -> Result<Resolved, sqlx::Error> {
         let mut session = self.locked().await?;
         let values = Values::new()
             .key(&held.key)
-            .token(Parameter::Token, Some(&held.token));
+            .token(Parameter::Token, Some(&held.token))
+            .int(Parameter::Clock, now());
         let (connection, statements) = (&mut session.connection, &self.statements);
-        let deleted = Sqlite::execute(connection, &statements.release, &values).await?;
+        let given_up = Sqlite::execute(connection, statements.give_up(by), &values).await?;
         let owner = statements.owner::<Sqlite>(connection, held).await?;
         SqliteTransactionManager::commit(connection).await?;
         self.check()?;
         self.release(session);
-        Ok(match deleted {
+        Ok(match given_up {
             0 => Owner::resolved(owner, held),
             _ => Resolved::RolledBack,
         })
@@ -229,8 +234,11 @@ impl Sessions for File {
 
     fn lost(&self, _: &Session) {}
 
-    async fn resolve(&self, (): &(), held: &Held) -> Result<Resolved, StoreError> {
-        self.decide(held).await.map_err(store_error::<Sqlite>)
+    /// Waits for its turn no longer than for anything else: the client of the transaction waits too.
+    async fn resolve(&self, (): &(), held: &Held, by: GiveUp) -> Result<Resolved, StoreError> {
+        let decided = timeout(BUSY, self.decide(held, by)).await;
+        let decided = decided.unwrap_or_else(|elapsed| Err(timed_out(elapsed)));
+        decided.map_err(store_error::<Sqlite>)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::store::{
     error::{StoreError, StoreErrorKind},
     record::{Held, Outcome},
     token::Token,
-    transaction::{CommitResult, Ending, InDoubt, OpenTransaction, Resolved},
+    transaction::{CommitResult, Ending, GiveUp, InDoubt, OpenTransaction, Resolved},
 };
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -100,6 +100,7 @@ pub(super) trait Sessions: Send + Sync + 'static {
         &self,
         lost: &Self::Lost,
         held: &Held,
+        by: GiveUp,
     ) -> impl Future<Output = Result<Resolved, StoreError>> + Send;
 }
 
@@ -113,9 +114,9 @@ pub(super) struct Statements {
     enqueue: Statement,
     #[cfg_attr(
         not(feature = "sqlite"),
-        expect(dead_code, reason = "servers delete by the store's own")
+        expect(dead_code, reason = "servers give up by the store's own")
     )]
-    pub(super) release: Statement,
+    give_up: [Statement; 2],
 }
 
 /// Who has a record.
@@ -145,7 +146,20 @@ impl Statements {
             complete: statement(&complete),
             owner: statement(include_str!("../shared/owner.sql")),
             enqueue: outbox::enqueue::<D>(table),
-            release: statement(include_str!("../shared/release.sql")),
+            give_up: [
+                statement(include_str!("../shared/release.sql")),
+                statement(include_str!("../shared/abandon.sql")),
+            ],
+        }
+    }
+
+    /// Gives the record up, if it is in flight under the token.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn give_up(&self, by: GiveUp) -> &Statement {
+        let [release, abandon] = &self.give_up;
+        match by {
+            GiveUp::Release => release,
+            GiveUp::Abandon => abandon,
         }
     }
 
@@ -170,7 +184,7 @@ impl Statements {
 }
 
 impl Owner {
-    /// What became of a COMMIT if the record could not be deleted as in flight under its token.
+    /// What became of a COMMIT if the record could not be given up as in flight under its token.
     pub(super) fn resolved(owner: Option<Self>, held: &Held) -> Resolved {
         match owner {
             None => Resolved::Missing,
@@ -418,8 +432,8 @@ struct Doubt<S: Sessions> {
 }
 
 impl<S: Sessions> InDoubt for Doubt<S> {
-    fn resolve(&mut self) -> Operation<'_, Resolved> {
-        Box::pin(self.sessions.resolve(&self.lost, &self.held))
+    fn resolve(&mut self, by: GiveUp) -> Operation<'_, Resolved> {
+        Box::pin(self.sessions.resolve(&self.lost, &self.held, by))
     }
 }
 

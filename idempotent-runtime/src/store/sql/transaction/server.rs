@@ -27,7 +27,7 @@ use crate::store::{
         server::ServerDialect,
         statements,
     },
-    transaction::{OpenTransaction, Resolved, Transactions},
+    transaction::{GiveUp, OpenTransaction, Resolved, Transactions},
 };
 
 /// How a server's transactions are begun, marked and ended.
@@ -289,10 +289,10 @@ impl<D: ServerDialect> Sessions for Inner<D> {
 
     /// 1. Ends the session: with it the transaction, unless it is committed by then. Otherwise the next step would wait for
     ///    its locks for as long as it lives.
-    /// 2. Deletes the record if it is in flight under the token: that waits for what is under way, decides, and fences a
-    ///    COMMIT that arrives later.
-    /// 3. If there is nothing to delete, reads who has the record.
-    async fn resolve(&self, lost: &Lost, held: &Held) -> Result<Resolved, StoreError> {
+    /// 2. Gives the record up if it is in flight under the token. The row is locked from the completion to the end of its
+    ///    transaction: this waits for what is under way, and where it finds the record in flight, there is no COMMIT to come.
+    /// 3. If there is nothing to give up, reads who has the record.
+    async fn resolve(&self, lost: &Lost, held: &Held, by: GiveUp) -> Result<Resolved, StoreError> {
         let ended = async {
             let mut connection = self.records.acquire().await?;
             let ended = D::end(&mut connection, lost).await;
@@ -301,10 +301,11 @@ impl<D: ServerDialect> Sessions for Inner<D> {
         let ended = self.records.bounded(ended).await;
         ended.map_err(store_error::<D>)?;
         let mut records = Records::<D, _>::new(&self.records, &self.of_records, 0);
-        match records
-            .write(&Change::Release(&held.key, &held.token))
-            .await?
-        {
+        let change = match by {
+            GiveUp::Release => Change::Release(&held.key, &held.token),
+            GiveUp::Abandon => Change::Abandon(&held.key, &held.token),
+        };
+        match records.write(&change).await? {
             Write::Applied => return Ok(Resolved::RolledBack),
             Write::Missing => return Ok(Resolved::Missing),
             Write::Fenced => {}
