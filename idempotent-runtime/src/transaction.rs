@@ -26,6 +26,10 @@ use crate::{
 /// - [`begin`](Self::begin) makes a savepoint. After an error in PostgreSQL the transaction is of no use, unless a savepoint
 ///   around the statement is rolled back.
 ///
+/// Its session is used again. Settings that a handler changes for it (`SET`, `SET ROLE`, `USE`, a `PRAGMA`) are set back before
+/// the next transaction in PostgreSQL, and in MySQL where they are the default database, `foreign_key_checks` or
+/// `unique_checks`; set back others yourself.
+///
 /// It begins after all arguments of the handler were extracted. As an extractor it rejects a request without a key with
 /// `missing_key`; `Option<Transaction<…>>` is `None` there, and the handler has to write in another way.
 ///

@@ -25,6 +25,7 @@ fn settings_that_cannot_work_are_refused_when_the_engine_is_built() {
         Idempotency::builder().store_timeout(Duration::ZERO),
         Idempotency::builder().store_timeout(Duration::MAX),
         Idempotency::builder().max_detached(0),
+        Idempotency::builder().require_transactions(),
     ];
     let expected = [
         BuildError::ShortSecret { length: 5 },
@@ -43,6 +44,7 @@ fn settings_that_cannot_work_are_refused_when_the_engine_is_built() {
             timeout: Duration::MAX,
         },
         BuildError::NoRoom,
+        BuildError::NoTransactions { store: "memory" },
     ];
     for (built, expected) in built.into_iter().zip(expected) {
         let error = built.build().unwrap_err();

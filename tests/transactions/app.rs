@@ -290,6 +290,16 @@ async fn write<Db: TestDatabase>(
                 return (StatusCode::PAYMENT_REQUIRED, done).into_response();
             }
         }
+        "settings" => {
+            assert_eq!(
+                Db::leftover(&mut tx).await,
+                None,
+                "what an earlier handler set"
+            );
+            for setting in Db::SETTINGS {
+                Db::run(&mut tx, (*setting).into()).await.expect("set");
+            }
+        }
         "elsewhere" => {
             Db::look_elsewhere(&mut tx).await.expect("it looks there");
         }

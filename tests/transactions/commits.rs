@@ -33,6 +33,8 @@ pub(crate) struct Commits {
     let_go: Arc<Notify>,
     /// Changes when all connections break.
     cut: watch::Sender<()>,
+    /// Whether new connections reach the server, or wait.
+    admits: watch::Sender<bool>,
 }
 
 impl Commits {
@@ -46,6 +48,7 @@ impl Commits {
             word: word.as_bytes(),
             let_go: Arc::default(),
             cut: watch::Sender::new(()),
+            admits: watch::Sender::new(true),
         };
         let accepting = proxy.clone();
         tokio::spawn(async move {
@@ -75,12 +78,21 @@ impl Commits {
         self.cut.send_replace(());
     }
 
+    /// Lets new connections through, or has them wait.
+    pub(crate) fn admit(&self, admits: bool) {
+        self.admits.send_replace(admits);
+    }
+
     /// Sends what was delayed.
     pub(crate) fn let_go(&self) {
         self.let_go.notify_one();
     }
 
     async fn connect(&self, client: TcpStream, server: u16) {
+        let mut admits = self.admits.subscribe();
+        if admits.wait_for(|admits| *admits).await.is_err() {
+            return;
+        }
         let address = SocketAddr::from(([127, 0, 0, 1], server));
         let Ok(server) = TcpStream::connect(address).await else {
             return;

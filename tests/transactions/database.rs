@@ -95,6 +95,12 @@ pub(crate) trait TestDatabase: TransactionDatabase {
     /// The statement that does.
     const ELSEWHERE: &'static str;
 
+    /// Statements that change the session beyond its transaction.
+    const SETTINGS: &'static [&'static str];
+
+    /// What there is of them in this session.
+    fn leftover(connection: &mut Self::Connection) -> impl Future<Output = Option<String>> + Send;
+
     /// Reads one number.
     fn number(
         pool: &Pool<Self>,
@@ -196,11 +202,18 @@ async fn opened<E: std::fmt::Debug, S: idempotent_runtime::store::Store>(
 }
 
 macro_rules! database {
-    ($db:ty, $home:ty, $store:ty, $elsewhere:literal, $start:expr, $url:expr, |$builder:ident, $transactions:ident| $sized:expr) => {
+    ($db:ty, $home:ty, $store:ty, $elsewhere:literal, $settings:expr, $leftover:literal, $start:expr, $url:expr, |$builder:ident, $transactions:ident| $sized:expr) => {
         impl TestDatabase for $db {
             type Home = $home;
 
             const ELSEWHERE: &'static str = $elsewhere;
+
+            const SETTINGS: &'static [&'static str] = $settings;
+
+            async fn leftover(connection: &mut Self::Connection) -> Option<String> {
+                let read = sqlx::query_scalar($leftover).fetch_one(connection).await;
+                read.expect("the session's settings")
+            }
 
             fn home() -> Option<$home> {
                 $start
@@ -236,6 +249,11 @@ database!(
     &'static postgres::Postgres,
     PostgresStore,
     "set local search_path = pg_catalog",
+    &[
+        "set search_path = pg_catalog",
+        "set synchronous_commit = off",
+    ],
+    "select case when current_setting('synchronous_commit') = 'off' then 'commits are not synchronous' end",
     postgres::Postgres::shared(),
     |home: &&'static postgres::Postgres| home.url(),
     |builder, transactions| builder.transactions(transactions)
@@ -245,6 +263,11 @@ database!(
     &'static MariaDb,
     MySqlStore,
     "use information_schema",
+    &[
+        "use information_schema",
+        "set foreign_key_checks = 0, unique_checks = 0",
+    ],
+    "select if(@@foreign_key_checks and @@unique_checks, null, 'checks are off')",
     MariaDb::shared(),
     |home: &&'static MariaDb| home.url(),
     |builder, transactions| builder.transactions(transactions)
@@ -254,6 +277,8 @@ database!(
     Folder,
     SqliteStore,
     "select 1",
+    &[],
+    "select null",
     Some(Folder::new("transactions")),
     |home: &Folder| format!(
         "sqlite://{}?mode=rwc",

@@ -1,14 +1,17 @@
 //! A COMMIT whose request or reply is lost, frozen or late: both rows and record are there, or neither, and the client
 //! hears which.
 
+use std::sync::Arc;
+
 use idempotent_runtime::Policy;
-use sqlx::{MySql, Postgres};
+use sqlx::{Connection as _, MySql, MySqlConnection, Postgres};
+use tokio::task::block_in_place;
 
 use crate::{
     app::{Answer, App, Control},
     commits::{Commits, Treatment},
     database::{TestDatabase, World},
-    servers::{mariadb::MariaDb, postgres},
+    servers::{mariadb::MariaDb, postgres, until},
 };
 
 trait Server: TestDatabase {
@@ -218,4 +221,96 @@ on_each_server! {
 
 async fn a_statement_of_the_handlers_whose_reply_is_lost_rolls_back<Db: Server>() {
     a_completion_without_an_answer_is_rolled_back::<Db>(Treatment::LoseReply).await;
+}
+
+/// Whoever kills the session that waits for its replica has the COMMIT acknowledged without one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_waits_for_its_semi_synchronous_replica_is_left_alone() {
+    let settings = [
+        "--log-bin=binary",
+        "--server-id=1",
+        "--sync-binlog=1",
+        "--rpl-semi-sync-master-timeout=600000",
+    ];
+    let Some(server) = block_in_place(|| MariaDb::with(&settings)) else {
+        return;
+    };
+    let world = Box::pin(World::<MySql>::on(&server.url())).await;
+    let app = Arc::new(App::new(world));
+    app.write("first", "ok")
+        .await
+        .assert(200, "written 1", false);
+    let set = async |on: &str| {
+        let statement = format!("set global rpl_semi_sync_master_enabled = {on}");
+        let mut connection = app.world.pool.acquire().await.expect("a connection");
+        MySql::run(&mut connection, statement).await.expect("set");
+    };
+    // Its claim is there before there has to be a replica.
+    let waiting = app.in_task("a", "wait");
+    app.control.until_runs(2).await;
+    set("on").await;
+    app.control.open(1);
+    let waiting = waiting.await.expect("an answer");
+    waiting.assert_problem(409, "outcome_unknown");
+    let waits = "select count(*) from information_schema.processlist where state like 'Waiting for semi-sync ACK%'";
+    let waits = MySql::number(&app.world.pool, waits.into()).await;
+    assert!(waits.expect("a count") > 0, "its session lives");
+    set("off").await;
+    let answer = loop {
+        let answer = app.write("a", "ok").await;
+        if answer.status != 409 {
+            break answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    answer.assert(200, "written 2", true);
+    assert_eq!((app.control.runs(), app.world.effects().await), (2, 2));
+}
+
+/// Its number is somebody else's by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_of_the_server_before_its_restart_is_not_killed_in_another() {
+    let Some(mut server) = block_in_place(MariaDb::start) else {
+        return;
+    };
+    let world = Box::pin(World::<MySql>::on(&server.url())).await;
+    let proxy = Commits::before(server.port(), "COMMIT").await;
+    let url = MySql::url_of(proxy.port());
+    let store = MySql::open(&url, &world.records, 5);
+    let store = Box::pin(store).await;
+    let app = App::over(world, store, Policy::new(), Control::default());
+    let app = Arc::new(app);
+    app.write("first", "ok")
+        .await
+        .assert(200, "written 1", false);
+    // Starts are told apart by whole seconds.
+    let age = "select cast(variable_value as signed) from information_schema.global_status where variable_name = 'UPTIME'";
+    while MySql::number(&app.world.pool, age.into())
+        .await
+        .expect("an age")
+        < 4
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    proxy.treat(Treatment::Freeze);
+    let frozen = app.in_task("a", "ok");
+    block_in_place(|| until("the COMMIT", || proxy.has_treated().then_some(())));
+    // Nobody asks about the COMMIT before its number is given again.
+    proxy.admit(false);
+    block_in_place(|| {
+        server.kill();
+        server.restart();
+    });
+    let mut strangers = Vec::new();
+    for _ in 0..60 {
+        let stranger = MySqlConnection::connect(&server.url()).await;
+        strangers.push(stranger.expect("a connection"));
+    }
+    proxy.admit(true);
+    let answer = frozen.await.expect("an answer");
+    assert!(answer.status >= 400, "{answer:?}");
+    retried(&app, "a", "ok").await;
+    for mut stranger in strangers {
+        stranger.ping().await.expect("a session that lives");
+    }
 }

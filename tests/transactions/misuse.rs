@@ -1,6 +1,6 @@
 //! Handlers that end, keep or lose their transaction: a failure is stored at once, and nothing is released.
 
-use idempotent_runtime::Transaction;
+use idempotent_runtime::{Idempotency, Transaction};
 use sqlx::{MySql, Postgres, Sqlite};
 
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
 };
 
 on_each_database! {
+    a_store_of_the_database_has_transactions,
     a_commit_of_the_handlers_own_is_found,
     a_rollback_of_the_handlers_own_is_found,
     another_transaction_of_the_handlers_own_is_found,
@@ -16,6 +17,12 @@ on_each_database! {
     a_transaction_kept_beyond_the_handler_is_found,
     a_transaction_kept_and_never_used_is_found,
     a_connection_swapped_under_the_handler_is_found,
+}
+
+/// What `require_transactions` asks for.
+async fn a_store_of_the_database_has_transactions<Db: TestDatabase>(world: World<Db>) {
+    let builder = Idempotency::builder().store(world.store.clone());
+    builder.require_transactions().build().expect("an engine");
 }
 
 /// The failure is stored, and the handler does not run again.

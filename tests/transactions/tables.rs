@@ -19,6 +19,7 @@ use crate::{
 
 on_each_database! {
     a_handler_may_look_for_its_tables_elsewhere,
+    what_a_handler_sets_ends_with_its_transaction,
 }
 
 /// As by `search_path`, or `use`.
@@ -34,6 +35,19 @@ async fn a_handler_may_look_for_its_tables_elsewhere<Db: TestDatabase>(world: Wo
         (app.world.effects().await, app.world.completed().await),
         (1, 1)
     );
+}
+
+/// The next handler has the same session, and writes where it would have without the first.
+async fn what_a_handler_sets_ends_with_its_transaction<Db: TestDatabase>(world: World<Db>) {
+    let store = Db::open(&world.url(), &world.records, 1).await;
+    let app = App::over(world, store, Policy::new(), Control::default());
+    for run in 1..=3 {
+        let name = format!("n{run}");
+        app.write(&name, "settings")
+            .await
+            .assert(200, &format!("written {run}"), false);
+    }
+    assert_eq!(app.world.effects().await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

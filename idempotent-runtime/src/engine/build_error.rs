@@ -10,6 +10,11 @@ use http::{HeaderName, HeaderValue, StatusCode};
 pub enum BuildError {
     /// No store was given, and the crate was built without the `memory` feature.
     NoStore,
+    /// Routes commit their records with their rows, and the store has no transactions for that.
+    NoTransactions {
+        /// The name of the store.
+        store: &'static str,
+    },
     /// The secret has fewer than 16 bytes, which can be guessed.
     ShortSecret {
         /// How many it has.
@@ -60,6 +65,11 @@ impl fmt::Display for BuildError {
         match self {
             Self::NoStore => f.write_str(
                 "no store: call `.store(…)`, or enable the `memory` feature for an in-memory one",
+            ),
+            Self::NoTransactions { store } => write!(
+                f,
+                "routes need transactions and the store ({store}) has none: keep the records in the handlers' own database, \
+                 by PostgresStore, MySqlStore or SqliteStore"
             ),
             Self::ShortSecret { length } => {
                 write!(

@@ -38,10 +38,7 @@ impl Builder {
         self.check(&defaults)?;
         let (digester, other_digester) = self.secrets.digesters()?;
         let problem_style = self.problem_style();
-        let store = match self.store {
-            Some(store) => store,
-            None => default_store().ok_or(BuildError::NoStore)?,
-        };
+        let store = chosen_store(self.store, self.require_transactions)?;
         let replay_header = self
             .replay_header
             .unwrap_or_else(|| self.profile.replay_header());
@@ -159,6 +156,21 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+fn chosen_store(
+    given: Option<Box<dyn ErasedStore>>,
+    require_transactions: bool,
+) -> Result<Box<dyn ErasedStore>, BuildError> {
+    let store = match given {
+        Some(store) => store,
+        None => default_store().ok_or(BuildError::NoStore)?,
+    };
+    if require_transactions && store.transactions().is_none() {
+        let store = store.name();
+        return Err(BuildError::NoTransactions { store });
+    }
+    Ok(store)
 }
 
 /// Has the store notify the engine's waiters.

@@ -51,6 +51,7 @@ pub struct Builder {
     max_key_length: usize,
     response_limits: ResponseLimits,
     sealer: Sealer,
+    require_transactions: bool,
     #[cfg(feature = "admin")]
     admin_writes: bool,
 }
@@ -108,6 +109,7 @@ impl Builder {
             max_key_length: IdempotencyKey::MAX_LEN,
             response_limits: ResponseLimits::default(),
             sealer: Sealer::default(),
+            require_transactions: false,
             #[cfg(feature = "admin")]
             admin_writes: false,
         }
@@ -371,6 +373,14 @@ impl Builder {
     #[cfg(feature = "compression")]
     pub fn compress_from(mut self, bytes: usize) -> Self {
         self.sealer.compress_from = Some(bytes);
+        self
+    }
+
+    /// Has [`build`](Self::build) fail if the store has no transactions, for services with
+    /// [`transaction`](macro@crate::idempotent#transaction) routes: otherwise the first request to one is answered with 500
+    /// `transaction_failed`. Default: not checked.
+    pub fn require_transactions(mut self) -> Self {
+        self.require_transactions = true;
         self
     }
 

@@ -222,9 +222,17 @@ fn client_time_out(time_out: Duration) -> Duration {
     time_out.saturating_mul(2).max(MIN_TIME_OUT)
 }
 
+/// What a server calls a session. A server that is started again gives its numbers again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SessionId {
+    pub(super) number: i64,
+    /// When the server was started, in seconds since 1970, by its own clock.
+    pub(super) server_started: i64,
+}
+
 impl<D: ServerDialect> Pooled<D> {
     /// What the server calls this session, once it was asked.
-    pub(super) fn id(&self) -> Option<i64> {
+    pub(super) fn id(&self) -> Option<SessionId> {
         match self.inner.as_ref()? {
             Inner::Own(session) => session.id,
             Inner::Application(..) => None,
@@ -232,7 +240,7 @@ impl<D: ServerDialect> Pooled<D> {
     }
 
     /// Remembers it, in a session of the store's own.
-    pub(super) fn set_id(&mut self, id: i64) {
+    pub(super) fn set_id(&mut self, id: SessionId) {
         if let Some(Inner::Own(session)) = &mut self.inner {
             session.id = Some(id);
         }

@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Executor as _, MySql, MySqlConnection, Row as _};
 use super::{number, seconds};
 use crate::store::sql::{
     TableName,
+    pool::SessionId,
     transaction::{
         Refusal,
         server::{Largest, Lost, ServerTransactions},
@@ -22,11 +23,14 @@ impl ServerTransactions for MySql {
 
     /// What stands in comments is executed by MariaDB only. MySQL ends idle sessions by `wait_timeout`, which holds
     /// between transactions too, and is therefore no shorter than connections stay in their pool.
-    fn begin(_: &str, lease: Duration) -> String {
+    fn begin(_: &str, lease: Duration, home: Option<&str>) -> String {
         let lease = seconds(lease);
         let idle = lease.max(90);
+        let home = home.map_or_else(String::new, |name| {
+            format!("use `{}`; ", name.replace('`', "``"))
+        });
         format!(
-            "set session autocommit = 0, innodb_lock_wait_timeout = {lease}, wait_timeout = {idle} \
+            "{home}set session autocommit = 0, foreign_key_checks = default, unique_checks = default, innodb_lock_wait_timeout = {lease}, wait_timeout = {idle} \
              /*M!100300 , idle_transaction_timeout = {lease}, max_statement_time = 0 */; \
              start transaction read write; \
              savepoint idempotent_transaction"
@@ -73,19 +77,64 @@ impl ServerTransactions for MySql {
         row.try_get(0)
     }
 
-    async fn identify(connection: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
+    async fn identify(connection: &mut MySqlConnection) -> Result<SessionId, sqlx::Error> {
         let row = connection
             .fetch_one("select cast(connection_id() as signed)")
             .await?;
-        row.try_get(0)
+        Ok(SessionId {
+            number: row.try_get(0)?,
+            server_started: server_started(connection).await?,
+        })
     }
 
     async fn end(connection: &mut MySqlConnection, lost: &Lost) -> Result<(), sqlx::Error> {
-        let kill = AssertSqlSafe(format!("kill {}", lost.id));
-        match connection.execute(kill).await {
-            // "Unknown thread id": it has ended.
-            Err(error) if number(&error) == Some(1094) => Ok(()),
+        let SessionId {
+            number: session,
+            server_started: started,
+        } = lost.id;
+        if server_started(connection).await?.abs_diff(started) > ROUNDED {
+            // It ended with that server, and its number may be somebody else's.
+            return Ok(());
+        }
+        eprintln!(
+            "END {session} {started} {:?}",
+            server_started(connection).await
+        );
+        let state = connection.fetch_optional(AssertSqlSafe(format!(
+            "select cast(coalesce(state, '') like 'Waiting for semi-sync ACK%' as signed) \
+             from information_schema.processlist where id = {session}"
+        )));
+        match state.await? {
+            None => return Ok(()),
+            Some(row) if row.try_get::<i64, _>(0)? != 0 => {
+                return Err(sqlx::Error::Protocol(
+                    "the transaction waits for its semi-synchronous replica: it is committed and not acknowledged yet".into(),
+                ));
+            }
+            Some(_) => {}
+        }
+        match connection
+            .execute(AssertSqlSafe(format!("kill {session}")))
+            .await
+        {
+            // It has ended meanwhile; or it is another user's, which ours never is.
+            Err(error) if matches!(number(&error), Some(1094 | 1095)) => Ok(()),
             ended => ended.map(drop),
         }
     }
+}
+
+/// By so many seconds two looks at one start may differ: the server counts whole seconds.
+const ROUNDED: u64 = 2;
+
+/// When the server was started, in seconds since 1970, by its own clock.
+async fn server_started(connection: &mut MySqlConnection) -> Result<i64, sqlx::Error> {
+    let up = connection
+        .fetch_one("show global status like 'Uptime'")
+        .await?;
+    let up: i64 = up.try_get::<String, _>(1)?.parse().unwrap_or_default();
+    let now = connection
+        .fetch_one("select cast(unix_timestamp() as signed)")
+        .await?;
+    Ok(now.try_get::<i64, _>(0)? - up)
 }

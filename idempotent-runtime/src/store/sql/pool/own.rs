@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{CONNECT, timed_out};
+use super::{CONNECT, SessionId, timed_out};
 use crate::store::sql::{server::ServerDialect, watch::Watch};
 
 /// How long a connection may be idle. Middleboxes between client and server drop idle connections silently, many after
@@ -71,7 +71,7 @@ pub(super) struct Session<D: ServerDialect> {
     pub(super) connection: Option<D::Connection>,
     pub(super) released: Instant,
     /// What the server calls it, once it was asked.
-    pub(super) id: Option<i64>,
+    pub(super) id: Option<SessionId>,
 }
 
 /// Hands the attempt to the next caller when this one gives up.

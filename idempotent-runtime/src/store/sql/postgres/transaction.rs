@@ -10,6 +10,7 @@ use sqlx::{PgConnection, Postgres, Row as _};
 use super::{code, is_fatal, millis};
 use crate::store::sql::{
     TableName,
+    pool::SessionId,
     transaction::{
         Refusal,
         server::{Largest, Lost, ServerTransactions},
@@ -20,15 +21,20 @@ impl ServerTransactions for Postgres {
     const MARKED: &'static str =
         "and current_setting('idempotent.transaction', true) = encode({marker}, 'hex')";
 
-    fn begin(marker: &str, lease: Duration) -> String {
+    /// `RESET ALL` sets back what an earlier handler has set for its session, and what the store had: of that only
+    /// `synchronous_commit` counts here, as in `session.sql`.
+    fn begin(marker: &str, lease: Duration, _: Option<&str>) -> String {
         let lease = millis(lease);
         format!(
-            "begin isolation level read committed read write; \
+            "reset session authorization; reset all; \
+             begin isolation level read committed read write; \
              set local idempotent.transaction = '{marker}'; \
              set local application_name = 'idempotent {marker}'; \
              set local statement_timeout = 0; \
              set local lock_timeout = {lease}; \
-             set local idle_in_transaction_session_timeout = {lease}"
+             set local idle_in_transaction_session_timeout = {lease}; \
+             select case when current_setting('synchronous_commit') = 'off' \
+             then set_config('synchronous_commit', 'on', true) end"
         )
     }
 
@@ -70,8 +76,8 @@ impl ServerTransactions for Postgres {
     }
 
     /// Its marker tells it from others.
-    async fn identify(_: &mut PgConnection) -> Result<i64, sqlx::Error> {
-        Ok(0)
+    async fn identify(_: &mut PgConnection) -> Result<SessionId, sqlx::Error> {
+        Ok(SessionId::default())
     }
 
     async fn end(connection: &mut PgConnection, lost: &Lost) -> Result<(), sqlx::Error> {

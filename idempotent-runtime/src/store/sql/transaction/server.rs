@@ -23,7 +23,7 @@ use crate::store::{
         dialect::Driver,
         error::Repeat,
         operations::{Change, Records},
-        pool::{Connections, Pooled},
+        pool::{Connections, Pooled, SessionId},
         server::ServerDialect,
         statements,
     },
@@ -38,8 +38,9 @@ pub(in crate::store::sql) trait ServerTransactions:
     const MARKED: &'static str;
 
     /// The statements that begin a transaction with this marker, in one message. The session ends when it is idle for longer
-    /// than the lease.
-    fn begin(marker: &str, lease: Duration) -> String;
+    /// than the lease. What an earlier handler has left in it, is set back: `home` is where it looks for tables whose name has
+    /// no schema, if that has to be said.
+    fn begin(marker: &str, lease: Duration, home: Option<&str>) -> String;
 
     /// Removes the marker, where that is a statement; `false` if it is gone.
     fn unmark(
@@ -60,7 +61,7 @@ pub(in crate::store::sql) trait ServerTransactions:
     /// What the server calls this session, if it has to be asked for it.
     fn identify(
         connection: &mut Self::Connection,
-    ) -> impl Future<Output = Result<i64, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<SessionId, sqlx::Error>> + Send;
 
     /// Ends the session of a transaction that is in doubt, on another connection. An error if it may not be ended.
     fn end(
@@ -87,17 +88,25 @@ struct Inner<D: ServerDialect> {
     /// Those of the records.
     records: Connections<D>,
     table: TableName,
-    /// Those of transactions, which name the table with its schema; made with the first one.
-    statements: OnceCell<Statements>,
+    /// Made with the first transaction.
+    prepared: OnceCell<Prepared>,
     of_records: statements::Statements,
     largest: Largest,
     time_out: Duration,
 }
 
+/// What all transactions need, and only a session says.
+struct Prepared {
+    /// They name the table with its schema.
+    statements: Statements,
+    /// The schema where sessions begin.
+    home: Option<String>,
+}
+
 struct Session<D: ServerDialect> {
     pooled: Pooled<D>,
     marker: Marker,
-    id: i64,
+    id: SessionId,
 }
 
 /// The session of a transaction in doubt.
@@ -113,7 +122,7 @@ pub(in crate::store::sql) struct Lost {
         not(feature = "mysql"),
         expect(dead_code, reason = "PostgreSQL knows it by its marker")
     )]
-    pub(in crate::store::sql) id: i64,
+    pub(in crate::store::sql) id: SessionId,
 }
 
 impl<D: ServerDialect> Pool<D> {
@@ -132,7 +141,7 @@ impl<D: ServerDialect> Pool<D> {
             ),
             records: records.clone(),
             table: table.clone(),
-            statements: OnceCell::new(),
+            prepared: OnceCell::new(),
             of_records: statements::Statements::new::<D>(table),
             largest,
             time_out,
@@ -179,10 +188,8 @@ impl<D: ServerDialect> Inner<D> {
         &self,
         pooled: &mut Pooled<D>,
         lease: Duration,
-    ) -> Result<(Marker, i64), sqlx::Error> {
+    ) -> Result<(Marker, SessionId), sqlx::Error> {
         let marker: Marker = rand::random();
-        // Digits and numbers are all that is inserted.
-        let statement = AssertSqlSafe(D::begin(&hex(&marker), lease)).into_sql_str();
         let id = if let Some(id) = pooled.id() {
             id
         } else {
@@ -190,13 +197,15 @@ impl<D: ServerDialect> Inner<D> {
             pooled.set_id(id);
             id
         };
-        self.statements
-            .get_or_try_init(|| async {
-                let found = D::look_around(pooled, &self.table, &self.largest).await?;
-                let table = self.table.clone().found_in(found);
-                Ok::<_, sqlx::Error>(Statements::new::<D>(&table, D::MARKED))
-            })
-            .await?;
+        let prepared = self.prepared.get_or_try_init(|| async {
+            let home = D::look_around(pooled, &self.table, &self.largest).await?;
+            let table = self.table.clone().found_in(home.clone());
+            let statements = Statements::new::<D>(&table, D::MARKED);
+            Ok::<_, sqlx::Error>(Prepared { statements, home })
+        });
+        let home = prepared.await?.home.as_deref();
+        // Digits, numbers and a quoted name are all that is inserted.
+        let statement = AssertSqlSafe(D::begin(&hex(&marker), lease, home)).into_sql_str();
         <D as Database>::TransactionManager::begin(pooled, Some(statement)).await?;
         Ok((marker, id))
     }
@@ -236,7 +245,7 @@ impl<D: ServerDialect> Sessions for Inner<D> {
     type Lost = Lost;
 
     fn statements(&self) -> &Statements {
-        self.statements.get().expect(MADE)
+        &self.prepared.get().expect(MADE).statements
     }
 
     fn time_out(&self) -> Duration {
