@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +15,11 @@ use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use idempotent_runtime::{Execution, Idempotency, IdempotencyLayer, MemoryStore, Policy};
 use prost::Message;
-use tokio::{net::TcpListener, sync::Semaphore, task::AbortHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::AbortHandle,
+};
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
@@ -181,6 +186,7 @@ impl UnaryService<Order> for Payments {
 /// A server, and its client.
 struct Site {
     payments: Payments,
+    address: SocketAddr,
     client: client::Grpc<Channel>,
     server: AbortHandle,
 }
@@ -209,6 +215,7 @@ impl Site {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         Self {
             payments,
+            address,
             client: client::Grpc::new(endpoint.connect().await.unwrap()),
             server,
         }
@@ -343,6 +350,35 @@ fn a_status_of_the_handler_is_stored_with_its_details() {
             let proof = status.metadata().get_bin("x-proof-bin").unwrap();
             assert_eq!(proof.to_bytes().unwrap(), &b"\xff\0"[..]);
             assert_eq!(is_replay(status.metadata()), replays);
+        }
+        assert_eq!(site.executed(), 1);
+    });
+}
+
+/// A client's retry policy repeats a call only if its answer had no head of its own.
+#[test]
+fn a_status_without_a_message_is_one_head_as_the_service_gave_it() {
+    in_real_time(async {
+        let site = Site::start(with(Policy::new())).await;
+        for _ in 0..2 {
+            let stream = TcpStream::connect(site.address).await.unwrap();
+            let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+            let driver = tokio::spawn(connection);
+            let head = http::Request::post(format!("http://localhost{CHARGE}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("idempotency-key", "k")
+                .body(())
+                .unwrap();
+            let (response, mut body) = client.send_request(head, false).unwrap();
+            // A field of one byte, in a message of two, in a frame.
+            let order = [0, 0, 0, 0, 2, 8, Does::Refuses as u8];
+            body.send_data(order.to_vec().into(), true).unwrap();
+            let response = response.await.unwrap();
+            assert_eq!(response.headers()["grpc-status"], "3");
+            assert_eq!(response.headers()["x-limit"], "1");
+            assert!(response.body().is_end_stream());
+            driver.abort();
         }
         assert_eq!(site.executed(), 1);
     });

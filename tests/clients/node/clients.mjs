@@ -1,4 +1,4 @@
-// Stripe's SDK and generic HTTP clients for Node.js against the service in ../server.rs.
+// Stripe's SDK and generic HTTP clients for Node.js against the service in ../server.
 //
 // usage: node clients.mjs SERVICE CONTROL      the two ports that the server prints
 //

@@ -1,23 +1,28 @@
-"""Stripe's SDK and generic HTTP clients for Python against the service in ../server.rs.
+"""Stripe's SDK, generic HTTP clients and gRPC for Python against the service in ../server.
 
-usage: clients.py SERVICE CONTROL      the two ports that the server prints
+usage: clients.py SERVICE CONTROL GRPC      the ports that the server prints
 
 Each row says what a user of the client sees, how often the handler executed, and how many requests were on the wire.
 """
 
+import json
 import sys
 import threading
 import urllib.request
 import uuid
 
+import grpc
 import httpx
 import requests
 import stripe
 import tenacity
 import urllib3
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from requests.adapters import HTTPAdapter
 
 SERVICE, CONTROL = (f"http://127.0.0.1:{port}" for port in sys.argv[1:3])
+GRPC = f"127.0.0.1:{sys.argv[3]}"
 RETRIES = 3
 failed = 0
 
@@ -229,6 +234,82 @@ def generic_rows():
         row(client, "default", "full", a_store_without_room, "503", 0, 1 + RETRIES)
 
 
+# gRPC, with the retries that its service config has.
+
+
+def grpc_rows():
+    policy = {
+        "maxAttempts": 1 + RETRIES,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    config = {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+
+    def charge(order="100", key="k"):
+        # A channel of its own: one that was cut waits before it connects again.
+        with grpc.insecure_channel(GRPC, options=[("grpc.service_config", json.dumps(config))]) as channel:
+            method = channel.unary_unary("/pay.v1.Payments/Charge", request_serializer=as_field, response_deserializer=of_field)
+            try:
+                receipt, call = method.with_call(order, metadata=[("idempotency-key", key)], timeout=30)
+            except grpc.RpcError as error:
+                return " ".join([error.code().name, *details(error)])
+            replayed = dict(call.initial_metadata()).get("idempotent-replay") == "true"
+            return f"{receipt} again" if replayed else receipt
+
+    def as_field(text):
+        return bytes([0x0A, len(text)]) + text.encode()
+
+    def of_field(message):
+        assert message[0] == 0x0A and message[1] == len(message) - 2
+        return message[2:].decode()
+
+    def details(error):
+        status = rpc_status.from_call(error)
+        for detail in status.details if status else []:
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                yield f"{info.reason} {info.metadata['action']}"
+            if detail.Unpack(retry):
+                yield f"{retry.retry_delay.seconds}s"
+
+    def a_call_and_its_repetition():
+        return f"{charge()}, {charge()}"
+
+    def a_lost_answer():
+        return charge()
+
+    def an_error_after_the_effect():
+        return charge()
+
+    def another_order_under_the_same_key():
+        charge()
+        return charge("9999")
+
+    def a_panic():
+        return f"{charge()}, {charge()}"
+
+    def a_conflict():
+        begun = threading.Thread(target=charge, daemon=True)
+        begun.start()
+        while counts()[1] == 0:
+            pass
+        return charge()
+
+    def check(case, call, expected, executions, sent):
+        row(f"grpcio {grpc.__version__}", "default", case, call, expected, executions, sent)
+
+    check("plain", a_call_and_its_repetition, "receipt 1 of 100, receipt 1 of 100 again", 1, 2)
+    check("cut", a_lost_answer, "receipt 1 of 100 again", 1, 2)
+    check("503", an_error_after_the_effect, "UNAVAILABLE", 1, 1 + RETRIES)
+    check("plain", another_order_under_the_same_key, "FAILED_PRECONDITION IDEMPOTENCY_MISMATCH fix_request", 1, 2)
+    panicked = "INTERNAL IDEMPOTENCY_HANDLER_PANICKED none"
+    check("panic", a_panic, f"{panicked}, {panicked}", 1, 2)
+    check("conflict", a_conflict, "ABORTED IDEMPOTENCY_CONFLICT retry_same_key 1s", 1, 2)
+
+
 stripe_rows()
 generic_rows()
+grpc_rows()
 sys.exit(1 if failed else 0)

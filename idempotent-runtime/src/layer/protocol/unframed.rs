@@ -19,19 +19,27 @@ use super::{
 };
 use crate::{
     body::{Body, from_engine},
-    engine::Reply,
+    engine::{Reply, ResponseBody},
 };
 
 /// The response as its handler gave it. What is no gRPC response stays as it is.
-pub(super) fn unframed(reply: Reply<Body>) -> Response<Body> {
-    let response = from_engine(reply);
-    let Some(content_type) = grpc::as_native(response.headers()) else {
-        return response;
+pub(super) fn unframed(mut reply: Reply<Body>) -> Response<Body> {
+    let Some(content_type) = grpc::as_native(reply.headers()) else {
+        return from_engine(reply);
     };
-    let (mut head, body) = response.into_parts();
-    head.status = StatusCode::OK;
-    head.headers.remove(CONTENT_LENGTH);
-    head.headers.insert(CONTENT_TYPE, content_type);
+    *reply.status_mut() = StatusCode::OK;
+    let headers = reply.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, content_type);
+    // Trailers only, as they came: after a head of its own, no client would repeat the call by its retry policy.
+    if let ResponseBody::Full(frame) = reply.body()
+        && frame.first().is_some_and(|first| first & TRAILERS != 0)
+    {
+        let trailers = trailers_in(frame);
+        reply.headers_mut().extend(trailers);
+        return reply.map(|_| Body::empty());
+    }
+    let (head, body) = from_engine(reply).into_parts();
     let body = Unframed {
         body,
         at: At::Prefix(Prefix::default()),

@@ -1,4 +1,4 @@
-//! A client of Stripe's API and a generic HTTP client for Rust against the service in `../../server.rs`.
+//! A client of Stripe's API and a generic HTTP client for Rust against the service in `../../server`.
 //!
 //! usage: idempotent-clients SERVICE CONTROL      the two ports that the server prints
 //!

@@ -1,7 +1,7 @@
 //! The service that the clients in this folder call: payments in the form of Stripe's API, and faults on command.
 //!
 //! ```text
-//! cargo run -p idempotent-tests --bin clients-server      prints the two ports as `SERVICE CONTROL`
+//! cargo run -p idempotent-tests --bin clients-server      prints the ports as `SERVICE CONTROL GRPC`
 //! POST CONTROL/control/PROFILE/CASE                       a new engine of that profile, and the fault
 //! GET  CONTROL/counts                                     `REQUESTS EXECUTIONS` since then
 //! ```
@@ -19,12 +19,15 @@
 //! | `full` | the store has no room |
 //! | `small` | a body of more than 64 bytes is too large |
 //!
+//! In gRPC there are `plain`, `cut`, `503`, `panic` and `conflict`.
+//!
 //! It listens on 127.0.0.1 only, and ends with its standard input.
 
 use std::{
-    future::pending,
+    future::{Future, pending},
     io::Read,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -48,6 +51,10 @@ use tokio::{
     sync::watch,
     time::sleep,
 };
+
+mod grpc;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What the current case consists of.
 struct Case {
@@ -129,16 +136,33 @@ async fn main() -> std::io::Result<()> {
 
     let inner = TcpListener::bind("127.0.0.1:0").await?;
     let outer = TcpListener::bind("127.0.0.1:0").await?;
-    let control = inner.local_addr()?;
-    println!("{} {}", outer.local_addr()?.port(), control.port());
+    let inner_grpc = TcpListener::bind("127.0.0.1:0").await?;
+    let outer_grpc = TcpListener::bind("127.0.0.1:0").await?;
+    let (control, grpc) = (inner.local_addr()?, inner_grpc.local_addr()?);
+    println!(
+        "{} {} {}",
+        outer.local_addr()?.port(),
+        control.port(),
+        outer_grpc.local_addr()?.port()
+    );
     thread::spawn(|| {
         let _ended = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
     tokio::spawn(async move { axum::serve(inner, app).await });
+    tokio::spawn(grpc::serve(inner_grpc, Arc::clone(&service)));
+    tokio::try_join!(
+        relay(outer, control, &service),
+        relay(outer_grpc, grpc, &service)
+    )?;
+    Ok(())
+}
+
+/// Passes connections on.
+async fn relay(from: TcpListener, to: SocketAddr, service: &Shared) -> std::io::Result<()> {
     loop {
-        let (client, _) = outer.accept().await?;
-        tokio::spawn(pass(client, control, Arc::clone(&service)));
+        let (client, _) = from.accept().await?;
+        tokio::spawn(pass(client, to, Arc::clone(service)));
     }
 }
 
@@ -158,9 +182,11 @@ async fn pass(client: TcpStream, service: SocketAddr, state: Shared) -> std::io:
             if read == 0 {
                 return Ok::<(), std::io::Error>(());
             }
-            let cut = state
-                .cuts
-                .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+            // What HTTP/2 says before that is no answer.
+            let executed = state.executions.load(SeqCst) > 0;
+            let cut = state.cuts.fetch_update(SeqCst, SeqCst, |left| {
+                left.checked_sub(1).filter(|_| executed)
+            });
             if cut.is_ok() {
                 return Ok(());
             }
