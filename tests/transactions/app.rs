@@ -272,6 +272,15 @@ async fn write<Db: TestDatabase>(
             assert!(twice.is_err(), "the row is there already");
         }
         "commit" => drop(Db::run(&mut tx, "commit".into()).await),
+        "commit-and-release" => {
+            Db::run(&mut tx, "commit".into()).await.expect("it runs");
+            return (StatusCode::TOO_MANY_REQUESTS, "later").into_response();
+        }
+        "error-and-release" => {
+            let failed = Db::run(&mut tx, "select no_such_column".into()).await;
+            assert!(failed.is_err(), "{failed:?}");
+            return (StatusCode::TOO_MANY_REQUESTS, "later").into_response();
+        }
         "rollback" => drop(Db::run(&mut tx, "rollback".into()).await),
         "begin-again" => {
             for statement in ["commit", "begin"] {

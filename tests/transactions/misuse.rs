@@ -153,3 +153,21 @@ async fn a_change_of_the_schema_is_found_in_mysql() {
     fails_closed(&app, "ddl").await;
     app.write("b", "ok").await.assert(200, "written 2", false);
 }
+
+/// The rows are there, so the key is not free. MySQL and SQLite cannot tell a COMMIT from a rollback of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_of_the_handlers_own_releases_nothing() {
+    let Some(world) = World::<Postgres>::new().await else {
+        return;
+    };
+    let app = App::new(world);
+    fails_closed(&app, "commit-and-release").await;
+    assert_eq!(app.world.effects().await, 1);
+    // A transaction that has failed did not commit.
+    for runs in 2..=3 {
+        let answer = app.write("b", "error-and-release").await;
+        answer.assert(429, "later", false);
+        assert_eq!(app.control.runs(), runs);
+    }
+    assert_eq!(app.world.effects().await, 1);
+}

@@ -52,6 +52,13 @@ pub trait OpenTransaction: Send + fmt::Debug {
 
     /// Rolls back. What is not acknowledged is rolled back when the session ends: COMMIT was never sent.
     fn roll_back(self: Box<Self>) -> Ending<()>;
+
+    /// Rolls back before the key is released, if it still is the transaction that was begun.
+    ///
+    /// # Errors
+    ///
+    /// What was found instead, where the database can tell: what the handler wrote may be committed.
+    fn roll_back_to_release(self: Box<Self>) -> Ending<Result<(), &'static str>>;
 }
 
 /// A transaction on its way to its end.

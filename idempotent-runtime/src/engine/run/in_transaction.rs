@@ -64,7 +64,7 @@ impl Run {
         let response = match ended {
             Ok(HandlerResult::Returned(response)) => response,
             ended => {
-                let kept = self.roll_back().await;
+                let kept = self.roll_back_to_release().await;
                 let ending = self.ending_outside(ended, since);
                 return match kept {
                     // The handler's panic did not end what it has given away.
@@ -106,10 +106,29 @@ impl Run {
         if succeeded && wanted && decision != Decision::Release {
             return self.commit_transaction(kept).await;
         }
-        match self.roll_back().await {
+        let releases = decision == Decision::Release;
+        let rolled_back = if releases {
+            self.roll_back_to_release().await
+        } else {
+            self.roll_back().await
+        };
+        match rolled_back {
             Err(misused) => self.keep(misused).await,
-            Ok(()) if decision == Decision::Release => self.release(kept.own).await,
+            Ok(()) if releases => self.release(kept.own).await,
             Ok(()) => self.keep(kept).await,
+        }
+    }
+
+    /// Rolls the transaction back, and the key may be released. `Err` is the outcome where what the handler wrote may be
+    /// committed.
+    async fn roll_back_to_release<B>(&mut self) -> Result<(), Kept<B>> {
+        match self.close() {
+            Closed::Unused => Ok(()),
+            Closed::Here(open) | Closed::KeptUnused(open) => open
+                .roll_back_to_release()
+                .await
+                .map_err(|found| self.may_be_committed(found)),
+            Closed::Kept => Err(self.kept_by_the_handler()),
         }
     }
 

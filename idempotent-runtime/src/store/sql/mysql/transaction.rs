@@ -49,6 +49,11 @@ impl ServerTransactions for MySql {
         }
     }
 
+    /// After a deadlock the savepoint is gone as it is after a COMMIT.
+    async fn is_whole(_: &mut MySqlConnection, _: &str) -> Result<bool, sqlx::Error> {
+        Ok(true)
+    }
+
     fn refusal(error: &sqlx::Error) -> Refusal {
         match number(error) {
             // A deadlock, a lock that was not to be had, a record that changed since it was read, a commit that a cluster

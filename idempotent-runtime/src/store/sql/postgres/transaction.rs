@@ -43,6 +43,16 @@ impl ServerTransactions for Postgres {
         Ok(true)
     }
 
+    /// A transaction that has failed answers nothing, and cannot be committed either.
+    async fn is_whole(connection: &mut PgConnection, marker: &str) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar(
+            "select current_setting('idempotent.transaction', true) is not distinct from $1",
+        )
+        .bind(marker)
+        .fetch_one(connection)
+        .await
+    }
+
     fn refusal(error: &sqlx::Error) -> Refusal {
         let Some(code) = code(error) else {
             return Refusal::Unanswered;

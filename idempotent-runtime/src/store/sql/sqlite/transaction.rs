@@ -193,6 +193,11 @@ impl Sessions for File {
         }
     }
 
+    /// After some errors SQLite rolls back by itself, and the savepoint is gone as it is after a COMMIT.
+    async fn is_whole(&self, _: &mut Session) -> Result<bool, sqlx::Error> {
+        Ok(true)
+    }
+
     fn marker(&self, _: &Session) -> Marker {
         Marker::default()
     }

@@ -66,6 +66,13 @@ pub(super) trait Sessions: Send + Sync + 'static {
         session: &mut Self::Session,
     ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
 
+    /// Whether the marker is there, as far as the database can tell a transaction that was committed from one that it rolled
+    /// back by itself.
+    fn is_whole(
+        &self,
+        session: &mut Self::Session,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
     /// The marker, where it is part of the completion.
     fn marker(&self, session: &Self::Session) -> Marker;
 
@@ -335,6 +342,18 @@ impl<S: Sessions> Open<S> {
         CommitResult::NotOurs { found: UNREAD }
     }
 
+    /// Rolls back, if the marker is there. A connection that is broken has rolled back.
+    async fn roll_back_whole(mut self) -> Result<(), &'static str> {
+        let limit = self.sessions.time_out();
+        let whole = timeout(limit, self.sessions.is_whole(&mut self.session)).await;
+        if matches!(whole, Ok(Ok(false))) {
+            self.sessions.close(self.session);
+            return Err(ENDED);
+        }
+        self.roll_back_now().await;
+        Ok(())
+    }
+
     /// Rolls back. A session that does not answer is closed instead, which ends its transaction too.
     async fn roll_back_now(mut self) {
         let limit = self.sessions.time_out();
@@ -392,6 +411,10 @@ impl<S: Sessions> OpenTransaction for Open<S> {
 
     fn roll_back(self: Box<Self>) -> Ending<()> {
         Box::pin(self.roll_back_now())
+    }
+
+    fn roll_back_to_release(self: Box<Self>) -> Ending<Result<(), &'static str>> {
+        Box::pin(self.roll_back_whole())
     }
 }
 

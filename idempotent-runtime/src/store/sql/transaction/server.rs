@@ -47,6 +47,12 @@ pub(in crate::store::sql) trait ServerTransactions:
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
 
+    /// Whether the transaction with this marker still is open, as far as that can be told.
+    fn is_whole(
+        connection: &mut Self::Connection,
+        marker: &str,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
     /// What an error of the completion or of COMMIT means.
     fn refusal(error: &sqlx::Error) -> Refusal;
 
@@ -254,6 +260,10 @@ impl<D: ServerDialect> Sessions for Inner<D> {
 
     async fn unmark(&self, session: &mut Session<D>) -> Result<bool, sqlx::Error> {
         D::unmark(&mut session.pooled).await
+    }
+
+    async fn is_whole(&self, session: &mut Session<D>) -> Result<bool, sqlx::Error> {
+        D::is_whole(&mut session.pooled, &hex(&session.marker)).await
     }
 
     fn marker(&self, session: &Session<D>) -> Marker {
