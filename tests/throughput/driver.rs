@@ -182,9 +182,13 @@ impl Sides {
 
     /// Whether the store sends pairs fast enough.
     pub(crate) fn is_fast(&self) -> bool {
+        self.ratio_of_rates() >= LEAST_RATE
+    }
+
+    pub(crate) fn ratio_of_rates(&self) -> f64 {
         let ratio = median(rates(&self.ours)) / median(rates(&self.bare));
-        println!("ratio of pairs per second {ratio:.2}");
-        ratio >= LEAST_RATE
+        println!("ratio per second {ratio:.2}");
+        ratio
     }
 
     /// Whether a pair of the store takes little longer.
