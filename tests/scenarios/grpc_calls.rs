@@ -154,6 +154,7 @@ impl UnaryService<Order> for Payments {
             if does == Does::Refuses as i64 {
                 let mut metadata = MetadataMap::new();
                 metadata.insert("x-limit", MetadataValue::from_static("1"));
+                metadata.insert("x-auth-token", MetadataValue::from_static("secret"));
                 metadata.insert_bin("x-proof-bin", MetadataValue::from_bytes(b"\xff\0"));
                 let details = b"any bytes\0".to_vec().into();
                 let message = "100 % too much: ü";
@@ -350,6 +351,9 @@ fn a_status_of_the_handler_is_stored_with_its_details() {
             let proof = status.metadata().get_bin("x-proof-bin").unwrap();
             assert_eq!(proof.to_bytes().unwrap(), &b"\xff\0"[..]);
             assert_eq!(is_replay(status.metadata()), replays);
+            // As in a header of HTTP: it is the first client's alone.
+            let token = status.metadata().get("x-auth-token");
+            assert_eq!(token.is_some(), !replays);
         }
         assert_eq!(site.executed(), 1);
     });

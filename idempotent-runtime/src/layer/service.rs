@@ -62,12 +62,13 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let coverage = self.layer.coverage(&mut request);
         self.layer.offer_engine(&mut request);
-        let protocol = Protocol::of(&request, &self.layer.grpc_methods);
-        let (found, protocol) = match (coverage, protocol) {
-            (Coverage::Protected(found), Some(protocol)) => (found, protocol),
-            (Coverage::Protected(_), None) => return self.pass_grpc(request.map(Body::new)),
-            (Coverage::Claimed, _) => return self.authenticate_and_pass(request.map(Body::new)),
-            (Coverage::Unprotected, _) => return self.pass(request.map(Body::new)),
+        let found = match coverage {
+            Coverage::Protected(found) => found,
+            Coverage::Claimed => return self.authenticate_and_pass(request.map(Body::new)),
+            Coverage::Unprotected => return self.pass(request.map(Body::new)),
+        };
+        let Some(protocol) = Protocol::of(&request, &self.layer.grpc_methods) else {
+            return self.pass_grpc(request.map(Body::new));
         };
         let IdempotencyLayer {
             engine,

@@ -91,7 +91,7 @@ const fn is_never_stored_in_any_case(name: &str) -> bool {
 }
 
 /// Whether the header of this name, in lower case, is never stored.
-pub(super) const fn is_never_stored(name: &[u8]) -> bool {
+pub(crate) const fn is_never_stored(name: &[u8]) -> bool {
     is_hop_by_hop(name) || is_of_the_client(name) || is_of_the_exchange(name) || is_trace(name)
 }
 

@@ -24,5 +24,8 @@ impl StoredHeaders {
 
 /// A replay without them would be another answer.
 fn describes_the_body(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "content-type" | "content-encoding")
+    matches!(
+        name.as_str(),
+        "content-type" | "content-encoding" | "grpc-encoding"
+    )
 }

@@ -36,6 +36,8 @@ mod limits;
 mod seal;
 mod stored;
 
+#[cfg(feature = "grpc")]
+pub(crate) use filter::is_never_stored;
 pub(crate) use filter::{check_name, check_names};
 pub(crate) use form::Binding;
 pub(crate) use kept::StoredHeaders;

@@ -4,9 +4,11 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
 };
 
-use super::{Folder, Process, free_port, postgres::is_root, server, until};
+use super::{Folder, Process, free_port, postgres::is_root, server};
 
 /// A private MariaDB server, with the durable settings.
 #[derive(Debug)]
@@ -143,8 +145,29 @@ impl MariaDb {
             .into_iter()
             .chain(user())
             .chain(self.settings.iter().cloned());
-        self.process = Some(Process::start(&self.program, arguments, self.folder.path()));
-        until("MariaDB", || self.answers().then_some(()));
+        let arguments: Vec<String> = arguments.collect();
+        let start = || Process::start(&self.program, &arguments, self.folder.path());
+        let mut process = start();
+        let end = Instant::now() + Duration::from_secs(60);
+        while !self.answers() {
+            assert!(
+                Instant::now() < end,
+                "MariaDB does not answer, and its log ends with:\n{}",
+                self.end_of_log()
+            );
+            thread::sleep(Duration::from_millis(10));
+            // As when something else has its port for a moment.
+            if process.has_ended() {
+                process = start();
+            }
+        }
+        self.process = Some(process);
+    }
+
+    fn end_of_log(&self) -> String {
+        let log = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(4000)..]);
+        log.into_owned()
     }
 
     /// Whether it greets a connection, which it does once it has recovered.

@@ -174,6 +174,24 @@ impl Process {
         assert_eq!(sent.first(), Some(&true), "{found:?}");
     }
 
+    /// Whether the program has ended by itself.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn has_ended(&self) -> bool {
+        // Its shell waits for something else, and has not been told.
+        let is_zombie = |id: u32| {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('Z'))
+        };
+        children(self.watch.id()).into_iter().any(is_zombie)
+    }
+
+    /// As far as is known.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Kills it with SIGKILL and waits for its end.
     pub(crate) fn kill(&mut self) {
         self.alive = None;

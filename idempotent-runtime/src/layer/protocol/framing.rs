@@ -8,12 +8,12 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 
 use super::{grpc, status};
-use crate::body::Body;
+use crate::{body::Body, response::is_never_stored};
 
 /// The first byte of the frame that has the trailers.
 pub(super) const TRAILERS: u8 = 0x80;
@@ -28,15 +28,15 @@ pub(super) async fn framed(response: Response<Body>, limit: usize) -> Response<B
     };
     let (mut head, body) = response.into_parts();
     let body = if head.headers.contains_key(status::STATUS) {
-        // Trailers only: what stands in the head is the trailers.
-        head.headers.remove(CONTENT_TYPE);
-        let trailers = std::mem::take(&mut head.headers);
+        // Trailers only. The metadata stays in the head, where the engine knows what to store of it.
+        let trailers = status::taken_from(&mut head.headers);
         head.status = status::of_http(&trailers);
         Body::from(frame_of(&trailers))
     } else {
         let (body, trailers) = collected(body, limit).await;
-        if let Some(trailers) = trailers {
+        if let Some((trailers, withheld)) = trailers {
             head.status = status::of_http(&trailers);
+            head.extensions.insert(withheld);
         }
         body
     };
@@ -44,14 +44,39 @@ pub(super) async fn framed(response: Response<Body>, limit: usize) -> Response<B
     Response::from_parts(head, body)
 }
 
+/// Trailers of the first response that are in no replay of it: as headers they would never be stored.
+#[derive(Clone, Default)]
+pub(super) struct Withheld(pub(super) HeaderMap);
+
+impl Withheld {
+    /// Takes them from the others.
+    fn from(trailers: &mut HeaderMap) -> Self {
+        let is_stored = |name: &HeaderName| !is_never_stored(name.as_str().as_bytes());
+        if trailers.keys().all(is_stored) {
+            return Self::default();
+        }
+        let all = std::mem::take(trailers);
+        let mut withheld = HeaderMap::new();
+        for (name, value) in &all {
+            let map = if is_stored(name) {
+                &mut *trailers
+            } else {
+                &mut withheld
+            };
+            map.append(name.clone(), value.clone());
+        }
+        Self(withheld)
+    }
+}
+
 /// The whole body with its trailers, and these once more; or, of a body that is too long or breaks off, no trailers, and a
 /// body that goes on.
-async fn collected(mut body: Body, limit: usize) -> (Body, Option<HeaderMap>) {
+async fn collected(mut body: Body, limit: usize) -> (Body, Option<(HeaderMap, Withheld)>) {
     let mut chunks = VecDeque::new();
     let mut length = 0;
     while length <= limit {
         match body.frame().await {
-            None => return (joined(&chunks, length, None), Some(HeaderMap::new())),
+            None => return (joined(&chunks, length, None), Some(Default::default())),
             Some(Err(error)) => {
                 let rest = Framing {
                     chunks,
@@ -65,9 +90,11 @@ async fn collected(mut body: Body, limit: usize) -> (Body, Option<HeaderMap>) {
                     chunks.push_back(data);
                 }
                 Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    let withheld = Withheld::from(&mut trailers);
                     let last = frame_of(&trailers);
-                    return (joined(&chunks, length, Some(last)), Some(trailers));
+                    let whole = joined(&chunks, length, Some(last));
+                    return (whole, Some((trailers, withheld)));
                 }
             },
         }
@@ -112,7 +139,7 @@ pub(super) fn trailers_in(frame: &[u8]) -> HeaderMap {
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if let (Ok(name), Ok(value)) = (name.try_into(), HeaderValue::from_bytes(value)) {
-            trailers.append::<http::HeaderName>(name, value);
+            trailers.append::<HeaderName>(name, value);
         }
     }
     trailers
@@ -162,7 +189,8 @@ impl http_body::Body for Failing {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::unframed::unframed, *};
+    use crate::engine::ResponseBody;
 
     #[test]
     fn trailers_come_back_as_they_were() {
@@ -179,6 +207,37 @@ mod tests {
         );
         assert_eq!(trailers_in(&frame), trailers);
         assert_eq!(trailers_in(&frame_of(&HeaderMap::new())), HeaderMap::new());
+    }
+
+    /// As headers of those names: a session of the first client is nobody else's.
+    #[test]
+    fn trailers_that_are_never_stored_are_kept_apart() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            trailers.append("set-cookie", HeaderValue::from_static("a"));
+            trailers.append("set-cookie", HeaderValue::from_static("b"));
+            let (all, message) = (trailers.clone(), Bytes::from_static(&[0, 0, 0, 0, 0]));
+            let body = http_body_util::Full::new(message.clone());
+            let body = body.with_trailers(async move { Some(Ok(trailers)) });
+            let response = Response::builder().header(CONTENT_TYPE, "application/grpc");
+            let framed = framed(response.body(Body::new(body)).unwrap(), 100).await;
+            assert_eq!(framed.headers()[CONTENT_TYPE], "application/grpc-web");
+
+            // What is stored is the body; what the first client gets, has the response's extensions too.
+            let (head, body) = framed.into_parts();
+            let stored = body.collect().await.unwrap().to_bytes();
+            assert_eq!(&stored[..5], &message[..]);
+            let replayed = trailers_in(&stored[5..]);
+            assert_eq!(replayed.len(), 1, "{replayed:?}");
+            let reply = Response::from_parts(head, ResponseBody::full(stored));
+            let collected = unframed(reply).into_body().collect().await.unwrap();
+            assert_eq!(collected.trailers(), Some(&all));
+            assert_eq!(collected.to_bytes(), message);
+        });
     }
 
     #[test]

@@ -26,6 +26,13 @@ pub(super) fn is_unimplemented(headers: &HeaderMap) -> bool {
     status.is_some_and(|status| status == UNIMPLEMENTED)
 }
 
+/// The status in this head, as trailers.
+pub(super) fn taken_from(headers: &mut HeaderMap) -> HeaderMap {
+    let taken = [STATUS, MESSAGE, DETAILS].map(|name| Some((headers.remove(&name)?, name)));
+    let taken = taken.into_iter().flatten();
+    taken.map(|(value, name)| (name, value)).collect()
+}
+
 /// The status of HTTP for the status in these trailers, as `google/rpc/code.proto` maps them: policies are written in
 /// statuses of HTTP.
 pub(super) fn of_http(trailers: &HeaderMap) -> StatusCode {

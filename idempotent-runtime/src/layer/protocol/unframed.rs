@@ -8,13 +8,13 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
-    Response, StatusCode,
+    HeaderMap, Response, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body::Frame;
 
 use super::{
-    framing::{PREFIX, TRAILERS, trailers_in},
+    framing::{PREFIX, TRAILERS, Withheld, trailers_in},
     grpc,
 };
 use crate::{
@@ -28,6 +28,7 @@ pub(super) fn unframed(mut reply: Reply<Body>) -> Response<Body> {
         return from_engine(reply);
     };
     *reply.status_mut() = StatusCode::OK;
+    let Withheld(withheld) = reply.extensions_mut().remove().unwrap_or_default();
     let headers = reply.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, content_type);
@@ -43,6 +44,7 @@ pub(super) fn unframed(mut reply: Reply<Body>) -> Response<Body> {
     let body = Unframed {
         body,
         at: At::Prefix(Prefix::default()),
+        withheld,
     };
     Response::from_parts(head, Body::new(body))
 }
@@ -51,6 +53,8 @@ pub(super) fn unframed(mut reply: Reply<Body>) -> Response<Body> {
 struct Unframed {
     body: Body,
     at: At,
+    /// What is no part of the stored trailers.
+    withheld: HeaderMap,
 }
 
 /// Where in the body the next byte is.
@@ -123,7 +127,11 @@ impl http_body::Body for Unframed {
             }
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
                 return Poll::Ready(match mem::replace(&mut self.at, At::End) {
-                    At::Trailers(frame) => Some(Ok(Frame::trailers(trailers_in(&frame)))),
+                    At::Trailers(frame) => {
+                        let mut trailers = trailers_in(&frame);
+                        trailers.extend(mem::take(&mut self.withheld));
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
                     _ => None,
                 });
             };
@@ -159,6 +167,7 @@ mod tests {
         let body = Unframed {
             body: Body::from_stream(stream::iter(chunks)),
             at: At::Prefix(Prefix::default()),
+            withheld: HeaderMap::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
