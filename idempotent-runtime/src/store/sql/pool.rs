@@ -224,6 +224,10 @@ fn client_time_out(time_out: Duration) -> Duration {
 
 /// What a server calls a session. A server that is started again gives its numbers again.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(
+    not(feature = "mysql"),
+    expect(dead_code, reason = "PostgreSQL knows a session by its marker")
+)]
 pub(super) struct SessionId {
     pub(super) number: i64,
     /// When the server was started, in seconds since 1970, by its own clock.
