@@ -193,7 +193,9 @@ async fn a_primary_that_takes_over_is_warned_of_as_well() {
     let sentinel = Sentinel::of(&primary).unwrap();
     let (log, _guard) = Log::collect();
     let store = open(RedisStore::builder(sentinel.url("main"))).await;
-    store.acquire(&new_claim(key(1))).await.unwrap();
+    // The primary refuses until it has heard of its replica.
+    let mine = new_claim(key(1));
+    assert_eq!(answered(|| store.acquire(&mine)).await, FIRST);
     until("the sentinel to find the replica", || {
         let known = ask(sentinel.port, &["SENTINEL", "replicas", "main"]);
         known.contains(&replica.port().to_string()).then_some(())
