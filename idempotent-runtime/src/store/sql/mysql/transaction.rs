@@ -101,10 +101,6 @@ impl ServerTransactions for MySql {
             // It ended with that server, and its number may be somebody else's.
             return Ok(());
         }
-        eprintln!(
-            "END {session} {started} {:?}",
-            server_started(connection).await
-        );
         let state = connection.fetch_optional(AssertSqlSafe(format!(
             "select cast(coalesce(state, '') like 'Waiting for semi-sync ACK%' as signed) \
              from information_schema.processlist where id = {session}"
